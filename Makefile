@@ -1,0 +1,40 @@
+# Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
+#   make run    sets up .venv on first use and runs the quickstart campaign
+#   make test   sets up .venv on first use and runs linter, type checker and all tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= results/quickstart
+
+.PHONY: run test check dev clean
+
+run: $(VENV)/.installed
+	$(BIN)/convexnn-bench run quickstart --out $(OUT)
+
+test: $(VENV)/.installed-test check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+dev: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test,dev]"
+	$(BIN)/pre-commit install
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+# constraints.txt pins the versions that the tests were run with; torch there is one that has CPU builds
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --constraint constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test]"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

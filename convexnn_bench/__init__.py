@@ -1,0 +1,61 @@
+"""convexnn_bench: two-layer network training three ways - convex, Burer-Monteiro, network - with certified gaps.
+
+Names are imported on first use, so that `import convexnn_bench` and the command line's --help stay fast.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Problem": "problem",
+    "Point": "formulations.point",
+    "Result": "result",
+    "Certificate": "certificates",
+    "certify": "certificates",
+    "solve": "runner",
+    "compare": "compare",
+    "make_problem": "datasets",
+    "count_patterns": "patterns",
+    "enumeration_cost": "patterns",
+    "MLP": "architectures.mlp",
+    "Linear": "activations.linear",
+    "GatedReLU": "activations.gated_relu",
+    "ReLU": "activations.relu",
+    "Squared": "losses.squared",
+    "CrossEntropy": "losses.cross_entropy",
+    "Logistic": "losses.logistic",
+    "SquaredHinge": "losses.squared_hinge",
+    "Huber": "losses.huber",
+    "BaseSolver": "solver",
+    "BaseLoss": "losses.base",
+    "BaseArchitecture": "architectures.base",
+    "BaseActivation": "activations.base",
+    "BaseDataset": "datasets.base",
+    "LOSSES": "registry",
+    "ARCHITECTURES": "registry",
+    "ACTIVATIONS": "registry",
+    "DATASETS": "registry",
+    "SOLVERS": "registry",
+    "ConvexNNError": "errors",
+    "InputError": "errors",
+    "UnknownNameError": "errors",
+    "UnsupportedError": "errors",
+    "PatternBudgetError": "errors",
+    "RegistryError": "errors",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,20 @@
+"""phi(t) = t: one block, D = I."""
+
+import numpy as np
+import torch
+
+from convexnn_bench.activations.base import BaseActivation
+from convexnn_bench.patterns import Patterns
+
+
+class Linear(BaseActivation):
+    """phi(t) = t. One block with D = I whatever `patterns` says; always complete."""
+
+    name = "linear"
+
+    def blocks(self, Phi: np.ndarray, patterns: object, seed: int) -> Patterns:
+        masks = np.ones((Phi.shape[0], 1), dtype=bool)
+        return Patterns(masks=masks, gates=None, complete=True)
+
+    def apply(self, H: torch.Tensor, gate_masks: torch.Tensor) -> torch.Tensor:
+        return H

@@ -1,0 +1,15 @@
+"""ReLU: blocks are the activation patterns of the data (Pilanci & Ergen, ICML 2020)."""
+
+import torch
+
+from convexnn_bench.activations.base import BaseActivation
+
+
+class ReLU(BaseActivation):
+    """phi(t) = max(t, 0); u of block k is held in the cone (2 D_k - I) Phi u >= 0."""
+
+    name = "relu"
+    has_cone = True
+
+    def apply(self, H: torch.Tensor, gate_masks: torch.Tensor) -> torch.Tensor:
+        return H.clamp_min(0)

@@ -1,0 +1,77 @@
+"""Solvers that minimise a flat objective step by step: what the Burer-Monteiro and network ones share."""
+
+import torch
+
+from convexnn_bench.algorithms.bm_objective import BMObjective
+from convexnn_bench.algorithms.first_order import StepDone, Vector, load_optimisers
+from convexnn_bench.algorithms.network_objective import NetworkObjective
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver, Callback
+
+
+def _check_count(solver: str, name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{solver}: {name} must be a positive integer or none, got {value!r}")
+    return value
+
+
+class DescentSolver(BaseSolver):
+    """Keeps the current point, scores it through the callback; a subclass supplies `minimise`."""
+
+    objective: BMObjective | NetworkObjective
+    x: Vector
+
+    def minimise(self, x: Vector, step_done: StepDone) -> str | None:
+        """Step until `step_done(x)` is False; return why it ended by itself, else None."""
+        raise TypeError(f"{type(self).__name__} must define minimise")
+
+    def run(self, callback: Callback) -> None:
+        def step_done(x: torch.Tensor) -> bool:
+            self.x = x
+            return callback()
+
+        self.message = self.minimise(self.x, step_done)
+
+    def get_result(self) -> Point:
+        return self.objective.point(self.x)
+
+
+class BurerMonteiroSolver(DescentSolver):
+    """m: columns a block; min(p, q) by default, 2 for scalar ReLU."""
+
+    formulation = "burer_monteiro"
+    parameters = {"m": [None]}
+    m: int | None
+    objective: BMObjective
+
+    def set_problem(self, problem: Problem) -> None:
+        load_optimisers()
+        self.objective = BMObjective(problem, _check_count(self.name, "m", self.m), self.seed, self.device)
+        self.x = self.objective.start
+
+
+class NetworkSolver(DescentSolver):
+    """width: number of neurons; by default as many as the Burer-Monteiro default has columns."""
+
+    formulation = "network"
+    parameters = {"width": [None]}
+    width: int | None
+    objective: NetworkObjective
+
+    def skip(self, problem: Problem) -> str | None:
+        if problem.has_cone and problem.scope == "sampled":
+            return (
+                "a ReLU network leaves the sampled activation patterns, so it is no point of this convex program: "
+                "use patterns='all'"
+            )
+        return super().skip(problem)
+
+    def set_problem(self, problem: Problem) -> None:
+        width = _check_count(self.name, "width", self.width)
+        load_optimisers()
+        self.objective = NetworkObjective(problem, width, self.seed, self.device)
+        self.x = self.objective.start

@@ -1,0 +1,168 @@
+"""First-order methods on a flat vector of parameters: gradient descent, Adam, L-BFGS.
+
+Each takes an `Objective` (value and gradient at x), a start point, and `step_done(x)`, which is called after
+every step and returns False to stop. Each returns why it ended, or None when it was stopped.
+Step sizes follow from the objective, none is set by hand.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+Vector = Float[torch.Tensor, " size"]
+Objective = Callable[[Vector], tuple[torch.Tensor, Vector]]
+StepDone = Callable[[Vector], bool]
+Project = Callable[[Vector], Vector]
+
+ARMIJO_GROWTH = 1.5
+SMALLEST_STEP = 1e-18  # relative to the first one
+PLATEAU_STEPS = 50  # Adam looks at the objective once in so many steps
+
+
+def gradient_descent(
+    objective: Objective,
+    x: Vector,
+    step_done: StepDone,
+    project: Project | None = None,
+    first_step: float = 1.0,
+) -> str | None:
+    """(Projected) gradient descent with backtracking.
+
+    x+ = Pi(x - t g) is accepted when f(x+) <= f(x) + <g, x+ - x> + ||x+ - x||^2 / (2 t): the quadratic upper
+    model holds, so f falls by at least ||x+ - x||^2 / (2 t). The step grows by half after each success.
+    """
+    project = project or (lambda point: point)
+    value, gradient = objective(x)
+    step = first_step
+    while step_done(x):
+        while True:
+            candidate = project(x - step * gradient)
+            move = candidate - x
+            new_value, new_gradient = objective(candidate)
+            square = move @ move
+            model = value + gradient @ move + square / (2 * step)
+            # rounding of f decides once the model's decrease falls below it
+            if bool(new_value <= model + 1e-15 * value.abs()):
+                break
+            step *= 0.5
+            if step < SMALLEST_STEP * first_step:
+                return "no step lowers the objective any more"
+        if not bool(square > 0):
+            return "the gradient step no longer moves the point"
+        x, value, gradient = candidate, new_value, new_gradient
+        step *= ARMIJO_GROWTH
+    return None
+
+
+def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, patience: int = 4) -> str | None:
+    """Adam (Kingma & Ba, 2015); the rate is halved when the objective has not improved for `patience` looks.
+
+    rate: length of a parameter's first step, in the units of the parameters.
+    """
+    parameter = x.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([parameter], lr=rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=0.5, patience=patience, threshold=1e-5, min_lr=1e-12 * rate, eps=0.0
+    )
+    steps = 0
+    while step_done(parameter.detach()):
+        value, parameter.grad = objective(parameter.detach())
+        optimiser.step()
+        steps += 1
+        if steps % PLATEAU_STEPS == 0:  # reading the value waits for the device: once in a while
+            schedule.step(float(value))
+            if optimiser.param_groups[0]["lr"] <= 1e-11 * rate:
+                return "the step size has been halved to nothing"
+    return None
+
+
+def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 20) -> str | None:
+    """L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once from a clean memory when stuck."""
+    parameter = x.clone().requires_grad_(True)
+
+    def closure() -> torch.Tensor:
+        value, parameter.grad = objective(parameter.detach())
+        return value
+
+    def fresh() -> torch.optim.LBFGS:
+        return torch.optim.LBFGS(
+            [parameter],
+            lr=1.0,
+            max_iter=1,
+            max_eval=25,
+            history_size=history,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+    optimiser, stuck = fresh(), 0
+    while step_done(parameter.detach()):
+        before = parameter.detach().clone()
+        optimiser.step(closure)
+        if torch.equal(before, parameter.detach()):
+            stuck += 1
+            optimiser = fresh()
+            if stuck == 2:
+                return "the line search no longer moves the point"
+        else:
+            stuck = 0
+    return None
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Minibatches of a finite sum."""
+
+    def epoch(self, generator: np.random.Generator) -> list[np.ndarray]: ...
+
+    def gradient(self, x: Vector, batch: np.ndarray) -> Vector: ...
+
+
+def momentum_sgd(
+    objective: Objective, batches: Batches, x: Vector, step_done: StepDone, momentum: float, seed: int
+) -> str | None:
+    """Minibatch gradient descent, x <- x - t v, v <- momentum v + gradient.
+
+    The step starts at (1 - momentum) times the longest one that lowers the full objective from the start point,
+    and is halved when an epoch ends above the best objective seen five times running, or has diverged: then the
+    best point is taken up again.
+    """
+    generator = np.random.default_rng(seed)
+    best_value, gradient = objective(x)
+    best, step, failures = x, 1.0, 0
+    while not bool(objective(x - step * gradient)[0] < best_value):
+        step *= 0.5
+        if step < 1e-300:
+            return "no step lowers the objective from the start point"
+    step *= 1 - momentum
+    smallest = 1e-10 * step
+    velocity = torch.zeros_like(x)
+    while step_done(x):
+        for batch in batches.epoch(generator):
+            velocity = momentum * velocity + batches.gradient(x, batch)
+            x = x - step * velocity
+            if not step_done(x):
+                return None
+        value, _ = objective(x)
+        if bool(value < best_value):
+            best, best_value, failures = x, value, 0
+            continue
+        failures += 1
+        diverged = not bool(value < 10 * best_value)
+        if diverged or failures == 5:
+            step, failures = 0.5 * step, 0
+            x, velocity = best, torch.zeros_like(x)
+            if step < smallest:
+                return "the step size has been halved to nothing"
+    return None
+
+
+def load_optimisers() -> None:
+    """Make torch load what its optimisers need (over a second on first use), so that set-up pays for it."""
+    parameter = torch.zeros(1, requires_grad=True)
+    torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.Adam([parameter]))
+    torch.optim.LBFGS([parameter])

@@ -1,0 +1,86 @@
+"""The network objective on a flat vector, by autograd, on all samples or on minibatches."""
+
+import numpy as np
+import torch
+
+from convexnn_bench.algorithms.first_order import Vector
+from convexnn_bench.formulations import network
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.operator import Operator
+from convexnn_bench.problem import Problem
+
+
+class NetworkObjective:
+    """Value and gradient at x = (W1, W2) flattened, on a device."""
+
+    def __init__(self, problem: Problem, width: int | None, seed: int, device: str):
+        self.problem = problem
+        self.operator = problem.operator(device)
+        self.width = width if width is not None else network.default_width(problem)
+        self.masks = network.gate_masks(problem, self.operator, self.width)
+        W1, W2 = network.start(problem, self.operator, self.width, seed)
+        self.start = torch.cat([W1.reshape(-1), W2.reshape(-1)])
+
+    def weights(self, x: Vector) -> tuple[torch.Tensor, torch.Tensor]:
+        """(W1, W2) as views of x."""
+        split = self.problem.p * self.width
+        return x[:split].view(self.problem.p, -1), x[split:].view(self.problem.q, -1)
+
+    def _evaluate(
+        self, x: Vector, operator: Operator, masks: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, Vector]:
+        """weight * F on the operator's rows + beta/2 ||x||^2, and its gradient."""
+        leaf = x.detach().requires_grad_(True)
+        z = network.forward(self.problem, operator, *self.weights(leaf), masks)
+        loss = weight * self.problem.loss.value(z, operator.Y)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        value = loss.detach() + 0.5 * self.problem.beta * x.square().sum()
+        return value, gradient.add(x, alpha=self.problem.beta)
+
+    def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
+        return self._evaluate(x, self.operator, self.masks, 1.0)
+
+    def batches(self, size: int) -> "Minibatches":
+        """The same objective over random minibatches of samples."""
+        return Minibatches(self, size)
+
+    def point(self, x: Vector) -> Point:
+        """The network at x."""
+        return Point(network=self.weights(x))
+
+    def entry_scale(self) -> float:
+        """Typical size of an entry of the start point, the unit of Adam's step."""
+        return float(self.start.abs().mean())
+
+
+class Minibatches:
+    """Minibatch gradients: the loss of a batch of b samples counts n / b times, the weight decay in full.
+
+    An epoch visits every sample once in an order drawn from `seed`.
+    """
+
+    def __init__(self, full: NetworkObjective, size: int):
+        self.full = full
+        self.samples = full.problem.X.shape[0]
+        self.size = min(size, self.samples)
+        self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
+        self.outputs = full.problem.n_out // self.samples
+
+    def epoch(self, generator: np.random.Generator) -> list[np.ndarray]:
+        """Index arrays of the batches of one epoch."""
+        order = generator.permutation(self.samples)
+        return [order[start : start + self.size] for start in range(0, self.samples, self.size)]
+
+    def gradient(self, x: Vector, batch: np.ndarray) -> Vector:
+        """An unbiased estimate of the full gradient."""
+        problem, operator = self.full.problem, self.full.operator
+        rows = (batch[:, None] * self.rows + np.arange(self.rows)).reshape(-1)
+        outputs = (batch[:, None] * self.outputs + np.arange(self.outputs)).reshape(-1)
+        index = torch.as_tensor(rows, device=operator.device)
+        part = operator.restricted(
+            torch.as_tensor(batch, device=operator.device),
+            index,
+            torch.as_tensor(outputs, device=operator.device),
+        )
+        masks = self.full.masks[index] if problem.activation.has_gates else self.full.masks
+        return self.full._evaluate(x, part, masks, self.samples / len(batch))[1]

@@ -1,0 +1,51 @@
+"""FISTA with adaptive restart on the convex program (Beck & Teboulle, 2009; O'Donoghue & Candes, 2015)."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+
+Variable = Float[torch.Tensor, "P p k"]
+Predictions = Float[torch.Tensor, "n_out c"]
+
+
+def fista(
+    forward: Callable[[Variable], Predictions],
+    loss: Callable[[Predictions], torch.Tensor],
+    pullback: Callable[[Predictions], Variable],
+    prox: Callable[[Variable, float], Variable],
+    x: Variable,
+    lipschitz: float,
+    step_done: Callable[[Variable], bool],
+) -> str | None:
+    """min F(A x) + g(x): `forward` is A, `loss` F, `pullback(z)` A^* grad F(z), `prox(v, t)` that of t g.
+
+    `lipschitz` is the starting estimate of that of A^* grad F(A .), raised where its quadratic model fails. A is
+    applied once an iteration: the extrapolated point's predictions are combined from those of x. The momentum
+    is dropped when it points uphill, <y - x+, x+ - x> > 0.
+    Returns why it ended, or None when `step_done` stopped it.
+    """
+    z = forward(x)
+    y, z_y, momentum = x, z, 1.0
+    while step_done(x):
+        value, gradient = loss(z_y), pullback(z_y)
+        while True:
+            candidate = prox(y - gradient / lipschitz, 1.0 / lipschitz)
+            move, z_new = candidate - y, forward(candidate)
+            model = value + (gradient * move).sum() + 0.5 * lipschitz * move.square().sum()
+            if bool(loss(z_new) <= model + 1e-14 * value.abs()):
+                break
+            lipschitz *= 1.5
+            if lipschitz > 1e300:
+                return "no step satisfies the quadratic model: the values overflow"
+        if momentum == 1.0 and torch.equal(candidate, x):
+            return "the proximal step no longer moves the point"
+        if bool(((y - candidate) * (candidate - x)).sum() > 0):
+            momentum, y, z_y = 1.0, candidate, z_new
+        else:
+            following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
+            push = (momentum - 1) / following
+            y, z_y = candidate + push * (candidate - x), z_new + push * (z_new - z)
+            momentum = following
+        x, z = candidate, z_new
+    return None

@@ -1,0 +1,48 @@
+"""What an architecture supplies: the rows Phi of the first layer and the linear map C of the second.
+
+`A(Z) = C(sum_k D_k Phi Z_k)`; nothing else about the architecture is known to the rest of the package. The
+adjoint of C, and its matrix for the conic solvers, are derived from `second_layer` and never written again.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+
+
+class BaseArchitecture:
+    """Two linear maps of the data.
+
+    `C` is linear in M for fixed X. Set `second_layer_is_identity` where C(M) = M, to skip its products.
+    """
+
+    name: str
+    second_layer_is_identity: bool = False
+
+    def check_data(self, X: np.ndarray) -> None:
+        """Raise InputError unless X has the shape this architecture reads."""
+        raise TypeError(f"{type(self).__name__} must define check_data")
+
+    def phi_rows(self, X: torch.Tensor) -> Float[torch.Tensor, "N p"]:
+        """The pre-activation rows Phi, so that the first layer computes H = Phi U."""
+        raise TypeError(f"{type(self).__name__} must define phi_rows")
+
+    def width_out(self, X: np.ndarray, c: int) -> int:
+        """q, the length of a second-layer weight vector, for c outputs."""
+        raise TypeError(f"{type(self).__name__} must define width_out")
+
+    def second_layer(self, M: Float[torch.Tensor, "N q"], X: torch.Tensor, c: int) -> Float[torch.Tensor, "n_out c"]:
+        """C(M): the predictions from M = sum_k D_k Phi Z_k."""
+        raise TypeError(f"{type(self).__name__} must define second_layer")
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))
+        return f"{type(self).__name__}({inside})"
+
+
+def check_rank(X: np.ndarray, ndim: int, shape: str) -> None:
+    """Raise InputError unless X has `ndim` axes, none of them empty."""
+    if X.ndim != ndim or 0 in X.shape:
+        hint = "; one feature is X[:, None]" if ndim == 2 and X.ndim == 1 else ""
+        raise InputError(f"X must be a non-empty array of shape {shape}, got shape {X.shape}{hint}")

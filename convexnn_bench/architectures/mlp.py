@@ -1,0 +1,25 @@
+"""Two-layer perceptron (Sahiner et al., ICLR 2024, eq. 1)."""
+
+import numpy as np
+import torch
+
+from convexnn_bench.architectures.base import BaseArchitecture, check_rank
+
+
+class MLP(BaseArchitecture):
+    """Phi = X (n x d), q = c, C the identity."""
+
+    name = "mlp"
+    second_layer_is_identity = True
+
+    def check_data(self, X: np.ndarray) -> None:
+        check_rank(X, 2, "n x d")
+
+    def phi_rows(self, X: torch.Tensor) -> torch.Tensor:
+        return X
+
+    def width_out(self, X: np.ndarray, c: int) -> int:
+        return c
+
+    def second_layer(self, M: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
+        return M

@@ -1,0 +1,226 @@
+"""Certificates of any point, by one function, from raw parameters in float64.
+
+Weak duality: if ||A_k^* Lambda||_k^dual <= beta for every block, then p* >= -F*(Lambda). With
+Lambda = s grad F(A(Z)) that holds for s <= beta / max_k ||G_k||^dual, and the best admissible s is taken.
+It needs no stationarity. (Sahiner et al., ICLR 2024, section 3 and its appendix.)
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations import burer_monteiro, convex, network
+from convexnn_bench.formulations.point import Point
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+FEASIBILITY_TOLERANCE = 1e-8  # relative violation of the ReLU cones above which a gap is refused
+RANK_TOLERANCE = 1e-6  # singular values below this fraction of the largest one of all blocks count as zero
+
+
+@dataclass
+class _Evaluated:
+    """A point reduced to what certificates need."""
+
+    predictions: torch.Tensor
+    regulariser: float
+    infeasibility: float = 0.0
+    factors: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+def as_point(problem: "Problem", point: Any) -> Point:
+    """A Point from a result, blocks, (U, V) factors, (W1, W2) weights or a torch module.
+
+    Two arrays of three axes are factors, of two axes network weights. Raises InputError otherwise.
+    """
+    if isinstance(point, Point):
+        return point
+    if hasattr(point, "point"):  # a Result
+        return point.point
+    if isinstance(point, torch.nn.Module):
+        return _module_point(problem, point)
+    if isinstance(point, tuple) and len(point) == 2:
+        ranks = {np.ndim(array) if not isinstance(array, torch.Tensor) else array.ndim for array in point}
+        if ranks == {3}:
+            return Point(factors=point)
+        if ranks == {2} and np.shape(point[0]) != (problem.p, problem.q):
+            return Point(network=point)
+        if ranks == {2}:
+            return _two_matrices(problem, point)
+    if isinstance(point, list | tuple):
+        shapes = {np.shape(block) for block in point}
+        if len(shapes) != 1:
+            raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {sorted(shapes)}")
+        return Point(blocks=np.stack([np.asarray(block) for block in point]))
+    if isinstance(point, np.ndarray | torch.Tensor):
+        return Point(blocks=point)
+    raise InputError(
+        "a point is a Result, blocks (P x p x q), factors (U, V), network weights (W1, W2) or a torch module, "
+        f"got {type(point).__name__}"
+    )
+
+
+def _two_matrices(problem: "Problem", point: tuple[Any, Any]) -> Point:
+    """Two matrices, the first p x q: two blocks (P = 2), or weights of a network of M = q neurons."""
+    blocks = problem.P == 2 and np.shape(point[1]) == (problem.p, problem.q)
+    weights = np.shape(point[1]) == (problem.q, problem.q)
+    if blocks and weights:
+        raise InputError(
+            "this pair of p x q matrices may be two blocks or the weights of a network: give the blocks as one "
+            "2 x p x q array, or the weights as Point(network=(W1, W2))"
+        )
+    return Point(blocks=np.stack([np.asarray(block) for block in point])) if blocks else Point(network=point)
+
+
+def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
+    """Weights of Sequential(Linear[, ReLU], Linear) without biases, for the MLP."""
+    layers = list(module.children())
+    kinds = [type(layer).__name__ for layer in layers]
+    expected = {"relu": ["Linear", "ReLU", "Linear"], "linear": ["Linear", "Linear"]}.get(problem.activation.name)
+    if problem.architecture.name != "mlp" or kinds != expected:
+        raise InputError(
+            f"a torch module for a {problem.activation.name} {problem.architecture.name} problem must be "
+            f"Sequential({', '.join(expected or ['no such layout'])}), got {type(module).__name__}({', '.join(kinds)})"
+        )
+    first, last = layers[0], layers[-1]
+    if first.bias is not None or last.bias is not None:
+        raise InputError("the module's Linear layers have biases, which are no part of the problem: use bias=False")
+    return Point(network=(first.weight.detach().T, last.weight.detach()))
+
+
+def _evaluate(problem: "Problem", point: Point) -> _Evaluated:
+    """Predictions, regulariser and infeasibility in the point's own formulation, float64 on the CPU."""
+    operator = problem.operator()
+    if point.blocks is not None:
+        Z = problem._blocks(point.blocks)
+        if not problem.has_cone:
+            return _Evaluated(operator.apply(Z), convex.regulariser(problem, Z))
+        split = convex.split_cone(problem, Z) if point.split is None else _split(problem, point.split)
+        Z = (split[:, :, :1] - split[:, :, 1:]).contiguous()
+        R = convex.regulariser(problem, Z, split)
+        return _Evaluated(operator.apply(Z), R, _violation(problem, split))
+    if point.factors is not None:
+        U, V = burer_monteiro.check_factors(problem, *point.factors)
+        R = 0.5 * float(U.square().sum() + V.square().sum())
+        return _Evaluated(operator.apply_factors(U, V), R, _violation(problem, U), (U, V))
+    assert point.network is not None
+    W1, W2 = network.check_weights(problem, *point.network)
+    if problem.has_cone and problem.scope == "sampled":
+        network.to_factors(problem, W1, W2)  # raises where a neuron's pattern is not among the blocks
+    return _Evaluated(network.predict(problem, W1, W2), network.regulariser(W1, W2))
+
+
+def _split(problem: "Problem", split: Any) -> torch.Tensor:
+    array = torch.as_tensor(np.asarray(split, dtype=np.float64))
+    if tuple(array.shape) != (problem.P, problem.p, 2) or not bool(torch.isfinite(array).all()):
+        raise InputError(f"split must be a finite P x p x 2 array, got shape {tuple(array.shape)}")
+    return array
+
+
+def _violation(problem: "Problem", U: torch.Tensor) -> float:
+    return 0.0 if problem.cones is None else float(problem.cones.violation(U.numpy()))
+
+
+def _gradient_rounding(problem: "Problem", Lambda: torch.Tensor) -> float:
+    """A bound on the rounding error of any ||G_k||_F, G_k = Phi^T D_k C^*(Lambda).
+
+    The dot products of length N carry an error of at most gamma_N |Phi|^T |R|, gamma_N about N eps
+    (Higham, Accuracy and Stability, section 3.1); masks only remove terms.
+    """
+    operator = problem.operator()
+    R = operator.second_layer_adjoint(Lambda).abs()
+    bound = operator.Phi.abs().T @ R
+    return (operator.N + 8) * EPS * float(torch.linalg.vector_norm(bound))
+
+
+def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDualNorm]:
+    """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual): a lower bound on p*.
+
+    Lambda: n_out x c in dom F*. Both the dual norms and the value are taken on the safe side of their rounding.
+    """
+    loss, Y = problem.loss, problem.operator().Y
+    norm = max_dual_norm(problem, problem.operator().adjoint(Lambda))
+    safe = norm.value + _gradient_rounding(problem, Lambda)
+    lo, hi = loss.scale_range(Lambda, Y)
+    limit = problem.beta / safe * (1 - 4 * EPS) if safe > 0 else math.inf
+    s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
+    scaled = s * Lambda
+    value = -float(loss.conjugate(scaled, Y))
+    # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
+    magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
+    return value - 8 * EPS * magnitude, norm
+
+
+def certify(problem: "Problem", point: Any) -> Certificate:
+    """Certificate of a Result, blocks, (U, V) factors, (W1, W2) weights, or a torch module.
+
+    Raises InputError for a point that does not fit the problem, UnsupportedError for vector-output ReLU and
+    for a ReLU network whose patterns are not among the problem's blocks.
+    """
+    problem.require_scalar_cone()
+    point = as_point(problem, point)
+    at = _evaluate(problem, point)
+    loss, Y = problem.loss, problem.operator().Y
+    gradient = loss.gradient(at.predictions, Y)
+    if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
+        raise InputError("the point's predictions or norms overflow float64")
+    primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
+    dual, norm = lower_bound(problem, loss.project_dual(gradient, Y))
+    if point.dual is not None:
+        candidate = torch.as_tensor(np.asarray(point.dual, dtype=np.float64)).reshape(Y.shape)
+        if bool(torch.isfinite(candidate).all()):
+            dual = max(dual, lower_bound(problem, loss.project_dual(candidate, Y))[0])
+    refused = None
+    if at.infeasibility > FEASIBILITY_TOLERANCE:
+        refused = (
+            f"the point violates the ReLU cones by {at.infeasibility:.1e} of its largest pre-activation "
+            f"(allowed {FEASIBILITY_TOLERANCE:.0e})"
+        )
+    return Certificate(
+        primal=primal,
+        dual=dual,
+        gap=math.nan if refused else relative_gap(primal, dual),
+        stationarity_bound=max(norm.value / problem.beta - 1.0, 0.0),
+        stationarity_error=float((gradient * at.predictions).sum()) + problem.beta * at.regulariser,
+        scope=problem.scope,
+        infeasibility=at.infeasibility,
+        max_dual_norm=norm.value,
+        worst_block=norm.block,
+        refused=refused,
+        **_rank_tests(problem, at, gradient),
+    )
+
+
+def _rank_tests(problem: "Problem", at: _Evaluated, gradient: torch.Tensor) -> dict[str, Any]:
+    """Theorems 3.3 and 3.5 at a Burer-Monteiro point without cones."""
+    if at.factors is None or problem.has_cone:
+        return {}
+    U, V = at.factors
+    operator = problem.operator()
+    _, left, right = burer_monteiro.value_and_gradient(problem, operator, U, V)
+    size = problem.beta * math.sqrt(float(U.square().sum() + V.square().sum()))
+    slope = math.sqrt(float(left.square().sum() + right.square().sum()))
+    values = torch.minimum(*(_padded_singular_values(factor) for factor in (U, V)))
+    floor = RANK_TOLERANCE * float(torch.stack([U.abs().amax(), V.abs().amax()]).max())
+    ranks = (values > floor).sum(dim=1)
+    norms = spectral_norms(operator.adjoint(gradient))
+    full = (ranks == min(problem.p, problem.q)) | ((ranks == 0) & (norms <= problem.beta * (1 + 1e-9)))
+    return {
+        "gradient_norm": slope / size if size > 0 else slope / problem.beta,
+        "full_rank": bool(full.all()),
+        "rank_deficient": bool((ranks < U.shape[2]).all()),
+        "ranks": tuple(int(rank) for rank in ranks),
+    }
+
+
+def _padded_singular_values(factor: torch.Tensor) -> torch.Tensor:
+    """Singular values of every block, zeros appended up to m of them."""
+    values = torch.linalg.svdvals(factor)
+    return torch.nn.functional.pad(values, (0, factor.shape[2] - values.shape[1]))

@@ -1,0 +1,63 @@
+"""What was proven of a point."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds on how far a point is from the global optimum p* of its program, all in float64.
+
+    primal: objective of the point in its own formulation (a sum over samples).
+    dual: proven lower bound on p*.
+    gap: (primal - dual) / |dual|, relative; nan where `refused` says why there is none.
+    stationarity_bound: (max_k ||G_k|| / beta - 1)_+ , which bounds (primal - p*) / p* at an exactly stationary
+        point (Theorem 3.4); at any point primal - p* <= stationarity_bound * p* + stationarity_error.
+    stationarity_error: eps = <grad F, A(Z)> + beta R, with R the regulariser; zero at a stationary point.
+    scope: "complete" if the bound holds over every activation pattern, "sampled" if over the blocks at hand.
+    infeasibility: largest violation of the ReLU cones relative to the largest pre-activation; 0 without cones.
+    max_dual_norm, worst_block: upper bound on max_k ||G_k||^dual, G_k = A_k^*(grad F), and the block.
+    gradient_norm: norm of the gradient of the factored objective at a Burer-Monteiro point, relative to beta
+        times the norm of the factors; None for other points.
+    full_rank: Theorem 3.5 applies (every block has rank min(p, q), or is zero and ||G_k|| <= beta): with a small
+        gradient_norm the point is global. None for points without factors, and for ReLU.
+    rank_deficient: every block has a zero column to spare (rank U_k < m): Theorem 3.3 then makes a second-order
+        stationary point global. None as above.
+    ranks: numerical rank of every block's factors; None as above.
+    refused: why no gap is stated, else None.
+    """
+
+    primal: float
+    dual: float
+    gap: float
+    stationarity_bound: float
+    stationarity_error: float
+    scope: str
+    infeasibility: float
+    max_dual_norm: float
+    worst_block: int
+    gradient_norm: float | None = None
+    full_rank: bool | None = None
+    rank_deficient: bool | None = None
+    ranks: tuple[int, ...] | None = None
+    refused: str | None = None
+
+    @property
+    def absolute_gap(self) -> float:
+        """primal - dual; nan where the gap is refused."""
+        return self.primal - self.dual if self.refused is None else math.nan
+
+    def __str__(self) -> str:
+        if self.refused is not None:
+            return f"no gap: {self.refused} (lower bound {self.dual:.9g}, {self.scope} patterns)"
+        return (
+            f"objective {self.primal:.9g}, proven lower bound {self.dual:.9g}: at most {self.gap:.1e} (relative) above "
+            f"the global optimum of the program with {self.scope} patterns"
+        )
+
+
+def relative_gap(primal: float, dual: float) -> float:
+    """(primal - dual) / |dual|; infinite where the bound is zero and the objective is not."""
+    if dual == 0:
+        return 0.0 if primal == 0 else math.inf
+    return (primal - dual) / abs(dual)

@@ -1,0 +1,169 @@
+"""Polyhedral cones {u : K u >= 0}: projections, and decompositions into differences of two points.
+
+Everything rests on one non-negative least squares problem (Lawson & Hanson 1974; Moreau 1962):
+the nearest point of the cone to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||, and for any
+lam >= 0 the number ||g + K^T lam|| bounds max {g^T u : K u >= 0, ||u|| <= 1} (theory 3e).
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+EPS = float(np.finfo(np.float64).eps)
+FEASIBLE = 1e-13
+
+
+def unit_rows(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+    """Rows scaled to length one; zero rows stay zero."""
+    largest = np.max(np.abs(K), axis=1, keepdims=True, initial=0.0)
+    K = K / np.where(largest > 0, largest, 1.0)
+    lengths = np.linalg.norm(K, axis=1, keepdims=True)
+    return K / np.where(lengths > 0, lengths, 1.0)
+
+
+def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"]) -> Float[np.ndarray, "k"]:
+    """argmin_{x >= 0} ||A x - b|| for ||b|| = 1; a second method steps in where the first fails its own
+    test."""
+    from scipy.optimize import lsq_linear, nnls
+
+    try:
+        x = nnls(A, b, maxiter=10 * A.shape[1] + 50)[0]
+        if _is_least_squares(A, b, x):
+            return x
+    except RuntimeError:
+        x = np.zeros(A.shape[1])
+    other = np.maximum(lsq_linear(A, b, bounds=(0, np.inf), method="bvls", tol=1e-15).x, 0.0)
+    candidates = (x, other, np.zeros(A.shape[1]))
+    return min(candidates, key=lambda y: float(np.linalg.norm(A @ y - b)))
+
+
+def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x: Float[np.ndarray, "k"]) -> bool:
+    """Optimality of x >= 0: with r = b - A x, A^T r <= 0 and x^T A^T r = 0. Active-set codes can end
+    elsewhere where the gradient is pure rounding."""
+    residual = b - A @ x
+    gradient = residual @ A
+    tolerance = 1e-12 + 64 * EPS * float(x.sum())
+    return bool(np.max(gradient) <= tolerance and abs(x @ gradient) <= tolerance * (1 + float(x.sum())))
+
+
+def norm_above(
+    value: np.ndarray | np.floating, scale: np.ndarray | np.floating, terms: int
+) -> np.ndarray | np.floating:
+    """An upper bound on a norm computed in float64 as `value` from `terms` sums of total size `scale`.
+
+    A sum of n products is off by at most n eps times the sum of their sizes; four times that is allowed.
+    """
+    return value * (1 + (terms + 8) * EPS) + 4 * (terms + 8) * EPS * scale
+
+
+def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n"]:
+    """argmin_{lam >= 0} ||u + K^T lam|| for unit rows K, ||u|| = 1; many rows are taken in as they are
+    needed."""
+    n, p = K.shape
+    if n <= 4 * p + 20:
+        return nonnegative_least_squares(K.T, -u)
+    lam = np.zeros(n)
+    working = np.argsort(K @ u)[: p + 1]
+    for _ in range(100):
+        part = nonnegative_least_squares(K[working].T, -u)
+        point = u + part @ K[working]
+        values = K @ point
+        violated = np.flatnonzero(values < -4 * EPS)
+        violated = violated[~np.isin(violated, working)]
+        if violated.size == 0:
+            lam[working] = part
+            return lam
+        violated = violated[np.argsort(values[violated])[: p + 1]]
+        working = np.concatenate([working[part > 0], violated])
+    return nonnegative_least_squares(K.T, -u)
+
+
+def nearest_point(
+    K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]
+) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "n"]]:
+    """Nearest point of {v : K v >= 0} to u (unit rows K) and the multipliers that lead to it.
+
+    The point satisfies K v >= -1e-13 ||v||; where rounding does not allow that, it is projected again, and in
+    the end replaced by zero, which every cone holds.
+    """
+    length = float(np.linalg.norm(u))
+    if length == 0.0 or K.shape[0] == 0:
+        return u.copy(), np.zeros(K.shape[0])
+    point = u / length
+    if np.min(K @ point) >= -4 * EPS:
+        return u.copy(), np.zeros(K.shape[0])
+    lam = multipliers(K, point)
+    point = point + lam @ K
+    size = float(np.linalg.norm(point))
+    for _ in range(4):
+        if size <= 1e-14:
+            return np.zeros_like(u), lam * length
+        if np.min(K @ point) >= -FEASIBLE * size:
+            return point * length, lam * length
+        direction = point / size
+        point = size * (direction + multipliers(K, direction) @ K)
+        size = float(np.linalg.norm(point))
+    return np.zeros_like(u), lam * length
+
+
+def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Float[np.ndarray, "p"] | None:
+    """The shortest x with F x >= h (Lawson & Hanson 1974, problem LDP), or None where there is none."""
+    size = float(np.max(np.abs(h), initial=0.0))
+    if size == 0.0 or np.max(h) <= 0.0:
+        return np.zeros(F.shape[1])
+    A = np.vstack([F.T, h / size])
+    target = np.append(np.zeros(F.shape[1]), 1.0)
+    lam = nonnegative_least_squares(A, target)
+    residual = A @ lam - target
+    if np.linalg.norm(residual) <= 1e-11:
+        return None
+    x = -residual[:-1] / residual[-1]
+    active = lam > 0
+    sharper = np.linalg.lstsq(F[active], h[active] / size, rcond=None)[0]
+    if np.min(F @ sharper - h / size) >= min(float(np.min(F @ x - h / size)), -FEASIBLE):
+        x = sharper
+    return x * size
+
+
+def split_difference(
+    F: Float[np.ndarray, "k p"], z: Float[np.ndarray, "p"], gate: Float[np.ndarray, "p"] | None
+) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]] | None:
+    """(a, b), both in {u : F u >= 0}, a - b = z, with ||a|| + ||b|| least; None where no such pair exists.
+
+    For s in (0, 1), (||a|| + ||b||)^2 <= ||a||^2 / s + ||b||^2 / (1 - s), with equality at the best s; for
+    fixed s the best a is the point of {F a >= (F z)_+} nearest to s z, and ||b|| / (1 - s) - ||a|| / s grows
+    with s.
+    """
+    from scipy.optimize import brentq
+
+    length = float(np.linalg.norm(z))
+    if length == 0.0 or np.min(F @ z, initial=np.inf) >= 0.0:
+        return z.copy(), np.zeros_like(z)
+    if np.max(F @ z) <= 0.0:
+        return np.zeros_like(z), -z
+    unit = z / length
+    values = F @ unit
+
+    def plus(share: float) -> Float[np.ndarray, "p"] | None:
+        x = least_distance(F, np.maximum(values, 0.0) - share * values)
+        return None if x is None else share * unit + x
+
+    if plus(0.5) is None:
+        return None
+
+    def slope(share: float) -> float:
+        a = plus(share)
+        if a is None:
+            raise ArithmeticError("least-distance problem lost its solution")
+        return float(np.linalg.norm(a - unit) / (1 - share) - np.linalg.norm(a) / share)
+
+    low, high = 1e-9, 1 - 1e-9
+    inner = slope(low) < 0 < slope(high)
+    share = brentq(slope, low, high, xtol=1e-12, rtol=1e-12) if inner else (low if slope(low) >= 0 else high)
+    a = plus(share)
+    if a is None:
+        return None
+    lack = -min(float(np.min(F @ a)), float(np.min(F @ (a - unit))))
+    if lack > 0.0 and gate is not None:
+        gate = gate / np.linalg.norm(gate)
+        a = a + gate * (lack / float(np.min(F @ gate)))
+    return a * length, (a - unit) * length

@@ -1,0 +1,160 @@
+"""What a data set supplies: arrays X and Y, and the problem it is meant for.
+
+Nothing is normalised silently. Every transformation of the data is a named parameter of the data set, with a
+default that is recorded with the results.
+"""
+
+import importlib.util
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+
+TARGETS = ("one_hot", "signs", "binary")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples, targets and defaults.
+
+    X: n x d samples. Y: n or n x c targets, as the default loss expects them. defaults: keyword arguments of
+    `Problem` (loss, activation, beta_fraction, patterns, ...) used where the caller gives none.
+    """
+
+    X: np.ndarray
+    Y: np.ndarray
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+class BaseDataset:
+    """One data set. A subclass defines ``name`` and ``load`` with a default for every parameter.
+
+    Attributes
+    ----------
+    name: registered name.
+    summary: one line for `convexnn-bench list`.
+    parameters: {parameter: default}, read off the signature of ``load`` unless the class declares it.
+    requires: (import name, what to install) of a package that is not a dependency, or None.
+    """
+
+    name: str
+    summary: str = ""
+    parameters: dict[str, Any] = {}
+    requires: tuple[str, str] | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "parameters" not in vars(cls) and "load" in vars(cls):
+            signature = list(inspect.signature(cls.load).parameters.values())[1:]
+            cls.parameters = {
+                p.name: (None if p.default is p.empty else p.default)
+                for p in signature
+                if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            }
+
+    def __init__(self, **given: Any):
+        self.given = check_known(self.name, given, self.parameters)
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """What is missing on this machine, in words a user can act on; None when nothing is."""
+        if cls.requires is not None and importlib.util.find_spec(cls.requires[0]) is None:
+            return f"needs the package {cls.requires[0]}: {cls.requires[1]}"
+        return None
+
+    def load(self, *_: Any, **parameters: Any) -> Data:
+        """The data for these parameters, given by keyword. Raises InputError for a value that cannot be."""
+        raise TypeError(f"{type(self).__name__} must define load")
+
+    def data(self) -> Data:
+        """`load` with the parameters given to the constructor. Raises InputError where it cannot."""
+        missing = self.unavailable()
+        if missing:
+            raise InputError(f"data set {self.name!r} is not available: {missing}")
+        return self.load(**{**self.parameters, **self.given})
+
+    def fingerprint(self) -> str | None:
+        """A hash of data that lives outside the package and may change; None for a built-in data set."""
+        return None
+
+
+def check_known(name: str, given: dict[str, Any], allowed: dict[str, Any]) -> dict[str, Any]:
+    """`given`, when every key is allowed. Raises InputError naming the first that is not."""
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        listed = ", ".join(allowed) or "none"
+        raise InputError(f"data set {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
+    return given
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as int. Raises InputError unless it is a whole number in [low, high]."""
+    upper = "" if high is None else f" and at most {high}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name} must be a whole number, at least {low}{upper}, got {value!r}")
+    if value < low or (high is not None and value > high):
+        raise InputError(f"{name} must be at least {low}{upper}, got {value}")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float = -np.inf) -> float:
+    """`value` as float. Raises InputError unless it is a finite number >= low."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+    if value < low:
+        raise InputError(f"{name} must be at least {low:g}, got {value}")
+    return float(value)
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """`value`. Raises InputError unless it is one of `allowed`."""
+    if not any(type(value) is type(choice) and value == choice for choice in allowed):
+        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """numpy's default generator. Raises InputError for a seed that is no whole number >= 0."""
+    return np.random.default_rng(whole("seed", seed, 0))
+
+
+def subset(n: Any, available: int, seed: Any) -> np.ndarray:
+    """Indices of n of the samples in random order; all of them, in the given order, for n=None."""
+    if n is None:
+        return np.arange(available)
+    return generator(seed).permutation(available)[: whole("n", n, 2, available)]
+
+
+def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[np.ndarray, str]:
+    """Targets (n x c) and the loss that fits, from class numbers 0..c-1.
+
+    "one_hot": 0/1 columns, cross_entropy. "signs": the same with -1/1 (one class against the rest), logistic.
+    "binary": one column, +1 for class `positive` and -1 for all others, logistic.
+    """
+    one_of("targets", targets, TARGETS)
+    if targets == "binary":
+        return np.where(labels == positive, 1.0, -1.0)[:, None], "logistic"
+    one_hot = np.eye(int(labels.max()) + 1)[labels]
+    return (one_hot, "cross_entropy") if targets == "one_hot" else (2 * one_hot - 1, "logistic")
+
+
+def standard_columns(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Columns with mean 0 and standard deviation 1; a constant column becomes 0."""
+    spread = X.std(axis=0)
+    return (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+
+def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
+    """X with a last column of ones, so that the first layer has a bias."""
+    return np.hstack([X, np.ones((X.shape[0], 1))])
+
+
+def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:
+    """Means over pool x pool squares, n x (side / pool)^2, row by row."""
+    n, side, _ = images.shape
+    small = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
+    return small.reshape(n, -1)

@@ -1,0 +1,29 @@
+"""scikit-learn's breast cancer data (Wisconsin, diagnostic): 569 x 30, two classes."""
+
+import numpy as np
+
+from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, subset, with_bias
+
+
+class BreastCancer(BaseDataset):
+    """Labels -1 (malignant) and +1 (benign) for the logistic loss.
+
+    n: size of a random subset drawn with `seed`, None for all. standardize: columns to mean 0 and standard
+    deviation 1 (over the samples kept). bias: adds a column of ones.
+    """
+
+    name = "breast_cancer"
+    summary = "malignant against benign tumours, of scikit-learn (569 x 30)"
+
+    def load(self, n: int | None = None, standardize: bool = True, bias: bool = False, seed: int = 0) -> Data:
+        from sklearn.datasets import load_breast_cancer
+
+        one_of("standardize", standardize, (True, False))
+        one_of("bias", bias, (True, False))
+        source = load_breast_cancer()
+        kept = subset(n, source.target.size, seed)
+        X = np.asarray(source.data[kept], dtype=np.float64)
+        X = standard_columns(X) if standardize else X
+        Y = 2.0 * source.target[kept] - 1.0
+        defaults = {"loss": "logistic", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
+        return Data(with_bias(X) if bias else X, Y, defaults)

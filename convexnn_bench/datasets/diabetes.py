@@ -1,0 +1,42 @@
+"""scikit-learn's diabetes data: 442 x 10, progression of the disease after one year."""
+
+import numpy as np
+
+from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, subset, with_bias
+
+
+class Diabetes(BaseDataset):
+    """Regression from the raw columns (age, sex, body mass, ...).
+
+    n: size of a random subset drawn with `seed`, None for all. standardize: columns to mean 0 and standard
+    deviation 1 (over the samples kept). standardize_targets: the same for the target, raw values 25 to 346
+    otherwise. bias: adds a column of ones.
+    """
+
+    name = "diabetes"
+    summary = "progression of diabetes, of scikit-learn (442 x 10, regression)"
+
+    def load(
+        self,
+        n: int | None = None,
+        standardize: bool = True,
+        standardize_targets: bool = True,
+        bias: bool = False,
+        seed: int = 0,
+    ) -> Data:
+        from sklearn.datasets import load_diabetes
+
+        for key, flag in (
+            ("standardize", standardize),
+            ("standardize_targets", standardize_targets),
+            ("bias", bias),
+        ):
+            one_of(key, flag, (True, False))
+        source = load_diabetes(scaled=False)
+        kept = subset(n, source.target.size, seed)
+        X = np.asarray(source.data[kept], dtype=np.float64)
+        Y = np.asarray(source.target[kept], dtype=np.float64)[:, None]
+        X = standard_columns(X) if standardize else X
+        Y = standard_columns(Y) if standardize_targets else Y
+        defaults = {"loss": "squared", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
+        return Data(with_bias(X) if bias else X, Y, defaults)

@@ -1,0 +1,49 @@
+"""scikit-learn's handwritten digits: 1797 grey images of 8 x 8 pixels."""
+
+import numpy as np
+
+from convexnn_bench.datasets.base import (
+    BaseDataset,
+    Data,
+    average_pool,
+    class_targets,
+    number,
+    one_of,
+    subset,
+    whole,
+    with_bias,
+)
+
+
+class Digits(BaseDataset):
+    """Digits 0..classes-1, pixels divided by `scale` (16: the range becomes [0, 1]).
+
+    n: size of a random subset drawn with `seed`, None for all. pool=2: 2 x 2 averages, 16 features instead
+    of 64. bias: adds a column of ones.
+    """
+
+    name = "digits"
+    summary = "8x8 handwritten digits of scikit-learn (1797 images, 10 classes)"
+
+    def load(
+        self,
+        n: int | None = None,
+        classes: int = 10,
+        pool: int = 1,
+        scale: float = 16.0,
+        bias: bool = False,
+        targets: str = "one_hot",
+        seed: int = 0,
+    ) -> Data:
+        from sklearn.datasets import load_digits
+
+        classes, scale = whole("classes", classes, 2, 10), number("scale", scale, 1e-12)
+        one_of("pool", pool, (1, 2, 4))
+        one_of("bias", bias, (True, False))
+        source = load_digits()
+        kept = np.flatnonzero(source.target < classes)
+        kept = kept[subset(n, kept.size, seed)]
+        X = average_pool(source.images[kept].astype(np.float64), pool) / scale
+        Y, loss = class_targets(source.target[kept], targets)
+        defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 20}
+        return Data(with_bias(X) if bias else X, Y, defaults)

@@ -1,0 +1,53 @@
+"""Rigorous upper bounds on the block dual norms ||G_k||_k^dual, and where they are attained.
+
+Without a cone the dual norm is the spectral norm (for q = 1 or p = 1 the Euclidean norm). With a cone and
+q = 1 it is max over both signs of max{+-G_k^T u : K_k u >= 0, ||u|| <= 1} (Sahiner et al., ICLR 2024, eq. 23).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class MaxDualNorm:
+    """max_k ||G_k||^dual: an upper bound `value`, and the block that attains it."""
+
+    value: float
+    block: int
+
+
+def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]:
+    """||G_k||_2 for every block, raised by its rounding error.
+
+    The largest eigenvalue of the smaller Gram matrix is computed with an absolute error of a small multiple of
+    eps times itself (it is the norm of that matrix), so that its square root is safe for the largest singular
+    value, which is the only one asked for. Blocks are scaled to unit size first, against overflow.
+    """
+    _, p, q = G.shape
+    scale = G.abs().amax(dim=(1, 2))
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    unit = G / safe[:, None, None]
+    if min(p, q) == 1:
+        norms = torch.linalg.vector_norm(unit, dim=(1, 2))
+    else:
+        gram = unit.transpose(1, 2) @ unit if q <= p else unit @ unit.transpose(1, 2)
+        norms = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
+    return scale * norms * (1 + 4 * (p + q) * EPS)
+
+
+def max_dual_norm(problem: "Problem", G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
+    """An upper bound on max_k ||G_k||_k^dual. For vector-output ReLU the cone is dropped (spectral norm)."""
+    if problem.cones is not None and problem.q == 1:
+        value, block = problem.cones.max_dual_norm(G[:, :, 0].cpu().numpy())
+        return MaxDualNorm(float(value), int(block))
+    norms = spectral_norms(G)
+    block = int(norms.argmax())
+    return MaxDualNorm(float(norms[block]), block)

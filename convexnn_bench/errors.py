@@ -1,0 +1,25 @@
+"""Errors a user can act on. Each message names the argument, the value and what is allowed."""
+
+
+class ConvexNNError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class InputError(ConvexNNError, ValueError):
+    """An argument is not usable: wrong shape, type, range or content."""
+
+
+class UnknownNameError(InputError):
+    """A solver, data set, loss, activation or architecture of this name is not registered."""
+
+
+class PatternBudgetError(InputError):
+    """The complete enumeration of activation patterns does not fit in memory or time."""
+
+
+class RegistryError(ConvexNNError):
+    """A plug-in file does not load, or does not hold exactly one class."""
+
+
+class UnsupportedError(ConvexNNError):
+    """A combination that the theory, or this version, does not cover; the message says why."""

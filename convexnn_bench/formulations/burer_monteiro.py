@@ -1,0 +1,125 @@
+"""Burer-Monteiro: min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2) (eqs. 19-21), K_k U_k >= 0 for ReLU."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.operator import Operator
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+Blocks = Float[torch.Tensor, "P p q"]
+Left = Float[torch.Tensor, "P p m"]
+Right = Float[torch.Tensor, "P q m"]
+Scalar = Float[torch.Tensor, ""]
+
+
+def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
+    """Factors as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
+    from convexnn_bench.problem import _check_array
+
+    U, V = _check_array("U", U), _check_array("V", V)
+    m = U.shape[2] if U.ndim == 3 else -1
+    if U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):
+        raise InputError(
+            f"factors must be U: P x p x m and V: P x q x m with P, p, q = {problem.P}, {problem.p}, {problem.q}; "
+            f"got U {U.shape} and V {V.shape}"
+        )
+    return torch.as_tensor(U), torch.as_tensor(V)
+
+
+def default_columns(problem: "Problem") -> int:
+    """m: min(p, q), with which no second-order stationary point is spurious (Theorems 3.3 and 3.5); 2 with a
+    cone and a scalar output, one column for either sign."""
+    return 2 if problem.has_cone else min(problem.p, problem.q)
+
+
+def objective(problem: "Problem", U: Left, V: Right) -> float:
+    """The factored objective; cones are not checked."""
+    operator = problem.operator(str(U.device))
+    loss = problem.loss.value(operator.apply_factors(U, V), operator.Y)
+    return float(loss + 0.5 * problem.beta * (U.square().sum() + V.square().sum()))
+
+
+def value_and_gradient(problem: "Problem", operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
+    """Objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F), written out."""
+    H = operator.hidden(U)
+    z = operator.combine(H, V)
+    left, right = operator.factor_gradients(H, problem.loss.gradient(z, operator.Y), V)
+    value = problem.loss.value(z, operator.Y) + 0.5 * problem.beta * (U.square().sum() + V.square().sum())
+    return value, left.add(U, alpha=problem.beta), right.add(V, alpha=problem.beta)
+
+
+def natural_scale(problem: "Problem", operator: Operator) -> float:
+    """The size of a block after one exact gradient step from zero, which sets the scale of a start point.
+
+    From Z = 0 along -A^*(grad F(0)) =: -G the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2)
+    with L the loss's smoothness; t ||G|| / sqrt(P) is then the norm of a typical block. It follows any
+    rescaling of X and Y.
+    """
+    gradient = problem.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
+    G = operator.adjoint(gradient)
+    curvature = problem.loss.smoothness * float(operator.apply(G).square().sum())
+    size = float(torch.linalg.vector_norm(G))
+    if size == 0 or curvature == 0:
+        return 1.0
+    return size**3 / curvature / float(np.sqrt(problem.P))
+
+
+def start(problem: "Problem", operator: Operator, m: int, seed: int, scale: float = 0.1) -> tuple[Left, Right]:
+    """Gaussian factors whose blocks have norm about `scale` times the natural one."""
+    generator = torch.Generator().manual_seed(seed)
+    U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
+    V = torch.randn(problem.P, problem.q, m, generator=generator, dtype=operator.dtype).to(operator.device)
+    size = scale * natural_scale(problem, operator) / float(np.sqrt(problem.p * problem.q * m))
+    if problem.has_cone:  # one column for either sign, and u in its cone
+        signs = torch.where(torch.arange(m) % 2 == 0, 1.0, -1.0).to(V)
+        U, V = project(problem, U), V.abs() * signs
+    return U * size**0.5, V * size**0.5
+
+
+def project(problem: "Problem", U: Left) -> Left:
+    """The nearest U with K_k U_k >= 0; U itself without a cone."""
+    if problem.cones is None:
+        return U
+    return torch.as_tensor(problem.cones.project(U.cpu().numpy())).to(U)
+
+
+def balance(U: Left, V: Right) -> tuple[Left, Right]:
+    """Every column pair rescaled to ||u|| = ||v||, its product kept; never raises the objective."""
+    left = torch.linalg.vector_norm(U, dim=-2, keepdim=True)
+    right = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
+    alive = (left > 0) & (right > 0)
+    one = torch.ones_like(left)
+    ratio = (torch.where(alive, right, one) / torch.where(alive, left, one)).sqrt()
+    return U * torch.where(alive, ratio, 0 * one), V * torch.where(alive, 1 / ratio, 0 * one)
+
+
+def to_blocks(U: Left, V: Right) -> Blocks:
+    """Z_k = U_k V_k^T."""
+    return U @ V.transpose(1, 2)
+
+
+def to_split(problem: "Problem", U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
+    """For scalar-output ReLU: (sum over v_j > 0 of u_j v_j, sum over v_j < 0 of u_j |v_j|), both in the cone."""
+    problem.require_scalar_cone()
+    plus = (U * V.clamp_min(0)).sum(dim=2)
+    minus = (U * (-V).clamp_min(0)).sum(dim=2)
+    return torch.stack([plus, minus], dim=2)
+
+
+def to_network(problem: "Problem", U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every column pair is a neuron: column j of block k becomes neuron j P + k, which carries gate k.
+
+    For ReLU the columns must lie in their cones (D_k Phi u = max(Phi u, 0)); zero neurons are dropped there.
+    """
+    W1 = U.permute(1, 2, 0).reshape(problem.p, -1)
+    W2 = V.permute(1, 2, 0).reshape(problem.q, -1)
+    if problem.has_cone:
+        alive = (W1 != 0).any(dim=0) & (W2 != 0).any(dim=0)
+        W1, W2 = W1[:, alive], W2[:, alive]
+    return W1, W2

@@ -1,0 +1,101 @@
+"""The convex program min_Z F(A(Z)) + beta sum_k ||Z_k||_k (Sahiner et al., ICLR 2024, eqs. 2, 3, 6).
+
+||.||_k is the nuclear norm without a cone. For scalar-output ReLU it is the gauge
+min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is kept as `split`.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+Blocks = Float[torch.Tensor, "P p q"]
+Split = Float[torch.Tensor, "P p 2"]
+Left = Float[torch.Tensor, "P p m"]
+Right = Float[torch.Tensor, "P q m"]
+
+
+def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
+    """The sum of singular values of every block (the Euclidean norm where p = 1 or q = 1)."""
+    if min(Z.shape[1:]) == 1:
+        return torch.linalg.vector_norm(Z, dim=(1, 2))
+    return torch.linalg.svdvals(Z).sum(dim=1)
+
+
+def split_cone(problem: "Problem", Z: Blocks) -> Split:
+    """The pair of vectors in cone k whose difference is Z_k, with the least sum of norms.
+
+    Raises UnsupportedError for vector outputs, InputError where Z_k is no such difference.
+    """
+    problem.require_scalar_cone()
+    assert problem.cones is not None
+    return torch.as_tensor(problem.cones.decompose(Z[:, :, 0].cpu().numpy())).to(Z)
+
+
+def regulariser(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
+    """sum_k ||Z_k||_k."""
+    if not problem.has_cone:
+        return float(nuclear_norms(Z).sum())
+    split = split_cone(problem, Z) if split is None else split
+    return float(torch.linalg.vector_norm(split, dim=1).sum())
+
+
+def objective(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
+    """F(A(Z)) + beta sum_k ||Z_k||_k."""
+    operator = problem.operator()
+    loss = problem.loss.value(operator.apply(Z), operator.Y)
+    return float(loss) + problem.beta * regulariser(problem, Z, split)
+
+
+def to_factors(problem: "Problem", Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
+    """Balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
+
+    Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With one (scalar output) the two
+    columns are (a / sqrt(||a||), sqrt(||a||)) and (b / sqrt(||b||), -sqrt(||b||)).
+
+    m: number of columns, at least the largest rank (2 with a cone); the least that fits by default.
+    Raises InputError when m is smaller than a block's rank.
+    """
+    if problem.has_cone:
+        split = split_cone(problem, Z) if split is None else split
+        norms = torch.linalg.vector_norm(split, dim=1)  # P x 2
+        # a vector that is rounding of the largest one would leave its cone once scaled up by its root
+        roots = torch.where(norms > 1e-14 * norms.max(), norms, torch.zeros_like(norms)).sqrt()
+        split = split * (roots > 0)[:, None, :]
+        U = split / torch.where(roots > 0, roots, torch.ones_like(roots))[:, None, :]
+        V = (roots * torch.tensor([1.0, -1.0], dtype=Z.dtype, device=Z.device))[:, None, :]
+        rank = 2
+    else:
+        left, values, right = torch.linalg.svd(Z, full_matrices=False)
+        # singular values that are rounding of the largest one carry no column
+        tolerance = 1e-14 * values.amax().clamp_min(0)
+        rank = max(1, int((values > tolerance).sum(dim=1).max()))
+        roots = values[:, :rank].sqrt()
+        U, V = left[:, :, :rank] * roots[:, None, :], right[:, :rank].transpose(1, 2) * roots[:, None, :]
+    if m is None or m == rank:
+        return U, V
+    if m < rank:
+        raise InputError(f"m = {m} columns cannot hold blocks of rank {rank}: give m >= {rank}")
+    return torch.nn.functional.pad(U, (0, m - rank)), torch.nn.functional.pad(V, (0, m - rank))
+
+
+def soft_threshold(Z: Blocks, threshold: float) -> Blocks:
+    """prox of threshold * nuclear norm, block by block: singular values lowered by `threshold`.
+
+    Through the eigenvectors B of the smaller Gram matrix: Z B diag((1 - threshold / s)_+) B^T.
+    """
+    _, p, q = Z.shape
+    if min(p, q) == 1:
+        norms = torch.linalg.vector_norm(Z, dim=(1, 2), keepdim=True)
+        return Z * (1 - threshold / norms.clamp_min(1e-300)).clamp_min(0)
+    gram = Z.transpose(1, 2) @ Z if q <= p else Z @ Z.transpose(1, 2)
+    squares, basis = torch.linalg.eigh(gram)
+    values = squares.clamp_min(0).sqrt()
+    shrink = (1 - threshold / values.clamp_min(1e-300)).clamp_min(0)
+    scaled = (basis * shrink[:, None, :]) @ basis.transpose(1, 2)
+    return Z @ scaled if q <= p else scaled @ Z

@@ -1,0 +1,36 @@
+"""A solver's raw point, in the parametrisation of its own formulation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Point:
+    """Raw parameters, numpy or torch; never a score.
+
+    Exactly one of `blocks`, `factors` and `network` is given.
+
+    blocks: P x p x q, a point of the convex program.
+    split: P x p x 2, with blocks, for scalar-output ReLU: Z_k = split[k, :, 0] - split[k, :, 1], both in cone k.
+    factors: (U, V), P x p x m and P x q x m, a Burer-Monteiro point.
+    network: (W1, W2), p x M and q x M; with gated ReLU neuron j uses gate j mod P.
+    dual: n_out x c, a candidate multiplier Lambda near grad F; it is made feasible before it is used.
+    """
+
+    blocks: Any = None
+    split: Any = None
+    factors: tuple[Any, Any] | None = None
+    network: tuple[Any, Any] | None = None
+    dual: Any = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("blocks", "factors", "network") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a point is exactly one of blocks, factors and network, got {given or 'none'}")
+
+    @property
+    def formulation(self) -> str:
+        """Which formulation the raw parameters belong to."""
+        if self.blocks is not None:
+            return "convex"
+        return "burer_monteiro" if self.factors is not None else "network"

@@ -1,0 +1,134 @@
+"""What happens inside a cell's process. Answers go through the pipe as pairs (kind, content).
+
+"start_memory_mb" MiB; "stage" words; "problem" its sizes; "point" (seconds, fields of its certificate);
+"skip" (place, reason); "result" or "error" at the end, fields of the record.
+"""
+
+import math
+import os
+import traceback
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.errors import ConvexNNError, UnsupportedError
+from convexnn_bench.harness.process import resident_mb
+from convexnn_bench.harness.records import plain
+from convexnn_bench.registry import SOLVERS
+
+if TYPE_CHECKING:
+    from convexnn_bench.certificates import Certificate
+    from convexnn_bench.harness.cell import Cell
+    from convexnn_bench.problem import Problem
+    from convexnn_bench.runner import Result
+
+
+def _enter_cell(link: Connection, threads: int, solvers_dir: str | None) -> None:
+    """Pin the threads of libraries that are loaded already, and find the user's solvers."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    torch.set_num_threads(threads)
+    if solvers_dir is not None:
+        SOLVERS.add_folder(solvers_dir)
+    link.send(("start_memory_mb", resident_mb(os.getpid())[1]))
+
+
+def describe_problem(problem: "Problem") -> dict[str, Any]:
+    """Sizes and choices of a problem, for its record."""
+    return {
+        "n": problem.X.shape[0],
+        "d": int(math.prod(problem.X.shape[1:])),
+        "c": problem.c,
+        "N": problem.N,
+        "p": problem.p,
+        "q": problem.q,
+        "P": problem.P,
+        "architecture": problem.architecture.name,
+        "activation": problem.activation.name,
+        "loss": problem.loss.name,
+        "beta": problem.beta,
+        "beta_max": problem.beta_max,
+        "scope": problem.scope,
+    }
+
+
+def describe_certificate(certificate: "Certificate") -> dict[str, Any]:
+    """What was proven of a point, as fields of a record."""
+    return {
+        "objective": certificate.primal,
+        "lower_bound": certificate.dual,
+        "gap": certificate.gap,
+        "scope": certificate.scope,
+        "infeasibility": certificate.infeasibility,
+        "stationarity_bound": certificate.stationarity_bound,
+        "stationarity_error": certificate.stationarity_error,
+    }
+
+
+def describe_result(result: "Result") -> dict[str, Any]:
+    """The numbers of a result that go into its record; no arrays."""
+    proven = {} if result.certificate is None else describe_certificate(result.certificate)
+    return {
+        **proven,
+        "status": result.status,
+        "reason": result.reason,
+        "setup_seconds": result.setup_seconds,
+        "solve_seconds": result.solve_seconds,
+        "curve": [list(point) for point in result.curve],
+    }
+
+
+def cell_target(link: Connection, threads: int, cell: "Cell") -> None:
+    """Build the problem, solve it, send the numbers. Every exception is sent as an answer."""
+    try:
+        _enter_cell(link, threads, cell.solvers_dir)
+        link.send(("stage", "building the problem"))
+        problem = cell.make_problem()
+        link.send(("problem", describe_problem(problem)))
+        link.send(("stage", "set-up and solve"))
+        from convexnn_bench.runner import solve
+
+        result = solve(
+            problem,
+            cell.solver,
+            time_limit=cell.limits.time_limit,
+            gap=cell.limits.gap,
+            seed=cell.seed,
+            device=cell.device,
+            on_score=lambda seconds, scored: link.send(
+                ("point", (seconds, plain(describe_certificate(scored))))
+            ),
+            **cell.solver_parameters,
+        )
+        link.send(("result", plain(describe_result(result))))
+    except BaseException as error:
+        link.send(("error", _answer(error)))
+
+
+def probe_target(link: Connection, threads: int, cells: "list[Cell]") -> None:
+    """Build the problem that all cells share and ask each solver whether it skips it."""
+    try:
+        _enter_cell(link, threads, cells[0].solvers_dir)
+        problem = cells[0].make_problem()
+        link.send(("problem", describe_problem(problem)))
+        for number, cell in enumerate(cells):
+            reason = SOLVERS.get(cell.solver)(**cell.solver_parameters).skip(problem)
+            if reason:
+                link.send(("skip", (number, reason)))
+    except BaseException as error:
+        link.send(("error", _answer(error)))
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """Status and one line for an exception; the traceback goes to what the process printed."""
+    traceback.print_exception(error)
+    text = " ".join(str(error).split())[:400]
+    reason = text if isinstance(error, ConvexNNError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    if isinstance(error, UnsupportedError):
+        status = "skipped"
+    elif isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        status = "memory_limit"
+    else:
+        status = "failed"
+    return {"status": status, "reason": reason, "expected": isinstance(error, ConvexNNError)}

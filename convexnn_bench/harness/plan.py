@@ -1,0 +1,117 @@
+"""From a campaign to its cells: every name, parameter and value is checked, then the grid is expanded."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
+from convexnn_bench.errors import InputError
+from convexnn_bench.harness.campaign import Campaign, Source, is_number, is_whole, nearest
+from convexnn_bench.harness.cell import Cell
+from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
+from convexnn_bench.specs import expand_grid, parse_spec
+
+
+def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
+    """Every cell of a campaign, in order: problem by problem, solver by solver, seed by seed.
+
+    Raises InputError for the first name, parameter or value that cannot be.
+    """
+    place = source or Source()
+    _check_limits(campaign, place)
+    if campaign.solvers_dir is not None:
+        SOLVERS.add_folder(campaign.solvers_dir)
+    problems = list(_problems(campaign, place))
+    solvers = list(_solvers(campaign, place))
+    seeds = list(range(campaign.seeds)) if isinstance(campaign.seeds, int) else campaign.seeds
+    cells: dict[str, Cell] = {}
+    for dataset, own, rest in problems:
+        for solver, parameters in solvers:
+            for seed in seeds:
+                cell = Cell(
+                    dataset,
+                    own,
+                    rest,
+                    solver,
+                    parameters,
+                    seed,
+                    campaign.device,
+                    campaign.limits,
+                    campaign.solvers_dir,
+                    campaign.name,
+                )
+                cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
+    return list(cells.values())
+
+
+def _check_limits(campaign: Campaign, place: Source) -> None:
+    for key in ("datasets", "solvers"):
+        if not getattr(campaign, key):
+            raise place(f"{key} is empty: name at least one", key)
+    for key in ("time_limit", "gap", "deadline", "memory_gb"):
+        value = getattr(campaign, key)
+        if value is not None and not (value > 0 and value < float("inf")):
+            raise place(f"{key} must be positive and finite, got {value}", key)
+    if campaign.threads < 1:
+        raise place(f"threads must be at least 1, got {campaign.threads}", "threads")
+    seeds = [campaign.seeds - 1] if isinstance(campaign.seeds, int) else campaign.seeds
+    if not seeds or min(seeds) < 0:
+        raise place(
+            f"seeds must be at least 1, or a list of whole numbers >= 0, got {campaign.seeds}", "seeds"
+        )
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device):
+        raise place(f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}", "device")
+    for key in campaign.problem:
+        if key not in PROBLEM_PARAMETERS:
+            raise place(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
+    if not re.fullmatch(r"[\w.-]+", campaign.name):
+        raise place(f"name must hold letters, digits, '-', '_' and '.' only, got {campaign.name!r}", "name")
+
+
+def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(data set, its parameters with defaults, problem parameters) for every point of the grid."""
+    for spec in campaign.datasets:
+        try:
+            name, inside = parse_spec(spec)
+            beta_inside = {"beta", "beta_fraction"} & set(inside)
+            shared = {
+                key: value
+                for key, value in campaign.problem.items()
+                if not (beta_inside and key in ("beta", "beta_fraction"))
+            }
+            for parameters in expand_grid({**shared, **inside}):
+                own, rest = split_parameters(name, parameters)
+                _check_problem(rest)
+                yield name, {**DATASETS.get(name).parameters, **own}, rest
+        except InputError as error:
+            raise place(str(error), "datasets", spec, spec.partition("[")[0]) from error
+
+
+def _check_problem(given: dict[str, Any]) -> None:
+    """Names and ranges of problem parameters; the data may still rule a combination out."""
+    for key, registry in (("loss", LOSSES), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
+        if key in given:
+            registry.make(given[key])
+    for key in ("beta", "beta_fraction"):
+        value = given.get(key)
+        if value is not None and not (is_number(value) and 0 < value < float("inf")):
+            raise InputError(f"{key} must be a positive finite number, got {value!r}")
+    patterns = given.get("patterns", "all")
+    if patterns != "all" and not (is_whole(patterns) and patterns >= 1):
+        raise InputError(f'patterns must be "all" or a positive whole number, got {patterns!r}')
+
+
+def _solvers(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(solver, its parameters with defaults) for every point of the grid."""
+    for spec in campaign.solvers:
+        try:
+            name, inside = parse_spec(spec)
+            solver = SOLVERS.get(name)
+            unknown = sorted(set(inside) - set(solver.parameters))
+            if unknown:
+                listed = ", ".join(solver.parameters) or "none"
+                raise InputError(f"solver {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
+            for parameters in expand_grid({**solver.parameters, **inside}):
+                yield name, parameters
+        except InputError as error:
+            raise place(str(error), "solvers", spec, spec.partition("[")[0]) from error

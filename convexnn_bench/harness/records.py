@@ -1,0 +1,159 @@
+"""Records: what every cell leaves behind, one JSON object a line while running, Parquet at the end.
+
+Schema version 1. Numbers that are not finite are stored as null.
+
+key                 hash of problem, solver, parameters, seed, limits and code version; one record a key
+schema              1
+campaign, started   name of the campaign; start of the cell, UTC, ISO 8601
+version             package version + hash of its source files
+dataset, dataset_parameters, problem_parameters      as asked, defaults of the data set written out
+problem             what came of it: n, d, c, N, p, q, P, activation, loss, beta, beta_max, scope, ...
+solver, solver_parameters, formulation, seed, device
+limits              time_limit, deadline (s), memory_gb (GiB), gap, threads
+status, reason      one of STATUSES, and one line of words, the solver's own among them
+objective, lower_bound, gap (relative), scope, infeasibility, stationarity_bound, stationarity_error
+setup_seconds, solve_seconds, wall_seconds    clock of set_problem, of run (without scoring), of the process
+peak_memory_mb, start_memory_mb               peak of the process, and what it held before the data came
+curve               [[seconds, objective, gap], ...], seconds on the clock of run
+output              tail of what a failed cell printed
+machine             versions, processor, threads, device, BLAS, commit
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STATUSES = (
+    "gap_reached",
+    "solved",
+    "stalled",
+    "time_limit",
+    "memory_limit",
+    "crashed",
+    "diverged",
+    "skipped",
+    "failed",
+)
+BAD_STATUSES = ("crashed", "failed")  # these make the command exit with 1
+Record = dict[str, Any]
+
+
+def make_key(description: Mapping[str, Any]) -> str:
+    """sha256 of a description of a cell; the order of its keys does not matter."""
+    return hashlib.sha256(json.dumps(plain(description), sort_keys=True).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """One line of valid JSON."""
+    return json.dumps(plain(record), allow_nan=False, ensure_ascii=False)
+
+
+class RecordFile:
+    """Append-only JSON lines; a record that `append` has returned from survives a loss of power."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One write, flushed to the disk. Raises OSError when the disk is full or the folder read-only."""
+        line = to_json(record).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if not _ends_line(descriptor):
+                line = b"\n" + line  # what a write cut short left behind stays a line of its own
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes of a record were written to {self.path}")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> tuple[dict[str, Record], list[str]]:
+        """({key: record}, complaints), in the order of the file; of two records of one key the last counts.
+
+        A line cut short by a kill is left out and named among the complaints.
+        """
+        records: dict[str, Record] = {}
+        complaints: list[str] = []
+        if not self.path.exists():
+            return records, complaints
+        for number, line in enumerate(self.path.read_bytes().split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                records[record["key"]] = record
+            except (ValueError, KeyError, TypeError):
+                complaints.append(
+                    f"{self.path}, line {number}: not a whole record ({len(line)} bytes), left out"
+                )
+        return records, complaints
+
+
+def _ends_line(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+_TEXT_COLUMNS = ("dataset_parameters", "problem_parameters", "solver_parameters")
+_FLOAT_COLUMNS = (
+    "objective",
+    "lower_bound",
+    "gap",
+    "infeasibility",
+    "stationarity_bound",
+    "stationarity_error",
+    "setup_seconds",
+    "solve_seconds",
+    "wall_seconds",
+    "peak_memory_mb",
+    "start_memory_mb",
+)
+
+
+def flat(record: Mapping[str, Any]) -> Record:
+    """One row of a table: parameters as JSON text; problem, limits and machine as columns with a prefix."""
+    row: Record = {}
+    for name, value in record.items():
+        if name in _TEXT_COLUMNS:
+            row[name] = json.dumps(plain(value), sort_keys=True)
+        elif name in ("problem", "limits", "machine"):
+            row.update({f"{name}_{inner}": content for inner, content in (value or {}).items()})
+        elif name == "curve":
+            row[name] = [[math.nan if x is None else float(x) for x in point] for point in value or []]
+        elif name in _FLOAT_COLUMNS:
+            row[name] = math.nan if value is None else float(value)
+        else:
+            row[name] = value
+    return row
+
+
+def to_parquet(records: list[Record], path: str | Path) -> Path:
+    """All records as one Parquet file, put in place in one step. Raises OSError when it cannot be written."""
+    import pandas as pd
+
+    target = Path(path)
+    partial = target.with_suffix(".parquet.partial")
+    pd.DataFrame([flat(record) for record in records]).to_parquet(partial, index=False)
+    os.replace(partial, target)
+    return target

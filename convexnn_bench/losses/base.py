@@ -1,0 +1,102 @@
+"""What a loss supplies: value, gradient, conjugate, dual domain and CVXPY expressions, all as sums.
+
+F is convex in the predictions z (n_out x c). Its conjugate is F*(L) = sup_z <L, z> - F(z). Weak duality
+(Sahiner et al., ICLR 2024, proof of Theorem 3.4) needs L in dom F*; with L = s grad F(z) that holds for s in
+`scale_range`, and `project_dual` moves an approximate multiplier into the domain.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+
+Predictions = Float[torch.Tensor, "n_out c"]
+Scalar = Float[torch.Tensor, ""]
+
+
+class BaseLoss:
+    """A convex loss F(z) = sum_i f(z_i, y_i) >= 0, z and Y of shape n_out x c.
+
+    Attributes
+    ----------
+    name: registered name.
+    smoothness: Lipschitz constant of grad F with respect to z (Euclidean norm).
+    """
+
+    name: str
+    smoothness: float
+
+    def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
+        """Targets as float64 n_out x c. Raises InputError when they do not fit the loss."""
+        Y = np.asarray(Y)
+        if Y.dtype.kind not in "fiub":
+            raise InputError(f"Y must be numeric, got dtype {Y.dtype}")
+        Y = Y.astype(np.float64)
+        if Y.ndim == 1:
+            Y = Y[:, None]
+        if Y.ndim != 2 or Y.shape[1] == 0:
+            raise InputError(f"Y must be n or n x c for the {self.name} loss, got shape {Y.shape}")
+        bad = np.flatnonzero(~np.isfinite(Y).all(axis=1))
+        if bad.size:
+            raise InputError(f"Y has NaN or infinite entries in {bad.size} rows, the first is row {bad[0]}")
+        return np.ascontiguousarray(Y)
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        """F(z), a sum over samples and outputs."""
+        raise TypeError(f"{type(self).__name__} must define value")
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        """grad F(z)."""
+        raise TypeError(f"{type(self).__name__} must define gradient")
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        """F*(L), +inf outside its domain."""
+        raise TypeError(f"{type(self).__name__} must define conjugate")
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        """A point of dom F* near L (L itself where it lies inside)."""
+        raise TypeError(f"{type(self).__name__} must define project_dual")
+
+    def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        """(lo, hi): F*(s L) is finite for every s in [lo, hi], given L in dom F*."""
+        return 0.0, 1.0
+
+    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        """argmax over s in [lo, hi] of the concave -F*(s L); a bounded scalar search."""
+        from scipy.optimize import minimize_scalar
+
+        if not hi > lo:
+            return lo
+
+        def negative_dual(s: float) -> float:
+            return float(self.conjugate(s * L, Y))
+
+        found = minimize_scalar(negative_dual, bounds=(lo, hi), method="bounded", options={"xatol": 1e-9 * hi})
+        # the search never visits the end points, and near the optimum s = 1 is best
+        candidates = [float(found.x), lo, hi, *([1.0] if lo <= 1.0 <= hi else [])]
+        return min(candidates, key=negative_dual)
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        """F as a CVXPY expression of the expression z (n_out x c), with the constraints it needs."""
+        raise TypeError(f"{type(self).__name__} must define cvxpy_value")
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        """F* as a convex CVXPY expression of L (n_out x c), with its domain as constraints."""
+        raise TypeError(f"{type(self).__name__} must define cvxpy_conjugate")
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))
+        return f"{type(self).__name__}({inside})"
+
+
+def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:
+    """Check labels in {-1, 1}. Raises InputError with the values found."""
+    values = np.unique(Y)
+    if not np.isin(values, (-1.0, 1.0)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:5])
+        hint = " (labels 0/1 become -1/1 by 2 * Y - 1)" if np.isin(values, (0.0, 1.0)).all() else ""
+        raise InputError(f"Y must hold labels -1 and 1 for the {loss} loss, found {shown}{hint}")
+    return Y

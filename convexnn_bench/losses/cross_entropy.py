@@ -1,0 +1,76 @@
+"""Softmax cross-entropy, F(z) = sum_i logsumexp(z_i) - <y_i, z_i>."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+
+
+class CrossEntropy(BaseLoss):
+    """Softmax cross-entropy against one-hot (or probability) rows y_i.
+
+    F*(L) = sum (L + Y) log(L + Y) where the rows of L + Y lie in the simplex, else +inf.
+    Integer labels 0..c-1 of shape n are turned into one-hot rows.
+    """
+
+    name = "cross_entropy"
+    smoothness = 0.5  # the largest eigenvalue of diag(p) - p p^T over the simplex
+
+    def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
+        Y = super().prepare_targets(Y)
+        if Y.shape[1] == 1:
+            labels = Y[:, 0]
+            if (labels != np.round(labels)).any() or labels.min() < 0:
+                raise InputError(
+                    "Y must hold integer labels 0..c-1, or n x c rows that sum to one, for the cross_entropy loss; "
+                    f"found values between {labels.min():g} and {labels.max():g}"
+                )
+            if labels.max() == 0:
+                raise InputError(
+                    "Y holds one class only (all labels 0): cross_entropy needs at least two classes; "
+                    "give n x c one-hot rows to name classes that do not occur"
+                )
+            if labels.max() >= 10_000:
+                raise InputError(f"Y has a label {labels.max():g}: labels must be 0..c-1 with c <= 10000")
+            return np.eye(int(labels.max()) + 1)[labels.astype(int)]
+        if (Y < 0).any() or not np.allclose(Y.sum(axis=1), 1.0, rtol=0, atol=1e-9):
+            row = int(np.argmax(np.maximum(-Y.min(axis=1), np.abs(Y.sum(axis=1) - 1))))
+            raise InputError(
+                f"rows of Y must be non-negative and sum to one for the cross_entropy loss; row {row} sums to "
+                f"{Y[row].sum():g} with least entry {Y[row].min():g}"
+            )
+        return Y / Y.sum(axis=1, keepdims=True)
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        return (torch.logsumexp(z, dim=1) - (Y * z).sum(dim=1)).sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return torch.softmax(z, dim=1) - Y
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        probability = L + Y
+        # softmax - Y + Y leaves rows off the simplex by rounding only; anything more is outside the domain
+        slack = 1e-12 * probability.shape[1]
+        inside = (probability >= -slack).all() and ((probability.sum(dim=1) - 1).abs() <= slack).all()
+        if not inside:
+            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
+        return torch.xlogy(probability.clamp_min(0), probability.clamp_min(0)).sum()
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        probability = (L + Y).clamp_min(0)
+        total = probability.sum(dim=1, keepdim=True)
+        # a row without any positive entry goes to L = 0
+        return torch.where(total > 0, probability / total.clamp_min(1e-300), Y) - Y
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(Y, z)), []
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return -cp.sum(cp.entr(L + Y)), [cp.sum(L, axis=1) == 1 - Y.sum(axis=1)]

@@ -1,0 +1,58 @@
+"""Huber loss, F(z) = sum h(z - y), h(r) = r^2/2 for |r| <= delta, delta |r| - delta^2/2 beyond."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+
+
+class Huber(BaseLoss):
+    """Squared loss with slopes clipped at +-delta; F*(L) = 1/2 ||L||^2 + <L, Y> for |L| <= delta."""
+
+    name = "huber"
+    smoothness = 1.0
+
+    def __init__(self, delta: float = 1.0):
+        if not (isinstance(delta, int | float) and 0 < delta < float("inf")):
+            raise InputError(f"delta must be a positive finite number for the huber loss, got {delta!r}")
+        self.delta = float(delta)
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        # h(r) = t (r - t/2) with t = r clipped to [-delta, delta]
+        r = z - Y
+        t = r.clamp(-self.delta, self.delta)
+        return (t * (r - 0.5 * t)).sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return (z - Y).clamp(-self.delta, self.delta)
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        if (L.abs() > self.delta).any():
+            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
+        return (L * (0.5 * L + Y)).sum()
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        return L.clamp(-self.delta, self.delta)
+
+    def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        # the squared loss's parabola, its vertex clipped to the range
+        norm = float(L.square().sum())
+        vertex = -float((L * Y).sum()) / norm if norm > 0 else 0.0
+        return min(max(vertex, lo), hi)
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        delta: Any = self.delta  # CVXPY annotates it as int, and means a positive number
+        return 0.5 * cp.sum(cp.huber(z - Y, delta)), []  # CVXPY's huber is twice h
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), [cp.abs(L) <= self.delta]

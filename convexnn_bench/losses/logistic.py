@@ -1,0 +1,44 @@
+"""Logistic loss, F(z) = sum log(1 + exp(-y z)), y in {-1, 1}, elementwise over outputs."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, sign_targets
+
+
+class Logistic(BaseLoss):
+    """sum log(1 + exp(-y z)); with a = -y L in [0, 1], F*(L) = sum a log a + (1 - a) log(1 - a)."""
+
+    name = "logistic"
+    smoothness = 0.25
+
+    def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
+        return sign_targets(self.name, super().prepare_targets(Y))
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        return torch.logaddexp(torch.zeros_like(z), -Y * z).sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return -Y * torch.sigmoid(-Y * z)
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        a = -Y * L
+        if (a < 0).any() or (a > 1).any():
+            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
+        return (torch.xlogy(a, a) + torch.xlogy(1 - a, 1 - a)).sum()
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        return -Y * (-Y * L).clamp(0, 1)
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.sum(cp.logistic(cp.multiply(-Y, z))), []
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        a = cp.multiply(-Y, L)
+        return -cp.sum(cp.entr(a) + cp.entr(1 - a)), []

@@ -1,0 +1,46 @@
+"""F(z) = 1/2 ||z - Y||^2."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+
+
+class Squared(BaseLoss):
+    """1/2 ||z - Y||_F^2; F*(L) = 1/2 ||L||^2 + <L, Y>."""
+
+    name = "squared"
+    smoothness = 1.0
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        return 0.5 * (z - Y).square().sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return z - Y
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        return (L * (0.5 * L + Y)).sum()
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        return L
+
+    def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        return -torch.inf, torch.inf
+
+    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        # -F*(s L) is a parabola in s with its vertex at -<L, Y> / ||L||^2
+        norm = float(L.square().sum())
+        vertex = -float((L * Y).sum()) / norm if norm > 0 else 0.0
+        return min(max(vertex, lo), hi)
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return 0.5 * cp.sum_squares(z - Y), []
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), []

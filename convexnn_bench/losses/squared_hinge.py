@@ -1,0 +1,54 @@
+"""Squared hinge, F(z) = 1/2 sum max(0, 1 - y z)^2, y in {-1, 1}, elementwise over outputs."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, sign_targets
+
+
+class SquaredHinge(BaseLoss):
+    """1/2 sum max(0, 1 - y z)^2; with a = -y L >= 0, F*(L) = sum a^2/2 - a."""
+
+    name = "squared_hinge"
+    smoothness = 1.0
+
+    def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
+        return sign_targets(self.name, super().prepare_targets(Y))
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        return 0.5 * (1 - Y * z).clamp_min(0).square().sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return -Y * (1 - Y * z).clamp_min(0)
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        a = -Y * L
+        if (a < 0).any():
+            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
+        return (a * (0.5 * a - 1)).sum()
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        return -Y * (-Y * L).clamp_min(0)
+
+    def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        return 0.0, torch.inf
+
+    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        # -F*(s L) = s sum a - s^2/2 sum a^2: a parabola with its vertex at sum a / sum a^2
+        a = -Y * L
+        norm = float(a.square().sum())
+        vertex = float(a.sum()) / norm if norm > 0 else 0.0
+        return min(max(vertex, lo), hi)
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return 0.5 * cp.sum_squares(cp.pos(1 - cp.multiply(Y, z))), []
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        a = cp.multiply(-Y, L)
+        return 0.5 * cp.sum_squares(a) - cp.sum(a), [a >= 0]

@@ -1,0 +1,240 @@
+"""The training problem: data x architecture x activation x loss x beta, and its blocks.
+
+Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over samples, never means:
+
+    convex           min_Z     F(A(Z)) + beta sum_k ||Z_k||_k                                (eqs. 2, 3, 6)
+    Burer-Monteiro   min_{U,V} F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2)        (eqs. 19-21)
+    network          min_W     F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2)     (eq. 1)
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.activations.base import BaseActivation
+from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.cones import Cones
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.operator import Operator
+from convexnn_bench.patterns import Patterns
+from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """numpy array from array-likes and torch tensors (detached, on any device)."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def _check_array(name: str, value: Any) -> np.ndarray:
+    array = as_numpy(value)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        first = tuple(int(index) for index in bad[0])
+        raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
+    return array
+
+
+def _check_patterns(patterns: Any, N: int) -> Any:
+    if isinstance(patterns, str):
+        if patterns != "all":
+            raise InputError(f'patterns must be "all", a number or an N x P bool array, got {patterns!r}')
+        return patterns
+    if isinstance(patterns, bool | np.bool_):
+        raise InputError('patterns must be "all", a positive number or an N x P bool array, got a bool')
+    if isinstance(patterns, int | np.integer):
+        if patterns < 1:
+            raise InputError(f"patterns must be at least 1, got {patterns}")
+        return int(patterns)
+    if isinstance(patterns, float):
+        raise InputError(f"patterns must be a whole number of gates to sample, got {patterns}")
+    return as_numpy(patterns)
+
+
+class Problem:
+    """Training a two-layer network with weight decay, with its activation patterns fixed.
+
+    Parameters
+    ----------
+    X: data, n x d for the MLP; used as given (no normalisation), as float64.
+    Y: targets, n or n x c; what the loss allows (see `convexnn_bench.losses`).
+    architecture, activation, loss: a registered name, or an instance such as ``cnn.Huber(delta=0.5)``.
+    beta: weight decay > 0, multiplying half the squared norms of the weights (or the sum of block norms).
+    beta_fraction: beta as a fraction of ``beta_max`` instead; give exactly one of the two.
+    patterns: "all" (every attainable pattern), a number of unique patterns of Gaussian gates, or an N x P
+        bool array, kept as it is and in its order.
+    seed: seed of the sampled gates.
+
+    Raises
+    ------
+    InputError: an argument is not usable; the message names it, its value and what is allowed.
+    PatternBudgetError: a complete enumeration that does not fit.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        Y: Any,
+        architecture: str | BaseArchitecture = "mlp",
+        activation: str | BaseActivation = "gated_relu",
+        loss: str | BaseLoss = "squared",
+        beta: float | None = None,
+        patterns: Any = "all",
+        seed: int = 0,
+        *,
+        beta_fraction: float | None = None,
+    ):
+        self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
+        self.activation: BaseActivation = ACTIVATIONS.make(activation)
+        self.loss: BaseLoss = LOSSES.make(loss)
+        self._check_beta(beta, beta_fraction)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+        self.X = _check_array("X", X)
+        self.architecture.check_data(self.X)
+        self.Y = self.loss.prepare_targets(as_numpy(Y))
+        self.n_out, self.c = self.Y.shape
+        self.seed = int(seed)
+        self.Phi: Float[np.ndarray, "N p"] = np.ascontiguousarray(
+            self.architecture.phi_rows(torch.as_tensor(self.X)).numpy()
+        )
+        self.N, self.p = self.Phi.shape
+        self._check_outputs()
+        self.q = self.architecture.width_out(self.X, self.c)
+        self.pattern_info: Patterns = self.activation.blocks(self.Phi, _check_patterns(patterns, self.N), self.seed)
+        self.masks = self.pattern_info.masks
+        self.gates = self.pattern_info.gates
+        self.P = self.masks.shape[1]
+        self._operators: dict[tuple[str, torch.dtype], Operator] = {}
+        self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
+
+    # -- checks -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_beta(beta: Any, beta_fraction: Any) -> None:
+        if (beta is None) == (beta_fraction is None):
+            raise InputError(
+                f"give exactly one of beta and beta_fraction (a fraction of beta_max), got beta={beta!r}, "
+                f"beta_fraction={beta_fraction!r}"
+            )
+        name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value <= 0:
+            raise InputError(f"{name} must be a positive finite number, got {value!r}")
+
+    def _check_outputs(self) -> None:
+        """The targets must have as many rows as the network has predictions."""
+        samples = self.X.shape[0]
+        if self.architecture.second_layer_is_identity and self.n_out != samples:
+            raise InputError(f"X has {samples} samples but Y has {self.n_out} rows")
+
+    def _beta_from_fraction(self, fraction: float) -> float:
+        if not self.beta_max > 0:
+            raise InputError(
+                "beta_fraction cannot be used: beta_max is 0, since the gradient of the loss at the zero network "
+                "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
+            )
+        return fraction * self.beta_max
+
+    # -- what follows from the data -----------------------------------------------------------------------
+
+    @property
+    def has_cone(self) -> bool:
+        """True where the vectors u of a block are held in K_k u >= 0 (ReLU)."""
+        return self.activation.has_cone
+
+    @property
+    def scope(self) -> str:
+        """ "complete" if every attainable pattern is among the blocks, else "sampled"."""
+        return "complete" if self.pattern_info.complete else "sampled"
+
+    @cached_property
+    def cones(self) -> Cones | None:
+        """The cones K_k u >= 0 of the blocks, or None without a cone."""
+        return Cones(self.Phi, self.masks, self.gates) if self.has_cone else None
+
+    def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
+        """A on a device, built once and kept."""
+        key = (str(device), dtype)
+        if key not in self._operators:
+            self._operators[key] = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
+        return self._operators[key]
+
+    @cached_property
+    def beta_max(self) -> float:
+        """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""
+        from convexnn_bench.dual_norms import max_dual_norm
+
+        operator = self.operator()
+        gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
+        value = max_dual_norm(self, operator.adjoint(gradient)).value
+        if not np.isfinite(value):
+            raise InputError(
+                f"the data are too large for float64 products: max |X| = {np.abs(self.X).max():.3g}, "
+                f"max |Y| = {np.abs(self.Y).max():.3g}; rescale them"
+            )
+        return value
+
+    # -- values at a point --------------------------------------------------------------------------------
+
+    def _blocks(self, Z: Any) -> torch.Tensor:
+        if isinstance(Z, Sequence):
+            Z = np.stack([as_numpy(block) for block in Z])
+        array = _check_array("Z", Z)
+        if array.shape != (self.P, self.p, self.q):
+            raise InputError(f"Z must be P x p x q = {self.P} x {self.p} x {self.q}, got shape {tuple(array.shape)}")
+        return torch.as_tensor(array)
+
+    def predict(self, Z: Any) -> Float[np.ndarray, "n_out c"]:
+        """A(Z), the predictions at blocks Z (P x p x q)."""
+        return self.operator().apply(self._blocks(Z)).numpy()
+
+    def objective(self, Z: Any) -> float:
+        """F(A(Z)) + beta sum_k ||Z_k||_k at blocks Z (P x p x q).
+
+        Raises UnsupportedError for vector-output ReLU, whose block norm is NP-hard to evaluate, and
+        InputError where a ReLU block is no difference of two vectors in its cone.
+        """
+        from convexnn_bench.formulations import convex
+
+        return convex.objective(self, self._blocks(Z))
+
+    def factored_objective(self, U: Any, V: Any) -> float:
+        """F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), U P x p x m, V P x q x m. Cones are not checked."""
+        from convexnn_bench.formulations import burer_monteiro
+
+        return burer_monteiro.objective(self, *burer_monteiro.check_factors(self, U, V))
+
+    def network_objective(self, W1: Any, W2: Any) -> float:
+        """F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||^2 + ||W2||^2), W1 p x M, W2 q x M."""
+        from convexnn_bench.formulations import network
+
+        return network.objective(self, *network.check_weights(self, W1, W2))
+
+    def require_scalar_cone(self) -> None:
+        """Raise UnsupportedError for vector-output ReLU."""
+        if self.has_cone and self.q > 1:
+            raise UnsupportedError(vector_relu_reason(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"Problem({self.architecture.name}, {self.activation.name}, {self.loss.name}, n={self.X.shape[0]}, "
+            f"p={self.p}, q={self.q}, P={self.P} ({self.scope}), beta={self.beta:.6g})"
+        )
+
+
+def vector_relu_reason(problem: Problem) -> str:
+    """Why vector-output ReLU is not solved here."""
+    return (
+        f"vector-output ReLU (q = {problem.q}): the block norm of the convex program is NP-hard and this version "
+        "covers scalar outputs; use activation='gated_relu', or one output at a time"
+    )

@@ -1,0 +1,1 @@
+"""Tables and figures. They read records only and run nothing."""

@@ -1,0 +1,180 @@
+"""One solver on one problem, in this process: set-up and solve timed apart, points scored off the clock."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from convexnn_bench.certificates import Certificate, certify
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.registry import SOLVERS
+from convexnn_bench.result import Result
+from convexnn_bench.solver import BaseSolver
+
+OnScore = Callable[[float, Certificate], None]
+
+FIRST_SCORE = 1e-3  # seconds
+SCORE_RATIO = 1.2  # points are scored at times in geometric progression ...
+SCORE_SHARE = 1.0  # ... and never for longer, in all, than about the solver itself has run
+
+
+class Diverged(Exception):
+    """The solver's point is not finite any more."""
+
+
+class Monitor:
+    """The callback: a clock that stops while a point is scored, and the decision to go on."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        solver: BaseSolver,
+        time_limit: float | None,
+        gap: float | None,
+        on_score: OnScore | None,
+    ):
+        self.problem, self.solver = problem, solver
+        self.time_limit, self.gap, self.on_score = time_limit, gap, on_score
+        self.on_gpu = torch.device(solver.device).type == "cuda"
+        self.curve: list[tuple[float, float, float]] = []
+        self.certificate: Certificate | None = None
+        self.point: Point | None = None
+        self.status: str | None = None
+        self._due = 0.0
+        self._stopped = 0.0  # seconds the clock stood still
+        self._start = self._now()
+
+    def _now(self) -> float:
+        if self.on_gpu:
+            torch.cuda.synchronize(self.solver.device)
+        return time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds the solver has run, scoring left out."""
+        return self._now() - self._start - self._stopped
+
+    def __call__(self) -> bool:
+        """Score the point when it is due; False tells the solver to stop."""
+        # without waiting for the device: most calls end here
+        seconds = time.perf_counter() - self._start - self._stopped
+        out_of_time = self.time_limit is not None and seconds >= self.time_limit
+        if seconds < self._due and not out_of_time and not self.solver.one_shot:
+            return True
+        self.score()
+        if self.status is None and out_of_time:
+            self.status = "time_limit"
+        return self.status is None
+
+    def score(self) -> None:
+        """Certify the solver's current point, its clock stopped."""
+        seconds = self.elapsed()
+        point = self.solver.get_result()
+        if not _finite(point):
+            raise Diverged(f"the point is not finite after {seconds:.3g} s")
+        certificate = certify(self.problem, point)
+        self.point, self.certificate = point, certificate
+        self.curve.append((seconds, certificate.primal, certificate.gap))
+        if self.on_score is not None:
+            self.on_score(seconds, certificate)
+        if self.gap is not None and certificate.gap <= self.gap:
+            self.status = "gap_reached"
+        scoring = self._now() - self._start - self._stopped - seconds
+        self._stopped += scoring
+        self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
+
+
+def _finite(point: Point) -> bool:
+    arrays = [point.blocks, point.split, *(point.factors or ()), *(point.network or ())]
+    return all(bool(torch.isfinite(torch.as_tensor(array)).all()) for array in arrays if array is not None)
+
+
+def _check_limits(time_limit: Any, gap: Any, device: Any) -> None:
+    for name, value in (("time_limit", time_limit), ("gap", gap)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value):
+            raise InputError(f"{name} must be a positive number or None, got {value!r}")
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:0', got {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+
+
+def solve(
+    problem: Problem,
+    solver: str | BaseSolver,
+    time_limit: Any = 60.0,
+    gap: Any = 1e-6,
+    seed: Any = 0,
+    device: Any = "cpu",
+    *,
+    on_score: OnScore | None = None,
+    **parameters: Any,
+) -> Result:
+    """Solve a problem with one solver and certify what it returns.
+
+    solver: a registered name, optionally with parameters, "bm_lbfgs[m=2]", or an instance.
+    time_limit: seconds of solving (set-up and scoring not counted), None for no limit.
+    gap: certified relative gap at which the solver is stopped; None runs it to its own end.
+    seed: of the start point. device: "cpu" or "cuda".
+    on_score: called with (seconds, certificate) whenever a point has been scored.
+    parameters: the solver's own.
+
+    Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
+    reason. Errors inside a solver are raised. Raises InputError for unusable arguments.
+    """
+    _check_limits(time_limit, gap, device)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+    algorithm: BaseSolver = SOLVERS.make(solver, **parameters)
+    time_limit = None if time_limit is None else float(time_limit)
+    gap = None if gap is None else float(gap)
+    algorithm.seed, algorithm.device = seed, device
+    algorithm.time_limit, algorithm.gap = time_limit, gap
+    chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
+    result = Result(problem, algorithm.name, chosen, "skipped", "", seed, device)
+    reason = algorithm.unavailable() or algorithm.skip(problem)
+    if reason is not None:
+        result.reason = reason
+        return result
+
+    started = time.perf_counter()
+    algorithm.set_problem(problem)
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    result.setup_seconds = time.perf_counter() - started
+    monitor = Monitor(problem, algorithm, time_limit, gap, on_score)
+    try:
+        algorithm.run(monitor)
+        result.solve_seconds = monitor.elapsed()
+        if not monitor.curve or (monitor.status is None and not algorithm.one_shot):
+            monitor.score()
+        result.status, result.reason = _verdict(monitor, algorithm)
+    except Diverged as error:
+        result.solve_seconds = monitor.elapsed()
+        result.status, result.reason = "diverged", str(error)
+    result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
+    return result
+
+
+def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
+    """Status and its reason in words, from the certificate first and the solver's own message last."""
+    assert monitor.certificate is not None
+    certified = monitor.certificate
+    said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
+    if certified.refused is not None:
+        return "stalled", f"{certified.refused}{said}"
+    if monitor.status == "gap_reached":
+        return "gap_reached", f"certified gap {certified.gap:.1e} <= {monitor.gap:.1e}"
+    if monitor.status == "time_limit":
+        return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}"
+    if monitor.gap is None or algorithm.one_shot:
+        target = "" if monitor.gap is None else f", above the target {monitor.gap:.1e}"
+        return "solved", f"ended by its own test at certified gap {certified.gap:.1e}{target}{said}"
+    return "stalled", f"ended at certified gap {certified.gap:.1e}, above the target {monitor.gap:.1e}{said}"

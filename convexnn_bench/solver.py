@@ -1,0 +1,72 @@
+"""The base class of all solvers. Names follow benchopt: skip, set_problem, run, get_result."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem, vector_relu_reason
+
+Callback = Callable[[], bool]
+
+
+class BaseSolver:
+    """An algorithm for one formulation.
+
+    Class attributes
+    ----------------
+    name: registered name. formulation: "convex", "burer_monteiro" or "network".
+    parameters: name -> list of values; the first is the default, all are swept by a campaign.
+    requires: packages that must be importable.
+    one_shot: the solver calls its callback once, at the end.
+
+    Set by the harness before `set_problem`: seed, device, time_limit (seconds or None), gap (target or None).
+    `message` may hold what the algorithm itself said when it ended; it is never the verdict.
+    """
+
+    name: str
+    formulation: str
+    parameters: dict[str, list[Any]] = {}
+    requires: tuple[str, ...] = ()
+    one_shot: bool = False
+
+    seed: int = 0
+    device: str = "cpu"
+    time_limit: float | None = None
+    gap: float | None = None
+    message: str | None = None
+
+    def __init__(self, **parameters: Any):
+        unknown = sorted(set(parameters) - set(self.parameters))
+        if unknown:
+            raise InputError(
+                f"solver {self.name!r} has no parameter {unknown[0]!r}; it has: {', '.join(self.parameters) or 'none'}"
+            )
+        for key, values in self.parameters.items():
+            setattr(self, key, parameters.get(key, values[0]))
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """What is missing on this machine, in words a user can act on; None when nothing is."""
+        missing = [package for package in cls.requires if importlib.util.find_spec(package) is None]
+        return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
+
+    def skip(self, problem: Problem) -> str | None:
+        """Why this problem is not for this solver, in words a user can act on; None when it is.
+
+        Solvers that cover vector-output ReLU override this.
+        """
+        return vector_relu_reason(problem) if problem.has_cone and problem.q > 1 else None
+
+    def set_problem(self, problem: Problem) -> None:
+        """Build and compile; timed apart, as setup_seconds."""
+        raise TypeError(f"{type(self).__name__} must define set_problem")
+
+    def run(self, callback: Callback) -> None:
+        """`while callback(): step`. The callback scores the current point when it is due, its clock stopped."""
+        raise TypeError(f"{type(self).__name__} must define run")
+
+    def get_result(self) -> Point:
+        """Raw parameters of the current point; never a score."""
+        raise TypeError(f"{type(self).__name__} must define get_result")

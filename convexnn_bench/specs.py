@@ -1,0 +1,82 @@
+"""Names with parameters in brackets, as on the command line: ``bm_lbfgs[m=[1,2],history=20]``."""
+
+import ast
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from convexnn_bench.errors import InputError
+
+_SPEC = re.compile(r"^\s*([A-Za-z_][\w-]*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas that stand outside brackets and quotes."""
+    parts, depth, quote, current = [], 0, "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and depth == 0 and not quote:
+            parts.append(current)
+            current = ""
+        else:
+            current += character
+    return [part for part in [*parts, current] if part.strip()]
+
+
+def _literal(text: str) -> Any:
+    """A Python literal where it is one, a list of such, else the bare word as a string."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return [_literal(part) for part in _split(text[1:-1])]
+    if text.lower() in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name[key=value,...]"`` -> ``(name, {key: value})``.
+
+    Raises InputError when the text is not of that form or a key stands twice.
+    """
+    match = _SPEC.match(text)
+    if not match:
+        raise InputError(f"cannot read {text!r}: expected name or name[key=value,key=[value,value]]")
+    name, inside = match.groups()
+    parameters: dict[str, Any] = {}
+    for part in _split(inside or ""):
+        key, sign, value = part.partition("=")
+        key = key.strip()
+        if not sign or not key.isidentifier() or not value.strip():
+            raise InputError(f"cannot read {part.strip()!r} in {text!r}: expected key=value")
+        if key in parameters:
+            raise InputError(f"{key!r} stands twice in {text!r}")
+        parameters[key] = _literal(value)
+    return name, parameters
+
+
+def expand_grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the values that are lists; other values are kept as they are."""
+    for key, value in parameters.items():
+        if isinstance(value, list) and not value:
+            raise InputError(f"{key}=[] sweeps over nothing: give at least one value")
+    values = [value if isinstance(value, list) else [value] for value in parameters.values()]
+    return [dict(zip(parameters, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
+    """The inverse of parse_spec, keys in alphabetical order."""
+    if not parameters:
+        return name
+    inside = ",".join(f"{key}={value}" for key, value in sorted(parameters.items()))
+    return f"{name}[{inside.replace(' ', '')}]"

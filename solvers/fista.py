@@ -1,0 +1,55 @@
+"""FISTA with restart on the convex program."""
+
+import torch
+
+from convexnn_bench.algorithms.proximal import fista
+from convexnn_bench.formulations import convex
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver, Callback
+
+
+class Solver(BaseSolver):
+    """Accelerated proximal gradient; for ReLU on the pair of cone vectors, projected and shrunk."""
+
+    name = "fista"
+    formulation = "convex"
+
+    def set_problem(self, problem: Problem) -> None:
+        self.problem, self.operator = problem, problem.operator(self.device)
+        columns = 2 if problem.has_cone else problem.q
+        self.x = torch.zeros(problem.P, problem.p, columns, dtype=self.operator.dtype, device=self.operator.device)
+        self.signs = torch.tensor([1.0, -1.0], dtype=self.operator.dtype, device=self.operator.device)
+        norm_squared = self.operator.norm_squared() * (2 if problem.has_cone else 1)
+        self.lipschitz = max(problem.loss.smoothness * norm_squared, 1e-300)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.operator.apply((x * self.signs).sum(2, keepdim=True) if self.problem.has_cone else x)
+
+    def _pullback(self, z: torch.Tensor) -> torch.Tensor:
+        G = self.operator.adjoint(self.problem.loss.gradient(z, self.operator.Y))
+        return G * self.signs if self.problem.has_cone else G
+
+    def _prox(self, v: torch.Tensor, step: float) -> torch.Tensor:
+        # with a cone the prox of t ||u|| + indicator is projection, then shrinking of its norm
+        threshold = step * self.problem.beta
+        if self.problem.cones is None:
+            return convex.soft_threshold(v, threshold)
+        columns = torch.as_tensor(self.problem.cones.project(v.cpu().numpy())).to(v)
+        norms = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+        return columns * (1 - threshold / norms.clamp_min(1e-300)).clamp_min(0)
+
+    def run(self, callback: Callback) -> None:
+        def step_done(x: torch.Tensor) -> bool:
+            self.x = x
+            return callback()
+
+        def loss(z: torch.Tensor) -> torch.Tensor:
+            return self.problem.loss.value(z, self.operator.Y)
+
+        self.message = fista(self._forward, loss, self._pullback, self._prox, self.x, self.lipschitz, step_done)
+
+    def get_result(self) -> Point:
+        if not self.problem.has_cone:
+            return Point(blocks=self.x)
+        return Point(blocks=(self.x * self.signs).sum(2, keepdim=True), split=self.x)

@@ -1,0 +1,13 @@
+"""Gradient descent with backtracking on the original network."""
+
+from convexnn_bench.algorithms.descent import NetworkSolver
+from convexnn_bench.algorithms.first_order import StepDone, Vector, gradient_descent
+
+
+class Solver(NetworkSolver):
+    """Full-batch gradient descent; the network's kinks (ReLU) may end its line search early."""
+
+    name = "network_gd"
+
+    def minimise(self, x: Vector, step_done: StepDone) -> str | None:
+        return gradient_descent(self.objective, x, step_done, first_step=1.0 / self.objective.problem.beta)

@@ -1,0 +1,34 @@
+"""Cells for the tests of the harness; the registry of solvers is put back as it was afterwards."""
+
+import contextlib
+
+from bad_solvers import write_solvers
+
+from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.registry import SOLVERS
+
+
+@contextlib.contextmanager
+def solvers_from(folder, *names):
+    """A folder of misbehaving solvers, registered inside the block only."""
+    before = dict(SOLVERS.classes), list(SOLVERS._folders)
+    path = write_solvers(folder, *names)
+    try:
+        SOLVERS.add_folder(path)
+        yield path
+    finally:
+        SOLVERS._classes, SOLVERS._folders = before
+
+
+def spiral_cell(solver, solvers_dir=None, n=9, **limits):
+    """A cell on a tiny spiral."""
+    own = {"n": n, "noise": 0.1, "targets": "one_hot", "seed": 0}
+    return Cell(
+        "spiral",
+        own,
+        {},
+        solver,
+        {key: values[0] for key, values in SOLVERS.get(solver).parameters.items()},
+        limits=Limits(**{"time_limit": 5.0, "deadline": 30.0, **limits}),
+        solvers_dir=solvers_dir,
+    )

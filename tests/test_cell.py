@@ -1,0 +1,139 @@
+"""One cell in a process of its own: whatever happens inside becomes its status and reason."""
+
+import os
+import subprocess
+import time
+
+import pytest
+from bad_solvers import BODIES
+from harness_fixtures import solvers_from, spiral_cell
+
+from convexnn_bench.harness.cell import probe, run_cell
+from convexnn_bench.harness.records import STATUSES, to_json
+
+
+@pytest.fixture(scope="module")
+def bad_solvers(tmp_path_factory):
+    with solvers_from(tmp_path_factory.mktemp("plugins") / "bad", *BODIES) as path:
+        yield path
+
+
+def test_a_good_cell_leaves_a_complete_record():
+    record = run_cell(spiral_cell("fista", n=30))
+    assert record["status"] == "gap_reached"
+    assert record["gap"] <= 1e-6
+    assert record["objective"] >= record["lower_bound"] > 0
+    assert record["curve"][-1][1:] == [record["objective"], record["gap"]]
+    assert [point[0] for point in record["curve"]] == sorted(point[0] for point in record["curve"])
+    assert record["setup_seconds"] >= 0
+    assert record["wall_seconds"] >= record["solve_seconds"] > 0
+    assert record["peak_memory_mb"] >= record["start_memory_mb"] > 50
+    assert (record["problem"]["n"], record["problem"]["P"], record["problem"]["scope"]) == (30, 60, "complete")
+    assert record["machine"]["torch"]
+    assert record["limits"]["deadline"] == 30.0
+    assert to_json(record)
+
+
+@pytest.mark.parametrize(
+    ("solver", "status", "words"),
+    [
+        ("raises", "failed", "RuntimeError: the step size is wrong"),
+        ("exits", "crashed", "exited with code 7"),
+        ("exits_quietly", "failed", "SystemExit"),
+        ("segfaults", "crashed", "signal 11 (SIGSEGV)"),
+        ("is_killed", "crashed", "signal 9 (SIGKILL)"),
+        ("not_finite", "diverged", "not finite"),
+        ("wrong_shape", "failed", "Z must be P x p x q"),
+        ("no_point", "failed", "exactly one of"),
+        ("out_of_memory", "memory_limit", "MemoryError"),
+    ],
+)
+def test_what_goes_wrong_becomes_status_and_reason(bad_solvers, solver, status, words):
+    record = run_cell(spiral_cell(solver, bad_solvers))
+    assert (record["status"], words in record["reason"]) == (status, True), record["reason"]
+    assert status in STATUSES
+    assert "\n" not in record["reason"]
+    assert record["problem"]["n"] == 9
+
+
+@pytest.mark.parametrize("solver", ["hangs", "spins"])
+def test_a_hanging_solver_is_killed_and_its_curve_kept(bad_solvers, solver):
+    started = time.perf_counter()
+    record = run_cell(spiral_cell(solver, bad_solvers, deadline=3.0))
+    assert time.perf_counter() - started < 15
+    assert record["status"] == "time_limit"
+    assert "killed at its deadline of 3 s" in record["reason"]
+    (point,) = record["curve"]
+    assert point[1:] == [record["objective"], record["gap"]]
+    assert record["lower_bound"] < record["objective"]
+
+
+def test_a_hang_in_setup_has_no_curve(bad_solvers):
+    record = run_cell(spiral_cell("hangs_in_setup", bad_solvers, deadline=2.5))
+    assert (record["status"], record["curve"], record["objective"]) == ("time_limit", [], None)
+
+
+def test_memory_limit(bad_solvers):
+    record = run_cell(spiral_cell("fills_memory", bad_solvers, memory_gb=0.8))
+    assert (record["status"], record["reason"][:19]) == ("memory_limit", "killed above 0.8 GiB")[:1] + (
+        "killed above 0.8 Gi",
+    )
+    assert 0.8 * 1024 < record["peak_memory_mb"] < 3000
+    assert record["curve"]
+
+
+def test_output_of_a_solver_goes_nowhere_near_ours(bad_solvers, capfd):
+    record = run_cell(spiral_cell("chatters", bad_solvers))
+    assert record["status"] in ("stalled", "solved", "time_limit")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    failed = run_cell(spiral_cell("raises", bad_solvers))
+    assert "Traceback" in failed["output"]
+    assert len(failed["output"]) <= 2000
+
+
+def test_what_a_solver_started_goes_with_it(bad_solvers):
+    run_cell(spiral_cell("leaves_a_child", bad_solvers))
+    time.sleep(0.2)
+    listing = subprocess.run(["ps", "-eo", "ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    left = [line for line in listing.splitlines() if "sleep 600" in line and line.split()[1][0] != "Z"]
+    assert not left
+
+
+def test_points_are_told_as_they_come():
+    told = []
+    run_cell(spiral_cell("fista", n=30), on_message=lambda kind, content: told.append(kind))
+    assert told.count("point") >= 2
+    assert told[0] == "start_memory_mb"
+    assert told[-1] == "result"
+
+
+def test_probe_finds_sizes_skips_and_impossible_problems(bad_solvers):
+    found = probe([spiral_cell("zero", bad_solvers), spiral_cell("skips", bad_solvers)])
+    assert (found.problem["P"], found.error) == (18, None)
+    assert found.skips == {1: "made for other problems than P = 18"}
+    assert "multiple of 3" in probe([spiral_cell("zero", bad_solvers, n=10)]).error
+
+
+def test_key_depends_on_everything_that_changes_the_result(bad_solvers, tmp_path):
+    base = spiral_cell("zero", bad_solvers)
+    assert base.key == spiral_cell("zero", bad_solvers).key
+    others = [
+        spiral_cell("skips", bad_solvers),
+        spiral_cell("zero", bad_solvers, n=12),
+        spiral_cell("zero", bad_solvers, time_limit=6.0),
+        spiral_cell("fista"),
+    ]
+    assert len({base.key, *(cell.key for cell in others)}) == 5
+
+
+def test_a_warm_cell_starts_quickly(bad_solvers):
+    run_cell(spiral_cell("zero", bad_solvers))
+    walls = [run_cell(spiral_cell("zero", bad_solvers))["wall_seconds"] for _ in range(3)]
+    assert min(walls) < 1.5, walls
+
+
+def test_threads_are_pinned_and_ours_are_left_alone(bad_solvers):
+    before = os.environ.get("OMP_NUM_THREADS")
+    run_cell(spiral_cell("zero", bad_solvers))
+    assert os.environ.get("OMP_NUM_THREADS") == before

@@ -1,0 +1,157 @@
+"""A, its adjoint and the factored gradients against the dense n x Pd matrix, loops and finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_problem
+from hypothesis import given
+from hypothesis import strategies as st
+
+import convexnn_bench as cnn
+from convexnn_bench import operator as operator_module
+from convexnn_bench.formulations import burer_monteiro, network
+from convexnn_bench.operator import Operator
+
+
+def dense(problem) -> np.ndarray:
+    """[D_1 Phi .. D_P Phi], n x Pp, the textbook matrix that the package never forms."""
+    return np.concatenate([problem.masks[:, [k]] * problem.Phi for k in range(problem.P)], axis=1)
+
+
+def test_apply_and_adjoint_equal_the_dense_matrix(combination):
+    loss, activation = combination
+    problem = random_problem(1, loss, activation)
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((problem.P, problem.p, problem.q))
+    L = rng.standard_normal((problem.n_out, problem.c))
+    A = dense(problem)
+    np.testing.assert_allclose(problem.predict(Z), A @ Z.reshape(-1, problem.q), atol=1e-12)
+    G = problem.operator().adjoint(torch.as_tensor(L)).numpy()
+    np.testing.assert_allclose(G.reshape(-1, problem.q), A.T @ L, atol=1e-12)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
+def test_adjoint_identity(seed, n, d, c):
+    """<A(Z), L> = <Z, A^*(L)>."""
+    problem = random_problem(seed, n=n, d=d, c=c, patterns=3)
+    rng = np.random.default_rng(seed)
+    Z = torch.as_tensor(rng.standard_normal((problem.P, problem.p, problem.q)))
+    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
+    operator = problem.operator()
+    left, right = (operator.apply(Z) * L).sum(), (Z * operator.adjoint(L)).sum()
+    assert float(left) == pytest.approx(float(right), rel=1e-10, abs=1e-10)
+
+
+def test_chunks_give_the_same_numbers(monkeypatch):
+    problem = random_problem(2, n=11, patterns=7)
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((problem.P, problem.p, problem.q))
+    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 2)))
+    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 2)))
+    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
+    operator = problem.operator()
+    whole = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
+    monkeypatch.setattr(operator_module, "CHUNK_ELEMENTS", 2 * 11 * problem.q)
+    parts = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-13)
+
+
+def test_factored_apply_equals_the_product():
+    problem = random_problem(3)
+    rng = np.random.default_rng(1)
+    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 3)))
+    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 3)))
+    operator = problem.operator()
+    expected = operator.apply(burer_monteiro.to_blocks(U, V))
+    torch.testing.assert_close(operator.apply_factors(U, V), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(operator.combine(operator.hidden(U), V), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_written_out_gradient_by_differences_and_autograd(combination):
+    loss, activation = combination
+    problem = random_problem(4, loss, activation)
+    rng = np.random.default_rng(2)
+    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 2)), dtype=torch.float64).requires_grad_(True)
+    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 2)), dtype=torch.float64).requires_grad_(True)
+    operator = problem.operator()
+    z = operator.apply_factors(U, V)
+    total = problem.loss.value(z, operator.Y) + problem.beta / 2 * (U.square().sum() + V.square().sum())
+    expected = torch.autograd.grad(total, [U, V])
+    U, V = U.detach(), V.detach()
+    value, left, right = burer_monteiro.value_and_gradient(problem, operator, U, V)
+    assert float(value) == pytest.approx(problem.factored_objective(U, V), rel=1e-12)
+    torch.testing.assert_close(left, expected[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(right, expected[1], rtol=1e-9, atol=1e-9)
+    step = torch.as_tensor(rng.standard_normal(U.shape))
+    h = 1e-6
+    slope = (problem.factored_objective(U + h * step, V) - problem.factored_objective(U - h * step, V)) / (2 * h)
+    assert slope == pytest.approx(float((left * step).sum()), rel=1e-5, abs=1e-5)
+
+
+def test_network_by_a_loop_over_neurons(combination):
+    """C(phi(X W1) W2^T) straight from the definition."""
+    loss, activation = combination
+    problem = random_problem(5, loss, activation)
+    rng = np.random.default_rng(3)
+    W1, W2 = rng.standard_normal((problem.p, 5)), rng.standard_normal((problem.q, 5))
+    expected = np.zeros((problem.n_out, problem.c))
+    for j in range(5):
+        h = problem.Phi @ W1[:, j]
+        if activation == "relu":
+            h = np.maximum(h, 0)
+        elif activation == "gated_relu":
+            h = h * (problem.Phi @ problem.gates[:, j % problem.P] >= 0)
+        expected += np.outer(h, W2[:, j])
+    found = network.predict(problem, torch.as_tensor(W1), torch.as_tensor(W2)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+class Strided(cnn.BaseArchitecture):
+    """An architecture with a genuine C, to hold the general paths to: pairs of rows are summed with weights."""
+
+    name = "strided"
+
+    def check_data(self, X):
+        pass
+
+    def phi_rows(self, X):
+        return X.reshape(-1, X.shape[-1])
+
+    def width_out(self, X, c):
+        return 2 * c
+
+    def second_layer(self, M, X, c):
+        parts = M.reshape(X.shape[0], X.shape[1], 2, c)
+        weights = torch.arange(1.0, 2 * X.shape[1] + 1, dtype=M.dtype).reshape(X.shape[1], 2)
+        return torch.einsum("ijkc,jk->ic", parts, weights)
+
+
+def test_a_genuine_second_layer_and_its_derived_adjoint_and_matrix():
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((4, 3, 2)), rng.standard_normal((4, 2))
+    problem = cnn.Problem(X, Y, architecture=Strided(), beta=0.1, patterns=5)
+    assert (problem.N, problem.p, problem.q) == (12, 2, 4)
+    operator = problem.operator()
+    Z = torch.as_tensor(rng.standard_normal((problem.P, problem.p, problem.q)))
+    L = torch.as_tensor(rng.standard_normal((4, 2)))
+    assert float((operator.apply(Z) * L).sum()) == pytest.approx(float((Z * operator.adjoint(L)).sum()), rel=1e-10)
+    M = torch.as_tensor(rng.standard_normal((12, 4)))
+    matrix = operator.second_layer_matrix()
+    np.testing.assert_allclose(matrix @ M.numpy().reshape(-1), operator.second_layer(M).numpy().reshape(-1), atol=1e-12)
+
+
+def test_operator_norm_is_that_of_the_dense_matrix():
+    problem = random_problem(6, n=12, patterns=6)
+    expected = np.linalg.norm(dense(problem), 2) ** 2
+    assert problem.operator().norm_squared(200) == pytest.approx(expected, rel=1e-6)
+
+
+def test_restricted_operator_is_the_operator_of_the_subset():
+    problem = random_problem(7, n=10)
+    rows = torch.tensor([7, 1, 4])
+    part = problem.operator().restricted(rows, rows, rows)
+    index = rows.numpy()
+    fresh = Operator(problem.architecture, problem.X[index], problem.Y[index], problem.masks[index])
+    Z = torch.as_tensor(np.random.default_rng(0).standard_normal((problem.P, problem.p, problem.q)))
+    torch.testing.assert_close(part.apply(Z), fresh.apply(Z))

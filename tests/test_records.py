@@ -1,0 +1,94 @@
+"""Records: one line each, whole or named as broken, and the Parquet file made of them."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from harness_fixtures import spiral_cell
+
+from convexnn_bench.harness.cell import blank_record, skipped_record
+from convexnn_bench.harness.records import RecordFile, flat, make_key, plain, to_json, to_parquet
+
+
+def test_append_and_read_back(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    assert file.read() == ({}, [])
+    for key in "abc":
+        file.append({"key": key, "gap": 1e-7, "text": "zwölf\nlines"})
+    records, complaints = file.read()
+    assert list(records) == ["a", "b", "c"]
+    assert records["b"]["text"] == "zwölf\nlines"
+    assert complaints == []
+    assert len(file.path.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize("cut", [1, 7, 20])
+def test_a_line_cut_short_is_named_and_the_file_goes_on(tmp_path, cut):
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.append({"key": "a"})
+    whole = file.path.read_bytes()
+    file.append({"key": "lost", "filler": "x" * 40})
+    file.path.write_bytes(whole + file.path.read_bytes()[len(whole) :][:cut])
+    records, complaints = file.read()
+    assert list(records) == ["a"]
+    assert "line 2: not a whole record" in complaints[0]
+    file.append({"key": "b"})
+    records, complaints = file.read()
+    assert list(records) == ["a", "b"]
+    assert len(complaints) == 1
+
+
+def test_a_whole_last_line_without_its_end_still_counts(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.path.write_text('{"key": "a"}')
+    file.append({"key": "b"})
+    assert list(file.read()[0]) == ["a", "b"]
+
+
+def test_foreign_lines_are_named(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.path.write_text('[1, 2]\n"text"\n{"no": "key"}\n{"key": "a"}\n')
+    records, complaints = file.read()
+    assert (list(records), len(complaints)) == (["a"], 3)
+
+
+def test_json_is_valid_whatever_the_numbers():
+    text = to_json(
+        {"a": math.nan, "b": [math.inf, 1.0], "c": np.float64(2), "d": np.arange(2), "e": (1, None), "f": {3: True}}
+    )
+    read = json.loads(text, parse_constant=pytest.fail)
+    assert read == {"a": None, "b": [None, 1.0], "c": 2.0, "d": [0, 1], "e": [1, None], "f": {"3": True}}
+    assert plain(object)[:6] == "<class"
+
+
+def test_key_ignores_order_and_sees_values():
+    assert make_key({"a": 1, "b": {"c": 2, "d": 3}}) == make_key({"b": {"d": 3, "c": 2}, "a": 1})
+    assert make_key({"a": 1}) != make_key({"a": 2})
+    assert len(make_key({})) == 64
+
+
+def test_parquet_holds_every_record(tmp_path):
+    cell = spiral_cell("fista")
+    solved = {**blank_record(cell, {"n": 9, "P": 18}), "curve": [[0.1, 2.0, 1.0], [0.2, 1.0, None]], "gap": 1.0}
+    skipped = {**skipped_record(cell, "no licence"), "key": "other"}
+    frame = pd.read_parquet(to_parquet([solved, skipped], tmp_path / "records.parquet"))
+    assert list(frame["status"]) == ["failed", "skipped"]
+    assert frame["problem_P"][0] == 18
+    assert math.isnan(frame["gap"][1])
+    assert frame["limits_time_limit"][0] == 5.0
+    assert json.loads(frame["dataset_parameters"][0])["n"] == 9
+    assert frame["curve"][0][0].tolist() == [0.1, 2.0, 1.0]
+    assert not list(tmp_path.glob("*.partial"))
+    assert to_parquet([skipped], tmp_path / "one.parquet").is_file()
+
+
+def test_flat_keeps_columns_the_same_for_skipped_cells():
+    cell = spiral_cell("fista")
+    assert set(flat(skipped_record(cell, "x"))) == set(flat(blank_record(cell)))
+
+
+def test_appending_to_a_read_only_place_says_so(tmp_path):
+    with pytest.raises(OSError, match="No such file or directory"):
+        RecordFile(tmp_path / "missing" / "records.jsonl").append({"key": "a"})
