@@ -15,7 +15,7 @@ _EXPORTS = {
     "Certificate": "certificates",
     "certify": "certificates",
     "solve": "runner",
-    "compare": "compare",
+    "compare": "comparison",
     "make_problem": "datasets",
     "count_patterns": "patterns",
     "enumeration_cost": "patterns",

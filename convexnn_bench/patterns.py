@@ -8,6 +8,7 @@ active, 1{0 >= 0} = 1. Complementary patterns are distinct blocks.
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -179,8 +180,9 @@ def _masks_of_cells(
 def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> Patterns:
     """P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
 
-    Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new. The
-    pattern without an active nonzero row is left out. Raises InputError for P < 1 or an unusable Phi.
+    Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new, P no more than
+    there can be. The pattern without an active nonzero row is left out. Raises InputError for P < 1 or an
+    unusable Phi, PatternBudgetError where masks and gates would not fit.
     """
     Phi = _check_rows(Phi)
     if isinstance(P, bool) or not isinstance(P, int | np.integer) or P < 1:
@@ -193,7 +195,14 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> 
     masks: list[np.ndarray] = []
     gates: list[np.ndarray] = []
     duplicates = zero = idle = 0
-    patience = max(20 * wanted, 2000)
+    reachable = _at_most(wanted, *Phi.shape)
+    size = reachable * (Phi.shape[0] + 8 * Phi.shape[1])
+    if size > (limit := _half_of_memory()):
+        raise PatternBudgetError(
+            f"patterns={wanted}: masks and gates of {reachable:,} patterns of {Phi.shape[0]} rows take "
+            f"{_size(size)}, above half of this machine's memory ({_size(limit)}). Ask for fewer"
+        )
+    patience = max(20 * reachable, 2000)
     for direction, mask in _gaussian_draws(Phi, nonzero, 2 * wanted + 8, seed):
         name = np.packbits(mask).tobytes()
         active = bool(mask[nonzero].any())
@@ -213,6 +222,21 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> 
     count = enumeration_cost(Phi).patterns if len(masks) < wanted else None
     complete = count == len(masks) + zero
     return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
+
+
+def _at_most(wanted: int, N: int, p: int) -> int:
+    """min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
+    total, term = 0, 2
+    for k in range(min(N, p)):
+        total += term
+        if total >= wanted:
+            return wanted
+        term = term * (N - 1 - k) // (k + 1)
+    return total
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _gaussian_draws(

@@ -7,6 +7,7 @@ Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over sam
     network          min_W     F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2)     (eq. 1)
 """
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -25,18 +26,32 @@ from convexnn_bench.patterns import Patterns
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 
 
-def as_numpy(value: Any) -> np.ndarray:
-    """numpy array from array-likes and torch tensors (detached, on any device)."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
-    return np.asarray(value)
+SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
+
+
+def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
+    """numpy array from array-likes and torch tensors (detached, on any device). InputError where there is none."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
+    if hasattr(value, "toarray") or (isinstance(value, torch.Tensor) and value.layout != torch.strided):
+        raise InputError(f"{name} must be a dense array, got a sparse {type(value).__name__}")
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            return (value.double() if value.is_floating_point() else value).numpy()
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
 
 
 def _check_array(name: str, value: Any) -> np.ndarray:
-    array = as_numpy(value)
+    array = as_numpy(value, name)
+    if array.ndim == 0 and array.dtype == object:
+        raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+        hint = "; convert columns of mixed kinds with .astype(float)" if array.dtype == object else ""
+        raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}{hint}")
+    array = np.asarray(array, dtype=np.float64, order="C")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         first = tuple(int(index) for index in bad[0])
@@ -45,19 +60,27 @@ def _check_array(name: str, value: Any) -> np.ndarray:
 
 
 def _check_patterns(patterns: Any, N: int) -> Any:
-    if isinstance(patterns, str):
-        if patterns != "all":
-            raise InputError(f'patterns must be "all", a number or an N x P bool array, got {patterns!r}')
+    allowed = f'patterns must be "all", a whole number of gates to sample, or an N x P bool array with N = {N} rows'
+    if isinstance(patterns, str) and patterns == "all":
         return patterns
-    if isinstance(patterns, bool | np.bool_):
-        raise InputError('patterns must be "all", a positive number or an N x P bool array, got a bool')
-    if isinstance(patterns, int | np.integer):
+    if isinstance(patterns, int | np.integer) and not isinstance(patterns, bool):
         if patterns < 1:
-            raise InputError(f"patterns must be at least 1, got {patterns}")
+            raise InputError(f"{allowed}; the number must be at least 1, got {patterns}")
         return int(patterns)
-    if isinstance(patterns, float):
-        raise InputError(f"patterns must be a whole number of gates to sample, got {patterns}")
-    return as_numpy(patterns)
+    array = as_numpy(patterns, "patterns")
+    if array.ndim == 0:
+        raise InputError(f"{allowed}, got {patterns!r}")
+    return array
+
+
+def _check_scale(name: str, array: np.ndarray) -> None:
+    """Refuse magnitudes whose products leave float64; zero is no magnitude."""
+    size = float(np.abs(array).max(initial=0.0))
+    if size > 0 and not SMALLEST <= size <= LARGEST:
+        raise InputError(
+            f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "
+            f"stay in the range of float64; rescale {name}"
+        )
 
 
 class Problem:
@@ -84,14 +107,14 @@ class Problem:
         self,
         X: Any,
         Y: Any,
-        architecture: str | BaseArchitecture = "mlp",
-        activation: str | BaseActivation = "gated_relu",
-        loss: str | BaseLoss = "squared",
-        beta: float | None = None,
+        architecture: Any = "mlp",
+        activation: Any = "gated_relu",
+        loss: Any = "squared",
+        beta: Any = None,
         patterns: Any = "all",
-        seed: int = 0,
+        seed: Any = 0,
         *,
-        beta_fraction: float | None = None,
+        beta_fraction: Any = None,
     ):
         self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
         self.activation: BaseActivation = ACTIVATIONS.make(activation)
@@ -99,17 +122,19 @@ class Problem:
         self._check_beta(beta, beta_fraction)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
-        self.X = _check_array("X", X)
+        self.X = _check_array("X", X).copy()  # what the caller does to X later is not our affair
         self.architecture.check_data(self.X)
-        self.Y = self.loss.prepare_targets(as_numpy(Y))
+        self.Y = self.loss.prepare_targets(as_numpy(Y, "Y"))
         self.n_out, self.c = self.Y.shape
         self.seed = int(seed)
         self.Phi: Float[np.ndarray, "N p"] = np.ascontiguousarray(
             self.architecture.phi_rows(torch.as_tensor(self.X)).numpy()
         )
         self.N, self.p = self.Phi.shape
-        self._check_outputs()
         self.q = self.architecture.width_out(self.X, self.c)
+        self._check_outputs()
+        _check_scale("X", self.Phi)
+        _check_scale("Y", self.Y)
         self.pattern_info: Patterns = self.activation.blocks(self.Phi, _check_patterns(patterns, self.N), self.seed)
         self.masks = self.pattern_info.masks
         self.gates = self.pattern_info.gates
@@ -127,15 +152,19 @@ class Problem:
                 f"beta_fraction={beta_fraction!r}"
             )
         name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or value <= 0:
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        # comparisons alone, for a Python integer may be too long for a float; NaN fails them
+        if not number or not 0 < value <= sys.float_info.max:
             raise InputError(f"{name} must be a positive finite number, got {value!r}")
 
     def _check_outputs(self) -> None:
-        """The targets must have as many rows as the network has predictions."""
+        """The targets must have as many rows as the network has predictions; one sample tells how many that is."""
         samples = self.X.shape[0]
-        if self.architecture.second_layer_is_identity and self.n_out != samples:
-            raise InputError(f"X has {samples} samples but Y has {self.n_out} rows")
+        M = torch.zeros(self.N // samples, self.q, dtype=torch.float64)
+        rows = samples * self.architecture.second_layer(M, torch.as_tensor(self.X[:1]), self.c).shape[0]
+        if self.n_out != rows:
+            outputs = "" if rows == samples else f", {rows} outputs of the {self.architecture.name}"
+            raise InputError(f"X has {samples} samples{outputs} but Y has {self.n_out} rows")
 
     def _beta_from_fraction(self, fraction: float) -> float:
         if not self.beta_max > 0:
@@ -187,8 +216,15 @@ class Problem:
     # -- values at a point --------------------------------------------------------------------------------
 
     def _blocks(self, Z: Any) -> torch.Tensor:
-        if isinstance(Z, Sequence):
-            Z = np.stack([as_numpy(block) for block in Z])
+        if isinstance(Z, Sequence) and not isinstance(Z, str):
+            blocks = [as_numpy(block, "Z") for block in Z]
+            shapes = sorted({block.shape for block in blocks})
+            if shapes != [(self.p, self.q)]:
+                raise InputError(
+                    f"Z must hold P = {self.P} blocks of shape p x q = {self.p} x {self.q}, got {len(blocks)} of "
+                    f"shape {' and '.join(map(str, shapes)) or '()'}"
+                )
+            Z = np.stack(blocks)
         array = _check_array("Z", Z)
         if array.shape != (self.P, self.p, self.q):
             raise InputError(f"Z must be P x p x q = {self.P} x {self.p} x {self.q}, got shape {tuple(array.shape)}")

@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Registry:
     def _load(self, path: Path) -> Any:
         name = self._module_name(path)
         try:
-            if name in sys.modules:
+            if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have been mended since
                 module = sys.modules[name]
             else:
                 spec = importlib.util.spec_from_file_location(name, path)
@@ -93,7 +94,8 @@ class Registry:
         """The import name inside the package, else a private one, so that no file is loaded twice."""
         if path.is_relative_to(_PACKAGE):
             return ".".join((_PACKAGE.name, *path.relative_to(_PACKAGE).with_suffix("").parts))
-        return f"convexnn_bench_plugins.{self.kind.replace(' ', '_')}.{path.parent.name}.{path.stem}"
+        folder = f"{path.parent.name}_{zlib.crc32(str(path.parent).encode()):08x}"  # folders of one name are kept apart
+        return f"convexnn_bench_plugins.{self.kind.replace(' ', '_')}.{folder}.{path.stem}"
 
     def names(self) -> list[str]:
         return sorted(self.classes)

@@ -1,8 +1,8 @@
 """One solver on one problem, in this process: set-up and solve timed apart, points scored off the clock."""
 
-import math
 import time
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from convexnn_bench.solver import BaseSolver
 
 OnScore = Callable[[float, Certificate], None]
 
+LARGEST_ENTRY = 1e100  # of a point; data are held below 1e40, so that its objective is finite
 FIRST_SCORE = 1e-3  # seconds
 SCORE_RATIO = 1.2  # points are scored at times in geometric progression ...
 SCORE_SHARE = 1.0  # ... and never for longer, in all, than about the solver itself has run
@@ -73,8 +74,8 @@ class Monitor:
         """Certify the solver's current point, its clock stopped."""
         seconds = self.elapsed()
         point = self.solver.get_result()
-        if not _finite(point):
-            raise Diverged(f"the point is not finite after {seconds:.3g} s")
+        if not _bounded(point):
+            raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
         certificate = certify(self.problem, point)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
@@ -87,38 +88,59 @@ class Monitor:
         self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
 
 
-def _finite(point: Point) -> bool:
+def _bounded(point: Point) -> bool:
+    """No entry is NaN, infinite, or so large that objectives overflow."""
     arrays = [point.blocks, point.split, *(point.factors or ()), *(point.network or ())]
-    return all(bool(torch.isfinite(torch.as_tensor(array)).all()) for array in arrays if array is not None)
+    return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in arrays if array is not None)
 
 
-def _check_limits(time_limit: Any, gap: Any, device: Any) -> None:
+def _check_limits(time_limit: Any, gap: Any, seed: Any) -> None:
     for name, value in (("time_limit", time_limit), ("gap", gap)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value):
+        # NaN is not above zero either
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not value > 0):
             raise InputError(f"{name} must be a positive number or None, got {value!r}")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
+
+
+def _check_device(device: Any) -> str:
     try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:0', got {device!r}") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+        chosen = torch.device(device) if isinstance(device, str | torch.device) else None
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:0', got {device!r}")
+    if chosen.type == "cuda":
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not seen:
+            raise InputError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+        if (chosen.index or 0) >= seen:
+            raise InputError(f"device {str(device)!r} was asked for, but the last one here is 'cuda:{seen - 1}'")
+    return str(chosen)
+
+
+def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: Any) -> str:
+    """The device's name; raises InputError for an argument of `solve` that is not usable."""
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
+    _check_limits(time_limit, gap, seed)
+    return _check_device(device)
 
 
 def solve(
-    problem: Problem,
-    solver: str | BaseSolver,
+    problem: Any,
+    solver: Any,
     time_limit: Any = 60.0,
     gap: Any = 1e-6,
     seed: Any = 0,
     device: Any = "cpu",
     *,
-    on_score: OnScore | None = None,
+    on_score: Any = None,
     **parameters: Any,
 ) -> Result:
     """Solve a problem with one solver and certify what it returns.
 
+    problem: a `Problem`.
     solver: a registered name, optionally with parameters, "bm_lbfgs[m=2]", or an instance.
     time_limit: seconds of solving (set-up and scoring not counted), None for no limit.
     gap: certified relative gap at which the solver is stopped; None runs it to its own end.
@@ -129,16 +151,16 @@ def solve(
     Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
     reason. Errors inside a solver are raised. Raises InputError for unusable arguments.
     """
-    _check_limits(time_limit, gap, device)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+    device = check_arguments(problem, time_limit, gap, seed, device)
+    if on_score is not None and not callable(on_score):
+        raise InputError(f"on_score must be a function of (seconds, certificate), got {on_score!r}")
     algorithm: BaseSolver = SOLVERS.make(solver, **parameters)
     time_limit = None if time_limit is None else float(time_limit)
     gap = None if gap is None else float(gap)
-    algorithm.seed, algorithm.device = seed, device
+    algorithm.seed, algorithm.device = int(seed), device
     algorithm.time_limit, algorithm.gap = time_limit, gap
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
-    result = Result(problem, algorithm.name, chosen, "skipped", "", seed, device)
+    result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     reason = algorithm.unavailable() or algorithm.skip(problem)
     if reason is not None:
         result.reason = reason

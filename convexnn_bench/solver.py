@@ -2,6 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from convexnn_bench.errors import InputError
@@ -11,6 +13,41 @@ from convexnn_bench.problem import Problem, vector_relu_reason
 Callback = Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A parameter that is a whole number, at least `low`; or None, where `optional`."""
+
+    low: int = 1
+    optional: bool = False
+
+    def check(self, name: str, value: Any) -> int | None:
+        """The value as int. Raises InputError, with `name` in front."""
+        if value is None and self.optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < self.low:
+            nothing = ", or None" if self.optional else ""
+            raise InputError(f"{name} must be a whole number, at least {self.low}{nothing}, got {value!r}")
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A parameter that is a number in the open interval (low, high), with `low` itself where `closed`."""
+
+    low: float = 0.0
+    high: float = float("inf")
+    closed: bool = False
+
+    def check(self, name: str, value: Any) -> float:
+        """The value as float. Raises InputError, with `name` in front."""
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not (self.low < value < self.high or (self.closed and value == self.low)):
+            above = f"{'at least' if self.closed else 'above'} {self.low:g}"
+            below = "and finite" if self.high == float("inf") else f"and below {self.high:g}"
+            raise InputError(f"{name} must be a number {above} {below}, got {value!r}")
+        return float(value)
+
+
 class BaseSolver:
     """An algorithm for one formulation.
 
@@ -18,6 +55,7 @@ class BaseSolver:
     ----------------
     name: registered name. formulation: "convex", "burer_monteiro" or "network".
     parameters: name -> list of values; the first is the default, all are swept by a campaign.
+    allowed: name -> Whole(...) or Number(...), checked before anything else is done.
     requires: packages that must be importable.
     one_shot: the solver calls its callback once, at the end.
 
@@ -28,6 +66,7 @@ class BaseSolver:
     name: str
     formulation: str
     parameters: dict[str, list[Any]] = {}
+    allowed: dict[str, Whole | Number] = {}
     requires: tuple[str, ...] = ()
     one_shot: bool = False
 
@@ -44,7 +83,10 @@ class BaseSolver:
                 f"solver {self.name!r} has no parameter {unknown[0]!r}; it has: {', '.join(self.parameters) or 'none'}"
             )
         for key, values in self.parameters.items():
-            setattr(self, key, parameters.get(key, values[0]))
+            value = parameters.get(key, values[0])
+            if key in self.allowed:
+                value = self.allowed[key].check(f"solver {self.name!r}: {key}", value)
+            setattr(self, key, value)
 
     @classmethod
     def unavailable(cls) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 
+_PLAIN = re.compile(r"^[\w./~:+-]+$")
 _SPEC = re.compile(r"^\s*([A-Za-z_][\w-]*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
 
 
@@ -28,6 +29,8 @@ def _split(text: str) -> list[str]:
             current = ""
         else:
             current += character
+    if depth or quote:
+        raise InputError(f"cannot read {text!r}: a bracket or quote in it is not closed")
     return [part for part in [*parts, current] if part.strip()]
 
 
@@ -78,5 +81,15 @@ def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
     """The inverse of parse_spec, keys in alphabetical order."""
     if not parameters:
         return name
-    inside = ",".join(f"{key}={value}" for key, value in sorted(parameters.items()))
-    return f"{name}[{inside.replace(' ', '')}]"
+    inside = ",".join(f"{key}={_text(value)}" for key, value in sorted(parameters.items()))
+    return f"{name}[{inside}]"
+
+
+def _text(value: Any) -> str:
+    """A value as `_literal` reads it back; words are quoted where they would be read as something else."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, str):
+        plain = _PLAIN.match(value) and _literal(value) == value
+        return value if plain else repr(value)
+    return str(value).replace(" ", "")

@@ -3,6 +3,7 @@
 from convexnn_bench.algorithms.augmented_lagrangian import outer_loop
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, adam
+from convexnn_bench.solver import Number
 
 
 class Solver(BurerMonteiroSolver):
@@ -10,6 +11,7 @@ class Solver(BurerMonteiroSolver):
 
     name = "bm_adam"
     parameters = {**BurerMonteiroSolver.parameters, "rate": [0.1]}
+    allowed = {**BurerMonteiroSolver.allowed, "rate": Number()}
     rate: float
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:

@@ -3,6 +3,7 @@
 from convexnn_bench.algorithms.augmented_lagrangian import outer_loop
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, lbfgs
+from convexnn_bench.solver import Whole
 
 
 class Solver(BurerMonteiroSolver):
@@ -10,6 +11,7 @@ class Solver(BurerMonteiroSolver):
 
     name = "bm_lbfgs"
     parameters = {**BurerMonteiroSolver.parameters, "history": [20]}
+    allowed = {**BurerMonteiroSolver.allowed, "history": Whole()}
     history: int
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:

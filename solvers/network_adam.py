@@ -2,6 +2,7 @@
 
 from convexnn_bench.algorithms.descent import NetworkSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, adam
+from convexnn_bench.solver import Number
 
 
 class Solver(NetworkSolver):
@@ -9,6 +10,7 @@ class Solver(NetworkSolver):
 
     name = "network_adam"
     parameters = {**NetworkSolver.parameters, "rate": [0.1]}
+    allowed = {**NetworkSolver.allowed, "rate": Number()}
     rate: float
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:

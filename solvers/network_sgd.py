@@ -3,6 +3,7 @@
 from convexnn_bench.algorithms.descent import NetworkSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, momentum_sgd
 from convexnn_bench.problem import Problem
+from convexnn_bench.solver import Number, Whole
 
 
 class Solver(NetworkSolver):
@@ -10,6 +11,7 @@ class Solver(NetworkSolver):
 
     name = "network_sgd"
     parameters = {**NetworkSolver.parameters, "batch": [32], "momentum": [0.9]}
+    allowed = {**NetworkSolver.allowed, "batch": Whole(), "momentum": Number(high=1.0, closed=True)}
     batch: int
     momentum: float
 

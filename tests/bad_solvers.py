@@ -1,6 +1,6 @@
 """Solver files that misbehave, written into a folder for the tests of the harness."""
 
-HEAD = '''
+HEAD = """
 import ctypes, os, subprocess, sys, time
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class Solver(BaseSolver):
 
     def get_result(self):
         return Point(blocks={point})
-'''
+"""
 
 BODIES = {
     "zero": {},
@@ -31,7 +31,7 @@ BODIES = {
     "hangs_in_setup": {"setup": "time.sleep(600)"},
     "exits": {"run": "os._exit(7)"},
     "exits_quietly": {"run": "sys.exit(0)"},
-    "raises": {"run": "raise RuntimeError('the step size is\\\\nwrong')"},
+    "raises": {"run": "raise RuntimeError('the step size is\\nwrong')"},
     "segfaults": {"run": "ctypes.string_at(0)"},
     "is_killed": {"run": "os.kill(os.getpid(), 9)"},
     "not_finite": {"point": "self.Z * np.nan"},
@@ -40,7 +40,7 @@ BODIES = {
     "fills_memory": {"run": "self.hog = [np.ones(2**21) for i in range(2000) if not time.sleep(0.01)]"},
     "out_of_memory": {"run": "raise MemoryError"},
     "chatters": {"run": "print('x' * 10**6); print('y' * 10**6, file=sys.stderr); os.system('echo loud')"},
-    "leaves_a_child": {"run": "subprocess.Popen(['sleep', '600'])"},
+    "leaves_a_child": {"run": "subprocess.Popen(['sleep', '612.5'])"},
     "skips": {"run": "pass", "skip": True},
 }
 

@@ -28,7 +28,11 @@ def test_a_good_cell_leaves_a_complete_record():
     assert record["setup_seconds"] >= 0
     assert record["wall_seconds"] >= record["solve_seconds"] > 0
     assert record["peak_memory_mb"] >= record["start_memory_mb"] > 50
-    assert (record["problem"]["n"], record["problem"]["P"], record["problem"]["scope"]) == (30, 60, "complete")
+    assert (record["problem"]["n"], record["problem"]["P"], record["problem"]["scope"]) == (
+        30,
+        60,
+        "complete",
+    )
     assert record["machine"]["torch"]
     assert record["limits"]["deadline"] == 30.0
     assert to_json(record)
@@ -75,9 +79,8 @@ def test_a_hang_in_setup_has_no_curve(bad_solvers):
 
 def test_memory_limit(bad_solvers):
     record = run_cell(spiral_cell("fills_memory", bad_solvers, memory_gb=0.8))
-    assert (record["status"], record["reason"][:19]) == ("memory_limit", "killed above 0.8 GiB")[:1] + (
-        "killed above 0.8 Gi",
-    )
+    assert record["status"] == "memory_limit"
+    assert record["reason"].startswith("killed above 0.8 GiB")
     assert 0.8 * 1024 < record["peak_memory_mb"] < 3000
     assert record["curve"]
 
@@ -96,7 +99,7 @@ def test_what_a_solver_started_goes_with_it(bad_solvers):
     run_cell(spiral_cell("leaves_a_child", bad_solvers))
     time.sleep(0.2)
     listing = subprocess.run(["ps", "-eo", "ppid,stat,args"], capture_output=True, text=True, check=True).stdout
-    left = [line for line in listing.splitlines() if "sleep 600" in line and line.split()[1][0] != "Z"]
+    left = [line for line in listing.splitlines() if "sleep 612.5" in line and line.split()[1][0] != "Z"]
     assert not left
 
 
@@ -115,7 +118,7 @@ def test_probe_finds_sizes_skips_and_impossible_problems(bad_solvers):
     assert "multiple of 3" in probe([spiral_cell("zero", bad_solvers, n=10)]).error
 
 
-def test_key_depends_on_everything_that_changes_the_result(bad_solvers, tmp_path):
+def test_key_depends_on_everything_that_changes_the_result(bad_solvers):
     base = spiral_cell("zero", bad_solvers)
     assert base.key == spiral_cell("zero", bad_solvers).key
     others = [

@@ -87,7 +87,11 @@ def test_teacher_shapes_and_noise():
         ("spiral", {"n": 3}, "n must be at least 6"),
         ("spiral", {"noise": -1}, "noise must be at least 0"),
         ("spiral", {"seed": -1}, "seed must be at least 0"),
-        ("spiral", {"targets": "onehot"}, "targets must be one of 'one_hot', 'signs', 'binary', got 'onehot'"),
+        (
+            "spiral",
+            {"targets": "onehot"},
+            "targets must be one of 'one_hot', 'signs', 'binary', got 'onehot'",
+        ),
         ("digits", {"n": 5000}, "at most 1797"),
         ("digits", {"classes": 1}, "classes must be at least 2"),
         ("digits", {"pool": 3}, "pool must be one of 1, 2, 4"),
@@ -182,7 +186,7 @@ def test_npz(tmp_path):
     assert DATASETS.get("file")(path=str(path)).data().X.dtype == np.float64
     named = DATASETS.get("file")(path=str(path), target="labels", targets="one_hot").data()
     assert named.Y.shape == (3, 2)
-    with pytest.raises(cnn.InputError, match="target='Z'.*holds the arrays X, Y, labels"):
+    with pytest.raises(cnn.InputError, match=r"target='Z'.*holds the arrays X, Y, labels"):
         DATASETS.get("file")(path=str(path), target="Z").data()
 
 

@@ -56,7 +56,14 @@ def test_foreign_lines_are_named(tmp_path):
 
 def test_json_is_valid_whatever_the_numbers():
     text = to_json(
-        {"a": math.nan, "b": [math.inf, 1.0], "c": np.float64(2), "d": np.arange(2), "e": (1, None), "f": {3: True}}
+        {
+            "a": math.nan,
+            "b": [math.inf, 1.0],
+            "c": np.float64(2),
+            "d": np.arange(2),
+            "e": (1, None),
+            "f": {3: True},
+        }
     )
     read = json.loads(text, parse_constant=pytest.fail)
     assert read == {"a": None, "b": [None, 1.0], "c": 2.0, "d": [0, 1], "e": [1, None], "f": {"3": True}}
@@ -71,7 +78,11 @@ def test_key_ignores_order_and_sees_values():
 
 def test_parquet_holds_every_record(tmp_path):
     cell = spiral_cell("fista")
-    solved = {**blank_record(cell, {"n": 9, "P": 18}), "curve": [[0.1, 2.0, 1.0], [0.2, 1.0, None]], "gap": 1.0}
+    solved = {
+        **blank_record(cell, {"n": 9, "P": 18}),
+        "curve": [[0.1, 2.0, 1.0], [0.2, 1.0, None]],
+        "gap": 1.0,
+    }
     skipped = {**skipped_record(cell, "no licence"), "key": "other"}
     frame = pd.read_parquet(to_parquet([solved, skipped], tmp_path / "records.parquet"))
     assert list(frame["status"]) == ["failed", "skipped"]

@@ -18,6 +18,8 @@ from convexnn_bench.operator import Operator
 if TYPE_CHECKING:
     from convexnn_bench.algorithms.bm_objective import BMObjective
 
+INNER_STEPS, OUTER_STEPS = 1000, 200
+
 
 class ConePenalty:
     """The penalty term, its gradient in U, and the multiplier update, for all blocks at once."""
@@ -27,6 +29,7 @@ class ConePenalty:
         self.sign = 2.0 * operator.masks.to(operator.dtype)[:, :, None] - 1.0  # N x P x 1
         self.rho = rho
         self.multipliers = torch.zeros(operator.N, operator.P, m, dtype=operator.dtype, device=operator.device)
+        self._largest_rho = 1e6 * rho
         self._last_violation = torch.inf
 
     def _slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "N P m"]:
@@ -44,44 +47,42 @@ class ConePenalty:
         return value, -pulled.view(self.operator.p, self.operator.P, -1).permute(1, 0, 2)
 
     def update(self, U: Float[torch.Tensor, "P p m"]) -> None:
-        """Multiplier step; the penalty grows fourfold where the violation has not been quartered."""
+        """Multiplier step; the penalty grows fourfold (to a limit) where the violation has not been halved."""
         slack = self._slack(U)
         self.multipliers = (self.multipliers - self.rho * slack).clamp_min(0)
         violation = float((-slack).clamp_min(0).max())
-        if violation > 0.25 * self._last_violation:
-            self.rho *= 4.0
+        if violation > 0.5 * self._last_violation:
+            self.rho = min(4.0 * self.rho, self._largest_rho)
         self._last_violation = violation
 
 
 def outer_loop(
-    objective: "BMObjective",
-    inner: Callable[[Vector, StepDone], str | None],
-    x: Vector,
-    step_done: StepDone,
-    inner_steps: int = 100,
-    outer_steps: int = 500,
+    objective: "BMObjective", inner: Callable[[Vector, StepDone], str | None], x: Vector, step_done: StepDone
 ) -> str | None:
     """Minimise `objective` by `inner`; for ReLU inside an augmented Lagrangian for the cones.
 
-    Without cones this is one call of `inner`. With them, `inner` runs `inner_steps` steps between multiplier
-    updates. Iterates may leave the cones by what the penalty allows; `objective.point` projects them.
+    Without cones this is one call of `inner`. With them `inner` runs until the largest entry of the gradient falls
+    below a tolerance that is halved with every multiplier update, for at most INNER_STEPS steps. Iterates may leave
+    the cones by what the penalty allows; `objective.point` projects them.
     """
     if not objective.problem.has_cone:
         return inner(x, step_done)
     objective.add_cone_penalty()
     assert objective.penalty is not None
-    current, running, said = x, True, None
-    for _ in range(outer_steps):
+    first = float(objective(x)[1].abs().max())
+    current, running, said, tolerance = x, True, None, 0.1 * first
+    for _ in range(OUTER_STEPS):
         steps = 0
 
-        def limited(point: Vector) -> bool:
+        def limited(point: Vector, tolerance: float = tolerance) -> bool:
             nonlocal current, running, steps
             current, steps = point.clone(), steps + 1
             running = step_done(current)
-            return running and steps <= inner_steps
+            return running and steps <= INNER_STEPS and float(objective.gradient_size) > tolerance
 
         said = inner(current, limited)
         if not running:
             return None
         objective.penalty.update(objective.factors(current)[0])
-    return said or f"{outer_steps} multiplier updates did not reach the target"
+        tolerance = max(0.5 * tolerance, 1e-12 * first)
+    return said or f"{OUTER_STEPS} multiplier updates did not reach the target"

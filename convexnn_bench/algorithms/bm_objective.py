@@ -23,6 +23,7 @@ class BMObjective:
         self.split = problem.P * problem.p * self.m
         self.start = self.flatten(*burer_monteiro.start(problem, self.operator, self.m, seed))
         self.penalty: ConePenalty | None = None
+        self.gradient_size = torch.tensor(torch.inf)  # largest entry of the gradient last computed
 
     def flatten(self, U: Left, V: Right) -> Vector:
         return torch.cat([U.reshape(-1), V.reshape(-1)])
@@ -38,7 +39,9 @@ class BMObjective:
         if self.penalty is not None:
             extra, push = self.penalty.value_and_gradient(U)
             value, left = value + extra, left + push
-        return value, self.flatten(left, right)
+        gradient = self.flatten(left, right)
+        self.gradient_size = gradient.abs().max()
+        return value, gradient
 
     def project(self, x: Vector) -> Vector:
         """U moved to its cones (x itself where there are none)."""
@@ -48,8 +51,9 @@ class BMObjective:
         return self.flatten(burer_monteiro.project(self.problem, U), V)
 
     def point(self, x: Vector) -> Point:
-        """The feasible Burer-Monteiro point at x."""
-        return Point(factors=self.factors(self.project(x)))
+        """The feasible Burer-Monteiro point at x (x itself where it is not finite, to be reported as it is)."""
+        finite = bool(torch.isfinite(x).all())
+        return Point(factors=self.factors(self.project(x) if finite else x))
 
     def entry_scale(self) -> float:
         """Typical size of an entry of the start point, the unit of Adam's step."""
@@ -58,4 +62,4 @@ class BMObjective:
     def add_cone_penalty(self) -> None:
         """Penalty whose curvature matches the weight decay at the size of the pre-activations."""
         norm = float(torch.linalg.matrix_norm(self.operator.Phi, 2)) if self.operator.Phi.numel() else 1.0
-        self.penalty = ConePenalty(self.operator, self.m, rho=10.0 * self.problem.beta / max(norm**2, 1e-300))
+        self.penalty = ConePenalty(self.operator, self.m, rho=100.0 * self.problem.beta / max(norm**2, 1e-300))

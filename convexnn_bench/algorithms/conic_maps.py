@@ -4,8 +4,8 @@ Vectors are row-major: vec(G) runs over (k, a, b) of the P x p x q blocks, vec(L
 M = C^*(L), N x q, the adjoint is G_k = Phi^T D_k M. Two ways to state vec(G) as a linear function of vec(L):
 
     flat   G = R L, every block from all its rows: sum_k |D_k| p q entries
-    tree   G_k = G_parent(k) + Phi^T (D_k - D_parent(k)) M, that is T G = R L, along a minimum spanning tree of the masks in
-           Hamming distance: only the rows in which a mask differs from its parent's are entered
+    tree   G_k = G_parent(k) + Phi^T (D_k - D_parent(k)) M, that is T G = R L, along a minimum spanning tree of the
+           masks in Hamming distance: only the rows in which a mask differs from its parent's are entered
 
 In an arrangement of hyperplanes neighbouring cells differ in one row, so that for a complete set of patterns the tree
 has about P p q entries where the flat map has P N p q / 2.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
 
 TREE_SAVING = 4.0  # the tree is taken where it has this many times fewer entries than the flat map
-TREE_BLOCKS = 6000  # the P x P distances of more blocks are not formed
+TREE_BLOCKS = 4000  # the P x P distances of more blocks are not formed
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def spanning_tree(masks: Bool[np.ndarray, "N P"]) -> tuple[np.ndarray, int]:
     root = int(np.argmin(sizes))
     _, parent = breadth_first_order(tree, root, directed=False)
     parent = np.where(parent < 0, -1, parent)
-    return parent, int(round(tree.sum() - (P - 1) + sizes[root]))
+    return parent, round(float(tree.sum() - (P - 1) + sizes[root]))
 
 
 def _row_blocks(signs: sp.coo_array, Phi: np.ndarray, q: int) -> sp.csr_array:
@@ -80,3 +80,14 @@ def adjoint_map(problem: "Problem", tree: bool | None = None) -> AdjointMap:
         step = sp.csr_array((np.ones(len(child)), (child, parent[child])), shape=(problem.P, problem.P))
         T = sp.csr_array(sp.kron(sp.eye_array(problem.P) - step, sp.eye_array(problem.p * q), format="csr"))
     return AdjointMap(R, T)
+
+
+def facet_rows(problem: "Problem", reduce: bool = True) -> sp.csr_array:
+    """The rows of all cones, block diagonal: the facets F_k, or all of K_k, in columns k p .. (k + 1) p."""
+    assert problem.cones is not None
+    cones, P, p = problem.cones, problem.P, problem.p
+    parts = [cones.facets[k] if reduce else cones.signed_rows(k) for k in range(P)]
+    values = np.concatenate(parts)
+    columns = np.repeat(np.arange(P), [len(part) for part in parts])[:, None] * p + np.arange(p)
+    starts = np.arange(0, values.size + 1, p)
+    return sp.csr_array((values.ravel(), columns.ravel(), starts), shape=(len(values), P * p))

@@ -5,18 +5,9 @@ import torch
 from convexnn_bench.algorithms.bm_objective import BMObjective
 from convexnn_bench.algorithms.first_order import StepDone, Vector, load_optimisers
 from convexnn_bench.algorithms.network_objective import NetworkObjective
-from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import BaseSolver, Callback
-
-
-def _check_count(solver: str, name: str, value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{solver}: {name} must be a positive integer or none, got {value!r}")
-    return value
+from convexnn_bench.solver import BaseSolver, Callback, Whole
 
 
 class DescentSolver(BaseSolver):
@@ -37,7 +28,8 @@ class DescentSolver(BaseSolver):
         self.message = self.minimise(self.x, step_done)
 
     def get_result(self) -> Point:
-        return self.objective.point(self.x)
+        # optimisers step in place: a point that has been scored must stay what it was
+        return self.objective.point(self.x.clone())
 
 
 class BurerMonteiroSolver(DescentSolver):
@@ -45,12 +37,13 @@ class BurerMonteiroSolver(DescentSolver):
 
     formulation = "burer_monteiro"
     parameters = {"m": [None]}
+    allowed = {"m": Whole(optional=True)}
     m: int | None
     objective: BMObjective
 
     def set_problem(self, problem: Problem) -> None:
         load_optimisers()
-        self.objective = BMObjective(problem, _check_count(self.name, "m", self.m), self.seed, self.device)
+        self.objective = BMObjective(problem, self.m, self.seed, self.device)
         self.x = self.objective.start
 
 
@@ -59,19 +52,20 @@ class NetworkSolver(DescentSolver):
 
     formulation = "network"
     parameters = {"width": [None]}
+    allowed = {"width": Whole(optional=True)}
     width: int | None
     objective: NetworkObjective
 
     def skip(self, problem: Problem) -> str | None:
-        if problem.has_cone and problem.scope == "sampled":
+        reason = super().skip(problem)
+        if reason is None and problem.has_cone and problem.scope == "sampled":
             return (
                 "a ReLU network leaves the sampled activation patterns, so it is no point of this convex program: "
                 "use patterns='all'"
             )
-        return super().skip(problem)
+        return reason
 
     def set_problem(self, problem: Problem) -> None:
-        width = _check_count(self.name, "width", self.width)
         load_optimisers()
-        self.objective = NetworkObjective(problem, width, self.seed, self.device)
+        self.objective = NetworkObjective(problem, self.width, self.seed, self.device)
         self.x = self.objective.start

@@ -80,12 +80,20 @@ def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, pati
 
 
 def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 20) -> str | None:
-    """L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once from a clean memory when stuck."""
-    parameter = x.clone().requires_grad_(True)
+    """L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once from a clean memory when stuck.
+
+    torch's has absolute tolerances (10^-10 for curvature, 10^-9 for brackets), which would mean something else on every
+    scale of the data; it is given f(unit w) / height, w of size 10^3 and f / height of 10^8 at the start, where they are
+    below rounding.
+    """
+    unit = 1e-3 * float(x.square().mean().sqrt()) or 1.0
+    height = 1e-8 * float(objective(x)[0].abs()) or 1.0
+    parameter = (x / unit).requires_grad_(True)
 
     def closure() -> torch.Tensor:
-        value, parameter.grad = objective(parameter.detach())
-        return value
+        value, gradient = objective(unit * parameter.detach())
+        parameter.grad = gradient * (unit / height)
+        return value / height
 
     def fresh() -> torch.optim.LBFGS:
         return torch.optim.LBFGS(
@@ -100,10 +108,14 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
         )
 
     optimiser, stuck = fresh(), 0
-    while step_done(parameter.detach()):
+    while step_done(unit * parameter.detach()):
         before = parameter.detach().clone()
         optimiser.step(closure)
-        if torch.equal(before, parameter.detach()):
+        finite = bool(torch.isfinite(parameter.detach()).all())
+        if not finite or torch.equal(before, parameter.detach()):
+            # a line search on values at rounding may return nonsense: back to the last point, memory cleared
+            with torch.no_grad():
+                parameter.copy_(before)
             stuck += 1
             optimiser = fresh()
             if stuck == 2:

@@ -36,7 +36,7 @@ def fista(
             if bool(loss(z_new) <= model + 1e-14 * value.abs()):
                 break
             lipschitz *= 1.5
-            if lipschitz > 1e300:
+            if not lipschitz <= 1e300:
                 return "no step satisfies the quadratic model: the values overflow"
         if momentum == 1.0 and torch.equal(candidate, x):
             return "the proximal step no longer moves the point"

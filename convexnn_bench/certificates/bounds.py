@@ -43,6 +43,8 @@ def as_point(problem: "Problem", point: Any) -> Point:
     if isinstance(point, Point):
         return point
     if hasattr(point, "point"):  # a Result
+        if point.point is None:
+            raise InputError(f"the result has no point to certify: {point.status}, {point.reason}")
         return point.point
     if isinstance(point, torch.nn.Module):
         return _module_point(problem, point)
@@ -164,6 +166,8 @@ def certify(problem: "Problem", point: Any) -> Certificate:
     Raises InputError for a point that does not fit the problem, UnsupportedError for vector-output ReLU and
     for a ReLU network whose patterns are not among the problem's blocks.
     """
+    if not hasattr(problem, "require_scalar_cone"):
+        raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     problem.require_scalar_cone()
     point = as_point(problem, point)
     at = _evaluate(problem, point)
@@ -174,7 +178,10 @@ def certify(problem: "Problem", point: Any) -> Certificate:
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
     dual, norm = lower_bound(problem, loss.project_dual(gradient, Y))
     if point.dual is not None:
-        candidate = torch.as_tensor(np.asarray(point.dual, dtype=np.float64)).reshape(Y.shape)
+        candidate = torch.as_tensor(np.asarray(point.dual, dtype=np.float64))
+        if candidate.numel() != Y.numel():
+            raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
+        candidate = candidate.reshape(Y.shape)
         if bool(torch.isfinite(candidate).all()):
             dual = max(dual, lower_bound(problem, loss.project_dual(candidate, Y))[0])
     refused = None

@@ -38,8 +38,7 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
         )
     if rest.get("beta") is not None and rest.get("beta_fraction") is not None:
         raise InputError(
-            f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, "
-            f"beta_fraction={rest['beta_fraction']!r})"
+            f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, beta_fraction={rest['beta_fraction']!r})"
         )
     if "seed" in parameters:
         rest.setdefault("pattern_seed", parameters["seed"])
@@ -80,7 +79,5 @@ def _targets_hint(name: str, chosen: dict[str, Any]) -> str:
     has_targets = "targets" in inspect.signature(DATASETS.get(name).load).parameters
     wants_signs = chosen.get("loss") in ("logistic", "squared_hinge")
     return (
-        "; this data set makes such labels with targets=signs or targets=binary"
-        if has_targets and wants_signs
-        else ""
+        "; this data set makes such labels with targets=signs or targets=binary" if has_targets and wants_signs else ""
     )

@@ -75,9 +75,7 @@ def _read_npz(source: Path, features: str, target: str) -> tuple[np.ndarray, np.
         with np.load(source, allow_pickle=False) as arrays:
             for argument, key in (("features", features), ("target", target)):
                 if key not in arrays:
-                    raise InputError(
-                        f"{argument}={key!r}: {source} holds the arrays {', '.join(arrays) or 'none'}"
-                    )
+                    raise InputError(f"{argument}={key!r}: {source} holds the arrays {', '.join(arrays) or 'none'}")
             X, Y = arrays[features], arrays[target]
     except InputError:
         raise
@@ -128,9 +126,7 @@ def _check_column(source: Path, column: str, values: Any, numeric: bool) -> None
 
     empty = np.flatnonzero(values.isna().to_numpy())
     if empty.size:
-        raise InputError(
-            f"{source}: column {column!r} is empty in {empty.size} rows, first in line {empty[0] + 2}"
-        )
+        raise InputError(f"{source}: column {column!r} is empty in {empty.size} rows, first in line {empty[0] + 2}")
     if numeric:
         bad = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna().to_numpy())
         if bad.size:
@@ -154,7 +150,5 @@ def _targets(source: Path, raw: np.ndarray, targets: str) -> tuple[np.ndarray, s
     )
     if len(classes) < 2 or (targets == "binary" and len(classes) != 2):
         allowed = "exactly 2" if targets == "binary" else "at least 2"
-        raise InputError(
-            f"{source}: targets={targets} needs {allowed} classes, the target has {len(classes)}"
-        )
+        raise InputError(f"{source}: targets={targets} needs {allowed} classes, the target has {len(classes)}")
     return class_targets(labels, targets, positive=len(classes) - 1)

@@ -24,9 +24,9 @@ def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
 
     U, V = _check_array("U", U), _check_array("V", V)
     m = U.shape[2] if U.ndim == 3 else -1
-    if U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):
+    if m == 0 or U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):
         raise InputError(
-            f"factors must be U: P x p x m and V: P x q x m with P, p, q = {problem.P}, {problem.p}, {problem.q}; "
+            f"factors must be U: P x p x m and V: P x q x m, m >= 1, with P, p, q = {problem.P}, {problem.p}, {problem.q}; "
             f"got U {U.shape} and V {V.shape}"
         )
     return torch.as_tensor(U), torch.as_tensor(V)

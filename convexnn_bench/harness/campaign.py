@@ -80,9 +80,7 @@ def find_campaign(name: str) -> Path:
         return SHIPPED / f"{name}.toml"
     if path.suffix == ".toml" or os.sep in name:
         raise InputError(f"there is no campaign file {name!r} (looked in {Path.cwd()})")
-    raise InputError(
-        f"unknown campaign {name!r}: {nearest(name, shipped_names())}, or a path to a .toml file"
-    )
+    raise InputError(f"unknown campaign {name!r}: {nearest(name, shipped_names())}, or a path to a .toml file")
 
 
 def nearest(name: str, allowed: list[str]) -> str:
@@ -108,6 +106,8 @@ def load_campaign(path: Path) -> tuple[Campaign, Source]:
         if key not in allowed:
             raise source(f"unknown key {key!r}: {nearest(key, allowed)}", key)
         _check_type(source, key, value)
+        if _TYPES[key][0] is is_number:
+            content[key] = float(value)
     return replace(Campaign(name=path.stem), **content), source
 
 

@@ -56,10 +56,14 @@ class Cell:
     limits: Limits = field(default_factory=Limits)
     solvers_dir: str | None = None
     campaign: str = ""
+    label: str = ""  # the problem as it was asked for, one point of the grid
+    origin: str = ""  # the same as the campaign wrote it, for messages
 
     @property
     def problem_name(self) -> str:
-        """The problem as written on the command line, parameters at their defaults left out."""
+        """The problem as it was asked for, else as a command line would, defaults left out."""
+        if self.label:
+            return self.label
         defaults = DATASETS.get(self.dataset).parameters
         changed = {k: v for k, v in self.dataset_parameters.items() if v != defaults.get(k)}
         return format_spec(self.dataset, {**changed, **self.problem_parameters})
@@ -76,7 +80,7 @@ class Cell:
         """Hash of all that a result depends on, the code included."""
         return make_key(
             {
-                **{k: v for k, v in asdict(self).items() if k not in ("campaign", "solvers_dir")},
+                **{k: v for k, v in asdict(self).items() if k not in ("campaign", "solvers_dir", "label", "origin")},
                 "version": code_version(),
                 "solver_source": _source_hash(SOLVERS.get(self.solver)),
                 "data": DATASETS.get(self.dataset)(**self.dataset_parameters).fingerprint(),
@@ -179,9 +183,7 @@ def run_cell(
     """
     record, limits = blank_record(cell, problem), cell.limits
     started = time.perf_counter()
-    outcome = run_process(
-        cell_target, (cell,), limits.threads, limits.wall_seconds, limits.memory_gb, on_message
-    )
+    outcome = run_process(cell_target, (cell,), limits.threads, limits.wall_seconds, limits.memory_gb, on_message)
     record["wall_seconds"] = time.perf_counter() - started
     record["peak_memory_mb"] = outcome.peak_mb
     stage, finished = "starting", False

@@ -49,9 +49,11 @@ def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Sour
     observer.planned(cells, len(cells) - len(waiting))
     for complaint in complaints:
         observer.note(complaint)
-    known = {cell.key: records[cell.key] for cell in cells if cell.key in records}
-    for record in known.values():
-        observer.finished(record)
+    known = [cell for cell in cells if cell.key in records]
+    for cell in known:
+        # the same problem may have been asked for in other words
+        records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
+        observer.finished(records[cell.key])
     ready, skips = _look_ahead(waiting, observer, source or Source())
     for cell in waiting:
         reason, sizes = skips.get(cell.key), ready.get(cell.key, {})
@@ -99,9 +101,7 @@ def _look_ahead(
         observer.note(f"building {group[0].problem_name}")
         found: Probe = probe(group)
         if found.error is not None:
-            raise place(
-                f"{group[0].problem_name} cannot be built: {found.error}", "datasets", group[0].dataset
-            )
+            raise place(f"{group[0].problem_name} cannot be built: {found.error}", "datasets", group[0].origin)
         sizes.update({cell.key: found.problem for cell in group})
         skips.update({group[number].key: reason for number, reason in found.skips.items()})
     return sizes, skips

@@ -96,9 +96,7 @@ def cell_target(link: Connection, threads: int, cell: "Cell") -> None:
             gap=cell.limits.gap,
             seed=cell.seed,
             device=cell.device,
-            on_score=lambda seconds, scored: link.send(
-                ("point", (seconds, plain(describe_certificate(scored))))
-            ),
+            on_score=lambda seconds, scored: link.send(("point", (seconds, plain(describe_certificate(scored))))),
             **cell.solver_parameters,
         )
         link.send(("result", plain(describe_result(result))))

@@ -9,7 +9,7 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, is_number, is_whole, nearest
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
-from convexnn_bench.specs import expand_grid, parse_spec
+from convexnn_bench.specs import expand_grid, format_spec, parse_spec
 
 
 def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
@@ -25,7 +25,7 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     solvers = list(_solvers(campaign, place))
     seeds = list(range(campaign.seeds)) if isinstance(campaign.seeds, int) else campaign.seeds
     cells: dict[str, Cell] = {}
-    for dataset, own, rest in problems:
+    for origin, label, dataset, own, rest in problems:
         for solver, parameters in solvers:
             for seed in seeds:
                 cell = Cell(
@@ -39,6 +39,8 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
                     campaign.limits,
                     campaign.solvers_dir,
                     campaign.name,
+                    label,
+                    origin,
                 )
                 cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
     return list(cells.values())
@@ -56,9 +58,7 @@ def _check_limits(campaign: Campaign, place: Source) -> None:
         raise place(f"threads must be at least 1, got {campaign.threads}", "threads")
     seeds = [campaign.seeds - 1] if isinstance(campaign.seeds, int) else campaign.seeds
     if not seeds or min(seeds) < 0:
-        raise place(
-            f"seeds must be at least 1, or a list of whole numbers >= 0, got {campaign.seeds}", "seeds"
-        )
+        raise place(f"seeds must be at least 1, or a list of whole numbers >= 0, got {campaign.seeds}", "seeds")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device):
         raise place(f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}", "device")
     for key in campaign.problem:
@@ -68,8 +68,8 @@ def _check_limits(campaign: Campaign, place: Source) -> None:
         raise place(f"name must hold letters, digits, '-', '_' and '.' only, got {campaign.name!r}", "name")
 
 
-def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(data set, its parameters with defaults, problem parameters) for every point of the grid."""
+def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, str, str, dict[str, Any], dict[str, Any]]]:
+    """(text, label, data set, its parameters with defaults, problem parameters) for every point of the grid."""
     for spec in campaign.datasets:
         try:
             name, inside = parse_spec(spec)
@@ -82,7 +82,7 @@ def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str
             for parameters in expand_grid({**shared, **inside}):
                 own, rest = split_parameters(name, parameters)
                 _check_problem(rest)
-                yield name, {**DATASETS.get(name).parameters, **own}, rest
+                yield spec, format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
         except InputError as error:
             raise place(str(error), "datasets", spec, spec.partition("[")[0]) from error
 

@@ -104,9 +104,7 @@ class RecordFile:
                 record = json.loads(line)
                 records[record["key"]] = record
             except (ValueError, KeyError, TypeError):
-                complaints.append(
-                    f"{self.path}, line {number}: not a whole record ({len(line)} bytes), left out"
-                )
+                complaints.append(f"{self.path}, line {number}: not a whole record ({len(line)} bytes), left out")
         return records, complaints
 
 

@@ -1,5 +1,6 @@
 """Huber loss, F(z) = sum h(z - y), h(r) = r^2/2 for |r| <= delta, delta |r| - delta^2/2 beyond."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ class Huber(BaseLoss):
     name = "huber"
     smoothness = 1.0
 
-    def __init__(self, delta: float = 1.0):
-        if not (isinstance(delta, int | float) and 0 < delta < float("inf")):
+    def __init__(self, delta: Any = 1.0):
+        if isinstance(delta, bool) or not (isinstance(delta, Real) and 0 < delta < float("inf")):
             raise InputError(f"delta must be a positive finite number for the huber loss, got {delta!r}")
         self.delta = float(delta)
 

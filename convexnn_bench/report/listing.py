@@ -14,6 +14,8 @@ FORMULATIONS = {"convex": "convex", "burer_monteiro": "Burer-Monteiro", "network
 
 def print_listing(console: "Console") -> None:
     """Solvers by formulation, data sets, and the parts of a problem."""
+    from rich.text import Text
+
     from convexnn_bench.harness.campaign import shipped_names
 
     _solvers(console)
@@ -25,7 +27,7 @@ def print_listing(console: "Console") -> None:
     ):
         table = _table(console, title, "", "")
         for name in registry.names():
-            table.add_row(name, _first_line(registry.get(name)))
+            table.add_row(name, Text(_first_line(registry.get(name))))
         console.print(table)
         console.print()
     console.print(f"campaigns  {', '.join(shipped_names())}")
@@ -46,13 +48,9 @@ def _solvers(console: "Console") -> None:
 
     table = _table(console, "solvers", "formulation", "parameters", "here?")
     order = list(FORMULATIONS)
-    for cls in sorted(
-        (SOLVERS.get(name) for name in SOLVERS.names()), key=lambda c: order.index(c.formulation)
-    ):
+    for cls in sorted((SOLVERS.get(name) for name in SOLVERS.names()), key=lambda c: order.index(c.formulation)):
         parameters = ", ".join(f"{key}={values[0]}" for key, values in cls.parameters.items())
-        table.add_row(
-            cls.name, FORMULATIONS[cls.formulation], Text(parameters or "-"), _here(cls.unavailable())
-        )
+        table.add_row(cls.name, FORMULATIONS[cls.formulation], Text(parameters or "-"), _here(cls.unavailable()))
     console.print(table)
     console.print()
 
@@ -64,9 +62,7 @@ def _datasets(console: "Console") -> None:
     for name in DATASETS.names():
         cls = DATASETS.get(name)
         parameters = ", ".join(f"{key}={value}" for key, value in cls.parameters.items())
-        table.add_row(
-            name, cls.summary or _first_line(cls), Text(parameters or "-"), _here(cls.unavailable())
-        )
+        table.add_row(name, Text(cls.summary or _first_line(cls)), Text(parameters or "-"), _here(cls.unavailable()))
     console.print(table)
     console.print()
 

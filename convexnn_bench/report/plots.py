@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.records import Record
-from convexnn_bench.report.tables import finite, group_by_problem
+from convexnn_bench.report.tables import finite, group_by_problem, sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,10 +64,8 @@ def _points(record: Record) -> tuple[list[float], list[float]]:
     return seconds, gaps
 
 
-def _panel(
-    axis: "Axes", name: str, group: list[Record], styles: dict[str, str], target: float | None
-) -> None:
-    ends: dict[str, tuple[float, str]] = {}
+def _panel(axis: "Axes", name: str, group: list[Record], styles: dict[str, str], target: float | None) -> None:
+    ends: dict[str, tuple[float, float, str]] = {}
     for record in group:
         seconds, gaps = _points(record)
         if not seconds:
@@ -75,10 +73,10 @@ def _panel(
         colour, kind = styles[record["solver_name"]], record["formulation"]
         axis.plot(seconds, gaps, LINES[kind], color=colour, linewidth=1.6)
         axis.plot(seconds[-1:], gaps[-1:], MARKERS[kind], color=colour, markersize=6)
-        ends[record["solver_name"]] = (gaps[-1], colour)
+        ends[record["solver_name"]] = (seconds[-1], gaps[-1], colour)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_title(_title(name, group[0]), loc="left", fontsize=10)
+    axis.set_title(_title(name, group), loc="left", fontsize=10)
     axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     if target is not None:
@@ -93,27 +91,34 @@ def _panel(
         axis.text(0.5, 0.5, "no certified point", transform=axis.transAxes, ha="center", color="#555555")
 
 
-def _title(name: str, record: Record) -> str:
-    about = record.get("problem") or {}
+def _title(name: str, group: list[Record]) -> str:
+    about = sizes(group)
     if not about:
         return name
-    sizes = f"n={about['n']}, d={about['d']}, c={about['c']}, {about['P']} patterns"
-    return f"{name}\n{about['loss']}, {about['activation']}, {sizes} ({about['scope']})"
+    shape = f"n={about['n']}, d={about['d']}, c={about['c']}, {about['P']} patterns"
+    head = f"{name}\n" if name else ""
+    return f"{head}{about['loss']}, {about['activation']}, {shape} ({about['scope']})"
 
 
-def _label_ends(axis: "Axes", ends: dict[str, tuple[float, str]]) -> None:
+def _label_ends(axis: "Axes", ends: dict[str, tuple[float, float, str]]) -> None:
     """Solver names to the right of the panel, at the height of their last point, moved apart."""
     low, high = (math.log10(value) for value in axis.get_ylim())
-    heights = {name: (math.log10(gap) - low) / (high - low) for name, (gap, _) in ends.items()}
-    spacing, placed = 0.065, {}
-    ceiling = math.inf
+    heights = {name: (math.log10(gap) - low) / (high - low) for name, (_, gap, _) in ends.items()}
+    spacing, placed, ceiling = 0.07, {}, math.inf
     for name in sorted(heights, key=lambda key: -heights[key]):
         ceiling = placed[name] = min(heights[name], ceiling - spacing)
     lift = max(0.0, -min(placed.values()))  # labels pushed below the panel lift the crowd
     for name, height in placed.items():
-        arrow: dict[str, Any] = {"arrowstyle": "-", "color": ends[name][1], "linewidth": 0.5}
+        seconds, gap, colour = ends[name]
+        leader: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkB": 4}
         axis.annotate(
-            name, (1.0, heights[name]), (1.03, height + lift), xycoords="axes fraction",
-            textcoords="axes fraction", va="center", fontsize=8.5, color=ends[name][1], arrowprops=arrow,
+            name,
+            (seconds, gap),
+            (1.02, height + lift),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=colour,
+            arrowprops=leader,
             annotation_clip=False,
-        )  # fmt: skip
+        )

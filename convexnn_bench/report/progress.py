@@ -15,19 +15,21 @@ class CampaignProgress:
     def __init__(self, quiet: bool = False):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.on_terminal = self.console.is_terminal
         self.quiet = quiet
         self.done = self.total = 0
         self.current = ""
         self.bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+            BarColumn(bar_width=15),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=self.console,
             transient=True,
+            expand=True,
             disable=not self.on_terminal,
         )
         self.task = self.bar.add_task("", total=None)
@@ -61,9 +63,7 @@ class CampaignProgress:
         if kind == "point":
             seconds, proven = content
             gap = format_gap(proven["gap"])
-            self.bar.update(
-                self.task, description=f"{self.current}: gap {gap} after {format_seconds(seconds)} s"
-            )
+            self.bar.update(self.task, description=f"{self.current}: gap {gap} after {format_seconds(seconds)} s")
 
     def finished(self, record: Record) -> None:
         self.done += 1

@@ -21,7 +21,7 @@ def finite(value: Any) -> float:
 
 
 def format_gap(value: Any, superscript: bool = False) -> str:
-    """A relative gap as one digit and a power of ten: "3e-07", or with superscripts."""
+    """A relative gap as two digits and a power of ten: "3.1e-07", or with superscripts."""
     gap = finite(value)
     if math.isnan(gap):
         return "-"
@@ -29,13 +29,14 @@ def format_gap(value: Any, superscript: bool = False) -> str:
         return "0"
     if math.isinf(gap):
         return "inf"
-    digit, power = f"{gap:.0e}".split("e")
+    digit, power = f"{gap:.1e}".split("e")
     return f"{digit}×10{str(int(power)).translate(_SUPERSCRIPT)}" if superscript else f"{digit}e{power}"
 
 
 def format_value(value: Any) -> str:
     """An objective or bound to seven digits."""
-    return "-" if math.isnan(finite(value)) else f"{finite(value):.7g}"
+    number = finite(value)
+    return "-" if math.isnan(number) else "0" if number == 0 else f"{number:#.7g}".rstrip(".")
 
 
 def format_seconds(value: Any) -> str:
@@ -53,9 +54,14 @@ def group_by_problem(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
-def problem_line(record: Record) -> str:
+def sizes(group: Sequence[Record]) -> dict[str, Any]:
+    """Sizes and choices of the problem that records share; empty where none of them came to know."""
+    return next((record["problem"] for record in group if record.get("problem")), {})
+
+
+def problem_line(group: Sequence[Record]) -> str:
     """Sizes and choices of a problem in one line; empty when they are not known."""
-    about = record.get("problem") or {}
+    about = sizes(group)
     if not about:
         return ""
     outputs = "1 output" if about["c"] == 1 else f"{about['c']} outputs"
@@ -96,9 +102,7 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
         return Text(text, style="bold" if bold else "")
 
     status = record["status"]
-    colour = (
-        "green" if status in GOOD else "red" if status in BAD else "dim" if status == "skipped" else "yellow"
-    )
+    colour = "green" if status in GOOD else "red" if status in BAD else "dim" if status == "skipped" else "yellow"
     solver = record["solver_name"] + (f" #{record['seed']}" if with_seed else "")
     memory = finite(record["peak_memory_mb"])
     return [
@@ -113,43 +117,58 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
     ]
 
 
-def result_tables(records: Sequence[Record], superscript: bool = False) -> list["RenderableType"]:
-    """One table a problem, of equal widths, and the reasons below. Objectives are sums over samples."""
-    from rich import box
-    from rich.table import Table
+def result_tables(records: Sequence[Record], superscript: bool = False, width: int = 100) -> list["RenderableType"]:
+    """One table a problem, of equal column widths, and the reasons below. Objectives are sums over samples.
+
+    width: characters a line may take; where it is short, long solver names are folded, never a number.
+    """
     from rich.text import Text
 
     with_seed = len({record["seed"] for record in records}) > 1
+    used = len(COLUMNS) if any(record["peak_memory_mb"] for record in records) else len(COLUMNS) - 1
     groups = group_by_problem(records)
     rows = {
-        name: [_row(record, _best(group), superscript, with_seed) for record in group]
+        name: [_row(record, _best(group), superscript, with_seed)[:used] for record in group]
         for name, group in groups.items()
     }
     widths = [
         max(len(title), *(len(row[place]) for block in rows.values() for row in block))
-        for place, title in enumerate(COLUMNS)
+        for place, title in enumerate(COLUMNS[:used])
     ]
     shown: list[RenderableType] = []
     for name, block in rows.items():
-        shown.append(Text.assemble((name, "bold cyan"), "\n", (problem_line(groups[name][0]), "dim")))
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for place, title in enumerate(COLUMNS):
-            kept = place in (2, 3, 4)  # numbers that must never be cut
-            table.add_column(
-                title,
-                justify="left" if place < 2 else "right",
-                min_width=widths[place] if place else min(widths[0], 14),
-                max_width=widths[place],
-                no_wrap=kept or place == 1,
-                overflow="fold",
-            )
-        for row in block:
-            table.add_row(*row)
-        shown.extend((table, Text("")))
+        if name:
+            shown.append(Text(name, style="bold cyan"))
+        about = problem_line(groups[name])
+        if about:
+            shown.append(Text(about, style="dim"))
+        shown.extend((_table(block, widths, width), Text("")))
     notes = reasons(records)
     if notes:
-        shown.append(Text("\n".join(notes)))
+        shown.extend((Text("\n".join(notes)), Text("")))
     return shown
+
+
+def _table(rows: list[list[Any]], widths: list[int], width: int) -> "RenderableType":
+    """Rows under their titles; one space between columns where two do not fit."""
+    from rich import box
+    from rich.table import Table
+
+    roomy = sum(widths) + 2 * len(widths) <= width
+    solver = min(widths[0], max(12, width - sum(widths[1:]) - (2 if roomy else 1) * len(widths)))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, int(roomy), 0, 0), pad_edge=False, show_edge=False)
+    for place, size in enumerate([solver, *widths[1:]]):
+        table.add_column(
+            COLUMNS[place],
+            justify="left" if place < 2 else "right",
+            min_width=size,
+            max_width=size,
+            no_wrap=place > 0,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def reasons(records: Sequence[Record]) -> list[str]:
@@ -171,5 +190,5 @@ def reasons(records: Sequence[Record]) -> list[str]:
 def print_results(records: Sequence[Record], console: "Console") -> None:
     """The tables, with superscripts where the terminal has them."""
     superscript = console.is_terminal and (console.encoding or "").lower().startswith("utf")
-    for part in result_tables(records, superscript):
+    for part in result_tables(records, superscript, console.width):
         console.print(part)

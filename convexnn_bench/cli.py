@@ -1,0 +1,200 @@
+"""The command `convexnn-bench`. Everything heavy is imported inside the commands, so that --help is quick."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from convexnn_bench.harness.campaign import Campaign, Source
+    from convexnn_bench.harness.execute import Finished
+
+app = typer.Typer(
+    name="convexnn-bench",
+    help="Train two-layer networks three ways - exact convex program, Burer-Monteiro, original network - and "
+    "certify how far each result is from the global optimum.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        from convexnn_bench import __version__
+
+        typer.echo(f"convexnn-bench {__version__}")
+        raise typer.Exit()
+    return wanted
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a user can act on is one line on stderr and exit code 2 (1 when records cannot be written)."""
+    from convexnn_bench.errors import ConvexNNError
+
+    try:
+        yield
+    except ConvexNNError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command(no_args_is_help=False)
+def run(
+    campaign: Annotated[
+        str, typer.Argument(help="A campaign file (.toml), or the name of one that ships with the package.")
+    ] = "quickstart",
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(help="Solver to run instead of the campaign's, as 'bm_lbfgs[m=[1,2]]'. Repeatable."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Data set to use instead of the campaign's, with its parameters and those of the problem, "
+            "as 'spiral[n=150,beta_fraction=0.01]'. Repeatable."
+        ),
+    ] = None,
+    solvers_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder with solver files of your own.")
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Solving time of every cell.")] = None,
+    gap: Annotated[float | None, typer.Option(help="Certified relative gap at which a solver is stopped.")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="K", help="Number of seeds of every solver.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder for records and figures; results/CAMPAIGN if not given."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record, and nothing else.")] = False,
+) -> None:
+    """Run a campaign: every data set with every solver, one cell at a time, each in a process of its own.
+
+    Cells that have a record in the output folder already are not run again. Exit code: 0 when every cell
+    ended in a definite status, 1 when one crashed or failed, 2 for bad arguments.
+    """
+    from convexnn_bench.harness.process import start_server
+
+    with _plain_errors():
+        asked, source = _campaign(campaign, solver, dataset, solvers_dir, time_limit, gap, seeds)
+        folder = Path(out) if out is not None else Path("results") / asked.name
+        start_server(asked.threads)  # it loads its modules while this process loads its own
+        try:
+            finished = _run(asked, source, folder, json)
+        except KeyboardInterrupt:
+            typer.echo(f"\ninterrupted: what has finished is kept in {folder}; run again to go on", err=True)
+            raise typer.Exit(130) from None
+        if not json:
+            _show(finished, asked.gap, folder)
+    from convexnn_bench.harness.records import BAD_STATUSES
+
+    if any(record["status"] in BAD_STATUSES for record in finished.records):
+        raise typer.Exit(1)
+
+
+def _campaign(
+    name: str,
+    solver: list[str] | None,
+    dataset: list[str] | None,
+    solvers_dir: str | None,
+    time_limit: float | None,
+    gap: float | None,
+    seeds: int | None,
+) -> "tuple[Campaign, Source]":
+    """The campaign with what the command line says in its place."""
+    from dataclasses import replace
+
+    from convexnn_bench.harness.campaign import find_campaign, load_campaign
+
+    loaded, source = load_campaign(find_campaign(name))
+    given = {
+        "solvers": solver or None,
+        "datasets": dataset or None,
+        "solvers_dir": solvers_dir,
+        "time_limit": time_limit,
+        "gap": gap,
+        "seeds": seeds,
+    }
+    changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if time_limit is not None:
+        changed["deadline"] = None  # the file's deadline was meant for its own time limit
+    return replace(loaded, **changed), source.without(changed)
+
+
+def _run(asked: "Campaign", source: "Source", folder: Path, json: bool) -> "Finished":
+    from convexnn_bench.harness.execute import run_campaign
+    from convexnn_bench.harness.records import Record, to_json
+    from convexnn_bench.report.progress import CampaignProgress
+
+    class JsonLines(CampaignProgress):
+        """Prints every record as it comes."""
+
+        def finished(self, record: Record) -> None:
+            super().finished(record)
+            sys.stdout.write(to_json(record) + "\n")
+            sys.stdout.flush()
+
+    with (JsonLines if json else CampaignProgress)(quiet=json) as progress:
+        return run_campaign(asked, folder, progress, source)
+
+
+def _show(finished: "Finished", gap: float, folder: Path) -> None:
+    """Tables on stdout, the figure beside the records."""
+    from rich.console import Console
+
+    from convexnn_bench.report.plots import save_gap_figure
+    from convexnn_bench.report.tables import print_results
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 110)
+    console.print()
+    print_results(finished.records, console)
+    picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
+    counts: dict[str, int] = {}
+    for record in finished.records:
+        counts[record["status"]] = counts.get(record["status"], 0) + 1
+    told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    console.print(f"{len(finished.records)} cells: {told}")
+    console.print(f"records  {folder / 'records.jsonl'}, {folder / 'records.parquet'}", soft_wrap=True)
+    console.print(f"figure   {picture}", soft_wrap=True)
+
+
+@app.command("list")
+def list_all() -> None:
+    """List solvers, data sets, losses, activations, architectures: what is here, what is missing and why."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from convexnn_bench.report.listing import print_listing
+
+        console = Console(highlight=False, markup=False)
+        if not console.is_terminal:
+            console.width = max(console.width, 110)
+        print_listing(console)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

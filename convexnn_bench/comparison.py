@@ -1,0 +1,182 @@
+"""Several solvers on one problem, in this process: a table and a figure for notebooks."""
+
+import importlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.harness.records import Record
+from convexnn_bench.problem import Problem
+from convexnn_bench.registry import SOLVERS
+from convexnn_bench.result import Result
+from convexnn_bench.runner import check_arguments, solve
+from convexnn_bench.solver import BaseSolver
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_FRAME_COLUMNS = (
+    "solver",
+    "status",
+    "objective",
+    "lower_bound",
+    "gap",
+    "setup_seconds",
+    "solve_seconds",
+    "scope",
+    "infeasibility",
+    "stationarity_bound",
+    "stationarity_error",
+    "formulation",
+    "reason",
+)
+
+
+@dataclass
+class Comparison:
+    """What several solvers made of one problem.
+
+    results: solver label -> Result, for every solver that returned one. records: one a solver, failed ones
+    too.
+    """
+
+    problem: Problem
+    records: list[Record]
+    results: dict[str, Result] = field(default_factory=dict)
+    gap: Any = None
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
+        import pandas as pd
+
+        rows = [{"solver": record["solver_name"], **record} for record in self.records]
+        for row, record in zip(rows, self.records, strict=True):
+            row["solver"] = record["solver_name"]
+        frame = pd.DataFrame(rows)[list(_FRAME_COLUMNS)]
+        numbers = [name for name in _FRAME_COLUMNS[2:11] if name != "scope"]
+        return frame.astype(dict.fromkeys(numbers, float))
+
+    def plot(self) -> "Figure":
+        """Certified relative gap against set-up plus solve time."""
+        import matplotlib.pyplot  # noqa: F401  (tells a notebook how to show figures)
+
+        from convexnn_bench.report.plots import gap_figure
+
+        return gap_figure(self.records, self.gap)
+
+    def _render(self, html: bool) -> str:
+        from rich.console import Console
+
+        from convexnn_bench.report.tables import print_results
+
+        text = io.StringIO()
+        console = Console(file=text, width=110, record=html, highlight=False)
+        print_results(self.records, console)
+        if html:
+            return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.3'>{code}</pre>")
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
+
+    def __repr__(self) -> str:
+        return self._render(html=False)
+
+    def _repr_html_(self) -> str:
+        return self._render(html=True)
+
+
+def compare(
+    problem: Any,
+    solvers: Any,
+    gap: Any = 1e-6,
+    time_limit: Any = 60.0,
+    seed: Any = 0,
+    device: Any = "cpu",
+) -> Comparison:
+    """Run each solver on the problem, one after the other, and certify what comes back.
+
+    solvers: names, with parameters in brackets if you like ("bm_lbfgs[m=2]"), or instances. gap, time_limit
+    (seconds of solving), seed, device: as in `solve`. A solver that raises gives a row with status "failed".
+    Raises InputError for unusable arguments and UnknownNameError for a name that is not registered.
+    """
+    check_arguments(problem, time_limit, gap, seed, device)
+    if isinstance(solvers, str | BaseSolver) or not isinstance(solvers, Sequence) or not solvers:
+        raise InputError(f'solvers must be a list of at least one name, such as ["bm_lbfgs"], got {solvers!r}')
+    labels = [_label(solver) for solver in solvers]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise InputError(f"solver {twice[0]!r} is given twice")
+    importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
+    table = Comparison(problem, [], gap=gap)
+    with _bar(len(solvers)) as bar:
+        task = bar.add_task("", total=len(solvers))
+        for label, solver in zip(labels, solvers, strict=True):
+            bar.update(task, description=label)
+            outcome = _attempt(problem, solver, gap, time_limit, seed, device)
+            if isinstance(outcome, Result):
+                table.results[label] = outcome
+            table.records.append(_record(problem, solver, label, outcome, seed))
+            bar.advance(task)
+    return table
+
+
+def _attempt(
+    problem: Problem,
+    solver: str | BaseSolver,
+    gap: Any,
+    time_limit: Any,
+    seed: int,
+    device: str,
+) -> Result | Exception:
+    """The result, or what the solver raised."""
+    algorithm = SOLVERS.make(solver)
+    try:
+        return solve(problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device)
+    except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
+        return error
+
+
+def _label(solver: str | BaseSolver) -> str:
+    from convexnn_bench.specs import format_spec
+
+    algorithm = SOLVERS.make(solver)
+    changed = {
+        key: getattr(algorithm, key)
+        for key, values in algorithm.parameters.items()
+        if getattr(algorithm, key) != values[0]
+    }
+    return format_spec(algorithm.name, changed)
+
+
+def _record(problem: Problem, solver: str | BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
+    """The part of a cell's record that a table and a figure read."""
+    from convexnn_bench.harness.inside import describe_problem, describe_result
+
+    algorithm = SOLVERS.make(solver)
+    blank: dict[str, Any] = dict.fromkeys(_FRAME_COLUMNS)
+    record: Record = {
+        **blank,
+        "problem_name": "",
+        "problem": describe_problem(problem),
+        "solver": algorithm.name,
+        "solver_name": label,
+        "formulation": algorithm.formulation,
+        "seed": seed,
+        "peak_memory_mb": None,
+        "curve": [],
+    }
+    if isinstance(outcome, Result):
+        record.update(describe_result(outcome))
+    else:
+        record.update(status="failed", reason=f"{type(outcome).__name__}: {outcome}")
+    return record
+
+
+def _bar(total: int) -> Any:
+    """A progress bar on stderr; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,34 @@
+"""The exact convex program through CVXPY and Clarabel, an interior-point method."""
+
+from typing import Any
+
+from convexnn_bench.algorithms.conic_solver import ConicSolver
+
+
+class Solver(ConicSolver):
+    """Clarabel. tolerance: on feasibility and gap, absolute and relative, in the program's own units.
+
+    max_threads: 0 takes all cores. One by default: its threads wait busily, and lose badly on cores that are shared.
+    """
+
+    name = "cvxpy_clarabel"
+    requires = ("cvxpy", "clarabel")
+    parameters = {"tolerance": [1e-9], "max_iter": [200], "max_threads": [1]}
+
+    tolerance: float
+    max_iter: int
+    max_threads: int
+
+    def backend(self) -> str:
+        return "CLARABEL"
+
+    def options(self) -> dict[str, Any]:
+        options = dict.fromkeys(("tol_feas", "tol_gap_abs", "tol_gap_rel"), float(self.tolerance))
+        if self.time_limit is not None:
+            options["time_limit"] = float(self.time_limit)
+        # "insufficient progress" short of the tolerance comes with a point, and the certificate judges it
+        limits = {"max_iter": int(self.max_iter), "max_threads": int(self.max_threads)}
+        return {**options, **limits, "accept_unknown": True}
+
+    def said(self, raw: Any) -> str:
+        return f"Clarabel: {raw.status}, {raw.iterations} iterations"

@@ -1,0 +1,39 @@
+"""The exact convex program through CVXPY and SCS, an operator-splitting method."""
+
+from importlib.metadata import version
+from typing import Any
+
+from convexnn_bench.algorithms.conic_solver import ConicSolver
+
+
+class Solver(ConicSolver):
+    """SCS. tolerance: on residuals and gap, absolute and relative, in the program's own units.
+
+    linear_solver: how SCS factorises; its own choice of MKL, where present, was seen to break down on these
+    programs, so its built-in sparse factorisation is used.
+    """
+
+    name = "cvxpy_scs"
+    requires = ("cvxpy", "scs")
+    parameters = {"tolerance": [1e-7], "max_iters": [1_000_000], "alpha": [1.8], "linear_solver": ["qdldl"]}
+    interior_point = False
+
+    tolerance: float
+    max_iters: int
+    alpha: float
+    linear_solver: str
+
+    def backend(self) -> str:
+        return "SCS"
+
+    def options(self) -> dict[str, Any]:
+        options: dict[str, Any] = dict.fromkeys(("eps_abs", "eps_rel"), float(self.tolerance))
+        options |= {"max_iters": int(self.max_iters), "alpha": float(self.alpha)}
+        if tuple(int(part) for part in version("scs").split(".")[:2]) >= (3, 3):
+            options["linear_solver"] = self.linear_solver
+        if self.time_limit is not None:
+            options["time_limit_secs"] = float(self.time_limit)
+        return options
+
+    def said(self, raw: Any) -> str:
+        return f"SCS: {raw['info']['status'].strip()}, {raw['info']['iter']} iterations"

@@ -1,0 +1,245 @@
+"""Campaigns: what a file may say, what is refused before anything runs, the grid, and going on where one stopped."""
+
+import json
+
+import pytest
+from harness_fixtures import solvers_from
+
+import convexnn_bench as cnn
+from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campaign, shipped_names
+from convexnn_bench.harness.execute import run_campaign
+from convexnn_bench.harness.plan import plan
+from convexnn_bench.harness.records import RecordFile
+from convexnn_bench.registry import DATASETS
+
+
+class Watcher:
+    """Observer that keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.ran, self.records, self.known = [], [], [], None
+
+    def planned(self, cells, known):
+        self.known = known
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def started(self, cell):
+        self.ran.append(cell.solver_name)
+
+    def message(self, kind, content):
+        pass
+
+    def finished(self, record):
+        self.records.append(record)
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def planned(tmp_path, text):
+    return plan(*load_campaign(written(tmp_path, text)))
+
+
+GOOD = 'datasets = ["spiral[n=9]"]\nsolvers = ["fista"]\n'
+
+
+def test_grid_of_data_sets_problem_parameters_solvers_and_seeds(tmp_path):
+    cells = planned(
+        tmp_path,
+        """
+        datasets = ["spiral[n=[9,12],beta=0.5]", "wine"]
+        solvers = ["bm_lbfgs[m=[1,2]]", "fista"]
+        seeds = 2
+        time_limit = 3
+        [problem]
+        beta_fraction = [0.01, 0.1]
+        """,
+    )
+    problems = list(dict.fromkeys(cell.problem_name for cell in cells))
+    assert problems == [
+        "spiral[beta=0.5,n=9]",
+        "spiral[beta=0.5,n=12]",
+        "wine[beta_fraction=0.01]",
+        "wine[beta_fraction=0.1]",
+    ]
+    assert [cell.solver_name for cell in cells[:6:2]] == ["bm_lbfgs[m=1]", "bm_lbfgs[m=2]", "fista"]
+    assert (len(cells), {cell.seed for cell in cells}) == (24, {0, 1})
+    assert cells[0].limits.time_limit == 3
+    assert cells[0].limits.wall_seconds == 16
+    assert cells[0].dataset_parameters == {**DATASETS.get("spiral").parameters, "n": 9}
+    assert len({cell.key for cell in cells}) == 24
+
+
+def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
+    assert (
+        len(planned(tmp_path, 'datasets = ["spiral[n=9]", "spiral[n=9,noise=0.1]"]\nsolvers = ["fista", "fista"]')) == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        (GOOD + 'solverz = ["fista"]', "line 3", "unknown key 'solverz': did you mean 'solvers'?"),
+        (GOOD + 'time_limit = "ten"', "line 3", "time_limit must be a number of seconds, got 'ten'"),
+        (GOOD + "time_limit = 0", "line 3", "time_limit must be positive and finite, got 0.0"),
+        (GOOD + "gap = -1e-3", "line 3", "gap must be positive"),
+        (GOOD + "gap = nan", "line 3", "gap must be positive and finite, got nan"),
+        (GOOD + "seeds = 0", "line 3", "seeds must be at least 1"),
+        (GOOD + "seeds = true", "line 3", "seeds must be a number of seeds"),
+        (GOOD + "threads = 0", "line 3", "threads must be at least 1"),
+        (GOOD + 'device = "gpu"', "line 3", "device must be 'cpu', 'cuda' or 'cuda:0', got 'gpu'"),
+        (GOOD + 'name = "a/b"', "line 3", "name must hold letters"),
+        (GOOD + "[problem]\nbetta = 1.0", "line 4", "[problem] has no key 'betta': did you mean 'beta'?"),
+        (GOOD + "[problem]\nbeta = -1.0", "line 1", "beta must be a positive finite number, got -1.0"),
+        (
+            GOOD + "[problem]\nbeta = 1.0\nbeta_fraction = 0.1",
+            "line 1",
+            "give beta or beta_fraction, not both",
+        ),
+        (
+            'datasets = ["spiral"]\nsolvers = ["bm_lbfgz"]',
+            "line 2",
+            "unknown solver 'bm_lbfgz': did you mean 'bm_lbfgs'?",
+        ),
+        (
+            'datasets = ["spiral"]\nsolvers = ["bm_lbfgs[k=1]"]',
+            "line 2",
+            "has no parameter 'k'; it has: m, history",
+        ),
+        ('datasets = ["spiral"]\nsolvers = ["bm_lbfgs[m=[]]"]', "line 2", "m=[] sweeps over nothing"),
+        ('datasets = ["spiral"]\nsolvers = ["bm_lbfgs[m"]', "line 2", "cannot read 'bm_lbfgs[m'"),
+        ('datasets = [\n "wine",\n "spirel",\n]\nsolvers = ["fista"]', "line 3", "did you mean 'spiral'?"),
+        (
+            'datasets = ["spiral[m=3]"]\nsolvers = ["fista"]',
+            "line 1",
+            "data set 'spiral' has no parameter 'm'",
+        ),
+        (
+            'datasets = ["spiral[patterns=0]"]\nsolvers = ["fista"]',
+            "line 1",
+            'patterns must be "all" or a positive',
+        ),
+        ('datasets = ["spiral[loss=hinge]"]\nsolvers = ["fista"]', "line 1", "unknown loss 'hinge'"),
+        ("datasets = []\nsolvers = ['fista']", "line 1", "datasets is empty"),
+        ('datasets = "spiral"\nsolvers = ["fista"]', "line 1", "datasets must be a list of names"),
+        ('datasets = ["spiral"', "", "is not valid TOML"),
+    ],
+)
+def test_bad_campaigns_are_refused_with_line_value_and_what_is_allowed(tmp_path, text, place, words):
+    with pytest.raises(cnn.InputError) as caught:
+        planned(tmp_path, text)
+    message = str(caught.value)
+    assert "mine.toml" in message
+    assert place in message
+    assert words in message
+
+
+def test_campaigns_are_found_by_name_and_path(tmp_path):
+    assert find_campaign("quickstart").name == "quickstart.toml"
+    path = written(tmp_path, GOOD)
+    assert find_campaign(str(path)) == path
+    with pytest.raises(cnn.InputError, match="unknown campaign 'quikstart': did you mean 'quickstart'"):
+        find_campaign("quikstart")
+    with pytest.raises(cnn.InputError, match="there is no campaign file"):
+        find_campaign("mein.toml")
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_campaigns_are_valid(name):
+    campaign, source = load_campaign(find_campaign(name))
+    assert campaign.description
+    assert plan(campaign, source)
+
+
+def test_quickstart_is_four_problems_under_five_solvers():
+    cells = plan(*load_campaign(find_campaign("quickstart")))
+    assert (len(cells), len({cell.problem_name for cell in cells})) == (20, 4)
+    assert {cell.dataset for cell in cells} == {"spiral", "breast_cancer", "digits"}
+
+
+def test_an_impossible_problem_is_refused_before_anything_runs(tmp_path):
+    path = written(tmp_path, 'datasets = [\n "spiral[n=9]",\n "spiral[n=10]"]\nsolvers = ["fista"]')
+    campaign, source = load_campaign(path)
+    watcher = Watcher()
+    with pytest.raises(cnn.InputError, match=r"mine.toml, line 3: .*n must be a multiple of 3.*got 10"):
+        run_campaign(campaign, tmp_path / "out", watcher, source)
+    assert watcher.ran == []
+
+
+def test_too_many_patterns_are_refused_with_a_way_out(tmp_path):
+    campaign = Campaign(datasets=["digits[patterns=all]"], solvers=["fista"])
+    with pytest.raises(cnn.InputError, match=r"digits.*cannot be built") as caught:
+        run_campaign(campaign, tmp_path / "out", Watcher())
+    assert "patterns" in str(caught.value)
+
+
+def test_every_cell_has_one_record_and_a_second_run_does_nothing(tmp_path):
+    with solvers_from(tmp_path / "bad", "zero", "exits", "skips") as folder:
+        campaign = Campaign(
+            name="mixed",
+            datasets=["spiral[n=9]", "mnist5k[n=20]"],
+            solvers=["zero", "exits", "skips"],
+            time_limit=1.0,
+            solvers_dir=folder,
+        )
+        first = Watcher()
+        done = run_campaign(campaign, tmp_path / "out", first)
+        lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+        second = Watcher()
+        again = run_campaign(campaign, tmp_path / "out", second)
+    by_cell = {(record["dataset"], record["solver"]): record for record in lines}
+    assert len(lines) == len(by_cell) == len(done.records) == 6
+    assert by_cell["spiral", "exits"]["status"] == "crashed"
+    assert by_cell["spiral", "skips"]["status"] == "skipped"
+    assert "P = 18" in by_cell["spiral", "skips"]["reason"]
+    if DATASETS.get("mnist5k").unavailable():
+        assert by_cell["mnist5k", "zero"]["status"] == "skipped"
+        assert "pip install" in by_cell["mnist5k", "zero"]["reason"]
+        assert first.ran == ["zero", "exits"]  # a cell that is skipped starts no process
+    assert (second.ran, second.known, again.known) == ([], 6, 6)
+    assert again.records == done.records
+    assert (tmp_path / "out" / "records.parquet").is_file()
+
+
+def test_only_cells_without_a_record_are_run(tmp_path):
+    with solvers_from(tmp_path / "bad", "zero", "exits") as folder:
+        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero", "exits"], time_limit=1.0, solvers_dir=folder)
+        out = tmp_path / "out"
+        run_campaign(campaign, out, Watcher())
+        file = RecordFile(out / "records.jsonl")
+        lines = file.path.read_bytes().splitlines(keepends=True)
+        file.path.write_bytes(lines[0] + lines[1][:25])  # a loss of power in the middle of the second record
+        watcher = Watcher()
+        done = run_campaign(campaign, out, watcher)
+        assert watcher.ran == ["exits"]
+        assert any("not a whole record" in note for note in watcher.notes)
+        assert [record["solver"] for record in done.records] == ["zero", "exits"]
+        longer = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=2.0, solvers_dir=folder)
+        watcher = Watcher()
+        run_campaign(longer, out, watcher)
+        assert watcher.ran == ["zero"]  # a record under other limits is no answer
+        assert len(file.read()[0]) == 3
+
+
+def test_a_folder_of_solvers_that_does_not_load_is_named(tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    campaign = Campaign(datasets=["spiral[n=9]"], solvers=["fista"], solvers_dir=str(tmp_path))
+    with pytest.raises(cnn.RegistryError, match=r"broken.py does not load: ModuleNotFoundError"):
+        plan(campaign)
+    with pytest.raises(cnn.InputError, match="not a directory"):
+        plan(Campaign(datasets=["spiral"], solvers=["fista"], solvers_dir=str(tmp_path / "none")))
+
+
+def test_cuda_without_a_device_is_refused(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    campaign = Campaign(datasets=["spiral[n=9]"], solvers=["fista"], device="cuda")
+    with pytest.raises(cnn.InputError, match="torch sees no CUDA device"):
+        run_campaign(campaign, tmp_path, Watcher())

@@ -1,0 +1,146 @@
+"""The command line: what it prints, its exit codes, and how quickly it answers."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from harness_fixtures import solvers_from
+from typer.testing import CliRunner
+
+import convexnn_bench
+from convexnn_bench.cli import app
+
+COMMAND = [sys.executable, "-m", "convexnn_bench.cli"]
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_help_answers_at_once():
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5, seconds
+    assert "run" in done.stdout
+    assert "list" in done.stdout
+
+
+def test_help_of_run_and_version():
+    text = " ".join(command("run", "--help").output.split())
+    for option in (
+        "--solver",
+        "--dataset",
+        "--solvers-dir",
+        "--time-limit",
+        "--gap",
+        "--seeds",
+        "--out",
+        "--json",
+    ):
+        assert option in text
+    assert command("--version").output == f"convexnn-bench {convexnn_bench.__version__}\n"
+
+
+def test_list_says_what_is_here_and_what_is_missing():
+    done = command("list")
+    assert done.exit_code == 0
+    for name in ("fista", "bm_lbfgs", "network_adam", "spiral", "file", "cross_entropy", "gated_relu", "mlp"):
+        assert name in done.output
+    assert "quickstart" in done.output
+    assert "file[path=data.csv" in done.output  # brackets are text, not markup
+
+
+def test_json_is_one_object_a_record_and_nothing_else(tmp_path):
+    with solvers_from(tmp_path / "bad", "chatters", "skips") as folder:
+        asked = ["run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--time-limit", "1", "--json"]
+        asked += ["--solver", "chatters", "--solver", "skips", "--out", str(tmp_path / "out")]
+        done = subprocess.run([*COMMAND, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["solver"] for record in records] == ["chatters", "skips"]
+    assert records[1]["status"] == "skipped"
+    assert all(record["problem"]["n"] == 9 for record in records)
+    assert done.stderr == ""
+
+
+def test_run_prints_tables_and_leaves_records_and_a_figure(tmp_path):
+    out = tmp_path / "out"
+    done = command(
+        "run", "--dataset", "spiral[n=9,beta_fraction=0.1]", "--solver", "fista", "--solver", "bm_gd",
+        "--time-limit", 2, "--gap", 1e-4, "--seeds", 2, "--out", out,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "spiral[beta_fraction=0.1,n=9]" in done.stdout
+    assert "fista #1" in done.stdout
+    assert "4 cells: " in done.stdout
+    assert "[4/4]" in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        "gap_against_time.png",
+        "records.jsonl",
+        "records.parquet",
+    ]
+    again = command(
+        "run", "--dataset", "spiral[n=9,beta_fraction=0.1]", "--solver", "fista", "--solver", "bm_gd",
+        "--time-limit", 2, "--gap", 1e-4, "--seeds", 2, "--out", out,
+    )  # fmt: skip
+    assert again.exit_code == 0
+    assert "4 of 4 cells have a record already" in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_a_crashed_cell_gives_exit_code_1(tmp_path):
+    with solvers_from(tmp_path / "bad", "exits", "zero") as folder:
+        done = command(
+            "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "exits", "--solver", "zero",
+            "--time-limit", 1, "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert done.exit_code == 1
+    assert "exits crashed: the process exited with code 7" in done.stdout
+    assert "zero" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["quickstrat"], "unknown campaign 'quickstrat': did you mean 'quickstart'"),
+        (["missing.toml"], "there is no campaign file 'missing.toml'"),
+        (["--solver", "bm_lbfgz"], "unknown solver 'bm_lbfgz': did you mean 'bm_lbfgs'"),
+        (["--solver", "bm_lbfgs[k=2]"], "has no parameter 'k'; it has: m, history"),
+        (["--dataset", "spirel"], "unknown data set 'spirel': did you mean 'spiral'"),
+        (["--dataset", "spiral[m=2]"], "data set 'spiral' has no parameter 'm'"),
+        (["--dataset", "spiral[n=10]"], "n must be a multiple of 3"),
+        (["--dataset", "spiral[loss=hinge]"], "unknown loss 'hinge'"),
+        (["--dataset", "spiral[loss=logistic]"], "targets=signs or targets=binary"),
+        (["--dataset", "spiral[n=9"], "cannot read 'spiral[n=9'"),
+        (["--dataset", "file[path=none.csv]"], "there is no file 'none.csv'"),
+        (["--dataset", "digits[patterns=all]"], "cannot be built"),
+        (["--time-limit", "0"], "time_limit must be positive and finite, got 0.0"),
+        (["--gap", "-1"], "gap must be positive and finite, got -1.0"),
+        (["--gap", "small"], "Invalid value for '--gap'"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--solvers-dir", "nowhere"], "'nowhere' is not a directory"),
+        (["--no-such-option"], "No such option: --no-such-option"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line_and_exit_code_2(tmp_path, arguments, words):
+    if "--solver" not in arguments and arguments[0].startswith("--"):
+        arguments = ["--solver", "fista", *arguments]
+    done = command("run", *arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "--solver" not in arguments or not (tmp_path / "out" / "records.jsonl").exists()
+
+
+def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("run", "--dataset", "spiral[n=9]", "--solver", "fista", "--out", tmp_path / "file")
+    assert done.exit_code == 1
+    assert "error: " in done.stderr
+    assert str(tmp_path / "file") in done.stderr

@@ -1,0 +1,174 @@
+"""The clock, the verdicts and the callback, with solvers made for the purpose."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from conftest import random_problem
+
+import convexnn_bench as cnn
+from convexnn_bench import runner
+
+
+class Fake(cnn.BaseSolver):
+    """Does nothing for `pause` seconds a step; its point is what a test makes it."""
+
+    name = "fake"
+    formulation = "convex"
+    parameters = {"steps": [10**9], "pause": [0.0], "value": [0.0]}
+
+    def set_problem(self, problem):
+        self.Z = np.full((problem.P, problem.p, problem.q), float(self.value))
+
+    def run(self, callback):
+        while callback():
+            time.sleep(self.pause)
+            self.steps -= 1
+            if self.steps <= 0:
+                self.message = "done"
+                return
+
+    def get_result(self):
+        return cnn.Point(blocks=self.Z)
+
+
+def zero_problem():
+    """beta above beta_max, so that the fake solver's zero is the optimum."""
+    base = random_problem(0)
+    return cnn.Problem(base.X, base.Y, beta=2 * base.beta_max, patterns=base.masks)
+
+
+def test_gap_reached():
+    result = cnn.solve(zero_problem(), Fake(), gap=1e-8)
+    assert result.status == "gap_reached"
+    assert len(result.curve) == 1
+    assert result.gap <= 1e-8
+
+
+def test_time_limit_counts_the_solver_alone(monkeypatch):
+    """Scoring takes ten times as long as a step and is not on the clock."""
+    genuine = runner.certify
+
+    def slow(problem, point):
+        time.sleep(0.05)
+        return genuine(problem, point)
+
+    monkeypatch.setattr(runner, "certify", slow)
+    result = cnn.solve(random_problem(1), Fake(pause=0.005, value=0.5), time_limit=0.2)
+    assert result.status == "time_limit"
+    assert "0.2 s" in result.reason
+    assert 0.2 <= result.solve_seconds < 0.3
+    seconds = [point[0] for point in result.curve]
+    assert seconds == sorted(seconds)
+    # points are scored in geometric progression, and for no longer than the solver itself has run
+    assert 2 <= len(seconds) <= 8
+
+
+def test_stalled_and_solved_by_its_own_test():
+    stalled = cnn.solve(random_problem(2), Fake(steps=3, value=0.5), gap=1e-6)
+    assert stalled.status == "stalled"
+    assert "fake said: done" in stalled.reason
+    assert math.isfinite(stalled.objective)
+    ended = cnn.solve(random_problem(2), Fake(steps=3, value=0.5), gap=None)
+    assert ended.status == "solved"
+
+
+def test_diverged_keeps_the_curve():
+    class Diverging(Fake):
+        name = "diverging"
+
+        def run(self, callback):
+            assert callback()
+            self.Z = self.Z + np.nan
+            while callback():
+                time.sleep(0.001)
+
+    result = cnn.solve(random_problem(3), Diverging(value=0.5), time_limit=5)
+    assert result.status == "diverged"
+    assert len(result.curve) == 1
+    assert result.point is not None
+
+
+def test_skipped_says_why():
+    class Missing(Fake):
+        name = "missing"
+        requires = ("a_package_that_is_not_there",)
+
+    class Picky(Fake):
+        name = "picky"
+
+        def skip(self, problem):
+            return "only for Tuesdays"
+
+    missing = cnn.solve(random_problem(4), Missing())
+    assert missing.status == "skipped"
+    assert "pip install a_package_that_is_not_there" in missing.reason
+    assert missing.blocks is None
+    assert missing.factors is None
+    assert missing.network is None
+    assert math.isnan(missing.objective)
+    assert cnn.solve(random_problem(4), Picky()).reason == "only for Tuesdays"
+
+
+def test_errors_inside_a_solver_are_raised():
+    class Broken(Fake):
+        name = "broken"
+
+        def run(self, callback):
+            raise ZeroDivisionError("inside")
+
+    with pytest.raises(ZeroDivisionError, match="inside"):
+        cnn.solve(random_problem(5), Broken())
+
+
+def test_a_point_of_the_wrong_shape_is_an_error():
+    class Wrong(Fake):
+        name = "wrong"
+
+        def get_result(self):
+            return cnn.Point(blocks=np.zeros((1, 2, 3)))
+
+    with pytest.raises(cnn.InputError, match="P x p x q"):
+        cnn.solve(random_problem(6), Wrong())
+
+
+def test_a_one_shot_solver_is_scored_once():
+    class Once(Fake):
+        name = "once"
+        one_shot = True
+
+        def run(self, callback):
+            self.message = "optimal"
+            callback()
+
+    result = cnn.solve(random_problem(7), Once(value=0.5), gap=1e-6)
+    assert result.status == "solved"
+    assert len(result.curve) == 1
+    assert "above the target" in result.reason
+    assert "optimal" in result.reason
+
+
+def test_scores_are_passed_on():
+    seen = []
+    cnn.solve(random_problem(8), "fista", gap=1e-4, on_score=lambda seconds, score: seen.append((seconds, score.gap)))
+    assert seen
+    assert seen[-1][1] <= 1e-4
+
+
+@pytest.mark.parametrize("solver", ["fista", "bm_gd", "bm_lbfgs", "network_lbfgs", "network_adam", "network_sgd"])
+def test_same_seed_same_numbers(solver):
+    """The iterates, not only the answers: the objective after a fixed number of steps, to the last bit."""
+
+    def objective_after(steps, seed):
+        problem = random_problem(9)
+        algorithm = cnn.SOLVERS.make(solver)
+        algorithm.seed = seed
+        algorithm.set_problem(problem)
+        left = iter(range(steps))
+        algorithm.run(lambda: next(left, None) is not None)
+        return cnn.certify(problem, algorithm.get_result()).primal
+
+    assert objective_after(25, 3) == objective_after(25, 3)
+    if solver != "fista":
+        assert objective_after(25, 3) != objective_after(25, 4)
