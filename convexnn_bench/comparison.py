@@ -13,6 +13,7 @@ from convexnn_bench.registry import SOLVERS
 from convexnn_bench.result import Result
 from convexnn_bench.runner import check_arguments, solve
 from convexnn_bench.solver import BaseSolver
+from convexnn_bench.terminal import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,15 +110,13 @@ def compare(
         raise InputError(f"solver {twice[0]!r} is given twice")
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
     table = Comparison(problem, [], gap=gap)
-    with _bar(len(solvers)) as bar:
-        task = bar.add_task("", total=len(solvers))
-        for label, solver in zip(labels, solvers, strict=True):
-            bar.update(task, description=label)
+    with progress("comparing", total=len(solvers)) as update:
+        for done, (label, solver) in enumerate(zip(labels, solvers, strict=True)):
+            update(done, label)
             outcome = _attempt(problem, solver, gap, time_limit, seed, device)
             if isinstance(outcome, Result):
                 table.results[label] = outcome
             table.records.append(_record(problem, solver, label, outcome, seed))
-            bar.advance(task)
     return table
 
 
@@ -132,7 +131,7 @@ def _attempt(
     """The result, or what the solver raised."""
     algorithm = SOLVERS.make(solver)
     try:
-        return solve(problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device)
+        return solve(problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device, show_progress=False)
     except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
         return error
 
@@ -171,12 +170,3 @@ def _record(problem: Problem, solver: str | BaseSolver, label: str, outcome: Res
     else:
         record.update(status="failed", reason=f"{type(outcome).__name__}: {outcome}")
     return record
-
-
-def _bar(total: int) -> Any:
-    """A progress bar on stderr; silent where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -2,7 +2,7 @@
 
 Everything rests on one non-negative least squares problem (Lawson & Hanson 1974; Moreau 1962):
 the nearest point of the cone to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||, and for any
-lam >= 0 the number ||g + K^T lam|| bounds max {g^T u : K u >= 0, ||u|| <= 1} (theory 3e).
+lam >= 0 the number ||g + K^T lam|| bounds max {g^T u : K u >= 0, ||u|| <= 1} (weak duality).
 """
 
 import numpy as np

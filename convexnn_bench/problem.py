@@ -25,7 +25,6 @@ from convexnn_bench.operator import Operator
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 
-
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
 
 

@@ -14,6 +14,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.registry import SOLVERS
 from convexnn_bench.result import Result
 from convexnn_bench.solver import BaseSolver
+from convexnn_bench.terminal import progress
 
 OnScore = Callable[[float, Certificate], None]
 
@@ -30,16 +31,9 @@ class Diverged(Exception):
 class Monitor:
     """The callback: a clock that stops while a point is scored, and the decision to go on."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        solver: BaseSolver,
-        time_limit: float | None,
-        gap: float | None,
-        on_score: OnScore | None,
-    ):
-        self.problem, self.solver = problem, solver
-        self.time_limit, self.gap, self.on_score = time_limit, gap, on_score
+    def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore):
+        self.problem, self.solver, self.on_score = problem, solver, on_score
+        self.time_limit, self.gap = solver.time_limit, solver.gap
         self.on_gpu = torch.device(solver.device).type == "cuda"
         self.curve: list[tuple[float, float, float]] = []
         self.certificate: Certificate | None = None
@@ -79,8 +73,7 @@ class Monitor:
         certificate = certify(self.problem, point)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
-        if self.on_score is not None:
-            self.on_score(seconds, certificate)
+        self.on_score(seconds, certificate)
         if self.gap is not None and certificate.gap <= self.gap:
             self.status = "gap_reached"
         scoring = self._now() - self._start - self._stopped - seconds
@@ -97,9 +90,9 @@ def _bounded(point: Point) -> bool:
 def _check_limits(time_limit: Any, gap: Any, seed: Any) -> None:
     for name, value in (("time_limit", time_limit), ("gap", gap)):
         # NaN is not above zero either
-        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not value > 0):
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0):
             raise InputError(f"{name} must be a positive number or None, got {value!r}")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise InputError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
 
 
@@ -136,6 +129,7 @@ def solve(
     device: Any = "cpu",
     *,
     on_score: Any = None,
+    show_progress: bool = True,
     **parameters: Any,
 ) -> Result:
     """Solve a problem with one solver and certify what it returns.
@@ -146,7 +140,7 @@ def solve(
     gap: certified relative gap at which the solver is stopped; None runs it to its own end.
     seed: of the start point. device: "cpu" or "cuda".
     on_score: called with (seconds, certificate) whenever a point has been scored.
-    parameters: the solver's own.
+    show_progress: a bar on stderr, on a terminal or in a notebook only. parameters: the solver's own.
 
     Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
     reason. Errors inside a solver are raised. Raises InputError for unusable arguments.
@@ -166,12 +160,25 @@ def solve(
         result.reason = reason
         return result
 
+    with progress(algorithm.name, total=time_limit, show=show_progress) as update:
+
+        def scored(seconds: float, certificate: Certificate) -> None:
+            update(seconds, f"objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
+            if on_score is not None:
+                on_score(seconds, certificate)
+
+        _run(result, algorithm, scored)
+    return result
+
+
+def _run(result: Result, algorithm: BaseSolver, on_score: OnScore) -> None:
+    """Set up, solve and certify, into `result`."""
     started = time.perf_counter()
-    algorithm.set_problem(problem)
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+    algorithm.set_problem(result.problem)
+    if torch.device(result.device).type == "cuda":
+        torch.cuda.synchronize(result.device)
     result.setup_seconds = time.perf_counter() - started
-    monitor = Monitor(problem, algorithm, time_limit, gap, on_score)
+    monitor = Monitor(result.problem, algorithm, on_score)
     try:
         algorithm.run(monitor)
         result.solve_seconds = monitor.elapsed()
@@ -182,7 +189,6 @@ def solve(
         result.solve_seconds = monitor.elapsed()
         result.status, result.reason = "diverged", str(error)
     result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
-    return result
 
 
 def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:

@@ -149,7 +149,16 @@ def test_sparse_and_masked_arrays_are_no_silent_surprise():
     ],
     ids=[
         *("lists", "tuples", "DataFrame", "tensor", "tensor with gradient", "bfloat16", "float32", "float16", "int8"),
-        *("int64", "longdouble", "int tensor", "Fortran order", "strided", "view", "negative stride", "transposed tensor"),
+        *(
+            "int64",
+            "longdouble",
+            "int tensor",
+            "Fortran order",
+            "strided",
+            "view",
+            "negative stride",
+            "transposed tensor",
+        ),
     ],
 )
 def test_other_kinds_of_arrays_give_the_same_result(convert):
@@ -290,7 +299,9 @@ def test_a_point_that_overflows_is_diverged_and_no_crash():
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1, -0.0, np.nan, np.inf, True, np.True_, "0.1", [0.1], 2 + 0j, np.complex128(1), 10**400], ids=lambda value: repr(value)[:12]
+    "value",
+    [0, -1, -0.0, np.nan, np.inf, True, np.True_, "0.1", [0.1], 2 + 0j, np.complex128(1), 10**400],
+    ids=lambda value: repr(value)[:12],
 )
 @pytest.mark.parametrize("name", ["beta", "beta_fraction"])
 def test_beta_must_be_a_positive_number(name, value):
@@ -517,7 +528,16 @@ def test_what_solve_and_certify_are_given():
 
 def test_vector_output_relu_is_skipped_with_the_reason():
     problem = make(activation="relu", patterns="all")
-    for solver in ("fista", "bm_gd", "bm_adam", "bm_lbfgs", "network_gd", "network_sgd", "network_adam", "network_lbfgs"):
+    for solver in (
+        "fista",
+        "bm_gd",
+        "bm_adam",
+        "bm_lbfgs",
+        "network_gd",
+        "network_sgd",
+        "network_adam",
+        "network_lbfgs",
+    ):
         result = cnn.solve(problem, solver)
         assert result.status == "skipped"
         assert re.search(r"vector-output ReLU \(q = 2\).*NP-hard.*gated_relu", result.reason)
@@ -564,7 +584,19 @@ P4 = np.zeros((4, 3, 2))
         (cnn.Point(factors=(P4, P4)), ("U: P x p x m and V: P x q x m",)),
     ],
     ids=[
-        *("two axes", "P", "list too short", "ragged list", "empty list", "V", "m = 0", "M", "transposed", "nan", "None's"),
+        *(
+            "two axes",
+            "P",
+            "list too short",
+            "ragged list",
+            "empty list",
+            "V",
+            "m = 0",
+            "M",
+            "transposed",
+            "nan",
+            "None's",
+        ),
         *("None", "word", "module", "dual", "Point"),
     ],
 )

@@ -79,11 +79,7 @@ def test_general_position_has_the_count_of_the_formula(N, d):
     patterns = enumerate_patterns(Phi)
     check(Phi, patterns)
     assert patterns.complete
-    assert (
-        patterns.masks.shape[1] + patterns.zero
-        == patterns.count
-        == count_patterns(N if d > 1 else 1, min(N, d))
-    )
+    assert patterns.masks.shape[1] + patterns.zero == patterns.count == count_patterns(N if d > 1 else 1, min(N, d))
 
 
 @pytest.mark.parametrize(("N", "d"), [(60, 2), (25, 3), (14, 4), (10, 5)])
@@ -119,8 +115,7 @@ DEGENERATE = {
     "integer grid": np.array(list(itertools.product([-1.0, 0.0, 1.0], repeat=2))),
     "grid with intercept": np.array([[a, b, 1.0] for a in range(3) for b in range(3)])[:8],
     "scales far apart": np.random.default_rng(2).standard_normal((7, 3)) * np.array([1e-150, 1.0, 1e150]),
-    "tiny and huge rows": np.random.default_rng(3).standard_normal((7, 3))
-    * np.logspace(-100, 100, 7)[:, None],
+    "tiny and huge rows": np.random.default_rng(3).standard_normal((7, 3)) * np.logspace(-100, 100, 7)[:, None],
     "one row": np.array([[0.5, -1.0, 2.0]]),
 }
 
@@ -248,9 +243,7 @@ def test_progress_is_reported_and_the_cost_is_logged_beforehand(monkeypatch, cap
     monkeypatch.setattr("convexnn_bench.patterns.SLOW_SECONDS", 0.0)
     seen = []
     with caplog.at_level(logging.INFO, logger="convexnn_bench"):
-        enumerate_patterns(
-            np.random.default_rng(11).standard_normal((15, 3)), progress=lambda *at: seen.append(at)
-        )
+        enumerate_patterns(np.random.default_rng(11).standard_normal((15, 3)), progress=lambda *at: seen.append(at))
     assert seen == [(i, 15) for i in range(2, 16)]
     assert "212 patterns" in caplog.text
 

@@ -82,9 +82,7 @@ def test_a_new_loss_activation_and_architecture_together(examples, solver):
     """All three at once, certified; the optimum from the two sides of two solvers."""
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((10, 3, 2)), 3 * rng.standard_normal((10, 2))
-    problem = cnn.Problem(
-        X, Y, architecture="bags", activation="axis_gated", loss="log_cosh", beta_fraction=0.2
-    )
+    problem = cnn.Problem(X, Y, architecture="bags", activation="axis_gated", loss="log_cosh", beta_fraction=0.2)
     assert (problem.N, problem.p, problem.q, problem.P, problem.n_out) == (30, 2, 2, 4, 10)
     gap = 1e-3 if solver == "ista" else 1e-4
     result = cnn.solve(problem, solver, gap=gap, time_limit=20)

@@ -52,7 +52,16 @@ def test_every_exported_name_is_there_and_has_a_docstring():
         assert getattr(cnn, name) is not None
         if not name.startswith("__") and not name.isupper():
             assert getattr(cnn, name).__doc__, name
-    for name in ("Problem", "make_problem", "solve", "certify", "compare", "BaseSolver", "BaseLoss", "BaseArchitecture"):
+    for name in (
+        "Problem",
+        "make_problem",
+        "solve",
+        "certify",
+        "compare",
+        "BaseSolver",
+        "BaseLoss",
+        "BaseArchitecture",
+    ):
         assert name in dir(cnn)
     assert not hasattr(cnn, "no_such_name")
 
@@ -281,7 +290,10 @@ def test_limits_are_kept_and_statuses_mean_what_they_say():
 def test_on_score_is_told_every_point_of_the_curve():
     told = []
     result = cnn.solve(
-        random_problem(11), "bm_gd", time_limit=0.05, on_score=lambda seconds, certificate: told.append((seconds, certificate))
+        random_problem(11),
+        "bm_gd",
+        time_limit=0.05,
+        on_score=lambda seconds, certificate: told.append((seconds, certificate)),
     )
     assert [(seconds, c.primal, c.gap) for seconds, c in told] == result.curve
 
@@ -293,7 +305,14 @@ def test_on_score_is_told_every_point_of_the_curve():
 def test_certificates_of_every_kind_of_point(pair):
     problem = random_problem(12, *pair, n=8, d=2, patterns="all")
     result = cnn.solve(problem, "bm_gd", gap=1e-5, time_limit=0.3)
-    points = [result, result.blocks, list(result.blocks), torch.as_tensor(result.blocks), result.factors, result.network]
+    points = [
+        result,
+        result.blocks,
+        list(result.blocks),
+        torch.as_tensor(result.blocks),
+        result.factors,
+        result.network,
+    ]
     optimum = textbook_optimum(problem)
     for point in points:
         certificate = cnn.certify(problem, point)

@@ -10,6 +10,7 @@ from convexnn_bench.patterns import (
     patterns_from_masks,
     sample_patterns,
 )
+from convexnn_bench.terminal import progress
 
 
 class BaseActivation:
@@ -31,7 +32,8 @@ class BaseActivation:
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         if patterns == "all":
-            return enumerate_patterns(Phi)
+            with progress("enumerating activation patterns", total=1.0) as update:
+                return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))
         return sample_patterns(Phi, int(str(patterns)), seed)
 
     def apply(self, H: Float[torch.Tensor, "N M"], gate_masks: torch.Tensor) -> Float[torch.Tensor, "N M"]:

@@ -78,7 +78,7 @@ def norm_rowlmi(G: Any, P: int, p: int, q: int) -> Constraints:
 def norm_cone(G: Any, rows: sp.csr_array, P: int, p: int) -> Constraints:
     """|g_k^T u| <= 1 for every u of the unit ball with F_k u >= 0 (q = 1): there are lam, mu >= 0 with
 
-        ||g_k - F_k^T lam|| <= 1   and   ||g_k + F_k^T mu|| <= 1    (theory 3e),
+        ||g_k - F_k^T lam|| <= 1   and   ||g_k + F_k^T mu|| <= 1    (the dual of eq. 23, q = 1),
 
     `rows` block diagonal with blocks F_k. Reads P x p x 2: minimising over lam and mu puts the multiplier of the first
     constraint, and minus that of the second, into the cone; their difference is the block.

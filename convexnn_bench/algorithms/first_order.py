@@ -19,6 +19,7 @@ Project = Callable[[Vector], Vector]
 
 ARMIJO_GROWTH = 1.5
 SMALLEST_STEP = 1e-18  # relative to the first one
+IDLE_STEPS = 1000  # without a new least value, which only rounding brings about
 PLATEAU_STEPS = 50  # Adam looks at the objective once in so many steps
 
 
@@ -36,7 +37,7 @@ def gradient_descent(
     """
     project = project or (lambda point: point)
     value, gradient = objective(x)
-    step = first_step
+    step, best, idle = first_step, value, 0
     while step_done(x):
         while True:
             candidate = project(x - step * gradient)
@@ -54,6 +55,10 @@ def gradient_descent(
             return "the gradient step no longer moves the point"
         x, value, gradient = candidate, new_value, new_gradient
         step *= ARMIJO_GROWTH
+        if bool(value < best):
+            best, idle = value, 0
+        elif (idle := idle + 1) == IDLE_STEPS:
+            return "the objective no longer falls"
     return None
 
 
@@ -140,8 +145,8 @@ def momentum_sgd(
     """Minibatch gradient descent, x <- x - t v, v <- momentum v + gradient.
 
     The step starts at (1 - momentum) times the longest one that lowers the full objective from the start point,
-    and is halved when an epoch ends above the best objective seen five times running, or has diverged: then the
-    best point is taken up again.
+    and is halved when an epoch ends above the best objective seen five times running, or has diverged (tenfold, or an
+    entry beyond 10^3 times those of the start, which ends the epoch): then the best point is taken up again.
     """
     generator = np.random.default_rng(seed)
     best_value, gradient = objective(x)
@@ -151,21 +156,23 @@ def momentum_sgd(
         if step < 1e-300:
             return "no step lowers the objective from the start point"
     step *= 1 - momentum
-    smallest = 1e-10 * step
+    smallest, limit = 1e-10 * step, 1e3 * x.abs().max()
     velocity = torch.zeros_like(x)
     while step_done(x):
         for batch in batches.epoch(generator):
             velocity = momentum * velocity + batches.gradient(x, batch)
-            x = x - step * velocity
+            moved = x - step * velocity
+            if exploded := not bool(moved.abs().max() <= limit):
+                break
+            x = moved
             if not step_done(x):
                 return None
         value, _ = objective(x)
-        if bool(value < best_value):
+        if bool(value < best_value) and not exploded:
             best, best_value, failures = x, value, 0
             continue
         failures += 1
-        diverged = not bool(value < 10 * best_value)
-        if diverged or failures == 5:
+        if exploded or failures == 5 or not bool(value < 10 * best_value):
             step, failures = 0.5 * step, 0
             x, velocity = best, torch.zeros_like(x)
             if step < smallest:

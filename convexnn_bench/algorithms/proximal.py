@@ -8,6 +8,8 @@ from jaxtyping import Float
 Variable = Float[torch.Tensor, "P p k"]
 Predictions = Float[torch.Tensor, "n_out c"]
 
+STILL, STILL_STEPS = 1e-13, 100  # so many steps in a row, each shorter than this part of the point, are rounding
+
 
 def fista(
     forward: Callable[[Variable], Predictions],
@@ -26,7 +28,7 @@ def fista(
     Returns why it ended, or None when `step_done` stopped it.
     """
     z = forward(x)
-    y, z_y, momentum = x, z, 1.0
+    y, z_y, momentum, still = x, z, 1.0, 0
     while step_done(x):
         value, gradient = loss(z_y), pullback(z_y)
         while True:
@@ -38,7 +40,9 @@ def fista(
             lipschitz *= 1.5
             if not lipschitz <= 1e300:
                 return "no step satisfies the quadratic model: the values overflow"
-        if momentum == 1.0 and torch.equal(candidate, x):
+        moved, size = torch.linalg.vector_norm(candidate - x), torch.linalg.vector_norm(candidate)
+        still = still + 1 if bool(moved <= STILL * size) else 0
+        if still == STILL_STEPS or (momentum == 1.0 and torch.equal(candidate, x)):
             return "the proximal step no longer moves the point"
         if bool(((y - candidate) * (candidate - x)).sum() > 0):
             momentum, y, z_y = 1.0, candidate, z_new

@@ -17,7 +17,7 @@ class Huber(BaseLoss):
     smoothness = 1.0
 
     def __init__(self, delta: Any = 1.0):
-        if isinstance(delta, bool) or not (isinstance(delta, Real) and 0 < delta < float("inf")):
+        if isinstance(delta, bool) or not (isinstance(delta, Real) and 0 < float(delta) < float("inf")):
             raise InputError(f"delta must be a positive finite number for the huber loss, got {delta!r}")
         self.delta = float(delta)
 
