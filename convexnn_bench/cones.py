@@ -181,18 +181,23 @@ class Cones:
         return np.minimum(worst, np.sqrt(squares)) * (1 + (self.p + 8) * EPS)
 
     def violation(self, U: Float[np.ndarray, "P p m"]) -> float:
-        """Largest violation of K_k u >= 0 over rows, blocks and columns, relative to the largest |Phi u|."""
+        """Largest violation of a row of K_k u >= 0, relative to that row's largest |phi_i^T u| over all blocks.
+
+        Violations below the rounding of a projection, 1e-12 ||phi_i|| max ||u||, count as none.
+        """
         U = self._checked(U, 3)
-        largest = worst = 0.0
+        largest, worst = np.zeros(len(self.Phi)), np.zeros(len(self.Phi))
         step = max(1, CHUNK // (self.Phi.shape[0] * max(1, U.shape[2])))
         for start in range(0, self.P, step):
             part = slice(start, min(self.P, start + step))
             for j in range(U.shape[2]):
                 values = self.Phi @ U[part, :, j].T
-                largest = max(largest, float(np.max(np.abs(values), initial=0.0)))
+                largest = np.maximum(largest, np.abs(values).max(axis=1, initial=0.0))
                 signed = np.where(self.masks[:, part], values, -values)
-                worst = max(worst, -float(np.min(signed, initial=0.0)))
-        return worst / largest if largest > 0 else 0.0
+                worst = np.maximum(worst, -signed.min(axis=1, initial=0.0))
+        length = float(np.linalg.norm(U, axis=1).max(initial=0.0))
+        over = worst - 1e-12 * np.linalg.norm(self.Phi, axis=1) * length
+        return float(np.max(over[over > 0] / largest[over > 0], initial=0.0))
 
     def decompose(self, Z: Float[np.ndarray, "P p"]) -> Float[np.ndarray, "P p 2"]:
         """Z_k = plus - minus with both in cone k and ||plus|| + ||minus|| least: the gauge of the block.

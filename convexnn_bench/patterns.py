@@ -123,8 +123,9 @@ def enumerate_patterns(
     """All attainable patterns of Phi (N x p) with full-dimensional cells, each with a direction inside its
     cell.
 
-    Patterns on boundaries belong to closures of these cells and add nothing. Cells thinner than float64
-    resolves (about 1e-13 in angle) count as closed. memory_limit: bytes. progress(done, total) is called on
+    Patterns on boundaries belong to closures of these cells and add nothing. Hyperplanes that differ by less than
+    float64 resolves (about 1e-13 in angle) count as one; where a cell is too thin for its direction to be stored,
+    the result is not called complete. memory_limit: bytes. progress(done, total) is called on
     the way where rank > 2. In two dimensions the patterns come in the order of their angles. Raises
     PatternBudgetError where masks and gates would not fit, InputError where Phi is unusable or zero.
     """
@@ -142,21 +143,21 @@ def enumerate_patterns(
     if cost.seconds > SLOW_SECONDS:
         log.info("enumerating activation patterns: up to %s", cost)
     half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress)
-    masks, gates, zero = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
-    return Patterns(masks, gates, True, None, 0, zero, cost.patterns)
+    masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
+    return Patterns(masks, gates, lost == 0, None, 0, zero, cost.patterns)
 
 
 def _masks_of_cells(
     Phi: Float[np.ndarray, "N p"], reduced: ReducedRows, cells: Float[np.ndarray, "m r"]
-) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"], int]:
-    """(masks, gates, zero patterns left out) of cells given by inner directions in reduced coordinates.
+) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"], int, int]:
+    """(masks, gates, zero patterns left out, cells lost) of cells given by inner directions in reduced coordinates.
 
-    A gate must say the same in the given coordinates as in the reduced ones; cells too thin for that count as
-    closed.
+    A gate must say the same in the given coordinates as in the reduced ones; cells too thin for that are lost, and
+    the set is not called complete.
     """
     masks = np.empty((Phi.shape[0], cells.shape[0]), dtype=bool)
     gates = np.empty((Phi.shape[1], cells.shape[0]))
-    done = zero = 0
+    done = zero = lost = 0
     step = max(1, CHUNK // Phi.shape[0])
     for start in range(0, cells.shape[0], step):
         part = cells[start : start + step].T
@@ -168,13 +169,14 @@ def _masks_of_cells(
         attained = np.all(inside == (reduced.rows @ part > 0), axis=0)
         active = inside.any(axis=0)
         zero += int(np.sum(attained & ~active))
+        lost += int(np.sum(~attained))
         kept = np.flatnonzero(attained & active)
         masks[:, done : done + kept.size] = mask[:, kept]
         gates[:, done : done + kept.size] = gate[:, kept]
         done += kept.size
     masks, gates = masks[:, :done], gates[:, :done]
     first = _first_of_each(masks)
-    return (masks, gates, zero) if first.all() else (masks[:, first], gates[:, first], zero)
+    return (masks, gates, zero, lost) if first.all() else (masks[:, first], gates[:, first], zero, lost)
 
 
 def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> Patterns:

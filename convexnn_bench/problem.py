@@ -18,68 +18,13 @@ from jaxtyping import Float
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale
 from convexnn_bench.cones import Cones
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.operator import Operator
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
-
-SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
-
-
-def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
-    """numpy array from array-likes and torch tensors (detached, on any device). InputError where there is none."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
-    if hasattr(value, "toarray") or (isinstance(value, torch.Tensor) and value.layout != torch.strided):
-        raise InputError(f"{name} must be a dense array, got a sparse {type(value).__name__}")
-    try:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
-            return (value.double() if value.is_floating_point() else value).numpy()
-        return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read as an array: {error}") from error
-
-
-def _check_array(name: str, value: Any) -> np.ndarray:
-    array = as_numpy(value, name)
-    if array.ndim == 0 and array.dtype == object:
-        raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
-    if array.dtype.kind not in "fiub":
-        hint = "; convert columns of mixed kinds with .astype(float)" if array.dtype == object else ""
-        raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}{hint}")
-    array = np.asarray(array, dtype=np.float64, order="C")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        first = tuple(int(index) for index in bad[0])
-        raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
-    return array
-
-
-def _check_patterns(patterns: Any, N: int) -> Any:
-    allowed = f'patterns must be "all", a whole number of gates to sample, or an N x P bool array with N = {N} rows'
-    if isinstance(patterns, str) and patterns == "all":
-        return patterns
-    if isinstance(patterns, int | np.integer) and not isinstance(patterns, bool):
-        if patterns < 1:
-            raise InputError(f"{allowed}; the number must be at least 1, got {patterns}")
-        return int(patterns)
-    array = as_numpy(patterns, "patterns")
-    if array.ndim == 0:
-        raise InputError(f"{allowed}, got {patterns!r}")
-    return array
-
-
-def _check_scale(name: str, array: np.ndarray) -> None:
-    """Refuse magnitudes whose products leave float64; zero is no magnitude."""
-    size = float(np.abs(array).max(initial=0.0))
-    if size > 0 and not SMALLEST <= size <= LARGEST:
-        raise InputError(
-            f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "
-            f"stay in the range of float64; rescale {name}"
-        )
 
 
 class Problem:
@@ -121,7 +66,7 @@ class Problem:
         self._check_beta(beta, beta_fraction)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
-        self.X = _check_array("X", X).copy()  # what the caller does to X later is not our affair
+        self.X = check_array("X", X).copy()  # what the caller does to X later is not our affair
         self.architecture.check_data(self.X)
         self.Y = self.loss.prepare_targets(as_numpy(Y, "Y"))
         self.n_out, self.c = self.Y.shape
@@ -132,9 +77,9 @@ class Problem:
         self.N, self.p = self.Phi.shape
         self.q = self.architecture.width_out(self.X, self.c)
         self._check_outputs()
-        _check_scale("X", self.Phi)
-        _check_scale("Y", self.Y)
-        self.pattern_info: Patterns = self.activation.blocks(self.Phi, _check_patterns(patterns, self.N), self.seed)
+        check_scale("X", self.Phi)
+        check_scale("Y", self.Y)
+        self.pattern_info: Patterns = self.activation.blocks(self.Phi, check_patterns(patterns, self.N), self.seed)
         self.masks = self.pattern_info.masks
         self.gates = self.pattern_info.gates
         self.P = self.masks.shape[1]
@@ -224,7 +169,7 @@ class Problem:
                     f"shape {' and '.join(map(str, shapes)) or '()'}"
                 )
             Z = np.stack(blocks)
-        array = _check_array("Z", Z)
+        array = check_array("Z", Z)
         if array.shape != (self.P, self.p, self.q):
             raise InputError(f"Z must be P x p x q = {self.P} x {self.p} x {self.q}, got shape {tuple(array.shape)}")
         return torch.as_tensor(array)

@@ -52,7 +52,7 @@ def with_entry(array: np.ndarray, index: tuple, value: float) -> np.ndarray:
     return changed
 
 
-# -- X and Y ---------------------------------------------------------------------------------------------------
+# -- X and Y -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -184,7 +184,7 @@ def test_the_problem_keeps_its_own_data():
     np.testing.assert_array_equal(problem.Y, Y)
 
 
-# -- degenerate data that are no mistake -------------------------------------------------------------------------
+# -- degenerate data that are no mistake ---------------------------------------------------------------------
 
 
 def certified(problem, gap: float = 1e-5, solver: str = "fista"):
@@ -242,7 +242,7 @@ def test_duplicate_rows_have_the_patterns_of_the_distinct_ones(patterns):
     assert same.objective(Z) == pytest.approx(2 * base.objective(Z), rel=1e-13)  # sums: twice the loss, twice the decay
 
 
-# -- scales ---------------------------------------------------------------------------------------------------
+# -- scales --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [1e12, 1e-12])
@@ -295,7 +295,7 @@ def test_a_point_that_overflows_is_diverged_and_no_crash():
     assert "not finite, or above 1e+100" in result.reason
 
 
-# -- beta -------------------------------------------------------------------------------------------------------
+# -- beta ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_seed_of_the_patterns(seed):
         make(seed=seed)
 
 
-# -- targets and losses -------------------------------------------------------------------------------------------
+# -- targets and losses --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", ["logistic", "squared_hinge"])
@@ -370,7 +370,7 @@ def test_parameters_of_a_loss(delta):
         make(loss="squared[delta=1]")
 
 
-# -- patterns -----------------------------------------------------------------------------------------------------
+# -- patterns ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("patterns", [0, -3])
@@ -419,7 +419,7 @@ def test_more_patterns_than_there_are_end_at_those_there_are():
     assert problem.scope == "complete"
 
 
-# -- names --------------------------------------------------------------------------------------------------------
+# -- names ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -452,7 +452,7 @@ def test_names_must_be_names_or_instances(kind):
         cnn.solve(make(), 3)
 
 
-# -- solvers and solve ----------------------------------------------------------------------------------------------
+# -- solvers and solve ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ def test_what_solve_and_certify_are_given():
         cnn.solve(make(), "fista", on_score=3)
 
 
-# -- vector-output ReLU, and points ---------------------------------------------------------------------------------
+# -- vector-output ReLU, and points --------------------------------------------------------------------------
 
 
 def test_vector_output_relu_is_skipped_with_the_reason():

@@ -268,7 +268,8 @@ def test_violation_counts_every_row():
     cones = Cones(Phi, np.array([[True], [True], [True], [True]]))
     assert cones.violation(np.zeros((1, 2, 1))) == 0.0
     assert cones.violation(np.array([[[1.0], [2.0]]])) == 0.0
-    assert cones.violation(np.array([[[4.0, 1.0], [-1.0, 1.0]]])) == pytest.approx(0.25)
+    # the second row: -1 in the first column, 1 in the second
+    assert cones.violation(np.array([[[4.0, 1.0], [-1.0, 1.0]]])) == pytest.approx(1.0)
 
 
 def gauge(K: np.ndarray, z: np.ndarray) -> float:

@@ -110,7 +110,7 @@ def test_a_solver_that_cannot_start_is_no_endless_loop():
             assert result.status == "gap_reached"
 
 
-# -- the algorithms on functions whose minimum is known -------------------------------------------------------------
+# -- the algorithms on functions whose minimum is known ------------------------------------------------------
 
 
 def quadratic(scale: float):
@@ -156,7 +156,7 @@ def test_gradient_descent_with_a_projection_ends_at_the_constrained_minimum():
     torch.testing.assert_close(last[0], centre.clamp_min(0), atol=1e-7, rtol=0)
 
 
-# -- GPU ---------------------------------------------------------------------------------------------------------------
+# -- GPU -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")

@@ -130,7 +130,7 @@ def test_instances_classes_and_names_are_the_same_thing(examples):
     assert cnn.solve(problems[0], solver, gap=0.1, time_limit=10).parameters == {"damping": 0.5}
 
 
-# -- files that do not load -----------------------------------------------------------------------------------------
+# -- files that do not load ----------------------------------------------------------------------------------
 
 LOSS = "from convexnn_bench.losses.base import BaseLoss\n\n\nclass {name}(BaseLoss):\n    name = '{name}'\n"
 
@@ -180,11 +180,11 @@ def test_files_with_an_underscore_and_base_are_passed_over(registries, tmp_path)
 
 
 def test_a_folder_that_is_none(registries, tmp_path):
-    with pytest.raises(cnn.InputError, match="solver folder .* is not a directory"):
+    with pytest.raises(cnn.InputError, match=r"solver folder .* is not a directory"):
         SOLVERS.add_folder(tmp_path / "nowhere")
 
 
-# -- what is registered ------------------------------------------------------------------------------------------------
+# -- what is registered --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
@@ -211,7 +211,7 @@ def test_every_solver_declares_itself():
             assert getattr(cls, method) is not getattr(cnn.BaseSolver, method)
 
 
-# -- names with parameters ------------------------------------------------------------------------------------------------
+# -- names with parameters -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def loss_by_numpy(problem, z: np.ndarray) -> float:
     return np.where(r <= 1, r**2 / 2, r - 0.5).sum()
 
 
-# -- the package -----------------------------------------------------------------------------------------------------
+# -- the package ---------------------------------------------------------------------------------------------
 
 
 def test_every_exported_name_is_there_and_has_a_docstring():
@@ -79,7 +79,7 @@ def test_problem_and_below_import_neither_cvxpy_nor_the_harness():
     assert not heavy & set(loaded)
 
 
-# -- the problem ---------------------------------------------------------------------------------------------------------
+# -- the problem ---------------------------------------------------------------------------------------------
 
 
 def test_attributes_of_a_problem(combination):
@@ -176,7 +176,7 @@ def test_make_problem():
     assert certificate.gap <= 1e-3
 
 
-# -- results ----------------------------------------------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", FIRST_ORDER)
@@ -298,7 +298,7 @@ def test_on_score_is_told_every_point_of_the_curve():
     assert [(seconds, c.primal, c.gap) for seconds, c in told] == result.curve
 
 
-# -- certificates --------------------------------------------------------------------------------------------------------------
+# -- certificates --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pair", combinations(), ids="-".join)
@@ -349,7 +349,7 @@ def test_a_torch_module_of_the_users_own():
     assert cnn.certify(problem, weights) == certificate
 
 
-# -- compare ----------------------------------------------------------------------------------------------------------------------
+# -- compare -------------------------------------------------------------------------------------------------
 
 
 def test_compare_has_a_row_a_solver():

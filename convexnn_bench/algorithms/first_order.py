@@ -88,8 +88,8 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
     """L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once from a clean memory when stuck.
 
     torch's has absolute tolerances (10^-10 for curvature, 10^-9 for brackets), which would mean something else on every
-    scale of the data; it is given f(unit w) / height, w of size 10^3 and f / height of 10^8 at the start, where they are
-    below rounding.
+    scale of the data; it is given f(unit w) / height with w of size 10^3 and f / height of 10^8 at the start, where
+    they are below rounding.
     """
     unit = 1e-3 * float(x.square().mean().sqrt()) or 1.0
     height = 1e-8 * float(objective(x)[0].abs()) or 1.0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
 
 FEASIBILITY_TOLERANCE = 1e-8  # relative violation of the ReLU cones above which a gap is refused
+ROUNDING_TOLERANCE = 1e-10  # of the bound, by which rounding may leave the objective below it
 RANK_TOLERANCE = 1e-6  # singular values below this fraction of the largest one of all blocks count as zero
 
 
@@ -83,7 +84,7 @@ def _two_matrices(problem: "Problem", point: tuple[Any, Any]) -> Point:
 
 def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
     """Weights of Sequential(Linear[, ReLU], Linear) without biases, for the MLP."""
-    layers = list(module.children())
+    layers = list(module) if isinstance(module, torch.nn.Sequential) else []
     kinds = [type(layer).__name__ for layer in layers]
     expected = {"relu": ["Linear", "ReLU", "Linear"], "linear": ["Linear", "Linear"]}.get(problem.activation.name)
     if problem.architecture.name != "mlp" or kinds != expected:
@@ -111,7 +112,9 @@ def _evaluate(problem: "Problem", point: Point) -> _Evaluated:
     if point.factors is not None:
         U, V = burer_monteiro.check_factors(problem, *point.factors)
         R = 0.5 * float(U.square().sum() + V.square().sum())
-        return _Evaluated(operator.apply_factors(U, V), R, _violation(problem, U), (U, V))
+        # balanced, so that a short u with a long v counts for what it contributes
+        violation = _violation(problem, burer_monteiro.balance(U, V)[0])
+        return _Evaluated(operator.apply_factors(U, V), R, violation, (U, V))
     assert point.network is not None
     W1, W2 = network.check_weights(problem, *point.network)
     if problem.has_cone and problem.scope == "sampled":
@@ -139,7 +142,7 @@ def _gradient_rounding(problem: "Problem", Lambda: torch.Tensor) -> float:
     operator = problem.operator()
     R = operator.second_layer_adjoint(Lambda).abs()
     bound = operator.Phi.abs().T @ R
-    return (operator.N + 8) * EPS * float(torch.linalg.vector_norm(bound))
+    return (operator.N + operator.c + 8) * EPS * float(torch.linalg.vector_norm(bound))
 
 
 def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDualNorm]:
@@ -157,7 +160,8 @@ def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDua
     value = -float(loss.conjugate(scaled, Y))
     # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
     magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
-    return value - 8 * EPS * magnitude, norm
+    # losses are non-negative, hence p* >= 0
+    return max(value - (8 + Y.shape[1]) * EPS * magnitude, 0.0), norm
 
 
 def certify(problem: "Problem", point: Any) -> Certificate:
@@ -190,6 +194,8 @@ def certify(problem: "Problem", point: Any) -> Certificate:
             f"the point violates the ReLU cones by {at.infeasibility:.1e} of its largest pre-activation "
             f"(allowed {FEASIBILITY_TOLERANCE:.0e})"
         )
+    elif primal < dual - ROUNDING_TOLERANCE * abs(dual):
+        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
     return Certificate(
         primal=primal,
         dual=dual,

@@ -15,7 +15,8 @@ class Certificate:
         point (Theorem 3.4); at any point primal - p* <= stationarity_bound * p* + stationarity_error.
     stationarity_error: eps = <grad F, A(Z)> + beta R, with R the regulariser; zero at a stationary point.
     scope: "complete" if the bound holds over every activation pattern, "sampled" if over the blocks at hand.
-    infeasibility: largest violation of the ReLU cones relative to the largest pre-activation; 0 without cones.
+    infeasibility: largest violation of a row of the ReLU cones, relative to that row's largest pre-activation, in
+        balanced factors; 0 without cones.
     max_dual_norm, worst_block: upper bound on max_k ||G_k||^dual, G_k = A_k^*(grad F), and the block.
     gradient_norm: norm of the gradient of the factored objective at a Burer-Monteiro point, relative to beta
         times the norm of the factors; None for other points.

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.operator import Operator
 
@@ -20,14 +21,12 @@ Scalar = Float[torch.Tensor, ""]
 
 def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
     """Factors as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
-    from convexnn_bench.problem import _check_array
-
-    U, V = _check_array("U", U), _check_array("V", V)
+    U, V = check_array("U", U), check_array("V", V)
     m = U.shape[2] if U.ndim == 3 else -1
     if m == 0 or U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):
         raise InputError(
-            f"factors must be U: P x p x m and V: P x q x m, m >= 1, with P, p, q = {problem.P}, {problem.p}, {problem.q}; "
-            f"got U {U.shape} and V {V.shape}"
+            f"factors must be U: P x p x m and V: P x q x m, m >= 1, with P, p, q = {problem.P}, {problem.p}, "
+            f"{problem.q}; got U {U.shape} and V {V.shape}"
         )
     return torch.as_tensor(U), torch.as_tensor(V)
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.checks import check_array
+from convexnn_bench.dual_norms import EPS
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.operator import Operator
@@ -23,9 +25,7 @@ Second = Float[torch.Tensor, "q M"]
 
 def check_weights(problem: "Problem", W1: Any, W2: Any) -> tuple[First, Second]:
     """Weights as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
-    from convexnn_bench.problem import _check_array
-
-    W1, W2 = _check_array("W1", W1), _check_array("W2", W2)
+    W1, W2 = check_array("W1", W1), check_array("W2", W2)
     M = W1.shape[1] if W1.ndim == 2 else -1
     if W1.shape != (problem.p, M) or W2.shape != (problem.q, M):
         raise InputError(
@@ -89,20 +89,20 @@ def _pattern_blocks(problem: "Problem", W1: np.ndarray) -> np.ndarray:
     neighbouring block instead, found by testing the cones. Raises UnsupportedError where no block fits.
     """
     H = problem.Phi @ W1
+    rounding = 8 * (problem.p + 8) * EPS * (np.abs(problem.Phi) @ np.abs(W1))  # of every entry of H
     known = {np.packbits(problem.masks[:, k]).tobytes(): k for k in range(problem.P - 1, -1, -1)}
     blocks = np.full(W1.shape[1], -2)
     for j in range(W1.shape[1]):
-        h = H[:, j]
-        scale = np.abs(h).max()
-        if (h <= 1e-13 * scale).all():
+        h, tolerance = H[:, j], rounding[:, j]
+        if (h <= tolerance).all():
             blocks[j] = -1
             continue
         blocks[j] = known.get(np.packbits(h >= 0).tobytes(), -2)
         if blocks[j] == -2:
             # rows that contradict the mask must be zero to rounding
-            worst = np.where(problem.masks, -h[:, None], h[:, None]).max(axis=0)
-            if worst.min() <= 1e-13 * scale:
-                blocks[j] = int(worst.argmin())
+            fits = (np.where(problem.masks, -h[:, None], h[:, None]) <= tolerance[:, None]).all(axis=0)
+            if fits.any():
+                blocks[j] = int(fits.argmax())
     missing = int((blocks == -2).sum())
     if missing:
         raise UnsupportedError(

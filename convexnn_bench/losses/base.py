@@ -92,6 +92,14 @@ class BaseLoss:
         return f"{type(self).__name__}({inside})"
 
 
+def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) -> float:
+    """argmax over [lo, hi] of s sum(slope) - s^2/2 sum(L^2), slope linear in L; L is scaled against underflow."""
+    size = float(L.abs().max())
+    norm = float((L / size).square().sum()) if size > 0 else 0.0
+    vertex = float((slope / size).sum()) / norm / size if size > 0 else 0.0
+    return min(max(vertex, lo), hi)
+
+
 def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:
     """Check labels in {-1, 1}. Raises InputError with the values found."""
     values = np.unique(Y)

@@ -45,25 +45,34 @@ class CrossEntropy(BaseLoss):
         return Y / Y.sum(axis=1, keepdims=True)
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
-        return (torch.logsumexp(z, dim=1) - (Y * z).sum(dim=1)).sum()
+        # logsumexp(z) - <y, z> without its cancellation: every term below is non-negative
+        top, where = z.max(dim=1, keepdim=True)
+        others = (z - top).scatter(1, where, -torch.inf).exp().sum(dim=1)
+        return ((Y * (top - z)).sum(dim=1) + torch.log1p(others)).sum()
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
-        return torch.softmax(z, dim=1) - Y
+        return _closed(torch.softmax(z, dim=1) - Y, Y)
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         probability = L + Y
-        # softmax - Y + Y leaves rows off the simplex by rounding only; anything more is outside the domain
+        # rows may leave the simplex by rounding only; anything more is outside the domain
         slack = 1e-12 * probability.shape[1]
-        inside = (probability >= -slack).all() and ((probability.sum(dim=1) - 1).abs() <= slack).all()
-        if not inside:
+        if not ((probability >= -slack).all() and (L.sum(dim=1).abs() <= slack).all()):
             return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
-        return torch.xlogy(probability.clamp_min(0), probability.clamp_min(0)).sum()
+        probability = probability.clamp_min(0)
+        # near a fitted label log(L + Y) is log1p of a small number, which L + Y would round away
+        near = torch.special.xlog1py(probability, (L + (Y - 1)).clamp_min(-1))
+        return torch.where(Y > 0.5, near, torch.xlogy(probability, probability)).sum()
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        size = L.abs().sum(dim=1, keepdim=True)
+        balanced = L.sum(dim=1, keepdim=True).abs() <= 4 * L.shape[1] * torch.finfo(L.dtype).eps * size
+        inside = (L + Y >= 0).all(dim=1, keepdim=True) & balanced
         probability = (L + Y).clamp_min(0)
         total = probability.sum(dim=1, keepdim=True)
         # a row without any positive entry goes to L = 0
-        return torch.where(total > 0, probability / total.clamp_min(1e-300), Y) - Y
+        moved = torch.where(total > 0, probability / total.clamp_min(1e-300), Y) - Y
+        return torch.where(inside, L, _closed(moved, Y))
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
@@ -74,3 +83,13 @@ class CrossEntropy(BaseLoss):
         import cvxpy as cp
 
         return -cp.sum(cp.entr(L + Y)), [cp.sum(L, axis=1) == 1 - Y.sum(axis=1)]
+
+
+def _closed(L: Predictions, Y: Predictions) -> Predictions:
+    """L with the entry of each row's likeliest class set to minus the sum of the others.
+
+    Rows of a dual point sum to zero. Differences of probabilities do so to eps; like this they do to eps times
+    their own size, which a bound on a nearly fitted problem needs.
+    """
+    where = Y.argmax(dim=1, keepdim=True)
+    return L.scatter(1, where, -L.scatter(1, where, 0.0).sum(dim=1, keepdim=True))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex
 
 
 class Huber(BaseLoss):
@@ -43,9 +43,7 @@ class Huber(BaseLoss):
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
         # the squared loss's parabola, its vertex clipped to the range
-        norm = float(L.square().sum())
-        vertex = -float((L * Y).sum()) / norm if norm > 0 else 0.0
-        return min(max(vertex, lo), hi)
+        return parabola_vertex(-L * Y, L, lo, hi)
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp

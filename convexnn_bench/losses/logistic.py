@@ -27,7 +27,7 @@ class Logistic(BaseLoss):
         a = -Y * L
         if (a < 0).any() or (a > 1).any():
             return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
-        return (torch.xlogy(a, a) + torch.xlogy(1 - a, 1 - a)).sum()
+        return (torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)).sum()
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp(0, 1)

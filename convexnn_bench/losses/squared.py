@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex
 
 
 class Squared(BaseLoss):
@@ -31,9 +31,7 @@ class Squared(BaseLoss):
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
         # -F*(s L) is a parabola in s with its vertex at -<L, Y> / ||L||^2
-        norm = float(L.square().sum())
-        vertex = -float((L * Y).sum()) / norm if norm > 0 else 0.0
-        return min(max(vertex, lo), hi)
+        return parabola_vertex(-L * Y, L, lo, hi)
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp

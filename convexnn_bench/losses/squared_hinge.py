@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, sign_targets
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex, sign_targets
 
 
 class SquaredHinge(BaseLoss):
@@ -37,10 +37,7 @@ class SquaredHinge(BaseLoss):
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
         # -F*(s L) = s sum a - s^2/2 sum a^2: a parabola with its vertex at sum a / sum a^2
-        a = -Y * L
-        norm = float(a.square().sum())
-        vertex = float(a.sum()) / norm if norm > 0 else 0.0
-        return min(max(vertex, lo), hi)
+        return parabola_vertex(-Y * L, L, lo, hi)
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp

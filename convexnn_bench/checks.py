@@ -1,0 +1,66 @@
+"""Arguments as they come from a user: arrays of every kind, and what is refused with which words."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.errors import InputError
+
+SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
+
+
+def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
+    """numpy array from array-likes and torch tensors (detached, on any device). InputError where there is none."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
+    if hasattr(value, "toarray") or (isinstance(value, torch.Tensor) and value.layout != torch.strided):
+        raise InputError(f"{name} must be a dense array, got a sparse {type(value).__name__}")
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            return (value.double() if value.is_floating_point() else value).numpy()
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
+
+
+def check_array(name: str, value: Any) -> np.ndarray:
+    """float64 array in C order of finite numbers. Raises InputError, with `name` in front, for anything else."""
+    array = as_numpy(value, name)
+    if array.ndim == 0 and array.dtype == object:
+        raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
+    if array.dtype.kind not in "fiub":
+        hint = "; convert columns of mixed kinds with .astype(float)" if array.dtype == object else ""
+        raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}{hint}")
+    array = np.asarray(array, dtype=np.float64, order="C")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        first = tuple(int(index) for index in bad[0])
+        raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
+    return array
+
+
+def check_patterns(patterns: Any, N: int) -> Any:
+    """ "all", a positive int, or an array (whose shape and content are checked with the masks)."""
+    allowed = f'patterns must be "all", a whole number of gates to sample, or an N x P bool array with N = {N} rows'
+    if isinstance(patterns, str) and patterns == "all":
+        return patterns
+    if isinstance(patterns, int | np.integer) and not isinstance(patterns, bool):
+        if patterns < 1:
+            raise InputError(f"{allowed}; the number must be at least 1, got {patterns}")
+        return int(patterns)
+    array = as_numpy(patterns, "patterns")
+    if array.ndim == 0:
+        raise InputError(f"{allowed}, got {patterns!r}")
+    return array
+
+
+def check_scale(name: str, array: np.ndarray) -> None:
+    """Refuse magnitudes whose products leave float64; zero is no magnitude."""
+    size = float(np.abs(array).max(initial=0.0))
+    if size > 0 and not SMALLEST <= size <= LARGEST:
+        raise InputError(
+            f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "
+            f"stay in the range of float64; rescale {name}"
+        )
