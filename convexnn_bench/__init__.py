@@ -19,6 +19,8 @@ _EXPORTS = {
     "make_problem": "datasets",
     "count_patterns": "patterns",
     "enumeration_cost": "patterns",
+    "enumerate_patterns": "patterns",
+    "sample_patterns": "patterns",
     "MLP": "architectures.mlp",
     "Linear": "activations.linear",
     "GatedReLU": "activations.gated_relu",

@@ -137,8 +137,8 @@ def enumerate_patterns(
     if cost.bytes > memory_limit:
         raise PatternBudgetError(
             f"all activation patterns: up to {cost}, above the memory limit of {_size(memory_limit)} "
-            f"({memory_limit} bytes). Sample instead (patterns=500), use fewer features or rows, or raise "
-            "memory_limit"
+            f"({memory_limit} bytes). Sample instead (patterns=500), use fewer features or rows, or "
+            "pass the masks of enumerate_patterns with a larger memory_limit"
         )
     if cost.seconds > SLOW_SECONDS:
         log.info("enumerating activation patterns: up to %s", cost)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.certificates import Certificate
+from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import UnsupportedError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.formulations.point import Point
@@ -58,7 +59,7 @@ class Result:
             return burer_monteiro.check_factors(self.problem, *self.point.factors)
         if self.point.network is not None:
             return network.to_factors(self.problem, *network.check_weights(self.problem, *self.point.network))
-        split = None if self.point.split is None else torch.as_tensor(self.point.split)
+        split = None if self.point.split is None else torch.as_tensor(as_numpy(self.point.split))
         return convex.to_factors(self.problem, self.problem._blocks(self.point.blocks), split=split)
 
     @cached_property

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.checks import as_numpy
 from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro, convex, network
@@ -61,7 +62,7 @@ def as_point(problem: "Problem", point: Any) -> Point:
         shapes = {np.shape(block) for block in point}
         if len(shapes) != 1:
             raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {sorted(shapes)}")
-        return Point(blocks=np.stack([np.asarray(block) for block in point]))
+        return Point(blocks=np.stack([as_numpy(block) for block in point]))
     if isinstance(point, np.ndarray | torch.Tensor):
         return Point(blocks=point)
     raise InputError(
@@ -79,7 +80,7 @@ def _two_matrices(problem: "Problem", point: tuple[Any, Any]) -> Point:
             "this pair of p x q matrices may be two blocks or the weights of a network: give the blocks as one "
             "2 x p x q array, or the weights as Point(network=(W1, W2))"
         )
-    return Point(blocks=np.stack([np.asarray(block) for block in point])) if blocks else Point(network=point)
+    return Point(blocks=np.stack([as_numpy(block) for block in point])) if blocks else Point(network=point)
 
 
 def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
@@ -123,7 +124,7 @@ def _evaluate(problem: "Problem", point: Point) -> _Evaluated:
 
 
 def _split(problem: "Problem", split: Any) -> torch.Tensor:
-    array = torch.as_tensor(np.asarray(split, dtype=np.float64))
+    array = torch.as_tensor(np.asarray(as_numpy(split, "split"), dtype=np.float64))
     if tuple(array.shape) != (problem.P, problem.p, 2) or not bool(torch.isfinite(array).all()):
         raise InputError(f"split must be a finite P x p x 2 array, got shape {tuple(array.shape)}")
     return array
@@ -182,7 +183,7 @@ def certify(problem: "Problem", point: Any) -> Certificate:
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
     dual, norm = lower_bound(problem, loss.project_dual(gradient, Y))
     if point.dual is not None:
-        candidate = torch.as_tensor(np.asarray(point.dual, dtype=np.float64))
+        candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
         if candidate.numel() != Y.numel():
             raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
         candidate = candidate.reshape(Y.shape)
