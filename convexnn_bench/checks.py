@@ -25,6 +25,13 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
         raise InputError(f"{name} cannot be read as an array: {error}") from error
 
 
+def plain_number(value: Any) -> Any:
+    """The Python number in a numpy or torch scalar; anything else as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0):
+        return value.item()
+    return value
+
+
 def check_array(name: str, value: Any) -> np.ndarray:
     """float64 array in C order of finite numbers. Raises InputError, with `name` in front, for anything else."""
     array = as_numpy(value, name)

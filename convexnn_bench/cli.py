@@ -60,8 +60,12 @@ def _plain_errors() -> Iterator[None]:
 @app.command(no_args_is_help=False)
 def run(
     campaign: Annotated[
-        str, typer.Argument(help="A campaign file (.toml), or the name of one that ships with the package.")
-    ] = "quickstart",
+        str | None,
+        typer.Argument(
+            help="A campaign file (.toml), or the name of one that ships with the package; quickstart if not given.",
+            show_default=False,
+        ),
+    ] = None,
     solver: Annotated[
         list[str] | None,
         typer.Option(help="Solver to run instead of the campaign's, as 'bm_lbfgs[m=[1,2]]'. Repeatable."),
@@ -81,7 +85,11 @@ def run(
     seeds: Annotated[int | None, typer.Option(metavar="K", help="Number of seeds of every solver.")] = None,
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder for records and figures; results/CAMPAIGN if not given."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder for records and figures. If not given: results/CAMPAIGN, and results/custom or "
+            "results/CAMPAIGN-custom with solvers or data sets of your own.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record, and nothing else.")] = False,
 ) -> None:
@@ -90,17 +98,21 @@ def run(
     Cells that have a record in the output folder already are not run again. Exit code: 0 when every cell
     ended in a definite status, 1 when one crashed or failed, 2 for bad arguments.
     """
+    from convexnn_bench.harness.plan import check_limits
     from convexnn_bench.harness.process import start_server
 
     with _plain_errors():
         asked, source = _campaign(campaign, solver, dataset, solvers_dir, time_limit, gap, seeds)
         folder = Path(out) if out is not None else Path("results") / asked.name
+        check_limits(asked, source)
         start_server(asked.threads)  # it loads its modules while this process loads its own
         try:
             finished = _run(asked, source, folder, json)
         except KeyboardInterrupt:
             typer.echo(f"\ninterrupted: what has finished is kept in {folder}; run again to go on", err=True)
             raise typer.Exit(130) from None
+        if finished.complaint:
+            typer.echo(f"warning: {finished.complaint}", err=True)
         if not json:
             _show(finished, asked.gap, folder)
     from convexnn_bench.harness.records import BAD_STATUSES
@@ -110,7 +122,7 @@ def run(
 
 
 def _campaign(
-    name: str,
+    name: str | None,
     solver: list[str] | None,
     dataset: list[str] | None,
     solvers_dir: str | None,
@@ -118,12 +130,12 @@ def _campaign(
     gap: float | None,
     seeds: int | None,
 ) -> "tuple[Campaign, Source]":
-    """The campaign with what the command line says in its place."""
+    """The campaign with what the command line says in its place, under a name of its own when it is another one."""
     from dataclasses import replace
 
     from convexnn_bench.harness.campaign import find_campaign, load_campaign
 
-    loaded, source = load_campaign(find_campaign(name))
+    loaded, source = load_campaign(find_campaign(name or "quickstart"))
     given = {
         "solvers": solver or None,
         "datasets": dataset or None,
@@ -133,6 +145,8 @@ def _campaign(
         "seeds": seeds,
     }
     changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if solver or dataset:
+        changed["name"] = "custom" if name is None else f"{loaded.name}-custom"
     if time_limit is not None:
         changed["deadline"] = None  # the file's deadline was meant for its own time limit
     return replace(loaded, **changed), source.without(changed)
@@ -156,7 +170,7 @@ def _run(asked: "Campaign", source: "Source", folder: Path, json: bool) -> "Fini
 
 
 def _show(finished: "Finished", gap: float, folder: Path) -> None:
-    """Tables on stdout, the figure beside the records."""
+    """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
     from rich.console import Console
 
     from convexnn_bench.report.plots import save_gap_figure
@@ -167,14 +181,20 @@ def _show(finished: "Finished", gap: float, folder: Path) -> None:
         console.width = max(console.width, 110)
     console.print()
     print_results(finished.records, console)
-    picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
     counts: dict[str, int] = {}
     for record in finished.records:
         counts[record["status"]] = counts.get(record["status"], 0) + 1
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     console.print(f"{len(finished.records)} cells: {told}")
-    console.print(f"records  {folder / 'records.jsonl'}, {folder / 'records.parquet'}", soft_wrap=True)
-    console.print(f"figure   {picture}", soft_wrap=True)
+    files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
+    console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
+    try:
+        picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
+    except ImportError as error:
+        told = f"the figure was not drawn, matplotlib cannot be imported: pip install matplotlib ({error})"
+        typer.echo(f"warning: {told}", err=True)
+    else:
+        console.print(f"figure   {picture}", soft_wrap=True)
 
 
 @app.command("list")

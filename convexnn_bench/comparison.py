@@ -34,6 +34,16 @@ _FRAME_COLUMNS = (
     "formulation",
     "reason",
 )
+_NUMBERS = (
+    "objective",
+    "lower_bound",
+    "gap",
+    "setup_seconds",
+    "solve_seconds",
+    "infeasibility",
+    "stationarity_bound",
+    "stationarity_error",
+)
 
 
 @dataclass
@@ -53,12 +63,9 @@ class Comparison:
         """One row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
         import pandas as pd
 
-        rows = [{"solver": record["solver_name"], **record} for record in self.records]
-        for row, record in zip(rows, self.records, strict=True):
-            row["solver"] = record["solver_name"]
-        frame = pd.DataFrame(rows)[list(_FRAME_COLUMNS)]
-        numbers = [name for name in _FRAME_COLUMNS[2:11] if name != "scope"]
-        return frame.astype(dict.fromkeys(numbers, float))
+        rows = [{**record, "solver": record["solver_name"]} for record in self.records]
+        frame = pd.DataFrame(rows, columns=list(_FRAME_COLUMNS))
+        return frame.astype(dict.fromkeys(_NUMBERS, float))
 
     def plot(self) -> "Figure":
         """Certified relative gap against set-up plus solve time."""
@@ -104,42 +111,41 @@ def compare(
     check_arguments(problem, time_limit, gap, seed, device)
     if isinstance(solvers, str | BaseSolver) or not isinstance(solvers, Sequence) or not solvers:
         raise InputError(f'solvers must be a list of at least one name, such as ["bm_lbfgs"], got {solvers!r}')
-    labels = [_label(solver) for solver in solvers]
+    algorithms: list[BaseSolver] = [SOLVERS.make(solver) for solver in solvers]
+    labels = [_label(algorithm) for algorithm in algorithms]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError(f"solver {twice[0]!r} is given twice")
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
     table = Comparison(problem, [], gap=gap)
-    with progress("comparing", total=len(solvers)) as update:
-        for done, (label, solver) in enumerate(zip(labels, solvers, strict=True)):
+    with progress("comparing", total=len(algorithms)) as update:
+        for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)
-            outcome = _attempt(problem, solver, gap, time_limit, seed, device)
+            outcome = _attempt(problem, algorithm, gap, time_limit, seed, device)
             if isinstance(outcome, Result):
                 table.results[label] = outcome
-            table.records.append(_record(problem, solver, label, outcome, seed))
+            table.records.append(_record(problem, algorithm, label, outcome, seed))
     return table
 
 
 def _attempt(
     problem: Problem,
-    solver: str | BaseSolver,
+    algorithm: BaseSolver,
     gap: Any,
     time_limit: Any,
     seed: int,
     device: str,
 ) -> Result | Exception:
     """The result, or what the solver raised."""
-    algorithm = SOLVERS.make(solver)
     try:
         return solve(problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device, show_progress=False)
     except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
         return error
 
 
-def _label(solver: str | BaseSolver) -> str:
+def _label(algorithm: BaseSolver) -> str:
     from convexnn_bench.specs import format_spec
 
-    algorithm = SOLVERS.make(solver)
     changed = {
         key: getattr(algorithm, key)
         for key, values in algorithm.parameters.items()
@@ -148,11 +154,10 @@ def _label(solver: str | BaseSolver) -> str:
     return format_spec(algorithm.name, changed)
 
 
-def _record(problem: Problem, solver: str | BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
+def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
     """The part of a cell's record that a table and a figure read."""
     from convexnn_bench.harness.inside import describe_problem, describe_result
 
-    algorithm = SOLVERS.make(solver)
     blank: dict[str, Any] = dict.fromkeys(_FRAME_COLUMNS)
     record: Record = {
         **blank,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.arrangement import Progress, ReducedRows, half_cells, reduce_to_row_space
 from convexnn_bench.errors import InputError, PatternBudgetError
+from convexnn_bench.quantities import in_bytes, in_time, in_words
 
 log = logging.getLogger("convexnn_bench")
 MEMORY_LIMIT = 2 * 2**30
@@ -74,8 +75,8 @@ class EnumerationCost:
 
     def __str__(self) -> str:
         return (
-            f"{_number(self.patterns)} patterns ({self.rows} distinct hyperplanes of rank {self.rank}), "
-            f"about {_size(self.bytes)} and {_duration(self.seconds)}"
+            f"{in_words(self.patterns)} patterns ({self.rows} distinct hyperplanes of rank {self.rank}), "
+            f"about {in_bytes(self.bytes)} and {in_time(self.seconds)}"
         )
 
 
@@ -136,7 +137,7 @@ def enumerate_patterns(
         raise InputError(ALL_ZERO)
     if cost.bytes > memory_limit:
         raise PatternBudgetError(
-            f"all activation patterns: up to {cost}, above the memory limit of {_size(memory_limit)} "
+            f"all activation patterns: up to {cost}, above the memory limit of {in_bytes(memory_limit)} "
             f"({memory_limit} bytes). Sample instead (patterns=500), use fewer features or rows, or "
             "pass the masks of enumerate_patterns with a larger memory_limit"
         )
@@ -202,7 +203,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> 
     if size > (limit := _half_of_memory()):
         raise PatternBudgetError(
             f"patterns={wanted}: masks and gates of {reachable:,} patterns of {Phi.shape[0]} rows take "
-            f"{_size(size)}, above half of this machine's memory ({_size(limit)}). Ask for fewer"
+            f"{in_bytes(size)}, above half of this machine's memory ({in_bytes(limit)}). Ask for fewer"
         )
     patience = max(20 * reachable, 2000)
     for direction, mask in _gaussian_draws(Phi, nonzero, 2 * wanted + 8, seed):
@@ -287,26 +288,3 @@ def _first_of_each(masks: Bool[np.ndarray, "N P"]) -> Bool[np.ndarray, "P"]:
     first = np.zeros(masks.shape[1], dtype=bool)
     first[np.unique(names, return_index=True)[1]] = True
     return first
-
-
-def _number(value: int) -> str:
-    return f"{value:,}" if value < 10**12 else f"10^{math.floor(math.log10(value))}"
-
-
-def _size(value: int) -> str:
-    if value >= 2**60:
-        return f"10^{math.floor(math.log10(value))} bytes"
-    size = float(value)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:,.1f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "less than a second"
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 3600:.2g} hours" if seconds < 1e9 else "more than a lifetime"

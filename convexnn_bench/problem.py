@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale
+from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
 from convexnn_bench.cones import Cones
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.losses.base import BaseLoss
@@ -63,6 +63,7 @@ class Problem:
         self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
         self.activation: BaseActivation = ACTIVATIONS.make(activation)
         self.loss: BaseLoss = LOSSES.make(loss)
+        beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
@@ -96,7 +97,7 @@ class Problem:
                 f"beta_fraction={beta_fraction!r}"
             )
         name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
-        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         # comparisons alone, for a Python integer may be too long for a float; NaN fails them
         if not number or not 0 < value <= sys.float_info.max:
             raise InputError(f"{name} must be a positive finite number, got {value!r}")

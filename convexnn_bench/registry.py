@@ -19,6 +19,14 @@ from convexnn_bench.specs import parse_spec
 _PACKAGE = Path(__file__).parent
 
 
+def importable(package: str) -> bool:
+    """Whether a package can be imported; False too where a finder refuses it, or it is half installed."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 class Registry:
     """Classes of one kind, by name. ``base`` is "module:Class", imported on first use."""
 
@@ -88,6 +96,9 @@ class Registry:
             raise RegistryError(f"{path} must hold exactly one subclass of {self.base.__name__}, found {len(own)}")
         if not isinstance(getattr(own[0], "name", None), str):
             raise RegistryError(f"{path}: class {own[0].__name__} needs a string attribute `name`")
+        wrong = own[0].declaration_error() if hasattr(own[0], "declaration_error") else None
+        if wrong:
+            raise RegistryError(f"{path}: {wrong}")
         return own[0]
 
     def _module_name(self, path: Path) -> str:
@@ -111,6 +122,10 @@ class Registry:
     def make(self, name_or_instance: Any, **parameters: Any) -> Any:
         """An instance from a name, or the instance itself. Raises InputError for anything else."""
         if isinstance(name_or_instance, self.base):
+            if parameters:
+                raise InputError(
+                    f"this {self.kind} is an instance already: give {', '.join(parameters)} where it is made"
+                )
             return name_or_instance
         if inspect.isclass(name_or_instance) and issubclass(name_or_instance, self.base):
             return name_or_instance(**parameters)

@@ -70,6 +70,8 @@ class Monitor:
         point = self.solver.get_result()
         if not _bounded(point):
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
+        if point.dual is None and self.certificate is not None:
+            point.dual = self.certificate.multiplier  # a bound once proven holds for every later point
         certificate = certify(self.problem, point)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
@@ -96,7 +98,8 @@ def _check_limits(time_limit: Any, gap: Any, seed: Any) -> None:
         raise InputError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
 
 
-def _check_device(device: Any) -> str:
+def check_device(device: Any) -> str:
+    """The device's name. Raises InputError where torch does not see it."""
     try:
         chosen = torch.device(device) if isinstance(device, str | torch.device) else None
     except RuntimeError:
@@ -117,7 +120,7 @@ def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: 
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     _check_limits(time_limit, gap, seed)
-    return _check_device(device)
+    return check_device(device)
 
 
 def solve(
@@ -173,6 +176,7 @@ def solve(
 
 def _run(result: Result, algorithm: BaseSolver, on_score: OnScore) -> None:
     """Set up, solve and certify, into `result`."""
+    algorithm.load_packages()
     started = time.perf_counter()
     algorithm.set_problem(result.problem)
     if torch.device(result.device).type == "cuda":

@@ -1,6 +1,6 @@
 """The base class of all solvers. Names follow benchopt: skip, set_problem, run, get_result."""
 
-import importlib.util
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -9,8 +9,10 @@ from typing import Any
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem, vector_relu_reason
+from convexnn_bench.registry import importable
 
 Callback = Callable[[], bool]
+FORMULATIONS = ("convex", "burer_monteiro", "network")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class Whole:
             nothing = ", or None" if self.optional else ""
             raise InputError(f"{name} must be a whole number, at least {self.low}{nothing}, got {value!r}")
         return int(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that is one of a few values."""
+
+    values: tuple[Any, ...]
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value. Raises InputError, with `name` in front."""
+        if value not in self.values:
+            raise InputError(f"{name} must be one of {', '.join(map(repr, self.values))}, got {value!r}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class BaseSolver:
     ----------------
     name: registered name. formulation: "convex", "burer_monteiro" or "network".
     parameters: name -> list of values; the first is the default, all are swept by a campaign.
-    allowed: name -> Whole(...) or Number(...), checked before anything else is done.
+    allowed: name -> Whole(...), Number(...) or Choice(...), checked before anything else is done.
     requires: packages that must be importable.
     one_shot: the solver calls its callback once, at the end.
 
@@ -66,7 +81,7 @@ class BaseSolver:
     name: str
     formulation: str
     parameters: dict[str, list[Any]] = {}
-    allowed: dict[str, Whole | Number] = {}
+    allowed: dict[str, Whole | Number | Choice] = {}
     requires: tuple[str, ...] = ()
     one_shot: bool = False
 
@@ -91,8 +106,26 @@ class BaseSolver:
     @classmethod
     def unavailable(cls) -> str | None:
         """What is missing on this machine, in words a user can act on; None when nothing is."""
-        missing = [package for package in cls.requires if importlib.util.find_spec(package) is None]
+        missing = [package for package in cls.requires if not importable(package)]
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
+
+    @classmethod
+    def declaration_error(cls) -> str | None:
+        """What is wrong with the class itself, checked when its file is loaded; None when nothing is."""
+        formulation = getattr(cls, "formulation", None)
+        if formulation not in FORMULATIONS:
+            return f"formulation must be one of {', '.join(FORMULATIONS)}, got {formulation!r}"
+        for key, values in cls.parameters.items():
+            if not isinstance(values, list) or not values:
+                return f"parameters[{key!r}] must be a non-empty list, the default first, got {values!r}"
+        own = ("set_problem", "run", "get_result")
+        missing = [name for name in own if getattr(cls, name) is getattr(BaseSolver, name)]
+        return f"the solver must define {', '.join(missing)}" if missing else None
+
+    def load_packages(self) -> None:
+        """Import what the solver needs before its clock starts: imports are no part of setting a problem up."""
+        for package in self.requires:
+            importlib.import_module(package)
 
     def skip(self, problem: Problem) -> str | None:
         """Why this problem is not for this solver, in words a user can act on; None when it is.

@@ -3,6 +3,7 @@
 from typing import Any
 
 from convexnn_bench.algorithms.conic_solver import ConicSolver
+from convexnn_bench.solver import Number, Whole
 
 
 class Solver(ConicSolver):
@@ -14,6 +15,7 @@ class Solver(ConicSolver):
     name = "cvxpy_clarabel"
     requires = ("cvxpy", "clarabel")
     parameters = {"tolerance": [1e-10], "max_iter": [200], "max_threads": [1]}
+    allowed = {"tolerance": Number(high=1.0), "max_iter": Whole(), "max_threads": Whole(low=0)}
 
     tolerance: float
     max_iter: int

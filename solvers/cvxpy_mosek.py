@@ -4,6 +4,7 @@ from typing import Any
 
 from convexnn_bench.algorithms.conic_mosek import mosek_backend, mosek_missing, mosek_parameters
 from convexnn_bench.algorithms.conic_solver import ConicSolver
+from convexnn_bench.solver import Number
 
 
 class Solver(ConicSolver):
@@ -12,6 +13,7 @@ class Solver(ConicSolver):
     name = "cvxpy_mosek"
     requires = ("cvxpy", "mosek")
     parameters = {"tolerance": [1e-9], "save_file": [None]}
+    allowed = {"tolerance": Number(high=1.0)}
 
     tolerance: float
     save_file: str | None

@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 from convexnn_bench.algorithms.conic_solver import ConicSolver
+from convexnn_bench.solver import Choice, Number, Whole
 
 
 class Solver(ConicSolver):
@@ -16,6 +17,12 @@ class Solver(ConicSolver):
     name = "cvxpy_scs"
     requires = ("cvxpy", "scs")
     parameters = {"tolerance": [1e-7], "max_iters": [1_000_000], "alpha": [1.8], "linear_solver": ["qdldl"]}
+    allowed = {
+        "tolerance": Number(high=1.0),
+        "max_iters": Whole(),
+        "alpha": Number(high=2.0),
+        "linear_solver": Choice(("qdldl", "cpu_dense", "cpu_indirect", "mkl", "accelerate", "auto")),
+    }
     interior_point = False
 
     tolerance: float

@@ -1,6 +1,7 @@
 """Campaigns: what a file may say, what is refused before anything runs, the grid, and going on where one stopped."""
 
 import json
+import sys
 
 import pytest
 from harness_fixtures import solvers_from
@@ -10,7 +11,7 @@ from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campai
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.records import RecordFile
-from convexnn_bench.registry import DATASETS
+from convexnn_bench.registry import DATASETS, SOLVERS
 
 
 class Watcher:
@@ -111,6 +112,13 @@ def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
             "line 2",
             "has no parameter 'k'; it has: m, history",
         ),
+        (
+            'datasets = ["spiral"]\nsolvers = [\n"fista",\n"bm_lbfgs[m=[2,-1]]"]',
+            "line 4",
+            "solver 'bm_lbfgs': m must be a whole number",
+        ),
+        ('datasets = ["spiral"]\nsolvers = ["cvxpy_scs[max_iters=x]"]', "line 2", "max_iters must be a whole number"),
+        ('datasets = ["spiral[pattern_seed=-1]"]\nsolvers = ["fista"]', "line 1", "pattern_seed must be a whole"),
         ('datasets = ["spiral"]\nsolvers = ["bm_lbfgs[m=[]]"]', "line 2", "m=[] sweeps over nothing"),
         ('datasets = ["spiral"]\nsolvers = ["bm_lbfgs[m"]', "line 2", "cannot read 'bm_lbfgs[m'"),
         ('datasets = [\n "wine",\n "spirel",\n]\nsolvers = ["fista"]', "line 3", "did you mean 'spiral'?"),
@@ -147,6 +155,8 @@ def test_campaigns_are_found_by_name_and_path(tmp_path):
         find_campaign("quikstart")
     with pytest.raises(cnn.InputError, match="there is no campaign file"):
         find_campaign("mein.toml")
+    with pytest.raises(cnn.InputError, match=r"is a directory, not a campaign file"):
+        find_campaign(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", shipped_names())
@@ -163,12 +173,13 @@ def test_quickstart_is_four_problems_under_five_solvers():
 
 
 def test_an_impossible_problem_is_refused_before_anything_runs(tmp_path):
-    path = written(tmp_path, 'datasets = [\n "spiral[n=9]",\n "spiral[n=10]"]\nsolvers = ["fista"]')
+    path = written(tmp_path, 'datasets = [\n "spiral[n=9]",\n "spiral[n=2]"]\nsolvers = ["fista"]')
     campaign, source = load_campaign(path)
     watcher = Watcher()
-    with pytest.raises(cnn.InputError, match=r"mine.toml, line 3: .*n must be a multiple of 3.*got 10"):
+    with pytest.raises(cnn.InputError, match=r"mine.toml, line 3: .*n must be at least 3, got 2"):
         run_campaign(campaign, tmp_path / "out", watcher, source)
     assert watcher.ran == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_many_patterns_are_refused_with_a_way_out(tmp_path):
@@ -233,6 +244,24 @@ def test_a_folder_of_solvers_that_does_not_load_is_named(tmp_path):
         plan(campaign)
     with pytest.raises(cnn.InputError, match="not a directory"):
         plan(Campaign(datasets=["spiral"], solvers=["fista"], solvers_dir=str(tmp_path / "none")))
+
+
+def test_a_solver_that_raises_while_it_is_made_is_named(tmp_path):
+    with solvers_from(tmp_path / "bad", "zero") as folder:
+        cls = SOLVERS.get("zero")
+        cls.__init__ = lambda self, **_: 1 / 0
+        with pytest.raises(cnn.InputError, match=r"solver 'zero' refuses its parameters: ZeroDivisionError"):
+            plan(Campaign(datasets=["spiral[n=9]"], solvers=["zero"], solvers_dir=folder))
+
+
+def test_without_pandas_the_records_stay(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with solvers_from(tmp_path / "bad", "zero") as folder:
+        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=1.0, solvers_dir=folder)
+        done = run_campaign(campaign, tmp_path / "out", Watcher())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records.jsonl"]
+    assert "pip install pandas pyarrow" in done.complaint
+    assert len(done.records) == 1
 
 
 def test_cuda_without_a_device_is_refused(tmp_path):

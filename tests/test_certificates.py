@@ -112,7 +112,7 @@ def test_the_dual_point_behind_the_bound_is_feasible(pair):
     rng = np.random.default_rng(0)
     Lambda = torch.as_tensor(rng.standard_normal(problem.Y.shape) * 3)
     Lambda = problem.loss.project_dual(Lambda, torch.as_tensor(problem.Y))
-    value, norm = lower_bound(problem, Lambda)
+    value, norm, _ = lower_bound(problem, Lambda)
     norms = [np.linalg.norm(problem.X.T @ (problem.masks[:, [k]] * Lambda.numpy()), 2) for k in range(problem.P)]
     assert norm.value == pytest.approx(max(norms), rel=1e-12)
     assert norm.value >= max(norms) * (1 - 1e-15)
@@ -194,8 +194,9 @@ def test_every_kind_of_point_gives_the_same_certificate():
     problem = random_problem(6, c=2)
     result = cnn.solve(problem, "bm_lbfgs", time_limit=2, gap=1e-7)
     U, V = result.factors
-    base = cnn.certify(problem, result)
-    assert cnn.certify(problem, (U, V)) == base
+    base = cnn.certify(problem, (U, V))
+    assert cnn.certify(problem, [U, V]) == base
+    assert base.dual <= cnn.certify(problem, result).dual == result.certificate.dual
     assert cnn.certify(problem, cnn.Point(factors=(torch.as_tensor(U), torch.as_tensor(V)))) == base
     blocks = cnn.certify(problem, result.blocks)
     listed = cnn.certify(problem, list(result.blocks))
@@ -276,3 +277,29 @@ def test_balanced_factors_of_the_optimum_have_no_stationarity_error():
     certificate = cnn.certify(problem, burer_monteiro.balance(U, V))
     assert abs(certificate.stationarity_error) < 1e-12
     assert certificate.stationarity_bound < 1e-12
+
+
+def test_the_multiplier_proves_the_bound(combination):
+    """Anyone can check a certificate: the multiplier is feasible and its value is the bound, in plain numpy."""
+    problem = random_problem(10, *combination, n=12, patterns=5)
+    certificate = cnn.solve(problem, "fista", gap=1e-3, time_limit=3).certificate
+    multiplier = certificate.multiplier
+    assert multiplier.shape == problem.Y.shape
+    value = -float(problem.loss.conjugate(torch.as_tensor(multiplier), torch.as_tensor(problem.Y)))
+    assert certificate.dual == pytest.approx(value, rel=1e-12)
+    for k in range(problem.P):
+        G = problem.X.T @ (problem.masks[:, [k]] * multiplier)
+        if problem.has_cone:
+            directions = problem.cones.project(np.random.default_rng(k).standard_normal((problem.P, problem.p, 200)))[k]
+            norms = np.abs(G.T @ directions) / np.linalg.norm(directions, axis=0).clip(1e-300)
+            assert norms.max() <= problem.beta * (1 + 1e-12)
+        else:
+            assert np.linalg.norm(G, 2) <= problem.beta * (1 + 1e-14)
+
+
+def test_a_bound_once_proven_is_kept():
+    """The gap a solver is judged by never suffers from a later, worse multiplier."""
+    problem = random_problem(11, n=20, patterns=8)
+    result = cnn.solve(problem, "bm_adam", gap=1e-9, time_limit=0.5)
+    duals = [objective / (1 + gap) for _, objective, gap in result.curve if np.isfinite(gap)]
+    assert all(later >= earlier * (1 - 1e-12) for earlier, later in itertools.pairwise(duals))

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from harness_fixtures import solvers_from
@@ -78,7 +79,7 @@ def test_run_prints_tables_and_leaves_records_and_a_figure(tmp_path):
     assert "spiral[beta_fraction=0.1,n=9]" in done.stdout
     assert "fista #1" in done.stdout
     assert "4 cells: " in done.stdout
-    assert "[4/4]" in done.stderr
+    assert "[4/4] spiral[beta_fraction=0.1,n=9] bm_gd #1: " in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         "gap_against_time.png",
         "records.jsonl",
@@ -113,7 +114,10 @@ def test_a_crashed_cell_gives_exit_code_1(tmp_path):
         (["--solver", "bm_lbfgs[k=2]"], "has no parameter 'k'; it has: m, history"),
         (["--dataset", "spirel"], "unknown data set 'spirel': did you mean 'spiral'"),
         (["--dataset", "spiral[m=2]"], "data set 'spiral' has no parameter 'm'"),
-        (["--dataset", "spiral[n=10]"], "n must be a multiple of 3"),
+        (["--dataset", "spiral[n=2]"], "spiral[n=2] cannot be built: n must be at least 3, got 2"),
+        (["--dataset", "spiral[beta=-1]"], "spiral[beta=-1]: beta must be a positive finite number, got -1"),
+        (["--solver", "bm_lbfgs[m=0]"], "bm_lbfgs[m=0]: solver 'bm_lbfgs': m must be a whole number"),
+        (["."], "'.' is a directory, not a campaign file"),
         (["--dataset", "spiral[loss=hinge]"], "unknown loss 'hinge'"),
         (["--dataset", "spiral[loss=logistic]"], "targets=signs or targets=binary"),
         (["--dataset", "spiral[n=9"], "cannot read 'spiral[n=9'"),
@@ -140,7 +144,56 @@ def test_bad_arguments_are_one_clear_line_and_exit_code_2(tmp_path, arguments, w
 
 def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    done = command("run", "--dataset", "spiral[n=9]", "--solver", "fista", "--out", tmp_path / "file")
-    assert done.exit_code == 1
-    assert "error: " in done.stderr
-    assert str(tmp_path / "file") in done.stderr
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", Path("/proc/nothing/here")):
+        done = command("run", "--dataset", "spiral[n=9]", "--solver", "fista", "--out", out)
+        assert done.exit_code == 2
+        assert f"error: --out: '{out}' cannot be the folder for the records" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "name"),
+    [
+        ([], ["--time-limit", "1"], "quickstart"),
+        ([], ["--dataset", "spiral"], "custom"),
+        ([], ["--solver", "fista"], "custom"),
+        (["quickstart"], ["--solver", "fista"], "quickstart-custom"),
+    ],
+)
+def test_other_cells_get_a_name_and_a_folder_of_their_own(monkeypatch, named, options, name):
+    seen = []
+
+    def stop(asked, source, folder, json):
+        seen.append((asked.name, str(folder)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convexnn_bench.cli._run", stop)
+    monkeypatch.setattr("convexnn_bench.harness.process.start_server", lambda threads: None)
+    assert command("run", *named, *options).exit_code == 130
+    assert seen == [(name, str(Path("results") / name))]
+
+
+def test_the_server_is_started_after_the_limits_are_checked(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("convexnn_bench.harness.process.start_server", started.append)
+    (tmp_path / "none.toml").write_text('datasets = ["spiral"]\nsolvers = ["fista"]\nthreads = 0\n')
+    done = command("run", tmp_path / "none.toml")
+    assert (done.exit_code, started) == (2, [])
+    assert "line 3: threads must be at least 1, got 0" in done.stderr
+
+
+def test_missing_packages_for_table_and_figure_are_a_line_each(tmp_path, monkeypatch):
+    for package in ("pandas", "matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with solvers_from(tmp_path / "bad", "zero") as folder:
+        done = command(
+            "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "zero", "--time-limit", 1,
+            "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    assert "pip install pandas pyarrow" in warnings[0]
+    assert "pip install matplotlib" in warnings[1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records.jsonl"]
+    assert "1 cells: " in done.stdout

@@ -19,7 +19,7 @@ def make(N: int, p: int, P: int | None = None, seed: int = 0, with_gates: bool =
 
 
 def all_rows(cones: Cones, k: int) -> np.ndarray:
-    """K_k as theory writes it."""
+    """K_k = (2 D_k - I) Phi (Pilanci & Ergen 2020)."""
     return (2.0 * cones.masks[:, k] - 1.0)[:, None] * cones.Phi
 
 

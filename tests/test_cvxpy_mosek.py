@@ -79,7 +79,9 @@ def test_every_parameter_is_one_mosek_knows(monkeypatch):
     monkeypatch.setenv(conic_mosek.SERVER, "http://solve.example:30080")
     with mosek.Task() as task:
         for name, value in conic_mosek.mosek_parameters(1e-9, 60.0).items():
-            task.putparam(name, str(value))
+            task.putparam(name, str(value))  # raises for a name it does not know
+        assert task.getdouparam(mosek.dparam.intpnt_co_tol_rel_gap) == 1e-9
+        assert task.getdouparam(mosek.dparam.optimizer_max_time) == 60.0
 
 
 @pytest.mark.skipif(HAS_LICENCE, reason="there is a licence here: the run would succeed")

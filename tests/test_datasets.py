@@ -1,5 +1,7 @@
 """Data sets: what they hold, what they refuse, and the problems made of them."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,13 @@ def test_spiral_is_the_one_the_published_optima_belong_to():
     np.testing.assert_allclose(np.hypot(*data.X.T), np.tile(radius, 3))
     np.testing.assert_array_equal(data.Y, np.eye(3)[np.repeat([0, 1, 2], 15)])
     assert cnn.make_problem("spiral", n=45).beta_max == pytest.approx(5.983248551098607, rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(3, [1, 1, 1]), (4, [2, 1, 1]), (11, [4, 4, 3])])
+def test_spiral_of_any_size_is_balanced(n, sizes):
+    data = DATASETS.get("spiral")(n=n).data()
+    assert data.X.shape == (n, 2)
+    assert list(data.Y.sum(axis=0)) == sizes
 
 
 @pytest.mark.parametrize("name", ["spiral", "wine", "digits"])
@@ -82,11 +91,10 @@ def test_teacher_shapes_and_noise():
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("spiral", {"n": 46}, "multiple of 3"),
         ("spiral", {"n": 4.5}, "n must be a whole number"),
-        ("spiral", {"n": 3}, "n must be at least 6"),
+        ("spiral", {"n": 2}, "n must be at least 3"),
         ("spiral", {"noise": -1}, "noise must be at least 0"),
-        ("spiral", {"seed": -1}, "seed must be at least 0"),
+        ("spiral", {"seed": -1}, "seed must be a whole number, at least 0"),
         (
             "spiral",
             {"targets": "onehot"},
@@ -97,6 +105,8 @@ def test_teacher_shapes_and_noise():
         ("digits", {"pool": 3}, "pool must be one of 1, 2, 4"),
         ("teacher", {"teacher": "tanh"}, "teacher must be one of"),
         ("breast_cancer", {"standardize": "yes"}, "standardize must be one of True, False"),
+        ("spiral", {"pattern_seed": -1}, "pattern_seed must be a whole number, at least 0 and below 2^63, got -1"),
+        ("spiral", {"pattern_seed": "a"}, "pattern_seed must be a whole number"),
         ("wine", {"size": 10}, "has no parameter 'size'; its own: n, standardize"),
         ("wine", {"beta": 1.0, "beta_fraction": 0.1}, "give beta or beta_fraction, not both"),
         ("wine", {"loss": "squarred"}, "did you mean 'squared'"),
@@ -120,6 +130,20 @@ def test_make_problem_takes_brackets_and_beta():
     assert (problem.N, problem.beta, problem.activation.name) == (30, 0.25, "linear")
     with pytest.raises(cnn.InputError, match="'n' is given twice"):
         cnn.make_problem("spiral[n=30]", n=45)
+
+
+@pytest.mark.parametrize("name", [3, None, ["spiral"]])
+def test_make_problem_wants_a_name(name):
+    with pytest.raises(cnn.InputError, match="name must be the name of a data set"):
+        cnn.make_problem(name)
+
+
+def test_a_missing_or_blocked_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # find_spec raises ValueError
+    for name in ("wine", "digits", "breast_cancer", "diabetes"):
+        assert DATASETS.get(name).unavailable() == "needs the package sklearn: pip install scikit-learn"
+        with pytest.raises(cnn.InputError, match="pip install scikit-learn"):
+            cnn.make_problem(name)
 
 
 def test_seed_reaches_the_data_and_the_sampled_patterns():
@@ -207,6 +231,12 @@ def test_file_changes_are_noticed(table):
         ("a,b\n1,u\n2,v\n", {}, "the target holds words such as 'u'"),
         ("a,b\n1,u\n2,u\n", {"targets": "one_hot"}, "needs at least 2 classes, the target has 1"),
         ("a,b\n1,1\n2,2\n3,3\n", {"targets": "binary"}, "needs exactly 2 classes, the target has 3"),
+        ("1,2\n3,4\n5,6\n", {}, "has no header line: its first line is '1,2'; add one with a name per column"),
+        ("1.5,1.5\n3,4\n5,6\n", {}, "has no header line: its first line is '1.5,1.5'"),
+        ("1\n2\n3\n", {}, "has no header line"),
+        (",2\n3,4\n5,6\n", {}, "has no header line: its first line is ',2'"),
+        ("a;b\n1;2\n3;4\n", {}, "is it separated by ';'?"),
+        ("a;b\n1,5;2,5\n3,5;4\n", {}, "is it separated by ';'?"),
         ("a\n1\n2\n", {}, "at least 2 of each"),
         ("", {}, "no readable CSV"),
     ],
@@ -230,5 +260,9 @@ def test_bad_paths(tmp_path):
             DATASETS.get("file")(path=path).data()
     broken = tmp_path / "broken.npz"
     broken.write_bytes(b"PK nonsense")
-    with pytest.raises(cnn.InputError, match="no readable NPZ"):
+    with pytest.raises(cnn.InputError, match="is not an NPZ file"):
         DATASETS.get("file")(path=str(broken)).data()
+    np.savez(broken, X=np.array([[1, "a"], [None, 2]], dtype=object), Y=np.zeros(2))
+    with pytest.raises(cnn.InputError, match="holds Python objects") as caught:
+        DATASETS.get("file")(path=str(broken)).data()
+    assert "pickle" not in str(caught.value)

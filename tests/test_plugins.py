@@ -176,7 +176,9 @@ def test_two_folders_of_one_name_are_kept_apart(registries, tmp_path):
 def test_files_with_an_underscore_and_base_are_passed_over(registries, tmp_path):
     folder = write(tmp_path / "losses", "_helper.py", "1 / 0")
     write(folder, "base.py", "1 / 0")
+    before = LOSSES.names()
     LOSSES.add_folder(folder)
+    assert LOSSES.names() == before
 
 
 def test_a_folder_that_is_none(registries, tmp_path):

@@ -166,6 +166,14 @@ def test_comparison_has_a_row_a_solver(table):
     assert table.results["fista"].certificate.gap == frame["gap"][0]
 
 
+def test_a_comparison_makes_each_solver_once(monkeypatch):
+    made = []
+    cls = cnn.SOLVERS.get("fista")
+    monkeypatch.setattr(cls, "__init__", lambda self, **_: made.append(1) or cnn.BaseSolver.__init__(self))
+    cnn.compare(cnn.make_problem("spiral", n=9), ["fista"], gap=1e-1, time_limit=1.0)
+    assert made == [1]
+
+
 def test_comparison_shows_itself(table):
     text, html = repr(table), table._repr_html_()
     assert "raises failed: RuntimeError" in text

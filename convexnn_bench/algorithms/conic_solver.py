@@ -1,6 +1,5 @@
 """What the CVXPY solvers share: build and compile in set_problem, one solve in run."""
 
-import importlib.util
 import warnings
 from typing import Any
 
@@ -20,13 +19,6 @@ class ConicSolver(BaseSolver):
     formulation = "convex"
     one_shot = True
     interior_point = True
-
-    def __init__(self, **parameters: Any):
-        super().__init__(**parameters)
-        # imports take a second or two the first time, which is no part of setting a problem up
-        for package in self.requires:
-            if importlib.util.find_spec(package) is not None:
-                importlib.import_module(package)
 
     def backend(self) -> Any:
         """What CVXPY is to compile for: the name of a solver it knows, or a solver interface of its own kind."""

@@ -20,6 +20,10 @@ class DescentSolver(BaseSolver):
         """Step until `step_done(x)` is False; return why it ended by itself, else None."""
         raise TypeError(f"{type(self).__name__} must define minimise")
 
+    def load_packages(self) -> None:
+        super().load_packages()
+        load_optimisers()
+
     def run(self, callback: Callback) -> None:
         def step_done(x: torch.Tensor) -> bool:
             self.x = x
@@ -42,7 +46,6 @@ class BurerMonteiroSolver(DescentSolver):
     objective: BMObjective
 
     def set_problem(self, problem: Problem) -> None:
-        load_optimisers()
         self.objective = BMObjective(problem, self.m, self.seed, self.device)
         self.x = self.objective.start
 
@@ -66,6 +69,5 @@ class NetworkSolver(DescentSolver):
         return reason
 
     def set_problem(self, problem: Problem) -> None:
-        load_optimisers()
         self.objective = NetworkObjective(problem, self.width, self.seed, self.device)
         self.x = self.objective.start

@@ -50,19 +50,8 @@ def as_point(problem: "Problem", point: Any) -> Point:
         return point.point
     if isinstance(point, torch.nn.Module):
         return _module_point(problem, point)
-    if isinstance(point, tuple) and len(point) == 2:
-        ranks = {np.ndim(array) if not isinstance(array, torch.Tensor) else array.ndim for array in point}
-        if ranks == {3}:
-            return Point(factors=point)
-        if ranks == {2} and np.shape(point[0]) != (problem.p, problem.q):
-            return Point(network=point)
-        if ranks == {2}:
-            return _two_matrices(problem, point)
-    if isinstance(point, list | tuple):
-        shapes = {np.shape(block) for block in point}
-        if len(shapes) != 1:
-            raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {sorted(shapes)}")
-        return Point(blocks=np.stack([as_numpy(block) for block in point]))
+    if isinstance(point, tuple | list):
+        return _arrays_point(problem, [as_numpy(array, "the point") for array in point], isinstance(point, list))
     if isinstance(point, np.ndarray | torch.Tensor):
         return Point(blocks=point)
     raise InputError(
@@ -71,16 +60,24 @@ def as_point(problem: "Problem", point: Any) -> Point:
     )
 
 
-def _two_matrices(problem: "Problem", point: tuple[Any, Any]) -> Point:
-    """Two matrices, the first p x q: two blocks (P = 2), or weights of a network of M = q neurons."""
-    blocks = problem.P == 2 and np.shape(point[1]) == (problem.p, problem.q)
-    weights = np.shape(point[1]) == (problem.q, problem.q)
-    if blocks and weights:
+def _arrays_point(problem: "Problem", arrays: list[np.ndarray], is_list: bool) -> Point:
+    """Two arrays of three axes are factors; matrices are P blocks, or the weights of a network."""
+    shapes = sorted({array.shape for array in arrays})
+    axes = {len(shape) for shape in shapes}
+    if len(arrays) == 2 and axes == {3}:
+        return Point(factors=(arrays[0], arrays[1]))
+    blocks = len(arrays) == problem.P and shapes == [(problem.p, problem.q)]
+    weights = len(arrays) == 2 and axes == {2} and not is_list  # a list of matrices is a list of blocks
+    if blocks and weights and problem.p == problem.q:
         raise InputError(
             "this pair of p x q matrices may be two blocks or the weights of a network: give the blocks as one "
             "2 x p x q array, or the weights as Point(network=(W1, W2))"
         )
-    return Point(blocks=np.stack([as_numpy(block) for block in point])) if blocks else Point(network=point)
+    if weights and not blocks:
+        return Point(network=(arrays[0], arrays[1]))
+    if len(shapes) != 1:
+        raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {shapes}")
+    return Point(blocks=np.stack(arrays))
 
 
 def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
@@ -146,8 +143,8 @@ def _gradient_rounding(problem: "Problem", Lambda: torch.Tensor) -> float:
     return (operator.N + operator.c + 8) * EPS * float(torch.linalg.vector_norm(bound))
 
 
-def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDualNorm]:
-    """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual): a lower bound on p*.
+def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDualNorm, torch.Tensor]:
+    """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
 
     Lambda: n_out x c in dom F*. Both the dual norms and the value are taken on the safe side of their rounding.
     """
@@ -162,7 +159,7 @@ def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDua
     # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
     magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
     # losses are non-negative, hence p* >= 0
-    return max(value - (8 + Y.shape[1]) * EPS * magnitude, 0.0), norm
+    return max(value - (8 + Y.shape[1]) * EPS * magnitude, 0.0), norm, scaled
 
 
 def certify(problem: "Problem", point: Any) -> Certificate:
@@ -181,14 +178,15 @@ def certify(problem: "Problem", point: Any) -> Certificate:
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
-    dual, norm = lower_bound(problem, loss.project_dual(gradient, Y))
+    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y))
     if point.dual is not None:
         candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
         if candidate.numel() != Y.numel():
             raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
         candidate = candidate.reshape(Y.shape)
         if bool(torch.isfinite(candidate).all()):
-            dual = max(dual, lower_bound(problem, loss.project_dual(candidate, Y))[0])
+            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y))
+            dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
         refused = (
@@ -208,6 +206,7 @@ def certify(problem: "Problem", point: Any) -> Certificate:
         max_dual_norm=norm.value,
         worst_block=norm.block,
         refused=refused,
+        multiplier=multiplier.numpy(),
         **_rank_tests(problem, at, gradient),
     )
 

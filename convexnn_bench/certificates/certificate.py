@@ -1,7 +1,9 @@
 """What was proven of a point."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Certificate:
         stationary point global. None as above.
     ranks: numerical rank of every block's factors; None as above.
     refused: why no gap is stated, else None.
+    multiplier: the dual feasible Lambda (n_out x c) with -F*(Lambda) = dual up to rounding, which anyone may check.
     """
 
     primal: float
@@ -42,6 +45,7 @@ class Certificate:
     rank_deficient: bool | None = None
     ranks: tuple[int, ...] | None = None
     refused: str | None = None
+    multiplier: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def absolute_gap(self) -> float:

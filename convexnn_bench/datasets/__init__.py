@@ -1,6 +1,7 @@
 """Data sets, and `make_problem`, which turns one into a training problem."""
 
 import inspect
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
@@ -40,22 +41,34 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
         raise InputError(
             f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, beta_fraction={rest['beta_fraction']!r})"
         )
+    for key in ("pattern_seed", "seed"):
+        if key in parameters:
+            _check_seed(key, parameters[key])
     if "seed" in parameters:
         rest.setdefault("pattern_seed", parameters["seed"])
     return own, rest
 
 
-def make_problem(name: str, **parameters: Any) -> "Problem":
+def _check_seed(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
+        raise InputError(f"{key} must be a whole number, at least 0 and below 2^63, got {value!r}")
+
+
+def make_problem(name: Any, **parameters: Any) -> "Problem":
     """The training problem of a registered data set.
 
     name: a data set ("spiral"), with parameters in brackets if you like ("spiral[n=150]"). parameters:
     those of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction,
-    patterns, seed. What is not given takes the data set's default. Raises UnknownNameError for a name that
-    is not registered and InputError for a parameter or value that cannot be.
+    patterns. seed: of all that is drawn at random, the data (where the data set has a `seed`: its noise, or
+    its choice of n samples) and the sampled patterns. pattern_seed: of the patterns alone, in place of `seed`;
+    0 if neither is given. What is not given takes the data set's default. Raises UnknownNameError for a name
+    that is not registered and InputError for a parameter or value that cannot be.
     """
     from convexnn_bench.problem import Problem
     from convexnn_bench.specs import parse_spec
 
+    if not isinstance(name, str):
+        raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")
     name, inside = parse_spec(name)
     twice = sorted(set(inside) & set(parameters))
     if twice:

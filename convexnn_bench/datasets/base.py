@@ -4,7 +4,6 @@ Nothing is normalised silently. Every transformation of the data is a named para
 default that is recorded with the results.
 """
 
-import importlib.util
 import inspect
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.registry import importable
 
 TARGETS = ("one_hot", "signs", "binary")
 
@@ -62,7 +62,7 @@ class BaseDataset:
     @classmethod
     def unavailable(cls) -> str | None:
         """What is missing on this machine, in words a user can act on; None when nothing is."""
-        if cls.requires is not None and importlib.util.find_spec(cls.requires[0]) is None:
+        if cls.requires is not None and not importable(cls.requires[0]):
             return f"needs the package {cls.requires[0]}: {cls.requires[1]}"
         return None
 

@@ -14,6 +14,7 @@ class BreastCancer(BaseDataset):
 
     name = "breast_cancer"
     summary = "malignant against benign tumours, of scikit-learn (569 x 30)"
+    requires = ("sklearn", "pip install scikit-learn")
 
     def load(self, n: int | None = None, standardize: bool = True, bias: bool = False, seed: int = 0) -> Data:
         from sklearn.datasets import load_breast_cancer

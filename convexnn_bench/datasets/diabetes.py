@@ -15,6 +15,7 @@ class Diabetes(BaseDataset):
 
     name = "diabetes"
     summary = "progression of diabetes, of scikit-learn (442 x 10, regression)"
+    requires = ("sklearn", "pip install scikit-learn")
 
     def load(
         self,

@@ -24,6 +24,7 @@ class Digits(BaseDataset):
 
     name = "digits"
     summary = "8x8 handwritten digits of scikit-learn (1797 images, 10 classes)"
+    requires = ("sklearn", "pip install scikit-learn")
 
     def load(
         self,

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def _existing(path: Any) -> Path:
 
 
 def _read_npz(source: Path, features: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    if not zipfile.is_zipfile(source):
+        raise InputError(f"{source} is not an NPZ file: numpy.savez writes such files")
     try:
         with np.load(source, allow_pickle=False) as arrays:
             for argument, key in (("features", features), ("target", target)):
@@ -79,8 +82,10 @@ def _read_npz(source: Path, features: str, target: str) -> tuple[np.ndarray, np.
             X, Y = arrays[features], arrays[target]
     except InputError:
         raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source} is no readable NPZ file of plain arrays: {error}") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        objects = "allow_pickle" in str(error)
+        why = "it holds Python objects; save arrays of numbers or words" if objects else str(error)
+        raise InputError(f"{source} is no readable NPZ file of plain arrays: {why}") from error
     if X.ndim != 2 or X.dtype.kind not in "fiub":
         raise InputError(f"{source}: {features} must be a numeric n x d array, got {X.dtype} {X.shape}")
     if Y.ndim not in (1, 2) or len(Y) != len(X):
@@ -93,9 +98,13 @@ def _read_csv(source: Path, target: str | int) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         table = pd.read_csv(source, skipinitialspace=True)
+        first = pd.read_csv(source, skipinitialspace=True, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[
+            0
+        ]
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is no readable CSV file: {error}") from error
     columns = [str(column) for column in table.columns]
+    _check_header(source, [str(name) for name in first])
     if len(columns) < 2 or len(table) < 2:
         raise InputError(
             f"{source} has {len(table)} rows and {len(columns)} columns after its header line; "
@@ -106,6 +115,28 @@ def _read_csv(source: Path, target: str | int) -> tuple[np.ndarray, np.ndarray]:
         _check_column(source, column, table.iloc[:, place], numeric=place != position)
     X = table.drop(columns=table.columns[position]).to_numpy(dtype=np.float64)
     return X, table.iloc[:, position].to_numpy()
+
+
+def _check_header(source: Path, columns: list[str]) -> None:
+    """Raises InputError when the first line is a sample, or when columns are separated by something else."""
+    if any(columns) and all(not column or _is_number(column) for column in columns):
+        first = ",".join(columns)
+        shown = first if len(first) <= 60 else first[:57] + "..."
+        raise InputError(f"{source} has no header line: its first line is {shown!r}; add one with a name per column")
+    for separator in (";", "\t"):
+        if len(columns) == 1 and separator in columns[0]:
+            raise InputError(
+                f"{source} has a single column, {columns[0]!r}: is it separated by {separator!r}? "
+                "Columns must be separated by commas"
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _column(source: Path, columns: list[str], target: str | int) -> int:

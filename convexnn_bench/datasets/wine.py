@@ -22,6 +22,7 @@ class Wine(BaseDataset):
 
     name = "wine"
     summary = "chemical analysis of three wines, of scikit-learn (178 x 13)"
+    requires = ("sklearn", "pip install scikit-learn")
 
     def load(
         self,

@@ -54,9 +54,13 @@ class Source:
         """The same, for a campaign whose values of `keys` do not come from the file."""
         return Source(self.path, "\n".join(self.lines), keys)
 
+    def knows(self, key: str) -> bool:
+        """Whether the value of `key` comes from a file."""
+        return self.path is not None and key not in self.replaced
+
     def __call__(self, message: str, key: str, *texts: str) -> InputError:
         """An InputError that begins with the line of the first of `texts`, or else of `key`."""
-        if self.path is None or key in self.replaced:
+        if not self.knows(key):
             return InputError(message)
         for wanted in (*texts, key):
             pattern = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
@@ -78,6 +82,8 @@ def find_campaign(name: str) -> Path:
         return path
     if name in shipped_names():
         return SHIPPED / f"{name}.toml"
+    if path.is_dir():
+        raise InputError(f"{name!r} is a directory, not a campaign file (.toml)")
     if path.suffix == ".toml" or os.sep in name:
         raise InputError(f"there is no campaign file {name!r} (looked in {Path.cwd()})")
     raise InputError(f"unknown campaign {name!r}: {nearest(name, shipped_names())}, or a path to a .toml file")

@@ -1,5 +1,6 @@
 """Running a campaign: what has a record already is left alone, everything else is run, one cell at a time."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +28,28 @@ class Observer(Protocol):
 
 @dataclass
 class Finished:
-    """records: one for every cell asked for, in the order of the plan. known: how many were there before."""
+    """records: one for every cell asked for, in the order of the plan. known: how many were there before.
+    complaint: why there is no Parquet file, in words a user can act on; None when there is one.
+    """
 
     records: list[Record]
     known: int
+    complaint: str | None = None
 
 
 def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Source | None = None) -> Finished:
     """Run every cell without a record in `out`/records.jsonl, then write records.parquet beside it.
 
     Problems are built once before anything runs, so that a campaign that asks for what cannot be is refused.
-    Raises InputError for such a campaign, OSError when the records cannot be written.
+    Only then is `out` made. Raises InputError for such a campaign and for an `out` that cannot be, OSError when
+    the records cannot be written. Without pandas and pyarrow there is no Parquet file, and `complaint` says so.
     """
     cells = plan(campaign, source)
     if campaign.device != "cpu":
-        _check_device(campaign.device)
-    out.mkdir(parents=True, exist_ok=True)
+        from convexnn_bench.runner import check_device
+
+        check_device(campaign.device)
+    _check_folder(out)
     file = RecordFile(out / "records.jsonl")
     records, complaints = file.read()
     waiting = [cell for cell in cells if cell.key not in records]
@@ -55,6 +62,7 @@ def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Sour
         records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
         observer.finished(records[cell.key])
     ready, skips = _look_ahead(waiting, observer, source or Source())
+    _make_folder(out)
     for cell in waiting:
         reason, sizes = skips.get(cell.key), ready.get(cell.key, {})
         if reason is not None:
@@ -65,15 +73,42 @@ def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Sour
         file.append(record)
         records[cell.key] = record
         observer.finished(record)
-    to_parquet(list(records.values()), out / "records.parquet")
-    return Finished([records[cell.key] for cell in cells], len(known))
+    missing = _write_table(list(records.values()), out)
+    return Finished([records[cell.key] for cell in cells], len(known), missing)
 
 
-def _check_device(device: str) -> None:
-    import torch
+def _write_table(records: list[Record], out: Path) -> str | None:
+    """Write the Parquet file; without the packages for it, the words to say so."""
+    target = out / "records.parquet"
+    try:
+        to_parquet(records, target)
+    except ImportError:
+        need = "pandas and pyarrow are needed for it: pip install pandas pyarrow"
+        return f"{target} was not written, {need}; {out / 'records.jsonl'} holds all records"
+    return None
 
-    if not torch.cuda.is_available():
-        raise InputError(f"device {device!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+
+def _check_folder(out: Path) -> None:
+    """Raises InputError when `out` can be no folder to write to; makes nothing."""
+    try:
+        there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    except OSError as error:
+        raise _bad_folder(out, error.strerror or str(error)) from error
+    if not there.is_dir():
+        raise _bad_folder(out, f"{there} is a file" if there.is_file() else f"{there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _bad_folder(out, f"{there} may not be written to")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _bad_folder(out, error.strerror or str(error)) from error
+
+
+def _bad_folder(out: Path, why: str) -> InputError:
+    return InputError(f"--out: {str(out)!r} cannot be the folder for the records: {why}")
 
 
 def _groups(cells: Iterable[Cell]) -> list[list[Cell]]:

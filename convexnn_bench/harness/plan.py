@@ -18,7 +18,7 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     Raises InputError for the first name, parameter or value that cannot be.
     """
     place = source or Source()
-    _check_limits(campaign, place)
+    check_limits(campaign, place)
     if campaign.solvers_dir is not None:
         SOLVERS.add_folder(campaign.solvers_dir)
     problems = list(_problems(campaign, place))
@@ -46,7 +46,8 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     return list(cells.values())
 
 
-def _check_limits(campaign: Campaign, place: Source) -> None:
+def check_limits(campaign: Campaign, place: Source) -> None:
+    """Everything but the data sets and solvers themselves. Raises InputError for the first bad value."""
     for key in ("datasets", "solvers"):
         if not getattr(campaign, key):
             raise place(f"{key} is empty: name at least one", key)
@@ -84,7 +85,7 @@ def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, str, str
                 _check_problem(rest)
                 yield spec, format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
         except InputError as error:
-            raise place(str(error), "datasets", spec, spec.partition("[")[0]) from error
+            raise _placed(place, error, "datasets", spec) from error
 
 
 def _check_problem(given: dict[str, Any]) -> None:
@@ -112,6 +113,25 @@ def _solvers(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str,
                 listed = ", ".join(solver.parameters) or "none"
                 raise InputError(f"solver {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
             for parameters in expand_grid({**solver.parameters, **inside}):
+                _make(name, parameters)
                 yield name, parameters
         except InputError as error:
-            raise place(str(error), "solvers", spec, spec.partition("[")[0]) from error
+            raise _placed(place, error, "solvers", spec) from error
+
+
+def _make(name: str, parameters: dict[str, Any]) -> None:
+    """Raises InputError for parameter values that the solver refuses."""
+    try:
+        SOLVERS.get(name)(**parameters)
+    except InputError:
+        raise
+    except Exception as error:  # a solver of the user's may raise anything
+        raise InputError(f"solver {name!r} refuses its parameters: {type(error).__name__}: {error}") from error
+
+
+def _placed(place: Source, error: InputError, key: str, spec: str) -> InputError:
+    """The error with its line in the file in front, or with the text on the command line that it belongs to."""
+    message = str(error)
+    if not place.knows(key) and spec not in message:
+        message = f"{spec}: {message}"
+    return place(message, key, spec, spec.partition("[")[0])

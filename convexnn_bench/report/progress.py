@@ -22,6 +22,7 @@ class CampaignProgress:
         self.quiet = quiet
         self.done = self.total = 0
         self.current = ""
+        self.with_seed = False
         self.bar = Progress(
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
             BarColumn(bar_width=15),
@@ -47,16 +48,21 @@ class CampaignProgress:
 
     def planned(self, cells: list["Cell"], known: int) -> None:
         self.total = len(cells)
+        self.with_seed = len({cell.seed for cell in cells}) > 1
         self.bar.update(self.task, total=len(cells), description="starting")
         if known and not self.quiet:
             self.console.print(f"{known} of {len(cells)} cells have a record already and are not run again")
+
+    def _seed(self, seed: int) -> str:
+        """The seed as the tables write it, when the campaign has several."""
+        return f" #{seed}" if self.with_seed else ""
 
     def note(self, text: str) -> None:
         self.bar.update(self.task, description=text)
         self._line(text)
 
     def started(self, cell: "Cell") -> None:
-        self.current = f"{cell.problem_name} {cell.solver_name}"
+        self.current = f"{cell.problem_name} {cell.solver_name}{self._seed(cell.seed)}"
         self.bar.update(self.task, description=self.current)
 
     def message(self, kind: str, content: Any) -> None:
@@ -69,6 +75,7 @@ class CampaignProgress:
         self.done += 1
         self.bar.update(self.task, completed=self.done)
         self._line(
-            f"[{self.done}/{self.total}] {record['problem_name']} {record['solver_name']}: "
+            f"[{self.done}/{self.total}] {record['problem_name']} {record['solver_name']}"
+            f"{self._seed(record['seed'])}: "
             f"{record['status']}, gap {format_gap(record['gap'])}, {format_seconds(record['solve_seconds'])} s"
         )
