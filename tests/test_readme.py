@@ -17,6 +17,7 @@ def test_python_blocks_run_in_order(capsys):
         exec(compile(block, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "proven lower bound" in printed
+    assert "@@" not in TEXT
     assert names["table"].to_frame().shape[0] == 3
     assert names["result"].certificate.gap <= 1e-4
 
