@@ -115,10 +115,13 @@ def run(
             typer.echo(f"warning: {finished.complaint}", err=True)
         if not json:
             _show(finished, asked.gap, folder)
+    raise typer.Exit(_exit_code(finished))
+
+
+def _exit_code(finished: Any) -> int:
     from convexnn_bench.harness.records import BAD_STATUSES
 
-    if any(record["status"] in BAD_STATUSES for record in finished.records):
-        raise typer.Exit(1)
+    return int(any(record["status"] in BAD_STATUSES for record in finished.records))
 
 
 def _campaign(

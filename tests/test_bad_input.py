@@ -25,7 +25,7 @@ def make(X=X, Y=Y, **arguments):
 
 
 class _Refused:
-    """`with refused("word", ...)`: InputError (or `error`) with all the words, within a second."""
+    """`with assert_refused("word", ...)`: InputError (or `error`) with all the words, within seconds."""
 
     def __init__(self, *words: str, error: type = cnn.InputError):
         self.words, self.error = words, error
@@ -39,11 +39,11 @@ class _Refused:
             return False
         missing = [word for word in self.words if word not in str(value)]
         assert not missing, f"{missing} not in: {value}"
-        assert time.perf_counter() - self.start < 1.0
+        assert time.perf_counter() - self.start < 5.0
         return True
 
 
-refused = _Refused
+assert_refused = _Refused
 
 
 def with_entry(array: np.ndarray, index: tuple, value: float) -> np.ndarray:
@@ -57,9 +57,9 @@ def with_entry(array: np.ndarray, index: tuple, value: float) -> np.ndarray:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(value):
-    with refused("X has 1 NaN or infinite entries", "(3, 1)"):
+    with assert_refused("X has 1 NaN or infinite entries", "(3, 1)"):
         make(with_entry(X, (3, 1), value))
-    with refused("Y has NaN or infinite entries in 1 rows", "row 2"):
+    with assert_refused("Y has NaN or infinite entries in 1 rows", "row 2"):
         make(Y=with_entry(Y, (2, 0), value))
 
 
@@ -78,7 +78,7 @@ def test_values_that_are_not_finite(value):
     ids=["one axis", "three axes", "number", "no rows", "no columns", "ragged", "None", "dict"],
 )
 def test_wrong_shapes_of_x(bad, words):
-    with refused(*words):
+    with assert_refused(*words):
         make(bad)
 
 
@@ -96,33 +96,33 @@ def test_wrong_shapes_of_x(bad, words):
     ids=["fewer rows", "no rows", "three axes", "no columns", "number", "ragged", "None"],
 )
 def test_wrong_shapes_of_y(bad, words):
-    with refused(*words):
+    with assert_refused(*words):
         make(Y=bad)
 
 
 @pytest.mark.parametrize("dtype", [object, complex, str, "datetime64[s]"])
 def test_dtypes_that_hold_no_real_numbers(dtype):
     whole = np.arange(36).reshape(12, 3)
-    with refused("X must be a numeric array", "dtype"):
+    with assert_refused("X must be a numeric array", "dtype"):
         make(whole.astype(dtype))
-    with refused("Y must be numeric", "dtype"):
+    with assert_refused("Y must be numeric", "dtype"):
         make(Y=whole.astype(dtype))
 
 
 def test_a_table_with_words_names_the_way_out():
-    with refused("X must be a numeric array", "object", ".astype(float)"):
+    with assert_refused("X must be a numeric array", "object", ".astype(float)"):
         make(pd.DataFrame({"a": y, "b": list("abcdefghijkl")}))
-    with refused("X has 1 NaN"):
+    with assert_refused("X has 1 NaN"):
         make(pd.DataFrame({"a": pd.array([1, None, *range(10)], dtype="Int64")}))
 
 
 def test_sparse_and_masked_arrays_are_no_silent_surprise():
     for sparse in (scipy.sparse.csr_array(X), torch.as_tensor(X).to_sparse()):
-        with refused("X must be a dense array", "sparse"):
+        with assert_refused("X must be a dense array", "sparse"):
             make(sparse)
-    with refused("X has", "masked entries"):
+    with assert_refused("X has", "masked entries"):
         make(np.ma.masked_array(X, X > 1))
-    with refused("X cannot be read as an array", "meta"):
+    with assert_refused("X cannot be read as an array", "meta"):
         make(torch.empty(12, 3, device="meta"))
 
 
@@ -187,7 +187,7 @@ def test_the_problem_keeps_its_own_data():
 # -- degenerate data that are no mistake ---------------------------------------------------------------------
 
 
-def certified(problem, gap: float = 1e-5, solver: str = "fista"):
+def check_certified(problem, gap: float = 1e-5, solver: str = "fista"):
     """The problem solved, with warnings as errors; asserts the gap."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -203,7 +203,7 @@ def test_one_sample(activation, patterns):
     problem = make(X[:1], Y[:1, :1], activation=activation, patterns=patterns, beta=None, beta_fraction=0.5)
     assert problem.masks.all()
     assert problem.P == 1
-    result = certified(problem)
+    result = check_certified(problem)
     # one row x: only ||x|| matters, min 1/2 (||x|| z - y)^2 + beta |z|, with beta = ||x|| |y| / 2
     assert result.objective == pytest.approx(0.375 * Y[0, 0] ** 2, rel=1e-5)
 
@@ -211,21 +211,21 @@ def test_one_sample(activation, patterns):
 def test_one_class():
     for loss in ("logistic", "squared_hinge"):
         for label in (1, -1):
-            certified(make(Y=np.full(12, label), loss=loss))
-    with refused("Y holds one class only", "all labels 0", "at least two classes", "one-hot"):
+            check_certified(make(Y=np.full(12, label), loss=loss))
+    with assert_refused("Y holds one class only", "all labels 0", "at least two classes", "one-hot"):
         make(Y=np.zeros(12), loss="cross_entropy")
     one_hot = np.eye(2)[np.zeros(12, dtype=int)]
-    certified(make(Y=one_hot, loss="cross_entropy"))
-    certified(make(Y=np.ones(12), loss="cross_entropy"))  # class 0 does not occur
+    check_certified(make(Y=one_hot, loss="cross_entropy"))
+    check_certified(make(Y=np.ones(12), loss="cross_entropy"))  # class 0 does not occur
 
 
 def test_constant_features_and_a_constant_sample():
-    certified(make(np.column_stack([X[:, :1], np.ones(12)]), patterns="all"))
-    certified(make(np.column_stack([X[:, :1], np.zeros(12)]), patterns="all"))
+    check_certified(make(np.column_stack([X[:, :1], np.ones(12)]), patterns="all"))
+    check_certified(make(np.column_stack([X[:, :1], np.zeros(12)]), patterns="all"))
     problem = make(np.ones((12, 3)), patterns="all")
     assert problem.P == 1
-    certified(problem)
-    with refused("every row is zero", "the data must not be all zero"):
+    check_certified(problem)
+    with assert_refused("every row is zero", "the data must not be all zero"):
         make(np.zeros((12, 3)))
 
 
@@ -255,22 +255,22 @@ def test_huge_and_tiny_scales_are_solved_and_certified(scale, which, solver, act
     problem = make(factors[0] * X, factors[1] * y, activation=activation, beta=None, beta_fraction=0.1)
     assert problem.beta == pytest.approx(base.beta * scale, rel=1e-9)
     np.testing.assert_array_equal(problem.masks, base.masks)
-    result = certified(problem, 1e-4, solver)
+    result = check_certified(problem, 1e-4, solver)
     # squared loss: the optimum is that of the plain data times the scale of Y squared, whatever that of X
-    expected = certified(base, 1e-6).objective
+    expected = check_certified(base, 1e-6).objective
     assert result.objective / factors[1] ** 2 == pytest.approx(expected, rel=2e-4)
 
 
 def test_columns_of_very_different_scales():
-    certified(make(X * [1e12, 1.0, 1e-12], y, beta=None, beta_fraction=0.1), 1e-4)
+    check_certified(make(X * [1e12, 1.0, 1e-12], y, beta=None, beta_fraction=0.1), 1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e45, 1e200, 1e300, 1e-45, 1e-200])
 def test_scales_beyond_float64_products_are_refused(scale):
     for activation in ("gated_relu", "relu", "linear"):
-        with refused("X: the largest magnitude is", "e+" if scale > 1 else "e-", "1e-40 to 1e+40", "rescale X"):
+        with assert_refused("X: the largest magnitude is", "e+" if scale > 1 else "e-", "1e-40 to 1e+40", "rescale X"):
             make(scale * X, y, activation=activation)
-    with refused("Y: the largest magnitude is", "1e-40 to 1e+40", "rescale Y"):
+    with assert_refused("Y: the largest magnitude is", "1e-40 to 1e+40", "rescale Y"):
         make(X, scale * y)
 
 
@@ -305,26 +305,26 @@ def test_a_point_that_overflows_is_diverged_and_no_crash():
 )
 @pytest.mark.parametrize("name", ["beta", "beta_fraction"])
 def test_beta_must_be_a_positive_number(name, value):
-    with refused(f"{name} must be a positive finite number, got "):
+    with assert_refused(f"{name} must be a positive finite number, got "):
         make(**{"beta": None, name: value})
 
 
 def test_exactly_one_of_beta_and_beta_fraction():
-    with refused("give exactly one of beta and beta_fraction", "beta=0.1", "beta_fraction=0.2"):
+    with assert_refused("give exactly one of beta and beta_fraction", "beta=0.1", "beta_fraction=0.2"):
         make(beta=0.1, beta_fraction=0.2)
-    with refused("give exactly one of beta and beta_fraction", "beta=None", "beta_fraction=None"):
+    with assert_refused("give exactly one of beta and beta_fraction", "beta=None", "beta_fraction=None"):
         make(beta=None)
 
 
 def test_beta_fraction_of_nothing():
-    with refused("beta_fraction cannot be used", "beta_max is 0", "give beta itself"):
+    with assert_refused("beta_fraction cannot be used", "beta_max is 0", "give beta itself"):
         make(Y=np.zeros((12, 2)), beta=None, beta_fraction=0.1)
-    certified(make(Y=np.zeros((12, 2))))
+    check_certified(make(Y=np.zeros((12, 2))))
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None], ids=repr)
 def test_seed_of_the_patterns(seed):
-    with refused("seed must be a non-negative integer", repr(seed)):
+    with assert_refused("seed must be a non-negative integer", repr(seed)):
         make(seed=seed)
 
 
@@ -334,11 +334,11 @@ def test_seed_of_the_patterns(seed):
 @pytest.mark.parametrize("loss", ["logistic", "squared_hinge"])
 def test_labels_of_two_classes(loss):
     for labels in ((SIGNS + 1) / 2, y > 0, np.zeros(12)):
-        with refused(f"labels -1 and 1 for the {loss} loss", "found 0", "2 * Y - 1"):
+        with assert_refused(f"labels -1 and 1 for the {loss} loss", "found 0", "2 * Y - 1"):
             make(Y=labels, loss=loss)
-    with refused(f"labels -1 and 1 for the {loss} loss", "found 1, 2"):
+    with assert_refused(f"labels -1 and 1 for the {loss} loss", "found 1, 2"):
         make(Y=(SIGNS + 3) / 2, loss=loss)
-    with refused(f"labels -1 and 1 for the {loss} loss"):
+    with assert_refused(f"labels -1 and 1 for the {loss} loss"):
         make(Y=y, loss=loss)
 
 
@@ -354,19 +354,19 @@ def test_labels_of_two_classes(loss):
     ids=["not one", "negative", "real numbers", "from -1", "too many classes"],
 )
 def test_targets_of_cross_entropy(labels, words):
-    with refused(*words):
+    with assert_refused(*words):
         make(Y=labels, loss="cross_entropy")
 
 
 @pytest.mark.parametrize("delta", [0, -1.0, np.inf, np.nan, "x", True, None, [1.0]], ids=repr)
 def test_parameters_of_a_loss(delta):
-    with refused("delta must be a positive finite number", "huber", repr(delta)):
+    with assert_refused("delta must be a positive finite number", "huber", repr(delta)):
         cnn.Huber(delta=delta)
-    with refused("delta must be a positive finite number"):
+    with assert_refused("delta must be a positive finite number"):
         make(loss="huber[delta=-1]")
-    with refused("loss 'huber' has no parameter 'gamma'", "it has: delta"):
+    with assert_refused("loss 'huber' has no parameter 'gamma'", "it has: delta"):
         make(loss="huber[gamma=1]")
-    with refused("loss 'squared' has no parameter 'delta'", "it has: none"):
+    with assert_refused("loss 'squared' has no parameter 'delta'", "it has: none"):
         make(loss="squared[delta=1]")
 
 
@@ -375,13 +375,13 @@ def test_parameters_of_a_loss(delta):
 
 @pytest.mark.parametrize("patterns", [0, -3])
 def test_a_number_of_patterns_below_one(patterns):
-    with refused('patterns must be "all"', "whole number", "at least 1", f"got {patterns}"):
+    with assert_refused('patterns must be "all"', "whole number", "at least 1", f"got {patterns}"):
         make(patterns=patterns)
 
 
 @pytest.mark.parametrize("patterns", [2.5, 2.0, True, False, np.True_, "some", "4", None, {}, np.float32(2)], ids=repr)
 def test_patterns_of_another_kind(patterns):
-    with refused('patterns must be "all"', "whole number", "N x P bool array", f"got {patterns!r}"):
+    with assert_refused('patterns must be "all"', "whole number", "N x P bool array", f"got {patterns!r}"):
         make(patterns=patterns)
 
 
@@ -401,15 +401,17 @@ def test_patterns_of_another_kind(patterns):
     ids=["rows", "one axis", "transposed", "no columns", "twos", "halves", "nan", "words", "ragged"],
 )
 def test_masks_that_do_not_fit(patterns, words):
-    with refused("patterns", *words):
+    with assert_refused("patterns", *words):
         make(patterns=patterns)
 
 
 def test_an_enumeration_that_cannot_fit_says_how_large_and_what_to_do():
     wide = np.random.default_rng(0).standard_normal((500, 20))
-    with refused("10^34 patterns", "500 distinct hyperplanes of rank 20", "patterns=500", error=cnn.PatternBudgetError):
+    with assert_refused(
+        "10^34 patterns", "500 distinct hyperplanes of rank 20", "patterns=500", error=cnn.PatternBudgetError
+    ):
         cnn.Problem(wide, wide[:, 0], beta=0.1, patterns="all")
-    with refused("patterns=1000000000000", "Ask for fewer", error=cnn.PatternBudgetError):
+    with assert_refused("patterns=1000000000000", "Ask for fewer", error=cnn.PatternBudgetError):
         cnn.Problem(wide, wide[:, 0], beta=0.1, patterns=10**12)
 
 
@@ -434,21 +436,21 @@ def test_more_patterns_than_there_are_end_at_those_there_are():
     ids=["loss", "activation", "architecture", "solver", "data set"],
 )
 def test_unknown_names_get_the_nearest_one(call, words):
-    with refused(*words, error=cnn.UnknownNameError):
+    with assert_refused(*words, error=cnn.UnknownNameError):
         call()
 
 
 def test_a_name_near_to_none_gets_the_list():
-    with refused("unknown loss 'zzz': known: cross_entropy", error=cnn.UnknownNameError):
+    with assert_refused("unknown loss 'zzz': known: cross_entropy", error=cnn.UnknownNameError):
         make(loss="zzz")
 
 
 @pytest.mark.parametrize("kind", ["loss", "activation", "architecture"])
 def test_names_must_be_names_or_instances(kind):
     for value in (3, None, ["squared"]):
-        with refused(f"{kind} must be a name or an instance of Base", type(value).__name__):
+        with assert_refused(f"{kind} must be a name or an instance of Base", type(value).__name__):
             make(**{kind: value})
-    with refused("solver must be a name or an instance of BaseSolver", "int"):
+    with assert_refused("solver must be a name or an instance of BaseSolver", "int"):
         cnn.solve(make(), 3)
 
 
@@ -482,44 +484,44 @@ def test_names_must_be_names_or_instances(kind):
 )
 def test_parameters_of_solvers(solver, parameters, words):
     problem = make()
-    with refused(*words):
+    with assert_refused(*words):
         cnn.solve(problem, solver, **parameters)
 
 
 @pytest.mark.parametrize("value", [0, -1, np.nan, "5", True, [1]], ids=repr)
 @pytest.mark.parametrize("name", ["time_limit", "gap"])
 def test_limits_of_solve(name, value):
-    with refused(f"{name} must be a positive number or None, got {value!r}"):
+    with assert_refused(f"{name} must be a positive number or None, got {value!r}"):
         cnn.solve(make(), "fista", **{name: value})
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None, 2**80], ids=repr)
 def test_seed_of_solve(seed):
-    with refused("seed must be a non-negative integer", repr(seed)):
+    with assert_refused("seed must be a non-negative integer", repr(seed)):
         cnn.solve(make(), "fista", seed=seed)
 
 
 @pytest.mark.parametrize("device", ["tpu", "gpu", "mps", "meta", "", 0, None], ids=repr)
 def test_devices_there_are_not(device):
-    with refused("device must be 'cpu', 'cuda' or 'cuda:0'", f"got {device!r}"):
+    with assert_refused("device must be 'cpu', 'cuda' or 'cuda:0'", f"got {device!r}"):
         cnn.solve(make(), "fista", device=device)
 
 
 def test_cuda_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:1"):
-        with refused(f"device {device!r}", "torch sees no CUDA device here", "'cpu'"):
+        with assert_refused(f"device {device!r}", "torch sees no CUDA device here", "'cpu'"):
             cnn.solve(make(), "fista", device=device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with refused("device 'cuda:7'", "the last one here is 'cuda:1'"):
+    with assert_refused("device 'cuda:7'", "the last one here is 'cuda:1'"):
         cnn.solve(make(), "fista", device="cuda:7")
 
 
 def test_what_solve_and_certify_are_given():
-    with refused("problem must be a Problem", "tuple"):
+    with assert_refused("problem must be a Problem", "tuple"):
         cnn.solve((X, Y), "fista")
-    with refused("on_score must be a function", "3"):
+    with assert_refused("on_score must be a function", "3"):
         cnn.solve(make(), "fista", on_score=3)
 
 
@@ -550,13 +552,13 @@ def test_vector_output_relu_is_skipped_with_the_reason():
         lambda: cnn.certify(problem, zero),
         lambda: cnn.certify(problem, (zero, np.zeros((problem.P, problem.q, 2)))),
     ):
-        with refused("vector-output ReLU (q = 2)", "NP-hard", error=cnn.UnsupportedError):
+        with assert_refused("vector-output ReLU (q = 2)", "NP-hard", error=cnn.UnsupportedError):
             call()
 
 
 def test_a_skipped_result_has_nothing_to_certify():
     result = cnn.solve(make(activation="relu"), "fista")
-    with refused("no point to certify", "skipped", "vector-output ReLU"):
+    with assert_refused("no point to certify", "skipped", "vector-output ReLU"):
         cnn.certify(make(), result)
 
 
@@ -602,7 +604,7 @@ P4 = np.zeros((4, 3, 2))
 )
 def test_points_that_do_not_fit(point, words):
     problem = make()
-    with refused(*words):
+    with assert_refused(*words):
         cnn.certify(problem, point)
 
 
@@ -610,11 +612,11 @@ def test_points_that_do_not_fit(point, words):
 def test_blocks_that_do_not_fit_objective_and_predict(bad):
     problem = make()
     for method in (problem.objective, problem.predict):
-        with refused("Z must"):
+        with assert_refused("Z must"):
             method(bad)
 
 
 def test_a_result_of_another_problem():
     result = cnn.solve(make(), "fista", time_limit=0.02)
-    with refused("Z must be P x p x q = 5 x 3 x 2", "(4, 3, 2)"):
+    with assert_refused("Z must be P x p x q = 5 x 3 x 2", "(4, 3, 2)"):
         cnn.certify(make(patterns=5), result)

@@ -7,10 +7,13 @@ from jaxtyping import Float
 from convexnn_bench.patterns import (
     Patterns,
     enumerate_patterns,
+    enumeration_cost,
     patterns_from_masks,
     sample_patterns,
 )
 from convexnn_bench.terminal import progress
+
+SHOWN_SECONDS = 1.0  # an enumeration expected to take longer shows its cost and a bar
 
 
 class BaseActivation:
@@ -32,7 +35,8 @@ class BaseActivation:
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         if patterns == "all":
-            with progress("enumerating activation patterns", total=1.0) as update:
+            cost = enumeration_cost(Phi)
+            with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > SHOWN_SECONDS) as update:
                 return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))
         return sample_patterns(Phi, int(str(patterns)), seed)
 
