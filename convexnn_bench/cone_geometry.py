@@ -116,6 +116,9 @@ def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Fl
     residual = A @ lam - target
     if np.linalg.norm(residual) <= 1e-11:
         return None
+    # residual[-1] = -||residual||^2 at the solution; rounding may lose it on very thin cones
+    if not residual[-1] < 0.0:
+        return None
     x = -residual[:-1] / residual[-1]
     active = lam > 0
     sharper = np.linalg.lstsq(F[active], h[active] / size, rcond=None)[0]
@@ -150,16 +153,22 @@ def split_difference(
     if plus(0.5) is None:
         return None
 
+    def best_share() -> float:
+        low, high = 1e-9, 1 - 1e-9
+        if not slope(low) < 0 < slope(high):
+            return low if slope(low) >= 0 else high
+        return float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
+
     def slope(share: float) -> float:
         a = plus(share)
         if a is None:
             raise ArithmeticError("least-distance problem lost its solution")
         return float(np.linalg.norm(a - unit) / (1 - share) - np.linalg.norm(a) / share)
 
-    low, high = 1e-9, 1 - 1e-9
-    inner = slope(low) < 0 < slope(high)
-    share = brentq(slope, low, high, xtol=1e-12, rtol=1e-12) if inner else (low if slope(low) >= 0 else high)
-    a = plus(share)
+    try:
+        a = plus(best_share())
+    except ArithmeticError:  # on cones too thin for float64 any pair will do: the norm is then an upper bound
+        a = plus(0.5)
     if a is None:
         return None
     lack = -min(float(np.min(F @ a)), float(np.min(F @ (a - unit))))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convexnn_bench import cone_facets, cone_geometry
+from convexnn_bench.cone_geometry import split_difference
 from convexnn_bench.cones import Cones, reduce_rows
 from convexnn_bench.errors import InputError
 from convexnn_bench.patterns import enumerate_patterns, sample_patterns
@@ -381,3 +382,18 @@ def test_three_thousand_blocks_in_the_plane_are_fast():
     assert time.process_time() - start < 1.0
     assert set(sizes) == {2}
     assert np.all(lower <= upper)
+
+
+@pytest.mark.parametrize("thin", [1e-3, 1e-6, 1e-9, 1e-11, 1e-12, 1e-13, 1e-15, 0.0])
+def test_decomposition_on_thin_cones_is_feasible_or_none(thin):
+    """Two nearly opposite facets: the pair grows as 1 / thin, until float64 says that there is none."""
+    F = np.array([[1.0, thin, 0.0], [-1.0, thin, 0.0], [0.0, 0.0, 1.0]])
+    F /= np.linalg.norm(F, axis=1, keepdims=True)
+    z = np.array([1.0, 0.3, -0.2])
+    pair = split_difference(F, z, None)
+    if pair is None:
+        assert thin <= 1e-9
+        return
+    scale = np.linalg.norm(pair[0])
+    np.testing.assert_allclose(pair[0] - pair[1], z, atol=1e-12 * scale)
+    assert min((F @ pair[0]).min(), (F @ pair[1]).min()) >= -1e-9 * scale
