@@ -158,8 +158,7 @@ def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDua
     value = -float(loss.conjugate(scaled, Y))
     # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
     magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
-    # losses are non-negative, hence p* >= 0
-    return max(value - (8 + Y.shape[1]) * EPS * magnitude, 0.0), norm, scaled
+    return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, norm, scaled  # + 0.0: no minus zero
 
 
 def certify(problem: "Problem", point: Any) -> Certificate:
