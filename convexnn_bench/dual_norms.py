@@ -18,10 +18,16 @@ EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class MaxDualNorm:
-    """max_k ||G_k||^dual: an upper bound `value`, and the block that attains it."""
+    """max_k ||G_k||^dual, enclosed.
+
+    value: a rigorous upper bound. lower: a lower bound, attained by a vector that was found. block: where the upper
+    bound comes from, -1 where it is not from one block. method: how the upper bound was obtained, in words.
+    """
 
     value: float
     block: int
+    lower: float
+    method: str
 
 
 def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]:
@@ -44,10 +50,19 @@ def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]
 
 
 def max_dual_norm(problem: "Problem", G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
-    """An upper bound on max_k ||G_k||_k^dual. For vector-output ReLU the cone is dropped (spectral norm)."""
+    """Bounds on max_k ||G_k||_k^dual over the blocks at hand."""
     if problem.cones is not None and problem.q == 1:
         value, block = problem.cones.max_dual_norm(G[:, :, 0].cpu().numpy())
-        return MaxDualNorm(float(value), int(block))
+        return MaxDualNorm(float(value), int(block), float(value), "projection onto the cones, exact")
     norms = spectral_norms(G)
     block = int(norms.argmax())
-    return MaxDualNorm(float(norms[block]), block)
+    if problem.cones is not None:
+        return MaxDualNorm(float(norms[block]), block, 0.0, "spectral norm, the cones dropped")
+    return MaxDualNorm(float(norms[block]), block, float(norms[block]), "spectral norm, exact")
+
+
+def complete_dual_norm(problem: "Problem", Lambda: Float[torch.Tensor, "n_out c"]) -> MaxDualNorm:
+    """Bounds on max ||R^T (Phi u)_+|| over the unit ball, R = C^*(Lambda): the dual norm over all patterns."""
+    from convexnn_bench.complete_norm import complete_norm
+
+    return complete_norm(problem.Phi, problem.operator().second_layer_adjoint(Lambda).numpy())

@@ -20,7 +20,7 @@ from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
 from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
 from convexnn_bench.cones import Cones
-from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.operator import Operator
 from convexnn_bench.patterns import Patterns
@@ -182,8 +182,8 @@ class Problem:
     def objective(self, Z: Any) -> float:
         """F(A(Z)) + beta sum_k ||Z_k||_k at blocks Z (P x p x q).
 
-        Raises UnsupportedError for vector-output ReLU, whose block norm is NP-hard to evaluate, and
-        InputError where a ReLU block is no difference of two vectors in its cone.
+        Raises InputError where a ReLU block is no sum of products u v^T with u in its cone, and UnsupportedError
+        where the norm of a vector-output ReLU block could not be evaluated (it is NP-hard in general).
         """
         from convexnn_bench.formulations import convex
 
@@ -201,21 +201,13 @@ class Problem:
 
         return network.objective(self, *network.check_weights(self, W1, W2))
 
-    def require_scalar_cone(self) -> None:
-        """Raise UnsupportedError for vector-output ReLU."""
-        if self.has_cone and self.q > 1:
-            raise UnsupportedError(vector_relu_reason(self))
+    @property
+    def vector_cone(self) -> bool:
+        """True for vector-output ReLU (q > 1), whose block norm and dual norm are NP-hard in general."""
+        return self.has_cone and self.q > 1
 
     def __repr__(self) -> str:
         return (
             f"Problem({self.architecture.name}, {self.activation.name}, {self.loss.name}, n={self.X.shape[0]}, "
             f"p={self.p}, q={self.q}, P={self.P} ({self.scope}), beta={self.beta:.6g})"
         )
-
-
-def vector_relu_reason(problem: Problem) -> str:
-    """Why vector-output ReLU is not solved here."""
-    return (
-        f"vector-output ReLU (q = {problem.q}): the block norm of the convex program is NP-hard and this version "
-        "covers scalar outputs; use activation='gated_relu', or one output at a time"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
-from convexnn_bench.problem import Problem, vector_relu_reason
+from convexnn_bench.problem import Problem
 from convexnn_bench.registry import importable
 
 Callback = Callable[[], bool]
@@ -128,11 +128,8 @@ class BaseSolver:
             importlib.import_module(package)
 
     def skip(self, problem: Problem) -> str | None:
-        """Why this problem is not for this solver, in words a user can act on; None when it is.
-
-        Solvers that cover vector-output ReLU override this.
-        """
-        return vector_relu_reason(problem) if problem.has_cone and problem.q > 1 else None
+        """Why this problem is not for this solver, in words a user can act on; None when it is."""
+        return None
 
     def set_problem(self, problem: Problem) -> None:
         """Build and compile; timed apart, as setup_seconds."""

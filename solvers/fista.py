@@ -15,6 +15,14 @@ class Solver(BaseSolver):
     name = "fista"
     formulation = "convex"
 
+    def skip(self, problem: Problem) -> str | None:
+        if problem.vector_cone:
+            return (
+                f"the proximal step of the vector-output ReLU block norm (q = {problem.q}) is as hard as the norm, "
+                "which is NP-hard: use a Burer-Monteiro solver, or CVXPY for the doubly non-negative relaxation"
+            )
+        return super().skip(problem)
+
     def set_problem(self, problem: Problem) -> None:
         self.problem, self.operator = problem, problem.operator(self.device)
         columns = 2 if problem.has_cone else problem.q

@@ -528,32 +528,13 @@ def test_what_solve_and_certify_are_given():
 # -- vector-output ReLU, and points --------------------------------------------------------------------------
 
 
-def test_vector_output_relu_is_skipped_with_the_reason():
-    problem = make(activation="relu", patterns="all")
-    for solver in (
-        "fista",
-        "bm_gd",
-        "bm_adam",
-        "bm_lbfgs",
-        "network_gd",
-        "network_sgd",
-        "network_adam",
-        "network_lbfgs",
-    ):
-        result = cnn.solve(problem, solver)
-        assert result.status == "skipped"
-        assert re.search(r"vector-output ReLU \(q = 2\).*NP-hard.*gated_relu", result.reason)
-        assert result.blocks is result.factors is result.network is result.certificate is None
-        assert result.curve == []
-        assert np.isnan(result.objective)
-    zero = np.zeros((problem.P, problem.p, problem.q))
-    for call in (
-        lambda: problem.objective(zero),
-        lambda: cnn.certify(problem, zero),
-        lambda: cnn.certify(problem, (zero, np.zeros((problem.P, problem.q, 2)))),
-    ):
-        with assert_refused("vector-output ReLU (q = 2)", "NP-hard", error=cnn.UnsupportedError):
-            call()
+def test_fista_skips_vector_output_relu_with_the_reason():
+    result = cnn.solve(make(activation="relu", patterns="all"), "fista")
+    assert result.status == "skipped"
+    assert re.search(r"q = 2.*NP-hard.*Burer-Monteiro", result.reason)
+    assert result.blocks is result.factors is result.network is result.certificate is None
+    assert result.curve == []
+    assert np.isnan(result.objective)
 
 
 def test_a_skipped_result_has_nothing_to_certify():

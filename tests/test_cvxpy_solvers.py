@@ -133,13 +133,6 @@ def test_beta_above_beta_max_gives_zero(activation):
     assert certificate.primal == pytest.approx(0.5 * np.sum(problem.Y**2), rel=1e-6)
 
 
-def test_vector_relu_is_skipped_with_a_reason():
-    rng = np.random.default_rng(0)
-    problem = cnn.Problem(rng.standard_normal((6, 2)), rng.standard_normal((6, 3)), activation="relu", beta=1.0)
-    for name in ("cvxpy_clarabel", "cvxpy_scs", "cvxpy_mosek"):
-        assert "vector-output ReLU" in solver(name).skip(problem)
-
-
 def test_run_compiles_nothing(monkeypatch):
     made = solver()
     made.set_problem(random_problem(0))

@@ -131,7 +131,10 @@ def test_a_network_outside_the_sampled_patterns_is_refused():
     problem = random_problem(0, "squared", "relu", n=30, patterns=3)
     W1, W2 = np.random.default_rng(0).standard_normal((3, 10)), np.ones((1, 10))
     with pytest.raises(cnn.UnsupportedError, match="not among the 3 blocks"):
-        cnn.certify(problem, (W1, W2))
+        cnn.certify(problem, (W1, W2), scope="sampled")
+    certificate = cnn.certify(problem, (W1, W2))  # as a network it is held to all patterns
+    assert certificate.scope == "complete"
+    assert certificate.dual <= certificate.primal
 
 
 def test_too_few_columns_for_the_rank_is_refused():

@@ -112,7 +112,7 @@ def test_a_neuron_just_outside_the_sampled_cones_is_refused():
     problem = cnn.Problem(X, [1e14, 1.0], activation="relu", beta=1e-9, patterns=np.array([[1], [0]], bool))
     weights = (np.array([[1.0], [1e-4]]), np.array([[1e4]]))
     with pytest.raises(cnn.UnsupportedError, match="not among"):
-        cnn.certify(problem, cnn.Point(network=weights, dual=np.array([0.0, -1.0])))
+        cnn.certify(problem, cnn.Point(network=weights, dual=np.array([0.0, -1.0])), scope="sampled")
 
 
 def test_an_objective_below_the_bound_is_refused(monkeypatch):

@@ -59,15 +59,6 @@ class NetworkSolver(DescentSolver):
     width: int | None
     objective: NetworkObjective
 
-    def skip(self, problem: Problem) -> str | None:
-        reason = super().skip(problem)
-        if reason is None and problem.has_cone and problem.scope == "sampled":
-            return (
-                "a ReLU network leaves the sampled activation patterns, so it is no point of this convex program: "
-                "use patterns='all'"
-            )
-        return reason
-
     def set_problem(self, problem: Problem) -> None:
         self.objective = NetworkObjective(problem, self.width, self.seed, self.device)
         self.x = self.objective.start

@@ -14,7 +14,7 @@ import torch
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.checks import as_numpy
-from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
+from convexnn_bench.dual_norms import EPS, MaxDualNorm, complete_dual_norm, max_dual_norm, spectral_norms
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.formulations.point import Point
@@ -96,28 +96,35 @@ def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
     return Point(network=(first.weight.detach().T, last.weight.detach()))
 
 
-def _evaluate(problem: "Problem", point: Point) -> _Evaluated:
+def _evaluate(problem: "Problem", point: Point, scope: str) -> _Evaluated:
     """Predictions, regulariser and infeasibility in the point's own formulation, float64 on the CPU."""
     operator = problem.operator()
     if point.blocks is not None:
         Z = problem._blocks(point.blocks)
         if not problem.has_cone:
             return _Evaluated(operator.apply(Z), convex.regulariser(problem, Z))
+        if problem.vector_cone:
+            pair = point.cone_factors
+            U, V = convex.cone_factors(problem, Z) if pair is None else burer_monteiro.check_factors(problem, *pair)
+            return _evaluate_factors(problem, U, V)
         split = convex.split_cone(problem, Z) if point.split is None else _split(problem, point.split)
         Z = (split[:, :, :1] - split[:, :, 1:]).contiguous()
         R = convex.regulariser(problem, Z, split)
         return _Evaluated(operator.apply(Z), R, _violation(problem, split))
     if point.factors is not None:
-        U, V = burer_monteiro.check_factors(problem, *point.factors)
-        R = 0.5 * float(U.square().sum() + V.square().sum())
-        # balanced, so that a short u with a long v counts for what it contributes
-        violation = _violation(problem, burer_monteiro.balance(U, V)[0])
-        return _Evaluated(operator.apply_factors(U, V), R, violation, (U, V))
+        return _evaluate_factors(problem, *burer_monteiro.check_factors(problem, *point.factors))
     assert point.network is not None
     W1, W2 = network.check_weights(problem, *point.network)
-    if problem.has_cone and problem.scope == "sampled":
+    if problem.has_cone and scope == "sampled":
         network.to_factors(problem, W1, W2)  # raises where a neuron's pattern is not among the blocks
     return _Evaluated(network.predict(problem, W1, W2), network.regulariser(W1, W2))
+
+
+def _evaluate_factors(problem: "Problem", U: torch.Tensor, V: torch.Tensor) -> _Evaluated:
+    R = 0.5 * float(U.square().sum() + V.square().sum())
+    # balanced, so that a short u with a long v counts for what it contributes
+    violation = _violation(problem, burer_monteiro.balance(U, V)[0])
+    return _Evaluated(problem.operator().apply_factors(U, V), R, violation, (U, V))
 
 
 def _split(problem: "Problem", split: Any) -> torch.Tensor:
@@ -143,13 +150,19 @@ def _gradient_rounding(problem: "Problem", Lambda: torch.Tensor) -> float:
     return (operator.N + operator.c + 8) * EPS * float(torch.linalg.vector_norm(bound))
 
 
-def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDualNorm, torch.Tensor]:
+def lower_bound(
+    problem: "Problem", Lambda: torch.Tensor, scope: str | None = None
+) -> tuple[float, MaxDualNorm, torch.Tensor]:
     """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
 
-    Lambda: n_out x c in dom F*. Both the dual norms and the value are taken on the safe side of their rounding.
+    Lambda: n_out x c in dom F*. scope "complete": the maximum over every activation pattern of a ReLU network, where
+    the problem's blocks are a sample of them. The dual norms and the value are on the safe side of their rounding.
     """
     loss, Y = problem.loss, problem.operator().Y
-    norm = max_dual_norm(problem, problem.operator().adjoint(Lambda))
+    if scope in (None, problem.scope):
+        norm = max_dual_norm(problem, problem.operator().adjoint(Lambda))
+    else:
+        norm = complete_dual_norm(problem, Lambda)
     safe = norm.value + _gradient_rounding(problem, Lambda)
     lo, hi = loss.scale_range(Lambda, Y)
     limit = problem.beta / safe * (1 - 4 * EPS) if safe > 0 else math.inf
@@ -161,30 +174,36 @@ def lower_bound(problem: "Problem", Lambda: torch.Tensor) -> tuple[float, MaxDua
     return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, norm, scaled  # + 0.0: no minus zero
 
 
-def certify(problem: "Problem", point: Any) -> Certificate:
+def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
     """Certificate of a Result, blocks, (U, V) factors, (W1, W2) weights, or a torch module.
 
-    Raises InputError for a point that does not fit the problem, UnsupportedError for vector-output ReLU and
-    for a ReLU network whose patterns are not among the problem's blocks.
+    scope: the program the bound is about. "sampled" is the one with the problem's blocks, "complete" that of the
+    original ReLU network, with every activation pattern. By default a ReLU network gets "complete", and any other
+    point that of the problem; a point of a sampled ReLU program may be given "complete" too, for its neurons are a
+    network.
+
+    Raises InputError for a point or a scope that does not fit the problem, UnsupportedError for vector-output ReLU
+    blocks whose norm could not be evaluated, and, with scope="sampled", for a ReLU network whose patterns are not among
+    the problem's blocks.
     """
-    if not hasattr(problem, "require_scalar_cone"):
+    if not hasattr(problem, "vector_cone"):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
-    problem.require_scalar_cone()
     point = as_point(problem, point)
-    at = _evaluate(problem, point)
+    scope = _scope(problem, point, scope)
+    at = _evaluate(problem, point, scope)
     loss, Y = problem.loss, problem.operator().Y
     gradient = loss.gradient(at.predictions, Y)
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
-    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y))
+    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope)
     if point.dual is not None:
         candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
         if candidate.numel() != Y.numel():
             raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
         candidate = candidate.reshape(Y.shape)
         if bool(torch.isfinite(candidate).all()):
-            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y))
+            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope)
             dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
@@ -200,14 +219,29 @@ def certify(problem: "Problem", point: Any) -> Certificate:
         gap=math.nan if refused else relative_gap(primal, dual),
         stationarity_bound=max(norm.value / problem.beta - 1.0, 0.0),
         stationarity_error=float((gradient * at.predictions).sum()) + problem.beta * at.regulariser,
-        scope=problem.scope,
+        scope=scope,
         infeasibility=at.infeasibility,
         max_dual_norm=norm.value,
         worst_block=norm.block,
+        dual_norm_lower=norm.lower,
+        dual_norm_method=norm.method,
         refused=refused,
         multiplier=multiplier.numpy(),
         **_rank_tests(problem, at, gradient),
     )
+
+
+def _scope(problem: "Problem", point: Point, asked: Any) -> str:
+    if asked is None:
+        return "complete" if problem.has_cone and point.network is not None else problem.scope
+    if asked not in ("sampled", "complete"):
+        raise InputError(f"scope must be 'sampled', 'complete' or None, got {asked!r}")
+    if asked == problem.scope or (asked == "complete" and problem.has_cone):
+        return str(asked)
+    reason = (
+        "its blocks are all activation patterns" if problem.scope == "complete" else "its gates are part of the model"
+    )
+    raise InputError(f"scope={asked!r} does not fit this {problem.activation.name} problem: {reason}")
 
 
 def _rank_tests(problem: "Problem", at: _Evaluated, gradient: torch.Tensor) -> dict[str, Any]:

@@ -19,7 +19,11 @@ class Certificate:
     scope: "complete" if the bound holds over every activation pattern, "sampled" if over the blocks at hand.
     infeasibility: largest violation of a row of the ReLU cones, relative to that row's largest pre-activation, in
         balanced factors; 0 without cones.
-    max_dual_norm, worst_block: upper bound on max_k ||G_k||^dual, G_k = A_k^*(grad F), and the block.
+    max_dual_norm, worst_block: upper bound on max_k ||G_k||^dual, G_k = A_k^*(grad F), and the block it comes from (-1
+        where it does not come from one block).
+    dual_norm_lower, dual_norm_method: a lower bound on the same, attained by a vector that was found, and how the upper
+        bound was obtained. Where the two differ (vector-output ReLU, or all patterns without enumeration), part of
+        the gap may be due to the bound rather than to the point.
     gradient_norm: norm of the gradient of the factored objective at a Burer-Monteiro point, relative to beta
         times the norm of the factors; None for other points.
     full_rank: Theorem 3.5 applies (every block has rank min(p, q), or is zero and ||G_k|| <= beta): with a small
@@ -40,6 +44,8 @@ class Certificate:
     infeasibility: float
     max_dual_norm: float
     worst_block: int
+    dual_norm_lower: float
+    dual_norm_method: str
     gradient_norm: float | None = None
     full_rank: bool | None = None
     rank_deficient: bool | None = None

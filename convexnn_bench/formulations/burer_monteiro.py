@@ -32,9 +32,12 @@ def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
 
 
 def default_columns(problem: "Problem") -> int:
-    """m: min(p, q), with which no second-order stationary point is spurious (Theorems 3.3 and 3.5); 2 with a
-    cone and a scalar output, one column for either sign."""
-    return 2 if problem.has_cone else min(problem.p, problem.q)
+    """m: min(p, q), with which no second-order stationary point is spurious (Theorems 3.3 and 3.5). With a cone, 2 for
+    a scalar output, one column for either sign; else p, the columns a completely positive p x p matrix needs for
+    p <= 4, and never more than the p q of Caratheodory's theorem."""
+    if problem.has_cone:
+        return 2 if problem.q == 1 else problem.p
+    return min(problem.p, problem.q)
 
 
 def objective(problem: "Problem", U: Left, V: Right) -> float:
@@ -105,7 +108,8 @@ def to_blocks(U: Left, V: Right) -> Blocks:
 
 def to_split(problem: "Problem", U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
     """For scalar-output ReLU: (sum over v_j > 0 of u_j v_j, sum over v_j < 0 of u_j |v_j|), both in the cone."""
-    problem.require_scalar_cone()
+    if problem.q > 1:
+        raise InputError(f"only scalar outputs split into two cone vectors, this problem has q = {problem.q}")
     plus = (U * V.clamp_min(0)).sum(dim=2)
     minus = (U * (-V).clamp_min(0)).sum(dim=2)
     return torch.stack([plus, minus], dim=2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.errors import InputError
+from convexnn_bench.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
@@ -30,17 +30,30 @@ def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
 def split_cone(problem: "Problem", Z: Blocks) -> Split:
     """The pair of vectors in cone k whose difference is Z_k, with the least sum of norms.
 
-    Raises UnsupportedError for vector outputs, InputError where Z_k is no such difference.
+    For scalar outputs. Raises InputError where Z_k is no such difference.
     """
-    problem.require_scalar_cone()
     assert problem.cones is not None
+    assert problem.q == 1
     return torch.as_tensor(problem.cones.decompose(Z[:, :, 0].cpu().numpy())).to(Z)
+
+
+def cone_factors(problem: "Problem", Z: Blocks) -> tuple[Left, Right]:
+    """(U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, of least 1/2 (||U||^2 + ||V||^2).
+
+    For vector outputs. Raises UnsupportedError: blocks alone do not say how they are made of cone vectors.
+    """
+    raise UnsupportedError(
+        f"the norm of vector-output ReLU blocks (q = {problem.q}) is NP-hard: give their factors (U, V)"
+    )
 
 
 def regulariser(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
     """sum_k ||Z_k||_k."""
     if not problem.has_cone:
         return float(nuclear_norms(Z).sum())
+    if problem.vector_cone:
+        U, V = cone_factors(problem, Z)
+        return 0.5 * float(U.square().sum() + V.square().sum())
     split = split_cone(problem, Z) if split is None else split
     return float(torch.linalg.vector_norm(split, dim=1).sum())
 
@@ -61,7 +74,10 @@ def to_factors(problem: "Problem", Z: Blocks, m: int | None = None, split: Split
     m: number of columns, at least the largest rank (2 with a cone); the least that fits by default.
     Raises InputError when m is smaller than a block's rank.
     """
-    if problem.has_cone:
+    if problem.vector_cone:
+        U, V = cone_factors(problem, Z)
+        rank = U.shape[2]
+    elif problem.has_cone:
         split = split_cone(problem, Z) if split is None else split
         norms = torch.linalg.vector_norm(split, dim=1)  # P x 2
         # a vector that is rounding of the largest one would leave its cone once scaled up by its root

@@ -12,6 +12,8 @@ class Point:
 
     blocks: P x p x q, a point of the convex program.
     split: P x p x 2, with blocks, for scalar-output ReLU: Z_k = split[k, :, 0] - split[k, :, 1], both in cone k.
+    cone_factors: (U, V), with blocks, for vector-output ReLU: Z_k = U_k V_k^T with the columns of U_k in cone k. The
+        block norm is the least 1/2 (||U_k||^2 + ||V_k||^2) over such pairs, so that a pair proves an upper bound on it.
     factors: (U, V), P x p x m and P x q x m, a Burer-Monteiro point.
     network: (W1, W2), p x M and q x M; with gated ReLU neuron j uses gate j mod P.
     dual: n_out x c, a candidate multiplier Lambda near grad F; it is made feasible before it is used.
@@ -19,6 +21,7 @@ class Point:
 
     blocks: Any = None
     split: Any = None
+    cone_factors: tuple[Any, Any] | None = None
     factors: tuple[Any, Any] | None = None
     network: tuple[Any, Any] | None = None
     dual: Any = None
