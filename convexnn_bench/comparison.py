@@ -31,6 +31,9 @@ _FRAME_COLUMNS = (
     "infeasibility",
     "stationarity_bound",
     "stationarity_error",
+    "max_dual_norm",
+    "dual_norm_lower",
+    "dual_norm_method",
     "formulation",
     "reason",
 )
@@ -43,6 +46,8 @@ _NUMBERS = (
     "infeasibility",
     "stationarity_bound",
     "stationarity_error",
+    "max_dual_norm",
+    "dual_norm_lower",
 )
 
 

@@ -54,15 +54,15 @@ def max_dual_norm(problem: "Problem", G: Float[torch.Tensor, "P p q"]) -> MaxDua
     if problem.cones is not None and problem.q == 1:
         value, block = problem.cones.max_dual_norm(G[:, :, 0].cpu().numpy())
         return MaxDualNorm(float(value), int(block), float(value), "projection onto the cones, exact")
+    if problem.cones is not None:
+        from convexnn_bench.cone_norms import max_vector_norm
+
+        return max_vector_norm(problem.cones, G.cpu().numpy())
     norms = spectral_norms(G)
     block = int(norms.argmax())
-    if problem.cones is not None:
-        return MaxDualNorm(float(norms[block]), block, 0.0, "spectral norm, the cones dropped")
     return MaxDualNorm(float(norms[block]), block, float(norms[block]), "spectral norm, exact")
 
 
 def complete_dual_norm(problem: "Problem", Lambda: Float[torch.Tensor, "n_out c"]) -> MaxDualNorm:
     """Bounds on max ||R^T (Phi u)_+|| over the unit ball, R = C^*(Lambda): the dual norm over all patterns."""
-    from convexnn_bench.complete_norm import complete_norm
-
-    return complete_norm(problem.Phi, problem.operator().second_layer_adjoint(Lambda).numpy())
+    return problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda).numpy())

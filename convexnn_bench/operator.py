@@ -2,28 +2,40 @@
 
 Every product is `Phi @ [Z_1 .. Z_P]` followed by a mask (or its transpose), two matrix products in all; the
 n x Pd matrix [D_1 Phi .. D_P Phi] is never formed. Blocks are taken in chunks so that the N x (chunk) x q
-intermediate stays below `CHUNK_ELEMENTS`.
+intermediate stays below `CHUNK_ELEMENTS`. Where the architecture gives its maps by structure, those are used, with
+adjoints derived as vector-Jacobian products, and Phi itself is formed when it is first asked for.
 """
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
-import scipy.sparse
 import torch
 from jaxtyping import Float
 
 from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.layers import Layers, Predictions
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
-Predictions = Float[torch.Tensor, "n_out c"]
+Pullback = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-class Operator:
+def _side_by_side(blocks: Float[torch.Tensor, "P rows m"]) -> Float[torch.Tensor, "rows Pm"]:
+    """[B_1 .. B_P]."""
+    return blocks.permute(1, 0, 2).reshape(blocks.shape[1], -1)
+
+
+def _blocks(matrix: Float[torch.Tensor, "rows Pm"], P: int) -> Float[torch.Tensor, "P rows m"]:
+    """The inverse of `_side_by_side`."""
+    return matrix.view(matrix.shape[0], P, -1).permute(1, 0, 2)
+
+
+class Operator(Layers):
     """A and its adjoint on one device, float64 by default.
 
     masks: N x P bool, one column a block.
@@ -38,48 +50,15 @@ class Operator:
         device: str = "cpu",
         dtype: torch.dtype = torch.float64,
     ):
-        self.architecture = architecture
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.X = torch.as_tensor(X, dtype=dtype, device=self.device)
-        self.Y = torch.as_tensor(Y, dtype=dtype, device=self.device)
-        self.Phi = architecture.phi_rows(self.X)
+        super().__init__(architecture, X, Y, device, dtype)
         self.masks = torch.as_tensor(np.ascontiguousarray(masks), device=self.device)  # N x P
-        self.N, self.p = self.Phi.shape
-        self.P = masks.shape[1]
-        self.n_out, self.c = Y.shape
-        self.q = architecture.width_out(X, self.c)
+        self.N, self.P = masks.shape
         self._trivial_mask = bool(masks.all())
-        self._vjp: Callable[..., tuple[torch.Tensor]] | None = None
 
-    # -- C and its adjoint ------------------------------------------------------------------------------
-
-    def second_layer(self, M: Float[torch.Tensor, "N q"]) -> Predictions:
-        """C(M)."""
-        if self.architecture.second_layer_is_identity:
-            return M
-        return self.architecture.second_layer(M, self.X, self.c)
-
-    def second_layer_adjoint(self, L: Predictions) -> Float[torch.Tensor, "N q"]:
-        """C^*(L), the vector-Jacobian product of C (which is linear, so any base point does)."""
-        if self.architecture.second_layer_is_identity:
-            return L
-        if self._vjp is None:
-            zero = torch.zeros(self.N, self.q, dtype=self.dtype, device=self.device)
-            self._vjp = torch.func.vjp(self.second_layer, zero)[1]
-        return self._vjp(L)[0]
-
-    def second_layer_matrix(self) -> scipy.sparse.csr_array:
-        """C as a sparse (n_out c) x (N q) matrix, both sides vectorised row by row."""
-        if self.architecture.second_layer_is_identity:
-            return scipy.sparse.csr_array(scipy.sparse.identity(self.N * self.q, format="csr"))
-        rows = []
-        for index in range(self.n_out * self.c):
-            unit = torch.zeros(self.n_out * self.c, dtype=self.dtype, device=self.device)
-            unit[index] = 1.0
-            row = self.second_layer_adjoint(unit.view(self.n_out, self.c))
-            rows.append(scipy.sparse.csr_array(row.reshape(1, -1).cpu().numpy()))
-        return scipy.sparse.csr_array(scipy.sparse.vstack(rows))
+    @cached_property
+    def _linear(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Z -> C(Phi Z) by structure, where there is one block without a mask."""
+        return self.architecture.linear_map(self.X, self.c) if self._trivial_mask and self.P == 1 else None
 
     # -- A and its adjoint ------------------------------------------------------------------------------
 
@@ -95,14 +74,18 @@ class Operator:
 
     def apply(self, Z: Blocks) -> Predictions:
         """A(Z) = C(sum_k D_k Phi Z_k)."""
+        if self._linear is not None:
+            return self._linear(Z[0])
         total = torch.zeros(self.N, self.q, dtype=self.dtype, device=self.device)
         for chunk in self._chunks(self.q):
             stacked = Z[chunk].permute(1, 0, 2).reshape(self.p, -1)
-            total += self._masked(self.Phi @ stacked, chunk, self.q).sum(dim=1)
+            total += self._masked(self.first_layer(stacked), chunk, self.q).sum(dim=1)
         return self.second_layer(total)
 
     def adjoint(self, L: Predictions) -> Blocks:
         """G_k = Phi^T D_k C^*(L) for every block."""
+        if self._linear is not None:
+            return self._adjoint_of("linear", self._linear, self.p, self.q)(L)[None]
         R = self.second_layer_adjoint(L)
         G = torch.empty(self.P, self.p, self.q, dtype=self.dtype, device=self.device)
         for chunk in self._chunks(self.q):
@@ -111,53 +94,96 @@ class Operator:
                 masked = R[:, None, :].expand(-1, blocks, -1)
             else:
                 masked = R[:, None, :] * self.masks[:, chunk, None]
-            product = self.Phi.T @ masked.reshape(self.N, -1)
+            product = self.first_layer_adjoint(masked.reshape(self.N, -1))
             G[chunk] = product.view(self.p, blocks, self.q).permute(1, 0, 2)
         return G
+
+    @cached_property
+    def _magnitudes(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        from convexnn_bench.operator_rounding import magnitudes
+
+        return magnitudes(self)
+
+    def adjoint_rounding(self, L: Predictions) -> float:
+        """An upper bound on the float64 rounding error of any ||G_k||_F, G = adjoint(L)."""
+        from convexnn_bench.operator_rounding import adjoint_rounding
+
+        return adjoint_rounding(self, self._magnitudes, L)
 
     # -- the factored form A(U V^T) ---------------------------------------------------------------------
 
     def hidden(self, U: Left) -> Float[torch.Tensor, "N P m"]:
         """D_k Phi U_k for every block."""
         m = U.shape[2]
-        H = self.Phi @ U.permute(1, 0, 2).reshape(self.p, -1)
+        H = self.first_layer(_side_by_side(U))
         return self._masked(H, slice(0, self.P), m)
 
     def combine(self, H: Float[torch.Tensor, "N P m"], V: Right) -> Predictions:
         """C(sum_k H_k V_k^T)."""
-        stacked = V.permute(0, 2, 1).reshape(-1, self.q)
-        return self.second_layer(H.reshape(self.N, -1) @ stacked)
+        return self.combine_neurons(H.reshape(self.N, -1), _side_by_side(V))
 
     def apply_factors(self, U: Left, V: Right) -> Predictions:
-        """A(U V^T) without forming U V^T."""
-        total = torch.zeros(self.N, self.q, dtype=self.dtype, device=self.device)
+        """A(U V^T), without forming U V^T unless a linear network is cheaper by it."""
         m = U.shape[2]
+        linear = self._linear_on_products(m)
+        if linear is not None:
+            return linear(U[0] @ V[0].T)
+        parts = []
         for chunk in self._chunks(m):
-            H = self.Phi @ U[chunk].permute(1, 0, 2).reshape(self.p, -1)
-            H = self._masked(H, chunk, m).reshape(self.N, -1)
-            total += H @ V[chunk].permute(0, 2, 1).reshape(-1, self.q)
-        return self.second_layer(total)
+            H = self._masked(self.first_layer(_side_by_side(U[chunk])), chunk, m).reshape(self.N, -1)
+            parts.append(self.combine_neurons(H, _side_by_side(V[chunk])))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     def factor_gradients(self, H: Float[torch.Tensor, "N P m"], L: Predictions, V: Right) -> tuple[Left, Right]:
         """(G_k V_k, G_k^T U_k) for L = grad F, given H = hidden(U); G_k itself is not formed.
 
         G_k V_k = Phi^T D_k (C^*(L) V_k) and G_k^T U_k = C^*(L)^T D_k Phi U_k.
         """
-        R = self.second_layer_adjoint(L)
-        m = V.shape[2]
-        right = (R.T @ H.reshape(self.N, -1)).view(self.q, self.P, m).permute(1, 0, 2)
-        back = R @ V.permute(1, 0, 2).reshape(self.q, -1)
-        back = self._masked(back, slice(0, self.P), m).reshape(self.N, -1)
-        left = (self.Phi.T @ back).view(self.p, self.P, m).permute(1, 0, 2)
-        return left, right
+        neurons, weights = H.reshape(self.N, -1), _side_by_side(V)
+        if self._structured_second:
+            back, right = torch.func.vjp(self.combine_neurons, neurons, weights)[1](L)
+        else:
+            R = self.second_layer_adjoint(L)
+            back, right = R @ weights, R.T @ neurons
+        return self._pull(back, V.shape[2]), _blocks(right, self.P)
+
+    def _pull(self, back: Float[torch.Tensor, "N Pm"], m: int) -> Left:
+        """Phi^T D_k applied to the columns of each block."""
+        back = self._masked(back.contiguous(), slice(0, self.P), m).reshape(self.N, -1)
+        return _blocks(self.first_layer_adjoint(back), self.P)
+
+    def factored(self, U: Left, V: Right) -> tuple[Predictions, Pullback]:
+        """(A(U V^T), pullback) with pullback(L) = (G_k V_k, G_k^T U_k): `factor_gradients` after one evaluation."""
+        linear = self._linear_on_products(U.shape[2])
+        if linear is not None:
+
+            def through_product(L: Predictions) -> tuple[Left, Right]:
+                G = self.adjoint(L)[0]
+                return (G @ V[0])[None], (G.T @ U[0])[None]
+
+            return linear(U[0] @ V[0].T), through_product
+        H = self.hidden(U)
+        if not self._structured_second:
+            return self.combine(H, V), lambda L: self.factor_gradients(H, L, V)
+        evaluated = torch.func.vjp(self.combine_neurons, H.reshape(self.N, -1), _side_by_side(V))
+
+        def pullback(L: Predictions) -> tuple[Left, Right]:
+            back, right = evaluated[1](L)
+            return self._pull(back, U.shape[2]), _blocks(right, self.P)
+
+        return evaluated[0], pullback
+
+    def _linear_on_products(self, m: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Z -> C(Phi Z) by structure where Z = U V^T costs less than the N x m hidden units."""
+        return self._linear if m >= self.c and self.q <= self.N else None
 
     def restricted(self, samples: torch.Tensor, rows: torch.Tensor, outputs: torch.Tensor) -> "Operator":
         """The same operator on some samples only; `rows` and `outputs` are their rows of Phi and of Y."""
         part = copy.copy(self)
-        part.X, part.Phi, part.Y = self.X[samples], self.Phi[rows], self.Y[outputs]
+        part.__dict__.pop("_linear", None)  # what is kept of all samples
+        part.__dict__.pop("_magnitudes", None)
         part.masks = self.masks[rows]
-        part.N, part.n_out = len(rows), len(outputs)
-        part._vjp = None
+        part._restrict(samples, rows, outputs)
         return part
 
     def norm_squared(self, iterations: int = 30) -> float:

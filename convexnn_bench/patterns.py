@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from convexnn_bench.arrangement import Progress, ReducedRows, half_cells, reduce_to_row_space
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.quantities import in_bytes, in_time, in_words
+from convexnn_bench.rows import Rows
 
 log = logging.getLogger("convexnn_bench")
 MEMORY_LIMIT = 2 * 2**30
@@ -180,18 +181,18 @@ def _masks_of_cells(
     return (masks, gates, zero, lost) if first.all() else (masks[:, first], gates[:, first], zero, lost)
 
 
-def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> Patterns:
+def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:
     """P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
 
     Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new, P no more than
-    there can be. The pattern without an active nonzero row is left out. Raises InputError for P < 1 or an
-    unusable Phi, PatternBudgetError where masks and gates would not fit.
+    there can be. Of Rows only products Phi g are taken. The pattern without an active nonzero row is left out. Raises
+    InputError for P < 1 or an unusable Phi, PatternBudgetError where masks and gates would not fit.
     """
-    Phi = _check_rows(Phi)
+    Phi = Phi if isinstance(Phi, Rows) else _check_rows(Phi)
     if isinstance(P, bool) or not isinstance(P, int | np.integer) or P < 1:
         raise InputError(f"patterns: the number to sample must be an integer >= 1, got {P!r}")
     wanted = int(P)
-    nonzero = np.any(Phi != 0, axis=1)
+    nonzero = Phi.nonzero() if isinstance(Phi, Rows) else np.any(Phi != 0, axis=1)
     if not nonzero.any():
         raise InputError(ALL_ZERO)
     seen: set[bytes] = set()
@@ -222,7 +223,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"], P: object, seed: int = 0) -> 
             break
     if not masks:
         raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
-    count = enumeration_cost(Phi).patterns if len(masks) < wanted else None
+    count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
     complete = count == len(masks) + zero
     return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
 
@@ -243,14 +244,14 @@ def _half_of_memory() -> int:
 
 
 def _gaussian_draws(
-    Phi: Float[np.ndarray, "N p"], nonzero: Bool[np.ndarray, "N"], batch: int, seed: int
+    Phi: Float[np.ndarray, "N p"] | Rows, nonzero: Bool[np.ndarray, "N"], batch: int, seed: int
 ) -> Iterator[tuple[Float[np.ndarray, "p"], Bool[np.ndarray, "N"]]]:
     """Endless pairs (g, 1{Phi g >= 0}); directions that lie on a hyperplane are passed over."""
     rng = np.random.default_rng(seed)
     batch = max(1, min(batch, CHUNK // Phi.shape[0]))
     while True:
         directions = rng.standard_normal((batch, Phi.shape[1]))
-        values = directions @ Phi.T
+        values = (Phi @ directions.T).T
         strict = np.all(values[:, nonzero] != 0, axis=1)
         yield from ((directions[j], values[j] >= 0) for j in np.flatnonzero(strict))
 

@@ -10,7 +10,7 @@ Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over sam
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.operator import Operator
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
+from convexnn_bench.rows import Rows
+
+if TYPE_CHECKING:
+    from convexnn_bench.complete_norm import CompleteNorm
 
 
 class Problem:
@@ -32,8 +36,9 @@ class Problem:
 
     Parameters
     ----------
-    X: data, n x d for the MLP; used as given (no normalisation), as float64.
-    Y: targets, n or n x c; what the loss allows (see `convexnn_bench.losses`).
+    X: data, n x d for the MLP, n x channels x h x w for the CNN, n x tokens x features for attention; used as given
+        (no normalisation), as float64.
+    Y: targets, n or n x c, also n x tokens x c for attention; what the loss allows (see `convexnn_bench.losses`).
     architecture, activation, loss: a registered name, or an instance such as ``cnn.Huber(delta=0.5)``.
     beta: weight decay > 0, multiplying half the squared norms of the weights (or the sum of block norms).
     beta_fraction: beta as a fraction of ``beta_max`` instead; give exactly one of the two.
@@ -69,18 +74,19 @@ class Problem:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
         self.X = check_array("X", X).copy()  # what the caller does to X later is not our affair
         self.architecture.check_data(self.X)
-        self.Y = self.loss.prepare_targets(as_numpy(Y, "Y"))
+        self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
         self.n_out, self.c = self.Y.shape
         self.seed = int(seed)
-        self.Phi: Float[np.ndarray, "N p"] = np.ascontiguousarray(
-            self.architecture.phi_rows(torch.as_tensor(self.X)).numpy()
-        )
-        self.N, self.p = self.Phi.shape
+        self._rows = Rows(self.architecture, self.X)
+        self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
         self._check_outputs()
-        check_scale("X", self.Phi)
+        check_scale("X", self.X)
+        check_scale("X: in the first-layer rows Phi made of it", np.array(self._rows.largest()))
         check_scale("Y", self.Y)
-        self.pattern_info: Patterns = self.activation.blocks(self.Phi, check_patterns(patterns, self.N), self.seed)
+        light = self._rows.avoidable and not self.has_cone  # the cones need the entries of Phi
+        rows = self._rows if light else self.Phi
+        self.pattern_info: Patterns = self.activation.blocks(rows, check_patterns(patterns, self.N), self.seed)
         self.masks = self.pattern_info.masks
         self.gates = self.pattern_info.gates
         self.P = self.masks.shape[1]
@@ -122,6 +128,11 @@ class Problem:
     # -- what follows from the data -----------------------------------------------------------------------
 
     @property
+    def Phi(self) -> Float[np.ndarray, "N p"]:
+        """The rows of the first layer, formed when they are first asked for."""
+        return self._rows.array
+
+    @property
     def has_cone(self) -> bool:
         """True where the vectors u of a block are held in K_k u >= 0 (ReLU)."""
         return self.activation.has_cone
@@ -136,11 +147,20 @@ class Problem:
         """The cones K_k u >= 0 of the blocks, or None without a cone."""
         return Cones(self.Phi, self.masks, self.gates) if self.has_cone else None
 
+    @cached_property
+    def all_patterns(self) -> "CompleteNorm":
+        """Bounds on dual norms over every activation pattern of a ReLU network, whatever the problem's blocks are."""
+        from convexnn_bench.complete_norm import CompleteNorm
+
+        return CompleteNorm(self.Phi)
+
     def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
         """A on a device, built once and kept."""
         key = (str(device), dtype)
         if key not in self._operators:
             self._operators[key] = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
+            if key == ("cpu", torch.float64) and self._rows.formed:
+                self._operators[key].Phi = torch.as_tensor(self.Phi)  # one copy for both
         return self._operators[key]
 
     @cached_property

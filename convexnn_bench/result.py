@@ -58,19 +58,27 @@ class Result:
         if self.point.factors is not None:
             return burer_monteiro.check_factors(self.problem, *self.point.factors)
         if self.point.network is not None:
-            return network.to_factors(self.problem, *network.check_weights(self.problem, *self.point.network))
+            weights = network.check_weights(self.problem, *self.point.network)
+            try:
+                return network.to_factors(self.problem, *weights)
+            except UnsupportedError:  # a ReLU network outside the sampled patterns
+                return None
+        if self.point.cone_factors is not None:
+            return burer_monteiro.check_factors(self.problem, *self.point.cone_factors)
         split = None if self.point.split is None else torch.as_tensor(as_numpy(self.point.split))
         return convex.to_factors(self.problem, self.problem._blocks(self.point.blocks), split=split)
 
     @cached_property
     def blocks(self) -> np.ndarray | None:
-        """The point in the convex program, P x p x q; None where there is none."""
+        """The point in the convex program, P x p x q; None where there is none.
+
+        A ReLU network that uses activation patterns which are not among the problem's blocks is no point of it.
+        """
         if self.point is None:
             return None
         if self.point.blocks is not None:
             return self.problem._blocks(self.point.blocks).numpy()
-        assert self._factors is not None
-        return burer_monteiro.to_blocks(*self._factors).numpy()
+        return None if self._factors is None else burer_monteiro.to_blocks(*self._factors).numpy()
 
     @property
     def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -81,7 +89,7 @@ class Result:
 
     @cached_property
     def network(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(W1, W2), p x M and q x M, of a network with this point's predictions; None where no map exists."""
+        """(W1, W2), p x M and q x M, of a network with this point's predictions; None where no map is known."""
         if self.point is None:
             return None
         if self.point.network is not None:
@@ -89,7 +97,7 @@ class Result:
             return W1.numpy(), W2.numpy()
         try:
             factors = self._factors
-        except UnsupportedError:  # vector-output ReLU blocks have no known decomposition into neurons
+        except UnsupportedError:  # vector-output ReLU blocks whose decomposition into neurons was not found
             return None
         assert factors is not None
         W1, W2 = burer_monteiro.to_network(self.problem, *factors)

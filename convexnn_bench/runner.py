@@ -85,7 +85,8 @@ class Monitor:
 
 def _bounded(point: Point) -> bool:
     """No entry is NaN, infinite, or so large that objectives overflow."""
-    arrays = [point.blocks, point.split, *(point.factors or ()), *(point.network or ())]
+    pairs = [*(point.factors or ()), *(point.network or ()), *(point.cone_factors or ())]
+    arrays = [point.blocks, point.split, *pairs]
     return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in arrays if array is not None)
 
 

@@ -16,4 +16,6 @@ class Solver(BurerMonteiroSolver):
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
         rate = self.rate * self.objective.entry_scale()
-        return outer_loop(self.objective, lambda y, done: adam(self.objective, y, done, rate), x, step_done)
+        return outer_loop(
+            self.objective, lambda y, done: adam(self.objective, y, done, rate), x, step_done, self.finishes
+        )

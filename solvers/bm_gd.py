@@ -1,14 +1,21 @@
-"""Gradient descent with backtracking on the Burer-Monteiro factorisation, projected onto the cones for ReLU."""
+"""Gradient descent on the Burer-Monteiro factorisation; for ReLU spectral projected gradient on the cones."""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver
-from convexnn_bench.algorithms.first_order import StepDone, Vector, gradient_descent
+from convexnn_bench.algorithms.first_order import (
+    StepDone,
+    Vector,
+    gradient_descent,
+    spectral_projected_gradient,
+)
 
 
 class Solver(BurerMonteiroSolver):
-    """The paper's method, its step size found by backtracking."""
+    """The paper's method, its step size found by backtracking; with cones the steps are spectral."""
 
     name = "bm_gd"
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
         first_step = 1.0 / self.objective.problem.beta
-        return gradient_descent(self.objective, x, step_done, self.objective.project, first_step)
+        if self.objective.problem.has_cone:
+            return spectral_projected_gradient(self.objective, x, step_done, self.objective.project, first_step)
+        return gradient_descent(self.objective, x, step_done, first_step=first_step)

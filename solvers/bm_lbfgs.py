@@ -15,4 +15,6 @@ class Solver(BurerMonteiroSolver):
     history: int
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return outer_loop(self.objective, lambda y, done: lbfgs(self.objective, y, done, self.history), x, step_done)
+        return outer_loop(
+            self.objective, lambda y, done: lbfgs(self.objective, y, done, self.history), x, step_done, self.finishes
+        )

@@ -1,17 +1,17 @@
 """Adam on the original network, full batch."""
 
-from convexnn_bench.algorithms.descent import NetworkSolver
+from convexnn_bench.algorithms.descent import FinishedNetworkSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, adam
 from convexnn_bench.solver import Number
 
 
-class Solver(NetworkSolver):
+class Solver(FinishedNetworkSolver):
     """rate: length of the first step in units of the start point's entries."""
 
     name = "network_adam"
-    parameters = {**NetworkSolver.parameters, "rate": [0.1]}
-    allowed = {**NetworkSolver.allowed, "rate": Number()}
+    parameters = {**FinishedNetworkSolver.parameters, "rate": [0.1]}
+    allowed = {**FinishedNetworkSolver.allowed, "rate": Number()}
     rate: float
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return adam(self.objective, x, step_done, self.rate * self.objective.entry_scale())
+        return adam(self.objective, x, self.until_slow(step_done, 200), self.rate * self.objective.entry_scale())

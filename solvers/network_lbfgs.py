@@ -1,17 +1,17 @@
 """L-BFGS on the original network."""
 
-from convexnn_bench.algorithms.descent import NetworkSolver
+from convexnn_bench.algorithms.descent import FinishedNetworkSolver
 from convexnn_bench.algorithms.first_order import StepDone, Vector, lbfgs
 from convexnn_bench.solver import Whole
 
 
-class Solver(NetworkSolver):
+class Solver(FinishedNetworkSolver):
     """history: number of stored pairs."""
 
     name = "network_lbfgs"
-    parameters = {**NetworkSolver.parameters, "history": [20]}
-    allowed = {**NetworkSolver.allowed, "history": Whole()}
+    parameters = {**FinishedNetworkSolver.parameters, "history": [20]}
+    allowed = {**FinishedNetworkSolver.allowed, "history": Whole()}
     history: int
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return lbfgs(self.objective, x, step_done, self.history)
+        return lbfgs(self.objective, x, self.until_slow(step_done, 50), self.history)

@@ -460,7 +460,7 @@ def test_names_must_be_names_or_instances(kind):
 @pytest.mark.parametrize(
     ("solver", "parameters", "words"),
     [
-        ("bm_lbfgs", {"k": 1}, ("solver 'bm_lbfgs' has no parameter 'k'", "it has: m, history")),
+        ("bm_lbfgs", {"k": 1}, ("solver 'bm_lbfgs' has no parameter 'k'", "it has: m, finish, history")),
         ("fista", {"m": 1}, ("solver 'fista' has no parameter 'm'", "it has: none")),
         ("bm_lbfgs", {"m": 0}, ("'bm_lbfgs': m must be a whole number, at least 1, or None, got 0",)),
         ("bm_gd", {"m": "x"}, ("'bm_gd': m must be a whole number", "got 'x'")),
@@ -562,7 +562,10 @@ P4 = np.zeros((4, 3, 2))
         (np.full((4, 3, 2), None), ("Z must be a numeric array", "object")),
         (None, ("a point is a Result, blocks", "NoneType")),
         ("x", ("a point is a Result, blocks", "str")),
-        (torch.nn.Linear(3, 2), ("a torch module for a gated_relu mlp problem",)),
+        (
+            torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False)),
+            ("no network of this gated_relu mlp problem",),
+        ),
         (cnn.Point(blocks=P4, dual=np.zeros(3)), ("dual must have the shape of Y", "(12, 2)", "(3,)")),
         (cnn.Point(factors=(P4, P4)), ("U: P x p x m and V: P x q x m",)),
     ],

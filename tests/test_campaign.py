@@ -110,7 +110,7 @@ def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
         (
             'datasets = ["spiral"]\nsolvers = ["bm_lbfgs[k=1]"]',
             "line 2",
-            "has no parameter 'k'; it has: m, history",
+            "has no parameter 'k'; it has: m, finish, history",
         ),
         (
             'datasets = ["spiral"]\nsolvers = [\n"fista",\n"bm_lbfgs[m=[2,-1]]"]',

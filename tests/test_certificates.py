@@ -221,8 +221,10 @@ def test_a_torch_module_is_certified_as_the_network_it_is():
     assert certificate.dual <= certificate.primal
     with pytest.raises(cnn.InputError, match="biases"):
         cnn.certify(problem, torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1)))
-    with pytest.raises(cnn.InputError, match="Sequential"):
+    with pytest.raises(cnn.UnsupportedError, match="supported are"):
         cnn.certify(problem, torch.nn.Linear(2, 1, bias=False))
+    with pytest.raises(cnn.InputError, match="no network of this relu mlp"):
+        cnn.certify(problem, torch.nn.Sequential(torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(3, 1, bias=False)))
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e3, 1e8])

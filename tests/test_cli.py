@@ -111,7 +111,7 @@ def test_a_crashed_cell_gives_exit_code_1(tmp_path):
         (["quickstrat"], "unknown campaign 'quickstrat': did you mean 'quickstart'"),
         (["missing.toml"], "there is no campaign file 'missing.toml'"),
         (["--solver", "bm_lbfgz"], "unknown solver 'bm_lbfgz': did you mean 'bm_lbfgs'"),
-        (["--solver", "bm_lbfgs[k=2]"], "has no parameter 'k'; it has: m, history"),
+        (["--solver", "bm_lbfgs[k=2]"], "has no parameter 'k'; it has: m, finish, history"),
         (["--dataset", "spirel"], "unknown data set 'spirel': did you mean 'spiral'"),
         (["--dataset", "spiral[m=2]"], "data set 'spiral' has no parameter 'm'"),
         (["--dataset", "spiral[n=2]"], "spiral[n=2] cannot be built: n must be at least 3, got 2"),

@@ -11,6 +11,7 @@ from convexnn_bench.patterns import (
     patterns_from_masks,
     sample_patterns,
 )
+from convexnn_bench.rows import Rows
 from convexnn_bench.terminal import progress
 
 SHOWN_SECONDS = 1.0  # an enumeration expected to take longer shows its cost and a bar
@@ -30,11 +31,15 @@ class BaseActivation:
     has_cone: bool = False
     has_gates: bool = False
 
-    def blocks(self, Phi: np.ndarray, patterns: object, seed: int) -> Patterns:
-        """The blocks for rows Phi (N x p). `patterns` is "all", a number to sample, or N x P masks."""
+    def blocks(self, Phi: np.ndarray | Rows, patterns: object, seed: int) -> Patterns:
+        """The blocks for rows Phi (N x p). `patterns` is "all", a number to sample, or N x P masks.
+
+        Phi is an array, or Rows: a matrix with `shape` and `Phi @ gates`, formed for anything else.
+        """
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         if patterns == "all":
+            Phi = np.asarray(Phi)
             cost = enumeration_cost(Phi)
             with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > SHOWN_SECONDS) as update:
                 return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))

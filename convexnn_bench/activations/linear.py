@@ -5,6 +5,7 @@ import torch
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.patterns import Patterns
+from convexnn_bench.rows import Rows
 
 
 class Linear(BaseActivation):
@@ -12,7 +13,7 @@ class Linear(BaseActivation):
 
     name = "linear"
 
-    def blocks(self, Phi: np.ndarray, patterns: object, seed: int) -> Patterns:
+    def blocks(self, Phi: np.ndarray | Rows, patterns: object, seed: int) -> Patterns:
         masks = np.ones((Phi.shape[0], 1), dtype=bool)
         return Patterns(masks=masks, gates=None, complete=True)
 

@@ -9,6 +9,8 @@ from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 
+PENALTY = 30.0  # in units of the largest ||G_k|| at zero
+
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 
@@ -60,6 +62,10 @@ class BMObjective:
         return float(self.start.abs().mean())
 
     def add_cone_penalty(self) -> None:
-        """Penalty whose curvature matches the weight decay at the size of the pre-activations."""
-        norm = float(torch.linalg.matrix_norm(self.operator.Phi, 2)) if self.operator.Phi.numel() else 1.0
-        self.penalty = ConePenalty(self.operator, self.m, rho=100.0 * self.problem.beta / max(norm**2, 1e-300))
+        """Penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)): at balance a column
+        then leaves its cone by a small part of its length. Far below that, columns shrink and leave it."""
+        U, _ = self.factors(self.start)
+        Y = self.operator.Y
+        G = self.operator.adjoint(self.problem.loss.gradient(torch.zeros_like(Y), Y))
+        force = max(float(torch.linalg.vector_norm(G, dim=(1, 2)).max()), self.problem.beta)
+        self.penalty = ConePenalty(self.problem, self.operator, U, rho=PENALTY * force)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from convexnn_bench.cone_factors import Frame
+
 Constraints = tuple[list[Any], Callable[[], np.ndarray]]
 
 
@@ -89,6 +91,54 @@ def norm_cone(G: Any, rows: sp.csr_array, P: int, p: int) -> Constraints:
     plus = cp.SOC(np.ones(P), cp.reshape(G - rows.T @ lam, (p, P), order="F"))
     minus = cp.SOC(np.ones(P), cp.reshape(G + rows.T @ mu, (p, P), order="F"))
     return [plus, minus], lambda: np.stack([plus.dual_value[1].T, -minus.dual_value[1].T], axis=2)
+
+
+def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
+    """||G_k^T u|| <= 1 for every u of the unit ball with F_k u >= 0 (q > 1), if there are symmetric N_k >= 0 with
+
+        [[I - F_k^T N_k F_k, G_k], [G_k^T, I]] >= 0,
+
+    since then ||G_k^T u||^2 <= ||u||^2 - (F_k u)^T N_k (F_k u) <= 1. One batched matrix inequality of size p + q with a
+    multiplier for each pair of rows of F_k; a diagonal of N_k would only shrink the left-hand side.
+
+    Thin cones need huge N_k as it stands. With u = B_k x the coordinates of the frame, in which the cone is round, the
+    inequality is [[B^T B - H^T N H, B^T G], [G^T B, I]] >= 0, H the rows of F B scaled to length one, and N is of order
+    one. (Where the cone spans less than R^p, so does B, and an identity is added on the rest.)
+
+    Reads P x (p + q) x (p + q), the matrices [[S', Z'], [Z'^T, T]] of the doubly non-negative program with S = B S' B^T
+    and Z = B Z': minimising over N puts H S' H^T >= 0.
+    """
+    import cvxpy as cp
+
+    P, d = len(frames), p + q
+    k, a, b = (index.ravel() for index in np.indices((P, p, q)))
+    constant = np.tile(np.eye(d), (P, 1, 1))
+    constant[:, :p, :p] = [frame.gram for frame in frames]
+    turn = sp.kron(sp.block_diag([frame.map for frame in frames]).T, sp.eye_array(q), format="csr")
+    entries = constant.ravel() + (symmetric_places(k, a, p + b, d, P) @ turn) @ G
+    products = facet_products([frame.rows for frame in frames], p, d)
+    if products.shape[1] > 0:
+        entries = entries - products @ cp.Variable(products.shape[1], nonneg=True)
+    cone = cp.reshape(entries, (P, d, d), order="C") >> 0
+
+    return [cone], lambda: 2.0 * cone.dual_value
+
+
+def facet_products(facets: list[np.ndarray], p: int, d: int) -> sp.csr_array:
+    """The map from the multipliers of all pairs i < j of rows of every F_k to P matrices d x d (row-major): each adds
+    f_i f_j^T + f_j f_i^T to the leading p x p corner of its block's."""
+    columns, rows, values = [], [], []
+    count = 0
+    corner = (np.arange(p)[:, None] * d + np.arange(p)).ravel()
+    for k, F in enumerate(facets):
+        i, j = np.triu_indices(len(F), 1)
+        outer = np.einsum("na,nb->nab", F[i], F[j])
+        values.append((outer + outer.transpose(0, 2, 1)).ravel())
+        rows.append(np.tile(k * d * d + corner, len(i)))
+        columns.append(np.repeat(count + np.arange(len(i)), p * p))
+        count += len(i)
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return sp.csr_array((np.concatenate(values), places), shape=(len(facets) * d * d, count))
 
 
 NORM_FORMS: dict[str, Callable[[Any, int, int, int], Constraints]] = {

@@ -68,6 +68,7 @@ class ConicSolver(BaseSolver):
         if program.status not in ("optimal", "optimal_inaccurate", "user_limit"):
             raise ConvexNNError(f"{self.name}: the solver says {program.status} ({said}) and gives no point")
         self._point = self.conic.point()
+        self.message = "; ".join(part for part in (self.message, self.conic.remark(self._point)) if part)
         callback()
 
     def get_result(self) -> Point:

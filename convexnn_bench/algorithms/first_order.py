@@ -1,4 +1,4 @@
-"""First-order methods on a flat vector of parameters: gradient descent, Adam, L-BFGS.
+"""First-order methods on a flat vector of parameters: (spectral projected) gradient descent, Adam, L-BFGS.
 
 Each takes an `Objective` (value and gradient at x), a start point, and `step_done(x)`, which is called after
 every step and returns False to stop. Each returns why it ended, or None when it was stopped.
@@ -20,6 +20,8 @@ Project = Callable[[Vector], Vector]
 ARMIJO_GROWTH = 1.5
 SMALLEST_STEP = 1e-18  # relative to the first one
 IDLE_STEPS = 1000  # without a new least value, which only rounding brings about
+MEMORY = 10  # values that the line search of the spectral method looks back on
+SPECTRAL_RANGE = 1e-10, 1e10  # of its step, relative to the first one
 PLATEAU_STEPS = 50  # Adam looks at the objective once in so many steps
 
 
@@ -57,6 +59,45 @@ def gradient_descent(
         step *= ARMIJO_GROWTH
         if bool(value < best):
             best, idle = value, 0
+        elif (idle := idle + 1) == IDLE_STEPS:
+            return "the objective no longer falls"
+    return None
+
+
+def spectral_projected_gradient(
+    objective: Objective, x: Vector, step_done: StepDone, project: Project, first_step: float = 1.0
+) -> str | None:
+    """Spectral projected gradient onto a convex set (Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000, SPG2).
+
+    d = Pi(x - t g) - x with the step t = <s, s> / <s, y> of Barzilai and Borwein from the last move s and change of
+    gradient y; x+ = x + a d with the largest a <= 1 found by which f falls below the largest of its last MEMORY values.
+    f may rise from one iterate to the next: `step_done` is given the best one so far.
+    """
+    value, gradient = objective(x)
+    recent, step, best, best_x, idle = [value], first_step, value, x, 0
+    while step_done(best_x):
+        move, length = project(x - step * gradient) - x, 1.0
+        slope, highest = gradient @ move, torch.stack(recent).max()
+        while True:
+            candidate = x + length * move
+            new_value, new_gradient = objective(candidate)
+            # rounding of f decides once the expected decrease falls below it
+            if bool(new_value <= highest + 1e-4 * length * slope + 1e-15 * value.abs()):
+                break
+            bend = float(new_value - value - length * slope)
+            length *= min(max(-0.5 * length * float(slope) / bend if bend > 0 else 0.5, 0.1), 0.5)
+            if length < SMALLEST_STEP:
+                return "no step lowers the objective any more"
+        moved, change = candidate - x, new_gradient - gradient
+        square, curvature = float(moved @ moved), float(moved @ change)
+        if not square > 0:
+            return "the gradient step no longer moves the point"
+        step = square / curvature if curvature > 0 else 10.0 * step
+        step = min(max(step, SPECTRAL_RANGE[0] * first_step), SPECTRAL_RANGE[1] * first_step)
+        x, value, gradient = candidate, new_value, new_gradient
+        recent = [*recent[1 - MEMORY :], value]
+        if bool(value < best):
+            best, best_x, idle = value, x, 0
         elif (idle := idle + 1) == IDLE_STEPS:
             return "the objective no longer falls"
     return None

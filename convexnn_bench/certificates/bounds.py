@@ -81,19 +81,24 @@ def _arrays_point(problem: "Problem", arrays: list[np.ndarray], is_list: bool) -
 
 
 def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
-    """Weights of Sequential(Linear[, ReLU], Linear) without biases, for the MLP."""
-    layers = list(module) if isinstance(module, torch.nn.Sequential) else []
-    kinds = [type(layer).__name__ for layer in layers]
-    expected = {"relu": ["Linear", "ReLU", "Linear"], "linear": ["Linear", "Linear"]}.get(problem.activation.name)
-    if problem.architecture.name != "mlp" or kinds != expected:
+    """Weights of a module that is a network of this problem: its architecture and activation, without biases."""
+    from convexnn_bench.modules.reading import read_module
+
+    reading = read_module(module, problem.X)
+    if reading.first_bias or reading.output_bias is not None:
         raise InputError(
-            f"a torch module for a {problem.activation.name} {problem.architecture.name} problem must be "
-            f"Sequential({', '.join(expected or ['no such layout'])}), got {type(module).__name__}({', '.join(kinds)})"
+            "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "
+            "which sets the problem up with them"
         )
-    first, last = layers[0], layers[-1]
-    if first.bias is not None or last.bias is not None:
-        raise InputError("the module's Linear layers have biases, which are no part of the problem: use bias=False")
-    return Point(network=(first.weight.detach().T, last.weight.detach()))
+    shapes = reading.W1.shape[0], reading.W2.shape[0]
+    if reading.activation == problem.activation.name and shapes == (problem.p, problem.q):
+        found = network.predict(problem, torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)).numpy()
+        if np.allclose(found, reading.predict(problem.X), rtol=1e-9, atol=1e-12 * float(np.abs(found).max())):
+            return Point(network=(reading.W1, reading.W2))
+    raise InputError(
+        f"the module is a {reading.words}, which is no network of this {problem.activation.name} "
+        f"{problem.architecture.name} problem with p={problem.p}, q={problem.q}"
+    )
 
 
 def _evaluate(problem: "Problem", point: Point, scope: str) -> _Evaluated:
@@ -138,18 +143,6 @@ def _violation(problem: "Problem", U: torch.Tensor) -> float:
     return 0.0 if problem.cones is None else float(problem.cones.violation(U.numpy()))
 
 
-def _gradient_rounding(problem: "Problem", Lambda: torch.Tensor) -> float:
-    """A bound on the rounding error of any ||G_k||_F, G_k = Phi^T D_k C^*(Lambda).
-
-    The dot products of length N carry an error of at most gamma_N |Phi|^T |R|, gamma_N about N eps
-    (Higham, Accuracy and Stability, section 3.1); masks only remove terms.
-    """
-    operator = problem.operator()
-    R = operator.second_layer_adjoint(Lambda).abs()
-    bound = operator.Phi.abs().T @ R
-    return (operator.N + operator.c + 8) * EPS * float(torch.linalg.vector_norm(bound))
-
-
 def lower_bound(
     problem: "Problem", Lambda: torch.Tensor, scope: str | None = None
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
@@ -163,7 +156,7 @@ def lower_bound(
         norm = max_dual_norm(problem, problem.operator().adjoint(Lambda))
     else:
         norm = complete_dual_norm(problem, Lambda)
-    safe = norm.value + _gradient_rounding(problem, Lambda)
+    safe = norm.value + problem.operator().adjoint_rounding(Lambda)
     lo, hi = loss.scale_range(Lambda, Y)
     limit = problem.beta / safe * (1 - 4 * EPS) if safe > 0 else math.inf
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))

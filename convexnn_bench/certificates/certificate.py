@@ -58,12 +58,23 @@ class Certificate:
         """primal - dual; nan where the gap is refused."""
         return self.primal - self.dual if self.refused is None else math.nan
 
+    @property
+    def dual_norm_is_exact(self) -> bool:
+        """True where the upper bound on the dual norms is attained, to 1e-8 relative."""
+        return self.dual_norm_lower >= self.max_dual_norm * (1 - 1e-8)
+
     def __str__(self) -> str:
         if self.refused is not None:
             return f"no gap: {self.refused} (lower bound {self.dual:.9g}, {self.scope} patterns)"
+        loose = ""
+        if not self.dual_norm_is_exact:
+            loose = (
+                f"; the largest dual norm lies in [{self.dual_norm_lower:.6g}, {self.max_dual_norm:.6g}] "
+                f"({self.dual_norm_method}), so that part of the gap may be due to the bound"
+            )
         return (
             f"objective {self.primal:.9g}, proven lower bound {self.dual:.9g}: at most {self.gap:.1e} (relative) above "
-            f"the global optimum of the program with {self.scope} patterns"
+            f"the global optimum of the program with {self.scope} patterns{loose}"
         )
 
 

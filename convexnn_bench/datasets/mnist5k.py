@@ -5,13 +5,13 @@ import numpy as np
 from convexnn_bench.datasets.base import (
     BaseDataset,
     Data,
+    arranged,
     average_pool,
     class_targets,
     number,
     one_of,
     subset,
     whole,
-    with_bias,
 )
 
 
@@ -19,7 +19,8 @@ class Mnist5k(BaseDataset):
     """Digits 0..classes-1, pixels divided by `scale` (255: the range becomes [0, 1]).
 
     n: size of a random subset drawn with `seed`, None for all. pool=2, 4 or 7: averages over squares of that
-    side. bias: adds a column of ones.
+    side. layout: "flat" (n x pixels), "image" (n x 1 x side x side, for the CNN) or "tokens" (n x side x side, the
+    rows of an image as its tokens, for attention). bias: adds a column of ones to the flat layout.
     """
 
     name = "mnist5k"
@@ -33,6 +34,7 @@ class Mnist5k(BaseDataset):
         pool: int = 1,
         scale: float = 255.0,
         bias: bool = False,
+        layout: str = "flat",
         targets: str = "one_hot",
         seed: int = 0,
     ) -> Data:
@@ -40,11 +42,10 @@ class Mnist5k(BaseDataset):
 
         classes, scale = whole("classes", classes, 2, 10), number("scale", scale, 1e-12)
         one_of("pool", pool, (1, 2, 4, 7, 14))
-        one_of("bias", bias, (True, False))
         pixels, labels = mnist_data()
         kept = np.flatnonzero(labels < classes)
         kept = kept[subset(n, kept.size, seed)]
         X = average_pool(pixels[kept].reshape(-1, 28, 28).astype(np.float64), pool) / scale
         Y, loss = class_targets(labels[kept], targets)
         defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 20}
-        return Data(with_bias(X) if bias else X, Y, defaults)
+        return Data(arranged(X, layout, bias), Y, defaults)

@@ -49,9 +49,8 @@ def objective(problem: "Problem", U: Left, V: Right) -> float:
 
 def value_and_gradient(problem: "Problem", operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
     """Objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F), written out."""
-    H = operator.hidden(U)
-    z = operator.combine(H, V)
-    left, right = operator.factor_gradients(H, problem.loss.gradient(z, operator.Y), V)
+    z, pullback = operator.factored(U, V)
+    left, right = pullback(problem.loss.gradient(z, operator.Y))
     value = problem.loss.value(z, operator.Y) + 0.5 * problem.beta * (U.square().sum() + V.square().sum())
     return value, left.add(U, alpha=problem.beta), right.add(V, alpha=problem.beta)
 
@@ -78,9 +77,10 @@ def start(problem: "Problem", operator: Operator, m: int, seed: int, scale: floa
     U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
     V = torch.randn(problem.P, problem.q, m, generator=generator, dtype=operator.dtype).to(operator.device)
     size = scale * natural_scale(problem, operator) / float(np.sqrt(problem.p * problem.q * m))
-    if problem.has_cone:  # one column for either sign, and u in its cone
-        signs = torch.where(torch.arange(m) % 2 == 0, 1.0, -1.0).to(V)
-        U, V = project(problem, U), V.abs() * signs
+    if problem.has_cone:
+        U = project(problem, U)
+        if problem.q == 1:  # one column for either sign
+            V = V.abs() * torch.where(torch.arange(m) % 2 == 0, 1.0, -1.0).to(V)
     return U * size**0.5, V * size**0.5
 
 

@@ -1,7 +1,9 @@
 """The convex program min_Z F(A(Z)) + beta sum_k ||Z_k||_k (Sahiner et al., ICLR 2024, eqs. 2, 3, 6).
 
 ||.||_k is the nuclear norm without a cone. For scalar-output ReLU it is the gauge
-min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is kept as `split`.
+min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is kept as `split`. For vector outputs it
+is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et al., ICLR 2021), NP-hard in general: what stands
+for it is the cost of the pair found by `cone_factors`, an upper bound.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.errors import InputError
 
 if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
@@ -38,13 +40,18 @@ def split_cone(problem: "Problem", Z: Blocks) -> Split:
 
 
 def cone_factors(problem: "Problem", Z: Blocks) -> tuple[Left, Right]:
-    """(U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, of least 1/2 (||U||^2 + ||V||^2).
+    """(U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, of least 1/2 (||U||^2 + ||V||^2) as far as known.
 
-    For vector outputs. Raises UnsupportedError: blocks alone do not say how they are made of cone vectors.
+    For vector outputs. It is the least where the left singular vectors lie in the cone, and, to the accuracy of the
+    conic solver, where the doubly non-negative relaxation was factored, as with at most four facets; in general an
+    upper bound. Raises InputError where Z_k is no sum of products u v^T with u in its cone, UnsupportedError where
+    CVXPY is needed and not installed, or no pair was found.
     """
-    raise UnsupportedError(
-        f"the norm of vector-output ReLU blocks (q = {problem.q}) is NP-hard: give their factors (U, V)"
-    )
+    from convexnn_bench.algorithms.conic_gauge import gauge_factors
+
+    assert problem.cones is not None
+    U, V = gauge_factors(problem.cones, Z.cpu().numpy())
+    return torch.as_tensor(U).to(Z), torch.as_tensor(V).to(Z)
 
 
 def regulariser(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
@@ -68,8 +75,8 @@ def objective(problem: "Problem", Z: Blocks, split: Split | None = None) -> floa
 def to_factors(problem: "Problem", Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
     """Balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
 
-    Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With one (scalar output) the two
-    columns are (a / sqrt(||a||), sqrt(||a||)) and (b / sqrt(||b||), -sqrt(||b||)).
+    Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With one, those of `cone_factors`; for a
+    scalar output the two columns are (a / sqrt(||a||), sqrt(||a||)) and (b / sqrt(||b||), -sqrt(||b||)).
 
     m: number of columns, at least the largest rank (2 with a cone); the least that fits by default.
     Raises InputError when m is smaller than a block's rank.

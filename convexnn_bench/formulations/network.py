@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.activations.linear import Linear
 from convexnn_bench.checks import check_array
 from convexnn_bench.dual_norms import EPS
 from convexnn_bench.errors import InputError, UnsupportedError
@@ -46,7 +47,9 @@ def forward(
     problem: "Problem", operator: Operator, W1: First, W2: Second, masks: torch.Tensor
 ) -> Float[torch.Tensor, "n_out c"]:
     """C(phi(Phi W1) W2^T), for the rows held by `operator`."""
-    return operator.second_layer(problem.activation.apply(operator.Phi @ W1, masks) @ W2.T)
+    if isinstance(problem.activation, Linear):
+        return operator.apply_factors(W1[None], W2[None])
+    return operator.combine_neurons(problem.activation.apply(operator.first_layer(W1), masks), W2)
 
 
 def predict(problem: "Problem", W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:

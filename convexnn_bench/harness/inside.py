@@ -63,6 +63,9 @@ def describe_certificate(certificate: "Certificate") -> dict[str, Any]:
         "infeasibility": certificate.infeasibility,
         "stationarity_bound": certificate.stationarity_bound,
         "stationarity_error": certificate.stationarity_error,
+        "max_dual_norm": certificate.max_dual_norm,
+        "dual_norm_lower": certificate.dual_norm_lower,
+        "dual_norm_method": certificate.dual_norm_method,
     }
 
 

@@ -12,6 +12,7 @@ solver, solver_parameters, formulation, seed, device
 limits              time_limit, deadline (s), memory_gb (GiB), gap, threads
 status, reason      one of STATUSES, and one line of words, the solver's own among them
 objective, lower_bound, gap (relative), scope, infeasibility, stationarity_bound, stationarity_error
+max_dual_norm, dual_norm_lower, dual_norm_method   bounds on max_k ||G_k||^dual, and how the upper one was got
 setup_seconds, solve_seconds, wall_seconds    clock of set_problem, of run (without scoring), of the process
 peak_memory_mb, start_memory_mb               peak of the process, and what it held before the data came
 curve               [[seconds, objective, gap], ...], seconds on the clock of run

@@ -24,10 +24,13 @@ class BaseLoss:
     ----------
     name: registered name.
     smoothness: Lipschitz constant of grad F with respect to z (Euclidean norm).
+    rows_sum_to_zero: dom F* couples the entries of a row as that of cross-entropy does; otherwise it holds, with L,
+        whatever lies between L and 0 entry by entry.
     """
 
     name: str
     smoothness: float
+    rows_sum_to_zero: bool = False
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
         """Targets as float64 n_out x c. Raises InputError when they do not fit the loss."""

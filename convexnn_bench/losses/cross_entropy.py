@@ -17,6 +17,7 @@ class CrossEntropy(BaseLoss):
     """
 
     name = "cross_entropy"
+    rows_sum_to_zero = True
     smoothness = 0.5  # the largest eigenvalue of diag(p) - p p^T over the simplex
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:

@@ -1,0 +1,185 @@
+"""Exact Hessian products of the factored objective, and a trust-region Newton method built on them.
+
+f(U, V) = F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2), linear and gated activations. With G_k = A_k^*(grad F)
+and dz = A(dU V^T + U dV^T) the Hessian takes (dU, dV) to
+
+    dG_k V_k + G_k dV_k + beta dU_k   and   dG_k^T U_k + G_k^T dU_k + beta dV_k,   dG_k = A_k^*(F''(z) dz).
+
+The terms with dG are the Gauss-Newton part, which is positive semidefinite; those with G alone are indefinite.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.formulations import burer_monteiro
+from convexnn_bench.problem import Problem
+
+Blocks = Float[torch.Tensor, "P p q"]
+Left = Float[torch.Tensor, "P p m"]
+Right = Float[torch.Tensor, "P q m"]
+Flat = Float[np.ndarray, " size"]
+
+COARSE = 1e-7  # relative gradient at which a Newton step changes the value by rounding alone
+
+
+class Hessian:
+    """Value, gradient and Hessian products of f at (U, V), float64 on the CPU; cones are not looked at.
+
+    Where grad F has a kink (Huber at |z - y| = delta, squared hinge at y z = 1) F'' is torch's choice of one side, an
+    element of the generalised Hessian.
+    """
+
+    def __init__(self, problem: Problem, U: Left, V: Right):
+        self.beta, self.operator = problem.beta, problem.operator()
+        self.U, self.V = U, V
+        z, Y = self.operator.apply_factors(U, V), self.operator.Y
+        # F'' is symmetric, so that the vector-Jacobian product of grad F is F'' itself
+        linearised = torch.func.vjp(lambda at: problem.loss.gradient(at, Y), z)
+        self._curve = linearised[1]
+        self.G = self.operator.adjoint(linearised[0])
+        self.gradient = self._through(self.G, U, V)
+        self.value = float(problem.loss.value(z, Y) + 0.5 * self.beta * (U.square().sum() + V.square().sum()))
+
+    def _through(self, G: Blocks, U: Left, V: Right) -> tuple[Left, Right]:
+        """(G_k V_k + beta U_k, G_k^T U_k + beta V_k)."""
+        return G @ V + self.beta * U, G.transpose(1, 2) @ U + self.beta * V
+
+    def product(self, dU: Left, dV: Right) -> tuple[Left, Right]:
+        """The Hessian times (dU, dV): one application of the operator and one of its adjoint."""
+        dz = self.operator.apply(dU @ self.V.transpose(1, 2) + self.U @ dV.transpose(1, 2))
+        dG = self.operator.adjoint(self._curve(dz)[0])
+        left, right = self._through(self.G, dU, dV)
+        return left + dG @ self.V, right + dG.transpose(1, 2) @ self.U
+
+    def flat_gradient(self) -> Flat:
+        return flatten(*self.gradient)
+
+    def flat_product(self, direction: Flat) -> Flat:
+        """The same on flat vectors, U before V."""
+        return flatten(*self.product(*self.factors(direction)))
+
+    def factors(self, x: Flat) -> tuple[Left, Right]:
+        """(U, V) as views of x."""
+        return unflatten(x, self.U, self.V)
+
+    @property
+    def relative_gradient(self) -> float:
+        return relative_gradient(self.value, float(np.linalg.norm(self.flat_gradient())), self.beta)
+
+
+def relative_gradient(value: float, norm: float, beta: float) -> float:
+    """||grad f|| / sqrt(2 beta f), which is free of units: as beta/2 ||x||^2 <= f, the error term
+    1/2 <x, grad f> of the paper's bound is at most this number times f."""
+    return 0.0 if norm == 0 else norm / math.sqrt(2 * beta * value) if value > 0 else math.inf
+
+
+def flatten(U: Left, V: Right) -> Flat:
+    return torch.cat([U.reshape(-1), V.reshape(-1)]).numpy()
+
+
+def unflatten(x: Flat, U: Left, V: Right) -> tuple[Left, Right]:
+    """Views of x in the shapes of U and V."""
+    flat = torch.as_tensor(x)
+    return flat[: U.numel()].view(U.shape), flat[U.numel() :].view(V.shape)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where trust-region Newton ended. steps: outer ones. relative_gradient: see the function of that name."""
+
+    U: torch.Tensor
+    V: torch.Tensor
+    objective: float
+    relative_gradient: float
+    steps: int
+
+
+class _Scaled:
+    """f(unit w) / height for SciPy, with the last Hessian kept: it asks for value, gradient and products apart.
+
+    With unit^2 = 2 f(x_0) / beta and height = f(x_0) the level set of the start point lies in the unit ball, and the
+    gradient in w has twice the length of the relative gradient at the start.
+    """
+
+    def __init__(self, problem: Problem, U: Left, V: Right):
+        self.problem, self.U, self.V = problem, U, V
+        self.height = Hessian(problem, U, V).value
+        self.unit = math.sqrt(2 * self.height / problem.beta)
+        self._last: tuple[bytes, Hessian] | None = None
+
+    def at(self, w: Flat) -> Hessian:
+        key = w.tobytes()
+        if self._last is None or self._last[0] != key:
+            self._last = key, Hessian(self.problem, *unflatten(self.unit * w, self.U, self.V))
+        return self._last[1]
+
+    def value(self, w: Flat) -> float:
+        return self.at(w).value / self.height
+
+    def gradient(self, w: Flat) -> Flat:
+        return self.at(w).flat_gradient() * (self.unit / self.height)
+
+    def product(self, w: Flat, direction: Flat) -> Flat:
+        return self.at(w).flat_product(np.ascontiguousarray(direction)) * (self.unit**2 / self.height)
+
+
+def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 1e-10, steps: int = 500) -> Descent:
+    """Minimise f from (U, V) by trust-region Newton with conjugate gradients (Steihaug, 1983; SciPy's trust-ncg).
+
+    Ends at a relative gradient of `tolerance`, after `steps` steps, or where rounding stops it. Directions of negative
+    curvature are followed, so that saddles are left unless the start point sits on one.
+    """
+    from scipy.optimize import minimize
+
+    coarse, done = max(tolerance, COARSE), 0
+    while Hessian(problem, U, V).relative_gradient > coarse and done < steps:
+        scaled = _Scaled(problem, U, V)
+        start = flatten(U, V) / scaled.unit
+        found = minimize(
+            scaled.value,
+            start,
+            jac=scaled.gradient,
+            hessp=scaled.product,
+            method="trust-ncg",
+            options={
+                "gtol": 2 * coarse,
+                "maxiter": steps - done,
+                "initial_trust_radius": max(0.1 * float(np.linalg.norm(start)), 1e-3),
+                "max_trust_radius": 2.0,
+            },
+        )
+        done += int(found.nit)
+        U, V = (part.clone() for part in unflatten(scaled.unit * found.x, U, V))
+        if found.nit == 0 or not found.success:
+            break  # else once more: where the start was far above the optimum, its scale was a coarse one
+    return _polished(problem, U, V, tolerance, done)
+
+
+def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) -> Descent:
+    """Newton steps that are judged by the gradient, where differences of values are rounding (MINRES: H is singular).
+
+    A step counts if it halves the relative gradient and does not raise the value beyond rounding.
+    """
+    from scipy.sparse.linalg import LinearOperator, minres
+
+    here = Hessian(problem, U, V)
+    while tolerance < here.relative_gradient <= 1e3 * COARSE:
+        gradient = here.flat_gradient()
+        operator = LinearOperator((gradient.size, gradient.size), matvec=here.flat_product, dtype=np.float64)
+        move, _ = minres(operator, -gradient, rtol=1e-8, maxiter=max(200, 2 * gradient.size))
+        there = Hessian(problem, *unflatten(flatten(U, V) + move, U, V))
+        halved = there.relative_gradient <= 0.5 * here.relative_gradient
+        if not halved or there.value > here.value * (1 + 1e-12):
+            break
+        here, U, V, done = there, there.U, there.V, done + 1
+    return Descent(U, V, here.value, here.relative_gradient, done)
+
+
+def spread_start(problem: Problem, m: int, seed: int) -> tuple[Left, Right]:
+    """A random start whose blocks are between 0.1 and 10 times their natural size, log-uniformly."""
+    scale = 10 ** np.random.default_rng(seed).uniform(-1, 1)
+    return burer_monteiro.start(problem, problem.operator(), m, seed, scale=float(scale))

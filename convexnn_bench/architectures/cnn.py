@@ -1,0 +1,159 @@
+"""Two-layer convolutional network with linear pooling (Sahiner et al., ICLR 2024, eqs. 7 and 25)."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.architectures.base import BaseArchitecture, check_rank
+from convexnn_bench.checks import check_array
+from convexnn_bench.errors import InputError
+
+
+class CNN(BaseArchitecture):
+    """Convolution, activation, linear pooling P (a x K), linear layer; X is n x channels x h x w.
+
+    Filter j sees K patches of every image: Phi holds them row by row (N = nK, p = channels * patch^2, in the order of
+    torch.nn.functional.unfold), and with V_j in R^{ac}, q index (alpha, c') with alpha major,
+    C(M)[i, c'] = sum over alpha, kappa of P[alpha, kappa] M[(i, kappa), (alpha, c')].
+
+    Parameters
+    ----------
+    patch: side of the square filters. stride, padding: as in torch.nn.Conv2d (zeros are padded).
+    pool: "global" (average over all patches, a = 1), "identity" (none, a = K), an integer g (averages to a grid of
+        g x g as torch.nn.AdaptiveAvgPool2d, which is AvgPool2d where g divides the sides; a = g^2), or a matrix a x K.
+    bias: appends a constant 1 to every patch, so that each filter has a bias, under weight decay like its weights.
+    """
+
+    name = "cnn"
+
+    def __init__(self, patch: Any = 3, stride: Any = 1, padding: Any = 0, pool: Any = "global", bias: Any = False):
+        self.patch = _whole("patch", patch, 1)
+        self.stride = _whole("stride", stride, 1)
+        self.padding = _whole("padding", padding, 0)
+        self.pool = _check_pool(pool)
+        if not isinstance(bias, bool | np.bool_):
+            raise InputError(f"bias must be True or False, got {bias!r}")
+        self.bias = bool(bias)
+
+    def check_data(self, X: np.ndarray) -> None:
+        check_rank(X, 4, "n x channels x height x width")
+        height, width = X.shape[2:]
+        if self.patch > min(height, width) + 2 * self.padding:
+            padded = f" padded by {self.padding}" if self.padding else ""
+            raise InputError(f"patch must fit into the images, {height} x {width}{padded}, got patch={self.patch}")
+        rows, columns = self._grid(X)
+        if isinstance(self.pool, int) and self.pool > min(rows, columns):
+            raise InputError(f"pool must be at most the {rows} x {columns} grid of patches, got pool={self.pool}")
+        if isinstance(self.pool, np.ndarray) and self.pool.shape[1] != rows * columns:
+            raise InputError(
+                f"pool must have a column for each of the {rows} x {columns} = {rows * columns} patches, "
+                f"got shape {self.pool.shape}"
+            )
+
+    def _grid(self, X: np.ndarray | torch.Tensor) -> tuple[int, int]:
+        """How many patches an image has, downwards and across."""
+        height, width = ((side + 2 * self.padding - self.patch) // self.stride + 1 for side in X.shape[2:])
+        return height, width
+
+    def _is(self, pool: str) -> bool:
+        return isinstance(self.pool, str) and self.pool == pool
+
+    def _pooled(self, X: np.ndarray | torch.Tensor) -> int:
+        """a, the number of pooled values of a filter."""
+        if isinstance(self.pool, np.ndarray):
+            return self.pool.shape[0]
+        if isinstance(self.pool, int):
+            return self.pool**2
+        return 1 if self._is("global") else math.prod(self._grid(X))
+
+    def _pooling(self, X: torch.Tensor) -> Float[torch.Tensor, "a K"]:
+        """P where it is neither "global" nor "identity"."""
+        if isinstance(self.pool, np.ndarray):
+            return torch.as_tensor(self.pool, dtype=X.dtype, device=X.device)
+        assert isinstance(self.pool, int)
+        return _grid_average(self.pool, *self._grid(X), X.dtype, X.device)
+
+    def _pool_rows(self, H: Float[torch.Tensor, "N M"], X: torch.Tensor) -> Float[torch.Tensor, "n a M"]:
+        """P applied to the patches of every image."""
+        H = H.reshape(X.shape[0], -1, H.shape[1])
+        if self._is("global"):
+            return H.mean(dim=1, keepdim=True)
+        return H if self._is("identity") else self._pooling(X) @ H
+
+    def phi_rows(self, X: torch.Tensor) -> torch.Tensor:
+        patches = torch.nn.functional.unfold(X, self.patch, padding=self.padding, stride=self.stride)
+        rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
+        return torch.nn.functional.pad(rows, (0, 1), value=1.0) if self.bias else rows
+
+    def width_out(self, X: np.ndarray, c: int) -> int:
+        return self._pooled(X) * c
+
+    def second_layer(self, M: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
+        M = M.reshape(X.shape[0], -1, self._pooled(X), c)
+        if self._is("global"):
+            return M.mean(dim=1)[:, 0]
+        if self._is("identity"):
+            return M.diagonal(dim1=1, dim2=2).sum(dim=-1)
+        return torch.einsum("ak,ikac->ic", self._pooling(X), M)
+
+    def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
+        """The hidden units are pooled first: n x aM numbers, not N x ac."""
+        pooled = self._pool_rows(H, X)
+        weights = V.reshape(pooled.shape[1], c, -1).transpose(1, 2).reshape(-1, c)
+        return pooled.reshape(X.shape[0], -1) @ weights
+
+    def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Z -> A(Z) from the pooled patches, n x a x p."""
+        pooled = self._pool_rows(self.phi_rows(X), X)
+        n, a, p = pooled.shape
+        features = pooled.reshape(n, a * p)
+        return lambda Z: features @ Z.reshape(p, a, c).transpose(0, 1).reshape(a * p, c)
+
+    def absolute(self) -> "CNN | None":
+        if type(self) is not CNN:
+            return None  # a subclass may have other maps
+        pool = np.abs(self.pool) if isinstance(self.pool, np.ndarray) else self.pool
+        return CNN(self.patch, self.stride, self.padding, pool, self.bias)
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < low:
+        raise InputError(f"{name} must be a whole number, at least {low}, got {value!r}")
+    return int(value)
+
+
+def _check_pool(pool: Any) -> str | int | np.ndarray:
+    allowed = 'pool must be "global", "identity", a whole number g for a grid of g x g, or a matrix a x K'
+    if isinstance(pool, str):
+        if pool not in ("global", "identity"):
+            raise InputError(f"{allowed}, got {pool!r}")
+        return pool
+    if isinstance(pool, int | np.integer):
+        if isinstance(pool, bool) or pool < 1:
+            raise InputError(f"{allowed}, got {pool!r}")
+        return int(pool)
+    matrix = check_array("pool", pool).copy()
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise InputError(f"{allowed}, got an array of shape {matrix.shape}")
+    return matrix
+
+
+@lru_cache(maxsize=32)
+def _grid_average(
+    side: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device
+) -> Float[torch.Tensor, "a K"]:
+    """The matrix of adaptive average pooling to side x side: window i of length L is floor(iL/a) .. ceil((i+1)L/a)."""
+
+    def windows(length: int) -> np.ndarray:
+        matrix = np.zeros((side, length))
+        for i in range(side):
+            first, last = i * length // side, -(-(i + 1) * length // side)
+            matrix[i, first:last] = 1.0 / (last - first)
+        return matrix
+
+    return torch.as_tensor(np.kron(windows(rows), windows(columns)), dtype=dtype, device=device)

@@ -1,0 +1,73 @@
+"""Directions u at which ||R^T (Phi u)_+|| is large: lower bounds on the dual norm over all patterns; new patterns."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+STARTS, KEPT, STEPS = 2000, 64, 150
+CHUNK = 20_000_000  # entries of Phi u held at a time
+
+
+def ascend(
+    Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], seed: int = 0, kept: int = KEPT, steps: int = STEPS
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "p k"]]:
+    """(values, U): local maxima of ||R^T (Phi u)_+|| over unit vectors u, largest first, one column each.
+
+    From the best `kept` of Gaussian directions, rows +-phi_i and singular vectors of Phi^T R. Where the pattern D does
+    not change the function is the largest v^T R^T D Phi u over ||v|| = 1, so that its gradient is G v, G = Phi^T D R,
+    and the step to G v / ||G v|| is that of the power method (the conditional gradient on the ball); a step that does
+    not increase the value is halved.
+    """
+    rows, weights = torch.as_tensor(Phi), torch.as_tensor(R)
+    u = _starts(rows, weights, seed)
+    step_size = max(1, CHUNK // (8 * max(1, rows.shape[0])))
+    first = torch.cat([_value(rows, weights, part) for part in u.split(step_size)])
+    u = u[first.topk(min(kept, len(u), max(8, step_size))).indices]
+    value, length = _value(rows, weights, u), torch.ones(len(u), 1, dtype=rows.dtype)
+    for _ in range(steps):
+        moved = _unit(u + length * (_power_step(rows, weights, u) - u))
+        found = _value(rows, weights, moved)
+        better = found > value
+        u, value = torch.where(better[:, None], moved, u), torch.where(better, found, value)
+        length = torch.where(better[:, None], (1.5 * length).clamp_max(1.0), 0.5 * length)
+        if float(length.max()) < 1e-9:
+            break
+    order = value.argsort(descending=True)
+    return value[order].numpy(), u[order].T.contiguous().numpy()
+
+
+def attained(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], u: Float[np.ndarray, " p"]) -> float:
+    """||R^T (Phi u)_+|| / ||u||, lowered by its rounding: a lower bound on the dual norm."""
+    length = float(np.linalg.norm(u))
+    if length == 0.0:
+        return 0.0
+    h = np.maximum(Phi @ u, 0.0)
+    size = float(np.linalg.norm(np.abs(R).T @ (np.abs(Phi) @ np.abs(u))))
+    error = 8 * (Phi.shape[0] + Phi.shape[1] + R.shape[1]) * np.finfo(np.float64).eps * size
+    return max((float(np.linalg.norm(R.T @ h)) - error) / length, 0.0) * (1 - 1e-15)
+
+
+def _value(Phi: torch.Tensor, R: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(torch.relu(u @ Phi.T) @ R, dim=1)
+
+
+def _unit(u: torch.Tensor) -> torch.Tensor:
+    return u / torch.linalg.vector_norm(u, dim=1, keepdim=True).clamp_min(1e-300)
+
+
+def _power_step(Phi: torch.Tensor, R: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    H = u @ Phi.T
+    v = _unit(torch.relu(H) @ R)
+    return _unit(((H > 0) * (v @ R.T)) @ Phi)
+
+
+def _starts(Phi: torch.Tensor, R: torch.Tensor, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    N, p = Phi.shape
+    number = max(4 * p, min(STARTS, math.ceil(CHUNK / max(1, N))))
+    gaussian = torch.randn(number, p, generator=generator, dtype=Phi.dtype)
+    heavy = Phi[torch.linalg.vector_norm(R, dim=1).topk(min(N, 64)).indices]
+    left = torch.linalg.svd(Phi.T @ R, full_matrices=False)[0].T
+    return _unit(torch.cat([gaussian, heavy, -heavy, left, -left]))

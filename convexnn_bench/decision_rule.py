@@ -1,0 +1,145 @@
+"""Upper bounds on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over ||u|| <= 1, without looking at patterns one by one.
+
+With delta_i in [0, 1] for (a_i^T u)_+ = max delta_i a_i^T u, and alpha_j in [0, 1] for -(b_j^T u)_+ = min -alpha_j
+b_j^T u, the maximum is max_delta min_alpha ||sum delta_i a_i - sum alpha_j b_j||. Letting alpha be an affine function
+of delta, held in [0, 1] for every delta, bounds it from above (an affine decision rule: Ben-Tal, Goryashko, Guslitzer
+& Nemirovski, Mathematical Programming 2004). What is left is the largest norm over a zonotope, max over signs of
+||W^T e|| <= ((sum d) lambda_max(sum_i w_i w_i^T / d_i))^(1/2) for every d > 0, at most (pi/2)^(1/2) too large at the
+best d (Nesterov, Optimization Methods and Software 1998). Rule and d are found by gradient steps; whatever they are,
+the bound holds.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+
+EPS = torch.finfo(torch.float64).eps
+GROUPS = 320  # rows of either side that get a weight of their own in the rule; more of them share weights
+AFFINITY = 6.0  # log weight of a row of the same direction in the starting rule
+LONGEST, SHORTEST = 200, 20  # gradient steps
+WORK = 1e11  # multiplications that all steps for one R may take, about ten seconds, before they are cut to SHORTEST
+
+Rows = Float[torch.Tensor, "rows p"]
+
+
+def positive_bound(
+    A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"], enough: float, work: float = WORK
+) -> float:
+    """A rigorous upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over the unit ball; never below zero.
+
+    A, B: rows a_i and b_j of moderate size (their squares must not over- or underflow). enough: the search ends once
+    the bound is that low, for instance where the maximum is known to be attained. work: multiplications allowed.
+    """
+    if A.shape[0] == 0:
+        return 0.0
+    mass = float(_lengths(A).sum() + _lengths(B).sum())
+    if mass == 0.0:
+        return 0.0
+    rule = _Rule(A / mass, B / mass)
+    return rule.minimise(enough / mass, int(work / step_cost(A.shape[0], B.shape[0], A.shape[1]))) * mass
+
+
+def step_cost(first: int, second: int, p: int) -> float:
+    """Multiplications of one gradient step, for so many rows of either side: the rule, and the Gram matrix."""
+    return 12.0 * (min(first, GROUPS) * min(second, GROUPS) * (p + 30) + first * p**2) + 1e6
+
+
+def _lengths(X: Rows) -> Float[torch.Tensor, " rows"]:
+    return torch.linalg.vector_norm(X, dim=1)
+
+
+def _directions(X: Rows) -> Rows:
+    return X / _lengths(X).clamp_min(1e-300)[:, None]
+
+
+def group_rows(X: Rows, most: int) -> Int[torch.Tensor, " rows"]:
+    """Index of the group of every row, by direction: every row its own where there are at most `most` of them, else
+    the longest rows as centres and two rounds of k-means."""
+    n = X.shape[0]
+    if n <= most:
+        return torch.arange(n)
+    unit = _directions(X)
+    centres = unit[_lengths(X).topk(most).indices]
+    for _ in range(2):
+        nearest = (unit @ centres.T).argmax(dim=1)
+        centres = _directions(centres.new_zeros(centres.shape).index_add(0, nearest, X) + 1e-12 * centres)
+    return (unit @ centres.T).argmax(dim=1).unique(return_inverse=True)[1]
+
+
+@dataclass
+class _Best:
+    value: float
+    parameters: tuple[torch.Tensor, ...]
+
+
+class _Rule:
+    """alpha_h = sum_g x_gh delta_g + sum_g y_gh (1 - delta_g) + z_h, with (x, y, z, slack)_h a point of the simplex.
+
+    Groups g of rows a_i, delta_g their average weighted by length; groups h of rows b_j, which share alpha_h. Every
+    literal lies in [0, 1], so that alpha_h does. In terms of signs e, delta = (1 + e) / 2:
+    sum delta_i a_i - sum alpha_h b_h = centre + 1/2 sum e_i w_i.
+    """
+
+    def __init__(self, A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"]):
+        self.A = A
+        self.group = group_rows(A, GROUPS)
+        lengths = _lengths(A)
+        weight = lengths + 1e-12 * lengths.max()
+        self.g = int(self.group.max()) + 1
+        total = weight.new_zeros(self.g).index_add(0, self.group, weight)
+        self.share = (weight / total[self.group])[:, None]
+        negative = group_rows(B, GROUPS) if B.shape[0] else torch.zeros(0, dtype=torch.int64)
+        self.h = int(negative.max()) + 1 if B.shape[0] else 0
+        self.B = B.new_zeros(self.h, B.shape[1]).index_add(0, negative, B)
+        sums = A.new_zeros(self.g, A.shape[1]).index_add(0, self.group, A)
+        cosine = AFFINITY * _directions(sums) @ _directions(self.B).T
+        size = (total / total.max()).log()[:, None]
+        slack = torch.full((2, self.h), math.log(self.g), dtype=A.dtype)
+        self.logits = torch.cat([cosine + size, -cosine + size, slack])
+        self.logd = torch.cat([weight.sum()[None], weight]).log()
+        self.slack = 16.0 * (A.shape[0] + B.shape[0] + self.g + self.h + A.shape[1] + 16) * EPS
+
+    def generators(self, logits: torch.Tensor) -> Float[torch.Tensor, "M p"]:
+        """Rows [centre; w / 2] at a rule."""
+        x, y, z = (weights := torch.softmax(logits, 0))[: self.g], weights[self.g : 2 * self.g], weights[-2]
+        w = self.A - self.share * ((x - y) @ self.B)[self.group]
+        centre = 0.5 * w.sum(0) - (z + y.sum(0)) @ self.B
+        return torch.cat([centre[None], 0.5 * w])
+
+    @staticmethod
+    def largest(W: Float[torch.Tensor, "M p"], d: Float[torch.Tensor, " M"]) -> Float[torch.Tensor, ""]:
+        """(sum d) lambda_max(sum_i w_i w_i^T / d_i) >= max ||W^T e||^2."""
+        return d.sum() * torch.linalg.eigvalsh((W / d[:, None]).T @ W)[-1]
+
+    def minimise(self, enough: float, steps: int) -> float:
+        """Adam on the logarithm of the bound, in the logits of the rule and in log d; the best bound, made rigorous."""
+        logits, logd = self.logits.requires_grad_(True), self.logd.requires_grad_(True)
+        optimiser = torch.optim.Adam(
+            [{"params": [logits], "lr": 0.3}, {"params": [logd], "lr": 0.1}], betas=(0.9, 0.99), foreach=False
+        )
+        rates, total = [group["lr"] for group in optimiser.param_groups], min(max(steps, SHORTEST), LONGEST)
+        best = _Best(math.inf, ())
+        for step in range(total):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * (1.02 - step / total)
+            optimiser.zero_grad()
+            with torch.enable_grad():
+                value = self.largest(self.generators(logits), logd.exp())
+                value.clamp_min(1e-60).log().backward()
+            reached = float(value.detach())
+            if reached < best.value:
+                best = _Best(reached, (logits.detach().clone(), logd.detach().clone()))
+            if best.value <= max(enough, 0.0) ** 2:
+                break
+            optimiser.step()
+        return self.above(*best.parameters)
+
+    def above(self, logits: torch.Tensor, logd: torch.Tensor) -> float:
+        """The bound at given parameters, raised by the rounding of the rule (`slack` times the mass, which is one), of
+        the Gram matrix and of its eigenvalue."""
+        W, d = self.generators(logits), logd.exp()
+        trace = float((W.square().sum(1) / d).sum())
+        rounding = 4.0 * (W.shape[0] + 8 * W.shape[1] + 16) * EPS * trace * float(d.sum())
+        return math.sqrt(max(float(self.largest(W, d)), 0.0) * (1 + 16 * W.shape[0] * EPS) + rounding) + self.slack

@@ -1,0 +1,194 @@
+"""A loss whose predictions carry a bias of the second layer, minimised over it.
+
+    F_b(z) = min_b F(z + 1 b^T) + beta/2 ||b||^2           (penalised), or without the last term (free)
+    F_b^*(L) = F^*(L) + ||L^T 1||^2 / (2 beta)             (penalised), or F^*(L) where L^T 1 = 0, else +inf (free)
+
+by exchanging the minimum over b with the supremum in the conjugate. A network with a second-layer bias under F is the
+network without one under F_b, so that everything else applies as it stands. The file is no registered loss: its bias
+belongs to one problem.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+
+EPS = torch.finfo(torch.float64).eps
+GRID_BITS = 40  # entries of a balanced multiplier are whole multiples of 2^-40 of the largest: their sums are exact
+NEWTON_STEPS = 100
+SETTLED = 1e-16  # relative decrease of the value below which a step changes nothing
+LARGEST_GROWTH = 2.0**60  # of a step downhill, which doubles while it helps
+LARGEST_SCALE = 1e3  # multiples of a gradient that are searched where the loss itself sets no limit
+
+
+class OutputBias(BaseLoss):
+    """`loss` with an output bias b in R^c: penalised by beta/2 ||b||^2, or free where `beta` is None.
+
+    The domain of the loss's conjugate must hold, with L, every L' with entries between those of L and 0, or, where
+    `rows_sum_to_zero`, be that of cross-entropy.
+    """
+
+    def __init__(self, loss: BaseLoss, beta: float | None):
+        self.loss, self.beta = loss, beta
+        self.name = f"{loss.name} with {'a free' if beta is None else 'a penalised'} output bias"
+        # minimising over b cannot raise the curvature in z
+        self.smoothness = loss.smoothness
+
+    def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
+        return self.loss.prepare_targets(Y)
+
+    def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
+        """The minimising b, shape c, by a damped Newton method; downhill where the loss is flat (a saturated Huber).
+
+        Where a free bias has no minimiser (separable classes) the last iterate is returned; any b gives an upper bound
+        on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z + 1 b^T).
+        """
+        z = z.detach()
+        weight = self.beta or 0.0
+
+        def value(b: torch.Tensor) -> float:
+            return float(self.loss.value(z + b, Y)) + 0.5 * weight * float(b.square().sum())
+
+        def slope(b: torch.Tensor) -> torch.Tensor:
+            return self.loss.gradient(z + b, Y).sum(dim=0) + weight * b
+
+        # a mean shift of the predictions is taken out at once where that is better
+        starts = [torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)]
+        b = min(starts, key=value)
+        now = value(b)
+        for _ in range(NEWTON_STEPS):
+            g = slope(b)
+            # cross-entropy does not see a shift of all entries: the least-squares step leaves it alone
+            curvature = torch.func.jacrev(slope)(b)
+            newton = torch.linalg.lstsq(curvature, -g[:, None], driver="gelsd").solution[:, 0]
+            moved, after = _line_search(value, b, newton, now)
+            if not now - after > SETTLED * abs(now):
+                further, below = _line_search(value, moved, -g / max(self.smoothness * len(z) + weight, 1e-300), after)
+                if not now - below > SETTLED * abs(now):
+                    return moved
+                moved, after = further, below
+            b, now = moved, after
+        return b
+
+    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+        b = self.best_bias(z, Y)
+        return self.loss.value(z + b, Y) + 0.5 * (self.beta or 0.0) * b.square().sum()
+
+    def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
+        return self.loss.gradient(z + self.best_bias(z, Y), Y)
+
+    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        plain = self.loss.conjugate(L, Y)
+        # a sum of n terms is off by at most n eps times the sum of their sizes
+        error = (len(L) + 1) * EPS * L.abs().sum(dim=0)
+        total = L.sum(dim=0).abs()
+        if self.beta is not None:
+            return plain + (total + error).square().sum() / (2 * self.beta)
+        balanced = bool((total <= 4 * error).all())  # what is balanced exactly stays so when scaled
+        return plain if balanced else torch.full_like(plain, torch.inf)
+
+    def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        L = self.loss.project_dual(L, Y)
+        if self.beta is not None:
+            return L
+        return balanced_rows(L, Y) if self.loss.rows_sum_to_zero else balanced_entries(L)
+
+    def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        return self.loss.scale_range(L, Y)
+
+    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        return super().best_scale(L, Y, max(lo, -LARGEST_SCALE), min(hi, LARGEST_SCALE))
+
+    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        b: Any = cp.Variable((1, Y.shape[1]))
+        value, domain = self.loss.cvxpy_value(z + np.ones((len(Y), 1)) @ b, Y)
+        return (value if self.beta is None else value + 0.5 * self.beta * cp.sum_squares(b)), domain
+
+    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        value, domain = self.loss.cvxpy_conjugate(L, Y)
+        total = cp.sum(L, axis=0)
+        if self.beta is None:
+            return value, [*domain, total == 0]
+        return value + cp.sum_squares(total) / (2 * self.beta), domain
+
+
+def _line_search(
+    value: Callable[[torch.Tensor], float], b: torch.Tensor, step: torch.Tensor, now: float
+) -> tuple[torch.Tensor, float]:
+    """(b', value at b') no higher than `now` along the step: halved while it is too long, doubled while that helps."""
+    if not bool(torch.isfinite(step).all()):
+        return b, now
+    length, after = 1.0, value(b + step)
+    while not after <= now and length > 1e-10:
+        length *= 0.5
+        after = value(b + length * step)
+    if not after <= now:
+        return b, now
+    while 1.0 <= length < LARGEST_GROWTH:
+        longer = value(b + 2 * length * step)
+        if not longer < after:
+            break
+        length, after = 2 * length, longer
+    return b + length * step, after
+
+
+def _on_grid(L: Predictions) -> tuple[torch.Tensor, float]:
+    """(whole numbers q, grid) with q grid = L, rounded toward zero."""
+    largest = float(L.abs().max())
+    # entries next to the least numbers of float64 go to zero
+    grid = 2.0 ** (int(np.ceil(np.log2(largest))) - GRID_BITS) if largest > 1e-290 else 1.0
+    return torch.trunc(L / grid).to(torch.int64), grid
+
+
+def _take(stock: torch.Tensor, amount: int) -> torch.Tensor:
+    """Whole numbers 0 <= t <= stock that sum to `amount`, in proportion to `stock` but for the rounding."""
+    total = int(stock.sum())
+    share = torch.floor(stock.double() * (amount / max(total, 1) * (1 - 1e-12))).to(torch.int64)
+    share = torch.minimum(share.clamp_min(0), stock)
+    for place in (stock - share).argsort(descending=True).tolist():
+        missing = amount - int(share.sum())
+        if missing <= 0:
+            break
+        share[place] += min(missing, int(stock[place] - share[place]))
+    return share
+
+
+def balanced_entries(L: Predictions) -> Predictions:
+    """L with columns that sum to zero exactly: the entries of each column's heavier sign shrunk towards zero."""
+    q, grid = _on_grid(L)
+    for column in range(q.shape[1]):
+        excess = int(q[:, column].sum())
+        sign = 1 if excess > 0 else -1
+        q[:, column] -= sign * _take((sign * q[:, column]).clamp_min(0), abs(excess))
+    return q.to(L.dtype) * grid
+
+
+def balanced_rows(L: Predictions, Y: Predictions) -> Predictions:
+    """L with rows and columns that sum to zero exactly and rows of L + Y in the simplex (Y one-hot).
+
+    In each row the label's entry is minus the sum of the others. Then probability moves, within rows, from classes
+    whose column sum is too large to those where it is too small.
+    """
+    q, grid = _on_grid(L)
+    label = Y.argmax(dim=1, keepdim=True)
+    q.scatter_(1, label, 0)
+    q.scatter_(1, label, -q.sum(dim=1, keepdim=True))
+    # far more than is ever moved, and small enough for sums
+    full = torch.floor(Y / grid).clamp_max(2.0**44).to(torch.int64)
+    sums = q.sum(dim=0)
+    for high in torch.nonzero(sums > 0).flatten().tolist():
+        for low in torch.nonzero(sums < 0).flatten().tolist():
+            amount = min(int(sums[high]), -int(sums[low]))
+            if amount > 0:
+                moved = _take((q[:, high] + full[:, high]).clamp_min(0), amount)
+                q[:, high] -= moved
+                q[:, low] += moved
+                sums = q.sum(dim=0)
+    return q.to(L.dtype) * grid

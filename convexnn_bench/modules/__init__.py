@@ -1,0 +1,1 @@
+"""A user's own torch network: read as a point of a training problem, and certified."""

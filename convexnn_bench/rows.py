@@ -1,0 +1,71 @@
+"""The rows Phi of a first layer, formed only for what needs their entries."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from convexnn_bench.architectures.base import BaseArchitecture
+
+
+class Rows:
+    """Phi (N x p) of an architecture at X, as a matrix that computes `Phi @ W` by the architecture's structure.
+
+    `shape`, products and `nonzero` do not form it where the architecture defines `first_layer`; everything else
+    (indexing, `T`, `np.asarray`) does, once.
+    """
+
+    def __init__(self, architecture: BaseArchitecture, X: np.ndarray):
+        self._architecture, self._X = architecture, torch.as_tensor(X)
+        self.structured = type(architecture).first_layer is not BaseArchitecture.first_layer
+        self.avoidable = self.structured or type(architecture).linear_map is not BaseArchitecture.linear_map
+        first = architecture.phi_rows(self._X[:1])  # every sample has as many rows
+        self.shape: tuple[int, int] = (len(X) * first.shape[0], first.shape[1])
+        self.ndim = 2
+        self.dtype = np.dtype(np.float64)
+
+    @cached_property
+    def array(self) -> Float[np.ndarray, "N p"]:
+        """Phi itself."""
+        return np.ascontiguousarray(self._architecture.phi_rows(self._X).numpy())
+
+    @property
+    def formed(self) -> bool:
+        """Whether `array` is there already."""
+        return "array" in vars(self)
+
+    @property
+    def T(self) -> Float[np.ndarray, "p N"]:
+        return self.array.T
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.array if dtype in (None, np.float64) and not copy else np.array(self.array, dtype=dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.array[index]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __matmul__(self, W: np.ndarray) -> np.ndarray:
+        """Phi W for W p x M, or for one vector."""
+        if not self.structured:
+            return self.array @ W
+        W = np.asarray(W, dtype=np.float64)
+        columns = torch.as_tensor(np.ascontiguousarray(W if W.ndim == 2 else W[:, None]))
+        product = self._architecture.first_layer(columns, self._X).numpy()
+        return product if W.ndim == 2 else product[:, 0]
+
+    def nonzero(self) -> Bool[np.ndarray, "N"]:
+        """Marks the rows that are not zero: the sums of their magnitudes."""
+        absolute = self._architecture.absolute()
+        if not self.structured or absolute is None:
+            return np.any(self.array != 0, axis=1)
+        return Rows(absolute, np.abs(self._X.numpy())) @ np.ones(self.shape[1]) > 0
+
+    def largest(self) -> float:
+        """max |Phi| over the sample that holds the largest |X|."""
+        sample = int(self._X.abs().reshape(len(self._X), -1).amax(dim=1).argmax())
+        return float(self._architecture.phi_rows(self._X[sample : sample + 1]).abs().max())
