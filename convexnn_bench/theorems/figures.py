@@ -1,0 +1,94 @@
+"""Figures of the theorem checks: random starts against the number of columns, and the staircase."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convexnn_bench.report.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from convexnn_bench.theorems.random_starts import SpuriousMinima
+    from convexnn_bench.theorems.rank_staircase import Staircase
+
+FLOOR = 1e-13  # what is closer to the bound is drawn there
+KINDS = {  # how an end of training is drawn: colour, marker
+    "global": (COLOURS[0], "o"),
+    "second order, above p*": (COLOURS[1], "D"),
+    "unfinished": ("#777777", "x"),
+}
+
+
+def _plain(axis: "Axes") -> None:
+    axis.grid(True, axis="y", which="major", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def starts_figure(found: "SpuriousMinima") -> "Figure":
+    """Relative excess of every end over the proven lower bound (log) against m, spread sideways within a width."""
+    from matplotlib.figure import Figure
+
+    widths = [width.m for width in found.widths]
+    figure = Figure(figsize=(max(5.6, 1.4 + 0.75 * len(widths)), 4.2), layout="constrained")
+    axis = figure.subplots()
+    rng = np.random.default_rng(0)
+    for kind, (colour, marker) in KINDS.items():
+        ends = [end for end in found.ends if end.kind == kind]
+        if not ends:
+            continue
+        places = [widths.index(end.m) + rng.uniform(-0.28, 0.28) for end in ends]
+        heights = [max(end.excess, FLOOR) for end in ends]
+        axis.scatter(places, heights, s=26, marker=marker, color=colour, alpha=0.75, label=f"{kind} ({len(ends)})")
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, FLOOR / 2), max(high, 10 * found.tolerance))
+    axis.axhline(found.tolerance, color="#555555", linewidth=1, linestyle=":")
+    axis.annotate(
+        f"{found.tolerance:.0e}", (1.0, found.tolerance), (-3, 3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right", fontsize=8, color="#555555",
+    )  # fmt: skip
+    axis.set_xticks(range(len(widths)), [str(m) for m in widths])
+    axis.set_xlim(-0.6, len(widths) - 0.4)
+    covered = sum(m < found.covered_from for m in widths) - 0.5
+    if covered < len(widths) - 0.5:
+        axis.axvspan(covered, len(widths) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
+        axis.annotate(
+            f"m ≥ min(p, q) = {found.covered_from}:\nno spurious minimum", (covered, 1.0), (4, -4),
+            xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8, color=COLOURS[2],
+        )  # fmt: skip
+    axis.set_xlabel(f"{found.column_name} m")
+    axis.set_ylabel("relative excess over the proven bound")
+    axis.set_title(f"{found.title}: {found.starts} random starts each", loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=len(KINDS))
+    _plain(axis)
+    return figure
+
+
+def staircase_figure(stairs: "Staircase") -> "Figure":
+    """Objective with its lower bound (left) and certified relative gap (right, log) against m."""
+    from matplotlib.figure import Figure
+
+    m = [step.m for step in stairs.steps]
+    figure = Figure(figsize=(8.4, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(m, [step.objective for step in stairs.steps], "o-", color=COLOURS[0], label="objective")
+    bounds = [step.lower_bound for step in stairs.steps]
+    left.plot(m, bounds, "v--", color=COLOURS[1], label="proven lower bound")
+    left.set_ylabel("objective")
+    left.legend(fontsize=8, frameon=False)
+    right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in stairs.steps], "o-", color=COLOURS[0])
+    right.set_yscale("log")
+    right.set_ylabel("certified relative gap")
+    right.axhline(stairs.target, color="#555555", linewidth=1, linestyle=":")
+    right.annotate(
+        "target", (0.0, stairs.target), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        fontsize=8, color="#555555",
+    )  # fmt: skip
+    for axis in (left, right):
+        axis.set_xticks(m)
+        axis.set_xlabel("columns m of every block")
+        _plain(axis)
+    return figure
