@@ -127,9 +127,10 @@ def power_iteration(
     """Projected power iteration u <- Pi(g g^T u) from u: the norm never falls."""
     best, where = 0.0, np.zeros(len(u))
     for _ in range(POWER_STEPS):
+        length = float(np.linalg.norm(u))
         u = nearest_point(rows, u)[0]
         size = float(np.linalg.norm(u))
-        if size <= 1e-12:
+        if size <= 1e-12 * length:
             break
         u = u / size
         image = g.T @ u
