@@ -30,10 +30,12 @@ class Solver(ConicSolver):
         if self.time_limit is not None:
             options["time_limit"] = float(self.time_limit)
         # "insufficient progress" short of the tolerance comes with a point, and the certificate judges it
-        limits = {"max_iter": int(self.max_iter), "max_threads": int(self.max_threads)}
-        # by default it gives up at the first short step, which the entropies of cross-entropy bring about half way
-        patience = {"min_switch_step_length": 1e-3, "min_terminate_step_length": 1e-8}
-        return {**options, **limits, **patience, "accept_unknown": True}
+        limits: dict[str, Any] = {"max_iter": int(self.max_iter), "max_threads": int(self.max_threads)}
+        if self.conic.relaxation is not None:
+            # it gives up at the first short step, which entropies together with the relaxation's cones bring about half
+            # way; elsewhere going on costs iterations that gain nothing
+            limits |= {"min_switch_step_length": 1e-3, "min_terminate_step_length": 1e-8}
+        return {**options, **limits, "accept_unknown": True}
 
     def said(self, raw: Any) -> str:
         return f"Clarabel: {raw.status}, {raw.iterations} iterations"
