@@ -191,7 +191,7 @@ def check_certified(problem, gap: float = 1e-5, solver: str = "fista"):
     """The problem solved, with warnings as errors; asserts the gap."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = cnn.solve(problem, solver, time_limit=5, gap=gap)
+        result = cnn.solve(problem, solver, time_limit=20, gap=gap)
     assert result.status == "gap_reached", result.reason
     assert 0 <= result.certificate.gap <= gap
     return result

@@ -151,14 +151,14 @@ def test_figure_of_nothing_and_of_odd_gaps(tmp_path):
 def table(tmp_path_factory):
     with solvers_from(tmp_path_factory.mktemp("plugins") / "bad", "zero", "raises", "skips"):
         problem = cnn.make_problem("spiral", n=30)
-        yield cnn.compare(problem, ["fista", "bm_lbfgs[m=2]", "raises", "skips"], gap=1e-4, time_limit=5.0)
+        yield cnn.compare(problem, ["fista", "bm_lbfgs[m=2]", "raises", "skips"], gap=1e-3, time_limit=20.0)
 
 
 def test_comparison_has_a_row_a_solver(table):
     frame = table.to_frame()
     assert list(frame["solver"]) == ["fista", "bm_lbfgs[m=2]", "raises", "skips"]
     assert frame["status"][0] == "gap_reached"
-    assert frame["gap"][0] <= 1e-4
+    assert frame["gap"][0] <= 1e-3
     assert (frame["lower_bound"][:2] <= frame["objective"][:2]).all()
     assert list(frame["status"][2:]) == ["failed", "skipped"]
     assert "RuntimeError" in frame["reason"][2]
