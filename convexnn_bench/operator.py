@@ -1,9 +1,10 @@
 """The operator A(Z) = C(sum_k D_k Phi Z_k), its adjoint, and its factored form, by structure.
 
-Every product is `Phi @ [Z_1 .. Z_P]` followed by a mask (or its transpose), two matrix products in all; the
-n x Pd matrix [D_1 Phi .. D_P Phi] is never formed. Blocks are taken in chunks so that the N x (chunk) x q
-intermediate stays below `CHUNK_ELEMENTS`. Where the architecture gives its maps by structure, those are used, with
-adjoints derived as vector-Jacobian products, and Phi itself is formed when it is first asked for.
+With the masks as a 0/1 matrix D (N x P) and Z as a P x pq matrix, sum_k D_k Phi Z_k has the rows
+sum_a Phi_ia (D Z)_i,(a,c), and its adjoint is D^T applied to the N x pq matrix of products Phi_ia R_ic: one matrix
+product with the masks each, never the n x Pd matrix [D_1 Phi .. D_P Phi]. Where the architecture gives its first layer
+by structure, Phi is not formed, and the products are `Phi @ [Z_1 .. Z_P]` followed by the masks. Temporary arrays are
+taken in chunks of at most `CHUNK_ELEMENTS` numbers. Adjoints of structured maps are vector-Jacobian products.
 """
 
 import copy
@@ -18,6 +19,7 @@ from convexnn_bench.architectures.base import BaseArchitecture
 from convexnn_bench.layers import Layers, Predictions
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
+KEPT = ("_linear", "_mask_matrix", "_magnitudes")  # cached properties that depend on the masks or on the samples
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]
@@ -60,6 +62,18 @@ class Operator(Layers):
         """Z -> C(Phi Z) by structure, where there is one block without a mask."""
         return self.architecture.linear_map(self.X, self.c) if self._trivial_mask and self.P == 1 else None
 
+    def on_blocks(self, blocks: torch.Tensor) -> "Operator":
+        """The operator of these blocks alone, in this order; a block may come several times.
+
+        With one block a neuron and m = 1 its factored form is that of a set of neurons, whatever their number a block.
+        """
+        part = copy.copy(self)
+        for name in KEPT:  # of all blocks
+            part.__dict__.pop(name, None)
+        part.masks = self.masks[:, blocks]
+        part.P = part.masks.shape[1]
+        return part
+
     # -- A and its adjoint ------------------------------------------------------------------------------
 
     def _chunks(self, width: int) -> Iterator[slice]:
@@ -72,11 +86,41 @@ class Operator(Layers):
         H = H.view(self.N, -1, width)
         return H if self._trivial_mask else H.mul_(self.masks[:, chunk, None])
 
+    @cached_property
+    def _mask_matrix(self) -> torch.Tensor | None:
+        """The masks as numbers, kept where they take no more than a chunk."""
+        return self.masks.to(self.dtype) if self.N * self.P <= CHUNK_ELEMENTS else None
+
+    def _mask_columns(self) -> Iterator[tuple[slice, Float[torch.Tensor, "N B"]]]:
+        """The masks as numbers, some blocks at a time."""
+        if self._mask_matrix is not None:
+            yield slice(0, self.P), self._mask_matrix
+            return
+        for chunk in self._chunks(1):
+            yield chunk, self.masks[:, chunk].to(self.dtype)
+
+    def _feature_chunks(self) -> Iterator[slice]:
+        """Columns of Phi, so many that N x (columns) x q numbers fit a chunk."""
+        step = max(1, CHUNK_ELEMENTS // (self.N * self.q))
+        for start in range(0, self.p, step):
+            yield slice(start, min(start + step, self.p))
+
+    @property
+    def _through_masks(self) -> bool:
+        """Whether Phi is at hand, so that products go through the mask matrix."""
+        return not self._structured_first and not self._trivial_mask
+
     def apply(self, Z: Blocks) -> Predictions:
         """A(Z) = C(sum_k D_k Phi Z_k)."""
         if self._linear is not None:
             return self._linear(Z[0])
         total = torch.zeros(self.N, self.q, dtype=self.dtype, device=self.device)
+        if self._through_masks:
+            for part in self._feature_chunks():
+                flat = Z[:, part].reshape(self.P, -1)
+                mixed = sum(masks @ flat[chunk] for chunk, masks in self._mask_columns())  # N x (features q)
+                total += torch.bmm(self.Phi[:, None, part], mixed.view(self.N, -1, self.q))[:, 0]
+            return self.second_layer(total)
         for chunk in self._chunks(self.q):
             stacked = Z[chunk].permute(1, 0, 2).reshape(self.p, -1)
             total += self._masked(self.first_layer(stacked), chunk, self.q).sum(dim=1)
@@ -88,6 +132,12 @@ class Operator(Layers):
             return self._adjoint_of("linear", self._linear, self.p, self.q)(L)[None]
         R = self.second_layer_adjoint(L)
         G = torch.empty(self.P, self.p, self.q, dtype=self.dtype, device=self.device)
+        if self._through_masks:
+            for part in self._feature_chunks():
+                products = (self.Phi[:, part, None] * R[:, None, :]).view(self.N, -1)
+                for chunk, masks in self._mask_columns():
+                    G[chunk, part] = (masks.T @ products).view(masks.shape[1], -1, self.q)
+            return G
         for chunk in self._chunks(self.q):
             blocks = chunk.stop - chunk.start
             if self._trivial_mask:
@@ -180,8 +230,8 @@ class Operator(Layers):
     def restricted(self, samples: torch.Tensor, rows: torch.Tensor, outputs: torch.Tensor) -> "Operator":
         """The same operator on some samples only; `rows` and `outputs` are their rows of Phi and of Y."""
         part = copy.copy(self)
-        part.__dict__.pop("_linear", None)  # what is kept of all samples
-        part.__dict__.pop("_magnitudes", None)
+        for name in KEPT:  # of all samples
+            part.__dict__.pop(name, None)
         part.masks = self.masks[rows]
         part._restrict(samples, rows, outputs)
         return part

@@ -24,7 +24,7 @@ def magnitudes(operator: Operator) -> Magnitudes:
     if absolute is not None:
         unmasked = np.ones((operator.N, 1), dtype=bool)
         X, Y = operator.X.abs().cpu().numpy(), operator.Y.cpu().numpy()
-        plain = Operator(absolute, X, Y, unmasked)
+        plain = Operator(absolute, X, Y, unmasked, str(operator.device))
         return lambda L: plain.adjoint(L)[0]
     rows = operator.Phi.abs()
     return lambda L: rows.T @ _absolute_adjoint(operator, L)

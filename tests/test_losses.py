@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
+from convexnn_bench.losses._output_bias import OutputBias
+from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.registry import LOSSES
 
 NAMES = LOSSES.names()
@@ -45,6 +47,32 @@ def test_gradient_is_lipschitz_with_the_stated_constant(name):
             w = z + scale * torch.as_tensor(rng.standard_normal(z.shape))
             change = torch.linalg.vector_norm(loss.gradient(w, Y) - loss.gradient(z, Y))
             assert change <= loss.smoothness * torch.linalg.vector_norm(w - z) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [0.1, 2.0])
+def test_curvature_by_central_differences_and_by_the_default(name, scale):
+    loss, z, Y, rng = setup(name, 3, scale)
+    D = torch.as_tensor(rng.standard_normal((*z.shape, 4)))
+    found, h = loss.curvature(z, Y)(D), 1e-6 * scale
+    for j in range(4):
+        slope = (loss.gradient(z + h * D[:, :, j], Y) - loss.gradient(z - h * D[:, :, j], Y)) / (2 * h)
+        np.testing.assert_allclose(found[:, :, j], slope, atol=1e-8)
+    np.testing.assert_allclose(BaseLoss.curvature(loss, z, Y)(D), found, atol=1e-14)
+    assert (torch.einsum("icr,icr->r", D, found) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["squared", "cross_entropy", "logistic"])
+@pytest.mark.parametrize("beta", [0.3, None])
+def test_curvature_with_an_output_bias_by_central_differences(name, beta):
+    """The bias moves with the predictions."""
+    plain, z, Y, rng = setup(name, 3, 1.0)
+    loss = OutputBias(plain, beta)
+    D = torch.as_tensor(rng.standard_normal((*z.shape, 2)))
+    found, h = loss.curvature(z, Y)(D), 1e-4
+    for j in range(2):
+        slope = (loss.gradient(z + h * D[:, :, j], Y) - loss.gradient(z - h * D[:, :, j], Y)) / (2 * h)
+        np.testing.assert_allclose(found[:, :, j], slope, atol=1e-6)
 
 
 @given(st.sampled_from(NAMES), st.integers(0, 10_000), st.sampled_from([0.1, 1.0, 10.0]))

@@ -29,18 +29,16 @@ COARSE = 1e-7  # relative gradient at which a Newton step changes the value by r
 class Hessian:
     """Value, gradient and Hessian products of f at (U, V), float64 on the CPU; cones are not looked at.
 
-    Where grad F has a kink (Huber at |z - y| = delta, squared hinge at y z = 1) F'' is torch's choice of one side, an
-    element of the generalised Hessian.
+    Where grad F has a kink (Huber at |z - y| = delta, squared hinge at y z = 1) F'' is an element of the generalised
+    Hessian.
     """
 
     def __init__(self, problem: Problem, U: Left, V: Right):
         self.beta, self.operator = problem.beta, problem.operator()
         self.U, self.V = U, V
         z, Y = self.operator.apply_factors(U, V), self.operator.Y
-        # F'' is symmetric, so that the vector-Jacobian product of grad F is F'' itself
-        linearised = torch.func.vjp(lambda at: problem.loss.gradient(at, Y), z)
-        self._curve = linearised[1]
-        self.G = self.operator.adjoint(linearised[0])
+        self._curve = problem.loss.curvature(z, Y)
+        self.G = self.operator.adjoint(problem.loss.gradient(z, Y))
         self.gradient = self._through(self.G, U, V)
         self.value = float(problem.loss.value(z, Y) + 0.5 * self.beta * (U.square().sum() + V.square().sum()))
 
@@ -51,7 +49,7 @@ class Hessian:
     def product(self, dU: Left, dV: Right) -> tuple[Left, Right]:
         """The Hessian times (dU, dV): one application of the operator and one of its adjoint."""
         dz = self.operator.apply(dU @ self.V.transpose(1, 2) + self.U @ dV.transpose(1, 2))
-        dG = self.operator.adjoint(self._curve(dz)[0])
+        dG = self.operator.adjoint(self._curve(dz[:, :, None])[:, :, 0])
         left, right = self._through(self.G, dU, dV)
         return left + dG @ self.V, right + dG.transpose(1, 2) @ self.U
 

@@ -144,19 +144,27 @@ def _violation(problem: "Problem", U: torch.Tensor) -> float:
 
 
 def lower_bound(
-    problem: "Problem", Lambda: torch.Tensor, scope: str | None = None
+    problem: "Problem",
+    Lambda: torch.Tensor,
+    scope: str | None = None,
+    *,
+    device: str = "cpu",
+    G: torch.Tensor | None = None,
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
     """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
 
-    Lambda: n_out x c in dom F*. scope "complete": the maximum over every activation pattern of a ReLU network, where
-    the problem's blocks are a sample of them. The dual norms and the value are on the safe side of their rounding.
+    Lambda: n_out x c in dom F*, float64 on `device`. scope "complete": the maximum over every activation pattern of a
+    ReLU network, where the problem's blocks are a sample of them. The dual norms and the value are on the safe side of
+    their rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
+    `problem.operator(device).adjoint`.
     """
-    loss, Y = problem.loss, problem.operator().Y
+    operator = problem.operator(device)
+    loss, Y = problem.loss, operator.Y
     if scope in (None, problem.scope):
-        norm = max_dual_norm(problem, problem.operator().adjoint(Lambda))
+        norm = max_dual_norm(problem, operator.adjoint(Lambda) if G is None else G)
     else:
-        norm = complete_dual_norm(problem, Lambda)
-    safe = norm.value + problem.operator().adjoint_rounding(Lambda)
+        norm = complete_dual_norm(problem, Lambda.cpu())
+    safe = norm.value + operator.adjoint_rounding(Lambda)
     lo, hi = loss.scale_range(Lambda, Y)
     limit = problem.beta / safe * (1 - 4 * EPS) if safe > 0 else math.inf
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 
 EPS = torch.finfo(torch.float64).eps
 GRID_BITS = 40  # entries of a balanced multiplier are whole multiples of 2^-40 of the largest: their sums are exact
@@ -79,6 +79,19 @@ class OutputBias(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return self.loss.gradient(z + self.best_bias(z, Y), Y)
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        """W - W E (beta I + E^T W E)^+ E^T W, with W = F''(z + 1 b^T) and E the c shifts 1 e_j^T: b moves with z."""
+        inner = self.loss.curvature(z + self.best_bias(z, Y), Y)
+        shifts = torch.eye(Y.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1).contiguous()
+        WE = inner(shifts)  # n x c x c
+        inverse = torch.linalg.pinv(WE.sum(dim=0) + (self.beta or 0.0) * shifts[0], hermitian=True)
+
+        def product(D: torch.Tensor) -> torch.Tensor:
+            WD = inner(D)
+            return WD - WE @ (inverse @ WD.sum(dim=0))
+
+        return product
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         plain = self.loss.conjugate(L, Y)

@@ -5,6 +5,7 @@ F is convex in the predictions z (n_out x c). Its conjugate is F*(L) = sup_z <L,
 `scale_range`, and `project_dual` moves an approximate multiplier into the domain.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from convexnn_bench.errors import InputError
 
 Predictions = Float[torch.Tensor, "n_out c"]
 Scalar = Float[torch.Tensor, ""]
+Directions = Float[torch.Tensor, "n_out c r"]
+Curvature = Callable[[Directions], Directions]
 
 
 class BaseLoss:
@@ -54,6 +57,16 @@ class BaseLoss:
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         """grad F(z)."""
         raise TypeError(f"{type(self).__name__} must define gradient")
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        """D -> F''(z) D for D of shape n_out x c x r, r directions; F''(z) is symmetric and positive semidefinite.
+
+        At a kink of grad F it is an element of the generalised Hessian. By default a vector-Jacobian product of
+        `gradient`, which a loss may write out; tests hold the two together.
+        """
+        product = torch.func.vjp(lambda at: self.gradient(at, Y), z)[1]
+        many = torch.vmap(lambda D: product(D)[0], in_dims=-1, out_dims=-1)
+        return lambda D: many(D)
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         """F*(L), +inf outside its domain."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 
 
 class CrossEntropy(BaseLoss):
@@ -53,6 +53,15 @@ class CrossEntropy(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return _closed(torch.softmax(z, dim=1) - Y, Y)
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        p = torch.softmax(z, dim=1)[:, :, None]
+
+        def product(D: torch.Tensor) -> torch.Tensor:  # (diag(p_i) - p_i p_i^T) D_i
+            weighted = p * D
+            return weighted - p * weighted.sum(dim=1, keepdim=True)
+
+        return product
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         probability = L + Y

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
 
 
 class Huber(BaseLoss):
@@ -29,6 +29,10 @@ class Huber(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return (z - Y).clamp(-self.delta, self.delta)
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        inside = ((z - Y).abs() <= self.delta).to(z.dtype)[:, :, None]
+        return lambda D: inside * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         if (L.abs() > self.delta).any():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, sign_targets
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, sign_targets
 
 
 class Logistic(BaseLoss):
@@ -22,6 +22,11 @@ class Logistic(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return -Y * torch.sigmoid(-Y * z)
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        a = torch.sigmoid(-Y * z)
+        weight = (a * (1 - a))[:, :, None]
+        return lambda D: weight * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L

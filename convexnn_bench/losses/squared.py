@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
 
 
 class Squared(BaseLoss):
@@ -19,6 +19,9 @@ class Squared(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return z - Y
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        return lambda D: D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         return (L * (0.5 * L + Y)).sum()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Predictions, Scalar, parabola_vertex, sign_targets
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex, sign_targets
 
 
 class SquaredHinge(BaseLoss):
@@ -22,6 +22,10 @@ class SquaredHinge(BaseLoss):
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return -Y * (1 - Y * z).clamp_min(0)
+
+    def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        active = (Y * z < 1).to(z.dtype)[:, :, None]
+        return lambda D: active * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
