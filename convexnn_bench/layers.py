@@ -92,6 +92,15 @@ class Layers:
             return self.architecture.combine(H, W2, self.X, self.c)
         return self.second_layer(H @ W2.T)
 
+    def combine_adjoint(
+        self, H: Float[torch.Tensor, "N M"], W2: Float[torch.Tensor, "q M"], L: Predictions
+    ) -> tuple[Float[torch.Tensor, "N M"], Float[torch.Tensor, "q M"]]:
+        """(C^*(L) W2, C^*(L)^T H), the vector-Jacobian product of `combine_neurons` at (H, W2)."""
+        if self._structured_second:
+            return torch.func.vjp(self.combine_neurons, H, W2)[1](L)
+        R = self.second_layer_adjoint(L)
+        return R @ W2, R.T @ H
+
     # -- C and its adjoint ------------------------------------------------------------------------------
 
     def second_layer(self, M: Float[torch.Tensor, "N q"]) -> Predictions:

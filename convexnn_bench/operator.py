@@ -189,12 +189,7 @@ class Operator(Layers):
 
         G_k V_k = Phi^T D_k (C^*(L) V_k) and G_k^T U_k = C^*(L)^T D_k Phi U_k.
         """
-        neurons, weights = H.reshape(self.N, -1), _side_by_side(V)
-        if self._structured_second:
-            back, right = torch.func.vjp(self.combine_neurons, neurons, weights)[1](L)
-        else:
-            R = self.second_layer_adjoint(L)
-            back, right = R @ weights, R.T @ neurons
+        back, right = self.combine_adjoint(H.reshape(self.N, -1), _side_by_side(V), L)
         return self._pull(back, V.shape[2]), _blocks(right, self.P)
 
     def _pull(self, back: Float[torch.Tensor, "N Pm"], m: int) -> Left:
