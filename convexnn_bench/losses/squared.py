@@ -13,6 +13,7 @@ class Squared(BaseLoss):
 
     name = "squared"
     smoothness = 1.0
+    unit_curvature = True
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         return 0.5 * (z - Y).square().sum()

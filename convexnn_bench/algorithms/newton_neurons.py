@@ -1,0 +1,210 @@
+"""The Burer-Monteiro objective on a working set of neurons, in coordinates in which Newton's method goes straight.
+
+A balanced column pair of block k is u = sqrt(s) w/s, v = sqrt(s) y with a vector w of length s and a unit vector y, so
+that u y^T sqrt(s) = w y^T. In these coordinates the factored objective (Sahiner et al., ICLR 2024, eqs. 19-21) is
+
+    f(w, y) = F(C(sum_j D_j Phi w_j y_j^T)) + beta sum_j ||w_j||,   ||y_j|| = 1.
+
+Moving weight from a neuron to its neighbour is a straight line here and a circle in (u, v), which is what trust-region
+steps in (u, v) lose their time on. With scalar outputs y = +-1, and f is convex in w. A step moves w_j to w_j + a_j and
+turns y_j along b_j / s_j, b_j orthogonal to y_j: a and b both have the units of the block Z_k = sum_j w_j y_j^T.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.operator import Operator
+from convexnn_bench.problem import Problem
+
+Lengths = Float[torch.Tensor, " J"]
+Step = Float[torch.Tensor, "pq J"]  # a over b
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """blocks: the block of every neuron; W: p x J, the vectors w; Y: q x J, the unit vectors y."""
+
+    blocks: Int[torch.Tensor, " J"]
+    W: Float[torch.Tensor, "p J"]
+    Y: Float[torch.Tensor, "q J"]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def sizes(self) -> Lengths:
+        """s = ||w||."""
+        return torch.linalg.vector_norm(self.W, dim=0)
+
+    def kept(self, which: torch.Tensor) -> "Neurons":
+        return Neurons(self.blocks[which], self.W[:, which], self.Y[:, which])
+
+    def joined(self, other: "Neurons") -> "Neurons":
+        return Neurons(
+            torch.cat([self.blocks, other.blocks]), torch.cat([self.W, other.W], 1), torch.cat([self.Y, other.Y], 1)
+        )
+
+    def factors(self, P: int) -> tuple[Float[torch.Tensor, "P p m"], Float[torch.Tensor, "P q m"]]:
+        """Balanced (U, V) of all P blocks, m = the most neurons of a block, at least 1; U_k V_k^T = sum w y^T."""
+        order = torch.argsort(self.blocks, stable=True)
+        blocks, roots = self.blocks[order], self.sizes[order].sqrt()
+        counts = torch.bincount(blocks, minlength=P)
+        place = torch.arange(len(blocks), device=blocks.device) - (torch.cumsum(counts, 0) - counts)[blocks]
+        m = max(1, int(counts.max()))
+        U, V = (torch.zeros(P, len(part), m, dtype=part.dtype, device=part.device) for part in (self.W, self.Y))
+        U[blocks, :, place] = (self.W[:, order] / torch.where(roots > 0, roots, torch.ones_like(roots))).T
+        V[blocks, :, place] = (self.Y[:, order] * roots).T
+        return U, V
+
+    def merged(self, smallest: float) -> "Neurons":
+        """As few neurons a block as its rank, from the singular value decomposition of Z_k: f does not rise.
+
+        smallest: singular values up to this part of the largest of all are left out.
+        """
+        blocks, owner = torch.unique(self.blocks, return_inverse=True)
+        Z = torch.zeros(len(blocks), self.W.shape[0], self.Y.shape[0], dtype=self.W.dtype, device=self.W.device)
+        Z.index_add_(0, owner, torch.einsum("pj,qj->jpq", self.W, self.Y))
+        left, values, right = top_pairs(Z)
+        row, place = torch.nonzero(values > smallest * values.max(), as_tuple=True)
+        W = left[row, :, place].T * values[row, place]
+        return Neurons(blocks[row], W.contiguous(), right[row, :, place].T.contiguous())
+
+
+def top_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(A, values, B) with Z = A diag(values) B^T up to rounding: singular values falling, r = min(p, q) of them.
+
+    A is B x p x r, values B x r, B B x q x r. Through the eigenvectors of the smaller Gram matrix: their side is
+    orthonormal, the other has unit columns, and the product is Z whatever the accuracy of the eigenvectors.
+    """
+    if Z.shape[2] > Z.shape[1]:
+        right, values, left = top_pairs(Z.transpose(1, 2))
+        return left, values, right
+    if Z.shape[2] == 1:
+        basis = torch.ones(len(Z), 1, 1, dtype=Z.dtype, device=Z.device)
+    else:
+        basis = torch.linalg.eigh(Z.transpose(1, 2) @ Z)[1].flip(2)
+    images = Z @ basis
+    values = torch.linalg.vector_norm(images, dim=1)
+    return images / torch.where(values > 0, values, torch.ones_like(values))[:, None], values, basis
+
+
+class WorkingProblem:
+    """f on sets of neurons, float64 on a device; counts its evaluations and Hessian products."""
+
+    def __init__(self, problem: Problem, device: str):
+        self.problem, self.loss, self.beta = problem, problem.loss, problem.beta
+        self.operator: Operator = problem.operator(device)
+        self.targets = self.operator.Y
+        self.products = 0
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def empty(self) -> Neurons:
+        none = torch.zeros(0, dtype=self.operator.dtype, device=self.operator.device)
+        p, q = self.problem.p, self.problem.q
+        return Neurons(none.to(torch.int64), none.view(1, 0).expand(p, 0), none.view(1, 0).expand(q, 0))
+
+    def masks(self, blocks: Int[torch.Tensor, " J"]) -> Float[torch.Tensor, "N J"]:
+        """The masks of the neurons' blocks as numbers; those asked for last are kept."""
+        if self._last is None or not torch.equal(self._last[0], blocks):
+            self._last = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
+        return self._last[1]
+
+    def at(self, neurons: Neurons) -> "Here":
+        return Here(self, neurons)
+
+    @cached_property
+    def spectrum(self) -> tuple[Float[torch.Tensor, " p"], Float[torch.Tensor, "p p"]]:
+        """Eigenvalues and eigenvectors of Phi^T Phi."""
+        unit = torch.eye(self.problem.p, dtype=self.operator.dtype, device=self.operator.device)
+        rows = self.operator.first_layer(unit)
+        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        return values.clamp_min(0), vectors
+
+
+class Here:
+    """f, its gradient and its second derivatives at one point; what is not asked for is not computed."""
+
+    def __init__(self, working: WorkingProblem, neurons: Neurons):
+        self.working, self.neurons = working, neurons
+        self.operator, self.beta = working.operator, working.beta
+        self.masks = working.masks(neurons.blocks)
+        self.sizes = neurons.sizes
+        self.H = self.operator.first_layer(neurons.W).mul_(self.masks) if len(neurons) else self.masks
+        self.z = self.operator.combine_neurons(self.H, neurons.Y) if len(neurons) else torch.zeros_like(working.targets)
+        loss = working.loss.value(self.z, working.targets)
+        self.value = float(loss + self.beta * self.sizes.sum())
+
+    @cached_property
+    def L(self) -> torch.Tensor:
+        """grad F(z)."""
+        return self.working.loss.gradient(self.z, self.working.targets)
+
+    @cached_property
+    def curvature(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """F''(z)."""
+        return self.working.loss.curvature(self.z, self.working.targets)
+
+    @cached_property
+    def directions(self) -> Float[torch.Tensor, "p J"]:
+        """w / s."""
+        return self.neurons.W / self.sizes
+
+    @cached_property
+    def _pulled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(G_j y_j, G_j^T w_j) for every neuron, G_j = A_j^*(grad F)."""
+        back, right = self.operator.combine_adjoint(self.H, self.neurons.Y, self.L)
+        return self.operator.first_layer_adjoint(back.mul_(self.masks)), right
+
+    @cached_property
+    def gradient(self) -> Step:
+        """d/da = G y + beta w/s over d/db = (I - y y^T) G^T w / s."""
+        left, right = self._pulled
+        return torch.cat([left + self.beta * self.directions, self.tangent(right) / self.sizes])
+
+    @property
+    def slope(self) -> float:
+        """The largest gradient of a neuron, in units of beta: how far its block's dual norm may be from beta."""
+        g, p = self.gradient, self.neurons.W.shape[0]
+        left, right = torch.linalg.vector_norm(g[:p], dim=0), torch.linalg.vector_norm(g[p:], dim=0)
+        return float(torch.maximum(left, right).max()) / self.beta
+
+    def tangent(self, b: Float[torch.Tensor, "q J"]) -> Float[torch.Tensor, "q J"]:
+        """(I - y y^T) b."""
+        Y = self.neurons.Y
+        return b - Y * (Y * b).sum(dim=0)
+
+    @cached_property
+    def pull(self) -> Lengths:
+        """-<w, G y> / s^2 = beta / s at a stationary point: the curvature of turning y."""
+        return -(self.neurons.W * self._pulled[0]).sum(dim=0) / self.sizes.square()
+
+    def product(self, step: Step) -> Step:
+        """The Hessian times (a, b): with dz = C(sum_j D Phi (a y^T + w b^T / s)) and dL = F''(z) dz,
+
+        d/da: A^*(dL) y + A^*(L) b / s + beta / s (I - w w^T / s^2) a
+        d/db: (I - y y^T) (A^*(dL)^T w + A^*(L)^T a) / s + pull b,  for b orthogonal to y.
+        """
+        self.working.products += 1
+        operator, Y, p = self.operator, self.neurons.Y, self.neurons.W.shape[0]
+        a, turned = step[:p], self.tangent(step[p:])
+        b = turned / self.sizes
+        Ha = operator.first_layer(a).mul_(self.masks)
+        dz = operator.combine_neurons(Ha, Y) + operator.combine_neurons(self.H, b)
+        back, right = operator.combine_adjoint(self.H, Y, self.curvature(dz[:, :, None])[:, :, 0])
+        cross, other = operator.combine_adjoint(Ha, b, self.L)
+        left = operator.first_layer_adjoint((back + cross).mul_(self.masks))
+        unit = self.directions
+        left += (self.beta / self.sizes) * (a - unit * (unit * a).sum(dim=0))
+        return torch.cat([left, self.tangent(right + other) / self.sizes + self.pull * turned])
+
+    def moved(self, step: Step) -> Neurons:
+        """The neurons after a step; one that would pass through zero is set to zero."""
+        p = self.neurons.W.shape[0]
+        W = self.neurons.W + step[:p]
+        W = torch.where((W * self.neurons.W).sum(dim=0) > 0, W, torch.zeros_like(W))
+        Y = self.neurons.Y + self.tangent(step[p:]) / self.sizes
+        return Neurons(self.neurons.blocks, W, Y / torch.linalg.vector_norm(Y, dim=0))

@@ -1,0 +1,139 @@
+"""Burer-Monteiro by Newton's method on a working set of blocks, guided and stopped by the certificate.
+
+Each round: the dual point grad F is priced against all P blocks, which gives the lower bound and the blocks whose dual
+norm exceeds beta; these enter with their top singular pairs of -G_k; the sizes of all neurons are optimised, a convex
+problem, which lets neurons leave; damped Newton steps move sizes and directions together.
+
+Why it cannot stop at a wrong point: it stops on the certified gap alone. A point where no block exceeds beta and the
+gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where some block exceeds beta, its singular pair
+is a direction of descent from any point (Theorem 3.3), of which the convex problem in the sizes takes the best part.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.algorithms.newton_descent import Descent
+from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem, top_pairs
+from convexnn_bench.algorithms.newton_weights import best_sizes
+from convexnn_bench.certificates import lower_bound
+from convexnn_bench.dual_norms import spectral_norms
+
+EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none
+ENTERING = 200  # blocks a round
+DIFFERENT = 0.9  # cosine of two masks above which only one enters while the gap is above COARSE
+COARSE = 0.05
+STEPS = 4  # Newton steps a round
+PART = 0.1  # of the gap, to which the gradient is brought
+NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
+FINEST = 1e-13  # relative gradient beyond which there is only rounding
+IDLE = 3  # rounds without progress at the finest tolerance
+
+Report = Callable[[Neurons, torch.Tensor | None], bool]
+
+
+@dataclass(frozen=True)
+class Price:
+    """bound: -F* at the best multiple of Lambda. blocks: those that enter, most violated first; G: theirs."""
+
+    bound: float
+    Lambda: torch.Tensor
+    blocks: Int[torch.Tensor, " B"]
+    G: Float[torch.Tensor, "B p q"]
+
+
+class WorkingSet:
+    """One run. report(neurons, Lambda): is shown every point with the multiplier of the best bound, says whether to go on.
+
+    gap: certified relative gap to stop at, None to go on until rounding ends it.
+    """
+
+    def __init__(self, working: WorkingProblem, gap: float | None, report: Report):
+        self.working, self.problem, self.report = working, working.problem, report
+        self.target = 0.0 if gap is None else gap
+        self.descent = Descent(working)
+        self.bound, self.Lambda = -math.inf, None
+        self.rounds = 0
+
+    def run(self) -> str | None:
+        """Until the certified gap is at most the target; returns why it ended, None where `report` stopped it."""
+        here = self.working.at(self.working.empty())
+        idle, part = 0, PART
+        while idle < IDLE:
+            before, old_bound = here.value, self.bound
+            price = self.price(here)
+            gap = (here.value - self.bound) / abs(self.bound) if self.bound != 0 else math.inf
+            if gap <= self.target:
+                return self._summary(here)
+            here = self.entered(here, price)
+            tolerance = max(part * min(max(gap, self.target), 1.0), FINEST)
+            here, going = self.descent.run(here, tolerance, STEPS, self._tick)
+            if not going or not self.report(here.neurons, self.Lambda):
+                return None
+            self.rounds += 1
+            moved = here.value < before * (1 - 1e-15) or self.bound > old_bound
+            if not moved:
+                part *= 0.1
+                idle = idle + 1 if part * gap < FINEST else 0
+        return f"rounding ends it; {self._summary(here)}"
+
+    def _tick(self, here: Here) -> bool:
+        return self.report(here.neurons, self.Lambda)
+
+    def _summary(self, here: Here) -> str:
+        blocks = len(torch.unique(here.neurons.blocks))
+        return (
+            f"{len(here.neurons)} neurons in {blocks} of {self.problem.P} blocks after {self.rounds} rounds and "
+            f"{self.descent.steps} Newton steps"
+        )
+
+    def price(self, here: Here) -> Price:
+        """The lower bound at grad F(z), and the blocks that violate it most."""
+        working, beta = self.working, self.problem.beta
+        Lambda = self.problem.loss.project_dual(here.L, working.targets)
+        G = working.operator.adjoint(Lambda)
+        bound = lower_bound(self.problem, Lambda, device=str(working.operator.device), G=G)[0]
+        if bound > self.bound:
+            self.bound, self.Lambda = bound, Lambda
+        limit = beta * (1 + EXCESS)
+        # no spectral norm is above the Euclidean one
+        blocks = torch.nonzero(torch.linalg.vector_norm(G, dim=(1, 2)) > limit)[:, 0]
+        norms = spectral_norms(G[blocks])
+        order = torch.argsort(norms, descending=True, stable=True)[: int((norms > limit).sum())]
+        blocks = blocks[order]
+        if here.value - self.bound > COARSE * abs(self.bound):
+            blocks = blocks[self.different(blocks[: 5 * ENTERING])]
+        blocks = blocks[:ENTERING]
+        return Price(bound, Lambda, blocks, G[blocks])
+
+    def different(self, blocks: Int[torch.Tensor, " B"]) -> Int[torch.Tensor, " C"]:
+        """Places of blocks, in order, whose masks make no small angle with those taken before."""
+        masks = self.working.operator.masks[:, blocks].to(self.working.operator.dtype)
+        masks /= torch.linalg.vector_norm(masks, dim=0).clamp_min(1e-300)
+        near = (masks.T @ masks > DIFFERENT).cpu().numpy()
+        free, taken = np.ones(len(blocks), dtype=bool), []
+        for place in range(len(blocks)):
+            if free[place]:
+                taken.append(place)
+                free &= ~near[place]
+        return torch.tensor(taken, dtype=torch.int64, device=blocks.device)
+
+    def entered(self, here: Here, price: Price) -> Here:
+        """The point with the priced blocks' singular pairs of -G_k joined to it, all sizes at their best."""
+        if not len(price.blocks):
+            return here
+        left, values, right = top_pairs(-price.G)
+        row, place = torch.nonzero(values > self.problem.beta * (1 + EXCESS), as_tuple=True)
+        new = Neurons(price.blocks[row], left[row, :, place].T, right[row, :, place].T)
+        units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y).joined(new)
+        sizes = torch.cat([here.sizes, torch.zeros_like(values[row, place])])
+        sizes = best_sizes(self.working, units, sizes)
+        neurons = Neurons(units.blocks, units.W * sizes, units.Y).kept(sizes > NEGLIGIBLE * sizes.max())
+        if not len(neurons):
+            return self.working.at(neurons)
+        there = self.working.at(neurons.merged(NEGLIGIBLE))
+        return there if there.value <= here.value else here
