@@ -20,6 +20,10 @@ from jaxtyping import Float, Int
 from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
+SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
+
+SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part: 512 KiB
+
 Lengths = Float[torch.Tensor, " J"]
 Step = Float[torch.Tensor, "pq J"]  # a over b
 
@@ -189,22 +193,70 @@ class Here:
         d/db: (I - y y^T) (A^*(dL)^T w + A^*(L)^T a) / s + pull b,  for b orthogonal to y.
         """
         self.working.products += 1
-        operator, Y, p = self.operator, self.neurons.Y, self.neurons.W.shape[0]
+        p, unit = self.neurons.W.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
-        b = turned / self.sizes
+        through = self._by_samples if self._plain else self._whole
+        left, right = through(a, turned / self.sizes)
+        left += (self.beta / self.sizes) * (a - unit * (unit * a).sum(dim=0))
+        return torch.cat([left, self.tangent(right) / self.sizes + self.pull * turned])
+
+    @property
+    def _plain(self) -> bool:
+        """Phi is at hand and C the identity, so that samples can be taken some at a time."""
+        return self.operator.architecture.second_layer_is_identity and not self.operator._structured_first
+
+    def _whole(self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(A^*(dL) y + A^*(L) b, A^*(dL)^T w + A^*(L)^T a)."""
+        operator, Y = self.operator, self.neurons.Y
         Ha = operator.first_layer(a).mul_(self.masks)
         dz = operator.combine_neurons(Ha, Y) + operator.combine_neurons(self.H, b)
         back, right = operator.combine_adjoint(self.H, Y, self.curvature(dz[:, :, None])[:, :, 0])
         cross, other = operator.combine_adjoint(Ha, b, self.L)
-        left = operator.first_layer_adjoint((back + cross).mul_(self.masks))
-        unit = self.directions
-        left += (self.beta / self.sizes) * (a - unit * (unit * a).sum(dim=0))
-        return torch.cat([left, self.tangent(right + other) / self.sizes + self.pull * turned])
+        return operator.first_layer_adjoint((back + cross).mul_(self.masks)), right + other
+
+    @cached_property
+    def _parts(self) -> list[tuple[torch.Tensor, ...]]:
+        """(Phi, masks, H, L, F'') of some samples at a time, so few that their hidden units stay in the cache."""
+        step = max(SMALLEST_PART, PART_ELEMENTS // max(1, len(self.neurons)))
+        if self.operator.device.type != "cpu":
+            step = len(self.z)  # a GPU is busy with all of them at once
+        loss, targets, parts = self.working.loss, self.working.targets, []
+        for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
+            curve = self.curvature if step >= len(self.z) else loss.curvature(self.z[rows], targets[rows])
+            parts.append((self.operator.Phi[rows], self.masks[rows], self.H[rows], self.L[rows], curve))
+        return parts
+
+    def _by_samples(
+        self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for an MLP, where A^*(L) = sum_i phi_i L_i^T over samples with an active mask."""
+        Y, left, right = self.neurons.Y, torch.zeros_like(a), torch.zeros_like(b)
+        for Phi, masks, H, L, curve in self._parts:
+            Ha = (Phi @ a).mul_(masks)
+            dL = curve((Ha @ Y.T).addmm_(H, b.T)[:, :, None])[:, :, 0]
+            left.addmm_(Phi.T, (dL @ Y).addmm_(L, b).mul_(masks))
+            right.addmm_(dL.T, H).addmm_(L.T, Ha)
+        return left, right
 
     def moved(self, step: Step) -> Neurons:
-        """The neurons after a step; one that would pass through zero is set to zero."""
+        """The neurons after a step; one that would pass through zero is left out.
+
+        A step changes w y^T by a y^T + w b^T / s, to a matrix of rank two. Its first singular pair is the neuron moved;
+        where the second is more than SECOND of the first it becomes a neuron of the same block, so that the
+        predictions move as the quadratic model says, however small the neuron was.
+        """
         p = self.neurons.W.shape[0]
-        W = self.neurons.W + step[:p]
-        W = torch.where((W * self.neurons.W).sum(dim=0) > 0, W, torch.zeros_like(W))
-        Y = self.neurons.Y + self.tangent(step[p:]) / self.sizes
-        return Neurons(self.neurons.blocks, W, Y / torch.linalg.vector_norm(Y, dim=0))
+        W, blocks = self.neurons.W + step[:p], self.neurons.blocks
+        alive = (W * self.neurons.W).sum(dim=0) > 0
+        if self.neurons.Y.shape[0] == 1:
+            return Neurons(blocks, W, self.neurons.Y).kept(alive)
+        turned = self.tangent(step[p:])
+        lengths = torch.linalg.vector_norm(turned, dim=0)
+        across = turned / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+        # in the orthonormal basis (y, across) of the right side the matrix has the columns w + a and lengths w / s
+        columns = torch.stack([W, self.directions * lengths], dim=2).permute(1, 0, 2)  # J x p x 2
+        left, values, right = top_pairs(columns)
+        Y = torch.stack([self.neurons.Y, across], dim=2).permute(1, 0, 2) @ right  # J x q x 2
+        first = Neurons(blocks, (left[:, :, 0] * values[:, :1]).T, Y[:, :, 0].T).kept(alive)
+        split = alive & (values[:, 1] > SECOND * values[:, 0])
+        return first.joined(Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(split))

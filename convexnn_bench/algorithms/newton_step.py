@@ -1,9 +1,10 @@
-"""One damped Newton step on a set of neurons: (Hessian + mu D) d = -gradient with D = beta / s for every neuron.
+"""One Newton step on a set of neurons, kept short: least of the quadratic model with d^T D d <= (radius^2) sum_j s_j.
 
-In the units of the columns (u, v) the damping is mu beta, the same for all neurons. Three routes to the same step, the
-cheapest by a count of operations: a Cholesky factorisation of the Hessian, one of an N x N matrix (scalar outputs), and
-conjugate gradients on exact Hessian products, cut short where they meet negative curvature (Steihaug, SIAM J. Numer.
-Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.1).
+D = 1 / s for every neuron: in the units of the columns (u, v) the plain Euclidean norm, and radius 1 is a step as long as
+the point itself. Three routes, the cheapest by a count of operations: a Cholesky factorisation of the damped Hessian,
+(H + mu beta D) d = -g, one of an N x N matrix for the same system (scalar outputs), and preconditioned conjugate
+gradients on exact Hessian products, which end at the radius or where the curvature is negative (Steihaug, SIAM J. Numer.
+Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). The first two are controlled by mu instead.
 """
 
 import math
@@ -20,15 +21,38 @@ PRODUCT_OVERHEAD = 2e7  # operations that a Hessian product costs beside its own
 PRODUCT_SLOWNESS = 3.0  # of a product's thin matrices and masks against one large matrix product
 LARGEST_MATRIX = 2**26  # entries of a matrix that is formed, and of the array it is formed from: 512 MiB
 LONGEST = 500  # conjugate gradient steps
+LEAST_DAMPING = 1e-3  # taken where none was too little
+NO_DAMPING = 1e-8
+GOOD, VERY_GOOD = 0.5, 0.8  # ratio of the fall of f to the model's, above which steps may be longer
 SHIFT = 1e-13  # of the mean diagonal entry, against rotations within a block, which change nothing
 
 
 @dataclass(frozen=True)
 class Move:
-    """step: (p + q) x J. predicted: by how much the quadratic model falls."""
+    """step: (p + q) x J. predicted: by how much the quadratic model falls. cut: the radius ended it."""
 
     step: Step
     predicted: float
+    cut: bool
+
+
+@dataclass
+class Control:
+    """How short steps are held: mu of the direct routes, radius of conjugate gradients."""
+
+    damping: float = 1.0
+    radius: float = 0.5
+
+    def shorter(self) -> None:
+        self.damping = max(4 * self.damping, LEAST_DAMPING)
+        self.radius *= 0.3
+
+    def longer(self, move: Move, ratio: float) -> None:
+        """After a step whose fall of f was `ratio` times the model's."""
+        if ratio > GOOD:
+            self.damping = self.damping / 8 if self.damping > NO_DAMPING else 0.0
+        if ratio > VERY_GOOD and move.cut:
+            self.radius = min(2 * self.radius, 1.0)
 
 
 class NewtonSystem:
@@ -39,23 +63,23 @@ class NewtonSystem:
         self.route = cheapest_route(here)
         self._matrix: torch.Tensor | None = None
 
-    def move(self, mu: float, accuracy: float) -> Move | None:
-        """The damped Newton step; None where the damped Hessian is not positive definite.
+    def move(self, control: "Control", accuracy: float) -> Move | None:
+        """The step; None where the damped Hessian is not positive definite.
 
         accuracy: relative residual that conjugate gradients end at.
         """
-        route = {"hessian": self._by_hessian, "samples": self._by_samples}.get(self.route)
-        found = self._by_products(mu, accuracy) if route is None else route(mu)
-        if found is None:
+        if self.route == "products":
+            return self._by_products(control.radius, accuracy)
+        mu = control.damping
+        step = self._by_hessian(mu) if self.route == "hessian" else self._by_samples(mu)
+        if step is None:
             return None
-        step, along_residual = found  # residual of (H + mu D) d = -g along d
+        # -(g d + d H d / 2) with d (H + mu beta D) d = -g d
         here = self.here
         damping = mu * here.beta * float((step.square() / here.sizes).sum())
-        slope = float((here.gradient * step).sum())
-        # -(g d + d H d / 2) with d (H + mu D) d = -g d - residual d
-        return Move(step, -0.5 * slope + 0.5 * along_residual + 0.5 * damping)
+        return Move(step, -0.5 * float((here.gradient * step).sum()) + 0.5 * damping, False)
 
-    def _by_hessian(self, mu: float) -> tuple[Step, float] | None:
+    def _by_hessian(self, mu: float) -> Step | None:
         here = self.here
         if self._matrix is None:
             self._matrix = hessian_matrix(here)
@@ -69,9 +93,9 @@ class NewtonSystem:
         step = torch.zeros_like(here.gradient)
         right = -here.gradient[:rows].reshape(-1, 1)
         step[:rows] = torch.cholesky_solve(right, factor).view(rows, -1)
-        return step, 0.0
+        return step
 
-    def _by_samples(self, mu: float) -> tuple[Step, float] | None:
+    def _by_samples(self, mu: float) -> Step | None:
         """Scalar outputs: w/s part t and orthogonal part d of a step, y = W^(1/2) of the change of the predictions.
 
         With S = W^(1/2) sum_j (s_j / beta) D_j Phi (I - w w^T / s^2) Phi^T D_j W^(1/2), Q = W^(1/2) [D_j Phi w_j / s_j],
@@ -105,49 +129,54 @@ class NewtonSystem:
         d = -theta * (g_d + back - unit * (unit * back).sum(dim=0))
         step = torch.zeros_like(here.gradient)
         step[:p] = unit * t[:, 0] + d
-        return step, 0.0
+        return step
 
-    def _by_products(self, mu: float, accuracy: float) -> tuple[Step, float] | None:
-        here = self.here
-        damping, solve = mu * here.beta / here.sizes, Preconditioner(here, mu)
+    def _by_products(self, radius: float, accuracy: float) -> Move:
+        here, solve = self.here, Preconditioner(self.here)
+        metric, limit = 1 / here.sizes, radius**2 * float(here.sizes.sum())
         d = torch.zeros_like(here.gradient)
         r = -here.gradient
         y = solve(r)
-        direction, inner = y, float((r * y).sum())
+        direction, inner, square, cut = y, float((r * y).sum()), 0.0, False
         first = inner
-        for count in range(LONGEST):
-            image = here.product(direction) + damping * direction
-            bend = float((direction * image).sum())
-            if not bend > 0:
-                # the model falls without end along it: what has been gained so far, or the first direction
-                d, r = (direction, r - image) if count == 0 else (d, r)
-                break
-            length = inner / bend
+        for _ in range(LONGEST):
+            image = here.product(direction)
+            bend, crossed, along = torch.stack(
+                [(direction * image).sum(), (metric * d * direction).sum(), (metric * direction.square()).sum()]
+            ).tolist()
+            edge = (-crossed + math.sqrt(crossed**2 + along * (limit - square))) / along
+            length = inner / bend if bend > 0 else math.inf
+            cut = length >= edge
+            length = min(length, edge)
             d, r = d + length * direction, r - length * image
+            square += 2 * length * crossed + length**2 * along
+            if cut:
+                break
             y = solve(r)
             after = float((r * y).sum())
             if after <= accuracy**2 * first:
                 break
             direction, inner = y + (after / inner) * direction, after
-        return d, float((r * d).sum())
+        # H d = -g - r
+        return Move(d, -0.5 * float((here.gradient * d).sum()) + 0.5 * float((r * d).sum()), cut)
 
 
 class Preconditioner:
-    """An approximate inverse of the damped Hessian from one eigendecomposition that all neurons share.
+    """An approximate inverse of the Hessian from one eigendecomposition that all neurons share.
 
-    The a-part of neuron j has about c_j Phi^T D_j Phi + (beta / s_j) ((1 + mu) I - w w^T / s_j^2), with the mean
-    curvature c_j of the loss; Phi^T D_j Phi is taken as the part of Phi^T Phi that the mask's share of the rows is.
+    The a-part of neuron j has about c Phi^T D_j Phi + (beta / s_j) (I - w w^T / s_j^2), c the largest curvature of the
+    loss; Phi^T D_j Phi is taken as the part of Phi^T Phi that the mask's share of the rows is.
     """
 
-    def __init__(self, here: Here, mu: float):
+    def __init__(self, here: Here):
         self.p = here.neurons.W.shape[0]
         values, self.vectors = here.working.spectrum
         lengths = torch.linalg.vector_norm(here.H, dim=0)
         curvature = here.working.loss.smoothness
         share = here.masks.mean(dim=0)
         pull = here.beta / here.sizes
-        self.scale = 1 / (curvature * values[:, None] * share + (1 + mu) * pull)  # p x J
-        self.turn = 1 / (curvature * (lengths / here.sizes).square() + (1 + mu) * pull)
+        self.scale = 1 / (curvature * values[:, None] * share + pull)  # p x J
+        self.turn = 1 / (curvature * (lengths / here.sizes).square() + pull)
         self.unit = here.directions
         self.image = self._spread(self.unit)
         # Sherman-Morrison: the direction of w itself does not bend the norm

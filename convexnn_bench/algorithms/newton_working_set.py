@@ -24,9 +24,10 @@ from convexnn_bench.certificates import lower_bound
 from convexnn_bench.dual_norms import spectral_norms
 
 EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none
-ENTERING = 200  # blocks a round
-DIFFERENT = 0.9  # cosine of two masks above which only one enters while the gap is above COARSE
-COARSE = 0.05
+ENTERING = 200  # neurons a round
+CANDIDATES = 1000  # blocks that these are chosen from
+FEWEST = 20  # blocks that enter at least, else half as many as there are neurons
+ALIKE = (0.9, 0.99, 0.999)  # cosine of two masks above which only one enters at first, then, and in the end
 STEPS = 4  # Newton steps a round
 PART = 0.1  # of the gap, to which the gradient is brought
 NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
@@ -99,27 +100,32 @@ class WorkingSet:
         bound = lower_bound(self.problem, Lambda, device=str(working.operator.device), G=G)[0]
         if bound > self.bound:
             self.bound, self.Lambda = bound, Lambda
-        limit = beta * (1 + EXCESS)
         # no spectral norm is above the Euclidean one
-        blocks = torch.nonzero(torch.linalg.vector_norm(G, dim=(1, 2)) > limit)[:, 0]
+        blocks = torch.nonzero(torch.linalg.vector_norm(G, dim=(1, 2)) > beta * (1 + EXCESS))[:, 0]
         norms = spectral_norms(G[blocks])
-        order = torch.argsort(norms, descending=True, stable=True)[: int((norms > limit).sum())]
-        blocks = blocks[order]
-        if here.value - self.bound > COARSE * abs(self.bound):
-            blocks = blocks[self.different(blocks[: 5 * ENTERING])]
-        blocks = blocks[:ENTERING]
+        # blocks at hand exceed beta by what Newton's method has left of their gradient, and need no new neuron for that
+        least = torch.full((self.problem.P,), beta * (1 + EXCESS), dtype=norms.dtype, device=norms.device)
+        if len(here.neurons):
+            least[here.neurons.blocks] = beta * (1 + EXCESS + 2 * here.slope)
+        order = torch.argsort(norms, descending=True, stable=True)
+        blocks = blocks[order][(norms > least[blocks])[order]][:CANDIDATES]
+        blocks = blocks[self.spread(blocks, max(FEWEST, len(here.neurons) // 2))]
         return Price(bound, Lambda, blocks, G[blocks])
 
-    def different(self, blocks: Int[torch.Tensor, " B"]) -> Int[torch.Tensor, " C"]:
-        """Places of blocks, in order, whose masks make no small angle with those taken before."""
+    def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
+        """Places of `enough` blocks, the first ones, among those whose masks differ; then of those more alike."""
+        if len(blocks) <= enough:
+            return torch.arange(len(blocks), device=blocks.device)
         masks = self.working.operator.masks[:, blocks].to(self.working.operator.dtype)
         masks /= torch.linalg.vector_norm(masks, dim=0).clamp_min(1e-300)
-        near = (masks.T @ masks > DIFFERENT).cpu().numpy()
-        free, taken = np.ones(len(blocks), dtype=bool), []
-        for place in range(len(blocks)):
-            if free[place]:
-                taken.append(place)
-                free &= ~near[place]
+        cosines = (masks.T @ masks).cpu().numpy()
+        taken: list[int] = []
+        for most in ALIKE:
+            free = ~(cosines[taken] > most).any(axis=0)
+            for place in range(len(blocks)):
+                if free[place] and len(taken) < enough:
+                    taken.append(place)
+                    free &= ~(cosines[place] > most)
         return torch.tensor(taken, dtype=torch.int64, device=blocks.device)
 
     def entered(self, here: Here, price: Price) -> Here:
@@ -127,7 +133,10 @@ class WorkingSet:
         if not len(price.blocks):
             return here
         left, values, right = top_pairs(-price.G)
-        row, place = torch.nonzero(values > self.problem.beta * (1 + EXCESS), as_tuple=True)
+        over = values > self.problem.beta * (1 + EXCESS)
+        if int(over.sum()) > ENTERING:
+            over &= values >= values.flatten().topk(ENTERING).values[-1]
+        row, place = torch.nonzero(over, as_tuple=True)
         new = Neurons(price.blocks[row], left[row, :, place].T, right[row, :, place].T)
         units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y).joined(new)
         sizes = torch.cat([here.sizes, torch.zeros_like(values[row, place])])
