@@ -118,7 +118,9 @@ class Operator(Layers):
         if self._through_masks:
             for part in self._feature_chunks():
                 flat = Z[:, part].reshape(self.P, -1)
-                mixed = sum(masks @ flat[chunk] for chunk, masks in self._mask_columns())  # N x (features q)
+                mixed = torch.zeros(self.N, flat.shape[1], dtype=self.dtype, device=self.device)  # N x (features q)
+                for chunk, masks in self._mask_columns():
+                    mixed.addmm_(masks, flat[chunk])
                 total += torch.bmm(self.Phi[:, None, part], mixed.view(self.N, -1, self.q))[:, 0]
             return self.second_layer(total)
         for chunk in self._chunks(self.q):

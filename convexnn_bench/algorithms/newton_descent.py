@@ -1,13 +1,15 @@
 """Newton steps on a set of neurons until its gradient is small; steps are held shorter where the model failed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from convexnn_bench.algorithms.newton_neurons import Here, WorkingProblem
-from convexnn_bench.algorithms.newton_step import Control, NewtonSystem
+from convexnn_bench.algorithms.newton_step import Control, Move, NewtonSystem
 
 TRIALS = 40  # dampings of one step
+HALVINGS = 8  # of a step
 ACCEPTED = 1e-4  # ratio of the fall of f to the model's
-ROUNDING = 1e-15  # of f: a fall that the model predicts below it cannot be seen
+ROUNDING = 1e-14  # of f: a fall below it cannot be told from rounding, and the gradient decides
 INEXACT = 0.1, 1e-8  # relative residuals of conjugate gradients
 
 Tick = Callable[[Here], bool]
@@ -42,13 +44,30 @@ class Descent:
         for _ in range(TRIALS):
             move = system.move(self.control, accuracy)
             if move is not None and move.predicted > 0:
-                there = self.working.at(here.moved(move.step))
-                fall, unseen = here.value - there.value, move.predicted <= ROUNDING * abs(here.value)
-                if fall > ACCEPTED * move.predicted or (unseen and fall >= 0):
-                    self.control.longer(move, fall / move.predicted)
+                there, ratio = self._along(here, move)
+                unseen = move.predicted <= ROUNDING * abs(here.value)
+                level = there.value <= here.value * (1 + ROUNDING)
+                if ratio > ACCEPTED or (unseen and level and len(there.neurons) and there.slope <= 0.5 * here.slope):
+                    self.control.longer(move, ratio)
                     self.steps += 1
                     return there
                 if unseen:
                     return None
             self.control.shorter()
         return None
+
+    def _along(self, here: Here, move: Move) -> tuple[Here, float]:
+        """The point at the end of a step, and the ratio of the fall of f to the model's.
+
+        With scalar outputs f is convex in w, and part of a step helps where the whole of it does not: half of it, and
+        so on.
+        """
+        for _ in range(HALVINGS):
+            there = self.working.at(here.moved(move.step))
+            ratio = (here.value - there.value) / move.predicted
+            unseen = move.predicted <= ROUNDING * abs(here.value)
+            if ratio > ACCEPTED or unseen or here.neurons.Y.shape[0] > 1:
+                break
+            # along d = t d_0 the model falls by (t - t^2 / 2) of what it falls by at t = 1, if that was its minimum
+            move = replace(move, step=0.5 * move.step, predicted=0.5 * move.predicted)
+        return there, ratio

@@ -13,6 +13,7 @@ turns y_j along b_j / s_j, b_j orthogonal to y_j: a and b both have the units of
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,7 @@ from convexnn_bench.problem import Problem
 
 SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
 
+NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
 SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part: 512 KiB
 
 Lengths = Float[torch.Tensor, " J"]
@@ -215,7 +217,7 @@ class Here:
         return operator.first_layer_adjoint((back + cross).mul_(self.masks)), right + other
 
     @cached_property
-    def _parts(self) -> list[tuple[torch.Tensor, ...]]:
+    def _parts(self) -> list[tuple[Any, ...]]:
         """(Phi, masks, H, L, F'') of some samples at a time, so few that their hidden units stay in the cache."""
         step = max(SMALLEST_PART, PART_ELEMENTS // max(1, len(self.neurons)))
         if self.operator.device.type != "cpu":
@@ -259,4 +261,7 @@ class Here:
         Y = torch.stack([self.neurons.Y, across], dim=2).permute(1, 0, 2) @ right  # J x q x 2
         first = Neurons(blocks, (left[:, :, 0] * values[:, :1]).T, Y[:, :, 0].T).kept(alive)
         split = alive & (values[:, 1] > SECOND * values[:, 0])
-        return first.joined(Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(split))
+        if not bool(split.any()):
+            return first
+        second = Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(split)
+        return first.joined(second).merged(NEGLIGIBLE)

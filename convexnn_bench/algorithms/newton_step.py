@@ -1,10 +1,10 @@
-"""One Newton step on a set of neurons, kept short: least of the quadratic model with d^T D d <= (radius^2) sum_j s_j.
+"""One Newton step on a set of neurons, kept short: least of the quadratic model with d^T D d <= radius^2 sum_j s_j.
 
-D = 1 / s for every neuron: in the units of the columns (u, v) the plain Euclidean norm, and radius 1 is a step as long as
-the point itself. Three routes, the cheapest by a count of operations: a Cholesky factorisation of the damped Hessian,
+D = 1 / s for every neuron: in the units of the columns (u, v) the plain Euclidean norm, and radius 1 is a step as long
+as the point itself. Three routes, the cheapest by a count of operations: a Cholesky factorisation of the damped Hessian,
 (H + mu beta D) d = -g, one of an N x N matrix for the same system (scalar outputs), and preconditioned conjugate
-gradients on exact Hessian products, which end at the radius or where the curvature is negative (Steihaug, SIAM J. Numer.
-Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). The first two are controlled by mu instead.
+gradients on exact Hessian products, which end at the radius or where the curvature is negative (Steihaug, SIAM J.
+Numer. Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). The first two are controlled by mu.
 """
 
 import math
@@ -98,8 +98,8 @@ class NewtonSystem:
     def _by_samples(self, mu: float) -> Step | None:
         """Scalar outputs: w/s part t and orthogonal part d of a step, y = W^(1/2) of the change of the predictions.
 
-        With S = W^(1/2) sum_j (s_j / beta) D_j Phi (I - w w^T / s^2) Phi^T D_j W^(1/2), Q = W^(1/2) [D_j Phi w_j / s_j],
-        theta = s / (beta (1 + mu)), E = mu beta / s and g split likewise into g_t and g_d:
+        With S = W^(1/2) sum_j (s_j / beta) D_j Phi (I - w w^T / s^2) Phi^T D_j W^(1/2), the columns
+        Q = W^(1/2) D_j Phi w_j / s_j, theta = s / (beta (1 + mu)), E = mu beta / s and g split likewise:
 
             d = -theta (g_d + (I - w w^T / s^2) Phi^T D W^(1/2) y),    E t + Q^T y = -g_t,
             (I + S / (1 + mu)) y = Q t - W^(1/2) sum_j D_j Phi theta_j g_d.

@@ -4,6 +4,8 @@ This is what decides which neurons stay: new ones enter with size zero and get t
 whose weight others have taken over leave.
 """
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Bool, Float
 
@@ -11,6 +13,7 @@ from convexnn_bench.algorithms.newton_neurons import Neurons, WorkingProblem
 from convexnn_bench.operator import CHUNK_ELEMENTS
 
 RIDGE = 1e-11  # of the mean diagonal entry: neighbouring neurons are all but parallel
+MAJORANT = 1e-3
 STEPS = 30  # Newton steps; one for the squared loss
 SETTLED = 1e-9  # relative decrease of f below which the sizes are good enough
 NEGLIGIBLE = 1e-13
@@ -35,20 +38,33 @@ class Atoms:
         return (self.operator.combine_adjoint(self.H, self.Y, L)[1] * self.Y).sum(dim=0)
 
     def gram(self, z: torch.Tensor) -> Gram:
-        """<A_i, F''(z) A_j>."""
+        """<A_i, F''(z) A_j> + MAJORANT L <A_i, A_j>, L the largest curvature: F may be flat here and not nearby."""
         loss, targets, J = self.working.loss, self.working.targets, self.H.shape[1]
-        if not self.operator.architecture.second_layer_is_identity:
-            each = torch.vmap(lambda h, y: self.operator.combine_neurons(h[:, None], y[:, None]))
-            A = each(self.H.T, self.Y.T).permute(1, 2, 0)
-            return A.reshape(-1, J).T @ loss.curvature(z, targets)(A).reshape(-1, J)
         if loss.unit_curvature:
-            return (self.H.T @ self.H) * (self.Y.T @ self.Y)
-        K = torch.zeros(J, J, dtype=z.dtype, device=z.device)
+            return self._inner
+        K = MAJORANT * loss.smoothness * self._inner
+        if not self._plain:
+            return K + self._all.T @ loss.curvature(z, targets)(self._all.view(*z.shape, J)).reshape(-1, J)
         step = max(1, CHUNK_ELEMENTS // (J * z.shape[1]))
         for rows in (slice(start, start + step) for start in range(0, len(z), step)):
             A = self.H[rows, None, :] * self.Y
             K += A.view(-1, J).T @ loss.curvature(z[rows], targets[rows])(A).view(-1, J)
         return K
+
+    @property
+    def _plain(self) -> bool:
+        return self.operator.architecture.second_layer_is_identity
+
+    @cached_property
+    def _all(self) -> Float[torch.Tensor, "outputs J"]:
+        """The A_j as columns, where C has a structure of its own."""
+        each = torch.vmap(lambda h, y: self.operator.combine_neurons(h[:, None], y[:, None]))
+        return each(self.H.T, self.Y.T).flatten(1).T
+
+    @cached_property
+    def _inner(self) -> Gram:
+        """<A_i, A_j>, for C the identity <H_i, H_j> <y_i, y_j>."""
+        return (self.H.T @ self.H) * (self.Y.T @ self.Y) if self._plain else self._all.T @ self._all
 
 
 def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes) -> Sizes:
@@ -65,7 +81,7 @@ def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes) -> Sizes:
     f = value(z, s)
     for _ in range(STEPS):
         K, gradient = atoms.gram(z), atoms.pull(loss.gradient(z, working.targets)) + beta
-        K.diagonal().add_(RIDGE * K.diagonal().mean())
+        K = K + RIDGE * torch.eye(len(s), dtype=K.dtype, device=K.device) * K.diagonal().mean()
         move = nonnegative_minimum(K, gradient - K @ s, (s > 0) | (gradient < 0)) - s
         slope, length = float(gradient @ move), 1.0
         if not slope < -NEGLIGIBLE * abs(f):
@@ -74,7 +90,7 @@ def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes) -> Sizes:
             moved = s + length * move
             z_moved = atoms.predict(moved)
             lower = value(z_moved, moved)
-            if lower <= f + 1e-4 * length * slope or length < 1e-8:
+            if lower <= f + 1e-4 * length * slope or length < 1e-12:
                 break
             length *= 0.5
         if not lower < f:

@@ -5,8 +5,9 @@ norm exceeds beta; these enter with their top singular pairs of -G_k; the sizes 
 problem, which lets neurons leave; damped Newton steps move sizes and directions together.
 
 Why it cannot stop at a wrong point: it stops on the certified gap alone. A point where no block exceeds beta and the
-gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where some block exceeds beta, its singular pair
-is a direction of descent from any point (Theorem 3.3), of which the convex problem in the sizes takes the best part.
+gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where some block exceeds beta, its singular
+pair is a direction of descent from any point (Theorem 3.3), of which the convex problem in the sizes takes the best
+part.
 """
 
 import math
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.algorithms.newton_descent import Descent
-from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem, top_pairs
+from convexnn_bench.algorithms.newton_neurons import NEGLIGIBLE, Here, Neurons, WorkingProblem, top_pairs
 from convexnn_bench.algorithms.newton_weights import best_sizes
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.dual_norms import spectral_norms
@@ -30,7 +31,6 @@ FEWEST = 20  # blocks that enter at least, else half as many as there are neuron
 ALIKE = (0.9, 0.99, 0.999)  # cosine of two masks above which only one enters at first, then, and in the end
 STEPS = 4  # Newton steps a round
 PART = 0.1  # of the gap, to which the gradient is brought
-NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
 FINEST = 1e-13  # relative gradient beyond which there is only rounding
 IDLE = 3  # rounds without progress at the finest tolerance
 
@@ -48,7 +48,7 @@ class Price:
 
 
 class WorkingSet:
-    """One run. report(neurons, Lambda): is shown every point with the multiplier of the best bound, says whether to go on.
+    """One run. report(neurons, Lambda) sees every point with the multiplier of the best bound, and says whether to go on.
 
     gap: certified relative gap to stop at, None to go on until rounding ends it.
     """
@@ -57,7 +57,8 @@ class WorkingSet:
         self.working, self.problem, self.report = working, working.problem, report
         self.target = 0.0 if gap is None else gap
         self.descent = Descent(working)
-        self.bound, self.Lambda = -math.inf, None
+        self.bound = -math.inf
+        self.Lambda: torch.Tensor | None = None
         self.rounds = 0
 
     def run(self) -> str | None:
@@ -109,7 +110,7 @@ class WorkingSet:
             least[here.neurons.blocks] = beta * (1 + EXCESS + 2 * here.slope)
         order = torch.argsort(norms, descending=True, stable=True)
         blocks = blocks[order][(norms > least[blocks])[order]][:CANDIDATES]
-        blocks = blocks[self.spread(blocks, max(FEWEST, len(here.neurons) // 2))]
+        blocks = blocks[self.spread(blocks, max(FEWEST, len(here.neurons)))]
         return Price(bound, Lambda, blocks, G[blocks])
 
     def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
@@ -121,7 +122,7 @@ class WorkingSet:
         cosines = (masks.T @ masks).cpu().numpy()
         taken: list[int] = []
         for most in ALIKE:
-            free = ~(cosines[taken] > most).any(axis=0)
+            free = np.logical_not((cosines[taken] > most).any(axis=0))
             for place in range(len(blocks)):
                 if free[place] and len(taken) < enough:
                     taken.append(place)

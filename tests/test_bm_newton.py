@@ -1,0 +1,271 @@
+"""bm_newton: its derivatives by finite differences, its routes against each other, its optima against CVXPY."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import LOSS_NAMES, random_problem, targets
+from textbook import textbook_optimum
+
+import convexnn_bench as cnn
+from convexnn_bench.algorithms.newton_descent import Descent
+from convexnn_bench.algorithms.newton_matrices import hessian_matrix
+from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem, top_pairs
+from convexnn_bench.algorithms.newton_step import Control, NewtonSystem
+from convexnn_bench.algorithms.newton_weights import best_sizes, nonnegative_minimum
+
+ARCHITECTURES = {
+    "cnn": lambda rng: (rng.standard_normal((6, 1, 4, 4)), cnn.CNN(patch=2, pool=2), 6),
+    "attention": lambda rng: (rng.standard_normal((5, 3, 2)), "attention", 15),
+}
+
+
+def structured(name: str, activation: str, loss: str, seed: int = 0) -> "cnn.Problem":
+    rng = np.random.default_rng(seed)
+    X, architecture, rows = ARCHITECTURES[name](rng)
+    Y = targets(loss, rows, 2, rng)
+    Y = Y.reshape(len(X), -1, 2) if rows > len(X) else Y
+    return cnn.Problem(
+        X, Y, architecture=architecture, activation=activation, loss=loss, beta_fraction=0.05, patterns=6
+    )
+
+
+def somewhere(problem: "cnn.Problem", J: int = 5, seed: int = 0) -> Here:
+    """A point with J neurons in random blocks."""
+    g = torch.Generator().manual_seed(seed)
+    W = torch.randn(problem.p, J, generator=g, dtype=torch.float64)
+    Y = torch.randn(problem.q, J, generator=g, dtype=torch.float64)
+    blocks = torch.randint(problem.P, (J,), generator=g)
+    return WorkingProblem(problem, "cpu").at(Neurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
+
+
+def problems():
+    """Every loss with one and with three outputs, and the two architectures with structure."""
+    for loss in LOSS_NAMES:
+        for c in (1, 3):
+            if c > 1 or loss != "cross_entropy":
+                yield random_problem(3, loss, "gated_relu", n=12, d=3, c=c, patterns=5)
+    yield structured("cnn", "gated_relu", "squared")
+    yield structured("attention", "gated_relu", "logistic")
+
+
+@pytest.mark.parametrize("problem", list(problems()), ids=repr)
+def test_gradient_and_hessian_by_central_differences(problem):
+    """Along curves w + t a, y cos(t |b| / s) + sin(..) b / |b|, of which the step is the tangent."""
+    here = somewhere(problem)
+    rng = torch.Generator().manual_seed(1)
+    step = torch.randn(problem.p + problem.q, 5, generator=rng, dtype=torch.float64)
+    step[problem.p :] = here.tangent(step[problem.p :])
+
+    def along(t: float) -> float:
+        a, b = step[: problem.p], step[problem.p :] / here.sizes
+        length = torch.linalg.vector_norm(b, dim=0).clamp_min(1e-300)
+        Y = here.neurons.Y * torch.cos(t * length) + torch.sin(t * length) * b / length
+        return here.working.at(Neurons(here.neurons.blocks, here.neurons.W + t * a, Y)).value
+
+    h = 1e-4
+    first = (along(h) - along(-h)) / (2 * h)
+    assert float((here.gradient * step).sum()) == pytest.approx(first, rel=1e-6, abs=1e-6)
+    if problem.loss.name in ("huber", "squared_hinge"):
+        h = 1e-5  # kinks of the gradient are far away at this distance
+    second = (along(h) - 2 * here.value + along(-h)) / h**2
+    assert float((here.product(step) * step).sum()) == pytest.approx(second, rel=2e-4, abs=2e-4)
+
+
+@pytest.mark.parametrize("problem", [p for p in problems() if p.architecture.name == "mlp"], ids=repr)
+def test_the_hessian_matrix_is_that_of_the_products(problem):
+    here = somewhere(problem)
+    K = hessian_matrix(here)
+    rows = K.shape[0] // 5
+    for seed in range(3):
+        step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        step[problem.p :] = here.tangent(step[problem.p :])
+        product = here.product(step)
+        found = (K @ step[:rows].reshape(-1)).view(rows, 5)
+        assert torch.allclose(found, product[:rows], atol=1e-9)
+        assert rows == problem.p + (problem.q if problem.q > 1 else 0)
+
+
+def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
+    from convexnn_bench.algorithms import newton_neurons
+
+    problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
+    monkeypatch.setattr(newton_neurons, "SMALLEST_PART", 7)
+    monkeypatch.setattr(newton_neurons, "PART_ELEMENTS", 8)
+    here = somewhere(problem)
+    step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    b = here.tangent(step[problem.p :]) / here.sizes
+    assert len(here._parts) == 5
+    for one, other in zip(here._by_samples(step[: problem.p], b), here._whole(step[: problem.p], b), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_three_routes_give_one_step(loss):
+    """With scalar outputs the damped step by the Hessian and by the N x N matrix; the undamped one by products too."""
+    problem = random_problem(5, loss, n=40, d=4, c=1, patterns=6, beta_fraction=0.2)
+    here = somewhere(problem, J=4)
+    system = NewtonSystem(here)
+    steps = {}
+    for route in ("hessian", "samples"):
+        system.route, system._matrix = route, None
+        steps[route] = [system.move(Control(damping=mu), 1e-12) for mu in (0.5, 1e-3)]
+    for one, other in zip(*steps.values(), strict=True):
+        assert torch.allclose(one.step, other.step, rtol=1e-6, atol=1e-8)
+        assert one.predicted == pytest.approx(other.predicted, rel=1e-6)
+        model = -float((here.gradient * one.step).sum() + 0.5 * (one.step * here.product(one.step)).sum())
+        assert one.predicted == pytest.approx(model, rel=1e-8)
+    system.route = "products"
+    far = system.move(Control(radius=1e6), 1e-13)
+    system.route, system._matrix = "hessian", None
+    assert not far.cut
+    assert torch.allclose(far.step, system.move(Control(damping=0.0), 1e-12).step, rtol=1e-5, atol=1e-7)
+
+
+def test_steps_by_products_stay_within_the_radius():
+    problem = random_problem(5, "cross_entropy", n=40, d=4, patterns=6)
+    here = somewhere(problem, J=4)
+    system = NewtonSystem(here)
+    system.route = "products"
+    for radius in (1e-3, 0.1, 1.0):
+        move = system.move(Control(radius=radius), 1e-8)
+        length = float((move.step.square() / here.sizes).sum() / here.sizes.sum()) ** 0.5
+        assert length <= radius * (1 + 1e-9)
+        assert move.cut == (length >= radius * (1 - 1e-9))
+        model = -float((here.gradient * move.step).sum() + 0.5 * (move.step * here.product(move.step)).sum())
+        assert move.predicted == pytest.approx(model, rel=1e-8)
+        assert move.predicted > 0
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 3), (4, 3, 5), (4, 6, 1), (4, 1, 6), (4, 3, 3)])
+def test_top_pairs_are_singular_pairs(shape):
+    Z = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    Z[0], Z[1] = 0.0, Z[1, :, :1] @ Z[1, :1, :]  # zero, and of rank one
+    left, values, right = top_pairs(Z)
+    assert torch.allclose((left * values[:, None]) @ right.transpose(1, 2), Z, atol=1e-12)
+    assert torch.allclose(values, torch.linalg.svdvals(Z), atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nonnegative_minimum_by_scipy(seed):
+    from scipy.optimize import lsq_linear
+
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((30, 12)) @ np.diag(10.0 ** rng.uniform(-2, 2, 12))
+    y = rng.standard_normal(30)
+    K, linear = torch.as_tensor(A.T @ A), torch.as_tensor(-A.T @ y)
+    expected = lsq_linear(A, y, bounds=(0, np.inf), tol=1e-14).x
+    for start in (linear < 0, torch.zeros(12, dtype=torch.bool), torch.ones(12, dtype=torch.bool)):
+        assert np.allclose(nonnegative_minimum(K, linear, start), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("problem", list(problems()), ids=repr)
+def test_best_sizes_meet_the_conditions_of_the_minimum(problem):
+    """Derivative in every size zero where it is positive, and not negative where it is zero."""
+    here = somewhere(problem, J=8)
+    units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y)
+    sizes = best_sizes(here.working, units, torch.zeros(8, dtype=torch.float64))
+
+    def value(s: torch.Tensor) -> float:
+        return here.working.at(Neurons(units.blocks, units.W * (s + 1e-300), units.Y)).value
+
+    assert value(sizes) <= value(torch.zeros(8, dtype=torch.float64))
+    for j in range(8):
+        unit = torch.zeros(8, dtype=torch.float64)
+        unit[j] = 1e-6
+        up = (value(sizes + unit) - value(sizes)) / 1e-6
+        assert up >= -1e-4
+        if sizes[j] > 1e-5:
+            assert abs(value(sizes + unit) - value(sizes - unit)) / 2e-6 <= 1e-4
+
+
+@pytest.mark.parametrize("problem", list(problems()), ids=repr)
+def test_merging_and_splitting_keep_the_predictions(problem):
+    here = somewhere(problem, J=9)
+    merged = here.working.at(here.neurons.merged(0.0))
+    assert torch.allclose(merged.z, here.z, atol=1e-9)
+    assert merged.value <= here.value * (1 + 1e-12)
+    U, V = here.neurons.factors(problem.P)
+    certificate = cnn.certify(problem, (U.numpy(), V.numpy()))
+    assert certificate.primal == pytest.approx(here.value, rel=1e-12)
+
+
+def test_every_newton_step_lowers_the_objective():
+    problem = random_problem(7, "cross_entropy", n=30, d=3, patterns=8)
+    here, values = somewhere(problem, J=12), []
+    Descent(here.working).run(here, 1e-10, 50, lambda there: values.append(there.value) or True)
+    assert (np.diff([here.value, *values]) <= 0).all()
+    assert len(values) >= 3
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
+@pytest.mark.parametrize("c", [1, 3])
+def test_optimum_by_the_textbook_program(loss, activation, c):
+    if loss == "cross_entropy" and c == 1:
+        c = 2
+    if activation == "relu" and c > 1:
+        pytest.skip("the textbook program has no vector-output ReLU; tests/test_matrix.py covers it")
+    problem = random_problem(4, loss, activation, n=12, d=3 if activation != "relu" else 2, c=c, patterns=6)
+    result = cnn.solve(problem, "bm_newton", gap=1e-9, time_limit=20)
+    assert result.status == "gap_reached", result.reason
+    assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-7)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("activation", ["linear", "gated_relu"])
+@pytest.mark.parametrize("loss", ["squared", "cross_entropy", "huber"])
+def test_structured_architectures_against_clarabel(name, activation, loss):
+    problem = structured(name, activation, loss)
+    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=20)
+    assert result.status == "gap_reached", result.reason
+    exact = cnn.solve(problem, "cvxpy_clarabel", gap=1e-6)
+    assert result.objective == pytest.approx(exact.objective, rel=1e-6)
+
+
+def test_the_spiral_of_the_theory_page():
+    problem = cnn.make_problem("spiral", n=45)
+    one, other = (cnn.solve(problem, "bm_newton", gap=1e-9) for _ in range(2))
+    assert one.objective == pytest.approx(6.4407344, abs=5e-8)
+    assert one.status == "gap_reached"
+    assert all(np.array_equal(a, b) for a, b in zip(one.factors, other.factors, strict=True))  # same numbers again
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_scales_and_degenerate_data(scale):
+    rng = np.random.default_rng(0)
+    X = np.hstack([rng.standard_normal((20, 3)), np.ones((20, 1)), np.zeros((20, 1))]) * scale
+    X[10:] = X[:10]  # duplicate rows with different targets
+    problem = cnn.Problem(X, rng.standard_normal((20, 2)) / scale, beta_fraction=0.05, patterns=9)
+    result = cnn.solve(problem, "bm_newton", gap=1e-7, time_limit=20)
+    assert result.status == "gap_reached", result.reason
+
+
+@pytest.mark.parametrize("case", ["one sample", "zero optimum", "zero targets"])
+def test_corner_cases(case):
+    if case == "one sample":
+        problem = cnn.Problem(np.array([[1.0, -2.0]]), np.array([3.0]), beta=0.1, patterns="all")
+    elif case == "zero optimum":
+        problem = random_problem(2, beta_fraction=1.5)
+    else:
+        problem = cnn.Problem(np.eye(3), np.zeros((3, 2)), beta=0.1, patterns=3)
+    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=5)
+    assert result.status in ("gap_reached", "stalled"), result.reason
+    if case != "one sample":
+        assert not np.any(result.blocks)
+    assert result.objective - result.certificate.dual <= 1e-8 * (1 + abs(result.objective))
+
+
+def test_relu_beyond_its_size_is_skipped_with_the_way_out():
+    rng = np.random.default_rng(0)
+    problem = cnn.Problem(rng.standard_normal((20, 60)), rng.standard_normal(20), activation="relu", beta=1, patterns=3)
+    result = cnn.solve(problem, "bm_newton")
+    assert result.status == "skipped"
+    assert "use bm_lbfgs or fista" in result.reason
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
+def test_cuda_gives_the_same_optimum():
+    problem = cnn.make_problem("spiral", n=150)
+    result = cnn.solve(problem, "bm_newton", gap=1e-7, device="cuda")
+    assert result.status == "gap_reached"
+    assert result.objective == pytest.approx(cnn.solve(problem, "bm_newton", gap=1e-7).objective, rel=1e-7)
