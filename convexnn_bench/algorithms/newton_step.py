@@ -1,7 +1,7 @@
 """One Newton step on a set of neurons, kept short: least of the quadratic model with d^T D d <= radius^2 sum_j s_j.
 
 D = 1 / s for every neuron: in the units of the columns (u, v) the plain Euclidean norm, and radius 1 is a step as long
-as the point itself. Three routes, the cheapest by a count of operations: a Cholesky factorisation of the damped Hessian,
+as the point itself. Three routes, the cheapest by a count of operations: a Cholesky factorisation of the damped matrix
 (H + mu beta D) d = -g, one of an N x N matrix for the same system (scalar outputs), and preconditioned conjugate
 gradients on exact Hessian products, which end at the radius or where the curvature is negative (Steihaug, SIAM J.
 Numer. Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). The first two are controlled by mu.

@@ -48,7 +48,7 @@ class Price:
 
 
 class WorkingSet:
-    """One run. report(neurons, Lambda) sees every point with the multiplier of the best bound, and says whether to go on.
+    """One run. report(neurons, Lambda) sees every point, with the best multiplier, and says whether to go on.
 
     gap: certified relative gap to stop at, None to go on until rounding ends it.
     """

@@ -101,23 +101,30 @@ def _module_point(problem: "Problem", module: torch.nn.Module) -> Point:
     )
 
 
-def _evaluate(problem: "Problem", point: Point, scope: str) -> _Evaluated:
-    """Predictions, regulariser and infeasibility in the point's own formulation, float64 on the CPU."""
-    operator = problem.operator()
+def _device(problem: "Problem", point: Point) -> str:
+    """Where the point is, and is certified, in float64; cones and networks are looked at on the CPU."""
+    arrays = [] if problem.has_cone else [point.blocks, *(point.factors or ())]
+    devices = {str(array.device) for array in arrays if isinstance(array, torch.Tensor)}
+    return devices.pop() if len(devices) == 1 else "cpu"
+
+
+def _evaluate(problem: "Problem", point: Point, scope: str, device: str) -> _Evaluated:
+    """Predictions, regulariser and infeasibility in the point's own formulation, float64 on its device."""
+    operator = problem.operator(device)
     if point.blocks is not None:
-        Z = problem._blocks(point.blocks)
+        Z = problem._blocks(point.blocks).to(operator.device)
         if not problem.has_cone:
             return _Evaluated(operator.apply(Z), convex.regulariser(problem, Z))
         if problem.vector_cone:
             pair = point.cone_factors
             U, V = convex.cone_factors(problem, Z) if pair is None else burer_monteiro.check_factors(problem, *pair)
-            return _evaluate_factors(problem, U, V)
+            return _evaluate_factors(problem, U, V, device)
         split = convex.split_cone(problem, Z) if point.split is None else _split(problem, point.split)
         Z = (split[:, :, :1] - split[:, :, 1:]).contiguous()
         R = convex.regulariser(problem, Z, split)
         return _Evaluated(operator.apply(Z), R, _violation(problem, split))
     if point.factors is not None:
-        return _evaluate_factors(problem, *burer_monteiro.check_factors(problem, *point.factors))
+        return _evaluate_factors(problem, *burer_monteiro.check_factors(problem, *point.factors), device)
     assert point.network is not None
     W1, W2 = network.check_weights(problem, *point.network)
     if problem.has_cone and scope == "sampled":
@@ -125,11 +132,12 @@ def _evaluate(problem: "Problem", point: Point, scope: str) -> _Evaluated:
     return _Evaluated(network.predict(problem, W1, W2), network.regulariser(W1, W2))
 
 
-def _evaluate_factors(problem: "Problem", U: torch.Tensor, V: torch.Tensor) -> _Evaluated:
+def _evaluate_factors(problem: "Problem", U: torch.Tensor, V: torch.Tensor, device: str) -> _Evaluated:
+    U, V = U.to(device), V.to(device)
     R = 0.5 * float(U.square().sum() + V.square().sum())
     # balanced, so that a short u with a long v counts for what it contributes
     violation = _violation(problem, burer_monteiro.balance(U, V)[0])
-    return _Evaluated(problem.operator().apply_factors(U, V), R, violation, (U, V))
+    return _Evaluated(problem.operator(device).apply_factors(U, V), R, violation, (U, V))
 
 
 def _split(problem: "Problem", split: Any) -> torch.Tensor:
@@ -191,20 +199,21 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     point = as_point(problem, point)
     scope = _scope(problem, point, scope)
-    at = _evaluate(problem, point, scope)
-    loss, Y = problem.loss, problem.operator().Y
+    device = _device(problem, point)
+    at = _evaluate(problem, point, scope, device)
+    loss, Y = problem.loss, problem.operator(device).Y
     gradient = loss.gradient(at.predictions, Y)
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
-    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope)
+    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
     if point.dual is not None:
         candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
         if candidate.numel() != Y.numel():
             raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
-        candidate = candidate.reshape(Y.shape)
+        candidate = candidate.reshape(Y.shape).to(Y.device)
         if bool(torch.isfinite(candidate).all()):
-            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope)
+            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
             dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
@@ -227,8 +236,8 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
         dual_norm_lower=norm.lower,
         dual_norm_method=norm.method,
         refused=refused,
-        multiplier=multiplier.numpy(),
-        **_rank_tests(problem, at, gradient),
+        multiplier=multiplier.cpu().numpy(),
+        **_rank_tests(problem, at, gradient, device),
     )
 
 
@@ -245,12 +254,12 @@ def _scope(problem: "Problem", point: Point, asked: Any) -> str:
     raise InputError(f"scope={asked!r} does not fit this {problem.activation.name} problem: {reason}")
 
 
-def _rank_tests(problem: "Problem", at: _Evaluated, gradient: torch.Tensor) -> dict[str, Any]:
+def _rank_tests(problem: "Problem", at: _Evaluated, gradient: torch.Tensor, device: str) -> dict[str, Any]:
     """Theorems 3.3 and 3.5 at a Burer-Monteiro point without cones."""
     if at.factors is None or problem.has_cone:
         return {}
     U, V = at.factors
-    operator = problem.operator()
+    operator = problem.operator(device)
     _, left, right = burer_monteiro.value_and_gradient(problem, operator, U, V)
     size = problem.beta * math.sqrt(float(U.square().sum() + V.square().sum()))
     slope = math.sqrt(float(left.square().sum() + right.square().sum()))
