@@ -1,12 +1,15 @@
 # Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
+# and a third that neither needs:
+#   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= results/quickstart
+RIVALS ?= .rivals
 
-.PHONY: run test check dev clean
+.PHONY: run test check dev rivals clean
 
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
@@ -36,5 +39,16 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test]"
 	touch $@ $(VENV)/.installed
 
+rivals: $(RIVALS)/adelie/.installed $(RIVALS)/scnn/.installed
+
+# adelie needs numpy 1, which constraints.txt excludes; its file pins what matters
+$(RIVALS)/adelie/.installed: CONSTRAINT =
+$(RIVALS)/scnn/.installed: CONSTRAINT = --constraint constraints.txt
+$(RIVALS)/scnn/.installed: constraints.txt
+$(RIVALS)/%/.installed: rivals/%.txt
+	$(PYTHON) -m venv $(RIVALS)/$*
+	$(RIVALS)/$*/bin/python -m pip install $(CONSTRAINT) --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(RIVALS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,6 +16,7 @@ Vector = Float[torch.Tensor, " size"]
 Objective = Callable[[Vector], tuple[torch.Tensor, Vector]]
 StepDone = Callable[[Vector], bool]
 Project = Callable[[Vector], Vector]
+Precondition = Callable[[Vector, Vector], Vector]
 
 ARMIJO_GROWTH = 1.5
 SMALLEST_STEP = 1e-18  # relative to the first one
@@ -31,21 +32,29 @@ def gradient_descent(
     step_done: StepDone,
     project: Project | None = None,
     first_step: float = 1.0,
+    precondition: Precondition | None = None,
 ) -> str | None:
-    """(Projected) gradient descent with backtracking.
+    """(Projected, or preconditioned) gradient descent with backtracking.
 
     x+ = Pi(x - t g) is accepted when f(x+) <= f(x) + <g, x+ - x> + ||x+ - x||^2 / (2 t): the quadratic upper
     model holds, so f falls by at least ||x+ - x||^2 / (2 t). The step grows by half after each success.
+
+    precondition: (x, g) -> M(x)^-1 g with M(x) positive definite, which takes the place of g in the step, and the norm
+    of M that of the Euclidean one. Not together with `project`, which would have to project in that norm.
     """
+    if project is not None and precondition is not None:
+        raise ValueError("gradient_descent takes project or precondition, not both")
     project = project or (lambda point: point)
     value, gradient = objective(x)
     step, best, idle = first_step, value, 0
     while step_done(x):
+        direction = gradient if precondition is None else precondition(x, gradient)
         while True:
-            candidate = project(x - step * gradient)
+            candidate = project(x - step * direction)
             move = candidate - x
             new_value, new_gradient = objective(candidate)
-            square = move @ move
+            # <M move, move>, where M move = -t g
+            square = move @ move if precondition is None else -step * (gradient @ move)
             model = value + gradient @ move + square / (2 * step)
             # rounding of f decides once the model's decrease falls below it
             if bool(new_value <= model + 1e-15 * value.abs()):

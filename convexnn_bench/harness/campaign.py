@@ -1,10 +1,10 @@
-"""Campaigns: a grid of data sets, problem parameters, solvers and seeds, checked before anything runs."""
+"""Campaigns: grids of data sets, problem parameters, solvers and seeds, checked before anything runs."""
 
 import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ class Campaign:
 
     datasets, solvers: names with parameters in brackets; a list as a value is swept, "spiral[n=[45,150]]".
     problem: parameters of the problem for every data set that does not set them itself; lists are swept.
-    seeds: number of seeds (0, 1, ...), or the list of them. time_limit, gap, deadline, memory_gb, threads:
-    see `Limits`. device: "cpu" or "cuda". solvers_dir: a folder with more solvers.
+    seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: whether a seed is also the `seed` of every data
+    set that does not set its own, and so of its samples and sampled patterns; by default it is that of the solver's
+    start alone. time_limit, gap, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a
+    folder with more solvers. part: tables [[part]], each a grid of its own; what a part does not set is the campaign's.
     """
 
     name: str = "campaign"
@@ -31,6 +33,7 @@ class Campaign:
     solvers: list[str] = field(default_factory=list)
     problem: dict[str, Any] = field(default_factory=dict)
     seeds: int | list[int] = 1
+    fresh_data: bool = False
     time_limit: float = 60.0
     gap: float = 1e-6
     deadline: float | None = None
@@ -38,21 +41,48 @@ class Campaign:
     threads: int = 1
     device: str = "cpu"
     solvers_dir: str | None = None
+    part: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def limits(self) -> Limits:
         return Limits(self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads)
+
+    def grids(self, replaced: Collection[str] = ()) -> list["Campaign"]:
+        """The campaign itself, or one campaign for each of its parts; none of them has parts.
+
+        replaced: keys that the command line has set. They hold in every part, and data sets given there take the place
+        of the parts. A part with a time limit of its own does not take over the campaign's deadline.
+        """
+        if not self.part or "datasets" in replaced:
+            return [replace(self, part=[])]
+        found = []
+        for part in self.part:
+            own = {key: value for key, value in part.items() if key not in replaced}
+            if "time_limit" in own:
+                own.setdefault("deadline", None)
+            found.append(replace(self, part=[], **own))
+        return found
 
 
 class Source:
     """Where a campaign's values stand, for messages: the file, and the line where a text occurs."""
 
     def __init__(self, path: Path | None = None, text: str = "", replaced: Iterable[str] = ()):
-        self.path, self.lines, self.replaced = path, text.splitlines(), frozenset(replaced)
+        self.path, self.text, self.replaced = path, text, frozenset(replaced)
+        self.lines = list(enumerate(text.splitlines(), start=1))  # in the order in which they are searched
 
     def without(self, keys: Iterable[str]) -> "Source":
         """The same, for a campaign whose values of `keys` do not come from the file."""
-        return Source(self.path, "\n".join(self.lines), keys)
+        return Source(self.path, self.text, keys)
+
+    def within(self, part: int) -> "Source":
+        """The same, looking first at the lines of a part (0, 1, ...), from its [[part]] to the next."""
+        other = Source(self.path, self.text, self.replaced)
+        heads = [place for place, (_, line) in enumerate(other.lines) if re.match(r"\s*\[\[\s*part\s*\]\]", line)]
+        if part < len(heads):  # parts may also be written as one array of inline tables
+            own = slice(heads[part], heads[part + 1] if part + 1 < len(heads) else None)
+            other.lines = other.lines[own] + other.lines
+        return other
 
     def knows(self, key: str) -> bool:
         """Whether the value of `key` comes from a file."""
@@ -64,7 +94,7 @@ class Source:
             return InputError(message)
         for wanted in (*texts, key):
             pattern = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
-            for number, line in enumerate(self.lines, start=1):
+            for number, line in self.lines:
                 if pattern.search(line.partition(" #")[0]):
                     return InputError(f"{self.path}, line {number}: {message}")
         return InputError(f"{self.path}: {message}")
@@ -107,14 +137,20 @@ def load_campaign(path: Path) -> tuple[Campaign, Source]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
     source = Source(path, text)
-    allowed = list(Campaign.__dataclass_fields__)
+    checked = _checked(source, content, list(_TYPES))
+    for number, part in enumerate(checked.get("part", [])):
+        checked["part"][number] = _checked(source.within(number), part, list(PART_KEYS))
+    return replace(Campaign(name=path.stem), **checked), source
+
+
+def _checked(source: Source, content: dict[str, Any], allowed: list[str]) -> dict[str, Any]:
+    """A table of the file with numbers as float. Raises InputError for a key that is not allowed, or a wrong type."""
     for key, value in content.items():
         if key not in allowed:
-            raise source(f"unknown key {key!r}: {nearest(key, allowed)}", key)
+            where = " of a part" if key in _TYPES else ""
+            raise source(f"unknown key {key!r}{where}: {nearest(key, allowed)}", key)
         _check_type(source, key, value)
-        if _TYPES[key][0] is is_number:
-            content[key] = float(value)
-    return replace(Campaign(name=path.stem), **content), source
+    return {key: float(value) if _TYPES[key][0] is is_number else value for key, value in content.items()}
 
 
 def _text(value: Any) -> bool:
@@ -133,6 +169,10 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, dict) for part in value)
+
+
 def _seeds(value: Any) -> bool:
     return is_whole(value) or (isinstance(value, list) and all(map(is_whole, value)))
 
@@ -144,6 +184,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "solvers": (_texts, 'a list of names, such as ["cvxpy_clarabel", "bm_lbfgs[m=2]"]'),
     "problem": (lambda value: isinstance(value, dict), "a table, [problem]"),
     "seeds": (_seeds, "a number of seeds, or a list of whole numbers"),
+    "fresh_data": (lambda value: isinstance(value, bool), "true or false"),
     "time_limit": (is_number, "a number of seconds"),
     "gap": (is_number, "a number"),
     "deadline": (is_number, "a number of seconds"),
@@ -151,7 +192,10 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threads": (is_whole, "a whole number"),
     "device": (_text, "text"),
     "solvers_dir": (_text, "text"),
+    "part": (_tables, "tables, [[part]]"),
 }
+# threads, device and the folder of solvers are one for all parts: processes are forked from one server
+PART_KEYS = ("datasets", "solvers", "problem", "seeds", "fresh_data", "time_limit", "gap", "deadline", "memory_gb")
 
 
 def _check_type(source: Source, key: str, value: Any) -> None:

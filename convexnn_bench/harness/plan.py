@@ -13,7 +13,7 @@ from convexnn_bench.specs import expand_grid, format_spec, parse_spec
 
 
 def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
-    """Every cell of a campaign, in order: problem by problem, solver by solver, seed by seed.
+    """Every cell of a campaign, in order: part by part, problem by problem, solver by solver, seed by seed.
 
     Raises InputError for the first name, parameter or value that cannot be.
     """
@@ -21,33 +21,40 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     check_limits(campaign, place)
     if campaign.solvers_dir is not None:
         SOLVERS.add_folder(campaign.solvers_dir)
-    problems = list(_problems(campaign, place))
-    solvers = list(_solvers(campaign, place))
-    seeds = list(range(campaign.seeds)) if isinstance(campaign.seeds, int) else campaign.seeds
     cells: dict[str, Cell] = {}
-    for origin, label, dataset, own, rest in problems:
-        for solver, parameters in solvers:
-            for seed in seeds:
-                cell = Cell(
-                    dataset,
-                    own,
-                    rest,
-                    solver,
-                    parameters,
-                    seed,
-                    campaign.device,
-                    campaign.limits,
-                    campaign.solvers_dir,
-                    campaign.name,
-                    label,
-                    origin,
-                )
-                cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
+    for grid, where in _grids(campaign, place):
+        for cell in _cells(grid, where):
+            cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
     return list(cells.values())
+
+
+def _grids(campaign: Campaign, place: Source) -> Iterator[tuple[Campaign, Source]]:
+    """The campaign's grids, each with the lines of the file it stands in."""
+    for number, grid in enumerate(campaign.grids(place.replaced)):
+        yield grid, place.within(number) if campaign.part else place
+
+
+def _cells(grid: Campaign, place: Source) -> Iterator[Cell]:
+    """The cells of a campaign without parts."""
+    seeds = list(range(grid.seeds)) if isinstance(grid.seeds, int) else grid.seeds
+    solvers = list(_solvers(grid, place))
+    common = (grid.device, grid.limits, grid.solvers_dir, grid.name)
+    for spec in grid.datasets:
+        # a seed of the data goes with the same seed of the solver
+        for data_seed in seeds if grid.fresh_data else [None]:
+            for label, dataset, own, rest in _problems(grid, place, spec, data_seed):
+                for solver, parameters in solvers:
+                    for seed in seeds if data_seed is None else [data_seed]:
+                        yield Cell(dataset, own, rest, solver, parameters, seed, *common, label, spec)
 
 
 def check_limits(campaign: Campaign, place: Source) -> None:
     """Everything but the data sets and solvers themselves. Raises InputError for the first bad value."""
+    for grid, where in _grids(campaign, place):
+        _check_limits(grid, where)
+
+
+def _check_limits(campaign: Campaign, place: Source) -> None:
     for key in ("datasets", "solvers"):
         if not getattr(campaign, key):
             raise place(f"{key} is empty: name at least one", key)
@@ -69,23 +76,25 @@ def check_limits(campaign: Campaign, place: Source) -> None:
         raise place(f"name must hold letters, digits, '-', '_' and '.' only, got {campaign.name!r}", "name")
 
 
-def _problems(campaign: Campaign, place: Source) -> Iterator[tuple[str, str, str, dict[str, Any], dict[str, Any]]]:
-    """(text, label, data set, its parameters with defaults, problem parameters) for every point of the grid."""
-    for spec in campaign.datasets:
-        try:
-            name, inside = parse_spec(spec)
-            beta_inside = {"beta", "beta_fraction"} & set(inside)
-            shared = {
-                key: value
-                for key, value in campaign.problem.items()
-                if not (beta_inside and key in ("beta", "beta_fraction"))
-            }
-            for parameters in expand_grid({**shared, **inside}):
-                own, rest = split_parameters(name, parameters)
-                _check_problem(rest)
-                yield spec, format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
-        except InputError as error:
-            raise _placed(place, error, "datasets", spec) from error
+def _problems(
+    campaign: Campaign, place: Source, spec: str, seed: int | None
+) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """(label, data set, its parameters with defaults, problem parameters) for every point of a data set's grid."""
+    try:
+        name, inside = parse_spec(spec)
+        beta_inside = {"beta", "beta_fraction"} & set(inside)
+        shared = {
+            key: value
+            for key, value in campaign.problem.items()
+            if not (beta_inside and key in ("beta", "beta_fraction"))
+        }
+        drawn = {} if seed is None else {"seed": seed}
+        for parameters in expand_grid({**drawn, **shared, **inside}):
+            own, rest = split_parameters(name, parameters)
+            _check_problem(rest)
+            yield format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
+    except InputError as error:
+        raise _placed(place, error, "datasets", spec) from error
 
 
 def _check_problem(given: dict[str, Any]) -> None:

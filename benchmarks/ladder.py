@@ -1,0 +1,50 @@
+"""Tables and figures of a ladder or a map, from the records of a campaign.
+
+    convexnn-bench run ladder
+    python benchmarks/ladder.py results/ladder [--out DIR] [--map 1e-6]
+
+Prints the time of every solver to certified gaps on every problem, and the ratios against the best other solver.
+Writes ladder.csv, ladder.md and the figure ladder.png|svg to --out (the folder of the records if not given); with --map
+also map.png|svg, of how much faster Burer-Monteiro is than the exact solvers over n, P and c (campaign map).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, read_records, write_csv
+from convexnn_bench.report.ladder_figures import ladder_figure, map_figure, save_figure
+from convexnn_bench.report.time_to_gap import GAPS, outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", help="folder with records.jsonl")
+    parser.add_argument("--out", help="folder for files and figures")
+    parser.add_argument("--gaps", type=float, nargs="+", default=list(GAPS), help="certified relative gaps")
+    parser.add_argument("--map", type=float, metavar="GAP", help="draw the map at this gap")
+    given = parser.parse_args()
+    try:
+        records = read_records(given.results)
+        out = Path(given.out or given.results)
+        out.mkdir(parents=True, exist_ok=True)
+        console = Console(highlight=False, markup=False)
+        if not console.is_terminal:
+            console.width = max(console.width, 160)
+        gaps = tuple(sorted(given.gaps, reverse=True))
+        found = print_ladder(records, console, gaps)
+        written = [write_csv(csv_rows(found, gaps), out / "ladder.csv"), out / "ladder.md"]
+        written[1].write_text(markdown(found, gaps))
+        written += save_figure(ladder_figure(found, gaps), out / "ladder")
+        if given.map is not None:
+            written += save_figure(map_figure(outcomes(records, (given.map,)), given.map), out / "map")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

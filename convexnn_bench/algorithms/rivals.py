@@ -1,0 +1,244 @@
+"""Other people's solvers on the same program, each in an environment and a process of its own.
+
+The process starts and imports in `load_packages`, which no clock counts; it converts the data in `set_problem`, solves
+on command in `run`, and answers with the blocks. What it is told and answers is described in rivals/serve.py. The pipe
+costs about a millisecond a point; the rival's own clock is in the solver's message. The process ends with the solver
+object, off every clock.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+import weakref
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import ConvexNNError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver, Callback, Choice, Number
+
+PACKAGE = Path(__file__).parents[1]
+START_SECONDS = 120.0  # for the rival's imports
+OUTPUT_TAIL = 400  # characters of what a dead process printed
+LOOSEST = 1e-2  # where `path` starts
+# the others that the harness sets are inherited with the environment, and no rival here reads them
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+Blocks = Float[np.ndarray, "P p q"]
+
+
+class NoAnswer(Exception):
+    """The process was killed at the end of the time it had."""
+
+
+def environments() -> Path:
+    """The folder of the rivals' environments: $CONVEXNN_RIVALS, else .rivals of the checkout, else the user's own."""
+    chosen = os.environ.get("CONVEXNN_RIVALS")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if (PACKAGE.parent / "pyproject.toml").is_file():
+        return PACKAGE.parent / ".rivals"
+    return Path.home() / ".local" / "share" / "convexnn-bench" / "rivals"
+
+
+class RivalProcess:
+    """A rival in its own process: `set_up` once, then `solve` for one tolerance after another, then `close`.
+
+    Raises ConvexNNError where the process ends, answers nonsense or reports an exception, with what it printed.
+    """
+
+    def __init__(self, name: str, python: Path, script: Path, threads: int):
+        self.name = name
+        folder = tempfile.TemporaryDirectory(prefix="convexnn-rival-")
+        self._folder = Path(folder.name)
+        self._link, far = Pipe()
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+        environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        with far, (self._folder / "output").open("wb") as output:  # what the rival prints is kept apart from answers
+            process = subprocess.Popen(
+                [str(python), str(script), str(far.fileno())],
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env=environment,
+            )
+        self._process = process
+        self.close = weakref.finalize(self, _end, process, self._link, folder)  # at the latest when this is forgotten
+        self.version = str(self._answer("ready", START_SECONDS, "importing")["ready"])
+
+    def set_up(self, problem: Problem, parameters: dict[str, Any]) -> float:
+        """Hand the problem over; the seconds that the rival took to convert it."""
+        path = self._folder / "problem.npz"
+        np.savez(path, Phi=problem.Phi, Y=problem.Y, masks=problem.masks, beta=problem.beta)
+        self._send(problem=str(path), parameters=parameters)
+        return float(self._answer("set_up", None, "setting up")["set_up"])
+
+    def solve(self, tolerance: float, shape: tuple[int, int, int], seconds: float | None) -> tuple[Blocks, dict]:
+        """The blocks, and the rival's own words and numbers about them. Raises NoAnswer after `seconds`."""
+        self._send(tolerance=tolerance)
+        answer = self._answer("shape", seconds, "solving")
+        raw = self._receive(seconds, "solving")
+        if tuple(answer["shape"]) != shape or len(raw) != 8 * int(np.prod(shape)):
+            self.close()
+            raise ConvexNNError(
+                f"{self.name} answered with blocks of shape {answer['shape']} in {len(raw)} bytes; expected P x p x q "
+                f"= {' x '.join(map(str, shape))} in float64"
+            )
+        return np.frombuffer(raw, dtype=np.float64).reshape(shape), answer
+
+    def _send(self, **message: Any) -> None:
+        try:
+            self._link.send_bytes(json.dumps(message).encode())
+        except OSError:  # it has ended: reading what it left says why
+            self._answer("", 0.0, "waiting")
+
+    def _answer(self, key: str, seconds: float | None, doing: str) -> dict[str, Any]:
+        """The next message, which must hold `key`."""
+        raw = self._receive(seconds, doing)
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict) and key in answer:
+            return answer
+        error = answer.get("error") if isinstance(answer, dict) else None
+        self.close()
+        raise ConvexNNError(f"{self.name} failed while {doing}: {error or f'it answered {raw[:80]!r}'}")
+
+    def _receive(self, seconds: float | None, doing: str) -> bytes:
+        try:
+            if self._link.poll(seconds):
+                return self._link.recv_bytes()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            printed = (self._folder / "output").read_bytes().decode(errors="replace")
+            self.close()
+            tail = " ".join(printed.split())[-OUTPUT_TAIL:]
+            said = f"it printed: {tail}" if tail else "it printed nothing"
+            raise ConvexNNError(f"{self.name} ended with exit code {code} while {doing}; {said}") from None
+        self.close()
+        raise NoAnswer(f"{self.name} gave no answer within {seconds:g} s while {doing}")
+
+
+def _end(process: subprocess.Popen, link: Any, folder: tempfile.TemporaryDirectory) -> None:
+    process.kill()
+    process.wait()
+    link.close()
+    folder.cleanup()
+
+
+class RivalSolver(BaseSolver):
+    """What the rivals share. Runs on the CPU whatever `device` says, on as many threads as torch.
+
+    tolerance: the rival's own, in its own units. path: solve for 1e-2, 1e-3, ... down to `tolerance`, each from the
+    last point, and score them all; otherwise one cold solve, which is the rival's plain use.
+
+    A subclass gives `rival` (its environment's folder and the package that must be in it), `losses`, and `relu`: why
+    problems with cones are left out.
+    """
+
+    formulation = "convex"
+    parameters = {"tolerance": [1e-6], "path": [False]}
+    allowed = {"tolerance": Number(), "path": Choice((True, False))}
+    tolerance: float
+    path: bool
+    rival: str
+    package: str
+    losses: tuple[str, ...]
+    relu: str
+
+    def __init__(self, **parameters: Any):
+        super().__init__(**parameters)
+        self.one_shot = not self.path
+
+    @classmethod
+    def python(cls) -> Path:
+        """The interpreter of the rival's environment."""
+        return environments() / cls.rival / "bin" / "python"
+
+    @classmethod
+    def script(cls) -> Path:
+        """What that interpreter runs."""
+        return PACKAGE / "rivals" / f"run_{cls.rival}.py"
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        folder = cls.python().parents[1]
+        if cls.python().is_file() and any(folder.glob(f"lib/python*/site-packages/{cls.package}")):
+            return super().unavailable()
+        return (
+            f"no environment with {cls.package} in {folder}: run `make rivals` in a checkout, or set CONVEXNN_RIVALS "
+            "to the folder that it made"
+        )
+
+    def skip(self, problem: Problem) -> str | None:
+        architecture = problem.architecture.name
+        if architecture != "mlp":
+            return f"{self.rival} knows the architecture mlp only, and this is {architecture}"
+        if problem.loss.name not in self.losses:
+            return f"{self.rival} has the loss {' and '.join(self.losses)} only, and this is {problem.loss.name}"
+        if problem.q > 1:
+            return (
+                f"with q = {problem.q} outputs the block norm is the nuclear norm; {self.rival} has group lasso "
+                "penalties, which make another program: give it one output"
+            )
+        return self.relu if problem.has_cone else super().skip(problem)
+
+    def options(self) -> dict[str, Any]:
+        """What the rival's script is given beside `threads` and `loss`."""
+        return {}
+
+    def load_packages(self) -> None:
+        super().load_packages()
+        try:
+            self._process = RivalProcess(self.rival, self.python(), self.script(), torch.get_num_threads())
+        except NoAnswer as error:
+            raise ConvexNNError(str(error)) from None
+
+    def set_problem(self, problem: Problem) -> None:
+        """Hand over Phi, Y, the masks and beta. Blocks are zero, where both rivals start, until there is an answer."""
+        self.problem, self._shape = problem, (problem.P, problem.p, problem.q)
+        self._blocks: Blocks = np.zeros(self._shape)
+        threads = torch.get_num_threads()
+        parameters = {"threads": threads, "loss": problem.loss.name, **self.options()}
+        self._setup_seconds = self._process.set_up(problem, parameters)
+
+    def run(self, callback: Callback) -> None:
+        """Raises ConvexNNError where the rival fails. One that is out of time is killed; its last point counts."""
+        tolerances, spent = [self.tolerance], 0.0
+        while self.path and tolerances[0] < LOOSEST / 1.001:
+            tolerances.insert(0, min(10 * tolerances[0], LOOSEST))
+        own = 0.0
+        for tolerance in tolerances:
+            left = None if self.time_limit is None else max(self.time_limit - spent, 0.0)
+            started = time.perf_counter()
+            try:
+                self._blocks, answer = self._process.solve(tolerance, self._shape, left)
+            except NoAnswer as error:
+                self.message = str(error)
+                callback()
+                return
+            spent, own = spent + time.perf_counter() - started, own + answer["seconds"]
+            self.message = self._words(own, answer)
+            if not callback():
+                return
+
+    def _words(self, own: float, answer: dict[str, Any]) -> str:
+        peak = answer["peak_mb"]
+        return (
+            f"{self.rival} {self._process.version}: set-up {self._setup_seconds:.4g} s and solve {own:.4g} s by its "
+            f"own clock, {answer['said']}" + (f", peak memory {peak:.0f} MiB" if peak is not None else "")
+        )
+
+    def get_result(self) -> Point:
+        return Point(blocks=self._blocks.copy())

@@ -1,0 +1,49 @@
+"""adelie (Yang & Hastie 2024): block coordinate descent for the group lasso. Runs in adelie's environment."""
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from serve import SetUp, Solve, serve
+
+UNLIMITED = 10**12  # coordinate descents: the tolerance alone decides
+
+
+def load() -> tuple[SetUp, str]:
+    """Scalar outputs without a cone: F(sum_k D_k Phi u_k) / n + (beta / n) sum_k ||u_k||, F squared or logistic."""
+    import adelie as ad
+
+    def set_up(data: dict[str, np.ndarray], parameters: dict[str, Any]) -> Solve:
+        Phi, masks = np.asfortranarray(data["Phi"]), np.asfortranarray(data["masks"])
+        y, (n, p), P, threads = data["Y"][:, 0], data["Phi"].shape, data["masks"].shape[1], parameters["threads"]
+        matrix = ad.matrix.convex_relu(Phi, masks, gated=True, n_threads=threads)
+        # labels are -1 and 1 here, 0 and 1 there
+        glm = ad.glm.gaussian(y) if parameters["loss"] == "squared" else ad.glm.binomial((y + 1) / 2)
+        options = {
+            "groups": np.arange(0, P * p, p),
+            "penalty": np.ones(P),
+            "lmda_path": [float(data["beta"]) / n],
+            "intercept": False,
+            "early_exit": False,  # else it stops where 90 % of the deviance is explained
+            "max_iters": UNLIMITED,
+            "n_threads": threads,
+            "progress_bar": False,
+        }
+        state = None
+
+        def solve(tolerance: float) -> tuple[np.ndarray, str]:
+            nonlocal state
+            # Phi and masks are held by reference: the closure keeps them alive
+            assert Phi.shape[0] == masks.shape[0]
+            state = ad.grpnet(matrix, glm, tol=tolerance, irls_tol=tolerance, warm_start=state, **options)
+            if state.betas.shape[0] == 0:
+                raise RuntimeError(f"no solution: {state.error or 'the path is empty'}")
+            return state.betas[-1].toarray().reshape(P, p, 1), f"{state.active_set_size} blocks in its active set"
+
+        return solve
+
+    return set_up, version("adelie")
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,81 @@
+"""A rival's side of `convexnn_bench/algorithms/rivals.py`. Runs in the rival's environment and imports nothing of ours.
+
+Messages are JSON objects; an array follows the message that gives its shape, as float64 in C order.
+
+    out  {"ready": version}                                            after the rival's imports
+    in   {"problem": path of an .npz, "parameters": {...}}
+    out  {"set_up": seconds}                                           conversion of the data, reading left out
+    in   {"tolerance": t}, any number of times
+    out  {"seconds": s, "said": words, "peak_mb": m, "shape": [...]}   and the array; s is of this solve alone
+    out  {"error": words}                                              in place of any answer, and the process ends
+"""
+
+import ctypes
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+Solve = Callable[[float], tuple[np.ndarray, str]]
+SetUp = Callable[[dict[str, np.ndarray], dict[str, Any]], Solve]
+
+
+def serve(load: Callable[[], tuple[SetUp, str]]) -> None:
+    """Answer on the connection whose descriptor is the last argument of the command line, until the other end closes.
+
+    load: imports the rival; returns `set_up` and the rival's version. set_up(data, parameters), with data of keys Phi
+    (N x p), Y (n_out x c), masks (N x P, bool) and beta, returns `solve`. solve(tolerance) goes on from its last point
+    and returns the blocks P x p x q, and what the rival says of them in words.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # does not outlive the process that asked
+    link = Connection(int(sys.argv[-1]))
+    try:
+        _answer(link, load)
+    except EOFError:
+        return  # nobody is listening any more
+    except Exception as error:
+        traceback.print_exc()
+        _send(link, error=" ".join(f"{type(error).__name__}: {error}".split())[:400])
+
+
+def _answer(link: Connection, load: Callable[[], tuple[SetUp, str]]) -> None:
+    set_up, version = load()
+    _send(link, ready=version)
+    asked = json.loads(link.recv_bytes())
+    with np.load(asked["problem"]) as file:
+        data = {name: file[name] for name in file.files}
+    started = time.perf_counter()
+    solve = set_up(data, asked["parameters"])
+    _send(link, set_up=time.perf_counter() - started)
+    while True:
+        tolerance = json.loads(link.recv_bytes())["tolerance"]
+        started = time.perf_counter()
+        blocks, said = solve(tolerance)
+        seconds = time.perf_counter() - started
+        blocks = np.ascontiguousarray(blocks, dtype=np.float64)
+        _send(link, seconds=seconds, said=said, peak_mb=_peak_mb(), shape=blocks.shape)
+        link.send_bytes(blocks.tobytes())
+
+
+def _send(link: Connection, **message: Any) -> None:
+    link.send_bytes(json.dumps(message).encode())
+
+
+def _peak_mb() -> float | None:
+    """Largest resident memory of this process in MiB; None where /proc is missing."""
+    # ru_maxrss will not do: on Linux it survives exec, so that it may be that of the process that started this one
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(float(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))

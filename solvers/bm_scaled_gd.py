@@ -1,0 +1,30 @@
+"""Scaled gradient descent on the Burer-Monteiro factorisation: each factor's step is scaled by the other's spectrum."""
+
+from convexnn_bench.algorithms.descent import BurerMonteiroSolver
+from convexnn_bench.algorithms.first_order import StepDone, Vector, gradient_descent
+from convexnn_bench.algorithms.scaled_gradient import Preconditioner
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import Whole
+
+
+class Solver(BurerMonteiroSolver):
+    """ScaledGD (Tong, Ma & Chi 2021), damped by weight decay, its step size found by backtracking in its own metric."""
+
+    name = "bm_scaled_gd"
+    parameters = {"m": [None]}
+    allowed = {"m": Whole(optional=True)}
+
+    def skip(self, problem: Problem) -> str | None:
+        if problem.has_cone:
+            return (
+                "bm_scaled_gd has no projection onto ReLU cones: in the metric of its preconditioner the columns of a "
+                "block are coupled, and projecting them one by one need not lower the objective: use bm_gd or bm_lbfgs"
+            )
+        return super().skip(problem)
+
+    def set_problem(self, problem: Problem) -> None:
+        super().set_problem(problem)
+        self.precondition = Preconditioner(self.objective)
+
+    def minimise(self, x: Vector, step_done: StepDone) -> str | None:
+        return gradient_descent(self.objective, x, step_done, precondition=self.precondition)
