@@ -120,7 +120,9 @@ def test_an_objective_below_the_bound_is_refused(monkeypatch):
     Z = np.zeros((problem.P, problem.p, problem.q))
     honest = cnn.certify(problem, Z)
     genuine = bounds.lower_bound
-    monkeypatch.setattr(bounds, "lower_bound", lambda *args, **given: (honest.primal * 1.001, *genuine(*args, **given)[1:]))
+    monkeypatch.setattr(
+        bounds, "lower_bound", lambda *args, **given: (honest.primal * 1.001, *genuine(*args, **given)[1:])
+    )
     assert "below the proven bound" in cnn.certify(problem, Z).refused
 
 
