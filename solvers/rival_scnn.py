@@ -3,6 +3,7 @@
 from typing import Any
 
 from convexnn_bench.algorithms.rivals import RivalSolver
+from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Whole
 
 
@@ -22,5 +23,5 @@ class Solver(RivalSolver):
     )
     max_iters: int
 
-    def options(self) -> dict[str, Any]:
+    def options(self, problem: Problem) -> dict[str, Any]:
         return {"max_iters": self.max_iters}

@@ -408,6 +408,17 @@ def test_a_path_ends_where_one_solve_does(name):
 
 
 @adelie_only
+def test_adelie_may_come_down_from_a_higher_weight_decay():
+    problem = random_problem(5, n=60, d=6, c=1, patterns=15, beta_fraction=0.05)
+    exact = cnn.solve(problem, "cvxpy_clarabel", gap=1e-9)
+    for path in (False, True):
+        result = cnn.solve(problem, "rival_adelie", tolerance=1e-16, lambdas=10, path=path, gap=None)
+        assert result.objective == pytest.approx(exact.objective, rel=1e-6)
+    above = random_problem(2, c=1, beta_fraction=1.5)
+    assert (cnn.solve(above, "rival_adelie", lambdas=10, gap=None).blocks == 0).all()
+
+
+@adelie_only
 def test_logistic_loss_in_adelie():
     problem = random_problem(6, "logistic", n=50, d=4, c=1, patterns=12, beta_fraction=0.05)
     result = cnn.solve(problem, "rival_adelie", tolerance=1e-16, gap=1e-6)

@@ -194,7 +194,7 @@ class RivalSolver(BaseSolver):
             )
         return self.relu if problem.has_cone else super().skip(problem)
 
-    def options(self) -> dict[str, Any]:
+    def options(self, problem: Problem) -> dict[str, Any]:
         """What the rival's script is given beside `threads` and `loss`."""
         return {}
 
@@ -210,7 +210,7 @@ class RivalSolver(BaseSolver):
         self.problem, self._shape = problem, (problem.P, problem.p, problem.q)
         self._blocks: Blocks = np.zeros(self._shape)
         threads = torch.get_num_threads()
-        parameters = {"threads": threads, "loss": problem.loss.name, **self.options()}
+        parameters = {"threads": threads, "loss": problem.loss.name, **self.options(problem)}
         self._setup_seconds = self._process.set_up(problem, parameters)
 
     def run(self, callback: Callback) -> None:

@@ -22,22 +22,25 @@ def load() -> tuple[SetUp, str]:
         options = {
             "groups": np.arange(0, P * p, p),
             "penalty": np.ones(P),
-            "lmda_path": [float(data["beta"]) / n],
             "intercept": False,
             "early_exit": False,  # else it stops where 90 % of the deviance is explained
             "max_iters": UNLIMITED,
             "n_threads": threads,
             "progress_bar": False,
         }
-        state = None
+        # the first solve comes down from the beta above which all blocks are zero, as adelie is mostly used
+        path, state = np.geomspace(parameters["highest"], float(data["beta"]), parameters["lambdas"]) / n, None
 
         def solve(tolerance: float) -> tuple[np.ndarray, str]:
-            nonlocal state
+            nonlocal path, state
             # Phi and masks are held by reference: the closure keeps them alive
             assert Phi.shape[0] == masks.shape[0]
-            state = ad.grpnet(matrix, glm, tol=tolerance, irls_tol=tolerance, warm_start=state, **options)
-            if state.betas.shape[0] == 0:
-                raise RuntimeError(f"no solution: {state.error or 'the path is empty'}")
+            state = ad.grpnet(
+                matrix, glm, lmda_path=path, tol=tolerance, irls_tol=tolerance, warm_start=state, **options
+            )
+            if state.betas.shape[0] < len(path):
+                raise RuntimeError(f"no solution: {state.error or 'the path was left early'}")
+            path = path[-1:]
             return state.betas[-1].toarray().reshape(P, p, 1), f"{state.active_set_size} blocks in its active set"
 
         return solve

@@ -1,0 +1,36 @@
+"""Semismooth Newton augmented Lagrangian on the convex program."""
+
+from convexnn_bench.algorithms.semismooth import SemismoothNewton
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver, Callback
+
+
+class Solver(BaseSolver):
+    """Proximal point steps, each by Newton's method on its dual, on a working set of blocks.
+
+    It ends on its own lower bound, or where that no longer rises.
+    """
+
+    name = "semismooth_newton"
+    formulation = "convex"
+
+    def skip(self, problem: Problem) -> str | None:
+        if problem.has_cone:
+            return (
+                "semismooth_newton has no proximal map of the ReLU cones' norm: use cvxpy_clarabel, fista or "
+                "column_generation, or a Burer-Monteiro solver where q > 1"
+            )
+        return None
+
+    def set_problem(self, problem: Problem) -> None:
+        self.method = SemismoothNewton(problem, self.device, self.gap)
+
+    def run(self, callback: Callback) -> None:
+        for _ in self.method.steps():
+            if not callback():
+                break
+        self.message = self.method.message or self.method.summary()
+
+    def get_result(self) -> Point:
+        return Point(blocks=self.method.blocks(), dual=self.method.multiplier)
