@@ -169,17 +169,15 @@ class NewtonSystem:
         shrinkage, operator = self.shrinkage, self.operator
         if self.effort.gram is None:
             self.effort.gram = operator.Phi @ operator.Phi.T
-        masks = operator.masks.to(operator.dtype)
-        norms, ratio = shrinkage.values[:, 0], shrinkage.ratio[:, 0]
-        S = (masks * (self.sigma * ratio)) @ masks.T
-        S *= self.effort.gram
-        spikes = (operator.Phi @ shrinkage.rotated[:, :, 0].T) * masks * (shrinkage.tau * self.sigma / norms**3).sqrt()
-        S.addmm_(spikes, spikes.T)
         root = self.weigh(torch.ones_like(b)).sqrt()
-        matrix = S * root * root.T if not bool((root == 1).all()) else S.clone()
+        rows = root * operator.masks
+        norms, ratio = shrinkage.values[:, 0], shrinkage.ratio[:, 0]
+        spikes = (operator.Phi @ shrinkage.rotated[:, :, 0].T) * rows * (shrinkage.tau * self.sigma / norms**3).sqrt()
+        matrix = (rows * (self.sigma * ratio)) @ rows.T
+        matrix.mul_(self.effort.gram).addmm_(spikes, spikes.T)
         matrix.diagonal().add_(1.0)
         t = torch.cholesky_solve(root * b, torch.linalg.cholesky(matrix))
-        return b - S @ (root * t)
+        return b - self.sigma * self.push(root * t)
 
     def conjugate_gradients(self, b: Predictions, tolerance: float, most: int) -> tuple[Predictions, int, bool]:
         """(x, steps, whether the tolerance was met); x is determined as far as W sees it."""
