@@ -7,11 +7,14 @@ from convexnn_bench.algorithms.newton_working_set import WorkingSet
 from convexnn_bench.algorithms.relu_finish import affordable, finish_factors
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import BaseSolver, Callback
+from convexnn_bench.solver import BaseSolver, Callback, Choice
 
 
 class Solver(BaseSolver):
     """Ends on the certified gap and on nothing else; there is nothing to tune.
+
+    single: Hessian products within conjugate gradients in float32, which float64 gradients correct after every step
+    and float64 products replace where they give no step; objective, gradient and certificate are float64 either way.
 
     Linear and gated activations: algorithms/newton_working_set.py. ReLU: Newton's method on the faces of the cones with
     the staircase, from the zero network (algorithms/relu_staircase.py).
@@ -19,6 +22,9 @@ class Solver(BaseSolver):
 
     name = "bm_newton"
     formulation = "burer_monteiro"
+    parameters = {"single": [True]}
+    allowed = {"single": Choice((True, False))}
+    single: bool
 
     def skip(self, problem: Problem) -> str | None:
         if problem.has_cone and not affordable(problem):
@@ -30,7 +36,7 @@ class Solver(BaseSolver):
 
     def set_problem(self, problem: Problem) -> None:
         self.problem = problem
-        self.working = WorkingProblem(problem, self.device)
+        self.working = WorkingProblem(problem, self.device, self.single)
         self._neurons: Neurons = self.working.empty()
         self._dual: torch.Tensor | None = None
         self._found: Point | None = None

@@ -8,10 +8,11 @@ from textbook import textbook_optimum
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.newton_descent import Descent
-from convexnn_bench.algorithms.newton_matrices import hessian_matrix
+from convexnn_bench.algorithms.newton_matrices import hessian_matrix, stiffen_rotations
 from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem, top_pairs
-from convexnn_bench.algorithms.newton_step import Control, NewtonSystem
+from convexnn_bench.algorithms.newton_step import Control, Move, NewtonSystem, Preconditioner
 from convexnn_bench.algorithms.newton_weights import best_sizes, nonnegative_minimum
+from convexnn_bench.algorithms.newton_working_set import WorkingSet
 
 ARCHITECTURES = {
     "cnn": lambda rng: (rng.standard_normal((6, 1, 4, 4)), cnn.CNN(patch=2, pool=2), 6),
@@ -94,9 +95,100 @@ def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
     here = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     b = here.tangent(step[problem.p :]) / here.sizes
-    assert len(here._parts) == 5
-    for one, other in zip(here._by_samples(step[: problem.p], b), here._whole(step[: problem.p], b), strict=True):
+    assert len(here.parts(torch.float64)) == 5
+    for one, other in zip(
+        here._by_samples(step[: problem.p], b, False), here._whole(step[: problem.p], b), strict=True
+    ):
         assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
+def test_products_in_float32_are_those_of_float64(loss):
+    problem = random_problem(3, loss, n=30, d=3, patterns=5)
+    step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    here = somewhere(problem)
+    exact, single = here.product(step), here.product(step, single=True)
+    assert single.dtype == torch.float64
+    assert 0 < float((single - exact).abs().max()) < 1e-5 * float(exact.abs().max())
+
+
+def test_float64_takes_over_where_float32_misleads(monkeypatch):
+    """Products in float32 are made wrong; the optimum is found all the same."""
+    problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
+    right = Here._by_samples
+
+    def wrong(here, a, b, single):
+        left, other = right(here, a, b, single)
+        return (0.1 * left, 0.1 * other) if single else (left, other)
+
+    monkeypatch.setattr(Here, "_by_samples", wrong)
+    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here: "products")
+    working = WorkingProblem(problem, "cpu")
+    assert WorkingSet(working, 1e-7, lambda neurons, Lambda: True).run() is not None
+    assert not working.single
+
+
+def pair_in_one_block(problem: "cnn.Problem") -> Here:
+    """Two neurons that are the singular pairs of one block, and one of another block."""
+    g = torch.Generator().manual_seed(3)
+    Z = torch.randn(1, problem.p, problem.q, generator=g, dtype=torch.float64)
+    left, values, right = top_pairs(Z)
+    W = torch.cat([left[0, :, :2] * values[0, :2], torch.randn(problem.p, 1, generator=g, dtype=torch.float64)], 1)
+    Y = torch.cat([right[0, :, :2], torch.eye(problem.q, 1, dtype=torch.float64)], 1)
+    return WorkingProblem(problem, "cpu").at(Neurons(torch.tensor([2, 2, 0]), W, Y))
+
+
+@pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
+def test_rotations_within_a_block_change_nothing_and_only_they_are_stiffened(loss):
+    problem = random_problem(4, loss, n=20, d=4, patterns=4)
+    here = pair_in_one_block(problem)
+    turn = torch.zeros(problem.p + problem.q, 3, dtype=torch.float64)
+    x, y = here.directions, here.neurons.Y
+    turn[:, 0], turn[:, 1] = torch.cat([x[:, 1], y[:, 1]]), -torch.cat([x[:, 0], y[:, 0]])
+    a, b = turn[: problem.p], turn[problem.p :] / here.sizes
+    moved = torch.einsum("pj,qj->jpq", a, y) + torch.einsum("pj,qj->jpq", here.neurons.W, b)
+    assert float((moved[0] + moved[1]).abs().max()) < 1e-12  # Z does not move
+    assert abs(float((here.gradient * turn).sum())) < 1e-9 * float(here.gradient.abs().max())
+    gamma = problem.beta / float((here.sizes[0] * here.sizes[1]).sqrt())
+    assert torch.allclose(here.stiffened(turn) - here.product(turn), gamma * turn, atol=1e-9 * gamma)
+    g = torch.Generator().manual_seed(0)
+    other = torch.randn(turn.shape, generator=g, dtype=torch.float64)
+    other -= turn * (turn * other).sum() / turn.square().sum()
+    assert torch.allclose(here.stiffened(other), here.product(other), atol=1e-9)
+    K = hessian_matrix(here)
+    before = K.clone()
+    stiffen_rotations(here, K)
+    direction = turn.reshape(-1)
+    assert torch.allclose((K - before) @ direction, gamma * direction, atol=1e-9 * gamma)
+    assert torch.linalg.matrix_rank(K - before, hermitian=True) == 1
+
+
+def test_the_preconditioner_is_exact_where_all_masks_are_one():
+    """There the a-part of the Hessian is (Y^T Y) x Phi^T Phi + beta / s, but for the terms of the direction of w."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((20, 4)), rng.standard_normal((20, 3))
+    problem = cnn.Problem(X, Y, activation="gated_relu", patterns=np.ones((20, 2), bool), beta=0.7)
+    here = somewhere(problem, J=3)
+    gram = here.neurons.Y.T @ here.neurons.Y
+    K = torch.kron(torch.as_tensor(X.T @ X), gram) + torch.diag((problem.beta / here.sizes).repeat(4))
+    r = torch.randn(problem.p + problem.q, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.linalg.solve(K, r[:4].reshape(-1)).view(4, 3)
+    assert torch.allclose(Preconditioner(here)(r)[:4], expected, atol=1e-10)
+
+
+def test_a_neuron_that_a_step_takes_through_zero_leaves_where_f_is_lower_without_it():
+    problem = random_problem(4, "squared", n=20, d=4, patterns=4)
+    here = pair_in_one_block(problem)
+    W = here.neurons.W.clone()
+    W[:, 2] *= 1e-9 / here.sizes[2]
+    here = here.working.at(Neurons(here.neurons.blocks, W, here.neurons.Y))
+    step = torch.zeros(problem.p + problem.q, 3, dtype=torch.float64)
+    step[: problem.p, 2] = -2 * W[:, 2]
+    assert here.crossing(step).tolist() == [False, False, True]
+    radial = float(here.gradient[: problem.p, 2] @ here.directions[:, 2])
+    fewer = Descent(here.working)._without(here, Move(step, 1.0, False))
+    assert (fewer is not None and len(fewer.neurons) == 2) == (radial > 0)
+    assert Descent(here.working)._without(here, Move(-step, 1.0, False)) is None
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])

@@ -1,5 +1,6 @@
 """Newton steps on a set of neurons until its gradient is small; steps are held shorter where the model failed."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ HALVINGS = 8  # of a step
 ACCEPTED = 1e-4  # ratio of the fall of f to the model's
 ROUNDING = 1e-14  # of f: a fall below it cannot be told from rounding, and the gradient decides
 INEXACT = 0.1, 1e-8  # relative residuals of conjugate gradients
+INEXACT_SINGLE = 1e-3  # least of them with products in float32
 
 Tick = Callable[[Here], bool]
 
@@ -21,11 +23,13 @@ class Descent:
     def __init__(self, working: WorkingProblem):
         self.working, self.control, self.steps = working, Control(), 0
 
-    def run(self, here: Here, tolerance: float, most: int, tick: Tick) -> tuple[Here, bool]:
+    def run(self, here: Here, tolerance: float, most: int, tick: Tick, products: int = 0) -> tuple[Here, bool]:
         """At most `most` steps, or until `slope` is at most `tolerance`; f falls with each.
 
+        products: ends after the step with which this many Hessian products have been taken; 0 for any number.
         Returns the last point, and False where `tick`, which sees every point, stopped it.
         """
+        last = self.working.products + (products or math.inf)
         for _ in range(most):
             if not len(here.neurons) or here.slope <= tolerance:
                 break
@@ -35,14 +39,19 @@ class Descent:
             here = after
             if not tick(here):
                 return here, False
+            if self.working.products >= last:
+                break
         return here, True
 
     def _step(self, here: Here) -> Here | None:
-        """The point after one step; None where rounding hides every fall of f."""
+        """The point after one step; None where rounding hides every fall of f.
+
+        With Hessian products in float32 the float64 gradient of the next point corrects what they got wrong.
+        """
         system = NewtonSystem(here)
-        accuracy = min(max(INEXACT[0] * here.slope, INEXACT[1]), INEXACT[0])
         for _ in range(TRIALS):
-            move = system.move(self.control, accuracy)
+            least = INEXACT_SINGLE if self.working.single else INEXACT[1]
+            move = system.move(self.control, min(max(INEXACT[0] * here.slope, least), INEXACT[0]))
             if move is not None and move.predicted > 0:
                 there, ratio = self._along(here, move)
                 unseen = move.predicted <= ROUNDING * abs(here.value)
@@ -53,8 +62,22 @@ class Descent:
                     return there
                 if unseen:
                     return None
+                fewer = self._without(here, move)
+                if fewer is not None:
+                    return fewer
             self.control.shorter()
         return None
+
+    def _without(self, here: Here, move: Move) -> Here | None:
+        """The point without the neurons that a step takes through zero, where f is lower there.
+
+        The model has no bound at zero: for a small neuron it promises a fall that no step keeps, however short.
+        """
+        crossing = here.crossing(move.step)
+        if not bool(crossing.any()):
+            return None
+        there = self.working.at(here.neurons.kept(~crossing))
+        return there if there.value < here.value else None
 
     def _along(self, here: Here, move: Move) -> tuple[Here, float]:
         """The point at the end of a step, and the ratio of the fall of f to the model's.
@@ -62,11 +85,13 @@ class Descent:
         With scalar outputs f is convex in w, and part of a step helps where the whole of it does not: half of it, and
         so on.
         """
+        if here.neurons.Y.shape[0] > 1:
+            there = self.working.at(here.moved(move.step))
+            return there, (here.value - there.value) / move.predicted
         for _ in range(HALVINGS):
             there = self.working.at(here.moved(move.step))
             ratio = (here.value - there.value) / move.predicted
-            unseen = move.predicted <= ROUNDING * abs(here.value)
-            if ratio > ACCEPTED or unseen or here.neurons.Y.shape[0] > 1:
+            if ratio > ACCEPTED or move.predicted <= ROUNDING * abs(here.value):
                 break
             # along d = t d_0 the model falls by (t - t^2 / 2) of what it falls by at t = 1, if that was its minimum
             move = replace(move, step=0.5 * move.step, predicted=0.5 * move.predicted)

@@ -37,6 +37,19 @@ def hessian_matrix(here: Here) -> Float[torch.Tensor, "size size"]:
     return K.view((p + turning) * J, -1)
 
 
+def stiffen_rotations(here: Here, K: Float[torch.Tensor, "size size"]) -> None:
+    """Adds to the Hessian the outer products of the rotations within a block, see `Here.rotations`."""
+    if here.rotations is None:
+        return
+    first, second = torch.nonzero(torch.triu(here.rotations), as_tuple=True)
+    both = torch.cat([here.directions, here.neurons.Y])
+    turns = torch.zeros(*both.shape, len(first), dtype=K.dtype, device=K.device)
+    place = torch.arange(len(first), device=K.device)
+    turns[:, second, place], turns[:, first, place] = both[:, first], -both[:, second]
+    turns *= 0.5 * here.rotations[first, second].sqrt()
+    K.addmm_(turns.view(len(K), -1), turns.view(len(K), -1).T)
+
+
 def _projections(Y: Float[torch.Tensor, "q J"]) -> Float[torch.Tensor, "J q q"]:
     """I - y y^T."""
     eye = torch.eye(Y.shape[0], dtype=Y.dtype, device=Y.device)

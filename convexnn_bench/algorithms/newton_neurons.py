@@ -99,9 +99,13 @@ def top_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tens
 
 
 class WorkingProblem:
-    """f on sets of neurons, float64 on a device; counts its evaluations and Hessian products."""
+    """f on sets of neurons, float64 on a device; counts its Hessian products.
 
-    def __init__(self, problem: Problem, device: str):
+    single: Hessian products in float32 where that can be; f and its gradient never are.
+    """
+
+    def __init__(self, problem: Problem, device: str, single: bool = True):
+        self.single = single
         self.problem, self.loss, self.beta = problem, problem.loss, problem.beta
         self.operator: Operator = problem.operator(device)
         self.targets = self.operator.Y
@@ -123,12 +127,12 @@ class WorkingProblem:
         return Here(self, neurons)
 
     @cached_property
-    def spectrum(self) -> tuple[Float[torch.Tensor, " p"], Float[torch.Tensor, "p p"]]:
-        """Eigenvalues and eigenvectors of Phi^T Phi."""
+    def rows(self) -> Float[torch.Tensor, "N p"]:
+        """Phi, formed where the architecture has it by structure only."""
+        if not self.operator._structured_first:
+            return self.operator.Phi
         unit = torch.eye(self.problem.p, dtype=self.operator.dtype, device=self.operator.device)
-        rows = self.operator.first_layer(unit)
-        values, vectors = torch.linalg.eigh(rows.T @ rows)
-        return values.clamp_min(0), vectors
+        return self.operator.first_layer(unit)
 
 
 class Here:
@@ -188,19 +192,47 @@ class Here:
         """-<w, G y> / s^2 = beta / s at a stationary point: the curvature of turning y."""
         return -(self.neurons.W * self._pulled[0]).sum(dim=0) / self.sizes.square()
 
-    def product(self, step: Step) -> Step:
+    def product(self, step: Step, single: bool = False) -> Step:
         """The Hessian times (a, b): with dz = C(sum_j D Phi (a y^T + w b^T / s)) and dL = F''(z) dz,
 
         d/da: A^*(dL) y + A^*(L) b / s + beta / s (I - w w^T / s^2) a
         d/db: (I - y y^T) (A^*(dL)^T w + A^*(L)^T a) / s + pull b,  for b orthogonal to y.
+
+        single: the matrix products in float32, where samples can be taken some at a time.
         """
         self.working.products += 1
         p, unit = self.neurons.W.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
-        through = self._by_samples if self._plain else self._whole
-        left, right = through(a, turned / self.sizes)
+        b = turned / self.sizes
+        left, right = self._by_samples(a, b, single) if self._plain else self._whole(a, b)
         left += (self.beta / self.sizes) * (a - unit * (unit * a).sum(dim=0))
         return torch.cat([left, self.tangent(right) / self.sizes + self.pull * turned])
+
+    def stiffened(self, step: Step, single: bool = False) -> Step:
+        """`product` with `rotations` added to the Hessian."""
+        image = self.product(step, single)
+        if self.rotations is None:
+            return image
+        both = torch.cat([self.directions, self.neurons.Y])
+        inner = both.T @ step
+        return image.addmm_(both, self.rotations * (inner - inner.T), alpha=0.25)
+
+    @cached_property
+    def rotations(self) -> Float[torch.Tensor, "J J"] | None:
+        """Curvatures given to the rotations within a block, which change neither Z nor f; None where there are none.
+
+        For neurons i, j of one block, singular pairs of Z_k, that is a_j = x_i, a_i = -x_j, b_j = y_i, b_i = -y_j with
+        x = w / s, up to length; away from a stationary point its curvature of either sign would mislead a step.
+        beta / sqrt(s_i s_j) is that of other directions.
+        """
+        blocks = self.neurons.blocks
+        if self.neurons.Y.shape[0] == 1:
+            return None
+        pairs = (blocks[:, None] == blocks[None, :]).fill_diagonal_(False)
+        if not bool(pairs.any()):
+            return None
+        roots = self.sizes.rsqrt()
+        return pairs * (self.beta * roots[:, None] * roots)
 
     @property
     def _plain(self) -> bool:
@@ -217,28 +249,40 @@ class Here:
         return operator.first_layer_adjoint((back + cross).mul_(self.masks)), right + other
 
     @cached_property
-    def _parts(self) -> list[tuple[Any, ...]]:
+    def _parts(self) -> dict[torch.dtype, list[tuple[Any, ...]]]:
+        return {}
+
+    def parts(self, dtype: torch.dtype) -> list[tuple[Any, ...]]:
         """(Phi, masks, H, L, F'') of some samples at a time, so few that their hidden units stay in the cache."""
-        step = max(SMALLEST_PART, PART_ELEMENTS // max(1, len(self.neurons)))
-        if self.operator.device.type != "cpu":
-            step = len(self.z)  # a GPU is busy with all of them at once
-        loss, targets, parts = self.working.loss, self.working.targets, []
-        for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
-            curve = self.curvature if step >= len(self.z) else loss.curvature(self.z[rows], targets[rows])
-            parts.append((self.operator.Phi[rows], self.masks[rows], self.H[rows], self.L[rows], curve))
-        return parts
+        if dtype not in self._parts:
+            step = max(SMALLEST_PART, PART_ELEMENTS // max(1, len(self.neurons)))
+            if self.operator.device.type != "cpu":
+                step = len(self.z)  # a GPU is busy with all of them at once
+            self._parts[dtype] = []
+            for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
+                given = (self.operator.Phi, self.masks, self.H, self.L, self.z, self.working.targets)
+                Phi, masks, H, L, z, targets = (array[rows].to(dtype) for array in given)
+                self._parts[dtype].append((Phi, masks, H, L, self.working.loss.curvature(z, targets)))
+        return self._parts[dtype]
 
     def _by_samples(
-        self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"]
+        self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"], single: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same for an MLP, where A^*(L) = sum_i phi_i L_i^T over samples with an active mask."""
-        Y, left, right = self.neurons.Y, torch.zeros_like(a), torch.zeros_like(b)
-        for Phi, masks, H, L, curve in self._parts:
+        dtype = torch.float32 if single else a.dtype
+        a, b, Y = a.to(dtype), b.to(dtype), self.neurons.Y.to(dtype)
+        left, right = torch.zeros_like(a), torch.zeros_like(b)
+        for Phi, masks, H, L, curve in self.parts(dtype):
             Ha = (Phi @ a).mul_(masks)
             dL = curve((Ha @ Y.T).addmm_(H, b.T)[:, :, None])[:, :, 0]
             left.addmm_(Phi.T, (dL @ Y).addmm_(L, b).mul_(masks))
             right.addmm_(dL.T, H).addmm_(L.T, Ha)
-        return left, right
+        return left.to(self.operator.dtype), right.to(self.operator.dtype)
+
+    def crossing(self, step: Step) -> torch.Tensor:
+        """Which neurons a step takes through zero."""
+        W = self.neurons.W
+        return ((W + step[: len(W)]) * W).sum(dim=0) <= 0
 
     def moved(self, step: Step) -> Neurons:
         """The neurons after a step; one that would pass through zero is left out.
@@ -248,8 +292,7 @@ class Here:
         predictions move as the quadratic model says, however small the neuron was.
         """
         p = self.neurons.W.shape[0]
-        W, blocks = self.neurons.W + step[:p], self.neurons.blocks
-        alive = (W * self.neurons.W).sum(dim=0) > 0
+        W, blocks, alive = self.neurons.W + step[:p], self.neurons.blocks, ~self.crossing(step)
         if self.neurons.Y.shape[0] == 1:
             return Neurons(blocks, W, self.neurons.Y).kept(alive)
         turned = self.tangent(step[p:])
@@ -260,8 +303,8 @@ class Here:
         left, values, right = top_pairs(columns)
         Y = torch.stack([self.neurons.Y, across], dim=2).permute(1, 0, 2) @ right  # J x q x 2
         first = Neurons(blocks, (left[:, :, 0] * values[:, :1]).T, Y[:, :, 0].T).kept(alive)
-        split = alive & (values[:, 1] > SECOND * values[:, 0])
-        if not bool(split.any()):
+        second = alive & (values[:, 1] > SECOND * values[:, 0])
+        if self.rotations is None and not bool(second.any()):
             return first
-        second = Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(split)
-        return first.joined(second).merged(NEGLIGIBLE)
+        other = Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(second)
+        return first.joined(other).merged(NEGLIGIBLE)

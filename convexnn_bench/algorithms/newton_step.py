@@ -8,12 +8,12 @@ Numer. Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). T
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.algorithms.newton_matrices import hessian_matrix, sample_matrix
+from convexnn_bench.algorithms.newton_matrices import hessian_matrix, sample_matrix, stiffen_rotations
 from convexnn_bench.algorithms.newton_neurons import Here, Step
 
 PRODUCTS = 100  # conjugate gradient steps that a direct solve is weighed against
@@ -24,6 +24,8 @@ LONGEST = 500  # conjugate gradient steps
 LEAST_DAMPING = 1e-3  # taken where none was too little
 NO_DAMPING = 1e-8
 GOOD, VERY_GOOD = 0.5, 0.8  # ratio of the fall of f to the model's, above which steps may be longer
+LEAST_CURVATURE = 1e-6  # of a sample, as a part of the largest there can be
+DISAGREEMENT = 0.1  # of float32 and float64 about what a step gains
 SHIFT = 1e-13  # of the mean diagonal entry, against rotations within a block, which change nothing
 
 
@@ -69,7 +71,14 @@ class NewtonSystem:
         accuracy: relative residual that conjugate gradients end at.
         """
         if self.route == "products":
-            return self._by_products(control.radius, accuracy)
+            move = self._by_products(control.radius, accuracy)
+            if self.here.working.single:
+                exact = self._fall(move.step)
+                if abs(exact - move.predicted) <= DISAGREEMENT * abs(move.predicted):
+                    return replace(move, predicted=exact)
+                self.here.working.single = False  # from here on
+                move = self._by_products(control.radius, accuracy)
+            return move
         mu = control.damping
         step = self._by_hessian(mu) if self.route == "hessian" else self._by_samples(mu)
         if step is None:
@@ -79,10 +88,15 @@ class NewtonSystem:
         damping = mu * here.beta * float((step.square() / here.sizes).sum())
         return Move(step, -0.5 * float((here.gradient * step).sum()) + 0.5 * damping, False)
 
+    def _fall(self, step: Step) -> float:
+        """By how much the quadratic model falls, -(g d + d H d / 2), in float64."""
+        return -float((step * (self.here.gradient + 0.5 * self.here.stiffened(step))).sum())
+
     def _by_hessian(self, mu: float) -> Step | None:
         here = self.here
         if self._matrix is None:
             self._matrix = hessian_matrix(here)
+            stiffen_rotations(here, self._matrix)
         rows = self._matrix.shape[0] // len(here.neurons)
         damped = self._matrix.clone()
         diagonal = damped.diagonal()
@@ -140,7 +154,7 @@ class NewtonSystem:
         direction, inner, square, cut = y, float((r * y).sum()), 0.0, False
         first = inner
         for _ in range(LONGEST):
-            image = here.product(direction)
+            image = here.stiffened(direction, here.working.single)
             bend, crossed, along = torch.stack(
                 [(direction * image).sum(), (metric * d * direction).sum(), (metric * direction.square()).sum()]
             ).tolist()
@@ -162,32 +176,41 @@ class NewtonSystem:
 
 
 class Preconditioner:
-    """An approximate inverse of the Hessian from one eigendecomposition that all neurons share.
+    """An approximate inverse of the Hessian in which neurons are coupled as if masks and rows of Phi were independent.
 
-    The a-part of neuron j has about c Phi^T D_j Phi + (beta / s_j) (I - w w^T / s_j^2), c the largest curvature of the
-    loss; Phi^T D_j Phi is taken as the part of Phi^T Phi that the mask's share of the rows is.
+    With m_j the masks and F'' = curvature, the a-part of the Hessian has the blocks
+    sum_i m_ij m_ik (y_j^T F''_i y_k) phi_i phi_i^T, taken as kappa_jk S with S = sum_i c_i phi_i phi_i^T, c_i the mean
+    of the eigenvalues of F''_i, and kappa_jk = (sum_i c_i m_ij m_ik / sum_i c_i) y_j^T F'' y_k, F'' the mean: a
+    Kronecker product, as in Martens & Grosse (ICML 2015). With beta / s_j on the diagonal it is inverted exactly, by
+    the eigenvectors of S and those of the pencil (kappa, beta / s). The b-part is taken as diagonal.
     """
 
     def __init__(self, here: Here):
-        self.p = here.neurons.W.shape[0]
-        values, self.vectors = here.working.spectrum
-        lengths = torch.linalg.vector_norm(here.H, dim=0)
-        curvature = here.working.loss.smoothness
-        share = here.masks.mean(dim=0)
+        Y, self.p = here.neurons.Y, here.neurons.W.shape[0]
+        weights, mean = self._curvatures(here)
+        rows, total = here.working.rows, weights.sum()
+        values, self.vectors = torch.linalg.eigh(rows.T @ (weights[:, None] * rows))
+        shared = (here.masks.T @ (weights[:, None] * here.masks) / total) * (Y.T @ mean @ Y)
         pull = here.beta / here.sizes
-        self.scale = 1 / (curvature * values[:, None] * share + pull)  # p x J
-        self.turn = 1 / (curvature * (lengths / here.sizes).square() + pull)
-        self.unit = here.directions
-        self.image = self._spread(self.unit)
-        # Sherman-Morrison: the direction of w itself does not bend the norm
-        self.weight = pull / (1 - pull * (self.unit * self.image).sum(dim=0)).clamp_min(1e-12)
+        roots = pull.rsqrt()
+        pencil, mixed = torch.linalg.eigh(roots[:, None] * shared * roots)
+        self.mixed = roots[:, None] * mixed
+        self.scale = 1 / (1 + values.clamp_min(0)[:, None] * pencil.clamp_min(0))  # p x J
+        self.turn = 1 / ((weights[:, None] * (here.H / here.sizes).square()).sum(dim=0) + pull)
 
-    def _spread(self, a: Float[torch.Tensor, "p J"]) -> Float[torch.Tensor, "p J"]:
-        return self.vectors @ (self.scale * (self.vectors.T @ a))
+    @staticmethod
+    def _curvatures(here: Here) -> tuple[Float[torch.Tensor, " N"], Float[torch.Tensor, "q q"]]:
+        """(c, F''), the mean scaled to the trace q; the largest curvature for all where C is not the identity."""
+        operator, loss, q = here.operator, here.working.loss, here.neurons.Y.shape[0]
+        eye = torch.eye(q, dtype=operator.dtype, device=operator.device)
+        if loss.unit_curvature or not operator.architecture.second_layer_is_identity:
+            return torch.full((operator.N,), loss.smoothness, dtype=operator.dtype, device=operator.device), eye
+        each = here.curvature(eye.expand(operator.N, q, q).contiguous())
+        weights = each.diagonal(dim1=1, dim2=2).mean(dim=1) + LEAST_CURVATURE * loss.smoothness
+        return weights, each.sum(dim=0) / weights.sum()
 
     def __call__(self, r: Step) -> Step:
-        a = self._spread(r[: self.p])
-        a = a + self.image * (self.weight * (self.unit * a).sum(dim=0))
+        a = self.vectors @ ((self.scale * (self.vectors.T @ r[: self.p] @ self.mixed)) @ self.mixed.T)
         return torch.cat([a, r[self.p :] * self.turn])
 
 

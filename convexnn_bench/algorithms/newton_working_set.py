@@ -30,6 +30,7 @@ CANDIDATES = 1000  # blocks that these are chosen from
 FEWEST = 20  # blocks that enter at least, else half as many as there are neurons
 ALIKE = (0.9, 0.99, 0.999)  # cosine of two masks above which only one enters at first, then, and in the end
 STEPS = 4  # Newton steps a round
+PRICINGS = 40  # a round's Hessian products against one pricing of all blocks
 PART = 0.1  # of the gap, to which the gradient is brought
 FINEST = 1e-13  # relative gradient beyond which there is only rounding
 IDLE = 3  # rounds without progress at the finest tolerance
@@ -73,7 +74,7 @@ class WorkingSet:
                 return self._summary(here)
             here = self.entered(here, price)
             tolerance = max(part * min(max(gap, self.target), 1.0), FINEST)
-            here, going = self.descent.run(here, tolerance, STEPS, self._tick)
+            here, going = self.descent.run(here, tolerance, STEPS, self._tick, self._products(here))
             if not going or not self.report(here.neurons, self.Lambda):
                 return None
             self.rounds += 1
@@ -82,6 +83,11 @@ class WorkingSet:
                 part *= 0.1
                 idle = idle + 1 if part * gap < FINEST else 0
         return f"rounding ends it; {self._summary(here)}"
+
+    def _products(self, here: Here) -> int:
+        """Hessian products after which blocks are priced again: PRICINGS times what pricing costs, in products."""
+        problem, J = self.problem, max(1, len(here.neurons))
+        return 1 + int(PRICINGS * problem.P * problem.p * problem.q / (2 * J * (problem.p + problem.q)))
 
     def _tick(self, here: Here) -> bool:
         return self.report(here.neurons, self.Lambda)
@@ -131,10 +137,10 @@ class WorkingSet:
 
     def entered(self, here: Here, price: Price) -> Here:
         """The point with the priced blocks' singular pairs of -G_k joined to it, all sizes at their best."""
-        if not len(price.blocks):
-            return here
         left, values, right = top_pairs(-price.G)
         over = values > self.problem.beta * (1 + EXCESS)
+        if not len(here.neurons) and not bool(over.any()):
+            return here
         if int(over.sum()) > ENTERING:
             over &= values >= values.flatten().topk(ENTERING).values[-1]
         row, place = torch.nonzero(over, as_tuple=True)
