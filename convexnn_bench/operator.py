@@ -19,6 +19,7 @@ from convexnn_bench.architectures.base import BaseArchitecture
 from convexnn_bench.layers import Layers, Predictions
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
+SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part that stays in the cache: 512 KiB
 KEPT = ("_linear", "_mask_matrix", "_magnitudes")  # cached properties that depend on the masks or on the samples
 
 Blocks = Float[torch.Tensor, "P p q"]
@@ -209,6 +210,8 @@ class Operator(Layers):
                 return (G @ V[0])[None], (G.T @ U[0])[None]
 
             return linear(U[0] @ V[0].T), through_product
+        if not self._structured_first and self.architecture.second_layer_is_identity:
+            return self._factored_by_samples(_side_by_side(U), _side_by_side(V))
         H = self.hidden(U)
         if not self._structured_second:
             return self.combine(H, V), lambda L: self.factor_gradients(H, L, V)
@@ -219,6 +222,31 @@ class Operator(Layers):
             return self._pull(back, U.shape[2]), _blocks(right, self.P)
 
         return evaluated[0], pullback
+
+    def _factored_by_samples(
+        self, U: Float[torch.Tensor, "p Pm"], V: Float[torch.Tensor, "q Pm"]
+    ) -> tuple[Predictions, Pullback]:
+        """`factored` for an MLP, so few samples at a time on a CPU that their hidden units stay in the cache."""
+        step = max(SMALLEST_PART, PART_ELEMENTS // U.shape[1]) if self.device.type == "cpu" else self.N
+        parts = [slice(start, start + step) for start in range(0, self.N, step)]
+        m = U.shape[1] // self.P
+        hidden = [self._masked_rows(self.Phi[rows] @ U, rows, m) for rows in parts]
+
+        def pullback(L: Predictions) -> tuple[Left, Right]:
+            left, right = torch.zeros_like(U), torch.zeros_like(V)
+            for rows, H in zip(parts, hidden, strict=True):
+                left.addmm_(self.Phi[rows].T, self._masked_rows(L[rows] @ V, rows, m))
+                right.addmm_(L[rows].T, H)
+            return _blocks(left, self.P), _blocks(right, self.P)
+
+        return torch.cat([H @ V.T for H in hidden]), pullback
+
+    def _masked_rows(self, H: Float[torch.Tensor, "rows Pm"], rows: slice, m: int) -> Float[torch.Tensor, "rows Pm"]:
+        """The masks of some rows applied in place."""
+        if not self._trivial_mask:
+            masks = self.masks if self._mask_matrix is None else self._mask_matrix  # numbers are quicker than bools
+            H.view(len(H), -1, m).mul_(masks[rows, :, None])
+        return H
 
     def _linear_on_products(self, m: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Z -> C(Phi Z) by structure where Z = U V^T costs less than the N x m hidden units."""

@@ -157,3 +157,21 @@ def test_restricted_operator_is_the_operator_of_the_subset():
     fresh = Operator(problem.architecture, problem.X[index], problem.Y[index], problem.masks[index])
     Z = torch.as_tensor(np.random.default_rng(0).standard_normal((problem.P, problem.p, problem.q)))
     torch.testing.assert_close(part.apply(Z), fresh.apply(Z))
+
+
+@pytest.mark.parametrize("P", [1, 7])
+def test_the_factored_form_a_few_samples_at_a_time_is_that_of_all(monkeypatch, P):
+    problem = random_problem(2, n=11, patterns=P)
+    rng = np.random.default_rng(0)
+    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 2)))
+    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 2)))
+    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
+    operator = problem.operator()
+    monkeypatch.setattr(operator_module, "SMALLEST_PART", 2)
+    monkeypatch.setattr(operator_module, "PART_ELEMENTS", 2)
+    z, pullback = operator.factored(U, V)
+    left, right = pullback(L)
+    G = operator.adjoint(L)
+    assert torch.allclose(z, operator.apply(U @ V.transpose(1, 2)), atol=1e-12)
+    assert torch.allclose(left, G @ V, atol=1e-12)
+    assert torch.allclose(right, G.transpose(1, 2) @ U, atol=1e-12)

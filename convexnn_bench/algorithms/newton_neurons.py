@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.operator import Operator
+from convexnn_bench.operator import PART_ELEMENTS, SMALLEST_PART, Operator
 from convexnn_bench.problem import Problem
 
 SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
 
 NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
-SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part: 512 KiB
 
 Lengths = Float[torch.Tensor, " J"]
 Step = Float[torch.Tensor, "pq J"]  # a over b
