@@ -38,6 +38,11 @@ BODIES = {
     "wrong_shape": {"point": "self.Z[:, :, :0]"},
     "no_point": {"point": "None"},
     "fills_memory": {"run": "self.hog = [np.ones(2**21) for i in range(2000) if not time.sleep(0.01)]"},
+    "child_fills_memory": {
+        "run": "import subprocess, sys; "
+        "code = 'import time; x = bytearray(2**31); x[::4096] = bytes([1]) * 2**19; time.sleep(9)'; "
+        "subprocess.run([sys.executable, '-c', code])"
+    },
     "out_of_memory": {"run": "raise MemoryError"},
     "chatters": {"run": "print('x' * 10**6); print('y' * 10**6, file=sys.stderr); os.system('echo loud')"},
     "leaves_a_child": {"run": "subprocess.Popen(['sleep', '612.5'])"},

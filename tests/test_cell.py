@@ -85,6 +85,12 @@ def test_memory_limit(bad_solvers):
     assert record["curve"]
 
 
+def test_memory_of_a_process_that_the_solver_starts_counts(bad_solvers):
+    record = run_cell(spiral_cell("child_fills_memory", bad_solvers, memory_gb=1.2))
+    assert record["status"] == "memory_limit"
+    assert 1.2 * 1024 < record["peak_memory_mb"] < 4000
+
+
 def test_output_of_a_solver_goes_nowhere_near_ours(bad_solvers, capfd):
     record = run_cell(spiral_cell("chatters", bad_solvers))
     assert record["status"] in ("stalled", "solved", "time_limit")

@@ -31,7 +31,8 @@ class Outcome:
     """How a process ended.
 
     messages: everything it sent. exit_code: as multiprocessing gives it, negative for a signal. stopped:
-    "deadline" or "memory" when it was killed from here, else None. peak_mb: largest resident memory seen.
+    "deadline" or "memory" when it was killed from here, else None. peak_mb: largest resident memory, that of processes
+    it started included as it was seen every POLL_SECONDS.
     output: tail of what it printed.
     """
 
@@ -90,9 +91,9 @@ def run_process(
 ) -> Outcome:
     """target(link, threads, *arguments) in a new process, until it ends or is killed.
 
-    The process sends (kind, content) pairs through link. deadline: seconds on the wall clock, from the
-    start. memory_gb: resident memory in GiB above which it is killed (read where /proc exists). The whole
-    process group goes with it.
+    The process sends (kind, content) pairs through link. deadline: seconds on the wall clock, from the start.
+    memory_gb: resident memory in GiB, of it and what it started, above which it is killed (read where /proc exists).
+    The whole process group goes with it.
     """
     start_server(threads)
     context = multiprocessing.get_context("forkserver")
@@ -132,7 +133,8 @@ def _watch(
         ready = wait([receiver, process.sentinel], timeout=POLL_SECONDS)
         open_end = _drain(receiver, outcome, on_message)
         peak, now = resident_mb(process.pid)
-        outcome.peak_mb = max(outcome.peak_mb or 0.0, peak) or None
+        now += sum(resident_mb(child)[1] for child in descendants(process.pid))
+        outcome.peak_mb = max(outcome.peak_mb or 0.0, peak, now) or None
         if process.sentinel in ready or not open_end:
             _drain(receiver, outcome, on_message)
             process.join(timeout=5.0)
@@ -170,6 +172,19 @@ def resident_mb(pid: int) -> tuple[float, float]:
         if name in values:
             values[name] = float(rest.split()[0]) / 1024
     return values["VmHWM"], values["VmRSS"]
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started; none where it cannot be read."""
+    found: list[int] = []
+    open_ones = [pid]
+    while open_ones:
+        for path in Path(f"/proc/{open_ones.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it has ended in the meantime
+                children = [int(child) for child in path.read_text().split()]
+                found += children
+                open_ones += children
+    return found
 
 
 def _kill_group(process: Any) -> None:
