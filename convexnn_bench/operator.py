@@ -226,8 +226,9 @@ class Operator(Layers):
     def _factored_by_samples(
         self, U: Float[torch.Tensor, "p Pm"], V: Float[torch.Tensor, "q Pm"]
     ) -> tuple[Predictions, Pullback]:
-        """`factored` for an MLP, so few samples at a time on a CPU that their hidden units stay in the cache."""
-        step = max(SMALLEST_PART, PART_ELEMENTS // U.shape[1]) if self.device.type == "cpu" else self.N
+        """`factored` for an MLP, on a CPU so few samples at a time that their hidden units stay in the cache."""
+        most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
+        step = max(SMALLEST_PART, most // U.shape[1])
         parts = [slice(start, start + step) for start in range(0, self.N, step)]
         m = U.shape[1] // self.P
         hidden = [self._masked_rows(self.Phi[rows] @ U, rows, m) for rows in parts]

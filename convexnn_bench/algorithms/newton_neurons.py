@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.operator import PART_ELEMENTS, SMALLEST_PART, Operator
+from convexnn_bench.operator import CHUNK_ELEMENTS, PART_ELEMENTS, SMALLEST_PART, Operator
 from convexnn_bench.problem import Problem
 
 SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
@@ -254,9 +254,8 @@ class Here:
     def parts(self, dtype: torch.dtype) -> list[tuple[Any, ...]]:
         """(Phi, masks, H, L, F'') of some samples at a time, so few that their hidden units stay in the cache."""
         if dtype not in self._parts:
-            step = max(SMALLEST_PART, PART_ELEMENTS // max(1, len(self.neurons)))
-            if self.operator.device.type != "cpu":
-                step = len(self.z)  # a GPU is busy with all of them at once
+            most = PART_ELEMENTS if self.operator.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
+            step = max(SMALLEST_PART, most // max(1, len(self.neurons)))
             self._parts[dtype] = []
             for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
                 given = (self.operator.Phi, self.masks, self.H, self.L, self.z, self.working.targets)
