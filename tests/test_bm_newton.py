@@ -361,3 +361,23 @@ def test_cuda_gives_the_same_optimum():
     result = cnn.solve(problem, "bm_newton", gap=1e-7, device="cuda")
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(cnn.solve(problem, "bm_newton", gap=1e-7).objective, rel=1e-7)
+
+
+def test_each_route_learns_how_short_its_steps_are_from_its_own():
+    control = Control()
+    for _ in range(50):
+        control.shorter("hessian")
+    assert control.radius == Control().radius
+    damping = control.damping
+    for _ in range(5):
+        control.shorter("products")
+    assert control.damping == damping
+    assert control.radius < Control().radius
+
+
+@pytest.mark.parametrize("route", ["hessian", "products"])
+def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
+    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here: route)
+    result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    assert result.status == "gap_reached"
+    assert result.objective == pytest.approx(6.4407344, abs=1e-5)

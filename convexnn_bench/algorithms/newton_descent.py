@@ -57,15 +57,17 @@ class Descent:
                 unseen = move.predicted <= ROUNDING * abs(here.value)
                 level = there.value <= here.value * (1 + ROUNDING)
                 if ratio > ACCEPTED or (unseen and level and len(there.neurons) and there.slope <= 0.5 * here.slope):
-                    self.control.longer(move, ratio)
+                    self.control.longer(system.route, move, ratio)
                     self.steps += 1
                     return there
                 if unseen:
+                    self.control = Control()
                     return None
                 fewer = self._without(here, move)
                 if fewer is not None:
                     return fewer
-            self.control.shorter()
+            self.control.shorter(system.route)
+        self.control = Control()  # the next point is another one
         return None
 
     def _without(self, here: Here, move: Move) -> Here | None:

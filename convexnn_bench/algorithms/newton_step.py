@@ -40,21 +40,24 @@ class Move:
 
 @dataclass
 class Control:
-    """How short steps are held: mu of the direct routes, radius of conjugate gradients."""
+    """How short steps are held: mu of the direct routes, radius of conjugate gradients; each learns from its own."""
 
     damping: float = 1.0
     radius: float = 0.5
 
-    def shorter(self) -> None:
-        self.damping = max(4 * self.damping, LEAST_DAMPING)
-        self.radius *= 0.3
+    def shorter(self, route: str) -> None:
+        if route == "products":
+            self.radius *= 0.3
+        else:
+            self.damping = max(4 * self.damping, LEAST_DAMPING)
 
-    def longer(self, move: Move, ratio: float) -> None:
+    def longer(self, route: str, move: Move, ratio: float) -> None:
         """After a step whose fall of f was `ratio` times the model's."""
-        if ratio > GOOD:
+        if route == "products":
+            if ratio > VERY_GOOD and move.cut:
+                self.radius = min(2 * self.radius, 1.0)
+        elif ratio > GOOD:
             self.damping = self.damping / 8 if self.damping > NO_DAMPING else 0.0
-        if ratio > VERY_GOOD and move.cut:
-            self.radius = min(2 * self.radius, 1.0)
 
 
 class NewtonSystem:
