@@ -16,7 +16,7 @@ from jaxtyping import Float
 from convexnn_bench.algorithms.newton_matrices import hessian_matrix, sample_matrix, stiffen_rotations
 from convexnn_bench.algorithms.newton_neurons import Here, Step
 
-PRODUCTS = 100  # conjugate gradient steps that a direct solve is weighed against
+PRODUCTS = 15  # conjugate gradient steps that a direct solve is weighed against
 PRODUCT_OVERHEAD = 2e7  # operations that a Hessian product costs beside its own
 PRODUCT_SLOWNESS = 3.0  # of a product's thin matrices and masks against one large matrix product
 LARGEST_MATRIX = 2**26  # entries of a matrix that is formed, and of the array it is formed from: 512 MiB
