@@ -156,7 +156,11 @@ class Problem:
 
     def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
         """A on a device, built once and kept."""
-        key = (str(device), dtype)
+        place = torch.device(device)
+        if place.type == "cuda" and place.index is None:  # one operator for "cuda" and "cuda:0"
+            place = torch.device("cuda", torch.cuda.current_device())
+        device = str(place)
+        key = (device, dtype)
         if key not in self._operators:
             self._operators[key] = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
             if key == ("cpu", torch.float64) and self._rows.formed:

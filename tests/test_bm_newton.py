@@ -381,3 +381,31 @@ def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
     result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(6.4407344, abs=1e-5)
+
+
+def test_all_neurons_may_leave_in_one_step():
+    rng = np.random.default_rng(2)
+    X, Y = rng.standard_normal((5, 6)), np.sign(rng.standard_normal((5, 3)))
+    problem = cnn.Problem(X, Y, loss="squared_hinge", beta_fraction=2e-3, patterns=25, seed=0)
+    assert cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=20, show_progress=False).status == "gap_reached"
+    here = pair_in_one_block(random_problem(4, "squared", n=20, d=4, patterns=4))
+    step = torch.cat([-2 * here.neurons.W, torch.zeros_like(here.neurons.Y)])
+    assert len(here.moved(step)) == 0
+
+
+@pytest.mark.parametrize("loss", ["huber", "squared_hinge", "squared"])
+def test_one_feature_and_several_outputs(loss):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 1))
+    problem = cnn.Problem(X, targets(loss, 20, 3, rng), loss=loss, beta_fraction=0.05, patterns="all")
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=20, show_progress=False)
+    assert result.status == "gap_reached"
+    assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
+
+
+def test_zero_targets_end_the_run_without_a_gap_to_reach():
+    problem = random_problem(6)
+    still = cnn.Problem(problem.X, np.zeros_like(problem.Y), beta=1.0, patterns=problem.masks)
+    result = cnn.solve(still, "bm_newton", gap=None, time_limit=20, show_progress=False)
+    assert result.status == "solved"
+    assert result.objective == 0

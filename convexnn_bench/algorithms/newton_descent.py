@@ -24,7 +24,7 @@ class Descent:
         self.working, self.control, self.steps = working, Control(), 0
 
     def run(self, here: Here, tolerance: float, most: int, tick: Tick, products: int = 0) -> tuple[Here, bool]:
-        """At most `most` steps, or until `slope` is at most `tolerance`; f falls with each.
+        """At most `most` steps, or until `slope` is at most `tolerance`; f falls with each, but for rounding.
 
         products: ends after the step with which this many Hessian products have been taken; 0 for any number.
         Returns the last point, and False where `tick`, which sees every point, stopped it.
@@ -50,7 +50,7 @@ class Descent:
         """
         system = NewtonSystem(here)
         for _ in range(TRIALS):
-            least = INEXACT_SINGLE if self.working.single else INEXACT[1]
+            least = INEXACT_SINGLE if here.single else INEXACT[1]
             move = system.move(self.control, min(max(INEXACT[0] * here.slope, least), INEXACT[0]))
             if move is not None and move.predicted > 0:
                 there, ratio = self._along(here, move)

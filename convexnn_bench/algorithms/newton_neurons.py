@@ -70,6 +70,8 @@ class Neurons:
 
         smallest: singular values up to this part of the largest of all are left out.
         """
+        if not len(self):
+            return self
         blocks, owner = torch.unique(self.blocks, return_inverse=True)
         Z = torch.zeros(len(blocks), self.W.shape[0], self.Y.shape[0], dtype=self.W.dtype, device=self.W.device)
         Z.index_add_(0, owner, torch.einsum("pj,qj->jpq", self.W, self.Y))
@@ -234,6 +236,11 @@ class Here:
         return pairs * (self.beta * roots[:, None] * roots)
 
     @property
+    def single(self) -> bool:
+        """Whether Hessian products are to be float32: where they are large matrix products."""
+        return self.working.single and self._plain
+
+    @property
     def _plain(self) -> bool:
         """Phi is at hand and C the identity, so that samples can be taken some at a time."""
         return self.operator.architecture.second_layer_is_identity and not self.operator._structured_first
@@ -301,8 +308,9 @@ class Here:
         left, values, right = top_pairs(columns)
         Y = torch.stack([self.neurons.Y, across], dim=2).permute(1, 0, 2) @ right  # J x q x 2
         first = Neurons(blocks, (left[:, :, 0] * values[:, :1]).T, Y[:, :, 0].T).kept(alive)
-        second = alive & (values[:, 1] > SECOND * values[:, 0])
-        if self.rotations is None and not bool(second.any()):
-            return first
-        other = Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(second)
-        return first.joined(other).merged(NEGLIGIBLE)
+        if values.shape[1] > 1:  # p > 1
+            second = alive & (values[:, 1] > SECOND * values[:, 0])
+            if bool(second.any()):
+                other = Neurons(blocks, (left[:, :, 1] * values[:, 1:]).T, Y[:, :, 1].T).kept(second)
+                return first.joined(other).merged(NEGLIGIBLE)
+        return first if self.rotations is None else first.merged(NEGLIGIBLE)

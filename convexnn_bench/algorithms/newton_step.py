@@ -9,6 +9,7 @@ Numer. Anal. 20, 1983; Nocedal & Wright, Numerical Optimization, section 7.2). T
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -75,7 +76,7 @@ class NewtonSystem:
         """
         if self.route == "products":
             move = self._by_products(control.radius, accuracy)
-            if self.here.working.single:
+            if self.here.single:
                 exact = self._fall(move.step)
                 if abs(exact - move.predicted) <= DISAGREEMENT * abs(move.predicted):
                     return replace(move, predicted=exact)
@@ -148,8 +149,12 @@ class NewtonSystem:
         step[:p] = unit * t[:, 0] + d
         return step
 
+    @cached_property
+    def _preconditioner(self) -> "Preconditioner":
+        return Preconditioner(self.here)
+
     def _by_products(self, radius: float, accuracy: float) -> Move:
-        here, solve = self.here, Preconditioner(self.here)
+        here, solve = self.here, self._preconditioner
         metric, limit = 1 / here.sizes, radius**2 * float(here.sizes.sum())
         d = torch.zeros_like(here.gradient)
         r = -here.gradient
@@ -157,7 +162,7 @@ class NewtonSystem:
         direction, inner, square, cut = y, float((r * y).sum()), 0.0, False
         first = inner
         for _ in range(LONGEST):
-            image = here.stiffened(direction, here.working.single)
+            image = here.stiffened(direction, here.single)
             bend, crossed, along = torch.stack(
                 [(direction * image).sum(), (metric * d * direction).sum(), (metric * direction.square()).sum()]
             ).tolist()

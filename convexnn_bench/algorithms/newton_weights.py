@@ -67,10 +67,10 @@ class Atoms:
         return (self.H.T @ self.H) * (self.Y.T @ self.Y) if self._plain else self._all.T @ self._all
 
 
-def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes) -> Sizes:
+def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes, settled: float = SETTLED) -> Sizes:
     """The minimiser from s >= 0, by Newton's method with a non-negative quadratic program a step; f never rises.
 
-    neurons: W holds the unit vectors x.
+    neurons: W holds the unit vectors x. settled: relative fall of f in a step that ends it.
     """
     atoms, loss, beta = Atoms(working, neurons), working.loss, working.beta
 
@@ -95,9 +95,9 @@ def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes) -> Sizes:
             length *= 0.5
         if not lower < f:
             break
-        settled = f - lower <= SETTLED * abs(f) or (loss.unit_curvature and length == 1.0)
+        done = f - lower <= settled * abs(f) or (loss.unit_curvature and length == 1.0)
         s, z, f = moved, z_moved, lower
-        if settled:
+        if done:
             break
     return s
 

@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 
 from convexnn_bench.algorithms.newton_descent import Descent
 from convexnn_bench.algorithms.newton_neurons import NEGLIGIBLE, Here, Neurons, WorkingProblem, top_pairs
-from convexnn_bench.algorithms.newton_weights import best_sizes
+from convexnn_bench.algorithms.newton_weights import SETTLED, best_sizes
 from convexnn_bench.certificates import lower_bound
+from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.dual_norms import spectral_norms
 
 EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none
@@ -30,6 +31,7 @@ CANDIDATES = 1000  # blocks that these are chosen from
 FEWEST = 20  # blocks that enter at least, else half as many as there are neurons
 ALIKE = (0.9, 0.99, 0.999)  # cosine of two masks above which only one enters at first, then, and in the end
 STEPS = 4  # Newton steps a round
+ROUGH = 1e-3  # of the gap, to which the sizes are brought
 PRICINGS = 40  # a round's Hessian products against one pricing of all blocks
 PART = 0.1  # of the gap, to which the gradient is brought
 FINEST = 1e-13  # relative gradient beyond which there is only rounding
@@ -69,7 +71,7 @@ class WorkingSet:
         while idle < IDLE:
             before, old_bound = here.value, self.bound
             price = self.price(here)
-            gap = (here.value - self.bound) / abs(self.bound) if self.bound != 0 else math.inf
+            gap = self._gap(here)
             if gap <= self.target:
                 return self._summary(here)
             here = self.entered(here, price)
@@ -83,6 +85,9 @@ class WorkingSet:
                 part *= 0.1
                 idle = idle + 1 if part * gap < FINEST else 0
         return f"rounding ends it; {self._summary(here)}"
+
+    def _gap(self, here: Here) -> float:
+        return relative_gap(here.value, self.bound) if math.isfinite(self.bound) else math.inf
 
     def _products(self, here: Here) -> int:
         """Hessian products after which blocks are priced again: PRICINGS times what pricing costs, in products."""
@@ -147,7 +152,8 @@ class WorkingSet:
         new = Neurons(price.blocks[row], left[row, :, place].T, right[row, :, place].T)
         units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y).joined(new)
         sizes = torch.cat([here.sizes, torch.zeros_like(values[row, place])])
-        sizes = best_sizes(self.working, units, sizes)
+        settled = ROUGH * min(self._gap(here), 1.0)
+        sizes = best_sizes(self.working, units, sizes, max(settled, SETTLED))
         neurons = Neurons(units.blocks, units.W * sizes, units.Y).kept(sizes > NEGLIGIBLE * sizes.max())
         if not len(neurons):
             return self.working.at(neurons)
