@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from convexnn_bench.harness.campaign import Campaign, Source
     from convexnn_bench.harness.execute import Finished
 
@@ -91,6 +93,17 @@ def run(
             "results/CAMPAIGN-custom with solvers or data sets of your own.",
         ),
     ] = None,
+    rerun: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS",
+            help="Run cells again whose record has this status: 'failed' for those that crashed or failed, or any "
+            "other status, such as 'time_limit'. Repeatable.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells and how long they may take, and run nothing.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record, and nothing else.")] = False,
 ) -> None:
     """Run a campaign: every data set with every solver, one cell at a time, each in a process of its own.
@@ -104,10 +117,14 @@ def run(
     with _plain_errors():
         asked, source = _campaign(campaign, solver, dataset, solvers_dir, time_limit, gap, seeds)
         folder = Path(out) if out is not None else Path("results") / asked.name
+        again = _statuses(rerun or [])
         check_limits(asked, source)
+        if dry_run:
+            _foretell(asked, source, folder, again, json)
+            return
         start_server(asked.threads)  # it loads its modules while this process loads its own
         try:
-            finished = _run(asked, source, folder, json)
+            finished = _run(asked, source, folder, json, again)
         except KeyboardInterrupt:
             typer.echo(f"\ninterrupted: what has finished is kept in {folder}; run again to go on", err=True)
             raise typer.Exit(130) from None
@@ -122,6 +139,43 @@ def _exit_code(finished: Any) -> int:
     from convexnn_bench.harness.records import BAD_STATUSES
 
     return int(any(record["status"] in BAD_STATUSES for record in finished.records))
+
+
+def _statuses(given: list[str]) -> set[str]:
+    """The statuses that --rerun names; "failed" takes "crashed" with it."""
+    from convexnn_bench.errors import InputError
+    from convexnn_bench.harness.records import BAD_STATUSES, STATUSES
+
+    for status in given:
+        if status not in STATUSES:
+            raise InputError(f"--rerun must be one of {', '.join(STATUSES)}, got {status!r}")
+    return {*given, *(BAD_STATUSES if "failed" in given else ())}
+
+
+def _foretell(asked: "Campaign", source: "Source", folder: Path, again: set[str], json: bool) -> None:
+    from convexnn_bench.harness.execute import forecast
+    from convexnn_bench.harness.records import to_json
+
+    found = forecast(asked, folder, source, again)
+    if json:
+        for one in found:
+            cell = {"problem_name": one.cell.problem_name, "solver_name": one.cell.solver_name, "seed": one.cell.seed}
+            told = {"key": one.cell.key, "known": one.known, "seconds": one.seconds, "unavailable": one.unavailable}
+            typer.echo(to_json({**cell, "time_limit": one.limit, **told}))
+        return
+    from convexnn_bench.report.forecast import print_forecast
+
+    print_forecast(found, _console())
+
+
+def _console(width: int = 110) -> "Console":
+    """For stdout; at least so wide when piped."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, width)
+    return console
 
 
 def _campaign(
@@ -155,7 +209,7 @@ def _campaign(
     return replace(loaded, **changed), source.without(changed)
 
 
-def _run(asked: "Campaign", source: "Source", folder: Path, json: bool) -> "Finished":
+def _run(asked: "Campaign", source: "Source", folder: Path, json: bool, again: set[str]) -> "Finished":
     from convexnn_bench.harness.execute import run_campaign
     from convexnn_bench.harness.records import Record, to_json
     from convexnn_bench.report.progress import CampaignProgress
@@ -169,19 +223,15 @@ def _run(asked: "Campaign", source: "Source", folder: Path, json: bool) -> "Fini
             sys.stdout.flush()
 
     with (JsonLines if json else CampaignProgress)(quiet=json) as progress:
-        return run_campaign(asked, folder, progress, source)
+        return run_campaign(asked, folder, progress, source, again)
 
 
 def _show(finished: "Finished", gap: float, folder: Path) -> None:
     """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
-    from rich.console import Console
-
     from convexnn_bench.report.plots import save_gap_figure
     from convexnn_bench.report.tables import print_results
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 110)
+    console = _console()
     console.print()
     print_results(finished.records, console)
     counts: dict[str, int] = {}
@@ -204,14 +254,51 @@ def _show(finished: "Finished", gap: float, folder: Path) -> None:
 def list_all() -> None:
     """List solvers, data sets, losses, activations, architectures: what is here, what is missing and why."""
     with _plain_errors():
-        from rich.console import Console
-
         from convexnn_bench.report.listing import print_listing
 
-        console = Console(highlight=False, markup=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 110)
-        print_listing(console)
+        print_listing(_console())
+
+
+@app.command()
+def doctor(
+    solvers_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder with solver files of your own.")
+    ] = None,
+) -> None:
+    """Look at this machine: versions, threads, BLAS, GPU, and whether each solver really solves a tiny problem.
+
+    Exit code: 0, or 1 when a solver that is here does not work; what is missing is named with what to install.
+    """
+    with _plain_errors():
+        from convexnn_bench.harness.process import start_server
+        from convexnn_bench.registry import SOLVERS
+        from convexnn_bench.report.doctor import print_doctor
+
+        if solvers_dir is not None:
+            SOLVERS.add_folder(solvers_dir)
+        start_server(1)
+        sound = print_doctor(_console(), solvers_dir)
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[str], typer.Argument(help="Folders with records.jsonl, such as those of several machines.")
+    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for all records; what it has already takes part.")],
+) -> None:
+    """Merge the records of several folders, one record a cell.
+
+    Of several records of one cell a definite one goes before one that crashed or failed, and then the later one.
+    """
+    with _plain_errors():
+        from convexnn_bench.harness.records import merge as merge_records
+
+        found, complaints = merge_records(folders, out)
+        for complaint in complaints:
+            typer.echo(f"warning: {complaint}", err=True)
+        typer.echo(f"{len(found)} records in {Path(out) / 'records.jsonl'} and records.parquet")
 
 
 @app.command()

@@ -1,9 +1,10 @@
 """Running a campaign: what has a record already is left alone, everything else is run, one cell at a time."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
 from convexnn_bench.errors import InputError
@@ -37,8 +38,16 @@ class Finished:
     complaint: str | None = None
 
 
-def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Source | None = None) -> Finished:
+def run_campaign(
+    campaign: Campaign,
+    out: Path,
+    observer: Observer,
+    source: Source | None = None,
+    rerun: Collection[str] = (),
+) -> Finished:
     """Run every cell without a record in `out`/records.jsonl, then write records.parquet beside it.
+
+    rerun: statuses whose cells are run again; of two records of a cell the later one counts.
 
     Problems are built once before anything runs, so that a campaign that asks for what cannot be is refused.
     Only then is `out` made. Raises InputError for such a campaign and for an `out` that cannot be, OSError when
@@ -52,11 +61,12 @@ def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Sour
     _check_folder(out)
     file = RecordFile(out / "records.jsonl")
     records, complaints = file.read()
-    waiting = [cell for cell in cells if cell.key not in records]
+    waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
+    again = {cell.key for cell in waiting}
     observer.planned(cells, len(cells) - len(waiting))
     for complaint in complaints:
         observer.note(complaint)
-    known = [cell for cell in cells if cell.key in records]
+    known = [cell for cell in cells if cell.key not in again]
     for cell in known:
         # the same problem may have been asked for in other words
         records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
@@ -75,6 +85,40 @@ def run_campaign(campaign: Campaign, out: Path, observer: Observer, source: Sour
         observer.finished(record)
     missing = _write_table(list(records.values()), out)
     return Finished([records[cell.key] for cell in cells], len(known), missing)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A cell that a campaign would run.
+
+    known: it has a record. seconds: expected wall clock, the median of records of the same solver on the same problem;
+    None without one. limit: of solving. unavailable: why it would be skipped, where that can be told without its data.
+    """
+
+    cell: Cell
+    known: bool
+    seconds: float | None
+    limit: float
+    unavailable: str | None
+
+
+def forecast(
+    campaign: Campaign, out: Path, source: Source | None = None, rerun: Collection[str] = ()
+) -> list[Forecast]:
+    """What `run_campaign` would do; builds no problem and writes nothing. Raises InputError as it would."""
+    cells = plan(campaign, source)
+    _check_folder(out)
+    records, _ = RecordFile(out / "records.jsonl").read()
+    times: dict[tuple[str, str], list[float]] = {}
+    for record in records.values():
+        times.setdefault((record["problem_name"], record["solver_name"]), []).append(record["wall_seconds"])
+    found = []
+    for cell in cells:
+        seen = times.get((cell.problem_name, cell.solver_name))
+        missing = DATASETS.get(cell.dataset).unavailable() or SOLVERS.get(cell.solver).unavailable()
+        known = cell.key in records and records[cell.key]["status"] not in rerun
+        found.append(Forecast(cell, known, median(seen) if seen else None, cell.limits.time_limit, missing))
+    return found
 
 
 def _write_table(records: list[Record], out: Path) -> str | None:

@@ -24,9 +24,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from convexnn_bench.errors import InputError
 
 SCHEMA = 1
 STATUSES = (
@@ -112,6 +114,42 @@ class RecordFile:
 def _ends_line(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:
+    """(records of all folders, complaints), one record a key, written to `out`/records.jsonl and records.parquet.
+
+    Of several records of one cell a definite one goes before one that crashed or failed, and then the one started last.
+    Records in `out` take part. Raises InputError for a folder without records, OSError when `out` cannot be written.
+    """
+    out = Path(out)
+    merged: dict[str, Record] = {}
+    complaints: list[str] = []
+    for folder in dict.fromkeys([*map(Path, folders), out]):
+        file = RecordFile(folder / "records.jsonl")
+        if not file.path.is_file():
+            if folder == out:
+                continue
+            raise InputError(f"{file.path} does not exist: give folders that a campaign wrote its records to")
+        records, complained = file.read()
+        complaints += complained
+        for key, record in records.items():
+            if key not in merged or _standing(record) > _standing(merged[key]):
+                merged[key] = record
+    found = sorted(merged.values(), key=lambda record: record["started"])
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "records.jsonl.partial"
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(to_json(record) + "\n" for record in found)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, out / "records.jsonl")
+    to_parquet(found, out / "records.parquet")
+    return found, complaints
+
+
+def _standing(record: Record) -> tuple[bool, str]:
+    return record["status"] not in BAD_STATUSES, record["started"]
 
 
 _TEXT_COLUMNS = ("dataset_parameters", "problem_parameters", "solver_parameters")

@@ -1,0 +1,56 @@
+"""What `convexnn-bench run --dry-run` prints: the cells of a campaign by problem, and how long they may take."""
+
+from typing import TYPE_CHECKING
+
+from convexnn_bench.harness.execute import Forecast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_forecast(cells: list[Forecast], console: "Console") -> None:
+    """A table for each set of solvers, one row for each data set of the campaign; then the expected time of what is
+    left and the reasons to skip."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    datasets: dict[str, list[Forecast]] = {}
+    for one in cells:
+        datasets.setdefault(one.cell.origin or one.cell.problem_name, []).append(one)
+    grids: dict[tuple[str, ...], list[str]] = {}
+    for name, group in datasets.items():
+        grids.setdefault(tuple(dict.fromkeys(one.cell.solver_name for one in group)), []).append(name)
+    for solvers, names in grids.items():
+        console.print(Text(", ".join(solvers)))
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column("data set", overflow="fold")
+        for title in ("problems", "cells", "have a record", "solving, at most"):
+            table.add_column(title, justify="right")
+        for name in names:
+            group = datasets[name]
+            counts = (len({one.cell.problem_name for one in group}), len(group), sum(one.known for one in group))
+            table.add_row(Text(name), *map(str, counts), duration(sum(map(_limit, group))))
+        console.print(table)
+        console.print()
+    left = [one for one in cells if not one.known]
+    console.print(f"{len(cells)} cells, {len(cells) - len(left)} with a record, {len(left)} to run")
+    measured = [one for one in left if one.seconds is not None and not one.unavailable]
+    if measured:
+        seconds = sum(one.seconds or 0.0 for one in measured)
+        console.print(f"{len(measured)} of them took {duration(seconds)} in records of the same solver and problem")
+    console.print(f"solving takes at most {duration(sum(map(_limit, left)))}, set-up and scoring not counted")
+    for name, reason in dict.fromkeys((one.cell.solver_name, one.unavailable) for one in left if one.unavailable):
+        console.print(f"{name} would be skipped: {reason}", soft_wrap=True)
+
+
+def _limit(one: Forecast) -> float:
+    return 0.0 if one.known or one.unavailable else one.limit
+
+
+def duration(seconds: float) -> str:
+    """Such as 45 s, 12 min or 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
