@@ -409,3 +409,29 @@ def test_zero_targets_end_the_run_without_a_gap_to_reach():
     result = cnn.solve(still, "bm_newton", gap=None, time_limit=20, show_progress=False)
     assert result.status == "solved"
     assert result.objective == 0
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_the_model_of_a_flat_loss_gets_a_floor(c):
+    """Huber where all residuals are large: F'' = 0, and the model is that of F'' = floor L in products and matrix."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((40, 4)), 100 * rng.standard_normal((40, c))
+    problem = cnn.Problem(X, Y, loss="huber", beta_fraction=0.02, patterns=10, seed=0)
+    here = somewhere(problem, J=4)
+    step = torch.randn(here.gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step[problem.p :] = here.tangent(step[problem.p :])
+    flat = here.product(step)
+    here.working.floor = 0.1
+    here = here.working.at(here.neurons)
+    a, b = step[: problem.p], here.tangent(step[problem.p :]) / here.sizes
+    H = here.operator.first_layer(a) * here.masks
+    dz = H @ here.neurons.Y.T + here.H @ b.T
+    added = float(((here.product(step) - flat) * step).sum())
+    assert added == pytest.approx(0.1 * float(dz.square().sum()), rel=1e-9)
+    K = hessian_matrix(here)
+    rows = K.shape[0] // 4
+    assert torch.allclose((K @ step[:rows].reshape(-1)).view(rows, 4), here.product(step)[:rows], atol=1e-8)
+    here.working.floor = 0.0
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    assert result.status == "gap_reached"
+    assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)

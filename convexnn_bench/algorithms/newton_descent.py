@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from convexnn_bench.algorithms.newton_neurons import Here, WorkingProblem
-from convexnn_bench.algorithms.newton_step import Control, Move, NewtonSystem
+from convexnn_bench.algorithms.newton_step import GOOD, Control, Move, NewtonSystem
 
 TRIALS = 40  # dampings of one step
 HALVINGS = 8  # of a step
+LEAST_FLOOR = 1e-8  # of the model's F'', taken where none was too little
 ACCEPTED = 1e-4  # ratio of the fall of f to the model's
 ROUNDING = 1e-14  # of f: a fall below it cannot be told from rounding, and the gradient decides
 INEXACT = 0.1, 1e-8  # relative residuals of conjugate gradients
@@ -54,6 +55,8 @@ class Descent:
             move = system.move(self.control, min(max(INEXACT[0] * here.slope, least), INEXACT[0]))
             if move is not None and move.predicted > 0:
                 there, ratio = self._along(here, move)
+                flat = ratio <= GOOD and self._too_flat(here, there, move)
+                self._change_floor(flat, ratio)
                 unseen = move.predicted <= ROUNDING * abs(here.value)
                 level = there.value <= here.value * (1 + ROUNDING)
                 if ratio > ACCEPTED or (unseen and level and len(there.neurons) and there.slope <= 0.5 * here.slope):
@@ -66,9 +69,31 @@ class Descent:
                 fewer = self._without(here, move)
                 if fewer is not None:
                     return fewer
+                if flat:
+                    here = self.working.at(here.neurons)
+                    system = NewtonSystem(here)
+                    continue
             self.control.shorter(system.route)
         self.control = Control()  # the next point is another one
         return None
+
+    def _too_flat(self, here: Here, there: Here, move: Move) -> bool:
+        """Whether the model failed because F bends more on the way than at the beginning."""
+        working = self.working
+        if working.loss.unit_curvature or working.floor >= 1:
+            return False
+        change = there.z - here.z
+        model = float((change * (here.L + 0.5 * here.curvature(change[:, :, None])[:, :, 0])).sum())
+        loss = [float(working.loss.value(point.z, working.targets)) for point in (here, there)]
+        return loss[1] - loss[0] - model > GOOD * move.predicted
+
+    def _change_floor(self, flat: bool, ratio: float) -> None:
+        """Of the model's F'': raised where F was too flat, lowered where the model held."""
+        working = self.working
+        if flat:
+            working.floor = min(max(10 * working.floor, LEAST_FLOOR), 1.0)
+        elif ratio > GOOD:
+            working.floor = working.floor / 4 if working.floor > LEAST_FLOOR else 0.0
 
     def _without(self, here: Here, move: Move) -> Here | None:
         """The point without the neurons that a step takes through zero, where f is lower there.
@@ -93,7 +118,7 @@ class Descent:
         for _ in range(HALVINGS):
             there = self.working.at(here.moved(move.step))
             ratio = (here.value - there.value) / move.predicted
-            if ratio > ACCEPTED or move.predicted <= ROUNDING * abs(here.value):
+            if ratio > ACCEPTED or move.predicted <= ROUNDING * abs(here.value) or self._too_flat(here, there, move):
                 break
             # along d = t d_0 the model falls by (t - t^2 / 2) of what it falls by at t = 1, if that was its minimum
             move = replace(move, step=0.5 * move.step, predicted=0.5 * move.predicted)

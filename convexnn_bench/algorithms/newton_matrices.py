@@ -74,14 +74,14 @@ def _gauss_newton(here: Here, E: Float[torch.Tensor, "N pJ"], K: Float[torch.Ten
     """J^T F''(z) J, some samples at a time."""
     Y, p, J = here.neurons.Y, here.neurons.W.shape[0], len(here.neurons)
     P, H, q = _projections(Y), here.H / here.sizes, Y.shape[0]
-    loss, targets, flat = here.working.loss, here.working.targets, K.view(K.shape[0] * J, -1)
+    targets, flat = here.working.targets, K.view(K.shape[0] * J, -1)
     step = max(1, CHUNK_ELEMENTS // (flat.shape[0] * q))
     for rows in (slice(start, start + step) for start in range(0, len(E), step)):
         columns = [(E[rows].view(-1, 1, p, J) * Y[:, None, :]).flatten(2)]
         if K.shape[0] > p:
             columns.append((H[rows, None, None, :] * P.permute(1, 2, 0)).flatten(2))
         jacobian = torch.cat(columns, dim=2)  # rows x q x size
-        curved = loss.curvature(here.z[rows], targets[rows])(jacobian)
+        curved = here.working.curvature(here.z[rows], targets[rows])(jacobian)
         flat += jacobian.flatten(0, 1).T @ curved.flatten(0, 1)
 
 

@@ -111,6 +111,7 @@ class WorkingProblem:
         self.operator: Operator = problem.operator(device)
         self.targets = self.operator.Y
         self.products = 0
+        self.floor = 0.0  # of the model's F'', in units of the largest there can be
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def empty(self) -> Neurons:
@@ -123,6 +124,11 @@ class WorkingProblem:
         if self._last is None or not torch.equal(self._last[0], blocks):
             self._last = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
         return self._last[1]
+
+    def curvature(self, z: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """F''(z) + floor L: F may be flat at z and not nearby, as Huber's is where residuals are large."""
+        exact, floor = self.loss.curvature(z, targets), self.floor * self.loss.smoothness
+        return exact if floor == 0 else lambda D: exact(D).add(D, alpha=floor)
 
     def at(self, neurons: Neurons) -> "Here":
         return Here(self, neurons)
@@ -157,7 +163,7 @@ class Here:
     @cached_property
     def curvature(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """F''(z)."""
-        return self.working.loss.curvature(self.z, self.working.targets)
+        return self.working.curvature(self.z, self.working.targets)
 
     @cached_property
     def directions(self) -> Float[torch.Tensor, "p J"]:
@@ -267,7 +273,7 @@ class Here:
             for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
                 given = (self.operator.Phi, self.masks, self.H, self.L, self.z, self.working.targets)
                 Phi, masks, H, L, z, targets = (array[rows].to(dtype) for array in given)
-                self._parts[dtype].append((Phi, masks, H, L, self.working.loss.curvature(z, targets)))
+                self._parts[dtype].append((Phi, masks, H, L, self.working.curvature(z, targets)))
         return self._parts[dtype]
 
     def _by_samples(

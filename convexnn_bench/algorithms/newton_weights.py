@@ -42,7 +42,7 @@ class Atoms:
         loss, targets, J = self.working.loss, self.working.targets, self.H.shape[1]
         if loss.unit_curvature:
             return self._inner
-        K = MAJORANT * loss.smoothness * self._inner
+        K = max(MAJORANT, self.working.floor) * loss.smoothness * self._inner
         if not self._plain:
             return K + self._all.T @ loss.curvature(z, targets)(self._all.view(*z.shape, J)).reshape(-1, J)
         step = max(1, CHUNK_ELEMENTS // (J * z.shape[1]))
