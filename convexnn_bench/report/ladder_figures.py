@@ -14,13 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# marker, line, and the place of the first colour, so that the first solvers of two families differ in colour as well
-FAMILIES = {
-    "convex": ("o", "-", 0),
-    "burer_monteiro": ("s", "-", 1),
-    "network": ("^", "--", 2),
-    "rival": ("D", ":", 3),
-}
+# marker, and the place of the first colour, so that the first solvers of two families differ in colour as well
+FAMILIES = {"convex": ("o", 0), "burer_monteiro": ("s", 1), "network": ("^", 2), "rival": ("D", 3)}
 FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: marked on the map
 EDGE = 300.0  # ratio at which the map's colours end
 
@@ -71,11 +66,11 @@ def _folded(rung: str) -> str:
 
 
 def _style(found: Sequence[Outcome], solver: str) -> dict[str, Any]:
-    """Colour by place among the solvers of its family, marker and line by family."""
+    """Colour by place among the solvers of its family, marker by family; no line joins one problem to another."""
     kind = next(family(outcome) for outcome in found if outcome.solver == solver)
     peers = list(dict.fromkeys(outcome.solver for outcome in found if family(outcome) == kind))
-    marker, line, first = FAMILIES[kind]
-    return {"color": COLOURS[(first + peers.index(solver)) % len(COLOURS)], "marker": marker, "linestyle": line}
+    marker, first = FAMILIES[kind]
+    return {"color": COLOURS[(first + peers.index(solver)) % len(COLOURS)], "marker": marker, "linestyle": "none"}
 
 
 def _ladder_panel(
@@ -83,7 +78,7 @@ def _ladder_panel(
 ) -> None:
     for place, solver in enumerate(solvers):
         own = [outcome for outcome in found if outcome.solver == solver]
-        shift = 0.5 * ((place + 0.5) / len(solvers) - 0.5)  # solvers side by side, so that bars do not hide each other
+        shift = 0.8 * ((place + 0.5) / len(solvers) - 0.5)  # solvers side by side, so that bars do not hide each other
         x = [rungs.index(outcome.rung) + shift for outcome in own]
         y = [outcome.total.median if outcome.done else math.nan for outcome in own]
         low = [outcome.total.median - outcome.total.low if outcome.done else 0.0 for outcome in own]
