@@ -435,3 +435,17 @@ def test_the_model_of_a_flat_loss_gets_a_floor(c):
     result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("beta_fraction", [1e-4, 1e-6])
+def test_a_small_beta_is_come_to_by_steps(c, beta_fraction):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, c))
+    problem = cnn.Problem(X, Y, loss="squared", beta_fraction=beta_fraction, patterns=20, seed=0)
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    assert result.status == "gap_reached"
+    assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel").objective, rel=1e-5)
+    working = WorkingProblem(problem, "cpu")
+    assert WorkingSet(working, 0.5, lambda neurons, Lambda: True).run() is not None
+    assert working.beta < 1e-3 * problem.beta_max  # it stops at any beta whose point is good enough for its own

@@ -35,6 +35,9 @@ ROUGH = 1e-3  # of the gap, to which the sizes are brought
 PRICINGS = 40  # a round's Hessian products against one pricing of all blocks
 PART = 0.1  # of the gap, to which the gradient is brought
 FINEST = 1e-13  # relative gradient beyond which there is only rounding
+# a beta below this part of beta_max, at which the samples are all but interpolated, is come to by steps, each begun
+# where the gradient and the excess over beta are small
+FIRST_BETA, SMALLER, NEAR = 1e-3, 0.1, 0.3
 IDLE = 3  # rounds without progress at the finest tolerance
 
 Report = Callable[[Neurons, torch.Tensor | None], bool]
@@ -42,12 +45,14 @@ Report = Callable[[Neurons, torch.Tensor | None], bool]
 
 @dataclass(frozen=True)
 class Price:
-    """bound: -F* at the best multiple of Lambda. blocks: those that enter, most violated first; G: theirs."""
+    """bound: -F* at the best multiple of Lambda. blocks: those that enter, most violated first; G: theirs. most: the
+    largest dual norm where some are above beta, else 0."""
 
     bound: float
     Lambda: torch.Tensor
     blocks: Int[torch.Tensor, " B"]
     G: Float[torch.Tensor, "B p q"]
+    most: float
 
 
 class WorkingSet:
@@ -66,14 +71,19 @@ class WorkingSet:
 
     def run(self) -> str | None:
         """Until the certified gap is at most the target; returns why it ended, None where `report` stopped it."""
+        self.working.beta = max(self.problem.beta, FIRST_BETA * self.problem.beta_max)
         here = self.working.at(self.working.empty())
-        idle, part = 0, PART
+        idle, part, moved = 0, PART, True
         while idle < IDLE:
             before, old_bound = here.value, self.bound
             price = self.price(here)
             gap = self._gap(here)
             if gap <= self.target:
                 return self._summary(here)
+            if self.working.beta > self.problem.beta and (self._settled(here, price) or not moved):
+                self.working.beta = max(self.working.beta * SMALLER, self.problem.beta)
+                here = self.working.at(here.neurons)
+                price, idle, part = self.price(here), 0, PART
             here = self.entered(here, price)
             tolerance = max(part * min(max(gap, self.target), 1.0), FINEST)
             here, going = self.descent.run(here, tolerance, STEPS, self._tick, self._products(here))
@@ -85,6 +95,11 @@ class WorkingSet:
                 part *= 0.1
                 idle = idle + 1 if part * gap < FINEST else 0
         return f"rounding ends it; {self._summary(here)}"
+
+    def _settled(self, here: Here, price: Price) -> bool:
+        """Whether the point is near enough the optimum at the present beta to go on to a smaller one."""
+        near = not len(here.neurons) or here.slope <= NEAR
+        return near and price.most <= (1 + NEAR) * self.working.beta
 
     def _gap(self, here: Here) -> float:
         return relative_gap(here.value, self.bound) if math.isfinite(self.bound) else math.inf
@@ -106,7 +121,7 @@ class WorkingSet:
 
     def price(self, here: Here) -> Price:
         """The lower bound at grad F(z), and the blocks that violate it most."""
-        working, beta = self.working, self.problem.beta
+        working, beta = self.working, self.working.beta
         Lambda = self.problem.loss.project_dual(here.L, working.targets)
         G = working.operator.adjoint(Lambda)
         bound = lower_bound(self.problem, Lambda, device=str(working.operator.device), G=G)[0]
@@ -122,7 +137,7 @@ class WorkingSet:
         order = torch.argsort(norms, descending=True, stable=True)
         blocks = blocks[order][(norms > least[blocks])[order]][:CANDIDATES]
         blocks = blocks[self.spread(blocks, max(FEWEST, len(here.neurons)))]
-        return Price(bound, Lambda, blocks, G[blocks])
+        return Price(bound, Lambda, blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
 
     def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
         """Places of `enough` blocks, the first ones, among those whose masks differ; then of those more alike."""
@@ -143,7 +158,7 @@ class WorkingSet:
     def entered(self, here: Here, price: Price) -> Here:
         """The point with the priced blocks' singular pairs of -G_k joined to it, all sizes at their best."""
         left, values, right = top_pairs(-price.G)
-        over = values > self.problem.beta * (1 + EXCESS)
+        over = values > self.working.beta * (1 + EXCESS)
         if not len(here.neurons) and not bool(over.any()):
             return here
         if int(over.sum()) > ENTERING:
