@@ -175,9 +175,15 @@ class Operator(Layers):
         """C(sum_k H_k V_k^T)."""
         return self.combine_neurons(H.reshape(self.N, -1), _side_by_side(V))
 
+    def _wide(self, m: int) -> bool:
+        """Whether blocks U_k V_k^T are smaller than their m columns, so that A(U V^T) is cheaper through them."""
+        return self._through_masks and m > self.q
+
     def apply_factors(self, U: Left, V: Right) -> Predictions:
-        """A(U V^T), without forming U V^T unless a linear network is cheaper by it."""
+        """A(U V^T), without forming U V^T unless it is cheaper by it."""
         m = U.shape[2]
+        if self._wide(m):
+            return self.apply(U @ V.transpose(1, 2))
         linear = self._linear_on_products(m)
         if linear is not None:
             return linear(U[0] @ V[0].T)
@@ -210,6 +216,13 @@ class Operator(Layers):
                 return (G @ V[0])[None], (G.T @ U[0])[None]
 
             return linear(U[0] @ V[0].T), through_product
+        if self._wide(U.shape[2]):
+
+            def through_blocks(L: Predictions) -> tuple[Left, Right]:
+                G = self.adjoint(L)
+                return G @ V, G.transpose(1, 2) @ U
+
+            return self.apply(U @ V.transpose(1, 2)), through_blocks
         if not self._structured_first and self.architecture.second_layer_is_identity:
             return self._factored_by_samples(_side_by_side(U), _side_by_side(V))
         H = self.hidden(U)
@@ -226,10 +239,8 @@ class Operator(Layers):
     def _factored_by_samples(
         self, U: Float[torch.Tensor, "p Pm"], V: Float[torch.Tensor, "q Pm"]
     ) -> tuple[Predictions, Pullback]:
-        """`factored` for an MLP, on a CPU so few samples at a time that their hidden units stay in the cache."""
-        most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
-        step = max(SMALLEST_PART, most // U.shape[1])
-        parts = [slice(start, start + step) for start in range(0, self.N, step)]
+        """`factored` for an MLP, some samples at a time."""
+        parts = self.sample_parts(U.shape[1])
         m = U.shape[1] // self.P
         hidden = [self._masked_rows(self.Phi[rows] @ U, rows, m) for rows in parts]
 
@@ -241,6 +252,12 @@ class Operator(Layers):
             return _blocks(left, self.P), _blocks(right, self.P)
 
         return torch.cat([H @ V.T for H in hidden]), pullback
+
+    def sample_parts(self, columns: int) -> list[slice]:
+        """Rows of Phi, on a CPU so few at a time that as many columns of hidden units stay in the cache."""
+        most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
+        step = max(SMALLEST_PART, most // max(1, columns))
+        return [slice(start, start + step) for start in range(0, self.N, step)]
 
     def _masked_rows(self, H: Float[torch.Tensor, "rows Pm"], rows: slice, m: int) -> Float[torch.Tensor, "rows Pm"]:
         """The masks of some rows applied in place."""

@@ -14,7 +14,7 @@ class Solver(BaseSolver):
     """Ends on the certified gap and on nothing else; there is nothing to tune.
 
     single: Hessian products within conjugate gradients in float32, which float64 gradients correct after every step
-    and float64 products replace where they give no step; objective, gradient and certificate are float64 either way.
+    and float64 products replace once they mislead; objective, gradient and certificate are float64 either way.
 
     Linear and gated activations: algorithms/newton_working_set.py. ReLU: Newton's method on the faces of the cones with
     the staircase, from the zero network (algorithms/relu_staircase.py).

@@ -87,11 +87,11 @@ def test_the_hessian_matrix_is_that_of_the_products(problem):
 
 
 def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
-    from convexnn_bench.algorithms import newton_neurons
+    from convexnn_bench import operator
 
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
-    monkeypatch.setattr(newton_neurons, "SMALLEST_PART", 7)
-    monkeypatch.setattr(newton_neurons, "PART_ELEMENTS", 8)
+    monkeypatch.setattr(operator, "SMALLEST_PART", 7)
+    monkeypatch.setattr(operator, "PART_ELEMENTS", 8)
     here = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     b = here.tangent(step[problem.p :]) / here.sizes

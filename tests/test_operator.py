@@ -159,19 +159,22 @@ def test_restricted_operator_is_the_operator_of_the_subset():
     torch.testing.assert_close(part.apply(Z), fresh.apply(Z))
 
 
+@pytest.mark.parametrize("m", [1, 5])  # fewer and more columns than outputs: by neurons, and through the blocks
 @pytest.mark.parametrize("P", [1, 7])
-def test_the_factored_form_a_few_samples_at_a_time_is_that_of_all(monkeypatch, P):
+def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m):
     problem = random_problem(2, n=11, patterns=P)
     rng = np.random.default_rng(0)
-    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 2)))
-    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 2)))
+    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, m)))
+    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, m)))
     L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
     operator = problem.operator()
     monkeypatch.setattr(operator_module, "SMALLEST_PART", 2)
     monkeypatch.setattr(operator_module, "PART_ELEMENTS", 2)
     z, pullback = operator.factored(U, V)
     left, right = pullback(L)
-    G = operator.adjoint(L)
-    assert torch.allclose(z, operator.apply(U @ V.transpose(1, 2)), atol=1e-12)
+    G = torch.as_tensor(dense(problem).T @ L.numpy()).view(problem.P, problem.p, problem.q)
+    dense_z = dense(problem) @ (U @ V.transpose(1, 2)).reshape(-1, problem.q).numpy()
+    np.testing.assert_allclose(z, dense_z, atol=1e-12)
+    np.testing.assert_allclose(operator.apply_factors(U, V), dense_z, atol=1e-12)
     assert torch.allclose(left, G @ V, atol=1e-12)
     assert torch.allclose(right, G.transpose(1, 2) @ U, atol=1e-12)

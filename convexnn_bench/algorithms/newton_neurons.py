@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.operator import CHUNK_ELEMENTS, PART_ELEMENTS, SMALLEST_PART, Operator
+from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
 SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
@@ -265,12 +265,10 @@ class Here:
         return {}
 
     def parts(self, dtype: torch.dtype) -> list[tuple[Any, ...]]:
-        """(Phi, masks, H, L, F'') of some samples at a time, so few that their hidden units stay in the cache."""
+        """(Phi, masks, H, L, F'') of some samples at a time."""
         if dtype not in self._parts:
-            most = PART_ELEMENTS if self.operator.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
-            step = max(SMALLEST_PART, most // max(1, len(self.neurons)))
             self._parts[dtype] = []
-            for rows in (slice(start, start + step) for start in range(0, len(self.z), step)):
+            for rows in self.operator.sample_parts(len(self.neurons)):
                 given = (self.operator.Phi, self.masks, self.H, self.L, self.z, self.working.targets)
                 Phi, masks, H, L, z, targets = (array[rows].to(dtype) for array in given)
                 self._parts[dtype].append((Phi, masks, H, L, self.working.curvature(z, targets)))
