@@ -2,13 +2,16 @@
 
 import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from bad_solvers import BODIES
 from harness_fixtures import solvers_from, spiral_cell
 
 from convexnn_bench.harness.cell import probe, run_cell
+from convexnn_bench.harness.process import descendants
 from convexnn_bench.harness.records import STATUSES, to_json
 
 
@@ -89,6 +92,23 @@ def test_memory_of_a_process_that_the_solver_starts_counts(bad_solvers):
     record = run_cell(spiral_cell("child_fills_memory", bad_solvers, memory_gb=1.2))
     assert record["status"] == "memory_limit"
     assert 1.2 * 1024 < record["peak_memory_mb"] < 4000
+
+
+def test_descendants_of_a_process_and_of_one_that_has_ended(monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    try:
+        assert child.pid in descendants(os.getpid())
+        assert descendants(child.pid) == []
+    finally:
+        child.kill()
+        child.wait()
+    assert descendants(child.pid) == []
+
+    def gone(path, pattern):  # it ends between one look and the next
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "glob", gone)
+    assert descendants(os.getpid()) == []
 
 
 def test_output_of_a_solver_goes_nowhere_near_ours(bad_solvers, capfd):

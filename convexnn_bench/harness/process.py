@@ -179,8 +179,8 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     open_ones = [pid]
     while open_ones:
-        for path in Path(f"/proc/{open_ones.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it has ended in the meantime
+        with contextlib.suppress(OSError):  # a process may end at any moment
+            for path in list(Path(f"/proc/{open_ones.pop()}/task").glob("*/children")):
                 children = [int(child) for child in path.read_text().split()]
                 found += children
                 open_ones += children
