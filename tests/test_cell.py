@@ -6,10 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bad_solvers import BODIES
 from harness_fixtures import solvers_from, spiral_cell
 
+import convexnn_bench as cnn
 from convexnn_bench.harness.cell import probe, run_cell
 from convexnn_bench.harness.process import descendants
 from convexnn_bench.harness.records import STATUSES, to_json
@@ -39,6 +41,11 @@ def test_a_good_cell_leaves_a_complete_record():
     assert record["machine"]["torch"]
     assert record["limits"]["deadline"] == 30.0
     assert to_json(record)
+    result = cnn.solve(spiral_cell("fista", n=30).make_problem(), "fista", gap=1e-6)
+    values = np.linalg.svd(result.blocks, compute_uv=False)
+    kept = (values > 1e-6 * values.max()).sum(axis=1)
+    assert (record["active_blocks"], record["largest_rank"]) == ((kept > 0).sum(), kept.max())
+    assert 0 < record["active_blocks"] <= record["total_rank"] == kept.sum()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ for it is the cost of the pair found by `cone_factors`, an upper bound.
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from convexnn_bench.errors import InputError
 
@@ -27,6 +27,12 @@ def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
     if min(Z.shape[1:]) == 1:
         return torch.linalg.vector_norm(Z, dim=(1, 2))
     return torch.linalg.svdvals(Z).sum(dim=1)
+
+
+def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
+    """The numerical rank of every block: its singular values above `floor` times the largest one of all blocks."""
+    values = torch.linalg.vector_norm(Z, dim=(1, 2))[:, None] if min(Z.shape[1:]) == 1 else torch.linalg.svdvals(Z)
+    return ((values > floor * values.max()) & (values > 0)).sum(dim=1)
 
 
 def split_cone(problem: "Problem", Z: Blocks) -> Split:

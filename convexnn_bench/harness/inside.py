@@ -69,11 +69,32 @@ def describe_certificate(certificate: "Certificate") -> dict[str, Any]:
     }
 
 
+def describe_ranks(result: "Result") -> dict[str, int]:
+    """How many blocks of the final point are not zero, their largest rank and the sum of their ranks.
+
+    Nothing where there is no finite point in the convex program (a ReLU network that uses other patterns is none).
+    """
+    import torch
+
+    from convexnn_bench.formulations.convex import ranks
+
+    blocks = result.blocks if result.certificate is not None else None
+    if blocks is None:
+        return {}
+    found = ranks(torch.as_tensor(blocks))
+    return {
+        "active_blocks": int((found > 0).sum()),
+        "largest_rank": int(found.max()),
+        "total_rank": int(found.sum()),
+    }
+
+
 def describe_result(result: "Result") -> dict[str, Any]:
     """The numbers of a result that go into its record; no arrays."""
     proven = {} if result.certificate is None else describe_certificate(result.certificate)
     return {
         **proven,
+        **describe_ranks(result),
         "status": result.status,
         "reason": result.reason,
         "setup_seconds": result.setup_seconds,

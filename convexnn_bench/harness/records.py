@@ -1,9 +1,9 @@
 """Records: what every cell leaves behind, one JSON object a line while running, Parquet at the end.
 
-Schema version 1. Numbers that are not finite are stored as null.
+Schema version 2 (1 had no ranks). Numbers that are not finite are stored as null.
 
 key                 hash of problem, solver, parameters, seed, limits and code version; one record a key
-schema              1
+schema              2
 campaign, started   name of the campaign; start of the cell, UTC, ISO 8601
 version             package version + hash of its source files
 dataset, dataset_parameters, problem_parameters      as asked, defaults of the data set written out
@@ -13,6 +13,8 @@ limits              time_limit, deadline (s), memory_gb (GiB), gap, threads
 status, reason      one of STATUSES, and one line of words, the solver's own among them
 objective, lower_bound, gap (relative), scope, infeasibility, stationarity_bound, stationarity_error
 max_dual_norm, dual_norm_lower, dual_norm_method   bounds on max_k ||G_k||^dual, and how the upper one was got
+active_blocks, largest_rank, total_rank   of the final point: blocks that are not zero, the largest and the sum of their
+                    numerical ranks (singular values above 1e-6 of the largest of all); null where it has no blocks
 setup_seconds, solve_seconds, wall_seconds    clock of set_problem, of run (without scoring), of the process
 peak_memory_mb, start_memory_mb               peak of the process, and what it held before the data came
 curve               [[seconds, objective, gap], ...], seconds on the clock of run
@@ -30,7 +32,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 STATUSES = (
     "gap_reached",
     "solved",
@@ -160,6 +162,9 @@ _FLOAT_COLUMNS = (
     "infeasibility",
     "stationarity_bound",
     "stationarity_error",
+    "active_blocks",
+    "largest_rank",
+    "total_rank",
     "setup_seconds",
     "solve_seconds",
     "wall_seconds",
