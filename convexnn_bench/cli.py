@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from convexnn_bench.harness.campaign import Campaign, Source
     from convexnn_bench.harness.execute import Finished
+    from convexnn_bench.harness.executors.base import BaseExecutor
 
 app = typer.Typer(
     name="convexnn-bench",
@@ -46,14 +47,14 @@ def root(
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """What a user can act on is one line on stderr and exit code 2 (1 when records cannot be written)."""
-    from convexnn_bench.errors import ConvexNNError
+    """What a user can act on is one line on stderr and exit code 2 (1 when a campaign could not go on)."""
+    from convexnn_bench.errors import ConvexNNError, ExecutorError
 
     try:
         yield
     except ConvexNNError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(1 if isinstance(error, ExecutorError) else 2) from error
     except OSError as error:
         typer.echo(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
         raise typer.Exit(1) from error
@@ -101,30 +102,41 @@ def run(
             "other status, such as 'time_limit'. Repeatable.",
         ),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="E",
+            help="Where cells run: local, one at a time; dask, side by side on this machine or on the cluster at "
+            "'dask[address=tcp://host:8786]'; slurm, one job a cell, as 'slurm[partition=cpu]'.",
+        ),
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(metavar="K", help="Cells that run at the same time.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and how long they may take, and run nothing.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record, and nothing else.")] = False,
 ) -> None:
-    """Run a campaign: every data set with every solver, one cell at a time, each in a process of its own.
+    """Run a campaign: every data set with every solver, each cell in a process of its own, one at a time by default.
 
     Cells that have a record in the output folder already are not run again. Exit code: 0 when every cell
     ended in a definite status, 1 when one crashed or failed, 2 for bad arguments.
     """
     from convexnn_bench.harness.plan import check_limits
     from convexnn_bench.harness.process import start_server
+    from convexnn_bench.registry import EXECUTORS
 
     with _plain_errors():
         asked, source = _campaign(campaign, solver, dataset, solvers_dir, time_limit, gap, seeds)
         folder = Path(out) if out is not None else Path("results") / asked.name
         again = _statuses(rerun or [])
         check_limits(asked, source)
+        place = EXECUTORS.make(executor, **({} if workers is None else {"workers": workers}))
         if dry_run:
             _foretell(asked, source, folder, again, json)
             return
         start_server(asked.threads)  # it loads its modules while this process loads its own
         try:
-            finished = _run(asked, source, folder, json, again)
+            finished = _run(asked, source, folder, json, again, place)
         except KeyboardInterrupt:
             typer.echo(f"\ninterrupted: what has finished is kept in {folder}; run again to go on", err=True)
             raise typer.Exit(130) from None
@@ -209,7 +221,9 @@ def _campaign(
     return replace(loaded, **changed), source.without(changed)
 
 
-def _run(asked: "Campaign", source: "Source", folder: Path, json: bool, again: set[str]) -> "Finished":
+def _run(
+    asked: "Campaign", source: "Source", folder: Path, json: bool, again: set[str], place: "BaseExecutor"
+) -> "Finished":
     from convexnn_bench.harness.execute import run_campaign
     from convexnn_bench.harness.records import Record, to_json
     from convexnn_bench.report.progress import CampaignProgress
@@ -223,7 +237,7 @@ def _run(asked: "Campaign", source: "Source", folder: Path, json: bool, again: s
             sys.stdout.flush()
 
     with (JsonLines if json else CampaignProgress)(quiet=json) as progress:
-        return run_campaign(asked, folder, progress, source, again)
+        return run_campaign(asked, folder, progress, source, again, place)
 
 
 def _show(finished: "Finished", gap: float, folder: Path) -> None:

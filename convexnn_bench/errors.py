@@ -23,3 +23,7 @@ class RegistryError(ConvexNNError):
 
 class UnsupportedError(ConvexNNError):
     """A combination that the theory, or this version, does not cover; the message says why."""
+
+
+class ExecutorError(ConvexNNError, RuntimeError):
+    """The machines that a campaign's cells run on can be had no longer; what has finished is kept."""

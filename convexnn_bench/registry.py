@@ -159,3 +159,6 @@ ARCHITECTURES = Registry(
 ACTIVATIONS = Registry("activation", "convexnn_bench.activations.base:BaseActivation", _PACKAGE / "activations")
 DATASETS = Registry("data set", "convexnn_bench.datasets.base:BaseDataset", _PACKAGE / "datasets")
 SOLVERS = Registry("solver", "convexnn_bench.solver:BaseSolver", _solver_folder())
+EXECUTORS = Registry(
+    "executor", "convexnn_bench.harness.executors.base:BaseExecutor", _PACKAGE / "harness" / "executors"
+)

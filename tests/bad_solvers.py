@@ -46,6 +46,11 @@ BODIES = {
     "out_of_memory": {"run": "raise MemoryError"},
     "chatters": {"run": "print('x' * 10**6); print('y' * 10**6, file=sys.stderr); os.system('echo loud')"},
     "leaves_a_child": {"run": "subprocess.Popen(['sleep', '612.5'])"},
+    "kills_what_watches_it": {  # the process that runs cells: the parent of the fork server
+        "run": "open(__file__.rpartition('/')[0] + '/runs', 'a').write('x\\n'); "
+        "watcher = int(open(f'/proc/{os.getppid()}/stat').read().rpartition(')')[2].split()[1]); os.kill(watcher, 9); "
+        "time.sleep(60)",
+    },
     "skips": {"run": "pass", "skip": True},
 }
 

@@ -29,7 +29,7 @@ class Watcher:
     def started(self, cell):
         self.ran.append(cell.solver_name)
 
-    def message(self, kind, content):
+    def message(self, cell, kind, content):
         pass
 
     def finished(self, record):

@@ -163,7 +163,7 @@ def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
 def test_other_cells_get_a_name_and_a_folder_of_their_own(monkeypatch, named, options, name):
     seen = []
 
-    def stop(asked, source, folder, json, again):
+    def stop(asked, source, folder, *rest):
         seen.append((asked.name, str(folder)))
         raise KeyboardInterrupt
 

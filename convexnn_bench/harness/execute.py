@@ -1,7 +1,7 @@
-"""Running a campaign: what has a record already is left alone, everything else is run, one cell at a time."""
+"""Running a campaign: what has a record already is left alone, everything else is run by an executor."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -9,21 +9,23 @@ from typing import Any, Protocol, runtime_checkable
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source
-from convexnn_bench.harness.cell import Cell, Probe, probe, run_cell, skipped_record
+from convexnn_bench.harness.cell import Cell, Probe, probe, skipped_record
+from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
+from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
-from convexnn_bench.harness.records import Record, RecordFile, to_parquet
+from convexnn_bench.harness.records import Record, RecordFile, drop_late, late_records, to_parquet
 from convexnn_bench.registry import DATASETS, SOLVERS
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """Is told how a campaign goes; see `report.progress`."""
+    """Is told how a campaign goes; see `report.progress`. Several cells may be under way at a time."""
 
     def planned(self, cells: list[Cell], known: int) -> None: ...
     def note(self, text: str) -> None: ...
     def started(self, cell: Cell) -> None: ...
-    def message(self, kind: str, content: Any) -> None: ...
+    def message(self, cell: Cell, kind: str, content: Any) -> None: ...
     def finished(self, record: Record) -> None: ...
 
 
@@ -44,16 +46,20 @@ def run_campaign(
     observer: Observer,
     source: Source | None = None,
     rerun: Collection[str] = (),
+    executor: BaseExecutor | None = None,
 ) -> Finished:
     """Run every cell without a record in `out`/records.jsonl, then write records.parquet beside it.
 
-    rerun: statuses whose cells are run again; of two records of a cell the later one counts.
+    rerun: statuses whose cells are run again; of two records of a cell the later one counts. executor: where cells run,
+    by default one after the other on this machine.
 
     Problems are built once before anything runs, so that a campaign that asks for what cannot be is refused.
     Only then is `out` made. Raises InputError for such a campaign and for an `out` that cannot be, OSError when
-    the records cannot be written. Without pandas and pyarrow there is no Parquet file, and `complaint` says so.
+    the records cannot be written, ExecutorError when there is nothing left to run on. Without pandas and pyarrow there
+    is no Parquet file, and `complaint` says so.
     """
     cells = plan(campaign, source)
+    executor = executor or LocalExecutor()
     if campaign.device != "cpu":
         from convexnn_bench.runner import check_device
 
@@ -61,6 +67,11 @@ def run_campaign(
     _check_folder(out)
     file = RecordFile(out / "records.jsonl")
     records, complaints = file.read()
+    for record in late_records(out):
+        if record["key"] not in records:
+            file.append(record)
+            records[record["key"]] = record
+        drop_late(record["key"], out)
     waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
     again = {cell.key for cell in waiting}
     observer.planned(cells, len(cells) - len(waiting))
@@ -73,16 +84,23 @@ def run_campaign(
         observer.finished(records[cell.key])
     ready, skips = _look_ahead(waiting, observer, source or Source())
     _make_folder(out)
-    for cell in waiting:
-        reason, sizes = skips.get(cell.key), ready.get(cell.key, {})
-        if reason is not None:
-            record = skipped_record(cell, reason, sizes)
-        else:
-            observer.started(cell)
-            record = run_cell(cell, sizes, observer.message)
+
+    def keep(record: Record) -> None:
         file.append(record)
-        records[cell.key] = record
+        drop_late(record["key"], out)
+        records[record["key"]] = record
         observer.finished(record)
+
+    def jobs() -> Iterator[Job]:
+        for cell in waiting:
+            reason, sizes = skips.get(cell.key), ready.get(cell.key, {})
+            if reason is None:
+                yield Job(cell, sizes)
+            else:
+                keep(skipped_record(cell, reason, sizes))
+
+    for _, record in executor.run(jobs(), out, Events(observer.started, observer.message)):
+        keep(record)
     missing = _write_table(list(records.values()), out)
     return Finished([records[cell.key] for cell in cells], len(known), missing)
 

@@ -22,6 +22,7 @@ output              tail of what a failed cell printed
 machine             versions, processor, threads, device, BLAS, commit
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -116,6 +117,34 @@ class RecordFile:
 def _ends_line(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+JOBS = "jobs"  # subfolder of a campaign's folder: what jobs on other machines leave there
+
+
+def keep_late(record: Mapping[str, Any], out: Path) -> None:
+    """Write a record to a file of its own in `out`, in one step, for a campaign that may be gone by now."""
+    target = _late(out, record["key"])
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_suffix(".partial")
+    partial.write_text(to_json(record), encoding="utf-8")
+    os.replace(partial, target)
+
+
+def drop_late(key: str, out: Path) -> None:
+    """Remove what `keep_late` wrote of a cell, and the subfolder with the last of it."""
+    _late(out, key).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is none, or something is left in it
+        (out / JOBS).rmdir()
+
+
+def late_records(out: Path) -> list[Record]:
+    """The records that jobs have left since their campaign was stopped."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / JOBS).glob("*.record"))]
+
+
+def _late(out: Path, key: str) -> Path:
+    return out / JOBS / f"{key}.record"
 
 
 def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:

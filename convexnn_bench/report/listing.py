@@ -3,7 +3,7 @@
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
+from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, EXECUTORS, LOSSES, SOLVERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,12 @@ def print_listing(console: "Console") -> None:
             table.add_row(name, Text(_first_line(registry.get(name))))
         console.print(table)
         console.print()
+    table = _table(console, "executors", "", "here?")
+    for name in EXECUTORS.names():
+        cls = EXECUTORS.get(name)
+        table.add_row(name, Text(cls.summary), _here(cls.unavailable()))
+    console.print(table)
+    console.print()
     console.print(f"campaigns  {', '.join(shipped_names())}")
 
 

@@ -46,6 +46,11 @@ def format_seconds(value: Any) -> str:
     return f"{seconds:.3f}" if seconds < 0.995 else f"{seconds:.2f}" if seconds < 99.5 else f"{seconds:.0f}"
 
 
+def status_colour(status: str) -> str:
+    """Its colour in a terminal."""
+    return "green" if status in GOOD else "red" if status in BAD else "dim" if status == "skipped" else "yellow"
+
+
 def group_by_problem(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by problem, both in the order they come."""
     groups: dict[str, list[Record]] = {}
@@ -108,12 +113,11 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
         return Text(text, style="bold" if bold else "")
 
     status = record["status"]
-    colour = "green" if status in GOOD else "red" if status in BAD else "dim" if status == "skipped" else "yellow"
     solver = record["solver_name"] + (f" #{record['seed']}" if with_seed else "")
     memory = finite(record["peak_memory_mb"])
     return [
         Text(solver, style="dim" if status == "skipped" else ""),
-        Text(status, style=colour),
+        Text(status, style=status_colour(status)),
         cell("objective", format_value(record["objective"])),
         cell("lower_bound", format_value(record["lower_bound"])),
         cell("gap", format_gap(record["gap"], superscript) + ("*" if beyond_sample(record) else "")),

@@ -1,0 +1,158 @@
+"""Cells on the workers of a dask cluster: one started here, or one that is running already."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.errors import ExecutorError, InputError
+from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
+from convexnn_bench.harness.machine import code_version, cores
+from convexnn_bench.harness.records import Record
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+CONNECT_SECONDS = 20.0
+
+
+def _look() -> tuple[str, bool]:
+    """(code version, whether this process may start others), asked of a worker."""
+    import multiprocessing
+
+    return code_version(), not multiprocessing.current_process().daemon
+
+
+class DaskExecutor(PoolExecutor):
+    """workers: of the cluster started here, by default one for every `threads` cores; with an address, how many of its
+    workers to use, by default all. address: of a running scheduler, as "tcp://host:8786", whose workers see this
+    package, the solvers' folder and the data under the same paths.
+
+    A worker has one cell at a time. One that dies costs that cell; its cell goes to no other, which it might kill too.
+    """
+
+    name = "dask"
+    summary = (
+        "several cells at a time on a dask cluster of this machine, or on the one at dask[address=tcp://host:port]"
+    )
+    requires = ("distributed",)
+    patience = 60.0  # seconds without any worker before giving up
+
+    def __init__(self, workers: int | None = None, address: str | None = None):
+        super().__init__(workers)
+        if address is not None and "://" not in str(address):
+            raise InputError(f"address must be that of a dask scheduler, as tcp://host:8786, got {address!r}")
+        self.address = address
+        self._settings = contextlib.ExitStack()
+        self._cluster: Any = None
+        self._client: Client | None = None
+        self._where: dict[Future, str] = {}  # what runs, and on which worker
+
+    def open(self, out: Path, threads: int) -> None:
+        import dask
+        from distributed import Client, LocalCluster
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost worker is told in its cell's record
+        if self.address is None:
+            number = self.workers or max(1, cores() // threads)
+            # workers start a process for every cell, and so do those that take the place of one that died
+            self._settings.enter_context(dask.config.set({"distributed.worker.daemon": False}))
+            self._cluster = LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                dashboard_address=None,
+                memory_limit=0,  # the limits are those of the cells
+                silence_logs=logging.CRITICAL,
+            )
+        try:
+            self._client = Client(self._cluster or self.address, timeout=CONNECT_SECONDS)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(f"no dask scheduler answers at {self.address}: {error}") from error
+        self._addresses = self._alive()
+        self._last_look = time.monotonic()
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        if not self._addresses:
+            raise InputError(f"the dask cluster at {self.address} has no workers: start some with `dask worker`")
+        for address, (version, may_start) in self.client.run(_look).items():
+            if version != code_version():
+                raise InputError(
+                    f"dask worker {address} has convexnn-bench {version}, this is {code_version()}: install the same "
+                    "version there, and start the worker anew"
+                )
+            if not may_start:
+                raise InputError(
+                    f"dask worker {address} may not start processes, but every cell is one: start it with "
+                    "DASK_DISTRIBUTED__WORKER__DAEMON=False in its environment, or with --no-nanny"
+                )
+
+    @property
+    def client(self) -> "Client":
+        assert self._client is not None
+        return self._client
+
+    def close(self) -> None:
+        for future in self._where:
+            future.cancel()
+        if self._client is not None:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._settings.close()
+
+    def _alive(self) -> list[str]:
+        return list(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    def _free(self) -> list[str]:
+        busy = set(self._where.values())
+        return [address for address in self._addresses if address not in busy]
+
+    def room(self, running: int) -> int:
+        if not running:
+            self._wait_for_workers()
+        free = len(self._free())
+        return free if self.workers is None else min(free, self.workers - running)
+
+    def _wait_for_workers(self) -> None:
+        """A cluster that has lost all its workers is given time to replace them."""
+        until = time.monotonic() + self.patience
+        while not self._free():
+            if time.monotonic() > until:
+                raise ExecutorError(f"all dask workers are gone, and none came back within {self.patience:g} s")
+            time.sleep(self.poll_seconds)
+            self._addresses = self._alive()
+
+    def submit(self, job: Job) -> "Future":
+        address = self._free()[0]
+        future = self.client.submit(
+            run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
+        )
+        self._where[future] = address
+        return future
+
+    def ended(self, handles: Sequence[Any]) -> list[Any]:
+        from distributed import wait
+
+        try:
+            done = list(wait(handles, timeout=self.poll_seconds, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            done = []
+        if not done or time.monotonic() - self._last_look > 1.0:
+            self._addresses, self._last_look = self._alive(), time.monotonic()
+        gone = [future for future in handles if future not in done and self._where[future] not in self._addresses]
+        return done + gone
+
+    def collect(self, handle: "Future") -> Record:
+        address = self._where.pop(handle)
+        if not handle.done():
+            handle.cancel()
+            raise LostError(f"the dask worker {address} is gone")
+        error = handle.exception()
+        if error is not None:
+            raise LostError(f"the dask worker {address} left no record: {type(error).__name__}: {error}")
+        record: Record = handle.result()
+        handle.release()
+        return record

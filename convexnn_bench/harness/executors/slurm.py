@@ -1,0 +1,107 @@
+"""Cells as jobs of a SLURM cluster, through submitit; its local executor runs the same jobs on this machine."""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.errors import ExecutorError, InputError
+from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
+from convexnn_bench.harness.records import JOBS, Record, keep_late
+
+if TYPE_CHECKING:
+    import submitit
+
+START_SECONDS = 120.0  # a job may take to import everything on a slow file system
+OWN_MEMORY_GB = 2.0  # of the process that watches the cell
+
+
+def run_and_keep(job: Job, out: Path) -> Record:
+    """Run a cell, and leave its record in `out` too, where a campaign that was killed meanwhile finds it later."""
+    record = run_remote(job)
+    keep_late(record, out)
+    return record
+
+
+class SlurmExecutor(PoolExecutor):
+    """One job a cell, `workers` of them in the queue or running at any time (16 unless given).
+
+    cluster: "slurm", or "local" for processes of this machine (2 unless `workers` is given), to try it out.
+    partition, account, qos, constraint, gres: as sbatch takes them. Time and memory asked for follow from the limits of
+    the cell. Jobs write to the campaign's folder, which all machines must see under the same path, as they must the
+    package. Logs of jobs that left no record stay in its subfolder jobs/.
+    """
+
+    name = "slurm"
+    summary = "one job a cell on a SLURM cluster, slurm[partition=...,account=...]; slurm[cluster=local] to try it out"
+    requires = ("submitit",)
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        cluster: str = "slurm",
+        partition: str | None = None,
+        account: str | None = None,
+        qos: str | None = None,
+        constraint: str | None = None,
+        gres: str | None = None,
+    ):
+        super().__init__(workers)
+        if cluster not in ("slurm", "local"):
+            raise InputError(f'cluster must be "slurm" or "local", got {cluster!r}')
+        if cluster == "slurm" and shutil.which("sbatch") is None:
+            raise InputError("executor 'slurm': there is no sbatch here: use a login node, or slurm[cluster=local]")
+        self.cluster = cluster
+        self.window = workers or (16 if cluster == "slurm" else 2)
+        asked = {"partition": partition, "account": account, "qos": qos, "constraint": constraint, "gres": gres}
+        self._running: dict[submitit.Job[Record], None] = {}
+        self.options = {f"slurm_{key}": value for key, value in asked.items() if value is not None}
+
+    def open(self, out: Path, threads: int) -> None:
+        self.out = out.absolute()
+
+    def close(self) -> None:
+        for job in self._running:
+            job.cancel()
+
+    def room(self, running: int) -> int:
+        return self.window - running
+
+    def submit(self, job: Job) -> "submitit.Job[Record]":
+        import submitit
+
+        limits = job.cell.limits
+        memory = {} if limits.memory_gb is None else {"mem_gb": math.ceil(limits.memory_gb + OWN_MEMORY_GB)}
+        executor = submitit.AutoExecutor(self.out / JOBS, cluster=self.cluster)
+        executor.update_parameters(
+            name="convexnn",
+            timeout_min=math.ceil((limits.wall_seconds + START_SECONDS) / 60),
+            cpus_per_task=limits.threads,
+            **memory,
+            **self.options,
+        )
+        try:
+            submitted = executor.submit(run_and_keep, job, self.out)
+        except Exception as error:  # sbatch's own words: a wrong partition, a full queue
+            raise ExecutorError(f"the job could not be submitted: {error}") from error
+        self._running[submitted] = None
+        return submitted
+
+    def ended(self, handles: Sequence[Any]) -> list[Any]:
+        done = [job for job in handles if job.done()]
+        if not done:
+            time.sleep(self.poll_seconds)
+        return done
+
+    def collect(self, handle: "submitit.Job[Record]") -> Record:
+        del self._running[handle]
+        error = handle.exception()
+        if error is not None:
+            told = str(error).strip().splitlines()
+            raise LostError(f"job {handle.job_id} left no record: {told[-1] if told else type(error).__name__}")
+        record = handle.result()
+        for path in self.out.joinpath(JOBS).glob(f"{handle.job_id}_*"):
+            path.unlink(missing_ok=True)
+        return record
