@@ -1,16 +1,19 @@
 """Campaigns: what a file may say, what is refused before anything runs, the grid, and going on where one stopped."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from harness_fixtures import solvers_from
 
 import convexnn_bench as cnn
+from convexnn_bench.harness import campaign as campaign_module
 from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campaign, shipped_names
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.harness.records import RecordFile
+from convexnn_bench.harness.records import STATUSES, RecordFile
 from convexnn_bench.registry import DATASETS, SOLVERS
 
 
@@ -164,6 +167,17 @@ def test_shipped_campaigns_are_valid(name):
     campaign, source = load_campaign(find_campaign(name))
     assert campaign.description
     assert plan(campaign, source)
+
+
+def test_the_file_in_the_documentation_is_valid(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "campaigns.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    cells = planned(tmp_path, text)
+    assert len(cells) == 5 * 4 * 3
+    for name in shipped_names():
+        assert f"`{name}`" in page
+    for key in (*campaign_module._TYPES, *STATUSES):
+        assert key in page, key
 
 
 def test_quickstart_is_four_problems_under_five_solvers():

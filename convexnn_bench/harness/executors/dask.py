@@ -104,7 +104,7 @@ class DaskExecutor(PoolExecutor):
         self._settings.close()
 
     def _alive(self) -> list[str]:
-        return list(self.client.scheduler_info(n_workers=-1)["workers"])
+        return list(self.client.nthreads())
 
     def _free(self) -> list[str]:
         busy = set(self._where.values())
