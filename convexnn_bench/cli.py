@@ -262,6 +262,21 @@ def _show(finished: "Finished", gap: float, folder: Path) -> None:
         typer.echo(f"warning: {told}", err=True)
     else:
         console.print(f"figure   {picture}", soft_wrap=True)
+        console.print(f"report   convexnn-bench report {folder}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder that a campaign wrote its records to.")],
+) -> None:
+    """Make tables, figures and a page of a campaign's records: DIR/report.html and DIR/figures.
+
+    Exit code: 0, or 2 when there are no records in the folder, 1 when it cannot be written to.
+    """
+    with _plain_errors():
+        from convexnn_bench.report.make import make_report
+
+        make_report(Path(folder), _console())
 
 
 @app.command("list")

@@ -166,7 +166,8 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
         console.print(Text(rung, style="bold cyan"))
         console.print(Text(about[rung], style="dim"))
         console.print(_table(head, rows), Text(""))
-    console.print(_table(RATIO_COLUMNS, ratio_rows(found, gaps), {5: 40}), Text(""))
+    best = [row[:-1] for row in ratio_rows(found, gaps)]  # all ratios would not fit; they are in the other formats
+    console.print(_table(RATIO_COLUMNS[:-1], best, {0: 24, 4: 24}), Text(""))
     console.print(Text(LEGEND, style="dim"))
     told = [{**record, "problem_name": rung_name(record)} for record in records if record["status"] != "stalled"]
     for line in reasons(told):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,30 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart under every common colour blindness; its yellow is too pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = {"convex": "o", "burer_monteiro": "s", "network": "^"}
-LINES = {"convex": "-", "burer_monteiro": "-", "network": "--"}
+MARKERS = "os^Dv<>"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 GAP_FLOOR, GAP_CEILING = 1e-12, 10.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a solver is drawn in every figure of a report; solvers of one colour differ in marker and dashes."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+def styles(records: Sequence[Record]) -> dict[str, Style]:
+    """{solver: its style}, in the order of the records."""
+    names = list(dict.fromkeys(record["solver_name"] for record in records))
+    return {name: style(place) for place, name in enumerate(names)}
+
+
+def style(place: int) -> Style:
+    """The place-th of the styles."""
+    turn = place // len(COLOURS)
+    return Style(COLOURS[place % len(COLOURS)], MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)])
 
 
 def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figure":
@@ -32,10 +54,9 @@ def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figur
     down = max(1, math.ceil(len(groups) / across))
     figure = Figure(figsize=(6.4 * across, 3.7 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    names = list(dict.fromkeys(record["solver_name"] for record in records))
-    styles = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    drawn = styles(records)
     for place, (name, group) in enumerate(groups.items()):
-        _panel(axes[place // across][place % across], name, group, styles, target)
+        _panel(axes[place // across][place % across], name, group, drawn, target)
     for place in range(len(groups), down * across):
         axes[place // across][place % across].set_axis_off()
     for row in axes:
@@ -64,16 +85,16 @@ def _points(record: Record) -> tuple[list[float], list[float]]:
     return seconds, gaps
 
 
-def _panel(axis: "Axes", name: str, group: list[Record], styles: dict[str, str], target: float | None) -> None:
+def _panel(axis: "Axes", name: str, group: list[Record], drawn: dict[str, Style], target: float | None) -> None:
     ends: dict[str, tuple[float, float, str]] = {}
     for record in group:
         seconds, gaps = _points(record)
         if not seconds:
             continue
-        colour, kind = styles[record["solver_name"]], record["formulation"]
-        axis.plot(seconds, gaps, LINES[kind], color=colour, linewidth=1.6)
-        axis.plot(seconds[-1:], gaps[-1:], MARKERS[kind], color=colour, markersize=6)
-        ends[record["solver_name"]] = (seconds[-1], gaps[-1], colour)
+        own = drawn[record["solver_name"]]
+        axis.plot(seconds, gaps, linestyle=own.dashes, color=own.colour, linewidth=1.6)
+        axis.plot(seconds[-1:], gaps[-1:], own.marker, color=own.colour, markersize=6)
+        ends[record["solver_name"]] = (seconds[-1], gaps[-1], own.colour)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_title(_title(name, group), loc="left", fontsize=10)

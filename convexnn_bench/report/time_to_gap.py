@@ -146,25 +146,30 @@ def time_to_gap(record: Record, gap: float) -> Run:
     return Run(math.inf, setup, solve, waited, record["status"])
 
 
-def _best_run(runs: Sequence[Run]) -> Run:
+def best_run(runs: Sequence[Run]) -> Run:
     """Of all tolerances the quickest to the gap; where none reached it, the one given the most time."""
     return min(runs, key=lambda run: (run.seconds, run.status != "time_limit", -run.waited))
 
 
-def outcomes(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> list[Outcome]:
-    """Every solver on every rung to every gap, in the order of the records. Skipped cells take no part."""
+def by_draw(records: Sequence[Record]) -> dict[tuple[str, str], dict[tuple[Any, ...], list[Record]]]:
+    """{(rung, solver): {draw: records, one a tolerance}}, in the order of the records. Skipped cells take no part."""
     groups: dict[tuple[str, str], dict[tuple[Any, ...], list[Record]]] = {}
     for record in records:
         if record["status"] != "skipped":
             group = groups.setdefault((rung_name(record), curve_name(record)), {})
             group.setdefault(draw(record), []).append(record)
+    return groups
+
+
+def outcomes(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> list[Outcome]:
+    """Every solver on every rung to every gap, in the order of the records. Skipped cells take no part."""
     found = []
-    for (rung, solver), draws in groups.items():
+    for (rung, solver), draws in by_draw(records).items():
         every = [record for tolerances in draws.values() for record in tolerances]
         memory = spread([max(finite(record["peak_memory_mb"]) for record in cells) for cells in draws.values()]).median
         problem: dict[str, Any] = next((record["problem"] for record in every if record.get("problem")), {})
         for gap in gaps:
-            runs = [_best_run([time_to_gap(record, gap) for record in cells]) for cells in draws.values()]
+            runs = [best_run([time_to_gap(record, gap) for record in cells]) for cells in draws.values()]
             found.append(Outcome(rung, solver, every[0]["formulation"], gap, runs, memory, problem))
     for peers in by_rung(found, gaps).values():
         least = min(outcome.total.median for outcome in peers)

@@ -1,0 +1,235 @@
+"""Numbers that figures and page share, computed from records and nothing else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convexnn_bench.harness.records import Record
+from convexnn_bench.report.scaling import PowerLaw, fit_power_law
+from convexnn_bench.report.tables import beyond_sample, finite
+from convexnn_bench.report.time_to_gap import GAPS, Outcome, best_run, by_draw, outcomes, rung_name, time_to_gap
+from convexnn_bench.specs import format_spec, parse_spec
+
+SLACK = 1e-9  # relative; a bound above an objective by no more than this is rounding
+SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: size of its problem
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the optimum p* of a problem is known to lie: low is the highest proven bound, high the least objective."""
+
+    low: float
+    high: float
+
+    def excess(self, objective: float) -> tuple[float, float]:
+        """(least, largest) possible (objective - p*) / |p*|, relative; nan where low is not positive."""
+        if not 0 < self.low <= self.high * (1 + SLACK):
+            return math.nan, math.nan
+        return max(0.0, objective / self.high - 1), max(0.0, objective / self.low - 1)
+
+
+def judged(record: Record) -> bool:
+    """Whether the record ends with a point of which a gap was proven."""
+    return math.isfinite(finite(record["gap"])) and math.isfinite(finite(record["objective"]))
+
+
+def program(record: Record) -> tuple[str, bool]:
+    """The problem, and whether all activation patterns are meant where the problem has sampled ones."""
+    return record["problem_name"], beyond_sample(record)
+
+
+def optimum_intervals(records: Sequence[Record]) -> dict[tuple[str, bool], Interval]:
+    """By `program`. Points of the sampled program are points of the one over all patterns, not the other way round."""
+    lows: dict[tuple[str, bool], float] = {}
+    highs: dict[tuple[str, bool], float] = {}
+    for record in filter(judged, records):
+        which = program(record)
+        lows[which] = max(lows.get(which, -math.inf), finite(record["lower_bound"]))
+        for held in {which, (which[0], True)}:
+            highs[held] = min(highs.get(held, math.inf), record["objective"])
+    return {which: Interval(low, highs[which]) for which, low in lows.items()}
+
+
+def violations(records: Sequence[Record]) -> list[str]:
+    """Bounds that are above an objective of the same program: each is an error of a certificate, in one line."""
+    told = []
+    for (name, beyond), interval in optimum_intervals(records).items():
+        if interval.low > interval.high + SLACK * abs(interval.high):
+            scope = ", all patterns" if beyond else ""
+            told.append(f"{name}{scope}: lower bound {interval.low:.12g} is above the objective {interval.high:.12g}")
+    return told
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One final point: what was proven of it, and what is known of the truth, all relative to the optimum.
+
+    gap: certified. least, most: true distance. paper: the bound of Theorem 3.4, which holds at stationary points only.
+    """
+
+    problem: str
+    solver: str
+    formulation: str
+    gap: float
+    least: float
+    most: float
+    paper: float
+
+
+def truths(records: Sequence[Record]) -> list[Truth]:
+    """Of every record that ends with a proven gap, where the optimum is known to be positive."""
+    intervals, found = optimum_intervals(records), []
+    for record in filter(judged, records):
+        least, most = intervals[program(record)].excess(record["objective"])
+        if math.isfinite(most):
+            names = record["problem_name"], record["solver_name"], record["formulation"]
+            found.append(Truth(*names, record["gap"], least, most, finite(record["stationarity_bound"])))
+    return found
+
+
+def thinned(points: Sequence[Any], most: int = 40) -> list[Any]:
+    """At most `most` of a curve's points, evenly by their place on a logarithmic scale; the first and last stay."""
+    if len(points) <= most:
+        return list(points)
+    places = {round((len(points) - 1) ** (k / (most - 1))) for k in range(most)} | {0}
+    return [points[place] for place in sorted(places)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One record's points: seconds from the start of set-up, certified gaps, most possible distance to the optimum."""
+
+    problem: str
+    solver: str
+    formulation: str
+    seed: int
+    seconds: list[float]
+    gaps: list[float]
+    excess: list[float]
+
+
+def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
+    """Of every record with points; numbers that are not known are nan."""
+    intervals, found = optimum_intervals(records), []
+    for record in records:
+        points = thinned([point for point in record["curve"] if math.isfinite(finite(point[1]))], most)
+        if not points:
+            continue
+        setup = finite(record["setup_seconds"])
+        offset = setup if math.isfinite(setup) else 0.0
+        interval = intervals.get(program(record), Interval(math.nan, math.nan))
+        found.append(
+            Curve(
+                record["problem_name"], record["solver_name"], record["formulation"], record["seed"],
+                [offset + point[0] for point in points],
+                [finite(point[2]) for point in points],
+                [interval.excess(point[1])[1] for point in points],
+            )
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Performance profile (Dolan & More, 2002) of one solver: ratios[i] is the i-th least factor over the quickest.
+
+    It had got to the gap within ratios[i] times the quickest solver's time on i + 1 of `runs` problems.
+    """
+
+    solver: str
+    formulation: str
+    ratios: list[float]
+    runs: int
+
+
+def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
+    """Every solver that was run, over all draws of all problems on which some solver got to the gap.
+
+    Where a solver was skipped it counts as one that did not get there: it is no answer to that problem.
+    """
+    times: dict[tuple[str, Any], dict[str, float]] = {}
+    kinds: dict[str, str] = {}
+    for (rung, solver), draws in by_draw(records).items():
+        for drawn, cells in draws.items():
+            kinds[solver] = cells[0]["formulation"]
+            seconds = best_run([time_to_gap(record, gap) for record in cells]).seconds
+            times.setdefault((rung, drawn), {})[solver] = seconds
+    races = [race for race in times.values() if math.isfinite(min(race.values()))]
+    found = []
+    for solver, kind in kinds.items():
+        ratios = [race.get(solver, math.inf) / min(race.values()) for race in races]
+        found.append(Profile(solver, kind, sorted(ratio for ratio in ratios if math.isfinite(ratio)), len(races)))
+    return found
+
+
+def gaps_of(records: Sequence[Record]) -> list[float]:
+    """The gaps worth a profile: those of the tables that are no finer than what the campaign asked for, and that."""
+    asked = min(record["limits"]["gap"] for record in records)
+    return sorted({gap for gap in GAPS if gap > asked * (1 + SLACK)} | {asked}, reverse=True)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Time to the campaign's gap against one size that varies alone. title: the data set with what stays the same.
+
+    points: {solver: [(size, median seconds), ...]}; laws: of solvers with three sizes at least.
+    """
+
+    title: str
+    size: str
+    points: dict[str, list[tuple[float, float]]]
+    laws: dict[str, PowerLaw]
+
+
+def scalings(records: Sequence[Record]) -> list[Scaling]:
+    """One for every family of problems that differ in one size only, with three values of it; largest family first."""
+    gap = min(record["limits"]["gap"] for record in records)
+    families: dict[tuple[str, str], dict[float, list[Outcome]]] = {}
+    for outcome in outcomes(records, [gap]):
+        name, parameters = parse_spec(outcome.rung)
+        for key, size in SIZES.items():
+            if key in parameters and size in outcome.problem:
+                title = format_spec(name, {other: value for other, value in parameters.items() if other != key})
+                family = families.setdefault((title, size), {})
+                family.setdefault(float(outcome.problem[size]), []).append(outcome)
+    found = []
+    for (title, size), family in sorted(families.items(), key=lambda item: -len(item[1])):
+        if len(family) < 3:
+            continue
+        points: dict[str, list[tuple[float, float]]] = {}
+        for value in sorted(family):
+            for outcome in family[value]:
+                if outcome.done:
+                    points.setdefault(outcome.solver, []).append((value, outcome.total.median))
+        laws = {name: fit_power_law(*zip(*own, strict=True)) for name, own in points.items() if len(own) >= 3}
+        if points:
+            found.append(Scaling(title, size, points, laws))
+    return found
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Blocks at the optimum as one solver found it on one problem: how many are not zero, their ranks, of how many."""
+
+    problem: str
+    solver: str
+    formulation: str
+    active: int
+    largest: int
+    total: int
+    P: int
+    most: int  # min(p, q)
+
+
+def ranks(records: Sequence[Record]) -> list[Ranks]:
+    """Of records that got to the gap they were asked for, one a problem (whatever its draw) and solver: the first."""
+    found: dict[tuple[str, str], Ranks] = {}
+    for record in records:
+        about = record.get("problem") or {}
+        if record.get("active_blocks") is None or not judged(record) or record["gap"] > record["limits"]["gap"]:
+            continue
+        where = rung_name(record), record["solver_name"]
+        own = record["active_blocks"], record["largest_rank"], record["total_rank"]
+        found.setdefault(where, Ranks(*where, record["formulation"], *own, about["P"], min(about["p"], about["q"])))
+    return list(found.values())

@@ -1,0 +1,361 @@
+"""`convexnn-bench report`: numbers derived from records by hand-made examples, figures, and the page."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import vl_convert
+from test_report import SIZES, record
+from typer.testing import CliRunner
+
+from convexnn_bench.cli import app
+from convexnn_bench.harness.campaign import load_campaign
+from convexnn_bench.harness.cell import Cell, Limits, blank_record
+from convexnn_bench.harness.plan import plan
+from convexnn_bench.harness.records import RecordFile
+from convexnn_bench.registry import DATASETS, SOLVERS
+from convexnn_bench.report import derived
+from convexnn_bench.report.figures import FIGURES, draw_all
+from convexnn_bench.report.page import payload, write_page
+from convexnn_bench.report.plots import style
+from convexnn_bench.report.repeat import cell_campaign
+
+ABOUT = {**SIZES, "p": 2, "q": 3}
+
+
+def told(name, solver, objective, bound, **fields):
+    gap = objective / bound - 1
+    curve = [[1.0, 2 * objective, 2 * objective / bound - 1], [2.0, objective, gap]]
+    own = {"problem_name": name, "solver_name": solver, "objective": objective, "lower_bound": bound, "gap": gap}
+    return record(solver.partition("[")[0], **{**own, "curve": curve, "setup_seconds": 0.0, "problem": ABOUT, **fields})
+
+
+def timed(name, solver, seconds, seed=0, **fields):
+    """Got to 1e-6 after so many seconds; None: never."""
+    curve = [] if seconds is None else [[seconds, 1.0, 1e-7]]
+    status = "time_limit" if seconds is None else "gap_reached"
+    gap = 1.0 if seconds is None else 1e-7
+    own = {"problem_name": name, "solver_name": solver, "seed": seed, "status": status, "gap": gap, "problem": ABOUT}
+    return record(solver, **{**own, "objective": 1.0, "lower_bound": 1.0 / (1 + gap), "setup_seconds": 0.0,
+                             "solve_seconds": seconds or 9.0, "curve": curve, **fields})  # fmt: skip
+
+
+# -- what is derived ------------------------------------------------------------------------------------------------
+
+
+def test_the_optimum_lies_between_the_best_bound_and_the_least_objective():
+    records = [told("a", "fista", 11.0, 8.0), told("a", "bm_gd", 10.0, 5.0), told("b", "fista", 3.0, 2.0)]
+    intervals = derived.optimum_intervals(records)
+    assert intervals["a", False] == derived.Interval(8.0, 10.0)
+    assert intervals["b", False] == derived.Interval(2.0, 3.0)
+    first, second, _ = derived.truths(records)
+    assert (first.least, first.most) == pytest.approx((0.1, 11 / 8 - 1))
+    assert (second.least, second.most) == pytest.approx((0.0, 10 / 8 - 1))
+    assert first.gap == pytest.approx(11 / 8 - 1)
+    assert derived.violations(records) == []
+    curve = derived.curves(records)[0]
+    assert curve.excess == pytest.approx([22 / 8 - 1, 11 / 8 - 1])
+
+
+def test_a_bound_above_an_objective_is_told_and_rounding_is_not():
+    wrong = [told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.1)]
+    (line,) = derived.violations(wrong)
+    assert "lower bound 10.1 is above the objective 10" in line
+    assert derived.violations([told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.0 * (1 + 1e-12))]) == []
+
+
+def test_bounds_over_all_patterns_do_not_compete_with_those_over_sampled_ones():
+    """A network may leave the sampled program, so that its objective is no point of it; the other way round it is."""
+    sampled = {**ABOUT, "scope": "sampled"}
+    inside = told("a", "fista", 10.0, 9.9, scope="sampled", problem=sampled)
+    outside = told("a", "network_adam", 8.0, 7.0, scope="complete", problem=sampled)
+    intervals = derived.optimum_intervals([inside, outside])
+    assert intervals == {("a", False): derived.Interval(9.9, 10.0), ("a", True): derived.Interval(7.0, 8.0)}
+    assert derived.violations([inside, outside]) == []
+    worse = told("a", "network_adam", 12.0, 7.0, scope="complete", problem=sampled)
+    assert derived.optimum_intervals([inside, worse])["a", True] == derived.Interval(7.0, 10.0)
+
+
+def test_performance_profiles_by_hand():
+    records = [
+        timed("spiral[n=9]", "fista", 1.0), timed("spiral[n=9]", "bm_gd", 3.0),
+        timed("spiral[n=9]", "fista", 8.0, seed=1), timed("spiral[n=9]", "bm_gd", 2.0, seed=1),
+        timed("spiral[n=12]", "fista", 5.0), timed("spiral[n=12]", "bm_gd", None),
+        timed("spiral[n=15]", "fista", None), timed("spiral[n=15]", "bm_gd", None),
+    ]  # fmt: skip
+    fista, bm_gd = derived.profiles(records, 1e-6)
+    assert (fista.solver, fista.ratios, fista.runs) == ("fista", [1.0, 1.0, 4.0], 3)  # nobody won the last race
+    assert (bm_gd.ratios, bm_gd.runs) == ([1.0, 3.0], 3)
+
+
+def test_all_tolerances_of_a_one_shot_solver_are_one_runner():
+    loose = timed("spiral[n=9]", "cvxpy_scs", 1.0, gap=1e-2)
+    loose.update(solver_name="cvxpy_scs[tolerance=0.001]", curve=[[1.0, 1.0, 1e-3]])
+    tight = {**timed("spiral[n=9]", "cvxpy_scs", 4.0)}
+    assert [one.ratios for one in derived.profiles([loose, tight], 1e-2)] == [[1.0]]
+    assert [one.solver for one in derived.profiles([loose, tight], 1e-6)] == ["cvxpy_scs"]
+
+
+def test_scaling_finds_the_size_that_varies_alone_and_its_exponent():
+    records = [
+        timed(f"teacher[d={d},n={n}]", "fista", 1e-3 * n**2 * d, problem={**ABOUT, "n": n, "d": d})
+        for n, d in [(10, 2), (20, 2), (40, 2), (10, 4), (20, 4)]
+    ]
+    (found,) = derived.scalings(records)  # d has two values only, and so has n where d = 4
+    assert (found.title, found.size) == ("teacher[d=2]", "n")
+    assert found.laws["fista"].exponent == pytest.approx(2.0)
+    assert found.points["fista"] == [(10.0, pytest.approx(0.2)), (20.0, pytest.approx(0.8)), (40.0, pytest.approx(3.2))]
+
+
+def test_ranks_are_of_records_that_got_there_and_tell_their_blocks():
+    good = told("a", "fista", 1.0, 1 / (1 + 1e-7), active_blocks=5, largest_rank=2, total_rank=8)
+    short = told("b", "fista", 1.0, 0.5, active_blocks=5, largest_rank=2, total_rank=8)
+    old = {key: value for key, value in told("c", "fista", 1.0, 1 / (1 + 1e-7)).items() if "rank" not in key}
+    old.pop("active_blocks")
+    assert derived.ranks([good, short, old]) == [derived.Ranks("a", "fista", "convex", 5, 2, 8, 18, 2)]
+
+
+@pytest.mark.parametrize("length", [1, 39, 40, 41, 5000])
+def test_a_thinned_curve_keeps_its_ends(length):
+    points = list(range(length))
+    kept = derived.thinned(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert kept == sorted(set(kept))
+    assert len(kept) == length if length <= 40 else 10 < len(kept) <= 41
+
+
+# -- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_styles_of_many_solvers_differ_and_not_by_colour_alone():
+    looks = [(one.colour, one.marker, str(one.dashes)) for one in map(style, range(28))]
+    assert len(set(looks)) == 28
+    assert style(0).marker != style(7).marker
+
+
+def test_every_figure_is_drawn_or_says_why_not():
+    full = campaign_records(3)
+    assert {one.name: one.missing for one in draw_all(full) if one.missing} == {}
+    drawn = {one.name: one for one in draw_all([told("a", "fista", 1.0, 0.5)])}
+    assert set(drawn) == set(FIGURES)
+    assert drawn["performance_profile"].missing == "no solver got to any of the gaps"
+    assert "three problems are needed" in drawn["scaling"].missing
+    assert "no record got to its gap" in drawn["ranks"].missing
+    nothing = {one.name: one.missing for one in draw_all([record(curve=[], gap=None, objective=None, status="failed")])}
+    assert all(nothing.values())
+
+
+def campaign_records(problems, solvers=("fista", "bm_gd", "bm_newton", "cvxpy_scs"), points=30, words="fine"):
+    """Records as a campaign would leave them, of problems that differ in n alone."""
+    found, draw = [], np.random.default_rng(0)
+    for k in range(problems):
+        for place, solver in enumerate(solvers):
+            parameters = {name: values[0] for name, values in SOLVERS.get(solver).parameters.items()}
+            own = {**DATASETS.get("spiral").parameters, "n": 9 + 3 * k}
+            cell = Cell("spiral", own, {}, solver, parameters, limits=Limits(5.0, 1e-6), campaign="made")
+            seconds = np.sort(draw.uniform(0.01, 4.0, points))
+            gaps = np.geomspace(2.0, 1e-7, points)
+            curve = [[float(s), 1 + float(g) / 2, float(g)] for s, g in zip(seconds, gaps, strict=True)]
+            about = {**ABOUT, "n": 9 + 3 * k, "P": 18 + 6 * k}
+            record = {**blank_record(cell, about), "status": "gap_reached", "reason": words, "curve": curve}
+            record.update(objective=1.0, lower_bound=1 / (1 + 1e-7), gap=1e-7, setup_seconds=0.01 * (place + 1))
+            record.update(solve_seconds=curve[-1][0], stationarity_bound=1e-5, peak_memory_mb=300.0, scope="complete")
+            record.update(active_blocks=4, largest_rank=2, total_rank=6)
+            found.append(record)
+    return found
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that elements are closed in order, and keeps attributes that load something, and text by element."""
+
+    VOID = ("meta", "input", "link", "br")
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.loads, self.cells, self.scripts = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "srcset", "data", "action")]
+        self.loads += [value for name, value in attributes if name == "href" and not value.startswith("#")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(text)
+        elif self.open and self.open[-1] == "td":
+            self.cells.append(text)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of 280 cells, its reasons hostile, one of its curves long."""
+    words = '</script><script>alert(1)</script> & "quoted" <b>'
+    records = campaign_records(70, points=60, words=words)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_page(records, path, list(draw_all(records[:8])), ["line 3: not a whole record"])
+    return records, path, words
+
+
+def test_the_page_is_one_offline_file_below_three_megabytes(page):
+    records, path, words = page
+    text = path.read_text()
+    assert len(text.encode()) < 3e6
+    read = Reader(text)
+    assert read.loads == []
+    style_sheet = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style_sheet
+    assert "@import" not in style_sheet
+    assert read.cells.count(words) == len(records)  # escaped, and read back as it was
+    assert "<script>alert" not in text
+    assert len(read.scripts) == 3
+    assert "not a whole record" in text
+
+
+def test_every_cell_has_a_row_and_a_file_that_makes_the_same_cell(page, tmp_path):
+    records, path, _ = page
+    text = path.read_text()
+    body = text[text.index('id="all"') :]
+    assert body.count("<summary>file</summary>") == len(records)
+    for one in (records[0], records[-1], *odd_records()):
+        file = tmp_path / "cell.toml"
+        file.write_text(cell_campaign(one))
+        (cell,) = plan(*load_campaign(file))
+        assert cell.key == one["key"]
+
+
+def odd_records():
+    """Cells with limits, a seed and parameters of their own."""
+    own = {**DATASETS.get("spiral").parameters, "n": 12}
+    parameters = {name: values[0] for name, values in SOLVERS.get("bm_gd").parameters.items()} | {"m": 2}
+    rest = {"beta_fraction": 0.05, "loss": "huber[delta=0.5]"}
+    limits = Limits(7.0, 1e-3, 33.0, 1.5, 2)
+    label = "spiral[beta_fraction=0.05,loss='huber[delta=0.5]',n=12]"
+    yield blank_record(Cell("spiral", own, rest, "bm_gd", parameters, 5, limits=limits, label=label))
+    yield blank_record(Cell("spiral", own, rest, "bm_gd", parameters, 5, "cuda", limits=Limits(7.0, 1e-3)))
+
+
+def test_the_charts_are_valid_and_drawn_from_the_rows_of_the_page(page):
+    records, _, _ = page
+    made = payload(records[:12])
+    assert set(made["charts"]) == {"curves", "profile", "scaling", "truth", "ranks"}
+    names = [look["name"] for look in made["styles"]]
+    for name, chart in made["charts"].items():
+        rows = chart["rows"]
+        if name == "curves":  # the page expands them in the same way
+            rows = [
+                {**row, "seconds": s, "gap": g, "excess": e} for row in rows for s, g, e in row["points"]
+            ]  # fmt: skip
+        spec = json.loads(json.dumps(chart["spec"]))
+        assert spec["data"] == {"name": "rows"}
+        spec["data"] = {"values": rows}
+        spec["width"] = 400
+        for parameter in spec["params"]:
+            if parameter["name"] == "shown":
+                parameter["value"] = names
+        drawn = vl_convert.vegalite_to_svg(spec)
+        empty = vl_convert.vegalite_to_svg({**spec, "params": [{**p, "value": []} if p["name"] == "shown" else p
+                                                                for p in spec["params"]]})  # fmt: skip
+        assert drawn.count("<path") > empty.count("<path") + 2, name
+        assert "NaN" not in drawn
+
+
+PROBE = """
+<script>
+const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") return; clearInterval(wait);
+  const told = {}, click = (table, column) => table.tHead.rows[0].cells[column].querySelector("button").click();
+  const all = document.getElementById("all"), column = (k) => [...all.tBodies[0].rows].map(r => r.cells[k].textContent);
+  click(all, 7); told.up = column(7); told.aria = all.tHead.rows[0].cells[7].getAttribute("aria-sort");
+  click(all, 7); told.down = column(7);
+  const search = document.getElementById("search");
+  search.value = "n=12] fista"; search.dispatchEvent(new Event("input"));
+  const left = [...all.tBodies[0].rows].filter(row => !row.hidden);
+  told.visible = left.map(row => row.cells[0].textContent + row.cells[1].textContent);
+  told.charts = [...document.querySelectorAll(".chart")].map(c => c.querySelectorAll("svg path").length);
+  told.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(told);
+  document.body.append(out); }, 50);
+</script>
+"""
+
+
+def browser():
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(browser() is None, reason="needs a browser to open the page in: install chromium")
+@pytest.mark.parametrize("width", [400, 1280])
+def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width):
+    records = campaign_records(4)
+    path = write_page(records, tmp_path / "report.html", list(draw_all(records)))
+    page, _, end = path.read_text().rpartition("</body>")
+    path.write_text(f"{page}{PROBE}</body>{end}")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    own = [f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser(), *options, *own, path.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    told = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL).group(1).replace("&gt;", ">"))
+    setups = sorted(one["setup_seconds"] for one in records)
+    assert [float(text) for text in told["up"]] == pytest.approx(setups)
+    assert [float(text) for text in told["down"]] == pytest.approx(setups[::-1])
+    assert told["aria"] == "ascending"
+    assert told["visible"] == ["spiral[n=12]fista"]
+    assert len(told["charts"]) == 5
+    assert min(told["charts"]) > 3
+    assert told["wide"]
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    for one in campaign_records(3):
+        file.append(one)
+    with file.path.open("a") as stream:
+        stream.write('{"key": "half')
+    done = command("report", tmp_path)
+    assert done.exit_code == 0, done.output
+    for name in FIGURES:
+        png, svg = (tmp_path / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg"))
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in svg.read_text()
+        assert str(png) in done.stdout
+    assert (tmp_path / "report.html").is_file()
+    assert "not a whole record" in done.stdout
+    assert "spiral[n=12]" in done.stdout
+
+
+def test_report_of_what_is_no_campaign(tmp_path, monkeypatch):
+    done = command("report", tmp_path)
+    assert (done.exit_code, "there is no records.jsonl in it" in done.stderr) == (2, True)
+    done = command("report", tmp_path / "nowhere")
+    assert (done.exit_code, "it is no folder" in done.stderr) == (2, True)
+    (tmp_path / "records.jsonl").write_text('{"half')
+    done = command("report", tmp_path)
+    assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)
+
+
+def test_a_wrong_certificate_is_loud(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    for one in (told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.1)):
+        file.append(one)
+    done = command("report", tmp_path)
+    assert "ERROR: a certificate is wrong: a: lower bound 10.1 is above the objective 10" in done.stdout
+    assert "a certificate is wrong" in (tmp_path / "report.html").read_text()
