@@ -18,6 +18,7 @@ KEPT = 4  # adjoints, each with an N x columns matrix
 
 Predictions = Float[torch.Tensor, "n_out c"]
 Adjoint = Callable[[torch.Tensor], torch.Tensor]
+Index = torch.Tensor | slice
 
 
 def _gives(architecture: BaseArchitecture, hook: str) -> bool:
@@ -50,14 +51,13 @@ class Layers:
         """The rows of the first layer."""
         return self.architecture.phi_rows(self.X)
 
-    def _restrict(self, samples: torch.Tensor, rows: torch.Tensor, outputs: torch.Tensor) -> None:
+    def _restrict(self, samples: Index, rows: Index, outputs: Index) -> None:
         """Keep these samples only."""
         Phi = None if self._structured_first else self.Phi[rows]
         self.__dict__.pop("Phi", None)
         if Phi is not None:
             self.Phi = Phi
         self.X, self.Y = self.X[samples], self.Y[outputs]
-        self.N, self.n_out = len(rows), len(outputs)
         self._vjps = {}
 
     def _adjoint_of(

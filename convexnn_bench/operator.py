@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.layers import Layers, Predictions
+from convexnn_bench.layers import Index, Layers, Predictions
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
 SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part that stays in the cache: 512 KiB
@@ -254,10 +254,14 @@ class Operator(Layers):
         return torch.cat([H @ V.T for H in hidden]), pullback
 
     def sample_parts(self, columns: int) -> list[slice]:
-        """Rows of Phi, on a CPU so few at a time that as many columns of hidden units stay in the cache."""
-        most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
-        step = max(SMALLEST_PART, most // max(1, columns))
+        """Rows of Phi, `part_size` of them at a time."""
+        step = self.part_size(columns)
         return [slice(start, start + step) for start in range(0, self.N, step)]
+
+    def part_size(self, columns: int) -> int:
+        """How many rows of Phi to take at a time; on a CPU so few that their hidden units stay in the cache."""
+        most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy
+        return max(SMALLEST_PART, most // max(1, columns))
 
     def _masked_rows(self, H: Float[torch.Tensor, "rows Pm"], rows: slice, m: int) -> Float[torch.Tensor, "rows Pm"]:
         """The masks of some rows applied in place."""
@@ -270,13 +274,17 @@ class Operator(Layers):
         """Z -> C(Phi Z) by structure where Z = U V^T costs less than the N x m hidden units."""
         return self._linear if m >= self.c and self.q <= self.N else None
 
-    def restricted(self, samples: torch.Tensor, rows: torch.Tensor, outputs: torch.Tensor) -> "Operator":
-        """The same operator on some samples only; `rows` and `outputs` are their rows of Phi and of Y."""
+    def restricted(self, samples: Index, rows: Index, outputs: Index) -> "Operator":
+        """The same operator on some samples only; `rows` and `outputs` are their rows of Phi and of Y.
+
+        Nothing is copied where they are slices.
+        """
         part = copy.copy(self)
         for name in KEPT:  # of all samples
             part.__dict__.pop(name, None)
         part.masks = self.masks[rows]
         part._restrict(samples, rows, outputs)
+        part.N, part.n_out = len(part.masks), len(part.Y)
         return part
 
     def norm_squared(self, iterations: int = 30) -> float:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
+from convexnn_bench.algorithms.network_objective import NetworkObjective
 from convexnn_bench.formulations import burer_monteiro, convex, network
+from convexnn_bench.losses._output_bias import OutputBias
 
 ROUNDING = 1e-11
 PAIRS = st.sampled_from(combinations())
@@ -167,3 +169,39 @@ def test_start_points_follow_the_scale_of_the_data_and_the_seed():
     assert not torch.equal(one[0], other[0])
     norms = [float(torch.linalg.vector_norm(burer_monteiro.to_blocks(*pair))) for pair in (one, scaled)]
     assert norms[1] == pytest.approx(norms[0] / 1000, rel=1e-6)
+
+
+@pytest.mark.parametrize("pair", combinations())
+@pytest.mark.parametrize("architecture", ["mlp", cnn.CNN(patch=2, pool=2), "attention"])
+def test_network_gradients_by_parts_are_those_of_all_samples_at_once(pair, architecture, monkeypatch):
+    """Parts of whole samples that do not divide n, against autograd on the plain network all at once."""
+    loss, activation = pair
+    draw = np.random.default_rng(3)
+    shape = {"mlp": (13, 4), "attention": (13, 3, 2)}.get(architecture, (13, 1, 5, 5))
+    X = draw.standard_normal(shape)
+    n_out, c = (39, 2) if architecture == "attention" else (13, 2)
+    Y = np.where(draw.standard_normal((n_out, c)) > 0, 1.0, -1.0)
+    Y = np.eye(c)[(Y[:, 0] > 0).astype(int)] if loss == "cross_entropy" else Y
+    Y = Y.reshape(13, 3, c) if architecture == "attention" else Y
+    problem = cnn.Problem(X, Y, architecture=architecture, activation=activation, loss=loss, beta=0.3, patterns=5)
+    objective = NetworkObjective(problem, 7, 0, "cpu")
+    monkeypatch.setattr(type(objective.operator), "part_size", lambda self, columns: 2 * self.N // len(self.X))
+    x = objective.start + 0.1
+    assert len(objective._parts) == (1 if activation == "linear" else 4)
+    value, gradient = objective(x)
+    leaf = x.clone().requires_grad_(True)
+    W1, W2 = objective.weights(leaf)
+    z = network.forward(problem, problem.operator(), W1, W2, objective.masks)
+    whole = problem.loss.value(z, problem.operator().Y) + 0.5 * problem.beta * leaf.square().sum()
+    whole.backward()
+    torch.testing.assert_close(value, whole.detach(), rtol=1e-13, atol=0)
+    torch.testing.assert_close(gradient, leaf.grad, rtol=1e-12, atol=1e-12 * float(leaf.grad.abs().max()))
+
+
+def test_a_loss_with_an_output_bias_is_taken_whole():
+    """It is no sum over rows."""
+    X = np.random.default_rng(0).standard_normal((2000, 3))
+    plain = cnn.Problem(X, X[:, :1], loss="squared", beta=1.0, patterns=4)
+    assert len(NetworkObjective(plain, 200, 0, "cpu")._parts) > 1
+    biased = cnn.Problem(X, X[:, :1], loss=OutputBias(plain.loss, None), beta=1.0, patterns=4)
+    assert len(NetworkObjective(biased, 200, 0, "cpu")._parts) == 1

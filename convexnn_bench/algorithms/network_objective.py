@@ -1,13 +1,18 @@
 """The network objective on a flat vector, by autograd, on all samples or on minibatches."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
+from convexnn_bench.activations.linear import Linear
 from convexnn_bench.algorithms.first_order import Vector
 from convexnn_bench.formulations import network
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
+
+Part = tuple[Operator, torch.Tensor]  # the operator on some samples, and the masks of the neurons there
 
 
 class NetworkObjective:
@@ -26,19 +31,37 @@ class NetworkObjective:
         split = self.problem.p * self.width
         return x[:split].view(self.problem.p, -1), x[split:].view(self.problem.q, -1)
 
-    def _evaluate(
-        self, x: Vector, operator: Operator, masks: torch.Tensor, weight: float
-    ) -> tuple[torch.Tensor, Vector]:
-        """weight * F on the operator's rows + beta/2 ||x||^2, and its gradient."""
+    def loss_and_gradient(self, x: Vector, operator: Operator, masks: torch.Tensor) -> tuple[torch.Tensor, Vector]:
+        """F on the operator's rows, and its gradient."""
         leaf = x.detach().requires_grad_(True)
         z = network.forward(self.problem, operator, *self.weights(leaf), masks)
-        loss = weight * self.problem.loss.value(z, operator.Y)
+        loss = self.problem.loss.value(z, operator.Y)
         (gradient,) = torch.autograd.grad(loss, leaf)
-        value = loss.detach() + 0.5 * self.problem.beta * x.square().sum()
-        return value, gradient.add(x, alpha=self.problem.beta)
+        return loss.detach(), gradient
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        """All samples, so few at a time that their hidden units stay in the cache, there and back."""
+        problem, operator = self.problem, self.operator
+        if isinstance(problem.activation, Linear) or not problem.loss.separable:
+            return [(operator, self.masks)]  # a linear network may do without hidden units
+        samples = problem.X.shape[0]
+        rows, outputs = operator.N // samples, operator.n_out // samples  # of one sample, consecutive
+        step = max(1, 2 * operator.part_size(self.width) // rows)  # twice, since autograd has a cost of its own a part
+        parts = []
+        for start in range(0, samples, step):
+            own, of_rows, of_outputs = (slice(start * each, (start + step) * each) for each in (1, rows, outputs))
+            masks = self.masks[of_rows] if problem.activation.has_gates else self.masks
+            parts.append((operator.restricted(own, of_rows, of_outputs), masks))
+        return parts
 
     def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
-        return self._evaluate(x, self.operator, self.masks, 1.0)
+        """F(x) + beta/2 ||x||^2 and its gradient."""
+        value, gradient = 0.5 * self.problem.beta * x.square().sum(), self.problem.beta * x
+        for operator, masks in self._parts:
+            loss, slope = self.loss_and_gradient(x, operator, masks)
+            value, gradient = value + loss, gradient.add_(slope)
+        return value, gradient
 
     def batches(self, size: int) -> "Minibatches":
         """The same objective over random minibatches of samples."""
@@ -83,4 +106,5 @@ class Minibatches:
             torch.as_tensor(outputs, device=operator.device),
         )
         masks = self.full.masks[index] if problem.activation.has_gates else self.full.masks
-        return self.full._evaluate(x, part, masks, self.samples / len(batch))[1]
+        loss_gradient = self.full.loss_and_gradient(x, part, masks)[1]
+        return problem.beta * x + self.samples / len(batch) * loss_gradient

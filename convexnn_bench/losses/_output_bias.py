@@ -31,6 +31,8 @@ class OutputBias(BaseLoss):
     `rows_sum_to_zero`, be that of cross-entropy.
     """
 
+    separable = False
+
     def __init__(self, loss: BaseLoss, beta: float | None):
         self.loss, self.beta = loss, beta
         self.name = f"{loss.name} with {'a free' if beta is None else 'a penalised'} output bias"

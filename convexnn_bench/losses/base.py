@@ -28,6 +28,7 @@ class BaseLoss:
     name: registered name.
     smoothness: Lipschitz constant of grad F with respect to z (Euclidean norm).
     unit_curvature: F'' is the identity, which saves products with it.
+    separable: F is a sum over rows, as every loss of a file of its own is; one minimised over an output bias is not.
     rows_sum_to_zero: dom F* couples the entries of a row as that of cross-entropy does; otherwise it holds, with L,
         whatever lies between L and 0 entry by entry.
     """
@@ -35,6 +36,7 @@ class BaseLoss:
     name: str
     smoothness: float
     unit_curvature: bool = False
+    separable: bool = True
     rows_sum_to_zero: bool = False
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
