@@ -55,18 +55,29 @@ def make_key(description: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers."""
+    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers.
+
+    Text that has no UTF-8 form (lone surrogates) keeps its escapes.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {plain(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
+    if value is None or isinstance(value, int | bool):
         return value
-    return str(value)
+    return plain(str(value))
+
+
+def one_line(text: str) -> str:
+    """The first 400 characters as one line that a terminal shows as it is: no control characters."""
+    words = " ".join(plain(text[:4000]).split())[:400]
+    return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
 
 def to_json(record: Mapping[str, Any]) -> str:
