@@ -44,7 +44,10 @@ class Untouched:
     def changed(self) -> list[str]:
         """The attributes of the problem that are not as they were."""
         now = _values(self.problem)
-        found = [f"problem.{name}" for name, value in now.items() if self.values.setdefault(name, value) != value]
+        if "Phi" in now:
+            self.values.setdefault("Phi", now["Phi"])  # it is formed when it is first asked for
+        names = list(dict.fromkeys([*self.values, *now]))
+        found = [f"problem.{name}" for name in names if self.values.get(name) != now.get(name)]
         return list(dict.fromkeys(found + self._look_at_tensors()))
 
     def _look_at_tensors(self) -> list[str]:

@@ -101,6 +101,11 @@ def _enter(
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():  # it was gone before the call above
             os._exit(1)
+    # the server ends when nobody holds this any more: a cell that did would keep it, and itself, alive
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
