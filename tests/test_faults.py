@@ -52,7 +52,11 @@ def processes(text):
     ("solver", "status", "words"),
     [
         # lies about the problem: what was changed is named, and the points of another problem are not certified
-        ("replaces_the_objective", "failed", "changed the problem it was given: problem.objective(), problem.operator()"),
+        (
+            "replaces_the_objective",
+            "failed",
+            "changed the problem it was given: problem.objective(), problem.operator()",
+        ),
         ("lowers_beta", "failed", "changed the problem it was given: problem.beta"),
         ("weakens_the_loss", "failed", "changed the problem it was given: problem.loss"),
         ("zeroes_the_targets", "failed", "changed the problem it was given: problem.Y"),
