@@ -43,7 +43,8 @@ from common import (
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.bm_objective import BMObjective
 from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem
-from convexnn_bench.harness.process import resident_mb, run_process
+from convexnn_bench.harness.process import run_process
+from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.report.ladder_figures import save_figure
 from convexnn_bench.report.scaling import fit_power_law, scaling_figure
 

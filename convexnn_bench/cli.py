@@ -56,8 +56,27 @@ def _plain_errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, ExecutorError) else 2) from error
     except OSError as error:
-        typer.echo(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        typer.echo(f"error: {_words(error)}", err=True)
         raise typer.Exit(1) from error
+
+
+def _words(error: OSError) -> str:
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends a campaign as Ctrl-C does, inside the block."""
+    import signal
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command(no_args_is_help=False)
@@ -134,12 +153,17 @@ def run(
         if dry_run:
             _foretell(asked, source, folder, again, json)
             return
-        start_server(asked.threads)  # it loads its modules while this process loads its own
         try:
-            finished = _run(asked, source, folder, json, again, place)
+            with _terminated_is_interrupted():
+                start_server(asked.threads)  # it loads its modules while this process loads its own
+                finished = _run(asked, source, folder, json, again, place)
         except KeyboardInterrupt:
             typer.echo(f"\ninterrupted: what has finished is kept in {folder}; run again to go on", err=True)
             raise typer.Exit(130) from None
+        except OSError as error:
+            kept = f"; what has finished is kept in {folder}, run again to go on" if folder.is_dir() else ""
+            typer.echo(f"error: {_words(error)}{kept}", err=True)
+            raise typer.Exit(1) from error
         if finished.complaint:
             typer.echo(f"warning: {finished.complaint}", err=True)
         if not json:
@@ -322,7 +346,7 @@ def merge(
     Of several records of one cell a definite one goes before one that crashed or failed, and then the later one.
     """
     with _plain_errors():
-        from convexnn_bench.harness.records import merge as merge_records
+        from convexnn_bench.harness.merging import merge as merge_records
 
         found, complaints = merge_records(folders, out)
         for complaint in complaints:

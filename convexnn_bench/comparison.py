@@ -14,6 +14,7 @@ from convexnn_bench.result import Result
 from convexnn_bench.runner import check_arguments, solve
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import progress
+from convexnn_bench.untouched import Untouched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,9 +125,10 @@ def compare(
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
     table = Comparison(problem, [], gap=gap)
     with progress("comparing", total=len(algorithms)) as update:
+        untouched = Untouched(problem)
         for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)
-            outcome = _attempt(problem, algorithm, gap, time_limit, seed, device)
+            outcome = _attempt(untouched, algorithm, gap, time_limit, seed, device)
             if isinstance(outcome, Result):
                 table.results[label] = outcome
             table.records.append(_record(problem, algorithm, label, outcome, seed))
@@ -134,7 +136,7 @@ def compare(
 
 
 def _attempt(
-    problem: Problem,
+    untouched: Untouched,
     algorithm: BaseSolver,
     gap: Any,
     time_limit: Any,
@@ -143,7 +145,10 @@ def _attempt(
 ) -> Result | Exception:
     """The result, or what the solver raised."""
     try:
-        return solve(problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device, show_progress=False)
+        untouched.check("a solver before this one")
+        return solve(
+            untouched.problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device, show_progress=False
+        )
     except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
         return error
 

@@ -27,3 +27,7 @@ class UnsupportedError(ConvexNNError):
 
 class ExecutorError(ConvexNNError, RuntimeError):
     """The machines that a campaign's cells run on can be had no longer; what has finished is kept."""
+
+
+class ChangedProblemError(ConvexNNError, RuntimeError):
+    """A solver changed the data or the methods of the problem it was given."""

@@ -1,10 +1,12 @@
 """One solver on one problem, in this process: set-up and solve timed apart, points scored off the clock."""
 
+import threading
 import time
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 
 from convexnn_bench.certificates import Certificate, certify
@@ -13,8 +15,10 @@ from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.registry import SOLVERS
 from convexnn_bench.result import Result
-from convexnn_bench.solver import BaseSolver
+from convexnn_bench.settings import settings_kept, usual_numbers
+from convexnn_bench.solver import BaseSolver, reason_to_skip
 from convexnn_bench.terminal import progress
+from convexnn_bench.untouched import Untouched
 
 OnScore = Callable[[float, Certificate], None]
 
@@ -23,16 +27,21 @@ FIRST_SCORE = 1e-3  # seconds
 SCORE_RATIO = 1.2  # points are scored at times in geometric progression ...
 SCORE_SHARE = 1.0  # ... and never for longer, in all, than about the solver itself has run
 
+ONE_SHOT_SCORES = 200  # calls of a one-shot solver that are scored at once; the others like anyone's
+
 
 class Diverged(Exception):
     """The solver's point is not finite any more."""
 
 
 class Monitor:
-    """The callback: a clock that stops while a point is scored, and the decision to go on."""
+    """The callback: a clock that stops while a point is scored, and the decision to go on.
 
-    def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore):
-        self.problem, self.solver, self.on_score = problem, solver, on_score
+    It may be called from any thread. Once it has answered False no point is scored any more, whatever the solver does.
+    """
+
+    def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore, untouched: Untouched):
+        self.problem, self.solver, self.on_score, self.untouched = problem, solver, on_score, untouched
         self.time_limit, self.gap = solver.time_limit, solver.gap
         self.on_gpu = torch.device(solver.device).type == "cuda"
         self.curve: list[tuple[float, float, float]] = []
@@ -41,6 +50,7 @@ class Monitor:
         self.status: str | None = None
         self._due = 0.0
         self._stopped = 0.0  # seconds the clock stood still
+        self._lock = threading.RLock()
         self._start = self._now()
 
     def _now(self) -> float:
@@ -57,17 +67,32 @@ class Monitor:
         # without waiting for the device: most calls end here
         seconds = time.perf_counter() - self._start - self._stopped
         out_of_time = self.time_limit is not None and seconds >= self.time_limit
-        if seconds < self._due and not out_of_time and not self.solver.one_shot:
+        at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
+        if seconds < self._due and not out_of_time and not at_once and self.status is None:
             return True
-        self.score()
-        if self.status is None and out_of_time:
-            self.status = "time_limit"
+        with self._lock:
+            if self.status is None:
+                self.score()
+            if self.status is None and out_of_time:
+                self.status = "time_limit"
         return self.status is None
 
     def score(self) -> None:
-        """Certify the solver's current point, its clock stopped."""
+        """Certify the solver's current point, its clock stopped. Raises ChangedProblemError for another problem's."""
         seconds = self.elapsed()
-        point = self.solver.get_result()
+        found = self.solver.get_result()
+        with usual_numbers():
+            self._certify(found, seconds)
+        scoring = self._now() - self._start - self._stopped - seconds
+        self._stopped += scoring
+        self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
+
+    def _certify(self, found: Any, seconds: float) -> None:
+        if not isinstance(found, Point):
+            raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
+        _check_size(self.problem, found)
+        point = found.copy()  # what the solver goes on to do with its arrays is not certified
+        self.untouched.check(f"solver {self.solver.name!r}")
         if not _bounded(point):
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
         if point.dual is None and self.certificate is not None:
@@ -78,9 +103,16 @@ class Monitor:
         self.on_score(seconds, certificate)
         if self.gap is not None and certificate.gap <= self.gap:
             self.status = "gap_reached"
-        scoring = self._now() - self._start - self._stopped - seconds
-        self._stopped += scoring
-        self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
+
+
+def _check_size(problem: Problem, point: Point) -> None:
+    """Raises InputError for blocks of another shape, before an array of any size is copied."""
+    for name, columns in (("blocks", problem.q), ("split", 2)):
+        shape, expected = np.shape(getattr(point, name)), (problem.P, problem.p, columns)
+        if getattr(point, name) is not None and shape != expected:
+            sizes = " x ".join(map(str, expected))
+            name = "Z must be P x p x q" if name == "blocks" else "split must be P x p x 2"
+            raise InputError(f"{name} = {sizes}, got shape {tuple(shape)}")
 
 
 def _bounded(point: Point) -> bool:
@@ -159,23 +191,25 @@ def solve(
     algorithm.time_limit, algorithm.gap = time_limit, gap
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
-    reason = algorithm.unavailable() or algorithm.skip(problem)
+    untouched = Untouched(problem)
+    reason = algorithm.unavailable() or reason_to_skip(algorithm, problem)
     if reason is not None:
         result.reason = reason
         return result
 
-    with progress(algorithm.name, total=time_limit, show=show_progress) as update:
+    with settings_kept(), progress(algorithm.name, total=time_limit, show=show_progress) as update:
 
         def scored(seconds: float, certificate: Certificate) -> None:
             update(seconds, f"objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, scored)
+        _run(result, algorithm, scored, untouched)
+    untouched.check(f"solver {algorithm.name!r}")  # for those who go on with the problem
     return result
 
 
-def _run(result: Result, algorithm: BaseSolver, on_score: OnScore) -> None:
+def _run(result: Result, algorithm: BaseSolver, on_score: OnScore, untouched: Untouched) -> None:
     """Set up, solve and certify, into `result`."""
     algorithm.load_packages()
     started = time.perf_counter()
@@ -183,7 +217,7 @@ def _run(result: Result, algorithm: BaseSolver, on_score: OnScore) -> None:
     if torch.device(result.device).type == "cuda":
         torch.cuda.synchronize(result.device)
     result.setup_seconds = time.perf_counter() - started
-    monitor = Monitor(result.problem, algorithm, on_score)
+    monitor = Monitor(result.problem, algorithm, on_score, untouched)
     try:
         algorithm.run(monitor)
         result.solve_seconds = monitor.elapsed()

@@ -142,3 +142,11 @@ class BaseSolver:
     def get_result(self) -> Point:
         """Raw parameters of the current point; never a score."""
         raise TypeError(f"{type(self).__name__} must define get_result")
+
+
+def reason_to_skip(solver: BaseSolver, problem: Problem) -> str | None:
+    """What `skip` answers. Raises TypeError for anything but None and words."""
+    reason = solver.skip(problem)
+    if reason is None or (isinstance(reason, str) and reason.strip()):
+        return reason
+    raise TypeError(f"skip of solver {solver.name!r} must return None or the reason in words, got {reason!r:.100}")

@@ -2,7 +2,8 @@
 
 import contextlib
 
-from bad_solvers import write_solvers
+import bad_solvers
+import worse_solvers
 
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.registry import SOLVERS
@@ -12,7 +13,8 @@ from convexnn_bench.registry import SOLVERS
 def solvers_from(folder, *names):
     """A folder of misbehaving solvers, registered inside the block only."""
     before = dict(SOLVERS.classes), list(SOLVERS._folders)
-    path = write_solvers(folder, *names)
+    bad_solvers.write_solvers(folder, *(name for name in names if name in bad_solvers.BODIES))
+    path = worse_solvers.write_worse(folder, *(name for name in names if name not in bad_solvers.BODIES))
     try:
         SOLVERS.add_folder(path)
         yield path

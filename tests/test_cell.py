@@ -13,8 +13,8 @@ from harness_fixtures import solvers_from, spiral_cell
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell import probe, run_cell
-from convexnn_bench.harness.process import descendants
 from convexnn_bench.harness.records import STATUSES, to_json
+from convexnn_bench.harness.tree import descendants
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def environments() -> Path:
         return Path(chosen).expanduser().absolute()
     if (PACKAGE.parent / "pyproject.toml").is_file():
         return PACKAGE.parent / ".rivals"
-    return Path.home() / ".local" / "share" / "convexnn-bench" / "rivals"
+    return Path(os.path.expanduser("~")) / ".local" / "share" / "convexnn-bench" / "rivals"
 
 
 class RivalProcess:

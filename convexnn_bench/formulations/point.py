@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 
 @dataclass
 class Point:
@@ -37,3 +40,15 @@ class Point:
         if self.blocks is not None:
             return "convex"
         return "burer_monteiro" if self.factors is not None else "network"
+
+    def copy(self) -> "Point":
+        """The same numbers in arrays of its own, on the same device."""
+
+        def own(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(own, value))
+            if isinstance(value, torch.Tensor):
+                return value.detach().clone()
+            return value.copy() if isinstance(value, np.ndarray) else value
+
+        return Point(**{name: own(value) for name, value in vars(self).items()})

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.inside import cell_target, probe_target
 from convexnn_bench.harness.machine import code_version, describe_machine
-from convexnn_bench.harness.process import Outcome, run_process
-from convexnn_bench.harness.records import SCHEMA, STATUSES, Record, make_key
+from convexnn_bench.harness.process import LINK_GONE, Outcome, run_process
+from convexnn_bench.harness.records import SCHEMA, STATUSES, Record, make_key, one_line
 from convexnn_bench.registry import DATASETS, SOLVERS
 from convexnn_bench.specs import format_spec
 
@@ -174,7 +174,7 @@ def blank_record(cell: Cell, problem: dict[str, Any] | None = None) -> Record:
 
 def skipped_record(cell: Cell, reason: str, problem: dict[str, Any] | None = None) -> Record:
     """The record of a cell that was not started."""
-    return {**blank_record(cell, problem), "status": "skipped", "reason": reason}
+    return {**blank_record(cell, problem), "status": "skipped", "reason": one_line(reason)}
 
 
 def run_cell(
@@ -209,6 +209,7 @@ def run_cell(
         record.update(_death(outcome, limits, stage))
     if record["status"] not in STATUSES:
         record.update(status="failed", reason=f"unknown status {record['status']!r}: {record['reason']}")
+    record["reason"] = one_line(record["reason"])
     if record["status"] in ("crashed", "failed", "memory_limit"):
         record["output"] = outcome.output or None
     return record
@@ -221,7 +222,13 @@ def _death(outcome: Outcome, limits: Limits, stage: str) -> dict[str, str]:
         return {"status": "time_limit", "reason": reason}
     if outcome.stopped == "memory":
         return {"status": "memory_limit", "reason": f"killed above {limits.memory_gb:g} GiB, while: {stage}"}
+    if outcome.stopped == "garbled":
+        words = "the solver wrote into the pipe that results go through, which is no file of its own"
+        return {"status": "crashed", "reason": f"{words}, while: {stage}"}
     code = outcome.exit_code
+    if outcome.stopped == "closed" or code == LINK_GONE:
+        words = "the solver closed the pipe that results go through, which is no file of its own"
+        return {"status": "crashed", "reason": f"{words}, while: {stage}"}
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
         hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""

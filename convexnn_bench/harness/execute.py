@@ -12,6 +12,7 @@ from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell, Probe, probe, skipped_record
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
+from convexnn_bench.harness.lock import RecordsLock
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
 from convexnn_bench.harness.records import Record, RecordFile, drop_late, late_records, to_parquet
@@ -54,9 +55,9 @@ def run_campaign(
     by default one after the other on this machine.
 
     Problems are built once before anything runs, so that a campaign that asks for what cannot be is refused.
-    Only then is `out` made. Raises InputError for such a campaign and for an `out` that cannot be, OSError when
-    the records cannot be written, ExecutorError when there is nothing left to run on. Without pandas and pyarrow there
-    is no Parquet file, and `complaint` says so.
+    Only then is `out` made. Raises InputError for such a campaign, for an `out` that cannot be and for one that another
+    campaign is writing to, OSError when the records cannot be written, ExecutorError when there is nothing left to run
+    on. Without pandas and pyarrow there is no Parquet file, and `complaint` says so.
     """
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
@@ -65,6 +66,20 @@ def run_campaign(
 
         check_device(campaign.device)
     _check_folder(out)
+    with RecordsLock(out / "records.jsonl") as lock:
+        return _run_locked(cells, out, observer, source, rerun, executor, lock)
+
+
+def _run_locked(
+    cells: list[Cell],
+    out: Path,
+    observer: Observer,
+    source: Source | None,
+    rerun: Collection[str],
+    executor: BaseExecutor,
+    lock: RecordsLock,
+) -> Finished:
+    """`run_campaign` while no other campaign may write to `out`."""
     file = RecordFile(out / "records.jsonl")
     records, complaints = file.read()
     for record in late_records(out):
@@ -84,6 +99,7 @@ def run_campaign(
         observer.finished(records[cell.key])
     ready, skips = _look_ahead(waiting, observer, source or Source())
     _make_folder(out)
+    lock.take()
 
     def keep(record: Record) -> None:
         file.append(record)
@@ -133,7 +149,7 @@ def forecast(
     found = []
     for cell in cells:
         seen = times.get((cell.problem_name, cell.solver_name))
-        missing = DATASETS.get(cell.dataset).unavailable() or SOLVERS.get(cell.solver).unavailable()
+        missing = DATASETS.get(cell.dataset).unavailable() or _unavailable(cell.solver)
         known = cell.key in records and records[cell.key]["status"] not in rerun
         found.append(Forecast(cell, known, median(seen) if seen else None, cell.limits.time_limit, missing))
     return found
@@ -173,6 +189,14 @@ def _bad_folder(out: Path, why: str) -> InputError:
     return InputError(f"--out: {str(out)!r} cannot be the folder for the records: {why}")
 
 
+def _unavailable(solver: str) -> str | None:
+    """What a solver needs and is not here. One that fails to answer fails in its own cell, with the traceback."""
+    try:
+        return SOLVERS.get(solver).unavailable()
+    except Exception:  # a user's class
+        return None
+
+
 def _groups(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Cells that share a problem."""
     groups: dict[str, list[Cell]] = {}
@@ -191,7 +215,7 @@ def _look_ahead(
         start_server(waiting[0].limits.threads)
     for cell in waiting:
         missing = DATASETS.get(cell.dataset).unavailable()
-        reason = f"data set {cell.dataset}: {missing}" if missing else SOLVERS.get(cell.solver).unavailable()
+        reason = f"data set {cell.dataset}: {missing}" if missing else _unavailable(cell.solver)
         if reason is not None:
             skips[cell.key] = reason
     for group in _groups(cell for cell in waiting if cell.key not in skips):

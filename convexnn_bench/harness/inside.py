@@ -4,15 +4,16 @@
 "skip" (place, reason); "result" or "error" at the end, fields of the record.
 """
 
+import contextlib
 import math
 import os
 import traceback
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
-from convexnn_bench.harness.process import resident_mb
-from convexnn_bench.harness.records import plain
+from convexnn_bench.harness.process import Link
+from convexnn_bench.harness.records import one_line, plain
+from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.registry import SOLVERS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from convexnn_bench.runner import Result
 
 
-def _enter_cell(link: Connection, threads: int, solvers_dir: str | None) -> None:
+def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     """Pin the threads of libraries that are loaded already, and find the user's solvers."""
     import torch
     from threadpoolctl import threadpool_limits
@@ -103,7 +104,7 @@ def describe_result(result: "Result") -> dict[str, Any]:
     }
 
 
-def cell_target(link: Connection, threads: int, cell: "Cell") -> None:
+def cell_target(link: Link, threads: int, cell: "Cell") -> None:
     """Build the problem, solve it, send the numbers. Every exception is sent as an answer."""
     try:
         _enter_cell(link, threads, cell.solvers_dir)
@@ -128,15 +129,21 @@ def cell_target(link: Connection, threads: int, cell: "Cell") -> None:
         link.send(("error", _answer(error)))
 
 
-def probe_target(link: Connection, threads: int, cells: "list[Cell]") -> None:
+def probe_target(link: Link, threads: int, cells: "list[Cell]") -> None:
     """Build the problem that all cells share and ask each solver whether it skips it."""
     try:
         _enter_cell(link, threads, cells[0].solvers_dir)
+        from convexnn_bench.solver import reason_to_skip
+
         problem = cells[0].make_problem()
         link.send(("problem", describe_problem(problem)))
         for number, cell in enumerate(cells):
-            reason = SOLVERS.get(cell.solver)(**cell.solver_parameters).skip(problem)
-            if reason:
+            try:
+                reason = reason_to_skip(SOLVERS.make(cell.solver, **cell.solver_parameters), problem)
+            except Exception as error:  # the cell itself will say so; the others are still asked
+                traceback.print_exception(error)
+                continue
+            if reason is not None:
                 link.send(("skip", (number, reason)))
     except BaseException as error:
         link.send(("error", _answer(error)))
@@ -144,8 +151,12 @@ def probe_target(link: Connection, threads: int, cells: "list[Cell]") -> None:
 
 def _answer(error: BaseException) -> dict[str, Any]:
     """Status and one line for an exception; the traceback goes to what the process printed."""
-    traceback.print_exception(error)
-    text = " ".join(str(error).split())[:400]
+    with contextlib.suppress(BaseException):  # standard error may be closed, and a message may fail to be made
+        traceback.print_exception(error)
+    try:
+        text = one_line(str(error))
+    except Exception:
+        text = "(its message cannot be shown)"
     reason = text if isinstance(error, ConvexNNError) else f"{type(error).__name__}: {text}".rstrip(": ")
     if isinstance(error, UnsupportedError):
         status = "skipped"

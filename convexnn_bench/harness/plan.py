@@ -8,6 +8,7 @@ from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, is_number, is_whole, nearest
 from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.records import storable
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
 from convexnn_bench.specs import expand_grid, format_spec, parse_spec
 
@@ -122,10 +123,21 @@ def _solvers(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str,
                 listed = ", ".join(solver.parameters) or "none"
                 raise InputError(f"solver {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
             for parameters in expand_grid({**solver.parameters, **inside}):
+                _check_storable(name, parameters)
                 _make(name, parameters)
                 yield name, parameters
         except InputError as error:
             raise _placed(place, error, "solvers", spec) from error
+
+
+def _check_storable(name: str, parameters: dict[str, Any]) -> None:
+    """Raises InputError for a value that would not be the same when read from a record."""
+    for key, value in parameters.items():
+        if not storable(value):
+            raise InputError(
+                f"solver {name!r}: {key} is {value!r:.100}, which no record can hold: parameters are numbers that are "
+                "finite, text, true, false, None, and lists of these"
+            )
 
 
 def _make(name: str, parameters: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """One function in a process of its own: messages as they come, a deadline, a memory limit, the peak.
 
 Processes are forked from a server that holds the heavy modules (torch, cvxpy, ...) already, so that a start
-costs tens of milliseconds and no cell sees the state another one left behind.
+costs tens of milliseconds and no cell sees the state another one left behind. What goes on in here is made of pipes and
+/proc alone: no temporary file is needed.
 """
 
 import contextlib
@@ -10,30 +11,35 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
+
+from convexnn_bench.harness.streams import Messages, Tail
+from convexnn_bench.harness.tree import descendants, kill_all, resident_mb, start_time
 
 PRELOAD = ["convexnn_bench.harness.preload"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 POLL_SECONDS = 0.05
+KILL_SECONDS = 30.0  # a process that waits for a disk or a driver dies when that answers
 OUTPUT_TAIL = 2000  # characters kept of what a process printed
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+LINK_GONE = 76  # exit code of a process that finds its end of the pipe closed
+END = "end"  # the last message of every process that came to its end
 
 
 @dataclass
 class Outcome:
     """How a process ended.
 
-    messages: everything it sent. exit_code: as multiprocessing gives it, negative for a signal. stopped:
-    "deadline" or "memory" when it was killed from here, else None. peak_mb: largest resident memory, that of processes
-    it started included as it was seen every POLL_SECONDS.
-    output: tail of what it printed.
+    messages: everything it sent. exit_code: as multiprocessing gives it, negative for a signal; it says nothing of a
+    process that was done, which is not waited for. stopped: "deadline", "memory", "closed" (its end of the pipe) or
+    "garbled" (what it sent cannot be read) when it was killed from here, else None. peak_mb: largest resident memory,
+    that of processes it started included as it was seen every POLL_SECONDS. output: tail of what it printed.
     """
 
     messages: list[tuple[str, Any]] = field(default_factory=list)
@@ -42,6 +48,22 @@ class Outcome:
     seconds: float = 0.0
     peak_mb: float | None = None
     output: str = ""
+
+
+class Link:
+    """The process's own end of the pipe. A forked child that comes here, on a way back that is not its own, ends."""
+
+    def __init__(self, connection: Connection):
+        self._connection, self._pid, self._lock = connection, os.getpid(), threading.Lock()
+
+    def send(self, message: tuple[str, Any]) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:  # closed from inside: there is no other way to tell
+                os._exit(LINK_GONE)
 
 
 @contextlib.contextmanager
@@ -68,17 +90,32 @@ def start_server(threads: int) -> None:
 
 
 def _enter(
-    target: Callable[..., None], link: Connection, output: str, threads: int, arguments: tuple[Any, ...]
+    target: Callable[..., None], link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]
 ) -> None:
-    """First thing in the new process: own session, output to a file, threads pinned."""
+    """First thing in the new process: own session, output to the pipe for it, threads pinned."""
     os.setsid()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no cell outlives the command
-    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no cell outlives the command
+        prctl(PR_SET_CHILD_SUBREAPER, 1)  # a daemon that leaves the session stays a child of ours
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # it was gone before the call above
+            os._exit(1)
+    # the server ends when nobody holds this any more: a cell that did would keep it, and itself, alive
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    target(link, threads, *arguments)
+    own = Link(link)
+    target(own, threads, *arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the target may have closed or replaced them
+            stream.flush()
+    own.send((END, None))
 
 
 def run_process(
@@ -93,102 +130,88 @@ def run_process(
 
     The process sends (kind, content) pairs through link. deadline: seconds on the wall clock, from the start.
     memory_gb: resident memory in GiB, of it and what it started, above which it is killed (read where /proc exists).
-    The whole process group goes with it.
+    What it started goes with it: its session, and on Linux also what has left the session.
     """
     start_server(threads)
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
-    outcome = Outcome()
-    with tempfile.TemporaryDirectory(prefix="convexnn-cell-") as folder:
-        output = Path(folder) / "output"
-        output.touch()
-        process = context.Process(target=_enter, args=(target, sender, str(output), threads, arguments))
-        started = time.perf_counter()
+    printed, output = context.Pipe(duplex=False)
+    run = _Watch(Outcome(), Messages(receiver.fileno()), Tail(printed.fileno(), 4 * OUTPUT_TAIL), on_message)
+    process = context.Process(target=_enter, args=(target, sender, output, threads, arguments))
+    started = time.perf_counter()
+    try:
         process.start()
         sender.close()
+        output.close()
         try:
-            _watch(process, receiver, outcome, started, deadline, memory_gb, on_message)
+            run.until_end(process, started, deadline, memory_gb)
         finally:
-            _kill_group(process)
-            process.join()
-            receiver.close()
-        outcome.seconds = time.perf_counter() - started
-        outcome.exit_code = process.exitcode
-        outcome.output = output.read_bytes()[-4 * OUTPUT_TAIL :].decode(errors="replace")[-OUTPUT_TAIL:]
-    process.close()
-    return outcome
+            kill_all(process.pid if process.is_alive() else None, process.pid, run.seen)
+            process.join(timeout=KILL_SECONDS)
+        run.outcome.seconds = time.perf_counter() - started
+        run.outcome.exit_code = process.exitcode
+        run.printed.read()
+        run.outcome.output = run.printed.text()[-OUTPUT_TAIL:]
+        if process.exitcode is not None:
+            process.close()
+    finally:
+        for end in (receiver, sender, printed, output):
+            end.close()
+    return run.outcome
 
 
-def _watch(
-    process: Any,
-    receiver: Connection,
-    outcome: Outcome,
-    started: float,
-    deadline: float | None,
-    memory_gb: float | None,
-    on_message: Callable[[str, Any], None] | None,
-) -> None:
-    """Take messages until the process ends or breaks a limit."""
-    while True:
-        ready = wait([receiver, process.sentinel], timeout=POLL_SECONDS)
-        open_end = _drain(receiver, outcome, on_message)
-        peak, now = resident_mb(process.pid)
-        now += sum(resident_mb(child)[1] for child in descendants(process.pid))
-        outcome.peak_mb = max(outcome.peak_mb or 0.0, peak, now) or None
-        if process.sentinel in ready or not open_end:
-            _drain(receiver, outcome, on_message)
-            process.join(timeout=5.0)
-            return
-        if memory_gb is not None and now > memory_gb * 1024:
-            outcome.stopped = "memory"
-            return
-        if deadline is not None and time.perf_counter() - started > deadline:
-            outcome.stopped = "deadline"
-            return
+@dataclass
+class _Watch:
+    """A process that is watched. seen: the processes it started, with their start times (which tell a pid's owners)."""
 
+    outcome: Outcome
+    link: Messages
+    printed: Tail
+    on_message: Callable[[str, Any], None] | None
+    seen: dict[int, int] = field(default_factory=dict)
+    ended: bool = False
 
-def _drain(receiver: Connection, outcome: Outcome, on_message: Callable[[str, Any], None] | None) -> bool:
-    """Take what lies in the pipe; False once the other end is closed."""
-    try:
-        while receiver.poll():
-            kind, content = receiver.recv()
-            outcome.messages.append((kind, content))
-            if on_message is not None:
-                on_message(kind, content)
-    except (EOFError, ConnectionResetError):
-        return False
-    return True
+    def until_end(self, process: Any, started: float, deadline: float | None, memory_gb: float | None) -> None:
+        """Take messages until the process ends or breaks a limit."""
+        outcome = self.outcome
+        while True:
+            ends = [stream.descriptor for stream in (self.link, self.printed) if stream.open]
+            ready = wait([*ends, process.sentinel], timeout=POLL_SECONDS)
+            self.printed.read()
+            if not self._take():
+                outcome.stopped = "garbled"
+                return
+            now = self._measure(process.pid)
+            if self.ended:
+                return
+            if process.sentinel in ready or not self.link.open:
+                process.join(timeout=1.0)
+                self._take()
+                outcome.stopped = None if process.exitcode is not None or self.ended else "closed"
+                return
+            if memory_gb is not None and now > memory_gb * 1024:
+                outcome.stopped = "memory"
+                return
+            if deadline is not None and time.perf_counter() - started > deadline:
+                outcome.stopped = "deadline"
+                return
 
+    def _take(self) -> bool:
+        """Take what lies in the pipe; False when it cannot be read."""
+        for kind, content in self.link.read():
+            if kind == END:
+                self.ended = True
+                continue
+            self.outcome.messages.append((kind, content))
+            if self.on_message is not None:
+                self.on_message(kind, content)
+        return not self.link.garbled
 
-def resident_mb(pid: int) -> tuple[float, float]:
-    """(peak, current) resident memory of a process in MiB; zeros where it cannot be read."""
-    values = {"VmHWM": 0.0, "VmRSS": 0.0}
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0, 0.0
-    for line in status.splitlines():
-        name, _, rest = line.partition(":")
-        if name in values:
-            values[name] = float(rest.split()[0]) / 1024
-    return values["VmHWM"], values["VmRSS"]
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started; none where it cannot be read."""
-    found: list[int] = []
-    open_ones = [pid]
-    while open_ones:
-        with contextlib.suppress(OSError):  # a process may end at any moment
-            for path in list(Path(f"/proc/{open_ones.pop()}/task").glob("*/children")):
-                children = [int(child) for child in path.read_text().split()]
-                found += children
-                open_ones += children
-    return found
-
-
-def _kill_group(process: Any) -> None:
-    """Kill the process and what it started; it leads a session of its own."""
-    for kill in (lambda: os.killpg(process.pid, signal.SIGKILL), process.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill()
+    def _measure(self, pid: int) -> float:
+        """MiB in memory now, and a look at what was started."""
+        peak, now = resident_mb(pid)
+        for child in descendants(pid):
+            now += resident_mb(child)[1]
+            self.seen.setdefault(child, start_time(child))
+        self.outcome.peak_mb = max(self.outcome.peak_mb or 0.0, peak, now) or None
+        return now

@@ -27,11 +27,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from convexnn_bench.errors import InputError
 
 SCHEMA = 2
 STATUSES = (
@@ -55,18 +53,36 @@ def make_key(description: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers."""
+    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers.
+
+    Text that has no UTF-8 form (lone surrogates) keeps its escapes.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {plain(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
+    if value is None or isinstance(value, int | bool):
         return value
-    return str(value)
+    return plain(str(value))
+
+
+def storable(value: Any) -> bool:
+    """Whether `plain` keeps a value as it is: two that differ are told apart in a record, and in its key."""
+    if isinstance(value, list | tuple):
+        return all(map(storable, value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def one_line(text: str) -> str:
+    """The first 400 characters as one line that a terminal shows as it is: no control characters."""
+    words = " ".join(plain(text[:4000]).split())[:400]
+    return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
 
 def to_json(record: Mapping[str, Any]) -> str:
@@ -81,16 +97,24 @@ class RecordFile:
         self.path = Path(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """One write, flushed to the disk. Raises OSError when the disk is full or the folder read-only."""
+        """The whole record, flushed to the disk, or nothing of it.
+
+        Raises OSError when the disk is full or the folder read-only.
+        """
         line = to_json(record).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(descriptor).st_size
         try:
             if not _ends_line(descriptor):
                 line = b"\n" + line  # what a write cut short left behind stays a line of its own
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes of a record were written to {self.path}")
+            while line:  # a disk that is nearly full takes a part, and tells why with the rest
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
+        except BaseException as error:
+            os.ftruncate(descriptor, size)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
         finally:
             os.close(descriptor)
 
@@ -147,40 +171,21 @@ def _late(out: Path, key: str) -> Path:
     return out / JOBS / f"{key}.record"
 
 
-def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:
-    """(records of all folders, complaints), one record a key, written to `out`/records.jsonl and records.parquet.
-
-    Of several records of one cell a definite one goes before one that crashed or failed, and then the one started last.
-    Records in `out` take part. Raises InputError for a folder without records, OSError when `out` cannot be written.
-    """
-    out = Path(out)
-    merged: dict[str, Record] = {}
-    complaints: list[str] = []
-    for folder in dict.fromkeys([*map(Path, folders), out]):
-        file = RecordFile(folder / "records.jsonl")
-        if not file.path.is_file():
-            if folder == out:
-                continue
-            raise InputError(f"{file.path} does not exist: give folders that a campaign wrote its records to")
-        records, complained = file.read()
-        complaints += complained
-        for key, record in records.items():
-            if key not in merged or _standing(record) > _standing(merged[key]):
-                merged[key] = record
-    found = sorted(merged.values(), key=lambda record: record["started"])
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "records.jsonl.partial"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(to_json(record) + "\n" for record in found)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, out / "records.jsonl")
-    to_parquet(found, out / "records.parquet")
-    return found, complaints
-
-
-def _standing(record: Record) -> tuple[bool, str]:
-    return record["status"] not in BAD_STATUSES, record["started"]
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to, of the same suffix, which takes the place of `path` when the block ends without an error."""
+    target = Path(path)
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, target)
+    except OSError as error:
+        full = error.strerror or str(error)
+        raise OSError(error.errno, full, str(target)) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 _TEXT_COLUMNS = ("dataset_parameters", "problem_parameters", "solver_parameters")
@@ -223,8 +228,6 @@ def to_parquet(records: list[Record], path: str | Path) -> Path:
     """All records as one Parquet file, put in place in one step. Raises OSError when it cannot be written."""
     import pandas as pd
 
-    target = Path(path)
-    partial = target.with_suffix(".parquet.partial")
-    pd.DataFrame([flat(record) for record in records]).to_parquet(partial, index=False)
-    os.replace(partial, target)
-    return target
+    with whole_file(path) as partial:
+        pd.DataFrame([flat(record) for record in records]).to_parquet(partial, index=False)
+    return Path(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.harness.records import Record
+from convexnn_bench.harness.records import Record, whole_file
 from convexnn_bench.report.tables import finite, group_by_problem, sizes
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figur
 def save_gap_figure(records: Sequence[Record], path: str | Path, target: float | None = None) -> Path:
     """`gap_figure` as an image file; the format follows the suffix."""
     figure = gap_figure(records, target)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150)
     return Path(path)
 
 

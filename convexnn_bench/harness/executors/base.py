@@ -11,7 +11,7 @@ from typing import Any
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell, blank_record, run_cell
 from convexnn_bench.harness.machine import code_version
-from convexnn_bench.harness.records import Record
+from convexnn_bench.harness.records import Record, one_line
 from convexnn_bench.registry import SOLVERS, importable
 
 
@@ -134,7 +134,7 @@ def run_remote(job: Job) -> Record:
 
 def lost_record(job: Job, error: LostError, seconds: float) -> Record:
     """The record of a cell whose worker is gone: this machine's description stands in for the worker's."""
-    lost = {"status": "crashed", "reason": " ".join(str(error).split())[:400], "wall_seconds": seconds}
+    lost = {"status": "crashed", "reason": one_line(str(error)), "wall_seconds": seconds}
     return {**blank_record(job.cell, job.sizes), **lost}
 
 

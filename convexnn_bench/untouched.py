@@ -1,0 +1,92 @@
+"""Whether a problem is still what it was when it was handed to a solver.
+
+A solver holds the very arrays that its points are certified with. One that changes them in place, by a slip or to look
+better, is told apart from one that solved the problem: a checksum of every array (zlib.crc32, about 2 GB/s) is taken
+before set-up and compared before every certificate, off the clock. Tensors of the operators on other devices, and those
+derived from the arrays, are told by torch's own count of in-place changes.
+
+What a program in the same process does on purpose to the code of this package cannot be seen from inside of it.
+"""
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.errors import ChangedProblemError
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+PARTS = ("architecture", "activation", "loss")
+TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix")  # of an operator; the last two are formed when first used
+
+
+class Untouched:
+    """The state of a problem at one moment; `check` compares it with that of now."""
+
+    def __init__(self, problem: "Problem"):
+        self.problem = problem
+        self.values = _values(problem)
+        self.versions: dict[tuple[Any, str], tuple[int, int]] = {}
+        self._look_at_tensors()
+
+    def check(self, who: str) -> None:
+        """Raises ChangedProblemError that names what is not as it was."""
+        changed = self.changed()
+        if changed:
+            raise ChangedProblemError(
+                f"{who} changed the problem it was given: {', '.join(changed)}; its points are not certified, for a "
+                "certificate would be one of another problem (copy arrays before changing them)"
+            )
+
+    def changed(self) -> list[str]:
+        """The attributes of the problem that are not as they were."""
+        now = _values(self.problem)
+        if "Phi" in now:
+            self.values.setdefault("Phi", now["Phi"])  # it is formed when it is first asked for
+        names = list(dict.fromkeys([*self.values, *now]))
+        found = [f"problem.{name}" for name in names if self.values.get(name) != now.get(name)]
+        return list(dict.fromkeys(found + self._look_at_tensors()))
+
+    def _look_at_tensors(self) -> list[str]:
+        """The operators' tensors that were changed or replaced since they were first seen here."""
+        found = []
+        for key, operator in self.problem._operators.items():
+            if key[1] != torch.float64:
+                continue  # certificates are in float64
+            for name in TENSORS:
+                tensor = vars(operator).get(name)
+                if isinstance(tensor, torch.Tensor):
+                    state = id(tensor), 0 if tensor.is_inference() else tensor._version
+                    if self.versions.setdefault((key, name), state) != state:
+                        found.append(f"{name.strip('_')} of problem.operator({key[0]!r})")
+        return found
+
+
+def _values(problem: "Problem") -> dict[str, Any]:
+    """Checksums of the arrays, and the numbers and objects that the objective and the bound are made of."""
+    found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
+    if problem.gates is not None:
+        found["gates"] = _checksum(problem.gates)
+    if problem._rows.formed and not np.may_share_memory(problem.Phi, problem.X):
+        found["Phi"] = _checksum(problem.Phi)
+    found.update({name: getattr(problem, name) for name in ("beta", "N", "p", "q", "P", "c", "n_out")})
+    for name in PARTS:
+        part = getattr(problem, name)
+        found[name] = (id(part), _numbers(part))
+    replaced = [name for name in vars(problem) if callable(getattr(type(problem), name, None))]
+    return {**found, **{f"{name}()": id(vars(problem)[name]) for name in replaced}}
+
+
+def _numbers(part: Any) -> dict[str, Any]:
+    """The plain parameters of a loss, an activation or an architecture."""
+    return {name: value for name, value in vars(part).items() if isinstance(value, int | float | str | tuple)}
+
+
+def _checksum(array: Any) -> Any:
+    """Of an array's numbers, shape and kind; of anything else, what it is."""
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+        return f"{type(array).__name__} at {id(array)}"
+    return array.shape, array.dtype.str, zlib.crc32(np.ascontiguousarray(array).data.cast("B"))

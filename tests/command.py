@@ -1,0 +1,67 @@
+"""The command in a process of its own, for tests that kill it, fill its disk, or look for what it left behind."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "convexnn_bench.cli"]
+MARK = "CONVEXNN_BENCH_TEST"
+
+
+class Command:
+    """A command under way. Every process it starts carries a mark of its own in its environment."""
+
+    def __init__(self, *arguments, stderr=subprocess.PIPE, environment=None, **options):
+        self.mark = f"{MARK}={uuid.uuid4()}"
+        name, value = self.mark.split("=")
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=stderr, text=True,
+            env={**os.environ, "PYTHONPATH": paths, name: value, **(environment or {})}, **options,
+        )  # fmt: skip
+
+    def finish(self, timeout=120.0):
+        """(exit code, what it printed, what it said on stderr)."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def left(self):
+        """Processes of this command that are there still: pid and command line."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    marked = self.mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+                    line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:  # it has ended, or is another user's
+                    continue
+                if marked:
+                    found[int(folder.name)] = line
+        return found
+
+    def gone(self, seconds=10.0):
+        """Whether all its processes end within some seconds."""
+        until = time.monotonic() + seconds
+        while self.left():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def run(*arguments, **options):
+    """(exit code, stdout, stderr) of a command that is waited for."""
+    return Command(*arguments, **options).finish()
+
+
+def wait_until(true, seconds=60.0, every=0.01):
+    """Raises AssertionError when it does not become true in time."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come in time"
+        time.sleep(every)
