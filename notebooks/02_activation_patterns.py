@@ -1,0 +1,136 @@
+# %% [markdown]
+# # 02 Activation patterns and cells
+#
+# **The question.** Where do the finitely many blocks of the convex program come from? A ReLU network has infinitely many
+# possible neurons. But on $n$ samples a neuron $u$ does one of finitely many things: it is active on some samples and
+# inactive on the others. That choice is its **activation pattern**, $1\{Xu \ge 0\} \in \{0,1\}^n$.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import convexnn_bench as cnn
+
+draw = np.random.default_rng(1)
+X = draw.standard_normal((5, 2))
+patterns = cnn.enumerate_patterns(X)
+print(patterns.summary())
+
+# %% [markdown]
+# Every sample $x_i$ cuts the plane of weights along the line $x_i^T u = 0$. Between the lines lie **cells**: all neurons
+# of a cell have the same pattern. Five lines through the origin make ten sectors.
+
+# %%
+angles = np.linspace(-np.pi, np.pi, 1441)
+directions = np.stack([np.cos(angles), np.sin(angles)])
+seen = X @ directions >= 0
+names = {mask.tobytes(): k for k, mask in enumerate(patterns.masks.T)}
+cell = [names.get(mask.tobytes(), -1) for mask in seen.T]
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.6))
+axis = axes[0]
+colours = plt.get_cmap("tab10")
+for k in range(patterns.masks.shape[1]):
+    inside = angles[np.array(cell) == k]
+    wedge = np.unwrap(np.sort(inside), period=2 * np.pi)
+    axis.fill(np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35)
+    middle = patterns.gates[:, k] / np.linalg.norm(patterns.gates[:, k])
+    axis.text(*(0.72 * middle), "".join(map(str, patterns.masks[:, k].astype(int))), ha="center", va="center", fontsize=8)
+for number, x in enumerate(X):
+    line = np.array([-x[1], x[0]]) / np.linalg.norm(x)
+    axis.plot(*np.stack([-line, line], axis=1), color="black", linewidth=1)
+    axis.annotate(f"$x_{number + 1}^Tu=0$", 1.12 * line, ha="center", va="center", fontsize=9)
+axis.set_aspect("equal")
+axis.set_axis_off()
+axis.set_title("cells of neurons and their patterns")
+axis = axes[1]
+axis.imshow(patterns.masks.T, cmap="Greys", aspect="auto")
+axis.set_xticks(range(5), [f"$x_{i + 1}$" for i in range(5)])
+axis.set_yticks(range(10), [f"$D_{{{k + 1}}}$" for k in range(10)])
+axis.set_title("the ten patterns (black: active)")
+plt.show()
+
+# %% [markdown]
+# ## How many are there?
+#
+# For $N$ rows of rank $r$ in general position (Cover, 1965)
+#
+# $$P = 2 \sum_{k=0}^{r-1} \binom{N-1}{k},$$
+#
+# which grows like $N^{r-1}$: polynomial in the number of samples for a fixed dimension, exponential in the dimension. The
+# enumeration of the package is compared with the formula, and with brute force: a million random neurons, their
+# different patterns counted.
+
+# %%
+print(" N  r  formula  enumerated  found by 10^6 random neurons")
+for N, r in ((5, 2), (8, 2), (8, 3), (10, 3), (8, 4), (9, 5)):
+    Phi = draw.standard_normal((N, r))
+    found = cnn.enumerate_patterns(Phi).masks.shape[1]
+    codes = (Phi @ draw.standard_normal((r, 10**6)) >= 0).T @ (1 << np.arange(N))
+    brute = len(np.unique(codes))
+    # the pattern without an active sample contributes nothing, and is left out of the enumeration
+    print(f"{N:2d} {r:2d} {cnn.count_patterns(N, r):8d} {found:11d} {brute:8d}")
+
+# %% [markdown]
+# (The enumeration leaves out the pattern without any active sample where it occurs; the random neurons may miss a thin
+# cell, but never find one that does not exist.)
+#
+# ## A bias moves the lines
+#
+# With a bias the data are $(x_i, 1)$, the cells live in three dimensions, and those with bias one can be drawn: lines that
+# need not pass through the origin, and bounded cells between them.
+
+# %%
+side = np.linspace(-3, 3, 401)
+grid = np.stack(np.meshgrid(side, side), axis=0).reshape(2, -1)
+codes = (X @ grid + 0.6 >= 0).T @ (1 << np.arange(5))
+figure, axis = plt.subplots(figsize=(4.6, 4.4))
+axis.imshow(
+    np.unique(codes, return_inverse=True)[1].reshape(401, 401),
+    origin="lower", extent=(-3, 3, -3, 3), cmap="tab20", alpha=0.6, interpolation="nearest",
+)  # fmt: skip
+axis.set_xlabel("$u_1$")
+axis.set_ylabel("$u_2$")
+axis.set_title(f"{len(np.unique(codes))} cells seen at a fixed bias")
+plt.show()
+print("patterns with a bias:", cnn.enumerate_patterns(np.hstack([X, np.ones((5, 1))])).masks.shape[1])
+
+# %% [markdown]
+# ## Sampling instead
+#
+# Where all patterns are too many one takes some: those of random directions. The convex program on a sample of patterns is
+# the training problem of a network with those gates. Its optimum can only fall when patterns are added.
+
+# %%
+full = cnn.make_problem("spiral", n=30, beta_fraction=0.02)
+optimum = cnn.solve(full, "bm_newton", gap=1e-8).objective
+counts, values = (2, 5, 10, 20, 40, full.P), []
+for P in counts:
+    chosen = full.masks[:, np.random.default_rng(0).permutation(full.P)[:P]]
+    part = cnn.Problem(full.X, full.Y, activation="gated_relu", loss="squared", beta=full.beta, patterns=chosen)
+    values.append(cnn.solve(part, "bm_newton", gap=1e-8).objective)
+figure, axis = plt.subplots(figsize=(5, 3.2))
+axis.plot(counts, values, "o-")
+axis.axhline(optimum, color="#555555", linestyle=":")
+axis.annotate("all patterns", (counts[0], optimum), (0, 4), textcoords="offset points", fontsize=9)
+axis.set_xlabel("patterns")
+axis.set_ylabel("optimum")
+axis.set_xscale("log")
+plt.show()
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Put two samples on one line through the origin (`X[1] = 2 * X[0]`, then `X[1] = -X[0]`). How many patterns are left,
+#    and why does the formula only give an upper bound then?
+# 2. How many patterns do 100 samples have in two, three and ten dimensions? Use `cnn.count_patterns`, and
+#    `cnn.enumeration_cost` for what an enumeration would take.
+# 3. In which of the cells drawn above does a neuron lie that is active on all samples? When is there none?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. Eight: the two samples have one line in common, so there are four distinct lines. The formula asks for general
+#    position; every coincidence removes cells.
+# 2. 200, 9902 and about $3.9 \cdot 10^{12}$; the last cannot be enumerated, and `cnn.Problem(..., patterns="all")` says so.
+# 3. In the cell of the pattern 11111, if all samples lie in one open half-plane; otherwise there is none.
+# </details>

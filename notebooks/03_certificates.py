@@ -1,0 +1,157 @@
+# %% [markdown]
+# # 03 Certificates
+#
+# **The question.** A solver stops and says it is done. How can one *prove* how far its point is from the optimum, without
+# knowing the optimum? The answer is weak duality. This notebook draws it in one dimension, then reads a certificate of a
+# real problem, and ends with the bound of the paper and when it misleads.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import convexnn_bench as cnn
+
+# %% [markdown]
+# ## One dimension
+#
+# One sample $x = 1$ with target $y = 2$, one block, one weight $z$: $\; p(z) = \frac12 (z - 2)^2 + \beta |z|$.
+#
+# For every $\Lambda$ with $|\Lambda| \le \beta$ (that is $\|A^*\Lambda\|^{\mathrm{dual}} \le \beta$) and every $z$:
+#
+# $$p(z) \ge F(z) - \Lambda z \ge \min_z \{F(z) - \Lambda z\} = -F^*(\Lambda),$$
+#
+# where now $-\Lambda z \le \beta |z|$ was used. So each feasible $\Lambda$ gives a **lower bound** on all objectives at
+# once. A point $z$ suggests one: the gradient of $F$ there, scaled down until it is feasible, $\Lambda = -s F'(z)$... with the
+# sign convention of the package, $\Lambda = s \nabla F(z)$ and $-F^*(\Lambda) = -\frac12\Lambda^2 - \Lambda y$.
+
+# %%
+beta, y = 0.5, 2.0
+z = np.linspace(-0.5, 3, 400)
+primal = 0.5 * (z - y) ** 2 + beta * np.abs(z)
+
+
+def dual(multiplier):
+    """-F*(multiplier) for F(z) = (z - y)^2 / 2."""
+    return -0.5 * multiplier**2 - multiplier * y
+
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+axes[0].plot(z, primal, color="black")
+axes[0].set_xlabel("$z$")
+axes[0].set_title("objective, and three bounds from three points")
+multipliers = np.linspace(-0.6, 0.1, 300)
+feasible = np.abs(multipliers) <= beta
+axes[1].plot(multipliers, dual(multipliers), color="#999999")
+axes[1].plot(multipliers[feasible], dual(multipliers[feasible]), color="black", linewidth=2.5)
+axes[1].axvline(-beta, color="#555555", linestyle=":")
+axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)")
+axes[1].set_title(r"$-F^*(\Lambda)$")
+for point, colour in ((0.2, "#D55E00"), (1.1, "#0072B2"), (1.5, "#009E73")):
+    gradient = point - y
+    scale = min(1.0, beta / abs(gradient))
+    multiplier = scale * gradient
+    axes[0].plot(point, 0.5 * (point - y) ** 2 + beta * abs(point), "o", color=colour)
+    axes[0].axhline(dual(multiplier), color=colour, linestyle="--", linewidth=1)
+    axes[1].plot(multiplier, dual(multiplier), "o", color=colour)
+plt.show()
+
+# %% [markdown]
+# All three points have $|F'(z)| \ge \beta$; scaled down, all three give the same multiplier $-\beta$, and the bound is tight:
+# $p^* = \frac{15}{8}$ at $z = 3/2$. In one dimension the direction of the gradient is always right. In more dimensions it is
+# not, and a better point gives a better bound.
+#
+# ## A real problem
+#
+# The same, written out for a gated network with squared loss, beside what `cnn.certify` says. The dual norm of a block is
+# the largest singular value of $G_k = X^T D_k \nabla F$.
+
+# %%
+problem = cnn.make_problem("spiral", n=60, beta_fraction=0.05)
+X, Y, masks = problem.X, problem.Y, problem.masks
+Z = cnn.solve(problem, "bm_newton", gap=1e-2).blocks  # stopped early
+
+
+def by_hand(Z):
+    """(objective, lower bound), from the formulas alone."""
+    residual = np.einsum("nk,np,kpq->nq", masks, X, Z) - Y  # grad F of the squared loss
+    G = np.einsum("np,nk,nq->kpq", X, masks, residual)
+    objective = 0.5 * np.sum(residual**2) + problem.beta * np.linalg.svd(Z, compute_uv=False).sum()
+    largest = np.linalg.norm(G, ord=2, axis=(1, 2)).max()
+    scales = np.linspace(0, problem.beta / largest, 2001)[:, None, None]
+    bounds = -0.5 * np.sum((scales * residual) ** 2, axis=(1, 2)) - np.sum(scales * residual * Y, axis=(1, 2))
+    return objective, bounds.max()
+
+
+objective, bound = by_hand(Z)
+certificate = cnn.certify(problem, Z)
+print(f"by hand     objective {objective:.8f}  lower bound {bound:.8f}")
+print(f"certificate objective {certificate.primal:.8f}  lower bound {certificate.dual:.8f}  gap {certificate.gap:.1e}")
+
+# %% [markdown]
+# A certificate can be checked without trusting this package: its multiplier is there.
+
+# %%
+multiplier = certificate.multiplier
+G = np.einsum("np,nk,nq->kpq", X, masks, multiplier)
+print(f"feasible: largest dual norm {np.linalg.norm(G, ord=2, axis=(1, 2)).max():.10f} <= beta = {problem.beta:.10f}")
+print(f"its value: {-0.5 * np.sum(multiplier**2) - np.sum(multiplier * Y):.8f}")
+
+# %% [markdown]
+# ## The paper's bound
+#
+# Theorem 3.4 of Sahiner et al. bounds the distance of a *stationary* Burer-Monteiro point by
+# $(\max_k \|G_k\|_2/\beta - 1)_+$. Iterates are only nearly stationary; then an error term must be added. The
+# certificate holds both: `stationarity_bound` and `stationarity_error`. To see the difference, gradient descent is first run
+# *without* weight decay, as many networks are trained, and then with it.
+
+# %%
+optimum = cnn.solve(problem, "bm_newton", gap=1e-9).objective
+draw = np.random.default_rng(0)
+U, V = (0.3 * draw.standard_normal((problem.P, size, 1)) for size in (problem.p, problem.q))
+rows = []
+for step in range(4001):
+    decay = problem.beta if step >= 1000 else 0.0
+    residual = np.einsum("nk,np,kpm,kqm->nq", masks, X, U, V, optimize=True) - Y
+    if step % 40 == 0:
+        c = cnn.certify(problem, (U, V))
+        rows.append((step, c.primal / optimum - 1, c.gap, c.stationarity_bound, c.stationarity_error / optimum))
+    G = np.einsum("np,nk,nq->kpq", X, masks, residual, optimize=True)
+    U, V = U - 0.008 * (G @ V + decay * U), V - 0.008 * (G.transpose(0, 2, 1) @ U + decay * V)
+steps, true, gap, paper, error = np.array(rows).T
+
+figure, axis = plt.subplots(figsize=(6.5, 4))
+axis.semilogy(steps, true, color="black", label="true distance")
+axis.semilogy(steps, gap, color="#0072B2", label="certified gap")
+axis.semilogy(steps, np.maximum(paper, 1e-6), "--", color="#D55E00", label="Theorem 3.4 alone")
+axis.semilogy(steps, np.maximum(paper + np.abs(error), 1e-6), color="#D55E00", label="with its error term")
+axis.axvline(1000, color="#555555", linestyle=":", linewidth=1)
+axis.annotate("weight decay on", (1000, axis.get_ylim()[1]), (4, -12), textcoords="offset points", fontsize=9)
+axis.set_xlabel("step of gradient descent")
+axis.set_ylabel("relative to the optimum")
+axis.legend(frameon=False, fontsize=9)
+axis.grid(True, color="#dddddd")
+plt.show()
+misled = paper < true
+print(f"Theorem 3.4 alone is below the true distance at {misled.sum()} of {len(steps)} points looked at")
+
+# %% [markdown]
+# Where the dashed line is below the black one, the paper's bound taken alone would have been wrong. Without weight decay the
+# residual becomes small, all $\|G_k\|_2$ fall below $\beta$, and the theorem's number is zero: "optimal", at a point whose
+# weights are far too large. The point is not stationary, and the theorem says nothing about it. The certified gap is never
+# below the true distance, and with its error term the paper's bound holds as well.
+#
+# ## Exercises
+#
+# 1. At $Z = 0$ the certificate's gap is finite only if $\nabla F(0)$, scaled, gives a positive bound. Compute it by hand for the
+#    squared loss: what is the best $s$, and the bound?
+# 2. Take the optimal blocks and multiply them by 1.01. How large is the gap, and how large the true distance?
+# 3. `problem.beta` enters the bound twice. Where?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. $\Lambda = -sY$ with $s \le \beta/\beta_{\max}$; $-F^*(\Lambda) = (s - s^2/2)\|Y\|^2$, increasing on $[0, 1]$, so $s = \beta/\beta_{\max}$
+#    for $\beta \le \beta_{\max}$.
+# 2. `cnn.certify(problem, 1.01 * Z)`: the true distance is of second order in 0.01, the gap of first order, because the
+#    multiplier moves with the gradient.
+# 3. In the objective $F + \beta R$, and in the constraint $\|G_k\| \le \beta$ that limits $s$.
+# </details>
