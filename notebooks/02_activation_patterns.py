@@ -35,7 +35,9 @@ for k in range(patterns.masks.shape[1]):
     wedge = np.unwrap(np.sort(inside), period=2 * np.pi)
     axis.fill(np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35)
     middle = patterns.gates[:, k] / np.linalg.norm(patterns.gates[:, k])
-    axis.text(*(0.72 * middle), "".join(map(str, patterns.masks[:, k].astype(int))), ha="center", va="center", fontsize=8)
+    axis.text(
+        *(0.72 * middle), "".join(map(str, patterns.masks[:, k].astype(int))), ha="center", va="center", fontsize=8
+    )
 for number, x in enumerate(X):
     line = np.array([-x[1], x[0]]) / np.linalg.norm(x)
     axis.plot(*np.stack([-line, line], axis=1), color="black", linewidth=1)

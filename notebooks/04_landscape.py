@@ -21,7 +21,7 @@ beta = 0.3
 side = np.linspace(-1.6, 1.6, 300)
 u, v = np.meshgrid(side, side)
 figure, axis = plt.subplots(figsize=(4.8, 4.4))
-axis.contour(u, v, 0.5 * (u * v - 1) ** 2 + beta / 2 * (u**2 + v**2), levels=np.geomspace(0.25, 4, 22), cmap="viridis")
+axis.contour(u, v, 0.5 * (u * v - 1) ** 2 + beta / 2 * (u**2 + v**2), levels=np.geomspace(0.25, 4, 13), cmap="viridis")
 best = np.sqrt(1 - beta)
 axis.plot([best, -best], [best, -best], "k*", markersize=12, label="minima, $|u|=|v|$")
 axis.plot(0, 0, "rX", markersize=10, label="saddle")

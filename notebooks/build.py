@@ -42,7 +42,9 @@ def from_source(path: Path) -> Any:
 def execute(notebook: Any) -> Any:
     """The notebook with its outputs. Raises nbclient's CellExecutionError where a cell fails."""
     os.environ.update(OMP_NUM_THREADS="1", CONVEXNN_PROGRESS="off", PYTHONHASHSEED="0")
-    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(HERE)}}, record_timing=False).execute()
+    NotebookClient(
+        notebook, timeout=SECONDS, resources={"metadata": {"path": str(HERE)}}, record_timing=False
+    ).execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             for kind, text in output.get("data", {}).items():

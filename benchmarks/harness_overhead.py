@@ -1,0 +1,97 @@
+"""What the harness costs: 300 tiny cells, each in a process of its own.
+
+    OMP_NUM_THREADS=1 python benchmarks/harness_overhead.py [--out DIR]
+
+Overhead of a cell: from the moment its process is asked for to the moment its record is on the disk, without set-up and
+solve. Parts of it: the process until it holds the problem ("start"), from the problem to its end without set-up and
+solve ("score": certificates, ranks), and the record ("record": from the end of the process to the next cell). The first
+cell waits for the fork server to import everything and is told apart. Memory is that of the parent, VmRSS.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import parser, print_machine
+
+from convexnn_bench.harness.campaign import Campaign
+from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.execute import run_campaign
+from convexnn_bench.harness.records import Record
+from convexnn_bench.harness.tree import resident_mb
+from convexnn_bench.report.ladder import write_csv
+from convexnn_bench.terminal import progress
+
+TINY = Campaign(
+    name="tiny",
+    datasets=["spiral[n=[9,12,15]]"],
+    solvers=["bm_newton", "fista"],
+    seeds=50,
+    gap=1e-3,
+    time_limit=5.0,
+)
+
+
+class Clock:
+    """Observer: when each cell started, held its problem and ended, and the parent's memory then."""
+
+    def __init__(self, update: Any):
+        self.update, self.rows, self.started_at, self.problem_at = update, [], 0.0, 0.0
+        self.ended_at = time.perf_counter()
+
+    def planned(self, cells: list[Cell], known: int) -> None:
+        if known:
+            raise SystemExit(f"{known} cells have a record already: give an empty folder with --out")
+
+    def note(self, text: str) -> None:
+        self.update(None, text)
+
+    def started(self, cell: Cell) -> None:
+        self.started_at = time.perf_counter()
+
+    def message(self, cell: Cell, kind: str, content: Any) -> None:
+        if kind == "problem":
+            self.problem_at = time.perf_counter()
+
+    def finished(self, record: Record) -> None:
+        now = time.perf_counter()
+        work = record["setup_seconds"] + record["solve_seconds"]
+        start = self.problem_at - self.started_at
+        self.rows.append(
+            {
+                "status": record["status"],
+                "overhead": now - self.started_at - work,
+                "start": start,
+                "score": record["wall_seconds"] - start - work,
+                "record": now - self.started_at - record["wall_seconds"],
+                "work": work,
+                "parent_mb": resident_mb(os.getpid())[1],
+            }
+        )
+        self.update(len(self.rows), record["problem_name"])
+
+
+def main() -> None:
+    """Run the cells and print where the time goes."""
+    arguments = parser(__doc__, "harness_overhead").parse_args()
+    folder: Path = arguments.out
+    with progress("tiny cells", total=300) as update:
+        clock = Clock(update)
+        started = time.perf_counter()
+        run_campaign(TINY, folder / "campaign", clock)
+        seconds = time.perf_counter() - started
+    rows, warm = clock.rows, clock.rows[1:]
+    print_machine("cpu")
+    print(f"{len(rows)} cells in {seconds:.1f} s, the first {rows[0]['overhead']:.2f} s of overhead")
+    for name in ("overhead", "start", "score", "record", "work"):
+        middle, high, most = np.quantile([row[name] for row in warm], [0.5, 0.95, 1.0])
+        print(f"{name:9s} median {middle * 1e3:6.1f} ms, 95 % {high * 1e3:6.1f} ms, largest {most * 1e3:6.1f} ms")
+    at = [rows[place]["parent_mb"] for place in (0, len(rows) // 2, -1)]
+    print(f"parent    {at[0]:.1f} MiB after the first cell, {at[1]:.1f} after half, {at[2]:.1f} after all")
+    print(f"written: {write_csv(rows, folder / 'harness_overhead.csv')}")
+
+
+if __name__ == "__main__":
+    main()
