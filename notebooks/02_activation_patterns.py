@@ -31,8 +31,9 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 4.6))
 axis = axes[0]
 colours = plt.get_cmap("tab10")
 for k in range(patterns.masks.shape[1]):
+    centre = np.arctan2(patterns.gates[1, k], patterns.gates[0, k])
     inside = angles[np.array(cell) == k]
-    wedge = np.unwrap(np.sort(inside), period=2 * np.pi)
+    wedge = centre + np.sort((inside - centre + np.pi) % (2 * np.pi) - np.pi)
     axis.fill(np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35)
     middle = patterns.gates[:, k] / np.linalg.norm(patterns.gates[:, k])
     axis.text(
@@ -118,6 +119,8 @@ axis.annotate("all patterns", (counts[0], optimum), (0, 4), textcoords="offset p
 axis.set_xlabel("patterns")
 axis.set_ylabel("optimum")
 axis.set_xscale("log")
+axis.set_xticks(counts, [str(P) for P in counts])
+axis.set_xticks([], minor=True)
 plt.show()
 
 # %% [markdown]

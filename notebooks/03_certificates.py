@@ -38,7 +38,7 @@ def dual(multiplier):
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
 axes[0].plot(z, primal, color="black")
 axes[0].set_xlabel("$z$")
-axes[0].set_title("objective, and three bounds from three points")
+axes[0].set_title("objective, and bounds from three points")
 multipliers = np.linspace(-0.6, 0.1, 300)
 feasible = np.abs(multipliers) <= beta
 axes[1].plot(multipliers, dual(multipliers), color="#999999")
@@ -46,7 +46,7 @@ axes[1].plot(multipliers[feasible], dual(multipliers[feasible]), color="black", 
 axes[1].axvline(-beta, color="#555555", linestyle=":")
 axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)")
 axes[1].set_title(r"$-F^*(\Lambda)$")
-for point, colour in ((0.2, "#D55E00"), (1.1, "#0072B2"), (1.5, "#009E73")):
+for point, colour in ((0.2, "#D55E00"), (1.1, "#0072B2"), (1.8, "#009E73")):
     gradient = point - y
     scale = min(1.0, beta / abs(gradient))
     multiplier = scale * gradient
@@ -56,9 +56,10 @@ for point, colour in ((0.2, "#D55E00"), (1.1, "#0072B2"), (1.5, "#009E73")):
 plt.show()
 
 # %% [markdown]
-# All three points have $|F'(z)| \ge \beta$; scaled down, all three give the same multiplier $-\beta$, and the bound is tight:
-# $p^* = \frac{15}{8}$ at $z = 3/2$. In one dimension the direction of the gradient is always right. In more dimensions it is
-# not, and a better point gives a better bound.
+# The first two points have $|F'(z)| \ge \beta$: scaled down, both give the multiplier $-\beta$, and a bound that is tight,
+# $p^* = \frac{7}{8}$ at $z = \frac32$. The third lies beyond the optimum; its gradient is feasible as it is, and gives a weaker bound.
+# Scaled *up* to $-\beta$ it would be tight too: the package looks for the best scale that is allowed. In more dimensions the
+# direction of the gradient matters as well, and a better point gives a better bound.
 #
 # ## A real problem
 #
