@@ -1,7 +1,8 @@
 # Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
-# and a third that neither needs:
+# and two that neither needs:
+#   make docs   builds the documentation in docs/_build/html
 #   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 OUT ?= results/quickstart
 RIVALS ?= .rivals
 
-.PHONY: run test check dev rivals clean
+.PHONY: run test check dev docs rivals clean
 
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
@@ -21,6 +22,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test,dev]"

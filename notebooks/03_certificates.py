@@ -20,9 +20,8 @@ import convexnn_bench as cnn
 #
 # $$p(z) \ge F(z) - \Lambda z \ge \min_z \{F(z) - \Lambda z\} = -F^*(\Lambda),$$
 #
-# where now $-\Lambda z \le \beta |z|$ was used. So each feasible $\Lambda$ gives a **lower bound** on all objectives at
-# once. A point $z$ suggests one: the gradient of $F$ there, scaled down until it is feasible, $\Lambda = -s F'(z)$... with the
-# sign convention of the package, $\Lambda = s \nabla F(z)$ and $-F^*(\Lambda) = -\frac12\Lambda^2 - \Lambda y$.
+# where $-\Lambda z \le \beta |z|$ was used, and for this loss $F^*(\Lambda) = \frac12\Lambda^2 + 2\Lambda$. So each feasible $\Lambda$ gives a **lower
+# bound** on all objectives at once. A point $z$ suggests one: the gradient $F'(z)$ there, scaled until it is feasible.
 
 # %%
 beta, y = 0.5, 2.0

@@ -15,7 +15,9 @@ import convexnn_bench as cnn
 relu = cnn.make_problem("spiral", n=60, targets="binary", activation="relu", beta_fraction=0.02)
 gated = cnn.Problem(relu.X, relu.Y, activation="gated_relu", loss="squared", beta=relu.beta, patterns=relu.masks)
 exact = cnn.solve(relu, "cvxpy_clarabel")
-print(f"{relu.P} patterns; optimum with gates {cnn.solve(gated, 'bm_newton').objective:.5f}, with ReLU {exact.objective:.5f}")
+print(
+    f"{relu.P} patterns; optimum with gates {cnn.solve(gated, 'bm_newton').objective:.5f}, with ReLU {exact.objective:.5f}"
+)
 
 # %% [markdown]
 # The gated optimum is lower: it is the same program without the cones. With one output the norm of a ReLU block is

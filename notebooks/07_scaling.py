@@ -16,7 +16,9 @@ ladder, mapped, scaling = (
     pd.read_parquet(f"data/{name}.parquet", columns=columns + sizes) for name in ("ladder", "map", "scaling")
 )
 for name, table in (("ladder", ladder), ("map", mapped), ("scaling", scaling)):
-    print(f"{name:8s} {len(table):4d} cells, {table['solver'].nunique():2d} solvers, {table['status'].value_counts().to_dict()}")
+    print(
+        f"{name:8s} {len(table):4d} cells, {table['solver'].nunique():2d} solvers, {table['status'].value_counts().to_dict()}"
+    )
 
 # %% [markdown]
 # ## Time to a certified gap
@@ -90,7 +92,9 @@ axes[0].set_ylabel("samples n")
 figure.colorbar(picture, ax=axes, label="log10 (exact / Burer-Monteiro)")
 plt.show()
 won = (race["bm"] < race["exact"]).sum()
-print(f"Burer-Monteiro is ahead on {won} of {len(race)} problems; B: only it got there, E: only an exact solver, -: neither")
+print(
+    f"Burer-Monteiro is ahead on {won} of {len(race)} problems; B: only it got there, E: only an exact solver, -: neither"
+)
 
 # %% [markdown]
 # So there is no general answer. Where both get there they are within a factor of three or so, and the exact solvers (mostly

@@ -91,7 +91,9 @@ first, last = module[0], module[2]
 W1 = np.hstack([first.weight.detach().numpy(), first.bias.detach().numpy()[:, None]]).T
 W2 = last.weight.detach().numpy()
 certificate = cnn.certify(problem, (W1, W2))
-print(f"without the output bias: objective {certificate.primal:.3f}, bound {certificate.dual:.3f}, {certificate.scope} patterns")
+print(
+    f"without the output bias: objective {certificate.primal:.3f}, bound {certificate.dual:.3f}, {certificate.scope} patterns"
+)
 
 # %% [markdown]
 # ## What is refused, and why

@@ -1,0 +1,76 @@
+"""Sphinx: `make docs` builds the site in docs/_build/html, warnings being errors."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from convexnn_bench import __version__  # noqa: E402
+
+project = "convexnn-bench"
+author = "The convexnn-bench developers"
+copyright = author
+version = release = __version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+html_theme = "furo"
+html_title = "convexnn-bench"
+exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # notebooks are executed by notebooks/build.py and committed with their outputs
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+html_theme_options = {"sidebar_hide_name": False}
+
+
+def _copy_notebooks() -> None:
+    """Sphinx takes pages from its own folder only."""
+    target = HERE / "notebooks"
+    target.mkdir(exist_ok=True)
+    for path in [*target.glob("*.ipynb")]:
+        path.unlink()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        shutil.copy(path, target / path.name)
+
+
+def _list_plugins() -> None:
+    """plugins.md: what is registered, from the classes themselves."""
+    import inspect
+
+    from convexnn_bench.registry import DATASETS, SOLVERS
+
+    lines = [
+        "# Solvers and data sets",
+        "",
+        "As `convexnn-bench list` shows them, with their parameters and defaults.",
+        "",
+    ]
+    for title, registry in (("Solvers", SOLVERS), ("Data sets", DATASETS)):
+        lines += [f"## {title}", ""]
+        for name in registry.names():
+            cls = registry.get(name)
+            kind = getattr(cls, "formulation", "").replace("_", "-")
+            defaults = {key: value[0] if isinstance(value, list) else value for key, value in cls.parameters.items()}
+            given = ", ".join(f"{key}={value!r}" for key, value in defaults.items())
+            said = [getattr(cls, "summary", ""), inspect.getdoc(cls) or ""]
+            lines += [f"### {name}", ""] + ([f"Formulation: {kind}.", ""] if kind else [])
+            lines += [f"`{name}[{given}]`" if given else f"`{name}`", ""]
+            lines += ["```text", *filter(None, said), "```", ""]
+    (HERE / "plugins.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with formulas: shown as they are, not read as reStructuredText."""
+    if any(line.strip() for line in lines):
+        lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in lines), ""]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    _copy_notebooks()
+    _list_plugins()
+    app.connect("autodoc-process-docstring", _as_written)
