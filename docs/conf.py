@@ -1,5 +1,6 @@
 """Sphinx: `make docs` builds the site in docs/_build/html, warnings being errors."""
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-html_theme_options = {"sidebar_hide_name": False}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+_mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
+if _mathjax is not None and _mathjax.origin is not None:  # else formulas need a connection
+    html_static_path.append(str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg-full.js"))
+    mathjax_path = "tex-svg-full.js"
 
 
 def _copy_notebooks() -> None:

@@ -45,7 +45,7 @@ fractions = np.geomspace(3e-4, 0.9, 10)
 optima = []
 for fraction in fractions:
     problem = state(fraction)
-    result = cnn.solve(problem, "bm_newton", gap=1e-5)
+    result = cnn.solve(problem, "bm_newton", gap=1e-9)
     scores = gated_prediction(problem, result.blocks, X_test), gated_prediction(problem, result.blocks, X)
     active = int((np.linalg.norm(result.blocks, axis=(1, 2)) > 1e-6).sum())
     optima.append((problem.beta, result.objective, error(scores[0], y_test), error(scores[1], y), active))
