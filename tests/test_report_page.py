@@ -13,7 +13,7 @@ from test_report import SIZES, record
 from typer.testing import CliRunner
 
 from convexnn_bench.cli import app
-from convexnn_bench.harness.campaign import load_campaign
+from convexnn_bench.harness.campaign import find_campaign, load_campaign
 from convexnn_bench.harness.cell import Cell, Limits, blank_record
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.records import RecordFile
@@ -234,6 +234,35 @@ def test_every_cell_has_a_row_and_a_file_that_makes_the_same_cell(page, tmp_path
         file.write_text(cell_campaign(one))
         (cell,) = plan(*load_campaign(file))
         assert cell.key == one["key"]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ladder", "map", "paper", "scaling"])
+def test_the_file_of_every_cell_of_the_shipped_campaigns_makes_that_cell(tmp_path, name):
+    cells = plan(*load_campaign(find_campaign(name)))
+    for cell in cells[:: max(1, len(cells) // 25)]:
+        file = tmp_path / "cell.toml"
+        file.write_text(cell_campaign(blank_record(cell)))
+        (again,) = plan(*load_campaign(file))
+        assert again.key == cell.key, cell_campaign(blank_record(cell))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective": None, "lower_bound": None, "gap": None, "curve": [], "status": "failed", "problem": {}},
+        {"objective": 0.0, "lower_bound": 0.0, "gap": 0.0, "curve": [[0.0, 0.0, 0.0]]},
+        {"objective": -1.0, "lower_bound": -2.0, "gap": 0.5},
+        {"objective": 1e300, "lower_bound": 1e-300, "gap": 1e308, "curve": [[1e-9, 1e300, 1e308], [1e9, 1e300, 1.0]]},
+        {"gap": None, "lower_bound": None, "curve": [[0.1, 5.0, None], [0.2, 4.0, None]]},
+        {"setup_seconds": None, "status": "time_limit"},
+        {"problem_name": "file[path='a b,c.csv',target=y]", "solver_name": "mine[x='<b>']", "campaign": "ü"},
+    ],
+)
+def test_odd_records_are_reported_on(tmp_path, fields):
+    records = [{**one, **fields} for one in campaign_records(2)]
+    drawn = list(draw_all(records))
+    assert len(drawn) == len(FIGURES)
+    assert write_page(records, tmp_path / "report.html", drawn).stat().st_size > 500_000
 
 
 def odd_records():

@@ -227,7 +227,8 @@ def ranks(records: Sequence[Record]) -> list[Ranks]:
     found: dict[tuple[str, str], Ranks] = {}
     for record in records:
         about = record.get("problem") or {}
-        if record.get("active_blocks") is None or not judged(record) or record["gap"] > record["limits"]["gap"]:
+        told = record.get("active_blocks") is not None and "P" in about and judged(record)
+        if not told or record["gap"] > record["limits"]["gap"]:
             continue
         where = rung_name(record), record["solver_name"]
         own = record["active_blocks"], record["largest_rank"], record["total_rank"]
