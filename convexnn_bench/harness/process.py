@@ -23,7 +23,7 @@ from typing import Any
 from convexnn_bench.harness.streams import Messages, Tail
 from convexnn_bench.harness.tree import descendants, kill_all, resident_mb, start_time
 
-PRELOAD = ["convexnn_bench.harness.preload"]
+PRELOAD = ["convexnn_bench.harness.server"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 POLL_SECONDS = 0.05
 KILL_SECONDS = 30.0  # a process that waits for a disk or a driver dies when that answers
