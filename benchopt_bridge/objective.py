@@ -1,12 +1,12 @@
 """convexnn-bench for users of benchopt: the objective, with our certificate as its metrics."""
 
 import math
-from pathlib import Path
 
 from benchopt import BaseObjective
 from benchopt.stopping_criterion import StoppingCriterion
 
-from convexnn_bench import certify, make_problem
+from convexnn_bench import Problem, certify
+from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations.point import Point
 
 
@@ -27,18 +27,36 @@ class Objective(BaseObjective):
 
     name = "Two-layer networks with weight decay"
     min_benchopt_version = "1.10"
-    requirements = [f"pip::{Path(__file__).resolve().parents[1]}"]  # this checkout
+    install_cmd = "shell"  # `requirements` must be literal, and cannot name this checkout
+    install_script = "checkout.sh"
 
-    parameters = {"activation": [None], "loss": [None], "beta_fraction": [None]}
+    parameters = {
+        "architecture": [None],
+        "activation": [None],
+        "loss": [None],
+        "beta_fraction": [None],
+        "patterns": [None],
+    }
     sampling_strategy = "callback"
     stopping_criterion = GapReached(gap=1e-6, strategy="callback")
-    test_config = {"dataset": {"n": 9}}
 
-    def set_data(self, problem, **own):
-        chosen = {key: getattr(self, key) for key in self.parameters}
-        self.problem = make_problem(
-            problem, **own, **{key: value for key, value in chosen.items() if value is not None}
-        )
+    def skip(self, missing=None, **data):
+        """benchopt calls it before `set_data`. It builds the problem, so that one that cannot be ends no campaign."""
+        try:
+            self.problem = None if missing else self.build(**data)
+        except (InputError, UnsupportedError) as error:
+            missing = str(error)
+        return missing is not None, missing
+
+    def build(self, X, y, **defaults):
+        """The problem of samples X, targets y and the arguments of `Problem` that a data set gives with them."""
+        chosen = {key: value for key in self.parameters if (value := getattr(self, key)) is not None}
+        if "beta_fraction" in chosen:
+            defaults.pop("beta", None)
+        return Problem(X, y, **{**defaults, **chosen})
+
+    def set_data(self, **data):
+        """`skip` has built the problem."""
 
     def get_objective(self):
         return {"problem": self.problem}
