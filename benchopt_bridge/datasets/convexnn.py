@@ -13,6 +13,8 @@ class Dataset(BaseDataset):
 
     name = "convexnn"
     parameters = {"dataset": ["spiral"], "n": [None]}
+    install_cmd = "shell"  # `requirements` would have to be literal, and could not name this checkout
+    install_script = "checkout.sh"
     test_config = {"n": 9}
 
     @classmethod

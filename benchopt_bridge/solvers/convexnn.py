@@ -13,6 +13,8 @@ class Solver(BaseSolver):
     name = "convexnn"
     parameters = {"solver": ["bm_newton", "bm_lbfgs", "cvxpy_clarabel", "network_adam"]}
     parameter_template = "{solver}"
+    install_cmd = "shell"  # `requirements` would have to be literal, and could not name this checkout
+    install_script = "checkout.sh"
     test_config = {"solver": "bm_newton"}
 
     @classmethod
