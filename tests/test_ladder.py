@@ -2,8 +2,10 @@
 
 import csv
 import importlib
+import io
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.report.ladder import csv_rows, markdown, ratio_rows, time_rows
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
 from convexnn_bench.report.ladder_figures import ladder_figure, map_figure, map_ratio
 from convexnn_bench.report.scaling import fit_power_law, scaling_figure
 from convexnn_bench.report.time_to_gap import by_rung, compare, outcomes, quantile, time_to_gap
@@ -289,6 +292,25 @@ def test_a_power_law_is_found_again():
             fit_power_law(sizes, costs)
     axis = scaling_figure({"n": {"step": [(1, 3.0), (2, 6.0), (4, 12.0)]}}, "seconds").axes[0]
     assert axis.get_legend().get_texts()[0].get_text() == "step: 1.00  [1.00, 1.00]"
+
+
+@pytest.mark.parametrize("width", [200, 110, 80, 60])
+def test_no_number_is_cut_in_a_narrow_terminal(width):
+    """Quartiles are left out where they do not fit, and names are folded; what is printed of a number is all of it."""
+    name = "rival_scnn[path=True,lambdas=10]"
+    records = [
+        {**record(name, seed, [(1.25 + seed, 1e-7)], setup=0.125), "peak_memory_mb": 12345.0} for seed in range(3)
+    ]
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    print_ladder(records, console)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "12345" in text
+    times = re.findall(r"(?<![\w.>])2\.38(?: \[(\S+), (\S+)\])?", text)
+    assert len(times) == 3 + 3  # in the table, and as the best at each gap
+    quartiles = [pair for pair in times if pair[0]]
+    assert quartiles == ([("1.88", "2.88")] * 3 if width >= 110 else [])
+    assert ("[quartiles]" in text.replace("\n", " ")) == (width >= 110)
 
 
 def test_the_counted_operations_are_those_that_torch_counts(benchmark_module):

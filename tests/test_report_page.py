@@ -1,8 +1,11 @@
 """`convexnn-bench report`: numbers derived from records by hand-made examples, figures, and the page."""
 
+import html
 import html.parser
+import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -20,9 +23,9 @@ from convexnn_bench.harness.records import RecordFile
 from convexnn_bench.registry import DATASETS, SOLVERS
 from convexnn_bench.report import derived
 from convexnn_bench.report.figures import FIGURES, draw_all
-from convexnn_bench.report.page import payload, write_page
-from convexnn_bench.report.plots import style
-from convexnn_bench.report.repeat import cell_campaign
+from convexnn_bench.report.page import payload, sentences, write_page
+from convexnn_bench.report.plots import style, styles
+from convexnn_bench.report.repeat import campaign_again, cell_again, cell_campaign
 
 ABOUT = {**SIZES, "p": 2, "q": 3}
 
@@ -66,6 +69,20 @@ def test_a_bound_above_an_objective_is_told_and_rounding_is_not():
     (line,) = derived.violations(wrong)
     assert "lower bound 10.1 is above the objective 10" in line
     assert derived.violations([told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.0 * (1 + 1e-12))]) == []
+    # so is one of a point on the way: 12 / (1 + 0.1) > 10
+    passing = told("a", "bm_gd", 10.0, 9.0, curve=[[1.0, 12.0, 0.1], [2.0, 10.0, 1 / 9]])
+    (line,) = derived.violations([told("a", "fista", 10.0, 9.0), passing])
+    assert "lower bound 10.9090909091 is above the objective 10" in line
+    # a gap of 3 may also come of a negative bound, and tells nothing
+    far = told("a", "bm_gd", 10.0, 9.0, curve=[[1.0, 100.0, 3.0]])
+    assert derived.violations([far]) == []
+
+
+def test_points_on_the_way_tell_of_the_optimum_too():
+    """A solver may leave the best point it had; and the bound of every point is one on the optimum."""
+    left = told("a", "bm_adam", 11.0, 8.0, curve=[[1.0, 10.0, 0.25], [2.0, 11.0, 11 / 8 - 1]])
+    near = told("a", "fista", 12.0, 9.0, curve=[[1.0, 12.0, 1 / 3], [2.0, None, None], [3.0, 9.5, None]])
+    assert derived.optimum_intervals([left, near])["a", False] == derived.Interval(9.0, 10.0)
 
 
 def test_bounds_over_all_patterns_do_not_compete_with_those_over_sampled_ones():
@@ -88,8 +105,11 @@ def test_performance_profiles_by_hand():
         timed("spiral[n=15]", "fista", None), timed("spiral[n=15]", "bm_gd", None),
     ]  # fmt: skip
     fista, bm_gd = derived.profiles(records, 1e-6)
-    assert (fista.solver, fista.ratios, fista.runs) == ("fista", [1.0, 1.0, 4.0], 3)  # nobody won the last race
-    assert (bm_gd.ratios, bm_gd.runs) == ([1.0, 3.0], 3)
+    assert (fista.solver, fista.ratios, fista.runs, fista.unsolved) == ("fista", [1.0, 1.0, 4.0], 4, 1)
+    assert (bm_gd.ratios, bm_gd.runs, bm_gd.unsolved) == ([1.0, 3.0], 4, 1)
+    (line,) = sentences([one for one in records if one["solver_name"] == "bm_gd"])[2:]
+    assert line.endswith("in 4 races (a problem and one draw of it): most often bm_gd (2); quickest bm_gd (2); "
+                         "in 2 no solver got there.")  # fmt: skip
 
 
 def test_all_tolerances_of_a_one_shot_solver_are_one_runner():
@@ -108,7 +128,30 @@ def test_scaling_finds_the_size_that_varies_alone_and_its_exponent():
     (found,) = derived.scalings(records)  # d has two values only, and so has n where d = 4
     assert (found.title, found.size) == ("teacher[d=2]", "n")
     assert found.laws["fista"].exponent == pytest.approx(2.0)
+    assert found.missed == {}
     assert found.points["fista"] == [(10.0, pytest.approx(0.2)), (20.0, pytest.approx(0.8)), (40.0, pytest.approx(3.2))]
+
+
+def test_where_a_solver_ran_out_of_time_it_is_shown_and_is_no_part_of_the_fit():
+    records = [timed(f"spiral[n={n}]", "fista", n / 10, problem={**ABOUT, "n": n}) for n in (10, 20, 40)]
+    records.append(timed("spiral[n=80]", "fista", None, problem={**ABOUT, "n": 80}, solve_seconds=5.0))
+    (found,) = derived.scalings(records)
+    assert found.missed == {"fista": [(80.0, 5.0)]}
+    assert found.laws["fista"].exponent == pytest.approx(1.0)
+    (figure,) = {one.name: one for one in draw_all(records)}["scaling"].figures
+    hollow = [line for line in figure.axes[0].lines if line.get_fillstyle() == "none"]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in hollow] == [(80.0, 5.0)]
+
+
+def test_several_problems_of_one_size_are_no_three_sizes():
+    """More patterns than there are: P is the same."""
+    sizes = {5: 5, 10: 10, 100: 18, 200: 18, 300: 18}
+    records = [
+        timed(f"spiral[patterns={k}]", "fista", 1.0 if P == 18 else None, problem={**ABOUT, "P": P})
+        for k, P in sizes.items()
+    ]
+    (found,) = derived.scalings(records)
+    assert (found.laws, len(found.points["fista"])) == ({}, 3)
 
 
 def test_ranks_are_of_records_that_got_there_and_tell_their_blocks():
@@ -132,9 +175,36 @@ def test_a_thinned_curve_keeps_its_ends(length):
 
 
 def test_styles_of_many_solvers_differ_and_not_by_colour_alone():
-    looks = [(one.colour, one.marker, str(one.dashes)) for one in map(style, range(28))]
-    assert len(set(looks)) == 28
-    assert style(0).marker != style(7).marker
+    looks = list(map(style, range(49)))
+    assert len({(one.colour, one.marker) for one in looks}) == 49
+    assert len({(one.colour, str(one.dashes)) for one in looks[:28]}) == 28
+    assert len({one.marker for one in looks[:7]}) == 7
+    for one, other in itertools.pairwise(looks):
+        assert one.marker != other.marker
+        assert one.dashes != other.dashes
+
+
+def test_a_solver_looks_the_same_in_every_figure_and_on_the_page():
+    """All tolerances of a one-shot solver are one line in a profile, so they look the same everywhere."""
+    records = campaign_records(3)
+    for one in campaign_records(3, solvers=("cvxpy_scs",)):
+        one.update(solver_name="cvxpy_scs[tolerance=0.001]", solver_parameters={"tolerance": 1e-3})
+        records.insert(3, one)
+    looks = styles(records)
+    assert list(looks) == ["fista", "bm_gd", "bm_newton", "cvxpy_scs"]
+    assert [one["name"] for one in payload(records)["styles"]] == list(looks)
+    for drawn in draw_all(records):
+        for figure in drawn.figures:
+            for handle, text in labelled(figure):
+                own = looks[text.partition(":")[0]]
+                assert (handle.get_color(), handle.get_marker()) == (own.colour, own.marker), (drawn.name, text)
+
+
+def labelled(figure):
+    """(handle, label) of every legend."""
+    legends = [*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))]
+    assert legends
+    return [pair for one in legends for pair in zip(one.legend_handles, [t.get_text() for t in one.texts], strict=True)]
 
 
 def test_every_figure_is_drawn_or_says_why_not():
@@ -228,7 +298,7 @@ def test_every_cell_has_a_row_and_a_file_that_makes_the_same_cell(page, tmp_path
     records, path, _ = page
     text = path.read_text()
     body = text[text.index('id="all"') :]
-    assert body.count("<summary>file</summary>") == len(records)
+    assert body.count("<summary>command</summary>") == len(records)
     for one in (records[0], records[-1], *odd_records()):
         file = tmp_path / "cell.toml"
         file.write_text(cell_campaign(one))
@@ -276,6 +346,39 @@ def odd_records():
     yield blank_record(Cell("spiral", own, rest, "bm_gd", parameters, 5, "cuda", limits=Limits(7.0, 1e-3)))
 
 
+def keys_of(text, folder):
+    """The keys of the cells that a command, or a campaign file, would run."""
+    if not text.startswith("convexnn-bench run "):
+        (folder / "again.toml").write_text(text)
+        text = f"convexnn-bench run {shlex.quote(str(folder / 'again.toml'))}"
+    done = command(*shlex.split(text)[1:], "--dry-run", "--json", "--out", folder / "none")
+    assert done.exit_code == 0, done.output
+    return [json.loads(line)["key"] for line in done.stdout.splitlines()]
+
+
+def test_the_command_of_a_cell_makes_the_same_cell(tmp_path):
+    plain = campaign_records(2)[1]
+    again = cell_again(plain)
+    assert again == "convexnn-bench run --dataset 'spiral[n=9]' --solver bm_gd --time-limit 5.0 --gap 1e-06"
+    assert keys_of(again, tmp_path) == [plain["key"]]
+    for one in odd_records():  # no command says its limits
+        assert keys_of(cell_again(one), tmp_path) == [one["key"]]
+
+
+def test_the_campaign_is_told_by_its_command_or_rebuilt(tmp_path):
+    grid = campaign_records(2)
+    (again,) = campaign_again(grid)
+    assert again.startswith("convexnn-bench run --dataset 'spiral[n=9]' --dataset 'spiral[n=12]' --solver fista ")
+    assert keys_of(again, tmp_path) == [one["key"] for one in grid]
+    mixed = [*grid[:-1], *odd_records()]  # no grid: of the last problem one solver is missing
+    texts = campaign_again(mixed)
+    assert sorted(key for text in texts for key in keys_of(text, tmp_path)) == sorted(one["key"] for one in mixed)
+    ladder = [blank_record(cell) for cell in plan(*load_campaign(find_campaign("ladder")))]
+    assert campaign_again(ladder[:50]) == ["convexnn-bench run ladder"]
+    ladder[3]["limits"] = {**ladder[3]["limits"], "time_limit": 1.0}  # as with --time-limit
+    assert all("[[part]]" in text for text in campaign_again(ladder))
+
+
 def test_the_charts_are_valid_and_drawn_from_the_rows_of_the_page(page):
     records, _, _ = page
     made = payload(records[:12])
@@ -313,9 +416,16 @@ const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") retu
   const left = [...all.tBodies[0].rows].filter(row => !row.hidden);
   told.visible = left.map(row => row.cells[0].textContent + row.cells[1].textContent);
   told.charts = [...document.querySelectorAll(".chart")].map(c => c.querySelectorAll("svg path").length);
+  told.width = window.innerWidth;
   told.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  told.paper = getComputedStyle(document.body).backgroundColor;
+  const axis = document.querySelector("#chart-curves .role-axis-label text, #chart-curves .role-axis-title text");
+  told.title = [...document.querySelectorAll("#chart-curves .role-axis-title text")].map(t => t.textContent);
+  told.ink = axis && axis.getAttribute("fill");
+  document.querySelectorAll(".chip").forEach((chip, k) => { if (k) chip.click(); });
+  told.pressed = [...document.querySelectorAll(".chip")].map(chip => chip.getAttribute("aria-pressed"));
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(told);
-  document.body.append(out); }, 50);
+  parent.document.body.append(out); }, 50);
 </script>
 """
 
@@ -325,17 +435,19 @@ def browser():
 
 
 @pytest.mark.skipif(browser() is None, reason="needs a browser to open the page in: install chromium")
-@pytest.mark.parametrize("width", [400, 1280])
-def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width):
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
+def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     records = campaign_records(4)
     path = write_page(records, tmp_path / "report.html", list(draw_all(records)))
     page, _, end = path.read_text().rpartition("</body>")
-    path.write_text(f"{page}{PROBE}</body>{end}")
+    # no window is narrower than 500 px; a frame is
+    inside = html.escape(f"{page}{PROBE}</body>{end}")
+    path.write_text(f'<!doctype html><body><iframe width="{width}" height="900" srcdoc="{inside}"></iframe></body>')
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
-    own = [f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"]
+    own = [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [browser(), *options, *own, path.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    told = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL).group(1).replace("&gt;", ">"))
+    told = json.loads(html.unescape(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL).group(1)))
     setups = sorted(one["setup_seconds"] for one in records)
     assert [float(text) for text in told["up"]] == pytest.approx(setups)
     assert [float(text) for text in told["down"]] == pytest.approx(setups[::-1])
@@ -343,7 +455,12 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width):
     assert told["visible"] == ["spiral[n=12]fista"]
     assert len(told["charts"]) == 5
     assert min(told["charts"]) > 3
-    assert told["wide"]
+    assert (told["width"], told["wide"]) == (width, True)
+    assert told["title"][1] == "certified relative gap"
+    assert told["pressed"] == ["true", "false", "false", "false"]
+    assert (told["paper"], told["ink"]) == (
+        ("rgb(20, 22, 26)", "#e8eaed") if dark else ("rgb(255, 255, 255)", "#1c1c1e")
+    )
 
 
 # -- the command ----------------------------------------------------------------------------------------------------

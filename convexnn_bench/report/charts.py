@@ -1,7 +1,8 @@
 """The interactive charts of the page: Vega-Lite specifications, and the rows they are drawn from.
 
-Rows are put in by the page, so that every number is in the file once. Every chart has a parameter `shown`, the solvers
-that are switched on. Colours, markers and dashes are the same as in the figures.
+Rows are put in by the page, so that every number is in the file once. A row's `line` is its solver without the
+tolerance: it has the colour, marker and dashes that it has in the figures. Every chart has a parameter `shown`, the
+lines that are switched on.
 """
 
 import math
@@ -11,27 +12,33 @@ from typing import Any
 from convexnn_bench.harness.records import Record
 from convexnn_bench.report import derived
 from convexnn_bench.report.plots import GAP_CEILING, GAP_FLOOR, styles
-from convexnn_bench.report.tables import format_gap
-from convexnn_bench.report.time_to_gap import curve_name
+from convexnn_bench.report.tables import format_target
+from convexnn_bench.report.time_to_gap import without_tolerance
 
 SHAPES = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "<": "triangle-left",
     ">": "triangle-right",
 }  # fmt: skip
 SOLID: dict[Any, list[float]] = {"-": [1, 0]}
+TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
+POINT = {"type": "point", "filled": True, "size": 50}
+# the wheel alone scrolls the page
+ZOOM = [{"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}, "bind": "scales"}]
 FLOOR = 1e-10  # distances below are drawn there
 Chart = dict[str, Any]
 
 
 def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """[{name, colour, shape, dash}], also of the names that all tolerances of a one-shot solver share."""
-    found: dict[str, dict[str, Any]] = {}
+    """[{name, colour, shape, dash}] of every line."""
+    found = []
     for name, own in styles(records).items():
         dash = SOLID.get(own.dashes) or [3 * length for length in own.dashes[1]]
-        told = {"colour": own.colour, "shape": SHAPES[own.marker], "dash": dash}
-        found[name] = {"name": name, **told}
-        found.setdefault(curve_name({"solver_name": name}), {"name": curve_name({"solver_name": name}), **told})
-    return list(found.values())
+        found.append({"name": name, "colour": own.colour, "shape": SHAPES[own.marker], "dash": dash})
+    return found
+
+
+def _names(solver: str) -> dict[str, str]:
+    return {"solver": solver, "line": without_tolerance(solver)}
 
 
 def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
@@ -40,17 +47,22 @@ def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
     kinds = {"color": "colour", "shape": "shape", "strokeDash": "dash"}
     return {
         channel: {
-            "field": "solver", "type": "nominal", "legend": None,
+            "field": "line", "type": "nominal", "legend": None,
             "scale": {"domain": names, "range": [look[key] for look in looks]},
         }
         for channel, key in kinds.items()
     }  # fmt: skip
 
 
-def _axis(field: str, title: str, label: str = "~g") -> Chart:
+def _axis(field: str, title: Any, label: str = "~g") -> Chart:
     """A logarithmic axis. label: how its numbers are written, "~e" for powers of ten."""
-    axis = {"title": title, "format": label}
-    return {"field": field, "type": "quantitative", "scale": {"type": "log"}, "axis": axis}
+    axis = {"title": title, "format": label, "labelOverlap": True}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False, "padding": 12},
+        "axis": axis,
+    }
 
 
 def _tooltip(**fields: str) -> list[Chart]:
@@ -63,16 +75,15 @@ def _tooltip(**fields: str) -> list[Chart]:
     ]
 
 
-def _chart(height: Any, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
+def _chart(height: int, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
     """A layered chart as wide as the page allows; `shown` and the given parameters are set from the page."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
         "height": height,
-        "autosize": {"type": "fit-x" if isinstance(height, dict) else "fit", "contains": "padding"},
         "data": {"name": "rows"},
         "params": [{"name": "shown", "value": []}, *({"name": key, "value": value} for key, value in params.items())],
-        "transform": [{"filter": "indexof(shown, datum.solver) >= 0"}, *transform],
+        "transform": [{"filter": "indexof(shown, datum.line) >= 0"}, *transform],
         "layer": layer,
     }
 
@@ -85,13 +96,13 @@ def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
             [_round(seconds), *(_round(min(max(v, GAP_FLOOR), GAP_CEILING)) for v in pair)]
             for seconds, *pair in zip(one.seconds, one.gaps, one.excess, strict=True)
         ]
-        rows.append({"problem": one.problem, "solver": one.solver, "seed": one.seed, "points": shown})
+        rows.append({"problem": one.problem, **_names(one.solver), "seed": one.seed, "points": shown})
     scales = _scales(looks)
     encoding = {
         "x": _axis("seconds", "set-up + solve time (s)"),
-        "y": _axis("value", "relative, logarithmic", "~e"),
+        "y": _axis("value", {"expr": TITLE}, "~e"),
         "color": scales["color"],
-        "detail": {"field": "seed", "type": "nominal"},
+        "detail": [{"field": "seed", "type": "nominal"}, {"field": "solver", "type": "nominal"}],
         "tooltip": _tooltip(solver="solver", seed="seed", seconds="seconds", gap="certified gap", excess="distance ≤"),
     }
     keep = [
@@ -100,8 +111,12 @@ def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         {"filter": "isValid(datum.value)"},
     ]
     layer = [
-        {"mark": {"type": "line", "strokeWidth": 1.6}, "encoding": {**encoding, "strokeDash": scales["strokeDash"]}},
-        {"mark": {"type": "point", "filled": True, "size": 45}, "encoding": {**encoding, "shape": scales["shape"]}},
+        {
+            "mark": {"type": "line", "strokeWidth": 1.6},
+            "encoding": {**encoding, "strokeDash": scales["strokeDash"]},
+            "params": ZOOM,
+        },
+        {"mark": POINT, "encoding": {**encoding, "shape": scales["shape"]}},
     ]
     first = rows[0]["problem"] if rows else ""
     return _chart(380, {"problem": first, "what": "gap"}, layer, keep), rows
@@ -109,14 +124,14 @@ def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
 
 def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Performance profiles; one gap at a time."""
-    rows, scales, asked = [], _scales(looks), [format_gap(gap) for gap in derived.gaps_of(records)]
+    rows, scales, asked = [], _scales(looks), [format_target(gap) for gap in derived.gaps_of(records)]
     for gap in derived.gaps_of(records):
         found = derived.profiles(records, gap)
         end = 2 * max((ratio for one in found for ratio in one.ratios), default=1.0)
         for one in found:
             steps = [(1.0, 0.0), *((ratio, (k + 1) / one.runs) for k, ratio in enumerate(one.ratios))]
             rows += [
-                {"gap": format_gap(gap), "solver": one.solver, "ratio": _round(ratio), "share": _round(share)}
+                {"gap": format_target(gap), **_names(one.solver), "ratio": _round(ratio), "share": _round(share)}
                 for ratio, share in [*steps, (end, steps[-1][1])]
             ]
     y = {"field": "share", "type": "quantitative", "axis": {"title": "races in which it got there", "format": "%"}}
@@ -141,8 +156,12 @@ def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
             told = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else "too few sizes"
             for size, seconds in points:
                 fitted = None if law is None else _round(law.factor * size**law.exponent)
-                row = {"panel": panel, "solver": solver, "size": size, "seconds": _round(seconds)}
+                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
                 rows.append({**row, "fitted": fitted, "exponent": told})
+        for solver, points in one.missed.items():
+            for size, seconds in points:
+                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
+                rows.append({**row, "fitted": None, "exponent": "not reached by then"})
     shared: Chart = {
         "x": _axis("size", "size"),
         "color": scales["color"],
@@ -151,34 +170,38 @@ def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
     measured = {**shared, "y": _axis("seconds", "seconds to the campaign's gap"), "shape": scales["shape"]}
     lines = {**shared, "y": {"field": "fitted", "type": "quantitative"}, "strokeDash": scales["strokeDash"]}
     known = [{"filter": "isValid(datum.fitted)"}]
+    missed = "datum.exponent === 'not reached by then'"
     layer: list[Chart] = [
-        {"mark": {"type": "line", "strokeWidth": 1.4}, "encoding": lines, "transform": known},
-        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": measured},
-    ]  # fmt: skip
+        {"mark": {"type": "line", "strokeWidth": 1.4}, "encoding": lines, "transform": known, "params": ZOOM},
+        {"mark": POINT, "encoding": measured, "transform": [{"filter": f"!({missed})"}]},
+        {"mark": {**POINT, "filled": False}, "encoding": measured, "transform": [{"filter": missed}]},
+    ]
     return _chart(340, {"panel": rows[0]["panel"] if rows else ""}, layer, [{"filter": "datum.panel === panel"}]), rows
 
 
 def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """What was proven against what is known of the truth, and the paper's bound against the same."""
     rows, scales = [], _scales(looks)
-    for one in derived.truths(records):
-        names = {"problem": one.problem, "solver": one.solver}
+    found = derived.truths(records)
+    end = derived.reach(found) if found else 1.0
+    for one in found:
+        names = {"problem": one.problem, **_names(one.solver)}
         known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}
         for kind, bound in (("certified", one.gap), ("paper", one.paper)):
             if not math.isnan(bound):
-                rows.append({**names, "kind": kind, **known, "bound": _round(min(max(bound, FLOOR), 1e3))})
+                rows.append({**names, "kind": kind, **known, "bound": _round(min(max(bound, FLOOR), end))})
     tooltip = _tooltip(
         problem="problem", solver="solver", bound="bound", least="distance, at least", most="distance, at most"
     )
     x = _axis("bound", "bound on the relative distance to the optimum", "~e")
     shared: Chart = {"x": x, "color": scales["color"], "tooltip": tooltip}
     y = _axis("most", "relative distance to the optimum, as far as known", "~e")
-    ends = {"values": [{"bound": FLOOR, "most": FLOOR}, {"bound": 1e3, "most": 1e3}]}
+    ends = {"values": [{"bound": FLOOR, "most": FLOOR}, {"bound": end, "most": end}]}
     grey = {"type": "line", "color": "#888888", "strokeDash": [4, 4]}
-    bar, point = {"type": "rule", "opacity": 0.6}, {"type": "point", "filled": True, "size": 45}
+    bar = {"type": "rule", "opacity": 0.6}
     layer: list[Chart] = [
-        {"mark": bar, "encoding": {**shared, "y": {**y, "field": "least"}, "y2": {"field": "most"}}},
-        {"mark": point, "encoding": {**shared, "y": y, "shape": scales["shape"]}},
+        {"mark": bar, "encoding": {**shared, "y": {**y, "field": "least"}, "y2": {"field": "most"}}, "params": ZOOM},
+        {"mark": POINT, "encoding": {**shared, "y": y, "shape": scales["shape"]}},
         {"data": ends, "mark": grey, "encoding": {"x": x, "y": y}},
     ]
     chart = _chart(380, {"kind": "certified"}, layer)
@@ -192,7 +215,7 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
     """Blocks that are not zero, out of all, a row a problem."""
     rows, scales = [], _scales(looks)
     for one in derived.ranks(records):
-        told = {"problem": one.problem, "solver": one.solver, "active": max(one.active, 1), "P": one.P, "one": 1}
+        told = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
         rows.append({**told, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
     y = {"field": "problem", "type": "nominal", "sort": None, "axis": {"title": None}}
     x = {"field": "active", "type": "quantitative", "scale": {"type": "log"}, "axis": {"title": "blocks"}}
@@ -208,7 +231,7 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
             },
         },
     ]  # fmt: skip
-    return _chart({"step": 26, "for": "position"}, {}, layer), rows
+    return _chart(30 * len({row["problem"] for row in rows}) + 10, {}, layer), rows
 
 
 def _round(value: float) -> float | None:

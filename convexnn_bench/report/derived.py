@@ -39,15 +39,28 @@ def program(record: Record) -> tuple[str, bool]:
     return record["problem_name"], beyond_sample(record)
 
 
+def proven(record: Record) -> list[tuple[float, float]]:
+    """(objective, lower bound) of the final point and of those on the way; -inf where a gap does not tell the bound.
+
+    A gap below 1 can only come of a positive bound, objective / (1 + gap).
+    """
+    found = [(finite(record["objective"]), finite(record["lower_bound"]))]
+    for _, objective, gap in record["curve"]:
+        if math.isfinite(finite(objective)) and math.isfinite(finite(gap)):
+            found.append((objective, objective / (1 + gap) if objective > 0 and 0 <= gap < 1 else -math.inf))
+    return found
+
+
 def optimum_intervals(records: Sequence[Record]) -> dict[tuple[str, bool], Interval]:
     """By `program`. Points of the sampled program are points of the one over all patterns, not the other way round."""
     lows: dict[tuple[str, bool], float] = {}
     highs: dict[tuple[str, bool], float] = {}
     for record in filter(judged, records):
         which = program(record)
-        lows[which] = max(lows.get(which, -math.inf), finite(record["lower_bound"]))
-        for held in {which, (which[0], True)}:
-            highs[held] = min(highs.get(held, math.inf), record["objective"])
+        for objective, bound in proven(record):
+            lows[which] = max(lows.get(which, -math.inf), bound)
+            for held in {which, (which[0], True)}:
+                highs[held] = min(highs.get(held, math.inf), objective)
     return {which: Interval(low, highs[which]) for which, low in lows.items()}
 
 
@@ -86,6 +99,13 @@ def truths(records: Sequence[Record]) -> list[Truth]:
             names = record["problem_name"], record["solver_name"], record["formulation"]
             found.append(Truth(*names, record["gap"], least, most, finite(record["stationarity_bound"])))
     return found
+
+
+def reach(found: Sequence[Truth]) -> float:
+    """Where the axes of bounds and distances end: the power of ten above all of them, between 1 and 1000."""
+    numbers = [number for one in found for number in (one.gap, one.most, one.paper) if number < 1e3]
+    largest = max(numbers, default=1e3)
+    return 10.0 ** min(3, math.ceil(math.log10(max(largest, 1.0))))
 
 
 def thinned(points: Sequence[Any], most: int = 40) -> list[Any]:
@@ -134,17 +154,19 @@ def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
 class Profile:
     """Performance profile (Dolan & More, 2002) of one solver: ratios[i] is the i-th least factor over the quickest.
 
-    It had got to the gap within ratios[i] times the quickest solver's time on i + 1 of `runs` problems.
+    It had got to the gap within ratios[i] times the quickest solver's time in i + 1 of `runs` races. unsolved: races in
+    which no solver got there; they count among the runs.
     """
 
     solver: str
     formulation: str
     ratios: list[float]
     runs: int
+    unsolved: int
 
 
 def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
-    """Every solver that was run, over all draws of all problems on which some solver got to the gap.
+    """Every solver that was run, over all draws of all problems, those that no solver got to the gap on included.
 
     Where a solver was skipped it counts as one that did not get there: it is no answer to that problem.
     """
@@ -159,7 +181,8 @@ def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
     found = []
     for solver, kind in kinds.items():
         ratios = [race.get(solver, math.inf) / min(race.values()) for race in races]
-        found.append(Profile(solver, kind, sorted(ratio for ratio in ratios if math.isfinite(ratio)), len(races)))
+        reached = sorted(ratio for ratio in ratios if math.isfinite(ratio))
+        found.append(Profile(solver, kind, reached, len(times), len(times) - len(races)))
     return found
 
 
@@ -173,13 +196,15 @@ def gaps_of(records: Sequence[Record]) -> list[float]:
 class Scaling:
     """Time to the campaign's gap against one size that varies alone. title: the data set with what stays the same.
 
-    points: {solver: [(size, median seconds), ...]}; laws: of solvers with three sizes at least.
+    points: {solver: [(size, median seconds), ...]}; laws: of solvers with three sizes at least. missed: the
+    same as points, where the solver ran out of so much time: no part of the law, which may therefore be too flat.
     """
 
     title: str
     size: str
     points: dict[str, list[tuple[float, float]]]
     laws: dict[str, PowerLaw]
+    missed: dict[str, list[tuple[float, float]]]
 
 
 def scalings(records: Sequence[Record]) -> list[Scaling]:
@@ -198,13 +223,15 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
         if len(family) < 3:
             continue
         points: dict[str, list[tuple[float, float]]] = {}
+        missed: dict[str, list[tuple[float, float]]] = {}
         for value in sorted(family):
             for outcome in family[value]:
-                if outcome.done:
-                    points.setdefault(outcome.solver, []).append((value, outcome.total.median))
-        laws = {name: fit_power_law(*zip(*own, strict=True)) for name, own in points.items() if len(own) >= 3}
+                if 0 < outcome.bound < math.inf:
+                    kept = points if outcome.done else missed
+                    kept.setdefault(outcome.solver, []).append((value, outcome.bound))
+        laws = {name: fit_power_law(*zip(*own, strict=True)) for name, own in points.items() if len(dict(own)) >= 3}
         if points:
-            found.append(Scaling(title, size, points, laws))
+            found.append(Scaling(title, size, points, laws, missed))
     return found
 
 

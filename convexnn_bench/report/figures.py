@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.harness.records import Record
+from convexnn_bench.harness.records import Record, whole_file
 from convexnn_bench.report import derived
 from convexnn_bench.report.plots import GAP_CEILING, GAP_FLOOR, Style, styles
-from convexnn_bench.report.tables import format_gap
-from convexnn_bench.report.time_to_gap import rung_name
+from convexnn_bench.report.tables import format_target
+from convexnn_bench.report.time_to_gap import rung_name, without_tolerance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,8 @@ def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, l
             stem = drawn.name if part == 1 else f"{drawn.name}_{part}"
             for suffix in ("png", "svg"):
                 paths.append(folder / f"{stem}.{suffix}")
-                figure.savefig(paths[-1], dpi=150)
+                with whole_file(paths[-1]) as partial:
+                    figure.savefig(partial, dpi=150, format=suffix)
         yield drawn, paths
 
 
@@ -64,17 +65,18 @@ def _plain(axis: "Axes") -> None:
 
 
 def _legend(figure: "Figure", names: Sequence[str], drawn: dict[str, Style], lines: bool = True) -> None:
-    """The solvers below the panels."""
+    """The solvers below the panels; all tolerances of one look the same."""
     from matplotlib.lines import Line2D
 
+    shown = {without_tolerance(name) for name in names}
     handles = [
         Line2D(
             [], [], color=own.colour, marker=own.marker, linestyle=own.dashes if lines else "", markersize=6, label=name
         )
         for name, own in drawn.items()
-        if name in names
+        if name in shown
     ]
-    columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, names), default=8) + 0.7))))
+    columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, shown), default=8) + 0.7))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
@@ -99,10 +101,11 @@ def curve_figures(records: Sequence[Record], drawn: dict[str, Style], what: str)
             _curves(axis, name, panels[name], drawn, what)
         for axis in list(axes.flat)[len(part) :]:
             axis.set_axis_off()
-        words = {"gaps": "certified relative gap", "excess": "relative distance to the optimum, at most"}
-        figure.supylabel(words[what], fontsize=10)
+        words = {"gaps": "certified relative gap", "excess": "distance to the optimum, at most (relative)"}
         for axis in list(axes.flat)[max(0, len(part) - across) : len(part)]:
             axis.set_xlabel("set-up + solve time (s)")
+        for row in axes:
+            row[0].set_ylabel(words[what])
         _legend(figure, [curve.solver for name in part for curve in panels[name]], drawn)
         made.append(figure)
     return made
@@ -110,7 +113,7 @@ def curve_figures(records: Sequence[Record], drawn: dict[str, Style], what: str)
 
 def _curves(axis: "Axes", name: str, own: list[derived.Curve], drawn: dict[str, Style], what: str) -> None:
     for curve in own:
-        look = drawn[curve.solver]
+        look = drawn[without_tolerance(curve.solver)]
         points = [
             (max(seconds, 1e-4), min(max(value, GAP_FLOOR), GAP_CEILING))
             for seconds, value in zip(curve.seconds, getattr(curve, what), strict=True)
@@ -133,24 +136,26 @@ def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Fi
         return "no record ends with a proven gap at a positive optimum"
     figure = _new(11.0, 5.2)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    floor = 1e-10
+    floor, end = 1e-10, derived.reach(found)
     titles = ("certified gap", "bound of Theorem 3.4 alone: holds at stationary points only")
     for axis, title, pick in zip(axes, titles, (lambda t: t.gap, lambda t: t.paper), strict=True):
         for one in found:
             bound = pick(one)
             if math.isnan(bound):
                 continue
-            look, low, high = drawn[one.solver], max(one.least, floor), max(one.most, floor)
-            x = min(max(bound, floor), 1e3)
+            look, low, high = drawn[without_tolerance(one.solver)], max(one.least, floor), max(one.most, floor)
+            x = min(max(bound, floor), end)
             axis.plot([x, x], [low, high], "-", color=look.colour, linewidth=0.8, alpha=0.6)
             axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
-        ends = [floor, 1e3]
+        ends = [floor, end]
         axis.plot(ends, ends, "--", color="#555555", linewidth=1)
-        axis.annotate("bound = truth", (1e2, 1e2), (-8, 0), textcoords="offset points", ha="right", fontsize=8)
+        axis.annotate(
+            "bound = truth", (end / 10, end / 10), (-8, 0), textcoords="offset points", ha="right", fontsize=8
+        )
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlim(floor / 2, 2e3)
-        axis.set_ylim(floor / 2, 2e3)
+        axis.set_xlim(floor / 2, 2 * end)
+        axis.set_ylim(floor / 2, 2 * end)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("bound on the relative distance to the optimum")
         _plain(axis)
@@ -169,7 +174,6 @@ def profile_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[
         return "a profile compares solvers, and there is only one"
     from matplotlib.ticker import PercentFormatter
 
-    looks = _profile_styles(panels, drawn)
     figure = _new(4.2 * len(panels) + 0.6, 4.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (gap, found) in zip(axes, panels.items(), strict=True):
@@ -177,30 +181,20 @@ def profile_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[
         for one in found:
             x = [1.0, *one.ratios, end]
             y = [0.0, *((place + 1) / one.runs for place in range(len(one.ratios))), len(one.ratios) / one.runs]
-            look = looks[one.solver]
+            look = drawn[one.solver]
             axis.step(x, y, where="post", linestyle=look.dashes, color=look.colour, linewidth=1.6)
             axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=6, clip_on=False)
         axis.set_xscale("log")
         axis.set_xlim(1, end)
-        axis.set_title(f"certified gap {format_gap(gap)}, {found[0].runs} races", loc="left", fontsize=10)
+        nobody = f", {found[0].unsolved} won by none" if found[0].unsolved else ""
+        axis.set_title(f"certified gap {format_target(gap)}, {found[0].runs} races{nobody}", loc="left", fontsize=10)
         axis.set_xlabel("time, in times of the quickest solver's")
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
         _plain(axis)
     axes[0].set_ylabel("races in which the solver got there")
     axes[0].set_ylim(-0.02, 1.02)
-    _legend(figure, list(looks), looks)
+    _legend(figure, [one.solver for found in panels.values() for one in found], drawn)
     return [figure]
-
-
-def _profile_styles(panels: dict[float, list[derived.Profile]], drawn: dict[str, Style]) -> dict[str, Style]:
-    """A one-shot solver's tolerances are one line: it takes the style of the first of them."""
-    from convexnn_bench.report.time_to_gap import curve_name
-
-    first: dict[str, Style] = {}
-    for name, look in drawn.items():
-        first.setdefault(curve_name({"solver_name": name}), look)
-    used = {one.solver for found in panels.values() for one in found}
-    return {name: look for name, look in first.items() if name in used}
 
 
 def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
@@ -216,12 +210,13 @@ def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list
             "three problems are needed that differ in one size only (n, d, c or patterns), "
             "and a solver that got to the gap on all of them"
         )
-    gap = format_gap(min(record["limits"]["gap"] for record in records))
-    panels = {
-        f"{one.size}   ({one.title})": {name: own for name, own in one.points.items() if name in one.laws}
-        for one in chosen.values()
-    }
-    return [scaling_figure(panels, f"seconds to a certified gap of {gap}")]
+    gap = format_target(min(record["limits"]["gap"] for record in records))
+    panels, missed = {}, {}
+    for one in chosen.values():
+        title = f"{one.size}   ({one.title})"
+        panels[title] = {name: one.points[name] for name in one.laws}
+        missed[title] = {name: one.missed[name] for name in one.laws if name in one.missed}
+    return [scaling_figure(panels, f"seconds to a certified gap of {gap}", drawn, missed)]
 
 
 def rank_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
@@ -240,7 +235,8 @@ def rank_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Fig
             rows = [one for one in own if one.problem == name]
             axis.plot([1, rows[0].P], [place, place], "-", color="#dddddd", linewidth=5, solid_capstyle="butt")
             for turn, one in enumerate(rows):
-                look, height = drawn[one.solver], place + 0.5 * ((turn + 0.5) / len(rows) - 0.5)  # none hides another
+                look = drawn[without_tolerance(one.solver)]
+                height = place + 0.5 * ((turn + 0.5) / len(rows) - 0.5)  # none hides another
                 axis.plot([max(one.active, 0.8)], [height], look.marker, color=look.colour, markersize=5.5)
             told = f"of {rows[0].P}; rank ≤ {max(one.largest for one in rows)} of {rows[0].most}"
             axis.annotate(told, (rows[0].P, place), (6, 0), textcoords="offset points", va="center", fontsize=8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import Record, RecordFile
-from convexnn_bench.report.tables import format_seconds, problem_line, reasons
+from convexnn_bench.report.tables import format_seconds, format_target, problem_line, reasons
 from convexnn_bench.report.time_to_gap import GAPS, Outcome, Spread, by_rung, compare, outcomes, rung_name
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SIZES = ("n", "d", "c", "P", "activation", "loss", "beta", "scope")
+NAME_WIDTH = 16  # characters that the name of a solver or problem is folded to, at the least
 LEGEND = (
     "Seconds of set-up and solve to the first scored point at or below the certified gap: median [quartiles] over the "
     "draws of data, patterns and start. '> T': not reached in T s; 'never': ended by itself above the gap."
@@ -40,17 +41,19 @@ def missed(outcome: Outcome) -> str:
     return ", ".join(ended) if ended else "never"
 
 
-def outcome_text(outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome, quartiles: bool = True) -> str:
     """ "0.52 [0.50, 0.61]", with "4/5" behind where a seed did not reach the gap."""
     spread, runs = outcome.total, len(outcome.runs)
     text = format_seconds(spread.median) if outcome.done else missed(outcome)
-    if outcome.done and runs > 1:
+    if quartiles and outcome.done and runs > 1:
         ends = [format_seconds(end) if math.isfinite(end) else "-" for end in (spread.low, spread.high)]
         text += f" [{', '.join(ends)}]"
     return text + (f" {outcome.reached}/{runs}" if 0 < outcome.reached < runs else "")
 
 
-def time_rows(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> dict[str, list[list[str]]]:
+def time_rows(
+    found: Sequence[Outcome], gaps: Sequence[float] = GAPS, quartiles: bool = True
+) -> dict[str, list[list[str]]]:
     """{rung: rows of solver, time to each gap, set-up's share of the last one reached, peak MB}."""
     rows: dict[str, list[list[str]]] = {}
     for rung in dict.fromkeys(outcome.rung for outcome in found):
@@ -59,7 +62,12 @@ def time_rows(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> dict[st
             done = [own[gap] for gap in gaps if own[gap].done]
             setup = format_seconds(done[-1].setup.median) if done else "-"
             memory = own[gaps[0]].memory_mb
-            row = [solver, *(outcome_text(own[gap]) for gap in gaps), setup, f"{memory:.0f}"]
+            row = [
+                solver,
+                *(outcome_text(own[gap], quartiles) for gap in gaps),
+                setup,
+                "-" if math.isnan(memory) else f"{memory:.0f}",
+            ]
             rows.setdefault(rung, []).append(row)
     return rows
 
@@ -70,7 +78,7 @@ def ratio_rows(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> list[l
     for (rung, gap), group in by_rung(found, gaps).items():
         compared = compare(group)
         if compared is None:
-            rows.append([rung, f"{gap:.0e}", "none", "-", "-", "-"])
+            rows.append([rung, format_target(gap), "none", "-", "-", "-"])
             continue
         best, other = compared.best, compared.other
         factor = (
@@ -78,7 +86,7 @@ def ratio_rows(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> list[l
         )
         rest = sorted((outcome for outcome in group if outcome is not best), key=lambda outcome: outcome.bound)
         listed = ", ".join(f"{outcome.solver} {ratio_text(outcome, best)}" for outcome in rest)
-        rows.append([rung, f"{gap:.0e}", best.solver, format_seconds(best.total.median), factor, listed or "-"])
+        rows.append([rung, format_target(gap), best.solver, format_seconds(best.total.median), factor, listed or "-"])
     return rows
 
 
@@ -139,7 +147,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
 
 def markdown(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> str:
     """Both tables as Markdown."""
-    head = ["solver", *(f"{gap:.0e}" for gap in gaps), "of it set-up", "MB"]
+    head = ["solver", *map(format_target, gaps), "of it set-up", "MB"]
     parts = [LEGEND]
     for rung, rows in time_rows(found, gaps).items():
         parts.append(f"### {rung}\n\n{markdown_table(head, rows)}")
@@ -161,29 +169,39 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
 
     found = outcomes(records, gaps)
     about = {name: problem_line([r for r in records if rung_name(r) == name]) for name in map(rung_name, records)}
-    head = ["solver", *(f"{gap:.0e}" for gap in gaps), "of it set-up", "MB"]
-    for rung, rows in time_rows(found, gaps).items():
+    head = ["solver", *map(format_target, gaps), "set-up", "MB"]
+    tables, legend = time_rows(found, gaps), LEGEND
+    if not all(_fits(head, rows, console.width) for rows in tables.values()):
+        tables, legend = time_rows(found, gaps, quartiles=False), LEGEND.replace("[quartiles] ", "")
+    for rung, rows in tables.items():
         console.print(Text(rung, style="bold cyan"))
         console.print(Text(about[rung], style="dim"))
-        console.print(_table(head, rows), Text(""))
+        console.print(_table(head, rows, folded=(0,)), Text(""))
     best = [row[:-1] for row in ratio_rows(found, gaps)]  # all ratios would not fit; they are in the other formats
-    console.print(_table(RATIO_COLUMNS[:-1], best, {0: 24, 4: 24}), Text(""))
-    console.print(Text(LEGEND, style="dim"))
+    console.print(_table(RATIO_COLUMNS[:-1], best, folded=(0, 2, 4)), Text(""))
+    console.print(Text(f"{legend} set-up: its part of the time to the smallest gap reached.", style="dim"))
     told = [{**record, "problem_name": rung_name(record)} for record in records if record["status"] != "stalled"]
     for line in reasons(told):
         console.print(Text(line))
     return found
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: dict[int, int] | None = None) -> "Table":
-    """A plain table; columns in `wide` are folded between words, at no less than so many characters."""
+def _fits(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether the numbers fit beside the first column, folded to NAME_WIDTH at the least."""
+    widths = [max(len(line[place]) for line in (head, *rows)) + 2 for place in range(len(head))]
+    return min(widths[0], NAME_WIDTH + 2) + sum(widths[1:]) <= width
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], folded: Sequence[int]) -> "Table":
+    """A plain table. The columns `folded` take what the numbers leave: a name is folded, a number is never cut."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     for place, title in enumerate(head):
-        folded = place in (wide or {})
-        table.add_column(title, no_wrap=not folded, overflow="fold", min_width=(wide or {}).get(place))
+        longest = max(len(line[place]) for line in (head, *rows))
+        needed = min(longest, NAME_WIDTH) if place in folded else longest
+        table.add_column(title, no_wrap=place not in folded, overflow="fold", min_width=needed)
     for row in rows:
         table.add_row(*row)
     return table

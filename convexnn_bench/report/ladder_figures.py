@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.report.plots import COLOURS
-from convexnn_bench.report.tables import format_seconds
+from convexnn_bench.report.tables import format_seconds, format_target
 from convexnn_bench.report.time_to_gap import GAPS, Outcome, by_rung
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def ladder_figure(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> "Fi
     ceiling = 10.0 ** math.ceil(math.log10(2 * max(times)))
     for axis, gap in zip(axes, gaps, strict=True):
         _ladder_panel(axis, [outcome for outcome in found if outcome.gap == gap], rungs, solvers, ceiling)
-        axis.set_title(f"to a certified gap of {gap:.0e}", loc="left", fontsize=10)
+        axis.set_title(f"to a certified gap of {format_target(gap)}", loc="left", fontsize=10)
         axis.set_ylabel("set-up + solve (s)")
     axes[-1].set_xticks(range(len(rungs)), [_folded(rung) for rung in rungs], rotation=30, ha="right", fontsize=8)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -141,7 +141,7 @@ def map_figure(found: Sequence[Outcome], gap: float) -> "Figure":
         axis.set_yticks(range(len(Ps)), Ps)
     axes[0].set_ylabel("blocks P")
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes), pad=0.01, extend="both")
-    bar.set_label(f"convex time / Burer-Monteiro time, to {gap:.0e}", fontsize=9)
+    bar.set_label(f"convex time / Burer-Monteiro time, to {format_target(gap)}", fontsize=9)
     figure.supxlabel(
         "purple: the best Burer-Monteiro solver is faster; orange: the best solver of the convex program is "
         f"(dashed border: {' or '.join(FIRST_ORDER)})",

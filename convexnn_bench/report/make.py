@@ -1,14 +1,15 @@
 """`convexnn-bench report`: tables in the terminal, figures and the page in the campaign's folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import Record, RecordFile
 from convexnn_bench.report.derived import gaps_of, violations
-from convexnn_bench.report.figures import FIGURES, save_all
+from convexnn_bench.report.figures import FIGURES, Drawn, save_all
 from convexnn_bench.report.ladder import print_ladder
-from convexnn_bench.report.page import write_page
+from convexnn_bench.report.page import summary, write_page
 from convexnn_bench.report.tables import group_by_problem, print_results
 from convexnn_bench.report.time_to_gap import rung_name
 from convexnn_bench.terminal import progress
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FEW = 40  # cells that are told one by one
+NEEDED = (
+    "problem_name", "solver_name", "formulation", "seed", "device", "status", "reason", "campaign", "started",
+    "version", "limits", "machine", "objective", "lower_bound", "gap", "stationarity_bound", "setup_seconds",
+    "solve_seconds", "wall_seconds", "peak_memory_mb", "curve",
+)  # fmt: skip
 
 
 def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
@@ -26,35 +32,64 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
         where = "there is no records.jsonl in it" if folder.is_dir() else "it is no folder"
         raise InputError(f"{str(folder)!r} cannot be reported on, {where}: run a campaign with --out {folder} first")
     found, complaints = RecordFile(path).read()
-    if not found:
+    whole = []
+    for key, record in found.items():
+        lacking = [name for name in NEEDED if name not in record]
+        if lacking:
+            complaints.append(
+                f"{path}: the record with key {str(key)[:12]!r} has no {', '.join(lacking[:3])}, left out"
+            )
+        else:
+            whole.append(record)
+    if not whole:
         raise InputError(f"{path} holds no whole record: run the campaign again with --out {folder}")
-    return list(found.values()), complaints
+    return whole, complaints
 
 
 def make_report(folder: Path, console: "Console") -> Path:
     """Print the tables, write `folder`/figures and `folder`/report.html, and return the latter.
 
-    A campaign with several draws of its problems, or many cells, is told by medians; another one cell by cell. Raises
-    InputError where there are no records, OSError where the folder cannot be written to.
+    Raises InputError where there are no records, OSError where the folder cannot be written to.
     """
     records, complaints = read_folder(folder)
+    _print_tables(records, console)
+    for line in complaints:
+        console.print(f"warning: {line}", soft_wrap=True)
+    for line in violations(records):
+        console.print(f"ERROR: a certificate is wrong: {line}", style="bold red", soft_wrap=True)
+    drawn: list[tuple[Drawn, list[Path]]] = []
+    with progress("drawing", total=len(FIGURES) + 1) as update:
+        for one, paths in save_all(records, folder / "figures"):
+            drawn.append((one, paths))
+            update(len(drawn), one.title)
+        page = write_page(records, folder / "report.html", [one for one, _ in drawn], complaints)
+    for one, paths in drawn:
+        console.print(f"{one.title}: {_where(one, paths)}", soft_wrap=True)
+    console.print(f"page: {page}", soft_wrap=True)
+    return page
+
+
+def _print_tables(records: Sequence[Record], console: "Console") -> None:
+    """The summary, and tables: of medians for several draws of problems or many cells, else cell by cell."""
+    from rich.text import Text
+
+    told = summary(records)
+    counts = ", ".join(f"{number} {status}" for status, number in told["counts"].items())
+    console.print(Text(f"{told['title']}: {told['total']} cells, {counts}", style="bold"))
+    for line in told["sentences"]:
+        console.print(Text(line))
+    console.print()
     draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
     if draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW:
         print_ladder(records, console, gaps_of(records))
     else:
         print_results(records, console)
-    for line in complaints:
-        console.print(f"warning: {line}", soft_wrap=True)
-    for line in violations(records):
-        console.print(f"ERROR: a certificate is wrong: {line}", style="bold red", soft_wrap=True)
-    drawn = []
-    with progress("drawing", total=len(FIGURES) + 1) as update:
-        for one, paths in save_all(records, folder / "figures"):
-            drawn.append(one)
-            update(len(drawn), one.title)
-            where = ", ".join(str(path) for path in paths if path.suffix == ".png")
-            told = f"{where} and .svg" if paths else f"not drawn: {one.missing}"
-            console.print(f"{one.title}: {told}", soft_wrap=True)
-        page = write_page(records, folder / "report.html", drawn, complaints)
-    console.print(f"page: {page}", soft_wrap=True)
-    return page
+
+
+def _where(one: Drawn, paths: Sequence[Path]) -> str:
+    """The files of a figure in one line, else why there are none."""
+    if not paths:
+        return f"not drawn: {one.missing}"
+    images = [path for path in paths if path.suffix == ".png"]
+    further = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return f"{images[0]}{further}, and .svg"

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.records import BAD_STATUSES, Record, plain
+from convexnn_bench.harness.records import BAD_STATUSES, Record, plain, whole_file
 from convexnn_bench.report import charts, derived
 from convexnn_bench.report.figures import Drawn
-from convexnn_bench.report.ladder import LEGEND, outcome_text
-from convexnn_bench.report.repeat import campaign_command, cell_campaign
+from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, outcome_text, ratio_rows
+from convexnn_bench.report.repeat import campaign_again, cell_again
 from convexnn_bench.report.tables import (
     beyond_sample,
     finite,
     format_gap,
     format_seconds,
+    format_target,
     format_value,
     group_by_problem,
     problem_line,
@@ -34,6 +35,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
         import vl_convert
     except ImportError as error:
         raise InputError(f"report.html needs {error.name}: pip install jinja2 vl-convert-python") from error
+    again = campaign_again(records)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -44,13 +46,16 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
         cells=[cell_row(record) for record in records],
         machines=machines(records),
         limits=limits(records),
-        command=campaign_command(records),
+        quickest=quickest_table(records),
+        again=again,
+        commands_only=all(text.startswith("convexnn-bench ") for text in again),
         missing={one.name: one.missing for one in figures if one.missing},
         complaints=complaints,
         payload=_embedded(payload(records)),
         scripts=vl_convert.javascript_bundle(EXPORT).replace("</script", "<\\/script"),
     )
-    path.write_text(text, encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 
@@ -99,16 +104,18 @@ def sentences(records: Sequence[Record]) -> list[str]:
     for gap in derived.gaps_of(records):
         found = [one for one in derived.profiles(records, gap) if one.ratios]
         if not found:
-            told.append(f"No solver got to a certified gap of {format_gap(gap)}.")
+            told.append(f"No solver got to a certified gap of {format_target(gap)}.")
             continue
-        runs = found[0].runs
+        runs, unsolved = found[0].runs, found[0].unsolved
         most = sorted(found, key=lambda one: -len(one.ratios))[:3]
         wins = sorted(((sum(ratio == 1.0 for ratio in one.ratios), one.solver) for one in found), reverse=True)[:3]
         reached = ", ".join(f"{one.solver} ({len(one.ratios)})" for one in most)
         first = ", ".join(f"{solver} ({number})" for number, solver in wins if number)
+        nobody = f"; in {unsolved} no solver got there" if unsolved else ""
+        races = f"{runs} race{'s' if runs > 1 else ''}"
         told.append(
-            f"To a certified gap of {format_gap(gap)} in {runs} race{'s' if runs > 1 else ''} (a problem and one draw "
-            f"of it): most often {reached}; quickest {first}."
+            f"To a certified gap of {format_target(gap)} in {races} (a problem and one draw of it): most often "
+            f"{reached}; quickest {first}{nobody}."
         )
     return told
 
@@ -126,8 +133,14 @@ def time_table(records: Sequence[Record]) -> dict[str, Any]:
             shown = "-" if math.isnan(memory) else f"{memory:.0f}"
             rows.append([(rung, rung, False), (solver, solver, False), *texts, (shown, _sortable(memory), False)])
     about = {rung_name(record): problem_line([record]) for record in records if record.get("problem")}
-    titles = ["problem", "solver", *(format_gap(gap) for gap in gaps), "MB"]
+    titles = ["problem", "solver", *map(format_target, gaps), "MB"]
     return {"titles": titles, "rows": rows, "about": about}
+
+
+def quickest_table(records: Sequence[Record]) -> dict[str, Any]:
+    """The quickest solver on every problem to every gap: titles, and rows of text; the others' times have a table."""
+    gaps = derived.gaps_of(records)
+    return {"titles": RATIO_COLUMNS[:-1], "rows": [row[:-1] for row in ratio_rows(outcomes(records, gaps), gaps)]}
 
 
 def _sortable(value: Any) -> float:
@@ -151,7 +164,7 @@ def cell_row(record: Record) -> dict[str, Any]:
         "setup": (format_seconds(record["setup_seconds"]), _sortable(record["setup_seconds"])),
         "solve": (format_seconds(record["solve_seconds"]), _sortable(record["solve_seconds"])),
         "memory": ("-" if math.isnan(memory) else f"{memory:.0f}", _sortable(memory)),
-        "campaign": cell_campaign(record),
+        "again": cell_again(record),
     }
 
 
@@ -173,7 +186,7 @@ def limits(records: Sequence[Record]) -> list[str]:
         memory = "no memory limit" if own["memory_gb"] is None else f"{own['memory_gb']:g} GiB"
         threads = "1 thread" if own["threads"] == 1 else f"{own['threads']} threads"
         line = (
-            f"stopped at a certified gap of {format_gap(own['gap'])} or after {own['time_limit']:g} s of solving, "
+            f"stopped at a certified gap of {format_target(own['gap'])} or after {own['time_limit']:g} s of solving, "
             f"killed after {own['deadline']:g} s, {memory}, {threads}"
         )
         told[line] = told.get(line, 0) + 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.records import Record, whole_file
 from convexnn_bench.report.tables import finite, group_by_problem, sizes
+from convexnn_bench.report.time_to_gap import curve_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ GAP_FLOOR, GAP_CEILING = 1e-12, 10.0
 
 @dataclass(frozen=True)
 class Style:
-    """How a solver is drawn in every figure of a report; solvers of one colour differ in marker and dashes."""
+    """How a solver is drawn in every figure of a report: colour is never all that tells two of them apart."""
 
     colour: str
     marker: str
@@ -30,15 +31,19 @@ class Style:
 
 
 def styles(records: Sequence[Record]) -> dict[str, Style]:
-    """{solver: its style}, in the order of the records."""
-    names = list(dict.fromkeys(record["solver_name"] for record in records))
+    """{solver without its tolerance: its style}, in the order of the records."""
+    names = list(dict.fromkeys(curve_name(record) for record in records))
     return {name: style(place) for place, name in enumerate(names)}
 
 
 def style(place: int) -> Style:
-    """The place-th of the styles."""
-    turn = place // len(COLOURS)
-    return Style(COLOURS[place % len(COLOURS)], MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)])
+    """The place-th of the styles. Neighbours differ in colour, marker and dashes.
+
+    Colour and marker are a pair of their own for 49 places, colour and dashes for 28.
+    """
+    turn = place // len(COLOURS)  # a colour comes back with the next marker, and with other dashes: 4 does not divide 7
+    marker = MARKERS[(place + turn) % len(MARKERS)]
+    return Style(COLOURS[place % len(COLOURS)], marker, DASHES[place % len(DASHES)])
 
 
 def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figure":
@@ -92,7 +97,7 @@ def _panel(axis: "Axes", name: str, group: list[Record], drawn: dict[str, Style]
         seconds, gaps = _points(record)
         if not seconds:
             continue
-        own = drawn[record["solver_name"]]
+        own = drawn[curve_name(record)]
         axis.plot(seconds, gaps, linestyle=own.dashes, color=own.colour, linewidth=1.6)
         axis.plot(seconds[-1:], gaps[-1:], own.marker, color=own.colour, markersize=6)
         ends[record["solver_name"]] = (seconds[-1], gaps[-1], own.colour)

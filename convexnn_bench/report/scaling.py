@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from convexnn_bench.report.plots import Style
+
 Number = int | float
 Series = Mapping[str, Sequence[tuple[Number, Number]]]  # {what was measured: [(size, cost), ...]}
 
@@ -50,48 +52,57 @@ def fit_power_law(sizes: Sequence[Number], costs: Sequence[Number]) -> PowerLaw:
     return PowerLaw(exponent, math.exp(fit.intercept), float(fit.stderr), exponent - width, exponent + width)
 
 
-def scaling_figure(panels: Mapping[str, Series], cost: str) -> "Figure":
+def scaling_figure(
+    panels: Mapping[str, Series],
+    cost: str,
+    looks: Mapping[str, "Style"] | None = None,
+    missed: Mapping[str, Series] | None = None,
+) -> "Figure":
     """Cost against size, logarithmic, one panel a size: the points measured, the fitted lines, the exponents.
 
-    panels: {name of the size: series}. cost: label of the vertical axis, with its unit.
+    panels: {name of the size: series}. cost: label of the vertical axis, with its unit. looks: {what was measured: its
+    style}; in the order of their names if not given. missed: series of the same panels and names whose costs are only
+    known to be larger: drawn hollow, no part of the fit.
     """
     from matplotlib.figure import Figure
+
+    from convexnn_bench.report.plots import style
 
     across = min(2, len(panels))
     down = math.ceil(len(panels) / across)
     figure = Figure(figsize=(7.4 * across, 4.6 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    looks = looks or {name: style(place) for place, name in enumerate(names)}
     for axis, (size, series) in zip(axes.flat, panels.items(), strict=False):
-        _panel(axis, size, series, names)
+        _panel(axis, size, series, looks, (missed or {}).get(size, {}))
         axis.set_ylabel(cost)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     return figure
 
 
-def _panel(axis: "Axes", size: str, series: Series, names: Sequence[str]) -> None:
-    from convexnn_bench.report.plots import COLOURS
-
+def _panel(axis: "Axes", size: str, series: Series, looks: Mapping[str, "Style"], missed: Series) -> None:
     for name, points in series.items():
-        place = names.index(name)
-        colour, marker = COLOURS[place % len(COLOURS)], "os^Dv"[place // len(COLOURS) % 5]
+        own = looks[name]
         x, y = zip(*points, strict=True)
         law = fit_power_law(x, y)
         label = f"{name}: {law.exponent:.2f}  [{law.low:.2f}, {law.high:.2f}]"
-        axis.plot(x, y, marker, color=colour, markersize=6, label=label)
+        axis.plot(x, y, own.marker, color=own.colour, markersize=6, label=label)
         ends = np.array([min(x), max(x)])
-        axis.plot(ends, law.factor * ends**law.exponent, "-", color=colour, linewidth=1.2)
+        axis.plot(ends, law.factor * ends**law.exponent, linestyle=own.dashes, color=own.colour, linewidth=1.2)
+        for at, least in missed.get(name, ()):
+            axis.plot([at], [least], own.marker, color=own.colour, markersize=7, fillstyle="none")
     axis.set_xscale("log")
     axis.set_yscale("log")
-    ticks = sorted({x for points in series.values() for x, _ in points})
+    ticks = sorted({x for some in (series, missed) for points in some.values() for x, _ in points})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
     axis.set_xlabel(size)
     axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(
-        title="exponent [95 %]",
+        title="exponent [95 %]" + ("\nhollow: not reached by then" if missed else ""),
         fontsize=8,
         title_fontsize=8,
         loc="center left",

@@ -33,6 +33,12 @@ def format_gap(value: Any, superscript: bool = False) -> str:
     return f"{digit}×10{str(int(power)).translate(_SUPERSCRIPT)}" if superscript else f"{digit}e{power}"
 
 
+def format_target(gap: float) -> str:
+    """A gap that was asked for, no digit of it rounded away: "1e-02", "2.5e-03"."""
+    mantissa, power = f"{gap:.6e}".split("e")
+    return f"{float(mantissa):g}e{power}"
+
+
 def format_value(value: Any) -> str:
     """An objective or bound to seven digits."""
     number = finite(value)

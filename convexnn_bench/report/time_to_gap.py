@@ -129,7 +129,12 @@ def draw(record: Record) -> tuple[Any, ...]:
 
 def curve_name(record: Record) -> str:
     """The solver with its parameters, without the tolerance: all tolerances of one solver form one curve."""
-    name, parameters = parse_spec(record["solver_name"])
+    return without_tolerance(record["solver_name"])
+
+
+def without_tolerance(solver_name: str) -> str:
+    """The name of a solver without its tolerance."""
+    name, parameters = parse_spec(solver_name)
     return format_spec(name, {key: value for key, value in parameters.items() if key != SWEPT})
 
 
