@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -475,7 +476,7 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
     for one in campaign_records(3):
         file.append(one)
     with file.path.open("a") as stream:
-        stream.write('{"key": "half')
+        stream.write('{"key": "bare", "status": "solved"}\n{"key": "half')
     done = command("report", tmp_path)
     assert done.exit_code == 0, done.output
     for name in FIGURES:
@@ -485,14 +486,32 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
         assert str(png) in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert "not a whole record" in done.stdout
+    assert "the record with key 'bare' has no problem_name, solver_name, formulation, left out" in done.stdout
+    assert done.stdout.startswith("made: 12 cells, 12 gap_reached\n")
+    page = (tmp_path / "report.html").read_text()
+    assert "not a whole record" in page
+    assert "&#39;bare&#39;" in page
     assert "spiral[n=12]" in done.stdout
 
 
-def test_report_of_what_is_no_campaign(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["matplotlib", "jinja2", "vl_convert"])
+def test_a_missing_package_is_told_in_one_line(tmp_path, monkeypatch, name):
+    RecordFile(tmp_path / "records.jsonl").append(campaign_records(1)[0])
+    monkeypatch.setitem(sys.modules, name, None)
+    done = command("report", tmp_path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: a report needs {name}, which cannot be imported: pip install ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_report_of_what_is_no_campaign(tmp_path):
     done = command("report", tmp_path)
     assert (done.exit_code, "there is no records.jsonl in it" in done.stderr) == (2, True)
     done = command("report", tmp_path / "nowhere")
     assert (done.exit_code, "it is no folder" in done.stderr) == (2, True)
+    (tmp_path / "records.jsonl").write_text('{"key": "x"}\n')
+    done = command("report", tmp_path)
+    assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)
     (tmp_path / "records.jsonl").write_text('{"half')
     done = command("report", tmp_path)
     assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)

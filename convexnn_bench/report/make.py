@@ -1,5 +1,6 @@
 """`convexnn-bench report`: tables in the terminal, figures and the page in the campaign's folder."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,9 +50,10 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
 def make_report(folder: Path, console: "Console") -> Path:
     """Print the tables, write `folder`/figures and `folder`/report.html, and return the latter.
 
-    Raises InputError where there are no records, OSError where the folder cannot be written to.
+    Raises InputError where there are no records or a package is missing, OSError where the folder cannot be written to.
     """
     records, complaints = read_folder(folder)
+    _check_packages()
     _print_tables(records, console)
     for line in complaints:
         console.print(f"warning: {line}", soft_wrap=True)
@@ -67,6 +69,18 @@ def make_report(folder: Path, console: "Console") -> Path:
         console.print(f"{one.title}: {_where(one, paths)}", soft_wrap=True)
     console.print(f"page: {page}", soft_wrap=True)
     return page
+
+
+def _check_packages() -> None:
+    """Raises InputError, before anything is drawn, when what figures and page need cannot be imported."""
+    for module in ("matplotlib", "jinja2", "vl_convert"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            needed = "matplotlib jinja2 vl-convert-python"
+            raise InputError(
+                f"a report needs {module}, which cannot be imported: pip install {needed} ({error})"
+            ) from error
 
 
 def _print_tables(records: Sequence[Record], console: "Console") -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import BAD_STATUSES, Record, plain, whole_file
 from convexnn_bench.report import charts, derived
 from convexnn_bench.report.figures import Drawn
@@ -29,12 +28,10 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
 def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], complaints: Sequence[str] = ()) -> Path:
-    """Write the page. figures: what was drawn, and why not. Raises InputError without the packages it needs."""
-    try:
-        import jinja2
-        import vl_convert
-    except ImportError as error:
-        raise InputError(f"report.html needs {error.name}: pip install jinja2 vl-convert-python") from error
+    """Write the page. figures: what was drawn, and why not. Needs jinja2 and vl-convert-python."""
+    import jinja2
+    import vl_convert
+
     again = campaign_again(records)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
