@@ -97,7 +97,8 @@ def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
         (GOOD + "seeds = true", "line 3", "seeds must be a number of seeds"),
         (GOOD + "threads = 0", "line 3", "threads must be at least 1"),
         (GOOD + 'device = "gpu"', "line 3", "device must be 'cpu', 'cuda' or 'cuda:0', got 'gpu'"),
-        (GOOD + 'name = "a/b"', "line 3", "name must hold letters"),
+        (GOOD + 'name = "a/b"', "line 3", "must hold letters"),
+        (GOOD + 'name = ".."', "line 3", "with '.', got '..'"),
         (GOOD + "[problem]\nbetta = 1.0", "line 4", "[problem] has no key 'betta': did you mean 'beta'?"),
         (GOOD + "[problem]\nbeta = -1.0", "line 1", "beta must be a positive finite number, got -1.0"),
         (

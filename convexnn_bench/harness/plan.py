@@ -73,8 +73,11 @@ def _check_limits(campaign: Campaign, place: Source) -> None:
     for key in campaign.problem:
         if key not in PROBLEM_PARAMETERS:
             raise place(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
-    if not re.fullmatch(r"[\w.-]+", campaign.name):
-        raise place(f"name must hold letters, digits, '-', '_' and '.' only, got {campaign.name!r}", "name")
+    if not re.fullmatch(r"[\w-][\w.-]*", campaign.name):
+        words = (
+            "name (that of the file, where it is not given) must hold letters, digits, '-', '_' and '.' only, and not"
+        )
+        raise place(f"{words} begin with '.', got {campaign.name!r}", "name")
 
 
 def _problems(

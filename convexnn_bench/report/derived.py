@@ -8,7 +8,16 @@ from typing import Any
 from convexnn_bench.harness.records import Record
 from convexnn_bench.report.scaling import PowerLaw, fit_power_law
 from convexnn_bench.report.tables import beyond_sample, finite
-from convexnn_bench.report.time_to_gap import GAPS, Outcome, best_run, by_draw, outcomes, rung_name, time_to_gap
+from convexnn_bench.report.time_to_gap import (
+    GAPS,
+    Outcome,
+    best_run,
+    by_draw,
+    outcomes,
+    quantile,
+    rung_name,
+    time_to_gap,
+)
 from convexnn_bench.specs import format_spec, parse_spec
 
 SLACK = 1e-9  # relative; a bound above an objective by no more than this is rounding
@@ -155,7 +164,8 @@ class Profile:
     """Performance profile (Dolan & More, 2002) of one solver: ratios[i] is the i-th least factor over the quickest.
 
     It had got to the gap within ratios[i] times the quickest solver's time in i + 1 of `runs` races. unsolved: races in
-    which no solver got there; they count among the runs.
+    which no solver got there; they count among the runs. ran: races that the solver was run in; in the others it counts
+    as one that did not get there.
     """
 
     solver: str
@@ -163,26 +173,36 @@ class Profile:
     ratios: list[float]
     runs: int
     unsolved: int
+    ran: int
 
 
 def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
     """Every solver that was run, over all draws of all problems, those that no solver got to the gap on included.
 
-    Where a solver was skipped it counts as one that did not get there: it is no answer to that problem.
+    Where a solver was skipped, or not asked for, it counts as one that did not get there. One that was run from fewer
+    starts than others on the same data counts with the median of its own in their races.
     """
     times: dict[tuple[str, Any], dict[str, float]] = {}
+    starts: dict[tuple[str, Any, str], list[float]] = {}
     kinds: dict[str, str] = {}
     for (rung, solver), draws in by_draw(records).items():
         for drawn, cells in draws.items():
             kinds[solver] = cells[0]["formulation"]
             seconds = best_run([time_to_gap(record, gap) for record in cells]).seconds
             times.setdefault((rung, drawn), {})[solver] = seconds
+            starts.setdefault((rung, drawn[:-1], solver), []).append(seconds)
+    for (rung, drawn), race in times.items():
+        for solver in kinds:
+            others = starts.get((rung, drawn[:-1], solver))
+            if solver not in race and others:
+                race[solver] = quantile(others, 0.5)
     races = [race for race in times.values() if math.isfinite(min(race.values()))]
     found = []
     for solver, kind in kinds.items():
         ratios = [race.get(solver, math.inf) / min(race.values()) for race in races]
         reached = sorted(ratio for ratio in ratios if math.isfinite(ratio))
-        found.append(Profile(solver, kind, reached, len(times), len(times) - len(races)))
+        ran = sum(solver in race for race in times.values())
+        found.append(Profile(solver, kind, reached, len(times), len(times) - len(races), ran))
     return found
 
 

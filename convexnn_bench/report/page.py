@@ -104,10 +104,10 @@ def sentences(records: Sequence[Record]) -> list[str]:
             told.append(f"No solver got to a certified gap of {format_target(gap)}.")
             continue
         runs, unsolved = found[0].runs, found[0].unsolved
-        most = sorted(found, key=lambda one: -len(one.ratios))[:3]
-        wins = sorted(((sum(ratio == 1.0 for ratio in one.ratios), one.solver) for one in found), reverse=True)[:3]
-        reached = ", ".join(f"{one.solver} ({len(one.ratios)})" for one in most)
-        first = ", ".join(f"{solver} ({number})" for number, solver in wins if number)
+        most = sorted(found, key=lambda one: -len(one.ratios))
+        wins = sorted(((sum(ratio == 1.0 for ratio in one.ratios), one.solver) for one in found), reverse=True)
+        reached = _some([f"{one.solver} ({len(one.ratios)} of {one.ran} that it was run in)" for one in most])
+        first = _some([f"{solver} ({number})" for number, solver in wins if number])
         nobody = f"; in {unsolved} no solver got there" if unsolved else ""
         races = f"{runs} race{'s' if runs > 1 else ''}"
         told.append(
@@ -115,6 +115,11 @@ def sentences(records: Sequence[Record]) -> list[str]:
             f"{reached}; quickest {first}{nobody}."
         )
     return told
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first few, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def time_table(records: Sequence[Record]) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def reasons(records: Sequence[Record]) -> list[str]:
     """Why cells were skipped or did not end well; the same reason is told once."""
     told: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
-        if record["status"] in EXPLAINED:
+        if record["status"] in EXPLAINED or record["reason"].startswith("killed"):
             what = (record["solver_name"], record["status"], record["reason"])
             problems = told.setdefault(what, [])
             if record["problem_name"] not in problems:
