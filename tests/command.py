@@ -44,7 +44,7 @@ class Command:
                     found[int(folder.name)] = line
         return found
 
-    def gone(self, seconds=10.0):
+    def gone(self, seconds=60.0):
         """Whether all its processes end within some seconds."""
         until = time.monotonic() + seconds
         while self.left():
