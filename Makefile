@@ -1,8 +1,9 @@
 # Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
-# and two that neither needs:
+# and three that neither needs:
 #   make docs   builds the documentation in docs/_build/html
+#   make benchopt   runs benchopt's own test command on benchopt_bridge
 #   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 OUT ?= results/quickstart
 RIVALS ?= .rivals
 
-.PHONY: run test check dev docs rivals clean
+.PHONY: run test check dev docs benchopt rivals clean
 
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
@@ -25,6 +26,10 @@ check: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# without conda there is nothing that it could install into; `python` has to be the environment's
+benchopt: $(VENV)/.installed-test
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/benchopt test benchopt_bridge --skip-install
 
 dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test,dev]"

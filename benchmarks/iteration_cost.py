@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/iteration_cost.py [--device cuda] [--points 5] [--out DIR]
 
 The problems are teacher problems (gated ReLU, squared loss, c outputs). One of n, P, m and d varies while the others
-stay. Measured are an evaluation of the Burer-Monteiro objective with its gradient, a Hessian product of bm_newton with
-m neurons in all P blocks, the certificate of a point, and one step of each first-order solver (the time from one
-callback to the next): medians after a warm-up. Memory is the rise of the peak of a process of its own during one call,
-over what it held before with the problem and the point in memory; on a GPU that of torch's allocator.
+stay. Measured are an evaluation of the Burer-Monteiro objective with its gradient, one of the network of as many
+neurons, a Hessian product of bm_newton with m neurons in all P blocks, the certificate of a point, and one step of each
+first-order solver (the time from one callback to the next): medians after a warm-up. Memory is the rise of the peak of
+a process of its own during one call, over what it held before with the problem and the point in memory; on a GPU that
+of torch's allocator.
 
 Floor: the larger of operations / peak of a large float64 matrix product and bytes / speed of a large copy, for the
 cheaper of two ways. By neurons, with the hidden units D_k Phi U_k (n P m numbers), or by blocks, with Z_k = U_k V_k^T:
@@ -14,6 +15,7 @@ cheaper of two ways. By neurons, with the hidden units D_k Phi U_k (n P m number
     objective + gradient   4 n d P m +  6 n P m c         4 n d P c +  6 P d m c
     Hessian product        4 n d P m + 12 n P m c         4 n d P c + 12 P d m c
     certificate            2 n d P (m + c) + 2 n P m c    4 n d P c +  2 P d m c
+A network has no blocks, and its floor is that of the objective by neurons.
 Bytes: Phi twice, the 0/1 masks twice, and each array once for every product that makes or takes it. Element-wise work
 and the dual norms of the certificate (singular values of P blocks) are not in it.
 """
@@ -42,6 +44,7 @@ from common import (
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.bm_objective import BMObjective
+from convexnn_bench.algorithms.network_objective import NetworkObjective
 from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
@@ -52,6 +55,7 @@ BASE = {"n": 4000, "P": 100, "m": 4, "d": 50, "c": 4}
 LOW = {"n": 1000, "P": 25, "m": 2, "d": 25}  # the smallest of each sweep; every next one doubles
 SOLVERS = ("bm_gd", "bm_scaled_gd", "bm_adam", "bm_lbfgs", "network_gd", "network_adam", "network_lbfgs")
 EVALUATION, PRODUCT, CERTIFICATE = "objective + gradient", "Hessian product", "certificate"
+NETWORK = "network obj. + grad."
 M_MMAP_THRESHOLD = -3  # malloc.h
 STEPS, FIRST = 24, 8  # steps of a solver, and how many of them are not timed
 Sizes = dict[str, int]
@@ -61,9 +65,11 @@ def operations(sizes: Sizes, device: str) -> dict[str, Callable[[], Any]]:
     """What is called, with problem and point made already."""
     problem = teacher(sizes["n"], sizes["d"], sizes["P"], sizes["c"])
     objective = BMObjective(problem, sizes["m"], 0, device)
+    network = NetworkObjective(problem, sizes["P"] * sizes["m"], 0, device)
     x, point = objective.start, objective.point(objective.start)
     calls: dict[str, Callable[[], Any]] = {
         EVALUATION: lambda: objective(x),
+        NETWORK: lambda: network(network.start),
         CERTIFICATE: lambda: cnn.certify(problem, point),
     }
     here, step = newton_point(problem, sizes["m"], device)
@@ -85,8 +91,10 @@ def ways(what: str, n: int, P: int, m: int, d: int, c: int) -> tuple[tuple[int, 
     fixed = 8 * 2 * n * d + 2 * n * P
     hidden, outputs, blocks = n * P * m, n * P * c, P * d * c
     factors = P * m * (d + c)
-    if what == EVALUATION:
+    if what in (EVALUATION, NETWORK):
         neurons = 4 * n * d * P * m + 6 * hidden * c, fixed + 8 * (2 * factors + P * m * c + 5 * hidden)
+        if what == NETWORK:
+            return neurons, neurons
         return neurons, (4 * n * d * P * c + 6 * blocks * m, fixed + 8 * (3 * factors + 5 * blocks + 4 * outputs))
     if what == PRODUCT:
         neurons = 4 * n * d * P * m + 12 * hidden * c, fixed + 8 * (2 * factors + 3 * P * m * c + 7 * hidden)

@@ -1,13 +1,15 @@
 """convexnn-bench for users of benchopt: the objective, with our certificate as its metrics."""
 
 import math
-from pathlib import Path
 
+import numpy as np
 from benchopt import BaseObjective
 from benchopt.stopping_criterion import StoppingCriterion
 
-from convexnn_bench import certify, make_problem
-from convexnn_bench.formulations.point import Point
+try:
+    import convexnn_bench as cnn
+except ModuleNotFoundError:  # data sets and solvers install it: benchopt looks for an objective's script elsewhere
+    cnn = None
 
 
 class GapReached(StoppingCriterion):
@@ -27,24 +29,40 @@ class Objective(BaseObjective):
 
     name = "Two-layer networks with weight decay"
     min_benchopt_version = "1.10"
-    requirements = [f"pip::{Path(__file__).resolve().parents[1]}"]  # this checkout
 
-    parameters = {"activation": [None], "loss": [None], "beta_fraction": [None]}
+    parameters = {
+        "architecture": [None],
+        "activation": [None],
+        "loss": [None],
+        "beta_fraction": [None],
+        "patterns": [None],
+    }
     sampling_strategy = "callback"
     stopping_criterion = GapReached(gap=1e-6, strategy="callback")
-    test_config = {"dataset": {"n": 9}}
 
-    def set_data(self, problem, **own):
-        chosen = {key: getattr(self, key) for key in self.parameters}
-        self.problem = make_problem(
-            problem, **own, **{key: value for key, value in chosen.items() if value is not None}
-        )
+    def skip(self, missing=None, **data):
+        """benchopt calls it before `set_data`. It builds the problem, so that one that cannot be ends no campaign."""
+        try:
+            self.problem = None if missing else self.build(**data)
+        except (cnn.InputError, cnn.UnsupportedError) as error:
+            missing = str(error)
+        return missing is not None, missing
+
+    def build(self, X, y, **defaults):
+        """The problem of samples X, targets y and the arguments of `Problem` that a data set gives with them."""
+        chosen = {key: value for key in self.parameters if (value := getattr(self, key)) is not None}
+        if "beta_fraction" in chosen:
+            defaults.pop("beta", None)
+        return cnn.Problem(X, y, **{**defaults, **chosen})
+
+    def set_data(self, **data):
+        """`skip` has built the problem."""
 
     def get_objective(self):
         return {"problem": self.problem}
 
     def evaluate_result(self, point):
-        proven = certify(self.problem, point)
+        proven = cnn.certify(self.problem, point)
         return {
             "value": proven.primal,
             "gap": proven.gap if proven.refused is None else math.inf,
@@ -55,4 +73,4 @@ class Objective(BaseObjective):
         }
 
     def get_one_result(self):
-        return {"point": Point(blocks=self.problem.operator().adjoint(0 * self.problem.operator().Y))}
+        return {"point": np.zeros((self.problem.P, self.problem.p, self.problem.q))}

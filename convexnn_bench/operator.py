@@ -20,6 +20,7 @@ from convexnn_bench.layers import Index, Layers, Predictions
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
 SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part that stays in the cache: 512 KiB
+PASSES = 500  # operations of matrix products that take as long as all else that is done to a hidden unit
 KEPT = ("_linear", "_mask_matrix", "_magnitudes")  # cached properties that depend on the masks or on the samples
 
 Blocks = Float[torch.Tensor, "P p q"]
@@ -176,8 +177,13 @@ class Operator(Layers):
         return self.combine_neurons(H.reshape(self.N, -1), _side_by_side(V))
 
     def _wide(self, m: int) -> bool:
-        """Whether blocks U_k V_k^T are smaller than their m columns, so that A(U V^T) is cheaper through them."""
-        return self._through_masks and m > self.q
+        """Whether A(U V^T) is cheaper through the blocks U_k V_k^T than through the hidden units of their m columns.
+
+        Operations a sample: the blocks hold p q numbers, products of a feature and an output, the columns P m.
+        """
+        through_columns = self.P * m * (4 * self.p + 6 * self.q + PASSES)
+        through_blocks = self.p * self.q * (4 * self.P + PASSES) + 6 * self.P * self.p * self.q * m / self.N
+        return self._through_masks and through_blocks < through_columns
 
     def apply_factors(self, U: Left, V: Right) -> Predictions:
         """A(U V^T), without forming U V^T unless it is cheaper by it."""

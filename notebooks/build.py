@@ -42,15 +42,27 @@ def from_source(path: Path) -> Any:
 def execute(notebook: Any) -> Any:
     """The notebook with its outputs. Raises nbclient's CellExecutionError where a cell fails."""
     os.environ.update(OMP_NUM_THREADS="1", CONVEXNN_PROGRESS="off", PYTHONHASHSEED="0")
-    NotebookClient(
-        notebook, timeout=SECONDS, resources={"metadata": {"path": str(HERE)}}, record_timing=False
-    ).execute()
+    resources = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=SECONDS, resources=resources, record_timing=False).execute()
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell["outputs"] = _joined(cell["outputs"])
         for output in cell.get("outputs", []):
             for kind, text in output.get("data", {}).items():
                 if isinstance(text, str):
                     output["data"][kind] = _without_addresses(text)
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """What a cell printed as one output: the kernel sends it in pieces that depend on the clock."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output["output_type"] == "stream" and kept and kept[-1].get("name") == output["name"]:
+            kept[-1]["text"] += output["text"]
+        else:
+            kept.append(output)
+    return kept
 
 
 def _without_addresses(text: str) -> str:

@@ -95,12 +95,13 @@ def processes(text):
         ("writes_everywhere", "crashed", "the solver wrote into the pipe that results go through"),
         ("prints_garbage", "failed", "ValueError: after the garbage"),
         ("starts_a_daemon_and_crashes", "crashed", "exited with code 3"),
+        ("starts_a_daemon_and_hangs", "time_limit", "killed at its deadline of 3 s"),
     ],
 )
 def test_what_goes_wrong_becomes_status_and_reason(bad_solvers, tmp_path, solver, status, words):
     started = time.perf_counter()
-    record = run_cell(cell_of(solver, bad_solvers))
-    assert time.perf_counter() - started < 15  # none of them is waited for until its deadline
+    record = run_cell(cell_of(solver, bad_solvers, **({"deadline": 3.0} if solver.endswith("hangs") else {})))
+    assert time.perf_counter() - started < 15  # the others are not waited for until their deadline
     assert (record["status"], words in record["reason"]) == (status, True), record["reason"]
     assert record["reason"].isprintable()
     assert len(record["reason"]) <= 1000

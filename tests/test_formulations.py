@@ -191,11 +191,21 @@ def test_network_gradients_by_parts_are_those_of_all_samples_at_once(pair, archi
     value, gradient = objective(x)
     leaf = x.clone().requires_grad_(True)
     W1, W2 = objective.weights(leaf)
-    z = network.forward(problem, problem.operator(), W1, W2, objective.masks)
+    z = network.forward(problem, problem.operator(), W1, W2)
     whole = problem.loss.value(z, problem.operator().Y) + 0.5 * problem.beta * leaf.square().sum()
     whole.backward()
     torch.testing.assert_close(value, whole.detach(), rtol=1e-13, atol=0)
     torch.testing.assert_close(gradient, leaf.grad, rtol=1e-12, atol=1e-12 * float(leaf.grad.abs().max()))
+    torch.testing.assert_close(network.predict(problem, W1.detach(), W2.detach()), z.detach(), rtol=1e-13, atol=1e-13)
+    assert all(map(torch.equal, (value, gradient), objective(x)))  # the same numbers a second time
+
+
+@pytest.mark.parametrize("M", [3, 5, 10, 13])  # fewer neurons than gates, one each, two, and a remainder
+def test_neuron_j_carries_gate_j_mod_P(M):
+    problem = cnn.Problem(np.random.default_rng(0).standard_normal((9, 4)), np.ones(9), beta=1.0, patterns=5)
+    masks = network.gate_masks(problem, problem.operator(), M)
+    assert problem.P == 5
+    np.testing.assert_array_equal(masks, np.stack([problem.masks[:, j % problem.P] for j in range(M)], axis=1))
 
 
 def test_a_loss_with_an_output_bias_is_taken_whole():

@@ -8,6 +8,7 @@ import time
 
 import pandas as pd
 import pytest
+import worse_solvers
 from bad_solvers import write_solvers
 from command import Command, run, wait_until
 
@@ -74,7 +75,7 @@ def test_a_campaign_killed_twenty_times_is_the_same_as_one_left_alone(tmp_path):
             time.sleep(rng.uniform(0.0, max(usual, 0.2)))
         assert command.process.poll() is None, "the campaign has ended before the last kill"
         command.process.send_signal(signal.SIGKILL)
-        command.process.communicate()
+        command.process.communicate(timeout=30)
         assert command.gone(), f"left behind: {command.left()}"
         lines = whole_lines(out / "records.jsonl")
         assert lines[: len(seen)] == seen, "a record that was there is lost or changed"
@@ -111,6 +112,18 @@ def _same_as_parquet(records, out):
         for name in ("objective", "gap", "wall_seconds"):
             assert (None if pd.isna(row[name]) else row[name]) == record[name]
         assert len(row["curve"]) == len(record["curve"])
+
+
+def test_what_a_solver_started_dies_with_a_command_that_is_killed(tmp_path):
+    folder = worse_solvers.write_worse(tmp_path / "solvers", "starts_a_daemon_and_hangs")
+    command = Command(
+        "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "starts_a_daemon_and_hangs",
+        "--time-limit", 60, "--out", tmp_path / "out",
+    )  # fmt: skip
+    wait_until(lambda: any("sleep 613.25" in line for line in command.left().values()))
+    command.process.send_signal(signal.SIGKILL)
+    command.process.communicate(timeout=30)
+    assert command.gone(), command.left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -159,9 +159,11 @@ def test_restricted_operator_is_the_operator_of_the_subset():
     torch.testing.assert_close(part.apply(Z), fresh.apply(Z))
 
 
-@pytest.mark.parametrize("m", [1, 5])  # fewer and more columns than outputs: by neurons, and through the blocks
+@pytest.mark.parametrize("through_blocks", [False, True])
+@pytest.mark.parametrize("m", [1, 5])  # fewer and more columns than outputs
 @pytest.mark.parametrize("P", [1, 7])
-def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m):
+def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m, through_blocks):
+    monkeypatch.setattr(Operator, "_wide", lambda self, m: through_blocks)
     problem = random_problem(2, n=11, patterns=P)
     rng = np.random.default_rng(0)
     U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, m)))
@@ -178,3 +180,11 @@ def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m):
     np.testing.assert_allclose(operator.apply_factors(U, V), dense_z, atol=1e-12)
     assert torch.allclose(left, G @ V, atol=1e-12)
     assert torch.allclose(right, G.transpose(1, 2) @ U, atol=1e-12)
+
+
+def test_the_way_with_fewer_numbers_is_taken():
+    """p q = 8 numbers a sample through the blocks, P m through the columns."""
+    few, many = (random_problem(0, n=40, d=4, c=2, patterns=patterns).operator() for patterns in (2, 30))
+    assert not few._wide(2)
+    assert few._wide(16)
+    assert many._wide(1)

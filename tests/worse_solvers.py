@@ -258,7 +258,11 @@ BODIES = {
             callback()
         """,
 }
-ENDS = {"starts_a_daemon": "callback()", "starts_a_daemon_and_crashes": "time.sleep(0.3); os._exit(3)"}
+ENDS = {
+    "starts_a_daemon": "callback()",
+    "starts_a_daemon_and_crashes": "time.sleep(0.3); os._exit(3)",
+    "starts_a_daemon_and_hangs": "time.sleep(60)",
+}
 
 
 def write_worse(folder, *names):

@@ -1,4 +1,4 @@
-"""Every solver of convexnn-bench: its name; in a configuration file also with parameters, "bm_lbfgs[m=2]"."""
+"""Every solver of convexnn-bench."""
 
 from benchopt import BaseSolver
 
@@ -6,12 +6,15 @@ from convexnn_bench.registry import SOLVERS
 
 
 class Solver(BaseSolver):
-    """A solver's own clock, limits and callback are benchopt's here; set-up is not timed, as everywhere in benchopt."""
+    """solver: its name; in a configuration file also with parameters, "bm_lbfgs[m=2]". Clock, limits and callback are
+    benchopt's; set-up is not timed, as everywhere in benchopt.
+    """
 
     name = "convexnn"
-    parameters = {"solver": ["bm_newton", "bm_lbfgs", "cvxpy_clarabel", "network_adam"], "seed": [0]}
+    parameters = {"solver": ["bm_newton", "bm_lbfgs", "cvxpy_clarabel", "network_adam"]}
     parameter_template = "{solver}"
-    sampling_strategy = "callback"
+    install_cmd = "shell"  # `requirements` would have to be literal, and could not name this checkout
+    install_script = "checkout.sh"
     test_config = {"solver": "bm_newton"}
 
     @classmethod
@@ -25,9 +28,8 @@ class Solver(BaseSolver):
 
     def set_objective(self, problem):
         self.algorithm = SOLVERS.make(self.solver)
-        self.algorithm.seed = self.seed
-        self.algorithm.time_limit = None
-        self.algorithm.gap = 1e-6  # that of the objective's stopping criterion
+        self.algorithm.seed = self.get_seed(use_repetition=True)  # one start point for all solvers of a repetition
+        self.algorithm.gap = self.stopping_criterion.gap
         self.algorithm.load_packages()
         self.algorithm.set_problem(problem)
 
@@ -39,6 +41,7 @@ class Solver(BaseSolver):
             going = callback()
             return going
 
+        self.algorithm.time_limit = callback.stopping_criterion.timeout  # all that stops a one-shot solver
         self.algorithm.run(ask)
         if going:  # it ended by itself: benchopt scores a point that has changed since the last call only after another
             callback()

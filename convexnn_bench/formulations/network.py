@@ -37,25 +37,38 @@ def check_weights(problem: "Problem", W1: Any, W2: Any) -> tuple[First, Second]:
 
 
 def gate_masks(problem: "Problem", operator: Operator, M: int) -> torch.Tensor:
-    """N x M masks of the neurons' gates (empty for activations without gates)."""
+    """N x M masks of the neurons' gates, as numbers (empty for activations without gates)."""
     if not problem.activation.has_gates:
         return operator.masks[:, :0]
-    return operator.masks[:, torch.arange(M, device=operator.device) % problem.P]
+    masks = operator.masks[:, :M].to(operator.dtype)  # products with numbers are quicker than with bools
+    return masks.repeat(1, -(-M // problem.P))[:, :M]
 
 
-def forward(
-    problem: "Problem", operator: Operator, W1: First, W2: Second, masks: torch.Tensor
-) -> Float[torch.Tensor, "n_out c"]:
-    """C(phi(Phi W1) W2^T), for the rows held by `operator`."""
+def forward(problem: "Problem", operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
+    """C(phi(Phi W1) W2^T), for the rows held by `operator`, all at once."""
     if isinstance(problem.activation, Linear):
         return operator.apply_factors(W1[None], W2[None])
+    masks = gate_masks(problem, operator, W1.shape[1])
     return operator.combine_neurons(problem.activation.apply(operator.first_layer(W1), masks), W2)
 
 
+def parts(problem: "Problem", operator: Operator, M: int) -> list[Operator]:
+    """The operator on some samples at a time, so few that what is held of M neurons stays in the cache.
+
+    Parts are whole samples, since a second layer may mix the rows of a sample, and views: nothing is copied.
+    """
+    if isinstance(problem.activation, Linear):
+        return [operator]  # may do without hidden units
+    samples = len(operator.X)
+    rows, outputs = operator.N // samples, operator.n_out // samples  # of one sample, consecutive
+    step = max(1, 2 * operator.part_size(M) // rows)  # twice, since autograd has a cost of its own a part
+    slices = [[slice(i * each, (i + step) * each) for each in (1, rows, outputs)] for i in range(0, samples, step)]
+    return [operator.restricted(*part) for part in slices]
+
+
 def predict(problem: "Problem", W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
-    """The network's predictions on the problem's data, float64."""
-    operator = problem.operator()
-    return forward(problem, operator, W1, W2, gate_masks(problem, operator, W1.shape[1]))
+    """The network's predictions on the problem's data, float64, some samples at a time."""
+    return torch.cat([forward(problem, part, W1, W2) for part in parts(problem, problem.operator(), W1.shape[1])])
 
 
 def regulariser(W1: First, W2: Second) -> float:

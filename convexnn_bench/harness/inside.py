@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     """Pin the threads of libraries that are loaded already, and find the user's solvers."""
     import torch
-    from threadpoolctl import threadpool_limits
 
-    threadpool_limits(threads)
+    from convexnn_bench.harness.preload import BLAS
+
+    BLAS.limit(limits=threads)
     torch.set_num_threads(threads)
     if solvers_dir is not None:
         SOLVERS.add_folder(solvers_dir)

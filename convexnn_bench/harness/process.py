@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -22,7 +23,7 @@ from typing import Any
 from convexnn_bench.harness.streams import Messages, Tail
 from convexnn_bench.harness.tree import descendants, kill_all, resident_mb, start_time
 
-PRELOAD = ["convexnn_bench.harness.preload"]
+PRELOAD = ["convexnn_bench.harness.server"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 POLL_SECONDS = 0.05
 KILL_SECONDS = 30.0  # a process that waits for a disk or a driver dies when that answers
@@ -30,6 +31,7 @@ OUTPUT_TAIL = 2000  # characters kept of what a process printed
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LINK_GONE = 76  # exit code of a process that finds its end of the pipe closed
 END = "end"  # the last message of every process that came to its end
+_START = threading.Lock()
 
 
 @dataclass
@@ -140,7 +142,8 @@ def run_process(
     process = context.Process(target=_enter, args=(target, sender, output, threads, arguments))
     started = time.perf_counter()
     try:
-        process.start()
+        with _own_main(target):
+            process.start()
         sender.close()
         output.close()
         try:
@@ -158,6 +161,20 @@ def run_process(
         for end in (receiver, sender, printed, output):
             end.close()
     return run.outcome
+
+
+@contextlib.contextmanager
+def _own_main(target: Callable[..., None]) -> Iterator[None]:
+    """multiprocessing runs the caller's main module anew in every process, for what is defined there; unless `target`
+    is, that costs time and asks every script for its `if __name__ == "__main__"`."""
+    with _START:
+        main = sys.modules["__main__"]
+        if target.__module__ != "__main__":
+            sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 @dataclass

@@ -9,6 +9,7 @@ version             package version + hash of its source files
 dataset, dataset_parameters, problem_parameters      as asked, defaults of the data set written out
 problem             what came of it: n, d, c, N, p, q, P, activation, loss, beta, beta_max, scope, ...
 solver, solver_parameters, formulation, seed, device
+problem_name, solver_name   the problem as it was asked for, and the solver without parameters at their defaults
 limits              time_limit, deadline (s), memory_gb (GiB), gap, threads
 status, reason      one of STATUSES, and one line of words, the solver's own among them
 objective, lower_bound, gap (relative), scope, infeasibility, stationarity_bound, stationarity_error

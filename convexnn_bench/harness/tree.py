@@ -42,25 +42,30 @@ def start_time(pid: int) -> int:
         return 0
 
 
+def kill_below(pid: int) -> None:
+    """Kill what a process has started, and what those have."""
+    for _ in range(2):  # a child may have started another one while the list was read
+        for child in descendants(pid):
+            _kill(os.kill, child)
+
+
 def kill_all(alive: int | None, session: int | None, seen: dict[int, int]) -> None:
     """Kill a process and what it started: what is in its session, below it, or was seen there before.
 
     alive: the process, None where it has ended. seen: its children and theirs, with their start times.
     """
-
-    def kill(call: Callable[[int, int], None], pid: int, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            call(pid, number)
-
     if alive is not None:
-        kill(os.kill, alive, signal.SIGSTOP)  # it starts nothing more
-        for _ in range(2):  # a child may have started another one while the list was read
-            for child in descendants(alive):
-                kill(os.kill, child)
+        _kill(os.kill, alive, signal.SIGSTOP)  # it starts nothing more
+        kill_below(alive)
     for child, start in seen.items():
         if start and start_time(child) == start:
-            kill(os.kill, child)
+            _kill(os.kill, child)
     if session is not None:
-        kill(os.killpg, session)
+        _kill(os.killpg, session)
     if alive is not None:
-        kill(os.kill, alive)
+        _kill(os.kill, alive)
+
+
+def _kill(call: Callable[[int, int], None], pid: int, number: int = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        call(pid, number)

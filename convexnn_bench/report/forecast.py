@@ -4,32 +4,36 @@ from typing import TYPE_CHECKING
 
 from convexnn_bench.harness.execute import Forecast
 
+FEW = 40  # problems that are told one by one
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_forecast(cells: list[Forecast], console: "Console") -> None:
-    """A table for each set of solvers, one row for each data set of the campaign; then the expected time of what is
-    left and the reasons to skip."""
+    """A table for each set of solvers, a row for each problem (for each data set of the campaign where these are many);
+    then the expected time of what is left and the reasons to skip. `--json` has one line for each cell."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    few = len({one.cell.problem_name for one in cells}) <= FEW
     datasets: dict[str, list[Forecast]] = {}
     for one in cells:
-        datasets.setdefault(one.cell.origin or one.cell.problem_name, []).append(one)
+        datasets.setdefault(one.cell.problem_name if few else one.cell.origin or one.cell.problem_name, []).append(one)
     grids: dict[tuple[str, ...], list[str]] = {}
     for name, group in datasets.items():
         grids.setdefault(tuple(dict.fromkeys(one.cell.solver_name for one in group)), []).append(name)
     for solvers, names in grids.items():
         console.print(Text(", ".join(solvers)))
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("data set", overflow="fold")
-        for title in ("problems", "cells", "have a record", "solving, at most"):
+        table.add_column("problem" if few else "data set", overflow="fold")
+        for title in ("seeds" if few else "problems", "cells", "have a record", "solving, at most"):
             table.add_column(title, justify="right")
         for name in names:
             group = datasets[name]
-            counts = (len({one.cell.problem_name for one in group}), len(group), sum(one.known for one in group))
+            differ = {one.cell.seed if few else one.cell.problem_name for one in group}
+            counts = (len(differ), len(group), sum(one.known for one in group))
             table.add_row(Text(name), *map(str, counts), duration(sum(map(_limit, group))))
         console.print(table)
         console.print()

@@ -1,0 +1,136 @@
+"""Image files in the folders that torchvision uses: where they are, whether they are as published, what they hold.
+
+Nothing is downloaded. Folders looked in: that of the environment variable CONVEXNN_DATA, then the user's cache.
+"""
+
+import gzip
+import hashlib
+import os
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from convexnn_bench.datasets.base import average_pool, one_of
+from convexnn_bench.errors import InputError
+
+Images = UInt8[np.ndarray, "n channels side side"]
+Labels = UInt8[np.ndarray, " n"]
+Files = Mapping[str, str]  # {name of a file: its md5}
+FROM_NUMPY = ("_reconstruct", "ndarray", "dtype")  # all that a pickled array needs
+
+
+def roots() -> list[Path]:
+    """Where data are looked for, in order."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convexnn-bench"
+    given = os.environ.get("CONVEXNN_DATA")
+    return [Path(given), cache] if given else [cache]
+
+
+def find(folder: str, names: list[str]) -> Path | None:
+    """The first root's `folder` that has all the files, IDX files also unpacked; None where none has."""
+    for root in roots():
+        if all(_existing(root / folder, name) for name in names):
+            return root / folder
+    return None
+
+
+def missing(folder: str, names: list[str], what: str) -> str | None:
+    """What to put where, in words; None when all files are there."""
+    if find(folder, names) is not None:
+        return None
+    looked = " or ".join(str(root / folder) for root in roots())
+    return (
+        f"needs the files of {what}, which ship with no package: put {', '.join(names)} into {looked} "
+        "(the environment variable CONVEXNN_DATA names another folder for data)"
+    )
+
+
+def _existing(folder: Path, name: str) -> Path | None:
+    for candidate in (folder / name, folder / name.removesuffix(".gz")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def located(folder: str, files: Files, what: str, verify: bool) -> dict[str, Path]:
+    """{name: path}. Raises InputError for files that are not there, or, with `verify`, not those that were published.
+
+    An unpacked file is taken as it is: what was published, with checksums, are the packed ones.
+    """
+    lacking = missing(folder, list(files), what)
+    if lacking is not None:
+        raise InputError(f"{what}: {lacking}")
+    found = find(folder, list(files))
+    assert found is not None
+    paths = {}
+    for name, expected in files.items():
+        path = _existing(found, name)
+        assert path is not None
+        paths[name] = path
+        if verify and path.name == name and (actual := _md5(path)) != expected:
+            raise InputError(
+                f"{path} is not the file that was published: its md5 is {actual}, expected {expected}; fetch it again, "
+                "or take it as it is with verify=false"
+            )
+    return paths
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def stamp(folder: str, names: list[str]) -> str | None:
+    """Sizes and times of the files, which change when they do; None where they are not there."""
+    found = find(folder, names)
+    if found is None:
+        return None
+    stats = [path.stat() for name in names if (path := _existing(found, name))]
+    return " ".join(f"{stat.st_size}@{stat.st_mtime_ns}" for stat in stats)
+
+
+def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """An IDX file of unsigned bytes, packed or not. Raises InputError for anything else."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, dimensions = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    except (OSError, EOFError, struct.error) as error:
+        raise InputError(f"{path} is not an IDX file: {error}") from error
+    data = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
+    if zero or kind != 8 or data.size != np.prod(shape, dtype=np.int64):
+        raise InputError(f"{path} is not an IDX file of bytes: kind {kind}, shape {shape}, {data.size} bytes")
+    return data.reshape(shape)
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles numpy arrays and plain Python values, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in FROM_NUMPY:
+            return np.empty(0).__reduce__()[0] if name == "_reconstruct" else getattr(np, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, and only numpy arrays are read")
+
+
+def read_batch(path: Path) -> tuple[Images, Labels]:
+    """One CIFAR-10 batch. Raises InputError for anything else; nothing in the file is run."""
+    try:
+        with path.open("rb") as stream:
+            content = _Arrays(stream, encoding="bytes").load()
+        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
+        return pixels.reshape(len(labels), 3, 32, 32).astype(np.uint8), labels.astype(np.uint8)
+    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a CIFAR-10 batch: {error}") from error
+
+
+def arranged_images(images: np.ndarray, layout: str, pool: int) -> np.ndarray:
+    """float64 images, averaged over pool x pool squares, as they are ("image") or one a row ("flat")."""
+    one_of("layout", layout, ("flat", "image"))
+    n, channels, side, _ = images.shape
+    small = average_pool(images.reshape(n * channels, side, side).astype(np.float64), pool).reshape(n, -1)
+    return small if layout == "flat" else small.reshape(n, channels, side // pool, side // pool)
