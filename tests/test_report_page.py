@@ -443,6 +443,11 @@ const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") retu
   told.title = [...document.querySelectorAll("#chart-curves .role-axis-title text")].map(t => t.textContent);
   told.chip = document.querySelector(".chip path").getAttribute("stroke");
   told.ink = axis && axis.getAttribute("fill");
+  told.scrolls = [["#chart-curves", false], ["#chart-truth", true]].map(([chart, ctrlKey]) => {
+    const plot = document.querySelector(chart + " .background"); plot.scrollIntoView();
+    const at = plot.getBoundingClientRect(), place = { clientX: at.x + 50, clientY: at.y + 50 };
+    const own = { bubbles: true, cancelable: true, deltaY: -300, ctrlKey, ...place };
+    return plot.dispatchEvent(new WheelEvent("wheel", own)); });
   document.querySelectorAll(".chip").forEach((chip, k) => { if (k) chip.click(); });
   told.pressed = [...document.querySelectorAll(".chip")].map(chip => chip.getAttribute("aria-pressed"));
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(told);
@@ -478,6 +483,7 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert min(told["charts"]) > 3
     assert (told["width"], told["wide"]) == (width, True)
     assert told["title"][1] == "certified relative gap"
+    assert told["scrolls"] == [True, False]  # the wheel scrolls the page, and with Ctrl zooms the chart
     assert told["pressed"] == ["true", "false", "false", "false"]
     colours = ("rgb(20, 22, 26)", "#e8eaed", "#3b93d8") if dark else ("rgb(255, 255, 255)", "#1c1c1e", "#0072B2")
     assert (told["paper"], told["ink"], told["chip"]) == colours
