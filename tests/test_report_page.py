@@ -202,6 +202,9 @@ def test_a_solver_looks_the_same_in_every_figure_and_on_the_page():
     for one in campaign_records(3, solvers=("cvxpy_scs",)):
         one.update(solver_name="cvxpy_scs[tolerance=0.001]", solver_parameters={"tolerance": 1e-3})
         records.insert(3, one)
+    for one in records:
+        if one["solver"] == "fista":  # the first of them has no part in all figures
+            one.update(status="time_limit", gap=0.5, lower_bound=1 / 1.5, curve=[[1.0, 1.0, 0.5]], active_blocks=None)
     looks = styles(records)
     assert list(looks) == ["fista", "bm_gd", "bm_newton", "cvxpy_scs"]
     assert [one["name"] for one in payload(records)["styles"]] == list(looks)
@@ -358,6 +361,18 @@ def odd_records():
     yield blank_record(Cell("spiral", own, rest, "bm_gd", parameters, 5, "cuda", limits=Limits(7.0, 1e-3)))
 
 
+def test_names_cannot_end_the_script_that_holds_them(tmp_path):
+    hostile = "</script><script>alert(1)</script><!--"
+    records = campaign_records(1)
+    for one in records:
+        one.update(problem_name=f"file[path='{hostile}']", solver_name=f"{one['solver']}[x='{hostile}']")
+    text = write_page(records, tmp_path / "report.html", list(draw_all(records))).read_text()
+    read = Reader(text)
+    assert len(read.scripts) == 3
+    rows = json.loads(read.scripts[0])["charts"]["curves"]["rows"]
+    assert {row["problem"] for row in rows} == {f"file[path='{hostile}']"}
+
+
 def keys_of(text, folder):
     """The keys of the cells that a command, or a campaign file, would run."""
     if not text.startswith("convexnn-bench run "):
@@ -373,6 +388,10 @@ def test_the_command_of_a_cell_makes_the_same_cell(tmp_path):
     again = cell_again(plain)
     assert again == "convexnn-bench run --dataset 'spiral[n=9]' --solver bm_gd --time-limit 5.0 --gap 1e-06"
     assert keys_of(again, tmp_path) == [plain["key"]]
+    later = blank_record(Cell("spiral", plain["dataset_parameters"], {}, "bm_gd", plain["solver_parameters"], 2,
+                              limits=Limits(5.0, 1e-6)))  # fmt: skip
+    assert cell_again(later).startswith("datasets = ")  # nor its seed
+    assert keys_of(cell_again(later), tmp_path) == [later["key"]]
     for one in odd_records():  # no command says its limits
         assert keys_of(cell_again(one), tmp_path) == [one["key"]]
 
@@ -433,7 +452,13 @@ const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") retu
   told.paper = getComputedStyle(document.body).backgroundColor;
   const axis = document.querySelector("#chart-curves .role-axis-label text, #chart-curves .role-axis-title text");
   told.title = [...document.querySelectorAll("#chart-curves .role-axis-title text")].map(t => t.textContent);
+  told.chip = document.querySelector(".chip path").getAttribute("stroke");
   told.ink = axis && axis.getAttribute("fill");
+  told.scrolls = [["#chart-curves", false], ["#chart-truth", true]].map(([chart, ctrlKey]) => {
+    const plot = document.querySelector(chart + " .background"); plot.scrollIntoView();
+    const at = plot.getBoundingClientRect(), place = { clientX: at.x + 50, clientY: at.y + 50 };
+    const own = { bubbles: true, cancelable: true, deltaY: -300, ctrlKey, ...place };
+    return plot.dispatchEvent(new WheelEvent("wheel", own)); });
   document.querySelectorAll(".chip").forEach((chip, k) => { if (k) chip.click(); });
   told.pressed = [...document.querySelectorAll(".chip")].map(chip => chip.getAttribute("aria-pressed"));
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(told);
@@ -469,10 +494,10 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert min(told["charts"]) > 3
     assert (told["width"], told["wide"]) == (width, True)
     assert told["title"][1] == "certified relative gap"
+    assert told["scrolls"] == [True, False]  # the wheel scrolls the page, and with Ctrl zooms the chart
     assert told["pressed"] == ["true", "false", "false", "false"]
-    assert (told["paper"], told["ink"]) == (
-        ("rgb(20, 22, 26)", "#e8eaed") if dark else ("rgb(255, 255, 255)", "#1c1c1e")
-    )
+    colours = ("rgb(20, 22, 26)", "#e8eaed", "#3b93d8") if dark else ("rgb(255, 255, 255)", "#1c1c1e", "#0072B2")
+    assert (told["paper"], told["ink"], told["chip"]) == colours
 
 
 # -- the command ----------------------------------------------------------------------------------------------------

@@ -218,20 +218,30 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
         told = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
         rows.append({**told, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
     y = {"field": "problem", "type": "nominal", "sort": None, "axis": {"title": None}}
-    x = {"field": "active", "type": "quantitative", "scale": {"type": "log"}, "axis": {"title": "blocks"}}
+    x = {
+        "field": "active",
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False},
+        "axis": {"title": "blocks"},
+    }
     tooltip = _tooltip(problem="problem", solver="solver", active="blocks not zero", P="of", ranks="ranks")
     bar = {"type": "rule", "strokeWidth": 7, "color": "#8888883a"}
-    layer = [
-        {"mark": bar, "encoding": {"y": y, "x": {**x, "field": "one"}, "x2": {"field": "P"}}},
+    layer: list[Chart] = [
+        {
+            "mark": bar, "encoding": {"y": y, "x": {**x, "field": "one"}, "x2": {"field": "P"}},
+            "transform": [{"aggregate": [{"op": "max", "field": "P", "as": "P"}], "groupby": ["problem", "one"]}],
+        },
         {
             "mark": {"type": "point", "filled": True, "size": 70},
             "encoding": {
                 "y": y, "x": x, "color": scales["color"], "shape": scales["shape"], "tooltip": tooltip,
-                "yOffset": {"field": "solver", "type": "nominal", "scale": {"paddingOuter": 2}},
+                "yOffset": {"field": "solver", "type": "nominal", "scale": {"paddingOuter": 0.8}},
             },
         },
     ]  # fmt: skip
-    return _chart(30 * len({row["problem"] for row in rows}) + 10, {}, layer), rows
+    problems = [row["problem"] for row in rows]
+    crowd = max(map(problems.count, problems), default=1)  # solvers of a problem, one above the other
+    return _chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
 
 
 def _round(value: float) -> float | None:

@@ -149,9 +149,7 @@ def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Fi
             axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
         ends = [floor, end]
         axis.plot(ends, ends, "--", color="#555555", linewidth=1)
-        axis.annotate(
-            "bound = truth", (end / 10, end / 10), (-8, 0), textcoords="offset points", ha="right", fontsize=8
-        )
+        axis.annotate("bound = truth", (1e-4, 1e-4), (-10, 2), textcoords="offset points", ha="right", fontsize=8)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlim(floor / 2, 2 * end)

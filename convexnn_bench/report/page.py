@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], complaints: Sequence[str] = ()) -> Path:
     """Write the page. figures: what was drawn, and why not. Needs jinja2 and vl-convert-python."""
     import jinja2
-    import vl_convert
 
     again = campaign_again(records)
     environment = jinja2.Environment(
@@ -44,16 +44,25 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
         machines=machines(records),
         limits=limits(records),
         quickest=quickest_table(records),
+        starred=any(map(beyond_sample, records)),
         again=again,
         commands_only=all(text.startswith("convexnn-bench ") for text in again),
         missing={one.name: one.missing for one in figures if one.missing},
         complaints=complaints,
         payload=_embedded(payload(records)),
-        scripts=vl_convert.javascript_bundle(EXPORT).replace("</script", "<\\/script"),
+        scripts=_scripts(),
     )
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+@cache
+def _scripts() -> str:
+    """Vega, Vega-Lite and vegaEmbed, as they may stand inside a script element; a second's work."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle(EXPORT)).replace("</script", "<\\/script")
 
 
 def _embedded(value: Any) -> str:
