@@ -29,11 +29,11 @@ class NetworkObjective:
 
     def loss_and_gradient(self, x: Vector, operator: Operator) -> tuple[torch.Tensor, Vector]:
         """F on the operator's rows, and its gradient."""
-        leaf = x.detach().requires_grad_(True)
-        z = network.forward(self.problem, operator, *self.weights(leaf))
-        loss = self.problem.loss.value(z, operator.Y)
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), gradient
+        # with respect to the matrices: through slices of x each would come back as a vector of zeros as long as x
+        leaves = [W.requires_grad_(True) for W in self.weights(x.detach())]
+        loss = self.problem.loss.value(network.forward(self.problem, operator, *leaves), operator.Y)
+        gradients = torch.autograd.grad(loss, leaves)
+        return loss.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients])
 
     @cached_property
     def _parts(self) -> list[Operator]:
