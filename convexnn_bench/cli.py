@@ -267,7 +267,7 @@ def _run(
 def _show(finished: "Finished", gap: float, folder: Path) -> None:
     """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
     from convexnn_bench.report.plots import save_gap_figure
-    from convexnn_bench.report.tables import print_results
+    from convexnn_bench.report.tables import counted, print_results
 
     console = _console()
     console.print()
@@ -276,7 +276,7 @@ def _show(finished: "Finished", gap: float, folder: Path) -> None:
     for record in finished.records:
         counts[record["status"]] = counts.get(record["status"], 0) + 1
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    console.print(f"{len(finished.records)} cells: {told}")
+    console.print(f"{counted(len(finished.records), 'cell')}: {told}")
     files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
     console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
     try:
@@ -295,12 +295,13 @@ def report(
 ) -> None:
     """Make tables, figures and a page of a campaign's records: DIR/report.html and DIR/figures.
 
-    Exit code: 0, or 2 when there are no records in the folder, 1 when it cannot be written to.
+    Exit code: 0, or 2 when there are no records in the folder, 1 when it cannot be written to or a bound is wrong.
     """
     with _plain_errors():
         from convexnn_bench.report.make import make_report
 
-        make_report(Path(folder), _console())
+        sound = make_report(Path(folder), _console())
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command("list")
@@ -347,11 +348,12 @@ def merge(
     """
     with _plain_errors():
         from convexnn_bench.harness.merging import merge as merge_records
+        from convexnn_bench.report.tables import counted
 
         found, complaints = merge_records(folders, out)
         for complaint in complaints:
             typer.echo(f"warning: {complaint}", err=True)
-        typer.echo(f"{len(found)} records in {Path(out) / 'records.jsonl'} and records.parquet")
+        typer.echo(f"{counted(len(found), 'record')} in {Path(out) / 'records.jsonl'} and records.parquet")
 
 
 @app.command()

@@ -165,6 +165,7 @@ def solve(
     device: Any = "cpu",
     *,
     on_score: Any = None,
+    on_setup: Any = None,
     show_progress: bool = True,
     **parameters: Any,
 ) -> Result:
@@ -175,15 +176,16 @@ def solve(
     time_limit: seconds of solving (set-up and scoring not counted), None for no limit.
     gap: certified relative gap at which the solver is stopped; None runs it to its own end.
     seed: of the start point. device: "cpu" or "cuda".
-    on_score: called with (seconds, certificate) whenever a point has been scored.
+    on_score: called with (seconds, certificate) whenever a point has been scored. on_setup: with the seconds of set-up.
     show_progress: a bar on stderr, on a terminal or in a notebook only. parameters: the solver's own.
 
     Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
     reason. Errors inside a solver are raised. Raises InputError for unusable arguments.
     """
     device = check_arguments(problem, time_limit, gap, seed, device)
-    if on_score is not None and not callable(on_score):
-        raise InputError(f"on_score must be a function of (seconds, certificate), got {on_score!r}")
+    for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
+        if called is not None and not callable(called):
+            raise InputError(f"{name} must be a function of {given}, got {called!r}")
     algorithm: BaseSolver = SOLVERS.make(solver, **parameters)
     time_limit = None if time_limit is None else float(time_limit)
     gap = None if gap is None else float(gap)
@@ -204,12 +206,14 @@ def solve(
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, scored, untouched)
+        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched)
     untouched.check(f"solver {algorithm.name!r}")  # for those who go on with the problem
     return result
 
 
-def _run(result: Result, algorithm: BaseSolver, on_score: OnScore, untouched: Untouched) -> None:
+def _run(
+    result: Result, algorithm: BaseSolver, on_score: OnScore, on_setup: Callable[[float], None], untouched: Untouched
+) -> None:
     """Set up, solve and certify, into `result`."""
     algorithm.load_packages()
     started = time.perf_counter()
@@ -217,6 +221,7 @@ def _run(result: Result, algorithm: BaseSolver, on_score: OnScore, untouched: Un
     if torch.device(result.device).type == "cuda":
         torch.cuda.synchronize(result.device)
     result.setup_seconds = time.perf_counter() - started
+    on_setup(result.setup_seconds)
     monitor = Monitor(result.problem, algorithm, on_score, untouched)
     try:
         algorithm.run(monitor)

@@ -100,11 +100,20 @@ def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
         (GOOD + 'name = "a/b"', "line 3", "must hold letters"),
         (GOOD + 'name = ".."', "line 3", "with '.', got '..'"),
         (GOOD + "[problem]\nbetta = 1.0", "line 4", "[problem] has no key 'betta': did you mean 'beta'?"),
-        (GOOD + "[problem]\nbeta = -1.0", "line 1", "beta must be a positive finite number, got -1.0"),
+        (GOOD + "[problem]\nbeta = -1.0", "line 4", "beta must be a positive finite number, got -1.0"),
+        (GOOD + "[problem]\nbeta_fraction = []", "line 4", "beta_fraction=[] sweeps over nothing"),
+        (GOOD + "[problem]\nactivation = ['relu', 'foo']", "line 4", "unknown activation 'foo'"),
+        (GOOD + "solvers_dir = 'no/such'", "line 3", "solver folder 'no/such' is not a directory"),
+        (
+            GOOD + "time_limit = 60\ndeadline = 5",
+            "line 4",
+            "deadline is 5 s, but solving alone may take time_limit = 60 s",
+        ),
+        (GOOD + "seeds = 3000000", "line 3", "seeds must be at most 100000, got 3000000"),
         (
             GOOD + "[problem]\nbeta = 1.0\nbeta_fraction = 0.1",
-            "line 1",
-            "give beta or beta_fraction, not both",
+            "line 5",
+            "[problem] has both beta and beta_fraction: give one of them",
         ),
         (
             'datasets = ["spiral"]\nsolvers = ["bm_lbfgz"]',
@@ -149,6 +158,19 @@ def test_bad_campaigns_are_refused_with_line_value_and_what_is_allowed(tmp_path,
     assert "mine.toml" in message
     assert place in message
     assert words in message
+
+
+def test_a_campaign_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("convexnn_bench.harness.plan.MOST_CELLS", 5)
+    assert len(planned(tmp_path, GOOD + "seeds = 5")) == 5
+    with pytest.raises(cnn.InputError, match=r"line 3: the campaign has more than 5 cells: ask for fewer seeds"):
+        planned(tmp_path, GOOD + "seeds = 3\n[problem]\nbeta = [1.0, 2.0]")
+
+
+def test_more_threads_than_cores_are_told(tmp_path):
+    told = Watcher()
+    run_campaign(Campaign(datasets=["spiral[n=9]"], solvers=["fista"], gap=0.5, threads=1000), tmp_path, told)
+    assert [text for text in told.notes if text.startswith("warning: cells take 1000 threads, but")]
 
 
 def test_campaigns_are_found_by_name_and_path(tmp_path):

@@ -15,6 +15,7 @@ import convexnn_bench as cnn
 from convexnn_bench.harness.cell import probe, run_cell
 from convexnn_bench.harness.records import STATUSES, to_json
 from convexnn_bench.harness.tree import descendants
+from convexnn_bench.report.time_to_gap import time_to_gap
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +81,15 @@ def test_a_hanging_solver_is_killed_and_its_curve_kept(bad_solvers, solver):
     (point,) = record["curve"]
     assert point[1:] == [record["objective"], record["gap"]]
     assert record["lower_bound"] < record["objective"]
+    assert record["reason"].endswith("while: solving")
+    assert 0 <= record["setup_seconds"] < 1  # known although it never came to its end
+    assert time_to_gap(record, 1e3).seconds == record["setup_seconds"] + point[0]
 
 
 def test_a_hang_in_setup_has_no_curve(bad_solvers):
     record = run_cell(spiral_cell("hangs_in_setup", bad_solvers, deadline=2.5))
     assert (record["status"], record["curve"], record["objective"]) == ("time_limit", [], None)
+    assert (record["setup_seconds"], record["reason"][-6:]) == (None, "set-up")
 
 
 def test_memory_limit(bad_solvers):

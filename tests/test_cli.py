@@ -198,4 +198,4 @@ def test_missing_packages_for_table_and_figure_are_a_line_each(tmp_path, monkeyp
     assert "pip install pandas pyarrow" in warnings[0]
     assert "pip install matplotlib" in warnings[1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["records.jsonl"]
-    assert "1 cells: " in done.stdout
+    assert "1 cell: " in done.stdout

@@ -88,8 +88,8 @@ def processes(text):
         ("skip_says_nothing", "failed", "must return None or the reason in words, got ''"),
         ("unavailable_raises", "failed", "LookupError: no licence server"),
         # processes and files
-        ("forks_and_dies", "crashed", "the process exited with code 5 without an answer, while: set-up and solve"),
-        ("kills_its_parent", "crashed", "without an answer, while: set-up and solve"),
+        ("forks_and_dies", "crashed", "the process exited with code 5 without an answer, while: solving"),
+        ("kills_its_parent", "crashed", "without an answer, while: solving"),
         ("closes_all_files", "crashed", "the solver closed the pipe that results go through"),
         ("closes_all_files_and_waits", "crashed", "the solver closed the pipe that results go through"),
         ("writes_everywhere", "crashed", "the solver wrote into the pipe that results go through"),

@@ -9,7 +9,7 @@ import pytest
 from harness_fixtures import spiral_cell
 
 from convexnn_bench.harness.cell import blank_record, skipped_record
-from convexnn_bench.harness.records import RecordFile, flat, make_key, plain, to_json, to_parquet
+from convexnn_bench.harness.records import SCHEMA, RecordFile, flat, make_key, plain, to_json, to_parquet
 
 
 def test_append_and_read_back(tmp_path):
@@ -52,6 +52,17 @@ def test_foreign_lines_are_named(tmp_path):
     file.path.write_text('[1, 2]\n"text"\n{"no": "key"}\n{"key": "a"}\n')
     records, complaints = file.read()
     assert (list(records), len(complaints)) == (["a"], 3)
+
+
+def test_a_record_of_a_later_schema_is_named_and_left_out(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.append({"key": "a", "schema": SCHEMA + 1})
+    file.append({"key": "b", "schema": 1})
+    records, complaints = file.read()
+    assert list(records) == ["b"]
+    assert complaints == [
+        f"{file.path}, line 1: of a later version (schema {SCHEMA + 1}, this version reads up to {SCHEMA}), left out"
+    ]
 
 
 def test_json_is_valid_whatever_the_numbers():

@@ -24,9 +24,11 @@ from convexnn_bench.harness.records import RecordFile
 from convexnn_bench.registry import DATASETS, SOLVERS
 from convexnn_bench.report import derived
 from convexnn_bench.report.figures import FIGURES, draw_all
+from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.page import payload, sentences, write_page
 from convexnn_bench.report.plots import style, styles
 from convexnn_bench.report.repeat import campaign_again, cell_again, cell_campaign
+from convexnn_bench.report.time_to_gap import outcomes, pooled
 
 ABOUT = {**SIZES, "p": 2, "q": 3}
 
@@ -130,6 +132,25 @@ def test_all_tolerances_of_a_one_shot_solver_are_one_runner():
     tight = {**timed("spiral[n=9]", "cvxpy_scs", 4.0)}
     assert [one.ratios for one in derived.profiles([loose, tight], 1e-2)] == [[1.0]]
     assert [one.solver for one in derived.profiles([loose, tight], 1e-6)] == ["cvxpy_scs"]
+
+
+def test_tolerances_that_form_one_curve_are_told():
+    one, other = (timed("a", "cvxpy_scs", 1.0, solver_parameters={"tolerance": t}) for t in (1e-3, 1e-6))
+    assert pooled([one, {**other, "status": "skipped"}]) == []
+    assert pooled([one, other]) == ["cvxpy_scs: in every race the quickest of its runs with tolerance 0.001, 1e-06."]
+
+
+def test_memory_is_of_the_cells_that_have_one():
+    records = [timed("a", "fista", 1.0, seed, peak_memory_mb=peak) for seed, peak in enumerate((300.0, None, 500.0))]
+    assert outcomes(records)[0].memory_mb == 400.0
+    assert time_rows(outcomes([records[1]]))["a"][0][-1] == "-"
+
+
+def test_what_is_told_first_of_skips_only_and_of_mixed_versions():
+    skips = [timed("a", "fista", None, status="skipped")]
+    assert sentences(skips) == ["Every cell was skipped: nothing was run. The reasons are below."]
+    mixed = [timed("a", "fista", 1.0, version="0.1"), timed("b", "fista", 1.0, version="0.2")]
+    assert sentences(mixed)[0] == "Records of 2 versions of the code are mixed here: 0.1, 0.2."
 
 
 def test_scaling_finds_the_size_that_varies_alone_and_its_exponent():
@@ -558,5 +579,6 @@ def test_a_wrong_certificate_is_loud(tmp_path):
     for one in (told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.1)):
         file.append(one)
     done = command("report", tmp_path)
+    assert done.exit_code == 1
     assert "ERROR: a certificate is wrong: a: lower bound 10.1 is above the objective 10" in done.stdout
     assert "a certificate is wrong" in (tmp_path / "report.html").read_text()

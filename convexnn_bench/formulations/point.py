@@ -7,6 +7,10 @@ import numpy as np
 import torch
 
 
+def _length(value: Any) -> str:
+    return f" of {len(value)}" if isinstance(value, tuple | list) else ""
+
+
 @dataclass
 class Point:
     """Raw parameters, numpy or torch; never a score.
@@ -33,6 +37,10 @@ class Point:
         given = [name for name in ("blocks", "factors", "network") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"a point is exactly one of blocks, factors and network, got {given or 'none'}")
+        for name in ("factors", "network", "cone_factors"):
+            pair = getattr(self, name)
+            if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise ValueError(f"{name} must be a pair of arrays, got {type(pair).__name__}{_length(pair)}")
 
     @property
     def formulation(self) -> str:

@@ -200,7 +200,7 @@ def run_cell(
             seconds, proven = content
             record["curve"].append([seconds, proven["objective"], proven["gap"]])
             record.update(proven, solve_seconds=seconds)  # what stays if the process is killed
-        elif kind in ("problem", "start_memory_mb"):
+        elif kind in ("problem", "start_memory_mb", "setup_seconds"):
             record[kind] = content
         elif kind in ("result", "error"):
             record.update({name: value for name, value in content.items() if name != "expected"})

@@ -13,6 +13,7 @@ from convexnn_bench.harness.cell import Cell, Probe, probe, skipped_record
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.lock import RecordsLock
+from convexnn_bench.harness.machine import cores
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
 from convexnn_bench.harness.records import Record, RecordFile, drop_late, late_records, to_parquet
@@ -61,7 +62,7 @@ def run_campaign(
     """
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
-    if campaign.device != "cpu":
+    if campaign.device != "cpu" and executor.here:  # elsewhere the cells will tell
         from convexnn_bench.runner import check_device
 
         check_device(campaign.device)
@@ -90,6 +91,7 @@ def _run_locked(
     waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
     again = {cell.key for cell in waiting}
     observer.planned(cells, len(cells) - len(waiting))
+    _warn_of_threads(waiting, executor, observer)
     for complaint in complaints:
         observer.note(complaint)
     known = [cell for cell in cells if cell.key not in again]
@@ -115,10 +117,16 @@ def _run_locked(
             else:
                 keep(skipped_record(cell, reason, sizes))
 
-    for _, record in executor.run(jobs(), out, Events(observer.started, observer.message)):
+    for _, record in executor.run(jobs(), out, Events(observer.started, observer.message, observer.note)):
         keep(record)
     missing = _write_table(list(records.values()), out)
     return Finished([records[cell.key] for cell in cells], len(known), missing)
+
+
+def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Observer) -> None:
+    threads = max((cell.limits.threads for cell in waiting), default=1)
+    if executor.here and threads > cores():
+        observer.note(f"warning: cells take {threads} threads, but this process may use {cores()} cores")
 
 
 @dataclass(frozen=True)

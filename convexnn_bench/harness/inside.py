@@ -1,7 +1,7 @@
 """What happens inside a cell's process. Answers go through the pipe as pairs (kind, content).
 
-"start_memory_mb" MiB; "stage" words; "problem" its sizes; "point" (seconds, fields of its certificate);
-"skip" (place, reason); "result" or "error" at the end, fields of the record.
+"start_memory_mb" MiB; "stage" words; "problem" its sizes; "setup_seconds" s; "point" (seconds, fields
+of its certificate); "skip" (place, reason); "result" or "error" at the end, fields of the record.
 """
 
 import contextlib
@@ -112,8 +112,12 @@ def cell_target(link: Link, threads: int, cell: "Cell") -> None:
         link.send(("stage", "building the problem"))
         problem = cell.make_problem()
         link.send(("problem", describe_problem(problem)))
-        link.send(("stage", "set-up and solve"))
+        link.send(("stage", "set-up"))
         from convexnn_bench.runner import solve
+
+        def set_up(seconds: float) -> None:
+            link.send(("setup_seconds", seconds))
+            link.send(("stage", "solving"))
 
         result = solve(
             problem,
@@ -122,6 +126,7 @@ def cell_target(link: Link, threads: int, cell: "Cell") -> None:
             gap=cell.limits.gap,
             seed=cell.seed,
             device=cell.device,
+            on_setup=set_up,
             on_score=lambda seconds, scored: link.send(("point", (seconds, plain(describe_certificate(scored))))),
             **cell.solver_parameters,
         )

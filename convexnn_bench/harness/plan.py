@@ -12,6 +12,8 @@ from convexnn_bench.harness.records import storable
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
 from convexnn_bench.specs import expand_grid, format_spec, parse_spec
 
+MOST_CELLS = 100_000  # more are a slip
+
 
 def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     """Every cell of a campaign, in order: part by part, problem by problem, solver by solver, seed by seed.
@@ -21,11 +23,16 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     place = source or Source()
     check_limits(campaign, place)
     if campaign.solvers_dir is not None:
-        SOLVERS.add_folder(campaign.solvers_dir)
+        try:
+            SOLVERS.add_folder(campaign.solvers_dir)
+        except InputError as error:
+            raise place(str(error), "solvers_dir") from error
     cells: dict[str, Cell] = {}
     for grid, where in _grids(campaign, place):
         for cell in _cells(grid, where):
             cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
+            if len(cells) > MOST_CELLS:
+                raise where(f"the campaign has more than {MOST_CELLS} cells: ask for fewer seeds or values", "seeds")
     return list(cells.values())
 
 
@@ -68,16 +75,36 @@ def _check_limits(campaign: Campaign, place: Source) -> None:
     seeds = [campaign.seeds - 1] if isinstance(campaign.seeds, int) else campaign.seeds
     if not seeds or min(seeds) < 0:
         raise place(f"seeds must be at least 1, or a list of whole numbers >= 0, got {campaign.seeds}", "seeds")
+    if isinstance(campaign.seeds, int) and campaign.seeds > MOST_CELLS:
+        raise place(f"seeds must be at most {MOST_CELLS}, got {campaign.seeds}", "seeds")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device):
         raise place(f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}", "device")
-    for key in campaign.problem:
-        if key not in PROBLEM_PARAMETERS:
-            raise place(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
+    if campaign.deadline is not None and campaign.deadline < campaign.time_limit:
+        raise place(
+            f"deadline is {campaign.deadline:g} s, but solving alone may take time_limit = {campaign.time_limit:g} s: "
+            "a deadline covers set-up, solving and scoring",
+            "deadline",
+        )
+    _check_table(campaign.problem, place)
     if not re.fullmatch(r"[\w-][\w.-]*", campaign.name):
         words = (
             "name (that of the file, where it is not given) must hold letters, digits, '-', '_' and '.' only, and not"
         )
-        raise place(f"{words} begin with '.', got {campaign.name!r}", "name")
+        raise place(f"{words} begin with '.', got {campaign.name!r}: set name = \"...\" in it", "name")
+
+
+def _check_table(given: dict[str, Any], place: Source) -> None:
+    """The keys of [problem] and what they may be, each by itself. Raises InputError with the line of the key."""
+    for key, value in given.items():
+        if key not in PROBLEM_PARAMETERS:
+            raise place(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
+        try:
+            for one in expand_grid({key: value}):
+                _check_problem(one)
+        except InputError as error:
+            raise place(f"[problem]: {error}", key) from error
+    if {"beta", "beta_fraction"} <= set(given):
+        raise place("[problem] has both beta and beta_fraction: give one of them", "beta_fraction")
 
 
 def _problems(

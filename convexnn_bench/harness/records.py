@@ -133,8 +133,12 @@ class RecordFile:
                 continue
             try:
                 record = json.loads(line)
+                if record.get("schema", 1) > SCHEMA:
+                    schema = f"schema {record['schema']}, this version reads up to {SCHEMA}"
+                    complaints.append(f"{self.path}, line {number}: of a later version ({schema}), left out")
+                    continue
                 records[record["key"]] = record
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 complaints.append(f"{self.path}, line {number}: not a whole record ({len(line)} bytes), left out")
         return records, complaints
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.cell import Cell, Limits, run_cell
 from convexnn_bench.harness.machine import describe_machine
-from convexnn_bench.registry import DATASETS, SOLVERS
+from convexnn_bench.registry import DATASETS, EXECUTORS, SOLVERS, importable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +62,8 @@ def machine_lines() -> list[tuple[str, str]]:
 
     about = describe_machine()
     versions = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "scs", "mosek")
+    packages = {"matplotlib": "matplotlib", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
+    lacking = [name for module, name in packages.items() if not importable(module)]
     gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else None
     return [
         ("machine", f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GiB, {about['system']}"),
@@ -69,6 +71,16 @@ def machine_lines() -> list[tuple[str, str]]:
         ("threads", f"torch takes {torch.get_num_threads()}; cells take what their campaign says, 1 by default"),
         ("BLAS", f"{about['blas']} in numpy; torch: {'MKL' if torch.backends.mkl.is_available() else 'no MKL'}"),
         ("GPU", gpu or 'torch sees none: device="cuda" is refused; a CUDA build of torch and a driver would be needed'),
+        (
+            "executors",
+            "; ".join(f"{name}: {EXECUTORS.get(name).unavailable() or 'ready'}" for name in EXECUTORS.names()),
+        ),
+        (
+            "report",
+            "ready"
+            if not lacking
+            else f"package {', '.join(lacking)} is not installed: pip install {' '.join(lacking)}",
+        ),
         ("code", f"commit {about['commit']}" if about["commit"] else "not a git checkout"),
     ]
 

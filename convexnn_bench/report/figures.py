@@ -143,8 +143,8 @@ def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Fi
             bound = pick(one)
             if math.isnan(bound):
                 continue
-            look, low, high = drawn[without_tolerance(one.solver)], max(one.least, floor), max(one.most, floor)
-            x = min(max(bound, floor), end)
+            look = drawn[without_tolerance(one.solver)]
+            x, low, high = (min(max(value, floor), end) for value in (bound, one.least, one.most))
             axis.plot([x, x], [low, high], "-", color=look.colour, linewidth=0.8, alpha=0.6)
             axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
         ends = [floor, end]

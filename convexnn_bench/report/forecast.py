@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from convexnn_bench.harness.execute import Forecast
+from convexnn_bench.report.tables import counted
 
 FEW = 40  # problems that are told one by one
 
@@ -38,11 +39,12 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
         console.print(table)
         console.print()
     left = [one for one in cells if not one.known]
-    console.print(f"{len(cells)} cells, {len(cells) - len(left)} with a record, {len(left)} to run")
+    console.print(f"{counted(len(cells), 'cell')}, {len(cells) - len(left)} with a record, {len(left)} to run")
     measured = [one for one in left if one.seconds is not None and not one.unavailable]
     if measured:
         seconds = sum(one.seconds or 0.0 for one in measured)
-        console.print(f"{len(measured)} of them took {duration(seconds)} in records of the same solver and problem")
+        told = "in all, going by records of the same solver and problem"
+        console.print(f"{len(measured)} of them should take {duration(seconds)} {told}")
     console.print(f"solving takes at most {duration(sum(map(_limit, left)))}, set-up and scoring not counted")
     for name, reason in dict.fromkeys((one.cell.solver_name, one.unavailable) for one in left if one.unavailable):
         console.print(f"{name} would be skipped: {reason}", soft_wrap=True)

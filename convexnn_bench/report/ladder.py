@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import Record, RecordFile
 from convexnn_bench.report.tables import format_seconds, format_target, problem_line, reasons
-from convexnn_bench.report.time_to_gap import GAPS, Outcome, Spread, by_rung, compare, outcomes, rung_name
+from convexnn_bench.report.time_to_gap import GAPS, Outcome, Spread, by_rung, compare, outcomes, pooled, rung_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -180,6 +180,8 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     best = [row[:-1] for row in ratio_rows(found, gaps)]  # all ratios would not fit; they are in the other formats
     console.print(_table(RATIO_COLUMNS[:-1], best, folded=(0, 2, 4)), Text(""))
     console.print(Text(f"{legend} set-up: its part of the time to the smallest gap reached.", style="dim"))
+    for line in pooled(records):
+        console.print(Text(line, style="dim"))
     told = [{**record, "problem_name": rung_name(record)} for record in records if record["status"] != "stalled"]
     for line in reasons(told):
         console.print(Text(line))

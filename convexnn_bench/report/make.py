@@ -11,7 +11,7 @@ from convexnn_bench.report.derived import gaps_of, violations
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
 from convexnn_bench.report.ladder import print_ladder
 from convexnn_bench.report.page import summary, write_page
-from convexnn_bench.report.tables import group_by_problem, print_results
+from convexnn_bench.report.tables import counted, group_by_problem, print_results
 from convexnn_bench.report.time_to_gap import rung_name
 from convexnn_bench.terminal import progress
 
@@ -47,8 +47,8 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
     return whole, complaints
 
 
-def make_report(folder: Path, console: "Console") -> Path:
-    """Print the tables, write `folder`/figures and `folder`/report.html, and return the latter.
+def make_report(folder: Path, console: "Console") -> bool:
+    """Print the tables, write `folder`/figures and `folder`/report.html; False where a lower bound cannot be right.
 
     Raises InputError where there are no records or a package is missing, OSError where the folder cannot be written to.
     """
@@ -57,7 +57,8 @@ def make_report(folder: Path, console: "Console") -> Path:
     _print_tables(records, console)
     for line in complaints:
         console.print(f"warning: {line}", soft_wrap=True)
-    for line in violations(records):
+    wrong = violations(records)
+    for line in wrong:
         console.print(f"ERROR: a certificate is wrong: {line}", style="bold red", soft_wrap=True)
     drawn: list[tuple[Drawn, list[Path]]] = []
     with progress("drawing", total=len(FIGURES) + 1) as update:
@@ -68,7 +69,7 @@ def make_report(folder: Path, console: "Console") -> Path:
     for one, paths in drawn:
         console.print(f"{one.title}: {_where(one, paths)}", soft_wrap=True)
     console.print(f"page: {page}", soft_wrap=True)
-    return page
+    return not wrong
 
 
 def _check_packages() -> None:
@@ -89,7 +90,7 @@ def _print_tables(records: Sequence[Record], console: "Console") -> None:
 
     told = summary(records)
     counts = ", ".join(f"{number} {status}" for status, number in told["counts"].items())
-    console.print(Text(f"{told['title']}: {told['total']} cells, {counts}", style="bold"))
+    console.print(Text(f"{told['title']}: {counted(told['total'], 'cell')}, {counts}", style="bold"))
     for line in told["sentences"]:
         console.print(Text(line))
     console.print()

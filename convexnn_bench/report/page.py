@@ -22,7 +22,7 @@ from convexnn_bench.report.tables import (
     group_by_problem,
     problem_line,
 )
-from convexnn_bench.report.time_to_gap import outcomes, rung_name
+from convexnn_bench.report.time_to_gap import outcomes, pooled, rung_name
 
 EXPORT = "window.vegaEmbed = vegaEmbed"  # all that the page calls
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -39,7 +39,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **summary(records),
         times=time_table(records),
-        legend=LEGEND,
+        legend=" ".join([LEGEND, *pooled(records)]),
         cells=[cell_row(record) for record in records],
         machines=machines(records),
         limits=limits(records),
@@ -106,7 +106,12 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
 
 def sentences(records: Sequence[Record]) -> list[str]:
     """Which solvers got to each gap most often, and which were the quickest."""
+    if all(record["status"] == "skipped" for record in records):
+        return ["Every cell was skipped: nothing was run. The reasons are below."]
     told = []
+    versions = dict.fromkeys(record["version"] for record in records)
+    if len(versions) > 1:
+        told.append(f"Records of {len(versions)} versions of the code are mixed here: {_some(list(versions))}.")
     for gap in derived.gaps_of(records):
         found = [one for one in derived.profiles(records, gap) if one.ratios]
         if not found:

@@ -15,6 +15,11 @@ COLUMNS = ("solver", "status", "objective", "lower bound", "gap", "set-up s", "s
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 cell", "2 cells"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def finite(value: Any) -> float:
     """`value` as float; nan for None."""
     return math.nan if value is None else float(value)

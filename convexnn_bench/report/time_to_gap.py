@@ -138,6 +138,20 @@ def without_tolerance(solver_name: str) -> str:
     return format_spec(name, {key: value for key, value in parameters.items() if key != SWEPT})
 
 
+def pooled(records: Sequence[Record]) -> list[str]:
+    """For every solver that was run with several tolerances, a sentence that says so: they form one curve."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        given = record.get("solver_parameters") or {}
+        if record["status"] != "skipped" and SWEPT in given:
+            values.setdefault(curve_name(record), {})[str(given[SWEPT])] = None
+    return [
+        f"{solver}: in every race the quickest of its runs with {SWEPT} {', '.join(own)}."
+        for solver, own in values.items()
+        if len(own) > 1
+    ]
+
+
 def time_to_gap(record: Record, gap: float) -> Run:
     """To the first point of the curve at or below the gap; never between two points."""
     setup, solve = finite(record["setup_seconds"]), finite(record["solve_seconds"])
@@ -166,12 +180,18 @@ def by_draw(records: Sequence[Record]) -> dict[tuple[str, str], dict[tuple[Any, 
     return groups
 
 
+def _peak(records: Sequence[Record]) -> float:
+    """Largest peak memory in MiB of those that have one; nan where none has."""
+    known = [finite(record["peak_memory_mb"]) for record in records if record["peak_memory_mb"] is not None]
+    return max(known, default=math.nan)
+
+
 def outcomes(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> list[Outcome]:
     """Every solver on every rung to every gap, in the order of the records. Skipped cells take no part."""
     found = []
     for (rung, solver), draws in by_draw(records).items():
         every = [record for tolerances in draws.values() for record in tolerances]
-        memory = spread([max(finite(record["peak_memory_mb"]) for record in cells) for cells in draws.values()]).median
+        memory = spread([peak for cells in draws.values() if not math.isnan(peak := _peak(cells))]).median
         problem: dict[str, Any] = next((record["problem"] for record in every if record.get("problem")), {})
         for gap in gaps:
             runs = [best_run([time_to_gap(record, gap) for record in cells]) for cells in draws.values()]

@@ -31,16 +31,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Events:
-    """What an executor tells while it runs: a cell started; (cell, kind, content) of a message from inside it."""
+    """What an executor tells: a cell started; (cell, kind, content) of a message from inside it; words of its own."""
 
     started: Callable[[Cell], None] = lambda cell: None
     message: Callable[[Cell, str, Any], None] = lambda cell, kind, content: None
+    note: Callable[[str], None] = lambda text: None
 
 
 class BaseExecutor(ABC):
     """Runs cells somewhere. A file of this folder with one subclass is one more executor.
 
-    name: on the command line, `--executor name[parameter=value]`. requires: packages that must be importable.
+    name: on the command line, `--executor name[parameter=value]`. requires: packages that must be importable. here:
+    whether cells run on this machine.
     summary: one line for `convexnn-bench list`. The parameters are those of `__init__`; `workers` is the number of
     cells that run at the same time, None for the executor's own choice.
     """
@@ -48,6 +50,7 @@ class BaseExecutor(ABC):
     name: str
     summary: str
     requires: tuple[str, ...] = ()
+    here = True
 
     def __init__(self, workers: int | None = None):
         if workers is not None and (not isinstance(workers, Integral) or isinstance(workers, bool) or workers < 1):
@@ -75,6 +78,7 @@ class PoolExecutor(BaseExecutor):
     """Executors that hand out cells to several workers: a window of cells is under way at any time."""
 
     poll_seconds = 0.5
+    title: str  # of what is waited for, such as "the scheduler at tcp://host:8786"
 
     @abstractmethod
     def open(self, out: Path, threads: int) -> None:
@@ -106,6 +110,7 @@ class PoolExecutor(BaseExecutor):
         if job is None:
             return
         try:
+            events.note(f"getting hold of {self.title}")
             self.open(out, job.cell.limits.threads)
             while job is not None or running:
                 while job is not None and self.room(len(running)) > 0:

@@ -44,7 +44,8 @@ class DaskExecutor(PoolExecutor):
         super().__init__(workers)
         if address is not None and "://" not in str(address):
             raise InputError(f"address must be that of a dask scheduler, as tcp://host:8786, got {address!r}")
-        self.address = address
+        self.address, self.here = address, address is None
+        self.title = "dask workers on this machine" if address is None else f"the dask scheduler at {address}"
         self._settings = contextlib.ExitStack()
         self._cluster: Any = None
         self._client: Client | None = None

@@ -53,7 +53,8 @@ class SlurmExecutor(PoolExecutor):
             raise InputError(f'cluster must be "slurm" or "local", got {cluster!r}')
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise InputError("executor 'slurm': there is no sbatch here: use a login node, or slurm[cluster=local]")
-        self.cluster = cluster
+        self.cluster, self.here = cluster, cluster == "local"
+        self.title = "SLURM" if cluster == "slurm" else "submitit's local executor"
         self.window = workers or (16 if cluster == "slurm" else 2)
         asked = {"partition": partition, "account": account, "qos": qos, "constraint": constraint, "gres": gres}
         self._running: dict[submitit.Job[Record], None] = {}
