@@ -402,6 +402,68 @@ def certify(
         typer.echo(to_json(report.to_dict()) if json else str(report))
 
 
+@app.command()
+def layerwise(
+    dataset: Annotated[str, typer.Option(help="A data set with images, such as 'mnist5k[pool=2]' or cifar10.")] = (
+        "mnist5k[pool=2]"
+    ),
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A stage, as 'gates=64,m=1,pool=7,downsample=true'. Repeatable; three stages if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 20,
+    batch: Annotated[int, typer.Option(help="Samples a step.")] = 100,
+    rate: Annotated[
+        float, typer.Option(help="Step size at the start of a stage; it falls linearly to a hundredth.")
+    ] = (0.005),
+    optimizer: Annotated[str, typer.Option(help="'adam' or 'sgd' (momentum 0.9).")] = "adam",
+    augment: Annotated[str, typer.Option(help="'none', 'crop' or 'crop_flip'.")] = "none",
+    beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage, in parts of its beta_max.")] = 1e-3,
+    seeds: Annotated[int, typer.Option(metavar="K", help="Number of seeds.")] = 1,
+    certify_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between certificates.")] = 5,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="bfloat16 convolutions in training; certificates stay float64.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = "cpu",
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for results, checkpoints and the figure.")] = (
+        "results/layerwise"
+    ),
+) -> None:
+    """Train a convolutional network stage by stage, each stage certified, beside the same network end to end.
+
+    Started again it goes on from the last epoch's checkpoint. Exit code: 0, or 2 for arguments that cannot be.
+    """
+    with _plain_errors():
+        from convexnn_bench.layerwise import Training
+        from convexnn_bench.report.layerwise import (
+            DEFAULT_STAGES,
+            print_layerwise,
+            run_layerwise,
+            save_layerwise_figure,
+            stage_plan,
+        )
+        from convexnn_bench.runner import check_device
+
+        plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
+        how = Training(
+            epochs=epochs, batch=batch, rate=rate, optimizer=optimizer, augment=augment,
+            certify_every=certify_every, mixed_precision=mixed_precision,
+        )  # fmt: skip
+        if seeds < 1:
+            raise typer.BadParameter(f"must be at least 1, got {seeds}", param_hint="--seeds")
+        where = check_device(device)
+        tell = lambda line: typer.echo(line, err=True)  # noqa: E731
+        told = run_layerwise(dataset, plans, how, beta_fraction, seeds, where, Path(out), tell)
+        console = _console()
+        print_layerwise(told, console)
+        console.print(f"results  {Path(out) / 'layerwise.json'}", soft_wrap=True)
+        picture = save_layerwise_figure(told, Path(out) / "layerwise.png")
+        console.print(f"figure   {picture}", soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of the command."""
     app()

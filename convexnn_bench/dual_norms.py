@@ -63,9 +63,14 @@ def max_dual_norm(problem: "Problem", G: Float[torch.Tensor, "P p q"]) -> MaxDua
         from convexnn_bench.cone_norms import max_vector_norm
 
         return max_vector_norm(problem.cones, G.cpu().numpy())
+    return max_spectral_norm(G)
+
+
+def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
+    """max_k ||G_k||_2, on the safe side of its rounding."""
     lengths = torch.linalg.vector_norm(G, dim=(1, 2))
     # a spectral norm is between the Euclidean one and a part 1 / sqrt(rank) of it: few blocks can have the largest
-    least = lengths.max() / min(problem.p, problem.q) ** 0.5 * (1 - 1e-12)
+    least = lengths.max() / min(G.shape[1:]) ** 0.5 * (1 - 1e-12)
     blocks = torch.nonzero(~(lengths < least))[:, 0]  # NaN is kept
     norms = spectral_norms(G[blocks])
     top = int(norms.argmax())

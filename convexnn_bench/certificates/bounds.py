@@ -20,6 +20,7 @@ from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.formulations.point import Point
 
 if TYPE_CHECKING:
+    from convexnn_bench.losses.base import BaseLoss
     from convexnn_bench.problem import Problem
 
 FEASIBILITY_TOLERANCE = 1e-8  # relative violation of the ReLU cones above which a gap is refused
@@ -172,15 +173,25 @@ def lower_bound(
         norm = max_dual_norm(problem, operator.adjoint(Lambda) if G is None else G)
     else:
         norm = complete_dual_norm(problem, Lambda.cpu())
-    safe = norm.value + operator.adjoint_rounding(Lambda)
+    value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + operator.adjoint_rounding(Lambda))
+    return value, norm, scaled
+
+
+def best_dual(
+    loss: "BaseLoss", Y: torch.Tensor, Lambda: torch.Tensor, beta: float, norm: float
+) -> tuple[float, torch.Tensor]:
+    """(-F*(s Lambda), s Lambda) at the best s with s norm <= beta, the value on the safe side of its rounding.
+
+    norm: at least max_k ||A_k^* Lambda||^dual. Lambda: n_out x c in dom F*, float64.
+    """
     lo, hi = loss.scale_range(Lambda, Y)
-    limit = problem.beta / safe * (1 - 4 * EPS) if safe > 0 else math.inf
+    limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
     scaled = s * Lambda
     value = -float(loss.conjugate(scaled, Y))
     # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
     magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
-    return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, norm, scaled  # + 0.0: no minus zero
+    return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, scaled  # + 0.0: no minus zero
 
 
 def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:

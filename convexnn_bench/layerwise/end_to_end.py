@@ -1,0 +1,74 @@
+"""The baseline: the same network, all stages trained at once, on the same objective and with the same gates."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from convexnn_bench.layerwise.network import LayerwiseNetwork
+from convexnn_bench.layerwise.plans import Training
+from convexnn_bench.layerwise.stage import Maps, Stage
+from convexnn_bench.layerwise.training import augmented
+from convexnn_bench.losses.base import BaseLoss
+
+
+def train_end_to_end(
+    stages: Sequence[Stage],
+    X: Maps,
+    Y: torch.Tensor,
+    loss: BaseLoss,
+    beta: float,
+    training: Training,
+    generator: torch.Generator,
+    on_epoch: Callable[[int], None] = lambda done: None,
+) -> tuple[LayerwiseNetwork, float]:
+    """(network, seconds of training): F of the last stage's predictions + beta/2 (sum_s ||U_s||^2 + ||V||^2).
+
+    stages: shapes, gates and the first one's scale come from them; factors are drawn anew. V is that of the last alone.
+    `training.epochs` is the number of epochs in all. No certificate: this problem is not convex in any lifting here.
+    """
+    own = [_drawn(stage, place == 0, generator) for place, stage in enumerate(stages)]
+    weights = [stage.U for stage in own] + [own[-1].V]
+    for weight in weights:
+        weight.requires_grad_(True)
+    optimizer: torch.optim.Optimizer
+    if training.optimizer == "sgd":
+        optimizer = torch.optim.SGD(weights, lr=training.rate, momentum=training.momentum)
+    else:
+        optimizer = torch.optim.Adam(weights, lr=training.rate)
+    Y, n, seconds = Y.float(), len(X), 0.0
+    for epoch in range(training.epochs):
+        started = time.perf_counter()
+        share = epoch / max(1, training.epochs - 1)
+        for group in optimizer.param_groups:
+            group["lr"] = training.rate * (1 + share * (training.last_rate - 1))
+        for rows in torch.randperm(n, generator=generator).split(training.batch):
+            maps = augmented(X[rows.to(X.device)].float(), training.augment, generator)
+            with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed_precision):
+                for stage in own:
+                    maps = stage.hidden(stage.prepared(maps))
+                z = own[-1].predict(maps).float()
+            targets = Y[rows.to(Y.device)]
+            decay = (
+                0.5 * beta / n * sum((weight.square().sum() for weight in weights), torch.zeros((), device=X.device))
+            )
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss.value(z, targets) / len(targets) + decay)
+            optimizer.step()
+        seconds += time.perf_counter() - started
+        on_epoch(epoch + 1)
+    for stage in own:
+        stage.U, stage.V = stage.U.detach(), stage.V.detach()
+    return LayerwiseNetwork(own), seconds
+
+
+def _drawn(stage: Stage, first: bool, generator: torch.Generator) -> Stage:
+    """The stage with its gates, and factors drawn anew.
+
+    Half of a drawn map is masked; after the first stage sqrt(2) gives maps the mean square of the input again.
+    """
+    new = Stage(stage.plan, stage.channels, stage.c, stage.scale if first else math.sqrt(2.0))
+    new.draw(generator)
+    new.gates = stage.gates
+    return new.to(str(stage.gates.device))

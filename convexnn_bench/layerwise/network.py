@@ -1,0 +1,59 @@
+"""Stages one after the other: the masked maps of each are the images of the next."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.layerwise.stage import Maps, Stage
+
+BYTES = 128 * 2**20  # of the largest maps of a batch, where nothing is trained
+
+
+class LayerwiseNetwork:
+    """Trained stages. predict: predictions of each stage, and of the ensemble sum_s 2^s z_s over the first s stages
+    (the doubling weights of Belilovsky, Eickenberg and Oyallon, ICML 2019)."""
+
+    def __init__(self, stages: Sequence[Stage] = ()):
+        self.stages = list(stages)
+
+    def features(self, X: Maps) -> Maps:
+        """Input of a stage after these, before its own `prepared`."""
+        for stage in self.stages:
+            X = stage.hidden(stage.prepared(X))
+        return X
+
+    def batches(self, X: Maps, dtype: torch.dtype, following: Stage | None = None) -> Iterator[tuple[slice, Maps]]:
+        """Rows of X, and their features, as many at a time as memory allows.
+
+        following: a stage whose maps must fit as well.
+        """
+        stages = [*self.stages, *([following] if following is not None else [])]
+        step = batch_size(stages, X.shape, dtype)
+        for first in range(0, len(X), step):
+            rows = slice(first, min(first + step, len(X)))
+            with torch.no_grad():
+                yield rows, self.features(X[rows].to(dtype))
+
+    def predict(self, X: Maps) -> list[Float[torch.Tensor, "n c"]]:
+        """Predictions of every stage, float32; then of the ensemble of all of them."""
+        found: list[list[torch.Tensor]] = []
+        step = batch_size(self.stages, X.shape, torch.float32)
+        with torch.no_grad():
+            for first in range(0, len(X), step):
+                maps, told = X[first : first + step].float(), []
+                for stage in self.stages:
+                    maps = stage.hidden(stage.prepared(maps))
+                    told.append(stage.predict(maps))
+                told.append(sum((2.0**place * z for place, z in enumerate(told)), torch.zeros(())))
+                found.append(told)
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+
+def batch_size(stages: Sequence[Stage], shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Samples whose widest maps, patches and masked maps take BYTES."""
+    pixels, largest = shape[2] * shape[3], shape[1] * shape[2] * shape[3]
+    for stage in stages:
+        pixels //= 4 if stage.plan.downsample else 1
+        largest = max(largest, pixels * (2 * stage.width + stage.P + 2 * stage.p))
+    return max(1, BYTES // (largest * dtype.itemsize))

@@ -1,0 +1,276 @@
+"""Training a network stage by stage, with certificates, checkpoints and a history."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.checks import check_array
+from convexnn_bench.datasets.base import number, whole
+from convexnn_bench.errors import InputError
+from convexnn_bench.harness.records import whole_file
+from convexnn_bench.layerwise.network import LayerwiseNetwork
+from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
+from convexnn_bench.layerwise.stage import Maps, Stage
+from convexnn_bench.layerwise.streamed import beta_max, certify_stage
+from convexnn_bench.layerwise.training import StageTraining
+from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.registry import LOSSES
+from convexnn_bench.runner import check_device
+from convexnn_bench.terminal import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Epoch = dict[str, Any]
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass
+class LayerwiseResult:
+    """history: a dictionary for every epoch: stage (1, 2, ...), epoch, seconds (of training, in this stage), n, P, p,
+    q, m, beta, beta_max; at epochs with a certificate also objective, lower_bound (the best so far), gap,
+    stationarity_bound, stationarity_error, max_dual_norm, train_accuracy, test_accuracy and ensemble_accuracy (of the
+    stages so far), the last two None without test data.
+    """
+
+    network: LayerwiseNetwork
+    history: list[Epoch] = field(default_factory=list)
+
+    def to_frame(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.DataFrame(self.history)
+
+    @property
+    def stages(self) -> list[Epoch]:
+        """The last epoch of every stage."""
+        return [epoch for epoch, after in zip(self.history, [*self.history[1:], None], strict=True)
+                if after is None or after["stage"] != epoch["stage"]]  # fmt: skip
+
+
+@dataclass
+class _Data:
+    X: Maps
+    Y: torch.Tensor
+    test: tuple[Maps, torch.Tensor] | None
+
+
+def train_layerwise(
+    X: Any,
+    Y: Any,
+    stages: Any,
+    training: Training | None = None,
+    *,
+    loss: Any = "cross_entropy",
+    beta_fraction: Any = 0.001,
+    beta: Any = None,
+    test: Any = None,
+    seed: Any = 0,
+    device: Any = "cpu",
+    checkpoint: Any = None,
+    show_progress: bool = True,
+) -> LayerwiseResult:
+    """Train stages one after the other; each is the convex program of its gates, in Burer-Monteiro form.
+
+    X: images, n x channels x height x width. Y: labels 0..c-1, or n x c. stages: a list of StagePlan.
+    loss: a registered loss, F a sum over samples.
+    beta: weight decay of every stage's objective F + beta/2 (||U||^2 + ||V||^2); by default beta_fraction times the
+    stage's own beta_max, the least beta at which zero is optimal. test: (X, Y) for accuracies. seed: of gates, start
+    points, order and augmentation. checkpoint: a folder; after every epoch the state is written there, and a run that
+    finds one goes on from it to the same numbers.
+
+    Raises InputError for arguments that cannot be, or for a checkpoint of another run.
+    """
+    training = training or Training()
+    criterion: BaseLoss = LOSSES.make(loss)
+    device, seed = check_device(device), whole("seed", seed, 0)
+    fraction = number("beta_fraction", beta_fraction, 1e-300)
+    beta = None if beta is None else number("beta", beta, 1e-300)
+    images = _images("X", X)
+    plans = check_stages(stages, images.shape[1:])
+    data = _Data(torch.as_tensor(images, dtype=torch.float32, device=device), _targets(criterion, "Y", Y, images), None)
+    data.Y = data.Y.to(device)
+    if test is not None:
+        data.test = _test(criterion, test, data, device)
+    asked: dict[str, Any] = {
+        "stages": [asdict(plan) for plan in plans],
+        "training": asdict(training),
+        "loss": repr(criterion),
+    }
+    asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": _digest(data)}
+    run = _Run(data, plans, training, criterion, beta, fraction, seed, device, json.dumps(asked, sort_keys=True))
+    run.open(checkpoint)
+    with progress("training", len(plans) * training.epochs * len(images), show=show_progress) as update:
+        for number_, plan in enumerate(plans[len(run.result.network.stages) :], start=len(run.result.network.stages)):
+            run.train_stage(number_, plan, update)
+    return run.result
+
+
+def _images(name: str, X: Any) -> np.ndarray:
+    images = check_array(name, X)
+    if images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"{name} must be images, n x channels x height x width, got shape {images.shape}")
+    return images
+
+
+def _targets(loss: BaseLoss, name: str, Y: Any, images: np.ndarray) -> torch.Tensor:
+    targets = loss.prepare_targets(np.asarray(Y))
+    if len(targets) != len(images):
+        raise InputError(f"{name} must have a row for each of the {len(images)} images, got {len(targets)}")
+    return torch.as_tensor(targets)
+
+
+def _test(loss: BaseLoss, given: Any, data: _Data, device: str) -> tuple[Maps, torch.Tensor]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError("test must be a pair (X, Y)")
+    images = _images("test X", given[0])
+    if images.shape[1:] != data.X.shape[1:]:
+        raise InputError(f"test X must have images of {tuple(data.X.shape[1:])}, got {images.shape[1:]}")
+    targets = _targets(loss, "test Y", given[1], images)
+    if targets.shape[1] != data.Y.shape[1]:
+        raise InputError(f"test Y must have {data.Y.shape[1]} outputs as Y has, got {targets.shape[1]}")
+    return torch.as_tensor(images, dtype=torch.float32, device=device), targets.to(device)
+
+
+def _digest(data: _Data) -> str:
+    tensors = [data.X, data.Y, *(data.test or ())]
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
+    """Share of samples whose largest prediction (or sign, with one output) is the target's."""
+    right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
+    return float(right.double().mean())
+
+
+class _Run:
+    """The state of `train_layerwise`, and the checkpoint it is kept in."""
+
+    def __init__(
+        self, data: _Data, plans: tuple[StagePlan, ...], training: Training, loss: BaseLoss, beta: float | None,
+        fraction: float, seed: int, device: str, asked: str,
+    ):  # fmt: skip
+        self.data, self.plans, self.training, self.loss = data, plans, training, loss
+        self.beta, self.fraction, self.device, self.asked = beta, fraction, device, asked
+        self.generator = torch.Generator().manual_seed(seed)
+        self.result = LayerwiseResult(LayerwiseNetwork())
+        self.path: Path | None = None
+        self.under_way: dict[str, Any] | None = None  # of the stage that a checkpoint was written in
+
+    def open(self, folder: Any) -> None:
+        """Take up what a checkpoint holds. Raises InputError for one of another run."""
+        if folder is None:
+            return
+        self.path = Path(folder) / CHECKPOINT
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.is_file():
+            return
+        kept = torch.load(self.path, weights_only=True, map_location=self.device)
+        if kept["asked"] != self.asked:
+            raise InputError(
+                f"checkpoint: {self.path} is of a run with other data, stages or settings: give another folder"
+            )
+        self.result.history = kept["history"]
+        self.generator.set_state(kept["generator"].cpu())
+        self.under_way = kept["under_way"]
+        for number_, (plan, tensors) in enumerate(zip(self.plans, kept["stages"], strict=False)):
+            stage = self._stage(number_, plan, kept["scales"][number_])
+            stage.load(tensors)
+            self.result.network.stages.append(stage)
+
+    def _keep(self, under_way: dict[str, Any] | None) -> None:
+        if self.path is None:
+            return
+        done = self.result.network.stages
+        kept = {
+            "asked": self.asked, "history": self.result.history, "generator": self.generator.get_state(),
+            "stages": [stage.tensors() for stage in done], "scales": [stage.scale for stage in done],
+            "under_way": under_way,
+        }  # fmt: skip
+        with whole_file(self.path) as partial:
+            torch.save(kept, partial)
+
+    def _stage(self, number_: int, plan: StagePlan, scale: float) -> Stage:
+        channels = self._sides(number_)[0]
+        return Stage(plan, channels * (4 if plan.downsample else 1), self.data.Y.shape[1], scale).to(self.device)
+
+    def batches(self, stage: Stage) -> Iterator[tuple[slice, Maps]]:
+        """Input of a stage for all samples, from the images through the stages before it, in float64."""
+        return self.result.network.batches(self.data.X, torch.float64, stage)
+
+    def _begin(self, number_: int, plan: StagePlan) -> tuple[Stage, float, float]:
+        """A stage at its start, its beta and beta_max."""
+        squares = sum(float(maps.square().sum()) for _, maps in self.result.network.batches(self.data.X, torch.float64))
+        stage = self._stage(number_, plan, 1.0)
+        size = len(self.data.X) * math.prod(self._sides(number_))
+        if squares == 0:
+            raise InputError(f"stage {number_ + 1}: its input is zero everywhere")
+        stage.scale = math.sqrt(size / squares)
+        stage.draw(self.generator)
+        stage.to(self.device)
+        largest = beta_max(stage, lambda: self.batches(stage), self.data.Y, self.loss)
+        return stage, self.fraction * largest if self.beta is None else self.beta, largest
+
+    def _sides(self, number_: int) -> tuple[int, int, int]:
+        """Channels, height and width of a stage's input."""
+        channels, height, width = self.data.X.shape[1:]
+        for plan in self.plans[:number_]:
+            channels = plan.gates * plan.m
+            if plan.downsample:
+                height, width = height // 2, width // 2
+        return channels, height, width
+
+    def train_stage(self, number_: int, plan: StagePlan, update: Any) -> None:
+        """All epochs of a stage, or those that are left; its last factors join the network."""
+        kept, self.under_way = self.under_way, None
+        if kept is None:
+            stage, beta, largest = self._begin(number_, plan)
+            best = -math.inf
+        else:
+            stage = self._stage(number_, plan, kept["scale"])
+            stage.load(kept["tensors"])
+            beta, largest, best = kept["beta"], kept["beta_max"], kept["best"]
+        own = StageTraining(
+            stage, self.result.network, self.data.X, self.data.Y, self.loss, beta, self.training, self.generator
+        )
+        if kept is not None:
+            own.restore(kept["training"])
+        n = len(self.data.X)
+        words = f"stage {number_ + 1} of {len(self.plans)}"
+        while own.epoch < self.training.epochs:
+            before = (number_ * self.training.epochs + own.epoch) * n
+            own.run_epoch(lambda done, before=before: update(before + done))  # type: ignore[misc]
+            epoch = {"stage": number_ + 1, "epoch": own.epoch, "seconds": own.seconds, "n": n, "P": stage.P,
+                     "p": stage.p, "q": stage.q, "m": plan.m, "beta": beta, "beta_max": largest}  # fmt: skip
+            if own.epoch % self.training.certify_every == 0 or own.epoch == self.training.epochs:
+                epoch |= self._score(stage, beta, best)
+                best = max(best, epoch["lower_bound"])
+                update(text=f"{words}, epoch {own.epoch}: certified gap {epoch['gap']:.1e}")
+            self.result.history.append(epoch)
+            last = own.epoch == self.training.epochs
+            if last:
+                self.result.network.stages.append(stage)
+            about = {"scale": stage.scale, "tensors": stage.tensors(), "beta": beta, "beta_max": largest, "best": best}
+            self._keep(None if last else {**about, "training": own.state()})
+
+    def _score(self, stage: Stage, beta: float, best: float) -> Epoch:
+        """Certificate and accuracies of a stage as it is."""
+        proven, z = certify_stage(stage, lambda: self.batches(stage), self.data.Y, self.loss, beta, best)
+        told: Epoch = {
+            "objective": proven.primal, "lower_bound": proven.dual, "gap": proven.gap,
+            "stationarity_bound": proven.stationarity_bound, "stationarity_error": proven.stationarity_error,
+            "max_dual_norm": proven.max_dual_norm, "train_accuracy": accuracy(z, self.data.Y),
+            "test_accuracy": None, "ensemble_accuracy": None,
+        }  # fmt: skip
+        if self.data.test is not None:
+            images, targets = self.data.test
+            found = LayerwiseNetwork([*self.result.network.stages, stage]).predict(images)
+            told |= {"test_accuracy": accuracy(found[-2], targets), "ensemble_accuracy": accuracy(found[-1], targets)}
+        return told

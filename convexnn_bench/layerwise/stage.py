@@ -1,0 +1,111 @@
+"""One stage: a two-layer gated ReLU CNN with average pooling, in the Burer-Monteiro factors of its convex program.
+
+    z_i = sum_k sum_j sum_alpha P[alpha, :] (D_k,i (Phi_i u_kj)) V_k[(alpha, .), j],   D_k,i = diag 1{Phi_i g_k >= 0},
+
+with Phi_i the patches of the maps of sample i (torch.nn.functional.unfold's order) and P averages over a x a windows:
+the problem of `cnn.Problem` with architecture CNN(kernel, padding=kernel // 2, pool=a) and the masks of the gates.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch.nn import functional
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.layerwise.plans import StagePlan
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+Maps = Float[torch.Tensor, "n _channels _height _width"]  # sides and channels change from maps to maps
+
+
+class Stage:
+    """Gates (P x p, fixed), factors U (P x p x m) and V (P x a^2 c x m); p = channels kernel^2.
+
+    scale: what the maps are multiplied with before anything else, so that their mean square is one; the gates do not
+    see it, and the same optimum with factors scaled otherwise belongs to beta scaled otherwise.
+    """
+
+    def __init__(self, plan: StagePlan, channels: int, c: int, scale: float = 1.0):
+        self.plan, self.channels, self.c, self.scale = plan, channels, c, scale
+        self.p, self.q = channels * plan.kernel**2, plan.pool**2 * c
+        self.gates = torch.zeros(plan.gates, self.p)
+        self.U = torch.zeros(plan.gates, self.p, plan.m)
+        self.V = torch.zeros(plan.gates, self.q, plan.m)
+
+    @property
+    def P(self) -> int:
+        return self.plan.gates
+
+    @property
+    def width(self) -> int:
+        """Channels of the masked maps, P m."""
+        return self.P * self.plan.m
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Gates from a normal distribution; factors too, of the size that keeps hidden units about as large as maps."""
+        self.gates = torch.randn(self.gates.shape, generator=generator)
+        self.U = torch.randn(self.U.shape, generator=generator) / math.sqrt(self.p)
+        self.V = torch.randn(self.V.shape, generator=generator) / math.sqrt(self.width * self.plan.pool**2)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"gates": self.gates, "U": self.U, "V": self.V}
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Raises InputError for tensors of other shapes."""
+        for name, own in self.tensors().items():
+            if tensors[name].shape != own.shape:
+                raise InputError(f"stage: {name} must be {tuple(own.shape)}, got {tuple(tensors[name].shape)}")
+            setattr(self, name, tensors[name].to(own.device, own.dtype))
+
+    def to(self, device: str) -> "Stage":
+        for name, tensor in self.tensors().items():
+            setattr(self, name, tensor.to(device))
+        return self
+
+    def prepared(self, X: Maps) -> Maps:
+        """Maps as the stage's convolutions take them: space-to-depth, scaled."""
+        return (functional.pixel_unshuffle(X, 2) if self.plan.downsample else X) * self.scale
+
+    def masks(self, X: Maps) -> Bool[torch.Tensor, "n P height width"]:
+        """1{Phi_i g_k >= 0} of prepared maps."""
+        return self._convolve(X, self.gates) >= 0
+
+    def _convolve(self, X: Maps, rows: torch.Tensor) -> torch.Tensor:
+        kernel = self.plan.kernel
+        filters = rows.reshape(-1, self.channels, kernel, kernel).to(X.dtype)
+        return functional.conv2d(X, filters, padding=kernel // 2)
+
+    def hidden(self, X: Maps, U: torch.Tensor | None = None) -> Maps:
+        """The masked maps D_k (Phi u_kj), n x P m x height x width, of prepared maps; the next stage's input."""
+        U = self.U if U is None else U
+        maps = self._convolve(X, U.transpose(1, 2).reshape(self.width, self.p))
+        n, _, height, width = maps.shape
+        masked = maps.view(n, self.P, self.plan.m, height, width) * self.masks(X)[:, :, None]
+        return masked.view(n, self.width, height, width)
+
+    def predict(self, hidden: Maps, V: torch.Tensor | None = None) -> Float[torch.Tensor, "n c"]:
+        """Predictions from the masked maps."""
+        V = (self.V if V is None else V).to(hidden.dtype)
+        a, (height, width) = self.plan.pool, hidden.shape[2:]
+        pooled = functional.avg_pool2d(hidden, (height // a, width // a))
+        weights = V.view(self.P, a * a, self.c, self.plan.m).permute(0, 3, 1, 2).reshape(-1, self.c)
+        return pooled.flatten(1) @ weights
+
+    def problem(self, X: Maps, Y: Any, loss: Any, beta: float) -> "Problem":
+        """The stage's training problem on these maps (before `prepared`), for every solver of the package."""
+        from convexnn_bench.architectures.cnn import CNN
+        from convexnn_bench.problem import Problem
+
+        maps = self.prepared(X.double())
+        masks = self.masks(maps).permute(0, 2, 3, 1).reshape(-1, self.P)
+        architecture = CNN(self.plan.kernel, padding=self.plan.kernel // 2, pool=self.plan.pool)
+        own = {"architecture": architecture, "activation": "gated_relu", "loss": loss, "beta": beta}
+        return Problem(maps.cpu().numpy(), Y, patterns=masks.cpu().numpy(), **own)
+
+    def regulariser(self) -> float:
+        """R = 1/2 (||U||^2 + ||V||^2), float64."""
+        return 0.5 * float(self.U.double().square().sum() + self.V.double().square().sum())

@@ -1,0 +1,125 @@
+"""The certificate of a stage over data that are never in memory at once: two passes, float64 sums.
+
+The first pass gives predictions, n x c numbers that are kept, and so F and Lambda = grad F; the second
+    G_k[., alpha, .] = sum_i sum_{kappa in window alpha} P[alpha, kappa] D_k[i, kappa] x_{i, kappa} Lambda_i^T,
+one matrix product for each window alpha over the samples and pixels of a batch. Then, as everywhere (`certificates`),
+p* >= -F*(s Lambda) for s max_k ||G_k||_2 <= beta.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch.nn import functional
+
+from convexnn_bench.certificates.bounds import ROUNDING_TOLERANCE, best_dual
+from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.dual_norms import EPS, max_spectral_norm
+from convexnn_bench.layerwise.stage import Maps, Stage
+from convexnn_bench.losses.base import BaseLoss
+
+Batches = Callable[[], Iterator[tuple[slice, Maps]]]  # the rows, and their maps before `prepared`
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """G (P x p x q), and a bound on the Frobenius norm of the rounding error of any of its blocks."""
+
+    G: torch.Tensor
+    rounding: float
+
+    def norm(self) -> tuple[float, int]:
+        """(an upper bound on max_k ||A_k^* Lambda||_2, the block it is of)."""
+        found = max_spectral_norm(self.G)
+        return found.value + self.rounding, found.block
+
+
+def predictions(stage: Stage, batches: Batches, n: int) -> Float[torch.Tensor, "n c"]:
+    """A(Z) of all samples, float64 on the stage's device."""
+    found = torch.zeros(n, stage.c, dtype=torch.float64, device=stage.U.device)
+    for rows, X in batches():
+        found[rows] = stage.predict(stage.hidden(stage.prepared(X.double())))
+    return found
+
+
+def adjoint(stage: Stage, batches: Batches, Lambda: Float[torch.Tensor, "n c"]) -> Adjoint:
+    """A_k^* Lambda of every block.
+
+    Rounding: every entry of G is a sum of n window products x Lambda / window, masks only remove terms, and the norm of
+    a sum is at most the sum of norms. So the error of a block is below (n window + a few) eps sum_{i, kappa}
+    ||x_{i, kappa}|| ||Lambda_i|| / window (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    """
+    a, c = stage.plan.pool, stage.c
+    G = torch.zeros(a * a, stage.p, stage.P * c, dtype=torch.float64, device=Lambda.device)
+    magnitude, window = 0.0, 1
+    for rows, X in batches():
+        patches, masks = _windows(stage, stage.prepared(X.double()))  # a^2 x b window x p, and x P
+        window = patches.shape[1] // (rows.stop - rows.start)
+        weights = (Lambda[rows] / window).repeat_interleave(window, dim=0)  # b window x c
+        for at, part in zip(G, zip(patches, masks, strict=True), strict=True):
+            own, active = part
+            at.addmm_(own.T, (active.double()[:, :, None] * weights[:, None, :]).flatten(1))
+        lengths = torch.linalg.vector_norm(patches, dim=2) @ torch.linalg.vector_norm(weights, dim=1)
+        magnitude += float(lengths.sum())
+    G = G.view(a * a, stage.p, stage.P, c).permute(2, 1, 0, 3).reshape(stage.P, stage.p, stage.q)
+    return Adjoint(G, (Lambda.shape[0] * window + stage.p + 20) * EPS * magnitude)
+
+
+def _windows(stage: Stage, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches and masks sorted by the pooling windows they are in."""
+    kernel, a = stage.plan.kernel, stage.plan.pool
+    n, _, height, width = maps.shape
+    patches = functional.unfold(maps, kernel, padding=kernel // 2).view(n, -1, a, height // a, a, width // a)
+    masks = stage.masks(maps).view(n, -1, a, height // a, a, width // a)
+    window = height * width // (a * a)
+
+    def by_window(array: torch.Tensor) -> torch.Tensor:
+        return array.permute(2, 4, 0, 3, 5, 1).reshape(a * a, n * window, -1)
+
+    return by_window(patches), by_window(masks)
+
+
+def certify_stage(
+    stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss, beta: float, best: float = -math.inf
+) -> tuple[Certificate, Float[torch.Tensor, "n c"]]:
+    """(certificate of the stage's factors, its predictions); the program is that of the stage's own gates.
+
+    best: a lower bound that was proven of the same program before; a bound once proven holds for every later point.
+    """
+    z = predictions(stage, batches, Y.shape[0])
+    R = stage.regulariser()
+    primal = float(loss.value(z, Y)) + beta * R
+    gradient = loss.gradient(z, Y)
+    Lambda = loss.project_dual(gradient, Y)
+    found = adjoint(stage, batches, Lambda)
+    norm, block = found.norm()
+    proven, multiplier = best_dual(loss, Y, Lambda, beta, norm)
+    dual = max(proven, best)
+    refused = None
+    if not math.isfinite(primal):
+        refused = "the stage's predictions or norms overflow float64"
+    elif primal < dual - ROUNDING_TOLERANCE * abs(dual):
+        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
+    certificate = Certificate(
+        primal=primal,
+        dual=dual,
+        gap=math.nan if refused else relative_gap(primal, dual),
+        stationarity_bound=max(norm / beta - 1.0, 0.0),
+        stationarity_error=float((gradient * z).sum()) + beta * R,
+        scope="sampled",
+        infeasibility=0.0,
+        max_dual_norm=norm,
+        worst_block=block,
+        dual_norm_lower=(norm - found.rounding) * (1 - 8 * (stage.p + stage.q) * EPS) - found.rounding,
+        dual_norm_method="spectral norm, exact",
+        refused=refused,
+        multiplier=multiplier.cpu().numpy() if proven >= best else None,
+    )
+    return certificate, z
+
+
+def beta_max(stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss) -> float:
+    """max_k ||A_k^* grad F(0)||_2: from there on Z = 0 is optimal."""
+    return adjoint(stage, batches, loss.gradient(torch.zeros_like(Y), Y)).norm()[0]

@@ -1,0 +1,123 @@
+"""Minibatch training of one stage, everything before it frozen."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from convexnn_bench.layerwise.network import LayerwiseNetwork
+from convexnn_bench.layerwise.plans import Training
+from convexnn_bench.layerwise.stage import Maps, Stage
+from convexnn_bench.losses.base import BaseLoss
+
+CACHE_BYTES = 2**30  # of a stage's input, which is kept where nothing is drawn anew in every epoch
+
+
+def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
+    """Every sample shifted by up to an eighth of its side, zeros coming in, and mirrored with probability a half."""
+    if how == "none":
+        return X
+    n, _, height, width = X.shape
+    most = max(1, height // 8)
+    down, across = (torch.randint(2 * most + 1, (n,), generator=generator) for _ in range(2))
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    rows = (down[:, None] + torch.arange(height)).to(X.device)
+    columns = across[:, None] + torch.arange(width)
+    if how == "crop_flip":
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    columns = columns.to(X.device)
+    padded = functional.pad(X, (most,) * 4)
+    which = torch.arange(n, device=X.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+class StageTraining:
+    """Descent on F/n + beta/n R for one stage, an epoch at a time; `state` and `restore` make it go on elsewhere."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        before: LayerwiseNetwork,
+        X: Maps,
+        Y: torch.Tensor,
+        loss: BaseLoss,
+        beta: float,
+        how: Training,
+        generator: torch.Generator,
+    ):
+        self.stage, self.before, self.X, self.how, self.generator = stage, before, X, how, generator
+        self.loss, self.beta = loss, beta
+        self.Y = Y.float()
+        self.epoch, self.seconds = 0, 0.0
+        self.weights = [stage.U.clone().requires_grad_(True), stage.V.clone().requires_grad_(True)]
+        self.optimizer: torch.optim.Optimizer
+        if how.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(self.weights, lr=how.rate, momentum=how.momentum)
+        else:
+            self.optimizer = torch.optim.Adam(self.weights, lr=how.rate)
+        self._inputs = self._cached()
+
+    def _cached(self) -> Callable[[torch.Tensor], Maps]:
+        """rows -> the stage's prepared maps."""
+        if self.how.augment != "none":
+            return self._drawn
+        parts, size = [], 0
+        for _, maps in self.before.batches(self.X, torch.float32, self.stage):
+            parts.append(self.stage.prepared(maps))
+            size += parts[-1].numel() * 4
+            if size > CACHE_BYTES:
+                return self._drawn
+        kept = torch.cat(parts)
+        return lambda rows: kept[rows.to(kept.device)]
+
+    def _drawn(self, rows: torch.Tensor) -> Maps:
+        with torch.no_grad():
+            images = augmented(self.X[rows.to(self.X.device)].float(), self.how.augment, self.generator)
+            return self.stage.prepared(self.before.features(images))
+
+    def run_epoch(self, on_step: Callable[[int], None] = lambda done: None) -> None:
+        """One pass over the samples in a new order."""
+        started, n = time.perf_counter(), len(self.X)
+        share = self.epoch / max(1, self.how.epochs - 1)
+        rate = self.how.rate * (1 + share * (self.how.last_rate - 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        done = 0
+        for rows in torch.randperm(n, generator=self.generator).split(self.how.batch):
+            self._step(self._inputs(rows), self.Y[rows.to(self.Y.device)], n)
+            done += len(rows)
+            on_step(done)
+        self.epoch += 1
+        self.stage.U, self.stage.V = (weight.detach().clone() for weight in self.weights)
+        self.seconds += time.perf_counter() - started
+
+    def _step(self, maps: Maps, Y: torch.Tensor, n: int) -> None:
+        U, V = self.weights
+        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.how.mixed_precision):
+            z = self.stage.predict(self.stage.hidden(maps, U), V)
+        decay = 0.5 * self.beta / n * (U.square().sum() + V.square().sum())
+        objective = self.loss.value(z.float(), Y) / len(Y) + decay
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(objective)
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epochs depend on: tensors and numbers."""
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "weights": [weight.detach().clone() for weight in self.weights],
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        with torch.no_grad():
+            for weight, kept in zip(self.weights, state["weights"], strict=True):
+                weight.copy_(kept)
+        self.stage.U, self.stage.V = (weight.detach().clone() for weight in self.weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())

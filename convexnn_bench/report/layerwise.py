@@ -1,0 +1,235 @@
+"""`convexnn-bench layerwise`: stages trained one after the other, beside the same network trained end to end."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.harness.machine import code_version, describe_machine
+from convexnn_bench.harness.records import to_json, whole_file
+from convexnn_bench.layerwise import LayerwiseNetwork, LayerwiseResult, StagePlan, Training, train_layerwise
+from convexnn_bench.layerwise.end_to_end import train_end_to_end
+from convexnn_bench.layerwise.run import accuracy
+from convexnn_bench.registry import DATASETS, LOSSES
+from convexnn_bench.report.tables import format_gap, format_seconds, format_value
+from convexnn_bench.specs import parse_spec
+from convexnn_bench.terminal import progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Split = tuple[np.ndarray, np.ndarray]
+TEST_SHARE = 5  # one sample of so many is kept for the test, where a data set has no test part of its own
+DEFAULT_STAGES = ("gates=16,pool=7", "gates=16,pool=7", "gates=32,pool=7,downsample=true")
+RESULTS = "layerwise.json"
+
+
+def stage_plan(text: str) -> StagePlan:
+    """ "gates=32,m=1,pool=7" as a StagePlan. Raises InputError."""
+    parameters = parse_spec(f"stage[{text}]")[1]
+    unknown = sorted(set(parameters) - set(StagePlan.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(StagePlan.__dataclass_fields__)
+        raise InputError(f"--stage has no parameter {unknown[0]!r}; it has: {known}")
+    return StagePlan(**parameters)
+
+
+def load_split(spec: str) -> tuple[Split, Split]:
+    """(training data, test data) of a data set: its own parts, else four fifths and one fifth, drawn with seed 0.
+
+    Raises InputError for a data set that is not here or has no images.
+    """
+    name, parameters = parse_spec(spec)
+    dataset = DATASETS.get(name)
+    missing = dataset.unavailable()
+    if missing is not None:
+        raise InputError(f"data set {name}: {missing}")
+    if "layout" not in dataset.parameters:
+        images = [other for other in DATASETS.names() if "layout" in DATASETS.get(other).parameters]
+        raise InputError(f"data set {name!r} has no images; those that have: {', '.join(images)}")
+    parameters = {**parameters, "layout": "image"}
+    if "split" in dataset.parameters:
+        train, test = (dataset(**{**parameters, "split": part}).data() for part in ("train", "test"))
+        return (train.X, train.Y), (test.X, test.Y)
+    data = dataset(**parameters).data()
+    order = np.random.default_rng(0).permutation(len(data.X))
+    kept, rest = np.split(order, [len(order) // TEST_SHARE])
+    return (data.X[rest], data.Y[rest]), (data.X[kept], data.Y[kept])
+
+
+def run_layerwise(
+    spec: str,
+    stages: Sequence[StagePlan],
+    training: Training,
+    beta_fraction: float,
+    seeds: int,
+    device: str,
+    out: Path,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train for every seed, layerwise and end to end, and write `out`/layerwise.json; returns what is in it.
+
+    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained.
+    """
+    train, test = load_split(spec)
+    asked = {
+        "dataset": spec, "stages": [vars(stage) for stage in stages], "training": vars(training), "device": device,
+        "beta_fraction": beta_fraction, "version": code_version(),
+    }  # fmt: skip
+    told: dict[str, Any] = {
+        **asked,
+        "machine": describe_machine(),
+        "samples": [len(train[0]), len(test[0])],
+        "seeds": [],
+    }
+    before = _before(out, asked)
+    for seed in range(seeds):
+        found = before.get(seed)
+        if found is None:
+            found = _one_seed(train, test, stages, training, beta_fraction, seed, device, out / f"seed{seed}")
+        told["seeds"].append(found)
+        with whole_file(out / RESULTS) as partial:
+            partial.write_text(to_json(told), encoding="utf-8")
+        last, whole = found["stages"][-1], found["end_to_end"]
+        tell(
+            f"seed {seed}: stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f}), "
+            f"end to end {whole['test_accuracy']:.4f}"
+        )
+    return told
+
+
+def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
+    """Seeds that are finished in `out`; nothing of a run with other settings or code."""
+    path = out / RESULTS
+    if not path.is_file():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    same = all(kept.get(key) == json.loads(to_json({key: value}))[key] for key, value in asked.items())
+    return {found["seed"]: found for found in kept["seeds"]} if same else {}
+
+
+def _one_seed(
+    train: Split, test: Split, stages: Sequence[StagePlan], training: Training, fraction: float, seed: int,
+    device: str, folder: Path,
+) -> dict[str, Any]:  # fmt: skip
+    result = train_layerwise(
+        *train, stages, training, beta_fraction=fraction, test=test, seed=seed, device=device, checkpoint=folder
+    )
+    return {
+        "seed": seed,
+        "history": result.history,
+        "stages": result.stages,
+        "end_to_end": _whole(result, train, test, training, seed, device),
+    }
+
+
+def _whole(
+    result: LayerwiseResult, train: Split, test: Split, training: Training, seed: int, device: str
+) -> dict[str, Any]:
+    """The same network end to end, for as many epochs in all, with the weight decay of the last stage."""
+    loss = LOSSES.make("cross_entropy")
+    X, test_X = (torch.as_tensor(part[0], dtype=torch.float32, device=device) for part in (train, test))
+    Y, test_Y = (torch.as_tensor(loss.prepare_targets(part[1]), device=device) for part in (train, test))
+    epochs = training.epochs * len(result.network.stages)
+    how = Training(**{**vars(training), "epochs": epochs})
+    beta = result.stages[-1]["beta"]
+    generator = torch.Generator().manual_seed(seed)
+    with progress("training end to end", epochs) as update:
+        network, seconds = train_end_to_end(result.network.stages, X, Y, loss, beta, how, generator, update)
+    right = {name: accuracy(_last(network, maps), targets) for name, maps, targets in
+             (("train_accuracy", X, Y), ("test_accuracy", test_X, test_Y))}  # fmt: skip
+    return {"seconds": seconds, "epochs": epochs, "beta": beta, **right}
+
+
+def _last(network: LayerwiseNetwork, X: torch.Tensor) -> torch.Tensor:
+    return network.predict(X)[-2]
+
+
+def print_layerwise(told: dict[str, Any], console: "Console") -> None:
+    """A row a stage, and one for the network trained end to end: means over seeds, with their standard deviations."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    n, tested = told["samples"]
+    seeds = told["seeds"]
+    console.print(
+        Text(f"{told['dataset']}: {n} images for training, {tested} for the test, {len(seeds)} seeds"), soft_wrap=True
+    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("stage", "P", "m", "objective", "lower bound", "gap", "train %", "test %", "ensemble %", "seconds"):
+        table.add_column(title, justify="left" if title == "stage" else "right", no_wrap=True)
+    for place in range(len(seeds[0]["stages"])):
+        own = [found["stages"][place] for found in seeds]
+        gaps = [stage["gap"] for stage in own]
+        table.add_row(
+            str(place + 1), str(own[0]["P"]), str(own[0]["m"]),
+            format_value(_mean(own, "objective")), format_value(_mean(own, "lower_bound")),
+            format_gap(None if None in gaps else statistics.mean(gaps)),
+            *(_spread(own, name) for name in ("train_accuracy", "test_accuracy", "ensemble_accuracy")),
+            format_seconds(_mean(own, "seconds")),
+        )  # fmt: skip
+    whole = [found["end_to_end"] for found in seeds]
+    accuracies = _spread(whole, "train_accuracy"), _spread(whole, "test_accuracy")
+    table.add_row("end to end", "", "", "-", "-", "-", *accuracies, "-", format_seconds(_mean(whole, "seconds")))
+    console.print(table)
+    words = (
+        "Objectives are sums over samples; gap: proven bound on the relative distance of a stage to its own optimum."
+    )
+    spread = " ±: standard deviation over seeds." if len(seeds) > 1 else ""
+    console.print(Text(f"{words} Seconds of training, certificates not counted.{spread}", style="dim"))
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return statistics.mean(row[name] for row in rows)
+
+
+def _spread(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Mean of shares in per cent, and their standard deviation where there are several."""
+    values = [100 * row[name] for row in rows]
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def save_layerwise_figure(told: dict[str, Any], path: Path) -> Path:
+    """Test accuracy, and the certified gap of each stage, against seconds of training. Raises ImportError."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    for found in told["seeds"]:
+        offset = 0.0
+        for place, last in enumerate(found["stages"]):
+            own = [epoch for epoch in found["history"] if epoch["stage"] == last["stage"] and "gap" in epoch]
+            x = [offset + epoch["seconds"] for epoch in own]
+            look = {
+                "color": colours[place % len(colours)],
+                "marker": "os^Dv"[place % 5],
+                "markersize": 4,
+                "linewidth": 1.2,
+            }
+            label = f"stage {last['stage']}" if found is told["seeds"][0] else None
+            left.plot(x, [epoch["test_accuracy"] for epoch in own], label=label, **look)
+            right.plot(x, [np.nan if epoch["gap"] is None else epoch["gap"] for epoch in own], **look)
+            offset += last["seconds"]
+    whole = [found["end_to_end"]["test_accuracy"] for found in told["seeds"]]
+    left.axhline(statistics.mean(whole), linestyle="--", color="#555555", linewidth=1, label="end to end, at its end")
+    left.set_ylabel("test accuracy")
+    right.set_ylabel("certified relative gap of the stage")
+    right.set_yscale("log")
+    for axis in (left, right):
+        axis.set_xlabel("seconds of training")
+        axis.grid(color="#e3e3e3")
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False, fontsize=9)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150)
+    return path

@@ -1,0 +1,336 @@
+"""Layerwise training: a stage against the problem it is, by the package's other code; certificates, checkpoints."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import convexnn_bench as cnn
+from convexnn_bench.cli import app
+from convexnn_bench.formulations import burer_monteiro
+from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training, certify_stage, train_layerwise
+from convexnn_bench.layerwise.end_to_end import train_end_to_end
+from convexnn_bench.layerwise.streamed import adjoint, beta_max, predictions
+from convexnn_bench.layerwise.training import StageTraining, augmented
+from convexnn_bench.registry import LOSSES
+
+LABELS = {"cross_entropy": lambda n: np.arange(n) % 3, "squared": lambda n: np.sin(np.arange(3.0 * n)).reshape(n, 3),
+          "logistic": lambda n: 2.0 * (np.arange(n) % 2) - 1}  # fmt: skip
+
+
+def images(n=9, channels=2, side=6, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, channels, side, side))
+
+
+def drawn(plan, channels, c, scale=1.0, seed=1):
+    stage = Stage(plan, channels * (4 if plan.downsample else 1), c, scale)
+    stage.draw(torch.Generator().manual_seed(seed))
+    return stage
+
+
+def streamed(X, step=4):
+    X = torch.as_tensor(X)
+    return lambda: ((slice(a, min(a + step, len(X))), X[a : a + step]) for a in range(0, len(X), step))
+
+
+PLANS = [
+    StagePlan(gates=5, m=2, pool=3),
+    StagePlan(gates=4, m=1, pool=1, kernel=5),
+    StagePlan(gates=3, m=3, pool=6, kernel=1),
+    StagePlan(gates=4, m=2, pool=3, downsample=True),
+]
+
+
+@pytest.mark.parametrize("loss", LABELS)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"a{plan.pool}k{plan.kernel}{'d' * plan.downsample}")
+def test_a_stage_is_the_problem_of_its_gates(plan, loss):
+    X, criterion = images(), LOSSES.make(loss)
+    Y = criterion.prepare_targets(LABELS[loss](len(X)))
+    stage = drawn(plan, 2, Y.shape[1], scale=1.7)
+    problem = stage.problem(torch.as_tensor(X), Y, loss, 0.3)
+    factors = stage.U.double(), stage.V.double()
+    other = cnn.certify(problem, factors)
+    own, z = certify_stage(stage, streamed(X), torch.as_tensor(Y), criterion, 0.3)
+    np.testing.assert_allclose(z, problem.predict(np.einsum("kpm,kqm->kpq", *factors)), rtol=1e-10, atol=1e-10)
+    for name in ("primal", "dual", "max_dual_norm", "stationarity_error", "worst_block"):
+        assert getattr(own, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=1e-9), name
+    assert beta_max(stage, streamed(X), torch.as_tensor(Y), criterion) == pytest.approx(problem.beta_max, rel=1e-9)
+    assert own.dual_norm_lower <= other.max_dual_norm <= own.max_dual_norm * (1 + 1e-9)
+
+
+def test_the_adjoint_is_the_transpose_of_the_predictions():
+    stage, X = drawn(PLANS[0], 2, 3), images()
+    Lambda = torch.as_tensor(np.random.default_rng(5).normal(size=(9, 3)))
+    G = adjoint(stage, streamed(X), Lambda).G
+    Z = (stage.U @ stage.V.transpose(1, 2)).double()
+    assert float((G * Z).sum()) == pytest.approx(float((predictions(stage, streamed(X), 9) * Lambda).sum()), rel=1e-6)
+
+
+def test_the_bound_is_below_the_optimum_and_a_proven_one_stays():
+    X, loss = images(12, 1, 4), LOSSES.make("squared")
+    Y = LABELS["squared"](12)
+    stage = drawn(StagePlan(gates=4, m=1, pool=2), 1, 3)
+    best = cnn.solve(stage.problem(torch.as_tensor(X), Y, "squared", 0.5), "cvxpy_clarabel", gap=None)
+    assert best.certificate.gap < 1e-6
+    for seed in range(5):
+        stage.draw(torch.Generator().manual_seed(1))
+        gates = stage.gates
+        stage.draw(torch.Generator().manual_seed(seed))
+        stage.gates = gates
+        own, _ = certify_stage(stage, streamed(X), torch.as_tensor(Y), loss, 0.5)
+        assert own.dual <= best.objective <= own.primal
+        kept, _ = certify_stage(stage, streamed(X), torch.as_tensor(Y), loss, 0.5, best=best.certificate.dual)
+        assert kept.dual == best.certificate.dual
+        assert kept.multiplier is None
+        assert kept.gap == pytest.approx(own.primal / kept.dual - 1)
+
+
+def test_a_step_descends_on_the_objective_with_its_weight_decay():
+    X, Y = images(10, 1, 4), LABELS["cross_entropy"](10)
+    plan, beta, rate = StagePlan(gates=4, m=2, pool=2), 0.7, 0.1
+    stage = drawn(plan, 1, 3)
+    problem = stage.problem(torch.as_tensor(X), Y, "cross_entropy", beta)
+    before = stage.U.double(), stage.V.double()
+    _, *slopes = burer_monteiro.value_and_gradient(problem, problem.operator("cpu"), *before)
+    how = Training(epochs=1, batch=10, rate=rate, optimizer="sgd")
+    targets = torch.as_tensor(LOSSES.make("cross_entropy").prepare_targets(Y))
+    maps = torch.as_tensor(X, dtype=torch.float32)
+    own = StageTraining(stage, LayerwiseNetwork(), maps, targets, LOSSES.make("cross_entropy"), beta, how,
+                        torch.Generator().manual_seed(0))  # fmt: skip
+    own.run_epoch()
+    for start, slope, end in zip(before, slopes, (stage.U, stage.V), strict=True):
+        np.testing.assert_allclose(end, start - rate * slope / 10, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = cnn.DATASETS.get("digits")(layout="image", n=240).data()
+    return (data.X[:200], data.Y[:200]), (data.X[200:], data.Y[200:])
+
+
+STAGES = [StagePlan(gates=6, m=2, pool=4), StagePlan(gates=8, m=1, pool=2, downsample=True)]
+QUICK = Training(epochs=4, batch=50, certify_every=2)
+
+
+def without_seconds(history):
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in history]
+
+
+def test_stages_come_near_their_optima_and_are_certified(digits):
+    (X, Y), test = (digits[0][0][:100], digits[0][1][:100]), digits[1]
+    how = Training(epochs=400, batch=100, rate=0.02, certify_every=200)
+    plans = [StagePlan(gates=4, m=3, pool=4), StagePlan(gates=4, m=4, pool=2, downsample=True)]
+    result = train_layerwise(X, Y, plans, how, test=test, beta_fraction=0.1)
+    assert [(stage["stage"], stage["epoch"]) for stage in result.stages] == [(1, 400), (2, 400)]
+    maps = torch.as_tensor(X)
+    for place, told in enumerate(result.stages):
+        stage = result.network.stages[place]
+        features = LayerwiseNetwork(result.network.stages[:place]).features(maps)
+        problem = stage.problem(features, Y, "cross_entropy", told["beta"])
+        best = cnn.solve(problem, "bm_newton", gap=1e-5)
+        assert told["lower_bound"] <= best.objective <= told["objective"] * (1 + 1e-9)
+        assert told["objective"] < 1.02 * best.objective
+        assert told["gap"] < 0.2
+        assert told["beta"] == pytest.approx(0.1 * problem.beta_max, rel=1e-6)
+        assert problem.X.std() == pytest.approx(1.0, rel=0.5)  # scaled to mean square one
+        lows = [epoch["lower_bound"] for epoch in result.history if epoch["stage"] == place + 1 and "gap" in epoch]
+        assert lows == sorted(lows)
+    found = result.network.predict(torch.as_tensor(test[0]))
+    np.testing.assert_allclose(found[-1], found[0] + 2 * found[1], rtol=1e-6, atol=1e-6)
+    assert result.stages[1]["ensemble_accuracy"] > 0.7
+
+
+def test_stopped_in_an_epoch_and_gone_on_with_the_numbers_are_the_same(digits, tmp_path, monkeypatch):
+    (X, Y), test = digits
+    for how in (QUICK, Training(epochs=2, batch=30, optimizer="sgd", rate=0.05, augment="crop")):
+        whole = train_layerwise(X, Y, STAGES, how, test=test)
+        folder, steps = tmp_path / how.optimizer, StageTraining._step
+
+        def stops(self, *given, steps=steps):
+            stops.left -= 1
+            if stops.left < 0:
+                raise KeyboardInterrupt
+            steps(self, *given)
+
+        for number in (3, 7, 9, 5):
+            stops.left = number
+            monkeypatch.setattr(StageTraining, "_step", stops)
+            with pytest.raises(KeyboardInterrupt):
+                train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
+        monkeypatch.setattr(StageTraining, "_step", steps)
+        again = train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
+        assert without_seconds(again.history) == without_seconds(whole.history)
+        for one, other in zip(again.network.stages, whole.network.stages, strict=True):
+            assert all(torch.equal(one.tensors()[name], other.tensors()[name]) for name in ("gates", "U", "V"))
+        done = train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
+        assert done.history == again.history
+
+
+def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
+    (X, Y), _ = digits
+    train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path)
+    with pytest.raises(cnn.InputError, match="is of a run with other data, stages or settings"):
+        train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path, seed=1)
+
+
+def test_mixed_precision_changes_training_and_no_certificate(digits):
+    (X, Y), _ = digits
+    how = Training(epochs=2, batch=50, mixed_precision=True)
+    result = train_layerwise(X, Y, STAGES[:1], how)
+    plain = train_layerwise(X, Y, STAGES[:1], Training(epochs=2, batch=50))
+    told, stage = result.stages[0], result.network.stages[0]
+    assert told["objective"] != plain.stages[0]["objective"]
+    other = cnn.certify(stage.problem(torch.as_tensor(X), Y, "cross_entropy", told["beta"]), (stage.U, stage.V))
+    assert told["objective"] == pytest.approx(other.primal, rel=1e-5)  # the network reads float32 images
+    assert told["lower_bound"] <= other.primal
+
+
+@pytest.mark.parametrize("how", ["crop", "crop_flip"])
+def test_augmentation_shifts_and_mirrors(how):
+    X = torch.as_tensor(images(40, 2, 8)).float()
+    found = augmented(X, how, torch.Generator().manual_seed(3))
+    assert torch.equal(found, augmented(X, how, torch.Generator().manual_seed(3)))
+    padded = torch.nn.functional.pad(X, (1, 1, 1, 1))
+    mirrored = 0
+    for image, own in zip(found, padded, strict=True):
+        shifts = [own[:, a : a + 8, b : b + 8] for a in range(3) for b in range(3)]
+        straight = any(torch.equal(image, one) for one in shifts)
+        mirrored += any(torch.equal(image, one.flip(2)) for one in shifts)
+        assert straight or any(torch.equal(image, one.flip(2)) for one in shifts)
+    assert mirrored == 0 if how == "crop" else 5 < mirrored < 35
+
+
+def test_one_stage_end_to_end_comes_to_the_optimum_of_the_stage(digits):
+    (X, Y), _ = digits
+    result = train_layerwise(X, Y, STAGES[:1], QUICK, beta_fraction=0.1)
+    told, loss = result.stages[0], LOSSES.make("cross_entropy")
+    maps, targets = torch.as_tensor(X).float(), torch.as_tensor(loss.prepare_targets(Y))
+    how = Training(epochs=150, batch=100, rate=0.01)
+    network, seconds = train_end_to_end(
+        result.network.stages, maps, targets, loss, told["beta"], how, torch.Generator().manual_seed(4)
+    )
+    assert seconds > 0
+    assert torch.equal(network.stages[0].gates, result.network.stages[0].gates)
+    problem = network.stages[0].problem(maps, Y, "cross_entropy", told["beta"])
+    best = cnn.solve(problem, "bm_newton", gap=1e-6)
+    reached = cnn.certify(problem, (network.stages[0].U, network.stages[0].V)).primal
+    assert best.objective * (1 - 1e-6) <= reached < 1.02 * best.objective
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"X": np.zeros((5, 8, 8))}, "X must be images, n x channels x height x width, got shape"),
+        ({"X": np.full((5, 1, 8, 8), np.nan)}, "X has 320 NaN or infinite entries"),
+        ({"X": np.zeros((5, 1, 8, 8))}, "its input is zero everywhere"),
+        ({"Y": np.zeros(4)}, "one class only"),
+        ({"Y": np.arange(4)}, "Y must have a row for each of the 5 images, got 4"),
+        ({"stages": []}, "stages must be a list of StagePlan"),
+        ({"stages": StagePlan()}, "stages must be a list of StagePlan"),
+        ({"stages": [StagePlan(pool=3)]}, "stage 1: pool must divide the sides of its maps, 8 x 8, got 3"),
+        ({"stages": [StagePlan(pool=1, downsample=True)] * 4}, "stage 4: downsample needs even sides"),
+        ({"beta_fraction": 0.0}, "beta_fraction must be at least"),
+        ({"beta": -1.0}, "beta must be at least"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"loss": "hinge"}, "unknown loss 'hinge'"),
+        ({"device": "tpu"}, "device must be 'cpu', 'cuda' or 'cuda:0'"),
+        ({"test": np.zeros(3)}, "test must be a pair"),
+        ({"test": (np.zeros((2, 1, 4, 4)), np.zeros(2))}, "test X must have images of (1, 8, 8)"),
+        ({"test": (np.zeros((2, 1, 8, 8)), np.eye(3)[:2])}, "test Y must have 5 outputs as Y has, got 3"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, words):
+    given = {"X": images(5, 1, 8), "Y": np.arange(5), "stages": [StagePlan(gates=2, pool=2)], **change}
+    X, Y, stages = (given.pop(name) for name in ("X", "Y", "stages"))
+    with pytest.raises(cnn.InputError) as caught:
+        train_layerwise(X, Y, stages, QUICK, **given)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: StagePlan(gates=0), "stage: gates must be at least 1, got 0"),
+        (lambda: StagePlan(kernel=2), "stage: kernel must be odd"),
+        (lambda: Training(epochs=0), "epochs must be at least 1"),
+        (lambda: Training(momentum=1.0), "momentum must be at least 0 and below 1"),
+        (lambda: Training(optimizer="lbfgs"), "optimizer must be one of 'adam', 'sgd'"),
+        (lambda: Training(augment="cutout"), "augment must be one of"),
+        (lambda: Training(rate=float("nan")), "rate must be a finite number"),
+    ],
+)
+def test_plans_that_cannot_be(make, words):
+    with pytest.raises(cnn.InputError) as caught:
+        make()
+    assert words in str(caught.value)
+
+
+SMALL = ("--dataset", "digits[n=150]", "--stage", "gates=4,pool=4", "--stage", "gates=4,pool=2,downsample=true",
+         "--epochs", "6", "--certify-every", "3", "--batch", "10")  # fmt: skip
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["layerwise", *map(str, arguments)])
+
+
+def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
+    done = command(*SMALL, "--seeds", 2, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "120 images for training, 30 for the test, 2 seeds" in done.stdout
+    assert "end to end" in done.stdout
+    told = json.loads((tmp_path / "layerwise.json").read_text())
+    assert [stage["stage"] for stage in told["seeds"][1]["stages"]] == [1, 2]
+    assert (tmp_path / "layerwise.png").stat().st_size > 10_000
+    again = command(*SMALL, "--seeds", 3, "--out", tmp_path)
+    after = json.loads((tmp_path / "layerwise.json").read_text())
+    assert after["seeds"][:2] == told["seeds"]
+    assert (again.exit_code, len(after["seeds"])) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--dataset", "spiral"), "data set 'spiral' has no images; those that have: "),
+        (("--dataset", "nothing"), "unknown data set 'nothing'"),
+        (("--dataset", "cifar10"), "data set cifar10: needs the files of CIFAR-10"),
+        (("--stage", "gate=3"), "--stage has no parameter 'gate'; it has: gates, m, kernel, pool, downsample"),
+        (("--stage", "gates=3,pool=5", "--dataset", "digits"), "pool must divide the sides of its maps, 8 x 8, got 5"),
+        (("--epochs", "0"), "epochs must be at least 1, got 0"),
+        (("--device", "cuda:99"), "device 'cuda:99' was asked for"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setenv("CONVEXNN_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = command(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert not (tmp_path / "out" / "layerwise.json").exists()
+
+
+def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
+    own = [sys.executable, "-m", "convexnn_bench.cli", "layerwise", *SMALL]
+    environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*own, "--out", tmp_path / "whole"], check=True, env=environment, capture_output=True)
+    checkpoint = tmp_path / "killed" / "seed0" / "checkpoint.pt"
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen([*own, "--out", tmp_path / "killed"], env=environment, stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)  # fmt: skip
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 2  # the first may already have been enough to come near the end
+    subprocess.run([*own, "--out", tmp_path / "killed"], check=True, env=environment, capture_output=True)
+    whole, again = (json.loads((tmp_path / name / "layerwise.json").read_text()) for name in ("whole", "killed"))
+    assert without_seconds(again["seeds"][0]["history"]) == without_seconds(whole["seeds"][0]["history"])
+    assert again["seeds"][0]["end_to_end"]["test_accuracy"] == whole["seeds"][0]["end_to_end"]["test_accuracy"]
