@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import convexnn_bench as cnn
 from convexnn_bench.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,12 @@ def test_python_blocks_of_a_page_run_in_order(page, capsys):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(block, page.name, "exec"), names)
     assert capsys.readouterr().out
+
+
+def test_the_reference_lists_all_that_is_exported():
+    text = (ROOT / "docs/reference.md").read_text()
+    listed = set(re.findall(r"convexnn_bench\.(\w+)$", text, re.MULTILINE)) | set(re.findall(r"cnn\.(\w+)", text))
+    assert set(cnn.__all__) - listed == {"__version__"}
 
 
 def test_there_are_pages_with_python():
