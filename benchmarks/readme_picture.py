@@ -42,7 +42,7 @@ def main() -> None:
         axis.plot(x, y, linestyle=dashes or "none", color=colour, linewidth=2)
         axis.plot(x[-1:], y[-1:], marker, color=colour, markersize=9, linestyle=dashes or "none", label=words)
     axis.axhline(TARGET, color="#555555", linewidth=1, linestyle=":")
-    axis.text(2.2e-3, TARGET * 1.4, "one part in a million", color="#555555")
+    axis.text(0.02, TARGET * 1.4, "one part in a million", transform=axis.get_yaxis_transform(), color="#555555")
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("seconds, set-up included")
