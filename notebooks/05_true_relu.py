@@ -29,6 +29,7 @@ print(
 # The map from the convex program back to a network turns every $a$ and $b$ into a neuron. The result *is* a ReLU network,
 # and no ReLU network of any width has a smaller training objective.
 
+
 # %%
 def distinct(W1, W2):
     """Neurons with parallel ones of the same output sign merged into one: (u, sign) with u as long as its output weight."""
