@@ -196,7 +196,8 @@ print(f"rounded point above it by       {(c.primal - direct.certificate.primal) 
 #
 # <details><summary>Solutions</summary>
 #
-# 1. They act on the data like their sum, and $\|a_1 + a_2\| < \|a_1\| + \|a_2\|$: replacing them by one neuron lowers the penalty.
+# 1. They act on the data like their sum, and $\|a_1 + a_2\| < \|a_1\| + \|a_2\|$: replacing them by one neuron lowers the
+#    penalty.
 # 2. The largest violation of a row of $K_k u \ge 0$, relative. A point outside the cones is not a ReLU network with the
 #    claimed predictions, so that its objective says nothing.
 # 3. `distinct(*cnn.solve(problem, "cvxpy_clarabel").network)` counts 5, 6, 5, 4, 2 and 1 neurons at 0.02 and those five. It

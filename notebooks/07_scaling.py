@@ -30,8 +30,8 @@ for name, table in campaigns.items():
 #
 # Every record holds its curve: seconds, objective, certified gap. The time to a gap is that of the first point at or below
 # it, set-up included; infinite where there is none. The time limit is one of solving, set-up not counted, and a solver that
-# gives one point only, at its end (Clarabel, SCS), may pass it. "Not reached" says no more than that it did not get there within
-# the limit of its rung, and "not run" that the campaign did not ask.
+# gives one point only, at its end (Clarabel, SCS), may pass it. "Not reached" says no more than that it did not get there
+# within the limit of its rung, and "not run" that the campaign did not ask.
 
 
 # %%
@@ -107,10 +107,10 @@ plt.show()
 # long, far more than on the pieces before. Both rungs are a single draw, so that the records do not tell how usual the jump is;
 # semismooth Newton does not arrive at n = 6000 at all.
 #
-# The `scaling` campaign has five sizes, three draws each, for every solver, but ends at n = 480. There `bm_newton` begins behind
-# semismooth Newton, Clarabel and SCS and ends as the quickest, while the number of blocks that it has left hardly grows. Clarabel
-# and SCS are stopped by their own tolerance and end far below the gap that is asked for, so that their times are upper
-# bounds on what they would need.
+# The `scaling` campaign has five sizes, three draws each, for every solver, but ends at n = 480. There `bm_newton` begins
+# behind semismooth Newton, Clarabel and SCS and ends as the quickest, while the number of blocks that it has left grows much
+# less than that of all blocks. Clarabel and SCS are stopped by their own tolerance and end far below the gap that is asked
+# for, so that their times are upper bounds on what they would need.
 #
 # ## The map
 #
@@ -211,13 +211,13 @@ print("\nquickest, of all draws\n" + pd.DataFrame(quick).fillna(0).astype(int).t
 
 # %% [markdown]
 # **What can be told apart.** On the spirals `bm_newton` grows the slowest: every other solver's exponent is larger, with an
-# interval that excludes zero. The others cannot be ranked among themselves there, as their intervals overlap. On the teacher
+# interval that excludes zero. The intervals of the others overlap, so that the table does not rank them. On the teacher
 # problems `bm_newton` and semismooth Newton cannot be told apart in any of the three sizes; semismooth Newton is the quickest
-# on most draws, by constants rather than by exponents. What else can be said of them is that Clarabel grows faster than
-# `bm_newton` in n, SCS in d, and SCS, FISTA and `bm_lbfgs` in P. The rest is open: an exponent from four or five sizes has an interval
-# as wide as the differences that one would like to see. Of twenty intervals at 95 per cent one excludes zero by chance, so that
-# no single star near its edge should be relied on. None of this reaches beyond the sizes that were run: the ladder's last rung
-# is not on the line of the smaller spirals.
+# on most draws there, but no exponent shows that it grows slower. What else can be said of them is that Clarabel grows faster
+# than `bm_newton` in n, SCS in d, and SCS, FISTA and `bm_lbfgs` in P. The rest is open: an exponent from four or five sizes
+# has an interval as wide as the differences that one would like to see. Of twenty intervals at 95 per cent one on average
+# excludes zero by chance, so that no single star near its edge should be relied on. None of this reaches beyond the sizes
+# that were run: the ladder's last rung is not on the line of the smaller spirals.
 #
 # %% [markdown]
 # ## Exercises
@@ -231,13 +231,13 @@ print("\nquickest, of all draws\n" + pd.DataFrame(quick).fillna(0).astype(int).t
 # 1. At n = 45 semismooth Newton, Clarabel and SCS are level at 0.05 s. At n = 150 SCS is first (0.12 s, Clarabel 0.13 s,
 #    semismooth Newton 0.14 s, `bm_newton` 0.20 s); from n = 600 on it is `bm_newton` (0.20 s and 0.51 s against 0.31 s and
 #    1.23 s; alone at n = 6000, 9.5 s). SCS gains the most, being quick to low accuracy and slow to high, and the first-order
-#    methods that did not arrive at 1e-6 do so now, late. The Newton methods change little: they need few steps from
-#    1e-2 to 1e-6.
-# 2. `setup_seconds / (setup_seconds + solve_seconds)` is, over draws and tolerances, 40 to 53 per cent on the spiral with n = 45, 19 to
-#    29 on that with n = 150, 23 to 34 on the teacher with 500 samples of 20 features, and 53 to 66 on the ReLU teacher, where every
-#    block has a cone. So it is no small part of any of them; larger problems were not given to Clarabel.
-# 3. None of seconds, exactly. The number of steps depends on data, start and tolerance only, up to rounding: its exponent is that
-#    of any machine. The seconds of a step are not: fixed costs of a call flatten small sizes, caches steepen large ones. The
-#    two are mixed in the table. FISTA's time in n goes 0.15, 0.11, 0.10, 0.13, 0.20 s while n grows sixteenfold, an exponent of
-#    0.09 +- 0.41, although a step reads all of the data: fixed costs, or fewer steps at larger n, and these records cannot tell which.
+#    methods that did not arrive at 1e-6 do so now, late. The Newton methods change less.
+# 2. `setup_seconds / (setup_seconds + solve_seconds)` is, over draws and tolerances, 40 to 53 per cent on the spiral with n =
+#    45, 19 to 29 on that with n = 150, 23 to 34 on the teacher with 500 samples of 20 features, and 53 to 66 on the ReLU
+#    teacher, where every block has a cone. So it is no small part of any of them; larger problems were not given to Clarabel.
+# 3. None of seconds, exactly. The number of steps depends on data, start and tolerance only, up to rounding: its exponent is
+#    that of any machine. The seconds of a step are not: fixed costs of a call flatten small sizes, caches steepen large ones.
+#    The two are mixed in the table. FISTA's time in n goes 0.15, 0.11, 0.10, 0.13, 0.20 s while n grows sixteenfold, an
+#    exponent of 0.09 +- 0.41, although a step reads all of the data: fixed costs, or fewer steps at larger n, and these
+#    records cannot tell which.
 # </details>

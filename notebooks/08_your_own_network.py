@@ -34,7 +34,8 @@ def trained(width, steps, seed, weight_decay=0.5, mean=False, rate_decay=1.0):
 # %% [markdown]
 # ## The report
 #
-# The loss here is a *sum*, $\frac12 \sum_i (f(x_i) - y_i)^2$, and torch's `weight_decay` adds $\frac\lambda2 \|w\|^2$, so $\beta = \lambda$.
+# The loss here is a *sum*, $\frac12 \sum_i (f(x_i) - y_i)^2$, and torch's `weight_decay` adds $\frac\lambda2 \|w\|^2$, so
+# $\beta = \lambda$.
 
 # %%
 module = trained(width=20, steps=800, seed=0)

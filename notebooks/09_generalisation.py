@@ -36,8 +36,8 @@ print(sizes, f"one test sample is {100 / sizes['test']:.2f} per cent")
 # - **optimum**: the global optimum of the gated ReLU network with 100 sampled gates. On new data a gated network predicts with
 #   the gates that it has, $f(x) = \sum_k 1\{x^T g_k \ge 0\}\, x^T z_k$.
 # - **gated, Adam**: the same objective, one neuron for every gate, Adam. Its distance from the optimum can be measured.
-# - **ReLU, Adam** and **ReLU, SGD**: an ordinary ReLU network of 50 neurons, in plain torch; SGD with momentum in batches of 50.
-#   These have another objective, so that the optimum above is no bound for them.
+# - **ReLU, Adam** and **ReLU, SGD**: an ordinary ReLU network of 50 neurons, in plain torch; SGD with momentum, 50 samples in
+#   a batch. These have another objective, so that the optimum above is no bound for them.
 
 
 # %%
@@ -177,8 +177,8 @@ for flipped, E in errors.items():
 # ## What is shown, and what is not
 #
 # - **With the labels as they are**, the mean test errors of the four ways differ by less than one point at every weight decay
-#   and with the chosen one, and by less than the splits do. Five splits of this data set do not show that the global optimum generalises better, nor
-#   that it generalises worse.
+#   and with the chosen one, and by less than the splits do. Five splits of this data set do not show that the global optimum
+#   generalises better, nor that it generalises worse.
 # - **With flipped labels** weight decay makes the larger difference. At small weight decay all four fit nearly every training
 #   label, the wrong ones included, and have several times the test error that they have at large weight decay.
 # - **Optimum and Adam on the same objective** agree wherever Adam gets near the optimum. At the smallest weight decay it ends
