@@ -414,7 +414,7 @@ def layerwise(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 20,
+    epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 15,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 100,
     rate: Annotated[
         float, typer.Option(help="Step size at the start of a stage; it falls linearly to a hundredth.")

@@ -43,7 +43,7 @@ class Training:
     whatever this says. certify_every: epochs from one certificate to the next; the last epoch always has one.
     """
 
-    epochs: int = 20
+    epochs: int = 15
     batch: int = 100
     rate: float = 0.005
     last_rate: float = 0.01

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Split = tuple[np.ndarray, np.ndarray]
 TEST_SHARE = 5  # one sample of so many is kept for the test, where a data set has no test part of its own
-DEFAULT_STAGES = ("gates=16,pool=7", "gates=16,pool=7", "gates=32,pool=7,downsample=true")
+DEFAULT_STAGES = ("gates=16,pool=7", "gates=24,pool=7", "gates=32,pool=7")
 RESULTS = "layerwise.json"
 
 
