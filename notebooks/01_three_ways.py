@@ -94,7 +94,8 @@ for name, point in (("Clarabel", exact.blocks), ("bm_newton", factored.factors),
 
 # %% [markdown]
 # What is proved of Adam's point is more than its true distance, drawn below: a bound from a point whose gradient is not
-# quite zero is not quite sharp. It is a proof all the same, and needs nothing but the point.
+# quite zero is not quite sharp. It is a proof all the same, and needs nothing but the point. (The spikes are Adam's at a
+# constant learning rate: close to a minimum it jumps out, and comes back.)
 
 # %%
 best = exact.certificate.dual
