@@ -157,7 +157,7 @@ for phase, chosen in (("without weight decay", steps <= 1000), ("with weight dec
     )
 with_error = paper + np.abs(error)
 larger = gap > with_error
-print(f"below the true distance: certified gap {(gap < true).sum()}, with error term {(with_error < true).sum()} points")
+print(f"below the true distance: certified gap {(gap < true).sum()}, with error term {(with_error < true).sum()} times")
 print(
     f"certified gap larger than the theorem with its error term: {larger.sum()} points, "
     f"all between steps {steps[larger].min():.0f} and {steps[larger].max():.0f}"
