@@ -27,7 +27,7 @@ seen = X @ directions >= 0
 names = {mask.tobytes(): k for k, mask in enumerate(patterns.masks.T)}
 cell = [names.get(mask.tobytes(), -1) for mask in seen.T]
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.6))
+figure, axes = plt.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
 axis = axes[0]
 colours = plt.get_cmap("tab10")
 for k in range(patterns.masks.shape[1]):
@@ -35,21 +35,24 @@ for k in range(patterns.masks.shape[1]):
     inside = angles[np.array(cell) == k]
     wedge = centre + np.sort((inside - centre + np.pi) % (2 * np.pi) - np.pi)
     axis.fill(np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35)
-    middle = patterns.gates[:, k] / np.linalg.norm(patterns.gates[:, k])
-    axis.text(
-        *(0.72 * middle), "".join(map(str, patterns.masks[:, k].astype(int))), ha="center", va="center", fontsize=8
-    )
-for number, x in enumerate(X):
+    name = "".join(map(str, patterns.masks[:, k].astype(int)))
+    narrow = np.ptp(wedge) < 0.4  # then the name is written along the radius
+    turn = np.degrees((wedge.mean() + np.pi / 2) % np.pi - np.pi / 2) if narrow else 0
+    place = (0.78 if narrow else 0.7) * np.array([np.cos(wedge.mean()), np.sin(wedge.mean())])
+    axis.text(*place, name, ha="center", va="center", fontsize=11, rotation=turn)
+for number, (x, end) in enumerate(zip(X, (1, 1, 1, 1, -1), strict=True)):  # at which end of its line the name stands
     line = np.array([-x[1], x[0]]) / np.linalg.norm(x)
     axis.plot(*np.stack([-line, line], axis=1), color="black", linewidth=1)
-    axis.annotate(f"$x_{number + 1}^Tu=0$", 1.12 * line, ha="center", va="center", fontsize=9)
+    axis.annotate(f"$x_{number + 1}^Tu=0$", 1.25 * end * line, ha="center", va="center", fontsize=12)
+axis.set_xlim(-1.5, 1.5)
+axis.set_ylim(-1.4, 1.4)
 axis.set_aspect("equal")
 axis.set_axis_off()
 axis.set_title("cells of neurons and their patterns")
 axis = axes[1]
 axis.imshow(patterns.masks.T, cmap="Greys", aspect="auto")
-axis.set_xticks(range(5), [f"$x_{i + 1}$" for i in range(5)])
-axis.set_yticks(range(10), [f"$D_{{{k + 1}}}$" for k in range(10)])
+axis.set_xticks(range(5), [f"$x_{i + 1}$" for i in range(5)], fontsize=12)
+axis.set_yticks(range(10), ["".join(map(str, mask.astype(int))) for mask in patterns.masks.T], fontsize=11)
 axis.set_title("the ten patterns (black: active)")
 plt.show()
 
@@ -80,23 +83,38 @@ for N, r in ((5, 2), (8, 2), (8, 3), (10, 3), (8, 4), (9, 5)):
 #
 # ## A bias moves the lines
 #
-# With a bias the data are $(x_i, 1)$, the cells live in three dimensions, and those with bias one can be drawn: lines that
-# need not pass through the origin, and bounded cells between them.
+# With a bias $b$ the data are $(x_i, 1)$ and the cells live in three dimensions. The slice at a fixed bias, here
+# $b = 0.6$, can be drawn: the lines $x_i^T u + b = 0$ do not pass through the origin, and there are bounded cells between them.
 
 # %%
-side = np.linspace(-3, 3, 401)
+bias, reach = 0.6, 4
+side = np.linspace(-reach, reach, 801)
 grid = np.stack(np.meshgrid(side, side), axis=0).reshape(2, -1)
-codes = (X @ grid + 0.6 >= 0).T @ (1 << np.arange(5))
-figure, axis = plt.subplots(figsize=(4.6, 4.4))
+codes = (X @ grid + bias >= 0).T @ (1 << np.arange(5))
+figure, axis = plt.subplots(figsize=(5.4, 5.2))
 axis.imshow(
-    np.unique(codes, return_inverse=True)[1].reshape(401, 401),
-    origin="lower", extent=(-3, 3, -3, 3), cmap="tab20", alpha=0.6, interpolation="nearest",
+    np.unique(codes, return_inverse=True)[1].reshape(801, 801),
+    origin="lower", extent=(-reach, reach, -reach, reach), cmap="tab20", alpha=0.6, interpolation="nearest",
 )  # fmt: skip
+heights = (X @ grid + bias).reshape(5, 801, 801)
+for height in heights:
+    axis.contour(side, side, height, levels=[0], colors="black", linewidths=0.8)
+axis.contour(side, side, heights.min(axis=0), levels=[0], colors="black", linewidths=3)
+axis.text(0.6, 0.1, "11111", ha="center", va="center", fontsize=11)
 axis.set_xlabel("$u_1$")
 axis.set_ylabel("$u_2$")
-axis.set_title(f"{len(np.unique(codes))} cells seen at a fixed bias")
+axis.set_title(f"{len(np.unique(codes))} cells at bias {bias}")
 plt.show()
-print("patterns with a bias:", cnn.enumerate_patterns(np.hstack([X, np.ones((5, 1))])).masks.shape[1])
+print(f"cells of 5 lines in the plane, no two parallel, no three through one point: {1 + 5 + 10}")
+print(f"patterns in three dimensions, by the formula: {cnn.count_patterns(5, 3)}")
+print("enumerated with a bias:", cnn.enumerate_patterns(np.hstack([X, np.ones((5, 1))])).summary())
+
+# %% [markdown]
+# How these numbers belong together: five lines in general position cut the plane into 16 cells, and each of them has a part
+# in this window. At a negative bias there are 16 cells again, with the opposite patterns. The unbounded cells, ten of
+# them, occur at both signs (far out the bias does not matter: they are the ten sectors of the first picture), so there are
+# $16 + 16 - 10 = 22$ patterns in all, as the formula says. One of them is the pattern without an active sample, the
+# opposite of the cell outlined above where all five are active. It is left out: 21.
 
 # %% [markdown]
 # ## Sampling instead
@@ -130,12 +148,16 @@ plt.show()
 #    and why does the formula only give an upper bound then?
 # 2. How many patterns do 100 samples have in two, three and ten dimensions? Use `cnn.count_patterns`, and
 #    `cnn.enumeration_cost` for what an enumeration would take.
-# 3. In which of the cells drawn above does a neuron lie that is active on all samples? When is there none?
+# 3. In which cell of the first picture does a neuron lie that is active on all samples? When is there none? And with a
+#    bias?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Eight: the two samples have one line in common, so there are four distinct lines. The formula asks for general
-#    position; every coincidence removes cells.
-# 2. 200, 9902 and about $3.9 \cdot 10^{12}$; the last cannot be enumerated, and `cnn.Problem(..., patterns="all")` says so.
-# 3. In the cell of the pattern 11111, if all samples lie in one open half-plane; otherwise there is none.
+# 1. In both cases the two samples have one line in common, so there are four distinct lines and eight cells. With
+#    `X[1] = -X[0]` the enumeration gives 8. With `X[1] = 2 * X[0]` it gives 7: all samples now lie in one open half-plane, so
+#    that one of the eight cells has the pattern 11111 and the opposite one has 00000, which is left out. The formula asks for
+#    general position; every coincidence removes cells.
+# 2. 200, 9902 and about $3.8 \cdot 10^{12}$; the last cannot be enumerated, and `cnn.Problem(..., patterns="all")` says so.
+# 3. None here. There is a cell 11111 if and only if all samples lie in one open half-plane, and these five do not. With a bias
+#    there always is one: $u = 0$ with a positive bias is active on every sample.
 # </details>

@@ -25,7 +25,7 @@ import convexnn_bench as cnn
 
 # %%
 beta, y = 0.5, 2.0
-z = np.linspace(-0.5, 3, 400)
+z = np.linspace(-0.1, 2.8, 400)
 primal = 0.5 * (z - y) ** 2 + beta * np.abs(z)
 
 
@@ -34,29 +34,35 @@ def dual(multiplier):
     return -0.5 * multiplier**2 - multiplier * y
 
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
 axes[0].plot(z, primal, color="black")
-axes[0].set_xlabel("$z$")
+axes[0].set_xlabel("$z$", fontsize=12)
 axes[0].set_title("objective, and bounds from three points")
 multipliers = np.linspace(-0.6, 0.1, 300)
 feasible = np.abs(multipliers) <= beta
 axes[1].plot(multipliers, dual(multipliers), color="#999999")
 axes[1].plot(multipliers[feasible], dual(multipliers[feasible]), color="black", linewidth=2.5)
 axes[1].axvline(-beta, color="#555555", linestyle=":")
-axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)")
-axes[1].set_title(r"$-F^*(\Lambda)$")
-for point, colour in ((0.2, "#D55E00"), (1.1, "#0072B2"), (1.8, "#009E73")):
+axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)", fontsize=12)
+axes[1].set_title(r"$-F^*(\Lambda)$, and the multipliers of the three points")
+# two of the points give the same bound: the first is drawn larger, and its dashes fall between those of the second
+for point, colour, size, start in ((0.2, "#D55E00", 13, 5), (1.1, "#0072B2", 7, 0), (1.8, "#009E73", 7, 0)):
     gradient = point - y
     scale = min(1.0, beta / abs(gradient))
     multiplier = scale * gradient
-    axes[0].plot(point, 0.5 * (point - y) ** 2 + beta * abs(point), "o", color=colour)
-    axes[0].axhline(dual(multiplier), color=colour, linestyle="--", linewidth=1)
-    axes[1].plot(multiplier, dual(multiplier), "o", color=colour)
+    axes[0].plot(
+        point, 0.5 * (point - y) ** 2 + beta * abs(point), "o", color=colour, markersize=size,
+        label=f"$z = {point}$: bound {dual(multiplier):.3f}",
+    )  # fmt: skip
+    axes[1].plot(multiplier, dual(multiplier), "o", color=colour, markersize=size)
+    for axis in axes:
+        axis.axhline(dual(multiplier), color=colour, linestyle=(start, (5, 5)), linewidth=1.8, zorder=1)
+axes[0].legend(frameon=False, loc="upper right", fontsize=11)
 plt.show()
 
 # %% [markdown]
-# The first two points have $|F'(z)| \ge \beta$: scaled down, both give the multiplier $-\beta$, and a bound that is tight,
-# $p^* = \frac{7}{8}$ at $z = \frac32$. The third lies beyond the optimum; its gradient is feasible as it is, and gives a weaker bound.
+# The first two points (orange, blue) have $|F'(z)| \ge \beta$: scaled down, both give the multiplier $-\beta$, and a bound that is tight,
+# $p^* = \frac{7}{8}$ at $z = \frac32$. The third (green) lies beyond the optimum; its gradient is feasible as it is, and gives a weaker bound.
 # Scaled *up* to $-\beta$ it would be tight too: the package looks for the best scale that is allowed. In more dimensions the
 # direction of the gradient matters as well, and a better point gives a better bound.
 #
@@ -68,7 +74,8 @@ plt.show()
 # %%
 problem = cnn.make_problem("spiral", n=60, beta_fraction=0.05)
 X, Y, masks = problem.X, problem.Y, problem.masks
-Z = 0.97 * cnn.solve(problem, "cvxpy_clarabel").blocks  # near the optimum, not at it
+optimal = cnn.solve(problem, "cvxpy_clarabel").blocks
+Z = 0.97 * optimal  # near the optimum, not at it
 
 
 def by_hand(Z):
@@ -99,10 +106,19 @@ print(f"its value: {-0.5 * np.sum(multiplier**2) - np.sum(multiplier * Y):.8f}")
 # %% [markdown]
 # ## The paper's bound
 #
-# Theorem 3.4 of Sahiner et al. bounds the distance of a *stationary* Burer-Monteiro point by
-# $(\max_k \|G_k\|_2/\beta - 1)_+$. Iterates are only nearly stationary; then an error term must be added. The
-# certificate holds both: `stationarity_bound` and `stationarity_error`. To see the difference, gradient descent is first run
-# *without* weight decay, as many networks are trained, and then with it.
+# Theorem 3.4 of Sahiner et al.: if $F \ge 0$, a *stationary* Burer-Monteiro point with objective $\hat p$ has
+# $(\hat p - p^*)/p^* \le (\max_k \|G_k\|_2/\beta - 1)_+$. Iterates are only nearly stationary; then an error term must be
+# added, $\varepsilon / p^*$ with $\varepsilon = \langle \nabla F, A(Z)\rangle + \beta R(Z)$, $R$ the regulariser, which is zero at a
+# stationary point. The certificate holds both: `stationarity_bound` and `stationarity_error`.
+#
+# How does it compare with the certified gap? Let $s = \min(1, \beta/\max_k\|G_k\|_2)$. At a stationary point
+# $\langle \nabla F, A(Z)\rangle = -\beta R(Z)$, so $F^*(\nabla F) = \langle \nabla F, A(Z)\rangle - F = -\hat p$; and $F \ge 0$ means $F^*(0) \le 0$. As
+# $F^*$ is convex, $F^*(s\nabla F) \le s F^*(\nabla F) + (1-s) F^*(0) \le -s \hat p$. So the lower bound $-F^*(s\nabla F)$ is at least
+# $s \hat p$, and the certified gap at most $1/s - 1$: **at a stationary point the certified gap is never larger than the
+# theorem's bound**, and it may be smaller. Away from stationary points either of the two may be the smaller one.
+#
+# To see the difference, gradient descent is first run *without* weight decay, as many networks are trained, and then with
+# it.
 
 # %%
 optimum = cnn.solve(problem, "bm_newton", gap=1e-9).objective
@@ -125,7 +141,7 @@ axis.semilogy(steps, gap, color="#0072B2", label="certified gap")
 axis.semilogy(steps, np.maximum(paper, 1e-6), "--", color="#D55E00", label="Theorem 3.4 alone")
 axis.semilogy(steps, np.maximum(paper + np.abs(error), 1e-6), color="#D55E00", label="with its error term")
 axis.axvline(1000, color="#555555", linestyle=":", linewidth=1)
-axis.annotate("weight decay on", (1000, axis.get_ylim()[1]), (4, -12), textcoords="offset points", fontsize=9)
+axis.annotate("weight decay on", (1000, axis.get_ylim()[1]), (5, -14), textcoords="offset points", fontsize=10)
 axis.set_xlabel("step of gradient descent")
 axis.set_ylabel("relative to the optimum")
 axis.legend(frameon=False, fontsize=9)
@@ -133,25 +149,43 @@ axis.grid(True, color="#dddddd")
 plt.show()
 misled = paper < true
 print(f"Theorem 3.4 alone is below the true distance at {misled.sum()} of {len(steps)} points looked at")
+for phase, chosen in (("without weight decay", steps <= 1000), ("with weight decay   ", steps > 1000)):
+    zero = chosen & (paper == 0)
+    print(
+        f"{phase}: it is zero at steps {steps[zero].min():.0f} to {steps[zero].max():.0f}, "
+        f"whose points are {100 * true[zero].min():.0f} to {100 * true[zero].max():.0f} per cent above the optimum"
+    )
+with_error = paper + np.abs(error)
+larger = gap > with_error
+print(f"below the true distance: certified gap {(gap < true).sum()}, with error term {(with_error < true).sum()} times")
+print(
+    f"certified gap larger than the theorem with its error term: {larger.sum()} points, "
+    f"all between steps {steps[larger].min():.0f} and {steps[larger].max():.0f}"
+)
+print(f"last step: certified gap {gap[-1]:.3f}, theorem with error term {with_error[-1]:.3f}, true {true[-1]:.4f}")
 
 # %% [markdown]
-# Where the dashed line is below the black one, the paper's bound taken alone would have been wrong. Without weight decay the
-# residual becomes small, all $\|G_k\|_2$ fall below $\beta$, and the theorem's number is zero: "optimal", at a point whose
-# weights are far too large. The point is not stationary, and the theorem says nothing about it. The certified gap is never
-# below the true distance, and with its error term the paper's bound holds as well.
+# Where the dashed line is below the black one, the paper's bound taken alone would have been wrong (where it is zero it is
+# drawn at $10^{-6}$). Without weight decay the residual becomes small, in the end all $\|G_k\|_2$ are below $\beta$, and the
+# theorem's number is zero: "optimal", at points whose weights are far too large. It stays zero for some time after weight
+# decay is switched on. None of these points is stationary, and the theorem says nothing about them. The certified gap is
+# never below the true distance, and with its error term the paper's bound holds as well. Far from stationarity, before and
+# shortly after the switch, the theorem with its error term is the sharper of the two at some points; later, as the iterates
+# come closer to a stationary point, the certified gap is.
 #
 # ## Exercises
 #
 # 1. At $Z = 0$ the certificate's gap is finite only if $\nabla F(0)$, scaled, gives a positive bound. Compute it by hand for the
 #    squared loss: what is the best $s$, and the bound?
 # 2. Take the optimal blocks and multiply them by 1.01. How large is the gap, and how large the true distance?
-# 3. `problem.beta` enters the bound twice. Where?
+# 3. `problem.beta` enters the certificate's *gap* twice. Where?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. $\Lambda = -sY$ with $s \le \beta/\beta_{\max}$; $-F^*(\Lambda) = (s - s^2/2)\|Y\|^2$, increasing on $[0, 1]$, so $s = \beta/\beta_{\max}$
 #    for $\beta \le \beta_{\max}$.
-# 2. `cnn.certify(problem, 1.01 * Z)`: the true distance is of second order in 0.01, the gap of first order, because the
-#    multiplier moves with the gradient.
-# 3. In the objective $F + \beta R$, and in the constraint $\|G_k\| \le \beta$ that limits $s$.
+# 2. `cnn.certify(problem, 1.01 * optimal)` has a gap of 2.6e-2; its `primal` is 9.6e-5 above `optimum`, relative to it. The
+#    true distance is of second order in 0.01, the gap of first order, because the multiplier moves with the gradient.
+# 3. In the objective $F + \beta R$ of the point, and in the constraint $\|G_k\|_2 \le \beta$ that limits $s$. The lower bound
+#    $-F^*(s\nabla F)$ contains $\beta$ in this one way only.
 # </details>

@@ -56,8 +56,8 @@ def starts_figure(found: "SpuriousMinima") -> "Figure":
     if covered < len(widths) - 0.5:
         axis.axvspan(covered, len(widths) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
         axis.annotate(
-            f"m ≥ min(p, q) = {found.covered_from}:\nno spurious minimum", (covered, 1.0), (4, -4),
-            xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8, color=COLOURS[2],
+            f"m ≥ min(p, q)\n= {found.covered_from}:\nno spurious\nminimum", (1.0, 1.0), (-3, -4),
+            xycoords="axes fraction", textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[2],
         )  # fmt: skip
     axis.set_xlabel(f"{found.column_name} m")
     axis.set_ylabel("relative excess over the proven bound")
