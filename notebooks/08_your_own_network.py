@@ -83,12 +83,12 @@ print(
 # %%
 runs = [(f"{steps} steps", trained(20, steps, seed=0)) for steps in (0, 20, 100, 400, 1600)]
 runs.append(("decayed rate, 8000", trained(40, 8000, seed=1, rate_decay=0.999)))
-print("                    objective    bound     gap %   network %   slack %   norm excess %   not stationary %")
+print("per cent:           objective    bound      gap  network   slack     norm  stationary")
 for name, trained_module in runs:
     r = cnn.certify_module(trained_module, X, y, loss="squared", weight_decay=0.5)
     gap, own, slack = 100 * r.gap, 100 * (r.primal - optimum) / r.dual, 100 * (optimum - r.dual) / r.dual
-    lacking = f"{100 * r.stationarity_bound:13.2f} {100 * r.stationarity_error / r.dual:18.2f}"
-    print(f"{name:18s} {r.primal:10.4f} {r.dual:8.4f} {gap:9.2f} {own:11.2f} {slack:9.2f} {lacking}")
+    lacking = f"{100 * r.stationarity_bound:8.2f} {100 * r.stationarity_error / r.dual:11.2f}"
+    print(f"{name:18s} {r.primal:10.4f} {r.dual:8.4f} {gap:8.2f} {own:8.2f} {slack:7.2f} {lacking}")
 decayed = r
 
 # %% [markdown]
@@ -104,7 +104,7 @@ decayed = r
 # %%
 bound = decayed.dual
 print(f"best bound {bound:.4f}, optimum {optimum:.4f}: {100 * (optimum / bound - 1):.2f} % of each number is slack")
-print("width   above the best bound, per cent (three seeds)     largest gap by own bound, per cent")
+print("width   above the best bound (three seeds)   largest gap by own bound, per cent")
 for width in (2, 4, 8, 16, 40):
     reports = [
         cnn.certify_module(trained(width, 1500, seed=s), X, y, loss="squared", weight_decay=0.5) for s in range(3)

@@ -120,16 +120,17 @@ TRAIN, VALIDATION, TEST = range(3)
 # %%
 for flipped, E in errors.items():
     print(f"{100 * flipped:.0f} % of the training labels flipped; columns are beta / beta_max")
-    print(" " * 26 + "".join(f"{f:13.4f}" for f in fractions))
-    for part, name in ((TRAIN, "training error"), (TEST, "test error")):
+    print(" " * 18 + "".join(f"{f:11.4f}" for f in fractions))
+    for part, name in ((TRAIN, "train"), (TEST, "test")):
         for way, label in enumerate(ways):
             values = E[:, way, :, part]
             pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
-            cells = [f"{m:6.1f} +-{s:4.1f}" for m, s in pairs]
-            print(f"{name:15s} {label:11s}" + " ".join(cells))
+            cells = [f"{m:.1f} ± {s:.1f}" for m, s in pairs]
+            print(f"{name:5s} {label:12s}" + "".join(f"{cell:>11s}" for cell in cells))
     low, high = excess[flipped].min(axis=0), excess[flipped].max(axis=0)
-    between = [f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True)]
-    print("gated, Adam above optimum, %" + "".join(f"{cell:>12s} " for cell in between).rstrip() + "\n")
+    between = [f"{a:.1f} - {b:.1f}" for a, b in zip(low, high, strict=True)]
+    print("objective of gated, Adam above the optimum, per cent, over the splits:")
+    print(" " * 18 + "".join(f"{cell:>11s}" for cell in between) + "\n")
 
 # %%
 styles = dict(zip(ways, [("#0072B2", "o-"), ("#56B4E9", "s--"), ("#D55E00", "^-"), ("#CC79A7", "D--")], strict=True))
@@ -164,13 +165,13 @@ for flipped, E in errors.items():
     print(f"{100 * flipped:.0f} % flipped: test error with the chosen weight decay")
     for way, label in enumerate(ways):
         values, choice = picked[:, way, 0], np.round(fractions[chosen[:, way]], 4)
-        print(f"  {label:11s} {values.mean():6.1f} +-{values.std(ddof=1):4.1f}   beta / beta_max: {choice.tolist()}")
+        print(f"  {label:11s} {values.mean():5.1f} ± {values.std(ddof=1):.1f}   beta / beta_max: {choice.tolist()}")
     print("  difference from the optimum, points")
-    print(" " * 15 + f"{'chosen':>12s}" + "".join(f"{f:13.4f}" for f in fractions))
+    print(" " * 12 + f"{'chosen':>11s}" + "".join(f"{f:11.4f}" for f in fractions))
     for way, label in enumerate(ways[1:], start=1):
         d = np.concatenate([picked[:, way] - picked[:, 0], E[:, way, :, TEST] - E[:, 0, :, TEST]], axis=1)
-        cells = [f"{m:+6.1f} +-{s:4.1f}" for m, s in zip(d.mean(axis=0), d.std(axis=0, ddof=1), strict=True)]
-        print(f"  {label:13s}" + " ".join(cells))
+        cells = [f"{m:+.1f} ± {s:.1f}" for m, s in zip(d.mean(axis=0), d.std(axis=0, ddof=1), strict=True)]
+        print(f"{label:12s}" + "".join(f"{cell:>11s}" for cell in cells))
     print()
 
 # %% [markdown]
