@@ -292,6 +292,11 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
     after = json.loads((tmp_path / "layerwise.json").read_text())
     assert after["seeds"][:2] == told["seeds"]
     assert (again.exit_code, len(after["seeds"])) == (0, 3)
+    assert command(*SMALL, "--out", tmp_path).exit_code == 0
+    assert json.loads((tmp_path / "layerwise.json").read_text()) == after  # fewer seeds take nothing away
+    other = command(*SMALL, "--rate", 0.01, "--out", tmp_path)
+    assert (other.exit_code, "is of a run with another training: give another folder" in other.stderr) == (2, True)
+    assert json.loads((tmp_path / "layerwise.json").read_text()) == after
 
 
 @pytest.mark.parametrize(

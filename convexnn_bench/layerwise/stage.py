@@ -71,8 +71,9 @@ class Stage:
         return (functional.pixel_unshuffle(X, 2) if self.plan.downsample else X) * self.scale
 
     def masks(self, X: Maps) -> Bool[torch.Tensor, "n P height width"]:
-        """1{Phi_i g_k >= 0} of prepared maps."""
-        return self._convolve(X, self.gates) >= 0
+        """1{Phi_i g_k >= 0} of prepared maps; never in mixed precision, which would open other gates."""
+        with torch.autocast(X.device.type, enabled=False):
+            return self._convolve(X, self.gates) >= 0
 
     def _convolve(self, X: Maps, rows: torch.Tensor) -> torch.Tensor:
         kernel = self.plan.kernel

@@ -74,43 +74,39 @@ def run_layerwise(
 ) -> dict[str, Any]:
     """Train for every seed, layerwise and end to end, and write `out`/layerwise.json; returns what is in it.
 
-    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained.
+    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained, also for
+    an `out` that holds another run.
     """
     train, test = load_split(spec)
     asked = {
         "dataset": spec, "stages": [vars(stage) for stage in stages], "training": vars(training), "device": device,
         "beta_fraction": beta_fraction, "version": code_version(),
     }  # fmt: skip
-    told: dict[str, Any] = {
-        **asked,
-        "machine": describe_machine(),
-        "samples": [len(train[0]), len(test[0])],
-        "seeds": [],
-    }
-    before = _before(out, asked)
+    told: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
+    done = _before(out, asked)
     for seed in range(seeds):
-        found = before.get(seed)
-        if found is None:
-            found = _one_seed(train, test, stages, training, beta_fraction, seed, device, out / f"seed{seed}")
-        told["seeds"].append(found)
-        with whole_file(out / RESULTS) as partial:
-            partial.write_text(to_json(told), encoding="utf-8")
-        last, whole = found["stages"][-1], found["end_to_end"]
+        if seed not in done:
+            done[seed] = _one_seed(train, test, stages, training, beta_fraction, seed, device, out / f"seed{seed}")
+            with whole_file(out / RESULTS) as partial:
+                partial.write_text(to_json({**told, "seeds": list(done.values())}), encoding="utf-8")
+        last, whole = done[seed]["stages"][-1], done[seed]["end_to_end"]
         tell(
             f"seed {seed}: stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f}), "
             f"end to end {whole['test_accuracy']:.4f}"
         )
-    return told
+    return {**told, "seeds": [done[seed] for seed in range(seeds)]}
 
 
 def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
-    """Seeds that are finished in `out`; nothing of a run with other settings or code."""
+    """Seeds that are finished in `out`. Raises InputError where that is of another run."""
     path = out / RESULTS
     if not path.is_file():
         return {}
     kept = json.loads(path.read_text(encoding="utf-8"))
-    same = all(kept.get(key) == json.loads(to_json({key: value}))[key] for key, value in asked.items())
-    return {found["seed"]: found for found in kept["seeds"]} if same else {}
+    other = [key for key, value in asked.items() if kept.get(key) != json.loads(to_json({key: value}))[key]]
+    if other:
+        raise InputError(f"--out: {path} is of a run with another {', another '.join(other)}: give another folder")
+    return {found["seed"]: found for found in kept["seeds"]}
 
 
 def _one_seed(
