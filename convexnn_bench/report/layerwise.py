@@ -74,8 +74,8 @@ def run_layerwise(
 ) -> dict[str, Any]:
     """Train for every seed, layerwise and end to end, and write `out`/layerwise.json; returns what is in it.
 
-    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained, also for
-    an `out` that holds another run.
+    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained, also
+    for an `out` that holds another run.
     """
     train, test = load_split(spec)
     asked = {
