@@ -424,9 +424,10 @@ def layerwise(
     beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage, in parts of its beta_max.")] = 1e-3,
     seeds: Annotated[int, typer.Option(metavar="K", help="Number of seeds.")] = 1,
     certify_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between certificates.")] = 5,
-    mixed_precision: Annotated[
-        bool, typer.Option("--mixed-precision", help="bfloat16 convolutions in training; certificates stay float64.")
-    ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates are float64."),
+    ] = "float32",
     device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = "cpu",
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for results, checkpoints and the figure.")] = (
         "results/layerwise"
@@ -437,7 +438,7 @@ def layerwise(
     Started again it goes on from the last epoch's checkpoint. Exit code: 0, or 2 for arguments that cannot be.
     """
     with _plain_errors():
-        from convexnn_bench.layerwise import Training
+        from convexnn_bench.layerwise import Training, parallel
         from convexnn_bench.report.layerwise import (
             DEFAULT_STAGES,
             print_layerwise,
@@ -450,13 +451,19 @@ def layerwise(
         plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
         how = Training(
             epochs=epochs, batch=batch, rate=rate, optimizer=optimizer, augment=augment,
-            certify_every=certify_every, mixed_precision=mixed_precision,
+            certify_every=certify_every, precision=precision,
         )  # fmt: skip
         if seeds < 1:
             raise typer.BadParameter(f"must be at least 1, got {seeds}", param_hint="--seeds")
         where = check_device(device)
-        tell = lambda line: typer.echo(line, err=True)  # noqa: E731
+        first = parallel.rank
+        where = parallel.join(where)  # of several processes the first one speaks
+        tell = (lambda line: typer.echo(line, err=True)) if first() == 0 else (lambda line: None)
         told = run_layerwise(dataset, plans, how, beta_fraction, seeds, where, Path(out), tell)
+        speaks = first() == 0
+        parallel.leave()
+        if not speaks:
+            return
         console = _console()
         print_layerwise(told, console)
         console.print(f"results  {Path(out) / 'layerwise.json'}", soft_wrap=True)

@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
 
 def test_mixed_precision_changes_training_and_no_certificate(digits):
     (X, Y), _ = digits
-    how = Training(epochs=2, batch=50, mixed_precision=True)
+    how = Training(epochs=2, batch=50, precision="bfloat16")
     result = train_layerwise(X, Y, STAGES[:1], how)
     plain = train_layerwise(X, Y, STAGES[:1], Training(epochs=2, batch=50))
     told, stage = result.stages[0], result.network.stages[0]
@@ -339,3 +339,34 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
     whole, again = (json.loads((tmp_path / name / "layerwise.json").read_text()) for name in ("whole", "killed"))
     assert without_seconds(again["seeds"][0]["history"]) == without_seconds(whole["seeds"][0]["history"])
     assert again["seeds"][0]["end_to_end"]["test_accuracy"] == whole["seeds"][0]["end_to_end"]["test_accuracy"]
+
+
+def test_two_processes_come_to_the_numbers_of_one(tmp_path):
+    own = [
+        "layerwise",
+        *SMALL,
+        "--batch",
+        "17",
+        "--precision",
+        "float64",
+        "--augment",
+        "crop",
+        "--optimizer",
+        "sgd",
+        "--rate",
+        "0.05",
+    ]
+    environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, start in (("one", [sys.executable]), ("two", torchrun)):
+        command = [*start, "-m", "convexnn_bench.cli", *own, "--out", tmp_path / name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("end to end") == 1  # one of them speaks
+    one, two = (json.loads((tmp_path / name / "layerwise.json").read_text())["seeds"][0] for name in ("one", "two"))
+    assert len(one["history"]) == len(two["history"]) == 12
+    for alone, shared in zip(one["history"], two["history"], strict=True):
+        for name in ("beta", "objective", "lower_bound", "max_dual_norm", "train_accuracy", "test_accuracy"):
+            if alone.get(name) is not None:
+                assert shared[name] == pytest.approx(alone[name], rel=1e-10), name
+    assert one["end_to_end"]["test_accuracy"] == two["end_to_end"]["test_accuracy"]

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
-from convexnn_bench.layerwise.training import augmented
+from convexnn_bench.layerwise.training import augmented, step
 from convexnn_bench.losses.base import BaseLoss
 
 
@@ -29,33 +30,30 @@ def train_end_to_end(
     `training.epochs` is the number of epochs in all. No certificate: this problem is not convex in any lifting here.
     """
     own = [_drawn(stage, place == 0, generator) for place, stage in enumerate(stages)]
+    for stage in own:
+        stage.U, stage.V = (weight.to(training.dtype).requires_grad_(True) for weight in (stage.U, stage.V))
     weights = [stage.U for stage in own] + [own[-1].V]
-    for weight in weights:
-        weight.requires_grad_(True)
     optimizer: torch.optim.Optimizer
     if training.optimizer == "sgd":
         optimizer = torch.optim.SGD(weights, lr=training.rate, momentum=training.momentum)
     else:
         optimizer = torch.optim.Adam(weights, lr=training.rate)
-    Y, n, seconds = Y.float(), len(X), 0.0
+    Y, n, seconds = Y.to(training.dtype), len(X), 0.0
     for epoch in range(training.epochs):
         started = time.perf_counter()
         share = epoch / max(1, training.epochs - 1)
         for group in optimizer.param_groups:
             group["lr"] = training.rate * (1 + share * (training.last_rate - 1))
         for rows in torch.randperm(n, generator=generator).split(training.batch):
-            maps = augmented(X[rows.to(X.device)].float(), training.augment, generator)
-            with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed_precision):
-                for stage in own:
-                    maps = stage.hidden(stage.prepared(maps))
-                z = own[-1].predict(maps).float()
-            targets = Y[rows.to(Y.device)]
-            decay = (
-                0.5 * beta / n * sum((weight.square().sum() for weight in weights), torch.zeros((), device=X.device))
-            )
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss.value(z, targets) / len(targets) + decay)
-            optimizer.step()
+            images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
+            maps, targets = parallel.own(images), Y[parallel.own(rows).to(Y.device)]
+            value = torch.zeros((), device=X.device)
+            if len(maps):  # a last batch may have fewer samples than there are processes
+                with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed):
+                    for stage in own:
+                        maps = stage.hidden(stage.prepared(maps))
+                    value = loss.value(own[-1].predict(maps).to(training.dtype), targets) / len(rows)
+            step(optimizer, weights, value, beta / n)
         seconds += time.perf_counter() - started
         on_epoch(epoch + 1)
     for stage in own:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
 BYTES = 128 * 2**20  # of the largest maps of a batch, where nothing is trained
@@ -23,14 +24,19 @@ class LayerwiseNetwork:
             X = stage.hidden(stage.prepared(X))
         return X
 
-    def batches(self, X: Maps, dtype: torch.dtype, following: Stage | None = None) -> Iterator[tuple[slice, Maps]]:
+    def batches(
+        self, X: Maps, dtype: torch.dtype, following: Stage | None = None, shared: bool = False
+    ) -> Iterator[tuple[slice, Maps]]:
         """Rows of X, and their features, as many at a time as memory allows.
 
-        following: a stage whose maps must fit as well.
+        following: a stage whose maps must fit as well. shared: of several processes, only the batches of this one.
         """
         stages = [*self.stages, *([following] if following is not None else [])]
         step = batch_size(stages, X.shape, dtype)
-        for first in range(0, len(X), step):
+        if shared:  # no process without a batch
+            step = min(step, -(-len(X) // parallel.size()))
+        starts = range(0, len(X), step)
+        for first in parallel.share(starts) if shared else starts:
             rows = slice(first, min(first + step, len(X)))
             with torch.no_grad():
                 yield rows, self.features(X[rows].to(dtype))

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from convexnn_bench.datasets.base import number, one_of, whole
 from convexnn_bench.errors import InputError
 
+PRECISIONS = ("float32", "float64", "bfloat16")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 
 
@@ -39,8 +42,9 @@ class Training:
 
     epochs: of each stage. batch: samples a step. rate: of the first step; falls linearly to `last_rate` times itself.
     momentum: of SGD. optimizer: "adam" or "sgd". augment: "none", "crop" (shifts by up to an eighth of the side) or
-    "crop_flip" (and mirror images). mixed_precision: bfloat16 in the convolutions of training; certificates are float64
-    whatever this says. certify_every: epochs from one certificate to the next; the last epoch always has one.
+    "crop_flip" (and mirror images). precision: of training, "float32", "float64", or "bfloat16" for the
+    convolutions alone; certificates are float64 whatever this says. certify_every: epochs from one certificate to the
+    next; the last epoch always has one.
     """
 
     epochs: int = 15
@@ -50,8 +54,17 @@ class Training:
     momentum: float = 0.9
     optimizer: str = "adam"
     augment: str = "none"
-    mixed_precision: bool = False
+    precision: str = "float32"
     certify_every: int = 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of factors and maps."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    @property
+    def mixed(self) -> bool:
+        return self.precision == "bfloat16"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "certify_every"):
@@ -62,7 +75,7 @@ class Training:
             raise InputError(f"momentum must be at least 0 and below 1, got {self.momentum}")
         one_of("optimizer", self.optimizer, ("adam", "sgd"))
         one_of("augment", self.augment, AUGMENTATIONS)
-        one_of("mixed_precision", self.mixed_precision, (True, False))
+        one_of("precision", self.precision, PRECISIONS)
 
 
 def check_stages(stages: Any, shape: tuple[int, ...]) -> tuple[StagePlan, ...]:

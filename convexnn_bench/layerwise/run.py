@@ -15,6 +15,7 @@ from convexnn_bench.checks import check_array
 from convexnn_bench.datasets.base import number, whole
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import whole_file
+from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
 from convexnn_bench.layerwise.stage import Maps, Stage
@@ -86,11 +87,14 @@ def train_layerwise(
     points, order and augmentation. checkpoint: a folder; after every epoch the state is written there, and a run that
     finds one goes on from it to the same numbers.
 
+    Started by torchrun, several processes share the samples of every step and certificate, and come to the numbers of
+    one but for rounding; each has the whole data.
+
     Raises InputError for arguments that cannot be, or for a checkpoint of another run.
     """
     training = training or Training()
     criterion: BaseLoss = LOSSES.make(loss)
-    device, seed = check_device(device), whole("seed", seed, 0)
+    device, seed = parallel.join(check_device(device)), whole("seed", seed, 0)
     fraction = number("beta_fraction", beta_fraction, 1e-300)
     beta = None if beta is None else number("beta", beta, 1e-300)
     images = _images("X", X)
@@ -107,7 +111,9 @@ def train_layerwise(
     asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": _digest(data)}
     run = _Run(data, plans, training, criterion, beta, fraction, seed, device, json.dumps(asked, sort_keys=True))
     run.open(checkpoint)
-    with progress("training", len(plans) * training.epochs * len(images), show=show_progress) as update:
+    with progress(
+        "training", len(plans) * training.epochs * len(images), show=show_progress and parallel.rank() == 0
+    ) as update:
         for number_, plan in enumerate(plans[len(run.result.network.stages) :], start=len(run.result.network.stages)):
             run.train_stage(number_, plan, update)
     return run.result
@@ -168,6 +174,7 @@ class _Run:
         """Take up what a checkpoint holds. Raises InputError for one of another run."""
         if folder is None:
             return
+        parallel.wait()  # for what another process may still be writing
         self.path = Path(folder) / CHECKPOINT
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.is_file():
@@ -186,7 +193,7 @@ class _Run:
             self.result.network.stages.append(stage)
 
     def _keep(self, under_way: dict[str, Any] | None) -> None:
-        if self.path is None:
+        if self.path is None or parallel.rank() != 0:
             return
         done = self.result.network.stages
         kept = {
@@ -202,8 +209,8 @@ class _Run:
         return Stage(plan, channels * (4 if plan.downsample else 1), self.data.Y.shape[1], scale).to(self.device)
 
     def batches(self, stage: Stage) -> Iterator[tuple[slice, Maps]]:
-        """Input of a stage for all samples, from the images through the stages before it, in float64."""
-        return self.result.network.batches(self.data.X, torch.float64, stage)
+        """Input of a stage, from the images through the stages before it, in float64: this process's share."""
+        return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
 
     def _begin(self, number_: int, plan: StagePlan) -> tuple[Stage, float, float]:
         """A stage at its start, its beta and beta_max."""

@@ -59,7 +59,7 @@ class Stage:
         for name, own in self.tensors().items():
             if tensors[name].shape != own.shape:
                 raise InputError(f"stage: {name} must be {tuple(own.shape)}, got {tuple(tensors[name].shape)}")
-            setattr(self, name, tensors[name].to(own.device, own.dtype))
+            setattr(self, name, tensors[name].to(own.device))
 
     def to(self, device: str) -> "Stage":
         for name, tensor in self.tensors().items():

@@ -17,10 +17,12 @@ from torch.nn import functional
 from convexnn_bench.certificates.bounds import ROUNDING_TOLERANCE, best_dual
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.dual_norms import EPS, max_spectral_norm
+from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.losses.base import BaseLoss
 
-Batches = Callable[[], Iterator[tuple[slice, Maps]]]  # the rows, and their maps before `prepared`
+# the rows, and their maps before `prepared`; of several processes the batches of this one
+Batches = Callable[[], Iterator[tuple[slice, Maps]]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def predictions(stage: Stage, batches: Batches, n: int) -> Float[torch.Tensor, "
     found = torch.zeros(n, stage.c, dtype=torch.float64, device=stage.U.device)
     for rows, X in batches():
         found[rows] = stage.predict(stage.hidden(stage.prepared(X.double())))
+    parallel.add_up(found)
     return found
 
 
@@ -53,7 +56,7 @@ def adjoint(stage: Stage, batches: Batches, Lambda: Float[torch.Tensor, "n c"]) 
     """
     a, c = stage.plan.pool, stage.c
     G = torch.zeros(a * a, stage.p, stage.P * c, dtype=torch.float64, device=Lambda.device)
-    magnitude, window = 0.0, 1
+    magnitude, terms = torch.zeros(2, dtype=torch.float64, device=Lambda.device).unbind()
     for rows, X in batches():
         patches, masks = _windows(stage, stage.prepared(X.double()))  # a^2 x b window x p, and x P
         window = patches.shape[1] // (rows.stop - rows.start)
@@ -62,9 +65,11 @@ def adjoint(stage: Stage, batches: Batches, Lambda: Float[torch.Tensor, "n c"]) 
             own, active = part
             at.addmm_(own.T, (active.double()[:, :, None] * weights[:, None, :]).flatten(1))
         lengths = torch.linalg.vector_norm(patches, dim=2) @ torch.linalg.vector_norm(weights, dim=1)
-        magnitude += float(lengths.sum())
+        magnitude += lengths.sum()
+        terms.fill_(window)
+    parallel.add_up(G, magnitude, terms)  # of several processes `terms` is too many, which is safe
     G = G.view(a * a, stage.p, stage.P, c).permute(2, 1, 0, 3).reshape(stage.P, stage.p, stage.q)
-    return Adjoint(G, (Lambda.shape[0] * window + stage.p + 20) * EPS * magnitude)
+    return Adjoint(G, (Lambda.shape[0] * float(terms) + stage.p + 20) * EPS * float(magnitude))
 
 
 def _windows(stage: Stage, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:

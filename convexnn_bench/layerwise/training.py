@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
@@ -33,6 +34,15 @@ def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def step(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], loss: torch.Tensor, decay: float) -> None:
+    """Descend on loss, added up over the processes, + decay/2 (squared weights)."""
+    penalty = torch.stack([weight.square().sum() for weight in weights]).sum()
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss + 0.5 * decay / parallel.size() * penalty)
+    parallel.add_up(*(weight.grad for weight in weights if weight.grad is not None))
+    optimizer.step()
+
+
 class StageTraining:
     """Descent on F/n + beta/n R for one stage, an epoch at a time; `state` and `restore` make it go on elsewhere."""
 
@@ -49,9 +59,9 @@ class StageTraining:
     ):
         self.stage, self.before, self.X, self.how, self.generator = stage, before, X, how, generator
         self.loss, self.beta = loss, beta
-        self.Y = Y.float()
+        self.Y = Y.to(how.dtype)
         self.epoch, self.seconds = 0, 0.0
-        self.weights = [stage.U.clone().requires_grad_(True), stage.V.clone().requires_grad_(True)]
+        self.weights = [weight.detach().to(how.dtype, copy=True).requires_grad_(True) for weight in (stage.U, stage.V)]
         self.optimizer: torch.optim.Optimizer
         if how.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(self.weights, lr=how.rate, momentum=how.momentum)
@@ -64,18 +74,18 @@ class StageTraining:
         if self.how.augment != "none":
             return self._drawn
         parts, size = [], 0
-        for _, maps in self.before.batches(self.X, torch.float32, self.stage):
+        for _, maps in self.before.batches(self.X, self.how.dtype, self.stage):
             parts.append(self.stage.prepared(maps))
-            size += parts[-1].numel() * 4
+            size += parts[-1].numel() * parts[-1].element_size()
             if size > CACHE_BYTES:
                 return self._drawn
         kept = torch.cat(parts)
-        return lambda rows: kept[rows.to(kept.device)]
+        return lambda rows: kept[parallel.own(rows).to(kept.device)]
 
     def _drawn(self, rows: torch.Tensor) -> Maps:
         with torch.no_grad():
-            images = augmented(self.X[rows.to(self.X.device)].float(), self.how.augment, self.generator)
-            return self.stage.prepared(self.before.features(images))
+            images = augmented(self.X[rows.to(self.X.device)].to(self.how.dtype), self.how.augment, self.generator)
+            return self.stage.prepared(self.before.features(parallel.own(images)))
 
     def run_epoch(self, on_step: Callable[[int], None] = lambda done: None) -> None:
         """One pass over the samples in a new order."""
@@ -86,22 +96,22 @@ class StageTraining:
             group["lr"] = rate
         done = 0
         for rows in torch.randperm(n, generator=self.generator).split(self.how.batch):
-            self._step(self._inputs(rows), self.Y[rows.to(self.Y.device)], n)
+            self._step(self._inputs(rows), self.Y[parallel.own(rows).to(self.Y.device)], len(rows))
             done += len(rows)
             on_step(done)
         self.epoch += 1
         self.stage.U, self.stage.V = (weight.detach().clone() for weight in self.weights)
         self.seconds += time.perf_counter() - started
 
-    def _step(self, maps: Maps, Y: torch.Tensor, n: int) -> None:
+    def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
+        """One step on a batch, of which this process has the samples `maps`."""
         U, V = self.weights
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.how.mixed_precision):
+        if not len(maps):  # of a last batch with fewer samples than processes
+            step(self.optimizer, self.weights, torch.zeros((), device=U.device), self.beta / len(self.X))
+            return
+        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.how.mixed):
             z = self.stage.predict(self.stage.hidden(maps, U), V)
-        decay = 0.5 * self.beta / n * (U.square().sum() + V.square().sum())
-        objective = self.loss.value(z.float(), Y) / len(Y) + decay
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(objective)
-        self.optimizer.step()
+        step(self.optimizer, self.weights, self.loss.value(z.to(self.how.dtype), Y) / batch, self.beta / len(self.X))
 
     def state(self) -> dict[str, Any]:
         """All that the next epochs depend on: tensors and numbers."""

@@ -12,7 +12,7 @@ import torch
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.machine import code_version, describe_machine
 from convexnn_bench.harness.records import to_json, whole_file
-from convexnn_bench.layerwise import LayerwiseNetwork, LayerwiseResult, StagePlan, Training, train_layerwise
+from convexnn_bench.layerwise import LayerwiseNetwork, LayerwiseResult, StagePlan, Training, parallel, train_layerwise
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
 from convexnn_bench.layerwise.run import accuracy
 from convexnn_bench.registry import DATASETS, LOSSES
@@ -84,11 +84,13 @@ def run_layerwise(
     }  # fmt: skip
     told: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
     done = _before(out, asked)
+    parallel.wait()  # all have read it before one writes
     for seed in range(seeds):
         if seed not in done:
             done[seed] = _one_seed(train, test, stages, training, beta_fraction, seed, device, out / f"seed{seed}")
-            with whole_file(out / RESULTS) as partial:
-                partial.write_text(to_json({**told, "seeds": list(done.values())}), encoding="utf-8")
+            if parallel.rank() == 0:
+                with whole_file(out / RESULTS) as partial:
+                    partial.write_text(to_json({**told, "seeds": list(done.values())}), encoding="utf-8")
         last, whole = done[seed]["stages"][-1], done[seed]["end_to_end"]
         tell(
             f"seed {seed}: stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f}), "
