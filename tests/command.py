@@ -1,6 +1,7 @@
 """The command in a process of its own, for tests that kill it, fill its disk, or look for what it left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,11 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "convexnn_bench.cli"]
 MARK = "CONVEXNN_BENCH_TEST"
+
+
+def _heed_interrupts():
+    """As in a terminal: what a shell starts in the background would ignore SIGINT, and so would all it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Command:
@@ -22,7 +28,8 @@ class Command:
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=stderr, text=True,
-            env={**os.environ, "PYTHONPATH": paths, name: value, **(environment or {})}, **options,
+            env={**os.environ, "PYTHONPATH": paths, name: value, **(environment or {})},
+            preexec_fn=_heed_interrupts, **options,
         )  # fmt: skip
 
     def finish(self, timeout=120.0):
