@@ -12,15 +12,16 @@ COMMAND = [sys.executable, "-m", "convexnn_bench.cli"]
 MARK = "CONVEXNN_BENCH_TEST"
 
 
-def _heed_interrupts():
-    """As in a terminal: what a shell starts in the background would ignore SIGINT, and so would all it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Command:
     """A command under way. Every process it starts carries a mark of its own in its environment."""
 
-    def __init__(self, *arguments, stderr=subprocess.PIPE, environment=None, **options):
+    def __init__(self, *arguments, stderr=subprocess.PIPE, environment=None, preexec_fn=None, **options):
+        def heeding_interrupts():
+            """As in a terminal: what a shell starts in the background ignores SIGINT, and so does all it starts."""
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if preexec_fn is not None:
+                preexec_fn()
+
         self.mark = f"{MARK}={uuid.uuid4()}"
         name, value = self.mark.split("=")
         root = str(Path(__file__).resolve().parent.parent)
@@ -29,7 +30,7 @@ class Command:
             [*COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=stderr, text=True,
             env={**os.environ, "PYTHONPATH": paths, name: value, **(environment or {})},
-            preexec_fn=_heed_interrupts, **options,
+            preexec_fn=heeding_interrupts, **options,
         )  # fmt: skip
 
     def finish(self, timeout=120.0):
