@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 import convexnn_bench as cnn
+from convexnn_bench.certificates.bounds import best_dual
 from convexnn_bench.cli import app
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training, certify_stage, train_layerwise
@@ -90,6 +91,17 @@ def test_the_bound_is_below_the_optimum_and_a_proven_one_stays():
         assert kept.dual == best.certificate.dual
         assert kept.multiplier is None
         assert kept.gap == pytest.approx(own.primal / kept.dual - 1)
+
+
+def test_what_overflows_is_no_certificate():
+    X, loss = images(6, 1, 4), LOSSES.make("cross_entropy")
+    Y = torch.as_tensor(loss.prepare_targets(LABELS["cross_entropy"](6)))
+    stage = drawn(StagePlan(gates=2, m=1, pool=2), 1, 3)
+    stage.U = stage.U * float("inf")
+    with pytest.raises(cnn.InputError, match="overflow: train it with a smaller rate"):
+        certify_stage(stage, streamed(X), Y, loss, 0.5)
+    value, _ = best_dual(loss, Y, loss.gradient(torch.zeros_like(Y), Y), 1.0, float("nan"))
+    assert value <= 0.0  # -F*(0): of a norm that is no number nothing follows
 
 
 def test_a_step_descends_on_the_objective_with_its_weight_decay():

@@ -185,7 +185,8 @@ def best_dual(
     norm: at least max_k ||A_k^* Lambda||^dual. Lambda: n_out x c in dom F*, float64.
     """
     lo, hi = loss.scale_range(Lambda, Y)
-    limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf
+    # of a norm that is no number nothing follows: s = 0
+    limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf if norm == 0 else 0.0
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
     scaled = s * Lambda
     value = -float(loss.conjugate(scaled, Y))
@@ -232,23 +233,40 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
             f"the point violates the ReLU cones by {at.infeasibility:.1e} of its largest pre-activation "
             f"(allowed {FEASIBILITY_TOLERANCE:.0e})"
         )
-    elif primal < dual - ROUNDING_TOLERANCE * abs(dual):
+    error = float((gradient * at.predictions).sum()) + problem.beta * at.regulariser
+    return concluded(
+        primal, dual, problem.beta, norm, error, multiplier, scope=scope, infeasibility=at.infeasibility,
+        refused=refused, **_rank_tests(problem, at, gradient, device),
+    )  # fmt: skip
+
+
+def concluded(
+    primal: float,
+    dual: float,
+    beta: float,
+    norm: MaxDualNorm,
+    stationarity_error: float,
+    multiplier: torch.Tensor | None,
+    *,
+    refused: str | None = None,
+    **fields: Any,
+) -> Certificate:
+    """The certificate of an objective and a lower bound. norm: of grad F. fields: what else it holds."""
+    if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
         refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
     return Certificate(
         primal=primal,
         dual=dual,
         gap=math.nan if refused else relative_gap(primal, dual),
-        stationarity_bound=max(norm.value / problem.beta - 1.0, 0.0),
-        stationarity_error=float((gradient * at.predictions).sum()) + problem.beta * at.regulariser,
-        scope=scope,
-        infeasibility=at.infeasibility,
+        stationarity_bound=max(norm.value / beta - 1.0, 0.0),
+        stationarity_error=stationarity_error,
         max_dual_norm=norm.value,
         worst_block=norm.block,
         dual_norm_lower=norm.lower,
         dual_norm_method=norm.method,
         refused=refused,
-        multiplier=multiplier.cpu().numpy(),
-        **_rank_tests(problem, at, gradient, device),
+        multiplier=None if multiplier is None else multiplier.cpu().numpy(),
+        **fields,
     )
 
 

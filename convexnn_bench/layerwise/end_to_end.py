@@ -10,7 +10,7 @@ from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
-from convexnn_bench.layerwise.training import augmented, step
+from convexnn_bench.layerwise.training import augmented, optimizer_of, set_rate, step
 from convexnn_bench.losses.base import BaseLoss
 
 
@@ -33,17 +33,11 @@ def train_end_to_end(
     for stage in own:
         stage.U, stage.V = (weight.to(training.dtype).requires_grad_(True) for weight in (stage.U, stage.V))
     weights = [stage.U for stage in own] + [own[-1].V]
-    optimizer: torch.optim.Optimizer
-    if training.optimizer == "sgd":
-        optimizer = torch.optim.SGD(weights, lr=training.rate, momentum=training.momentum)
-    else:
-        optimizer = torch.optim.Adam(weights, lr=training.rate)
+    optimizer = optimizer_of(weights, training)
     Y, n, seconds = Y.to(training.dtype), len(X), 0.0
     for epoch in range(training.epochs):
         started = time.perf_counter()
-        share = epoch / max(1, training.epochs - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = training.rate * (1 + share * (training.last_rate - 1))
+        set_rate(optimizer, training, epoch)
         for rows in torch.randperm(n, generator=generator).split(training.batch):
             images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
             maps, targets = parallel.own(images), Y[parallel.own(rows).to(Y.device)]

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,14 +147,20 @@ def _test(loss: BaseLoss, given: Any, data: _Data, device: str) -> tuple[Maps, t
 
 
 def _digest(data: _Data) -> str:
-    tensors = [data.X, data.Y, *(data.test or ())]
-    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+    digest = hashlib.sha256()
+    for tensor in (data.X, data.Y, *(data.test or ())):
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
     """Share of samples whose largest prediction (or sign, with one output) is the target's."""
     right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
     return float(right.double().mean())
+
+
+def _advance(update: Any, before: int, done: int) -> None:
+    update(before + done)
 
 
 class _Run:
@@ -201,8 +208,8 @@ class _Run:
             "stages": [stage.tensors() for stage in done], "scales": [stage.scale for stage in done],
             "under_way": under_way,
         }  # fmt: skip
-        with whole_file(self.path) as partial:
-            torch.save(kept, partial)
+        with whole_file(self.path) as unfinished:
+            torch.save(kept, unfinished)
 
     def _stage(self, number_: int, plan: StagePlan, scale: float) -> Stage:
         channels = self._sides(number_)[0]
@@ -252,8 +259,7 @@ class _Run:
         n = len(self.data.X)
         words = f"stage {number_ + 1} of {len(self.plans)}"
         while own.epoch < self.training.epochs:
-            before = (number_ * self.training.epochs + own.epoch) * n
-            own.run_epoch(lambda done, before=before: update(before + done))  # type: ignore[misc]
+            own.run_epoch(partial(_advance, update, (number_ * self.training.epochs + own.epoch) * n))
             epoch = {"stage": number_ + 1, "epoch": own.epoch, "seconds": own.seconds, "n": n, "P": stage.P,
                      "p": stage.p, "q": stage.q, "m": plan.m, "beta": beta, "beta_max": largest}  # fmt: skip
             if own.epoch % self.training.certify_every == 0 or own.epoch == self.training.epochs:

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional
 
-from convexnn_bench.certificates.bounds import ROUNDING_TOLERANCE, best_dual
-from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.dual_norms import EPS, max_spectral_norm
+from convexnn_bench.certificates.bounds import best_dual, concluded
+from convexnn_bench.certificates.certificate import Certificate
+from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_spectral_norm
+from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.losses.base import BaseLoss
@@ -32,10 +33,11 @@ class Adjoint:
     G: torch.Tensor
     rounding: float
 
-    def norm(self) -> tuple[float, int]:
-        """(an upper bound on max_k ||A_k^* Lambda||_2, the block it is of)."""
+    def norm(self) -> MaxDualNorm:
+        """max_k ||A_k^* Lambda||_2, on the safe side of all rounding."""
         found = max_spectral_norm(self.G)
-        return found.value + self.rounding, found.block
+        low = found.value * (1 - 8 * sum(self.G.shape[1:]) * EPS) - self.rounding
+        return MaxDualNorm(found.value + self.rounding, found.block, low, found.method)
 
 
 def predictions(stage: Stage, batches: Batches, n: int) -> Float[torch.Tensor, "n c"]:
@@ -92,39 +94,22 @@ def certify_stage(
     """(certificate of the stage's factors, its predictions); the program is that of the stage's own gates.
 
     best: a lower bound that was proven of the same program before; a bound once proven holds for every later point.
+    Raises InputError for factors or predictions that are not finite.
     """
     z = predictions(stage, batches, Y.shape[0])
     R = stage.regulariser()
-    primal = float(loss.value(z, Y)) + beta * R
+    if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
+        raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
     gradient = loss.gradient(z, Y)
     Lambda = loss.project_dual(gradient, Y)
-    found = adjoint(stage, batches, Lambda)
-    norm, block = found.norm()
-    proven, multiplier = best_dual(loss, Y, Lambda, beta, norm)
-    dual = max(proven, best)
-    refused = None
-    if not math.isfinite(primal):
-        refused = "the stage's predictions or norms overflow float64"
-    elif primal < dual - ROUNDING_TOLERANCE * abs(dual):
-        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
-    certificate = Certificate(
-        primal=primal,
-        dual=dual,
-        gap=math.nan if refused else relative_gap(primal, dual),
-        stationarity_bound=max(norm / beta - 1.0, 0.0),
-        stationarity_error=float((gradient * z).sum()) + beta * R,
-        scope="sampled",
-        infeasibility=0.0,
-        max_dual_norm=norm,
-        worst_block=block,
-        dual_norm_lower=(norm - found.rounding) * (1 - 8 * (stage.p + stage.q) * EPS) - found.rounding,
-        dual_norm_method="spectral norm, exact",
-        refused=refused,
-        multiplier=multiplier.cpu().numpy() if proven >= best else None,
-    )
+    norm = adjoint(stage, batches, Lambda).norm()
+    proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
+    primal, error = float(loss.value(z, Y)) + beta * R, float((gradient * z).sum()) + beta * R
+    kept = multiplier if proven >= best else None
+    certificate = concluded(primal, max(proven, best), beta, norm, error, kept, scope="sampled", infeasibility=0.0)
     return certificate, z
 
 
 def beta_max(stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss) -> float:
     """max_k ||A_k^* grad F(0)||_2: from there on Z = 0 is optimal."""
-    return adjoint(stage, batches, loss.gradient(torch.zeros_like(Y), Y)).norm()[0]
+    return adjoint(stage, batches, loss.gradient(torch.zeros_like(Y), Y)).norm().value

@@ -34,6 +34,20 @@ def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def optimizer_of(weights: list[torch.Tensor], how: Training) -> torch.optim.Optimizer:
+    """SGD or Adam; weight decay is part of the objective, and none of theirs."""
+    if how.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=how.rate, momentum=how.momentum)
+    return torch.optim.Adam(weights, lr=how.rate)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, how: Training, epoch: int) -> None:
+    """The step size of an epoch (0, 1, ...): linear from `rate` to `last_rate` times it."""
+    share = epoch / max(1, how.epochs - 1)
+    for group in optimizer.param_groups:
+        group["lr"] = how.rate * (1 + share * (how.last_rate - 1))
+
+
 def step(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], loss: torch.Tensor, decay: float) -> None:
     """Descend on loss, added up over the processes, + decay/2 (squared weights)."""
     penalty = torch.stack([weight.square().sum() for weight in weights]).sum()
@@ -62,11 +76,7 @@ class StageTraining:
         self.Y = Y.to(how.dtype)
         self.epoch, self.seconds = 0, 0.0
         self.weights = [weight.detach().to(how.dtype, copy=True).requires_grad_(True) for weight in (stage.U, stage.V)]
-        self.optimizer: torch.optim.Optimizer
-        if how.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(self.weights, lr=how.rate, momentum=how.momentum)
-        else:
-            self.optimizer = torch.optim.Adam(self.weights, lr=how.rate)
+        self.optimizer = optimizer_of(self.weights, how)
         self._inputs = self._cached()
 
     def _cached(self) -> Callable[[torch.Tensor], Maps]:
@@ -90,10 +100,7 @@ class StageTraining:
     def run_epoch(self, on_step: Callable[[int], None] = lambda done: None) -> None:
         """One pass over the samples in a new order."""
         started, n = time.perf_counter(), len(self.X)
-        share = self.epoch / max(1, self.how.epochs - 1)
-        rate = self.how.rate * (1 + share * (self.how.last_rate - 1))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, self.how, self.epoch)
         done = 0
         for rows in torch.randperm(n, generator=self.generator).split(self.how.batch):
             self._step(self._inputs(rows), self.Y[parallel.own(rows).to(self.Y.device)], len(rows))
