@@ -439,13 +439,8 @@ def layerwise(
     """
     with _plain_errors():
         from convexnn_bench.layerwise import Training, parallel
-        from convexnn_bench.report.layerwise import (
-            DEFAULT_STAGES,
-            print_layerwise,
-            run_layerwise,
-            save_layerwise_figure,
-            stage_plan,
-        )
+        from convexnn_bench.layerwise.experiment import DEFAULT_STAGES, run_layerwise, stage_plan
+        from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
         from convexnn_bench.runner import check_device
 
         plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
