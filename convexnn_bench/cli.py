@@ -438,7 +438,8 @@ def layerwise(
     Started again it goes on from the last epoch's checkpoint. Exit code: 0, or 2 for arguments that cannot be.
     """
     with _plain_errors():
-        from convexnn_bench.layerwise import Training, parallel
+        from convexnn_bench import parallel
+        from convexnn_bench.layerwise import Training
         from convexnn_bench.layerwise.experiment import DEFAULT_STAGES, run_layerwise, stage_plan
         from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
         from convexnn_bench.runner import check_device

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from convexnn_bench.layerwise import parallel
+from convexnn_bench import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage

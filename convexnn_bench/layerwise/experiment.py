@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.machine import code_version, describe_machine
 from convexnn_bench.harness.records import to_json, whole_file
-from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training

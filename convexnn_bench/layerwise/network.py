@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.layerwise import parallel
+from convexnn_bench import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
 BYTES = 128 * 2**20  # of the largest maps of a batch, where nothing is trained

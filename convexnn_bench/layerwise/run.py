@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from convexnn_bench import parallel
 from convexnn_bench.checks import check_array
 from convexnn_bench.datasets.base import number, whole
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import whole_file
-from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
 from convexnn_bench.layerwise.stage import Maps, Stage

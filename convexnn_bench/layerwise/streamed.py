@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional
 
+from convexnn_bench import parallel
 from convexnn_bench.certificates.bounds import best_dual, concluded
 from convexnn_bench.certificates.certificate import Certificate
 from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_spectral_norm
 from convexnn_bench.errors import InputError
-from convexnn_bench.layerwise import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.losses.base import BaseLoss
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from convexnn_bench.layerwise import parallel
+from convexnn_bench import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
