@@ -44,6 +44,7 @@ class Layers:
         self.q = architecture.width_out(X, self.c)
         self._structured_first = _gives(architecture, "first_layer")
         self._structured_second = _gives(architecture, "combine")
+        self._pools = _gives(architecture, "pool_rows")
         self._vjps: dict[tuple[str, int], Adjoint] = {}
 
     @cached_property

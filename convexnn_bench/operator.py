@@ -17,11 +17,17 @@ from jaxtyping import Float
 
 from convexnn_bench.architectures.base import BaseArchitecture
 from convexnn_bench.layers import Index, Layers, Predictions
+from convexnn_bench.pooled_blocks import POOLED_ELEMENTS, PooledBlocks
 
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
 SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part that stays in the cache: 512 KiB
 PASSES = 500  # operations of matrix products that take as long as all else that is done to a hidden unit
-KEPT = ("_linear", "_mask_matrix", "_magnitudes")  # cached properties that depend on the masks or on the samples
+KEPT = (
+    "_linear",
+    "_mask_matrix",
+    "_magnitudes",
+    "_pooled",
+)  # cached properties that depend on the masks or on the samples
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]
@@ -72,9 +78,33 @@ class Operator(Layers):
         part = copy.copy(self)
         for name in KEPT:  # of all blocks
             part.__dict__.pop(name, None)
+        if self._pooled is not None:
+            part._pooled = self._pooled.on_blocks(blocks)
         part.masks = self.masks[:, blocks]
         part.P = part.masks.shape[1]
         return part
+
+    @cached_property
+    def _pooled(self) -> PooledBlocks | None:
+        """The pooled masked rows, where C pools rows to half as many or fewer and they fit memory."""
+        if not self._pools:
+            return None
+        samples, a = self.n_out, self.q // self.c
+        if 2 * samples * a > self.N or samples * self.P * a * self.p > POOLED_ELEMENTS:
+            return None
+        S = torch.empty(samples, self.P, a, self.p, dtype=self.dtype, device=self.device)
+        K = self.N // samples
+        step = max(1, CHUNK_ELEMENTS // (K * self.P * self.p))
+        for first in range(0, samples, step):
+            part, rows = slice(first, first + step), slice(first * K, (first + step) * K)
+            masked = (self.masks[rows, :, None] * self.Phi[rows, None, :]).flatten(1)
+            S[part] = self.architecture.pool_rows(masked, self.X[part]).unflatten(2, (self.P, -1)).transpose(1, 2)
+        return PooledBlocks(S, self.c)
+
+    @property
+    def product_rows(self) -> int:
+        """How many rows a product with blocks Z goes over."""
+        return self.N if self._pooled is None else self.n_out
 
     # -- A and its adjoint ------------------------------------------------------------------------------
 
@@ -116,6 +146,8 @@ class Operator(Layers):
         """A(Z) = C(sum_k D_k Phi Z_k)."""
         if self._linear is not None:
             return self._linear(Z[0])
+        if self._pooled is not None:
+            return self._pooled.apply(Z)
         total = torch.zeros(self.N, self.q, dtype=self.dtype, device=self.device)
         if self._through_masks:
             for part in self._feature_chunks():
@@ -134,6 +166,8 @@ class Operator(Layers):
         """G_k = Phi^T D_k C^*(L) for every block."""
         if self._linear is not None:
             return self._adjoint_of("linear", self._linear, self.p, self.q)(L)[None]
+        if self._pooled is not None:
+            return self._pooled.adjoint(L)
         R = self.second_layer_adjoint(L)
         G = torch.empty(self.P, self.p, self.q, dtype=self.dtype, device=self.device)
         if self._through_masks:
@@ -181,6 +215,8 @@ class Operator(Layers):
 
         Operations a sample: the blocks hold p q numbers, products of a feature and an output, the columns P m.
         """
+        if self._pooled is not None:
+            return self._pooled.wide(m)
         through_columns = self.P * m * (4 * self.p + 6 * self.q + PASSES)
         through_blocks = self.p * self.q * (4 * self.P + PASSES) + 6 * self.P * self.p * self.q * m / self.N
         return self._through_masks and through_blocks < through_columns
@@ -193,6 +229,8 @@ class Operator(Layers):
         linear = self._linear_on_products(m)
         if linear is not None:
             return linear(U[0] @ V[0].T)
+        if self._pooled is not None:
+            return self._pooled.hidden(U) @ self._pooled.weights(V)
         parts = []
         for chunk in self._chunks(m):
             H = self._masked(self.first_layer(_side_by_side(U[chunk])), chunk, m).reshape(self.N, -1)
@@ -229,6 +267,10 @@ class Operator(Layers):
                 return G @ V, G.transpose(1, 2) @ U
 
             return self.apply(U @ V.transpose(1, 2)), through_blocks
+        pooled = self._pooled
+        if pooled is not None:
+            H, weights = pooled.hidden(U), pooled.weights(V)
+            return H @ weights, lambda L: pooled.pull(H, L, weights)
         if not self._structured_first and self.architecture.second_layer_is_identity:
             return self._factored_by_samples(_side_by_side(U), _side_by_side(V))
         H = self.hidden(U)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
 
 PARTS = ("architecture", "activation", "loss")
-TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix")  # of an operator; the last two are formed when first used
+TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operator; the last are formed when first used
 
 
 class Untouched:
@@ -58,6 +58,7 @@ class Untouched:
                 continue  # certificates are in float64
             for name in TENSORS:
                 tensor = vars(operator).get(name)
+                tensor = getattr(tensor, "S", tensor)  # of pooled rows
                 if isinstance(tensor, torch.Tensor):
                     state = id(tensor), 0 if tensor.is_inference() else tensor._version
                     if self.versions.setdefault((key, name), state) != state:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench import operator as operator_module
+from convexnn_bench.errors import ChangedProblemError
 from convexnn_bench.formulations import burer_monteiro, network
 from convexnn_bench.operator import Operator
+from convexnn_bench.untouched import Untouched
 
 
 def dense(problem) -> np.ndarray:
@@ -188,3 +190,70 @@ def test_the_way_with_fewer_numbers_is_taken():
     assert not few._wide(2)
     assert few._wide(16)
     assert many._wide(1)
+
+
+POOLINGS = ["global", 2, 3, np.random.default_rng(7).standard_normal((5, 25))]
+
+
+@pytest.mark.parametrize("pool", POOLINGS, ids=["global", "uneven", "other", "matrix"])
+@pytest.mark.parametrize("patterns", [6, "one"])
+def test_pooled_rows_give_what_masked_rows_give(pool, patterns, monkeypatch):
+    rng = np.random.default_rng(3)
+    X, Y = rng.standard_normal((7, 2, 6, 6)), rng.standard_normal((7, 3))
+    given = np.ones((7 * 25, 1), dtype=bool) if patterns == "one" else patterns
+    architecture = cnn.CNN(patch=2, pool=pool, bias=True)
+    problem = cnn.Problem(X, Y, architecture=architecture, activation="gated_relu", beta=0.1, patterns=given)
+    monkeypatch.setattr(operator_module, "CHUNK_ELEMENTS", 3 * 25 * problem.P * problem.p)  # three samples at a time
+    pooled = Operator(architecture, X, problem.Y, problem.masks)
+    assert pooled._pooled is not None
+    assert pooled.product_rows == 7
+    monkeypatch.setattr(operator_module, "POOLED_ELEMENTS", 0)
+    masked = Operator(architecture, X, problem.Y, problem.masks)
+    assert masked._pooled is None
+    pooled.__dict__["_linear"] = masked.__dict__["_linear"] = None  # the linear map is pooled in a way of its own
+    P, p, q = problem.P, problem.p, problem.q
+    Z, L = torch.as_tensor(rng.standard_normal((P, p, q))), torch.as_tensor(rng.standard_normal((7, 3)))
+    torch.testing.assert_close(pooled.apply(Z), masked.apply(Z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(pooled.adjoint(L), masked.adjoint(L), rtol=1e-12, atol=1e-12)
+    some = torch.as_tensor([P - 1, 0, P // 2])
+    torch.testing.assert_close(
+        pooled.on_blocks(some).apply(Z[some]), masked.on_blocks(some).apply(Z[some]), rtol=1e-12, atol=1e-12
+    )
+    for m in (1, min(p, q)):  # through columns, through blocks
+        U = torch.as_tensor(rng.standard_normal((P, p, m)))
+        V = torch.as_tensor(rng.standard_normal((P, q, m)))
+        assert pooled._wide(m) == (m > 1)
+        expected, pull = masked.factored(U, V)
+        found, own = pooled.factored(U, V)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pooled.apply_factors(U, V), expected, rtol=1e-12, atol=1e-12)
+        for one, other in zip(own(L), pull(L), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    owner = torch.as_tensor([0, P - 1, 0, P // 2])
+    E = torch.as_tensor(rng.standard_normal((4, p, q)))
+    for place, block in enumerate(owner):
+        alone = torch.zeros(P, p, q, dtype=torch.float64)
+        alone[block] = E[place]
+        torch.testing.assert_close(pooled._pooled.images(E, owner)[:, :, place], masked.apply(alone))
+
+
+def test_rows_that_are_not_pooled_and_those_too_many_stay_rows(monkeypatch):
+    rng = np.random.default_rng(4)
+    X, Y = rng.standard_normal((5, 1, 4, 4)), rng.standard_normal(5)
+    problem = cnn.Problem(X, Y, architecture=cnn.CNN(patch=2, pool="identity"), beta=0.1, patterns=4)
+    assert problem.operator()._pooled is None
+    problem = cnn.Problem(X, Y, architecture=cnn.CNN(patch=2, pool="global"), beta=0.1, patterns=4)
+    monkeypatch.setattr(operator_module, "POOLED_ELEMENTS", 5 * problem.P * problem.p - 1)
+    assert problem.operator()._pooled is None
+
+
+def test_pooled_rows_that_were_changed_are_told():
+    rng = np.random.default_rng(5)
+    X, Y = rng.standard_normal((5, 1, 4, 4)), rng.standard_normal(5)
+    problem = cnn.Problem(X, Y, architecture=cnn.CNN(patch=2, pool="global"), beta=0.1, patterns=4)
+    untouched = Untouched(problem)
+    problem.predict(np.zeros((4, 4, 1)))
+    untouched.check("nobody")
+    problem.operator()._pooled.S.mul_(0.5)
+    with pytest.raises(ChangedProblemError, match="somebody changed the problem it was given: pooled of problem"):
+        untouched.check("somebody")

@@ -55,8 +55,9 @@ class NewtonSystem:
         J, p, q = shrinkage.Z.shape
         directions = len(shrinkage.directions[0])
         thin = THIN * directions * (p + 2 * q)
-        self.thin = thin < J * p * q and operator.N * directions <= LARGEST
-        self.terms = thin if self.thin else float(J * p * q)  # operations of a product, over 4 N
+        rows, dense = operator.product_rows, float(J * p * q)
+        self.thin = thin * operator.N < dense * rows and operator.N * directions <= LARGEST
+        self.operations = 4.0 * (thin * operator.N if self.thin else dense * rows)  # of a product
 
     def weigh(self, x: Predictions) -> Predictions:
         """W x."""
@@ -94,10 +95,10 @@ class NewtonSystem:
     def costs(self) -> dict[str, float]:
         """Operations of a product, and of each direct route that fits memory and applies."""
         J, (_, p, q) = len(self.shrinkage.active), self.shrinkage.Z.shape
-        n, size, r = self.operator.N, self.size, self.shrinkage.rank
-        found = {"product": CALL + 4.0 * n * self.terms + 8.0 * J * p * q * min(p, q)}
-        making = 2.0 * n * p * q * r
-        if max(n * q, size, r) * r <= LARGEST:
+        n, rows, size, r = self.operator.N, self.operator.product_rows, self.size, self.shrinkage.rank
+        found = {"product": CALL + self.operations + 8.0 * J * p * q * min(p, q)}
+        making = 2.0 * rows * p * q * r
+        if max(rows * q, size, r) * r <= LARGEST:
             found["columns"] = CALL + making + 2.0 * size * r**2 + r**3 / 3
             if size <= r:
                 found["small"] = CALL + making + 2.0 * size**2 * r + size**3
@@ -141,6 +142,8 @@ class NewtonSystem:
         """B, the predictions A_k(E_e) of every eigenmatrix of M."""
         E, owner = self.shrinkage.eigenmatrices()
         operator, (r, p, q) = self.operator, E.shape
+        if operator._pooled is not None:
+            return operator._pooled.images(E, owner).reshape(-1, r)
         H = operator.first_layer(E.permute(1, 0, 2).reshape(p, -1)).view(operator.N, r, q)
         H = H * operator.masks[:, owner, None]
         if operator.architecture.second_layer_is_identity:

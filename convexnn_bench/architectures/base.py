@@ -4,7 +4,7 @@
 adjoint of C, and its matrix for the conic solvers, are derived from `second_layer` and never written again.
 
 Where Phi or the N x q argument of C is larger than it need be, an architecture may give the same maps a second time
-by their structure: `first_layer`, `combine`, `linear_map`. Their adjoints are derived too.
+by their structure: `first_layer`, `combine`, `linear_map`, `pool_rows`. Their adjoints are derived too.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,11 @@ class BaseArchitecture:
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Z (p x q) -> C(Phi Z), for the linear activation, with what depends on X alone done beforehand."""
         return None
+
+    def pool_rows(self, H: Float[torch.Tensor, "N M"], X: torch.Tensor) -> Float[torch.Tensor, "n_out a M"]:
+        """The linear pooling R of the rows of a sample with which C(H V^T)_i = sum_alpha R(H)_i[alpha] V[(alpha, .)]^T,
+        q = a c with alpha major; used where it is defined."""
+        raise TypeError(f"{type(self).__name__} does not define pool_rows")
 
     def absolute(self) -> "BaseArchitecture | None":
         """The architecture whose Phi and C at |X| are |Phi| and |C| of this one at X, elementwise; None if unknown.

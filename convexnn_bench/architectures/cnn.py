@@ -78,9 +78,15 @@ class CNN(BaseArchitecture):
         assert isinstance(self.pool, int)
         return _grid_average(self.pool, *self._grid(X), X.dtype, X.device)
 
-    def _pool_rows(self, H: Float[torch.Tensor, "N M"], X: torch.Tensor) -> Float[torch.Tensor, "n a M"]:
+    def pool_rows(self, H: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
         """P applied to the patches of every image."""
-        H = H.reshape(X.shape[0], -1, H.shape[1])
+        n, M = X.shape[0], H.shape[1]
+        rows, columns = self._grid(X)
+        if isinstance(self.pool, int) and rows % self.pool == columns % self.pool == 0:  # equal windows: plain sums
+            down, across = rows // self.pool, columns // self.pool
+            bands = H.reshape(n * self.pool, down, -1).sum(dim=1)
+            return bands.view(n * self.pool**2, across, M).sum(dim=1).view(n, -1, M) / (down * across)
+        H = H.reshape(n, -1, M)
         if self._is("global"):
             return H.mean(dim=1, keepdim=True)
         return H if self._is("identity") else self._pooling(X) @ H
@@ -103,13 +109,13 @@ class CNN(BaseArchitecture):
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
         """The hidden units are pooled first: n x aM numbers, not N x ac."""
-        pooled = self._pool_rows(H, X)
+        pooled = self.pool_rows(H, X)
         weights = V.reshape(pooled.shape[1], c, -1).transpose(1, 2).reshape(-1, c)
         return pooled.reshape(X.shape[0], -1) @ weights
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Z -> A(Z) from the pooled patches, n x a x p."""
-        pooled = self._pool_rows(self.phi_rows(X), X)
+        pooled = self.pool_rows(self.phi_rows(X), X)
         n, a, p = pooled.shape
         features = pooled.reshape(n, a * p)
         return lambda Z: features @ Z.reshape(p, a, c).transpose(0, 1).reshape(a * p, c)
