@@ -428,19 +428,32 @@ def layerwise(
         str,
         typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates are float64."),
     ] = "float32",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to train beside: 'end_to_end', 'weight_decay' (on the blocks Z, for the nuclear norm), 'exact' "
+            "(a stage on some images solved exactly), or 'none'. Repeatable; all three if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    exact_images: Annotated[int, typer.Option(metavar="N", help="Images of the stage that is solved exactly.")] = 300,
     device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = "cpu",
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for results, checkpoints and the figure.")] = (
-        "results/layerwise"
-    ),
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Folder for results, checkpoints and the figure, which is drawn while training."
+        ),
+    ] = ("results/layerwise"),
 ) -> None:
-    """Train a convolutional network stage by stage, each stage certified, beside the same network end to end.
+    """Train a convolutional network stage by stage, each stage certified, beside baselines: the same network end to
+    end, plain weight decay in the place of the nuclear norm, and a stage solved exactly.
 
     Started again it goes on from the last epoch's checkpoint. Exit code: 0, or 2 for arguments that cannot be.
     """
     with _plain_errors():
         from convexnn_bench import parallel
         from convexnn_bench.layerwise import Training
-        from convexnn_bench.layerwise.experiment import DEFAULT_STAGES, run_layerwise, stage_plan
+        from convexnn_bench.layerwise.experiment import BASELINES, DEFAULT_STAGES, Plan, run_layerwise, stage_plan
         from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
         from convexnn_bench.runner import check_device
 
@@ -451,11 +464,13 @@ def layerwise(
         )  # fmt: skip
         if seeds < 1:
             raise typer.BadParameter(f"must be at least 1, got {seeds}", param_hint="--seeds")
-        where = check_device(device)
+        beside = () if baseline == ["none"] else tuple(dict.fromkeys(baseline or BASELINES))
         first = parallel.rank
-        where = parallel.join(where)  # of several processes the first one speaks
+        where = parallel.join(check_device(device))  # of several processes the first one speaks
+        plan = Plan(dataset, plans, how, beta_fraction, where, beside, exact_images)
         tell = (lambda line: typer.echo(line, err=True)) if first() == 0 else (lambda line: None)
-        told = run_layerwise(dataset, plans, how, beta_fraction, seeds, where, Path(out), tell)
+        picture = Path(out) / "layerwise.png"
+        told = run_layerwise(plan, seeds, Path(out), tell, lambda partial: save_layerwise_figure(partial, picture))
         speaks = first() == 0
         parallel.leave()
         if not speaks:
@@ -463,8 +478,7 @@ def layerwise(
         console = _console()
         print_layerwise(told, console)
         console.print(f"results  {Path(out) / 'layerwise.json'}", soft_wrap=True)
-        picture = save_layerwise_figure(told, Path(out) / "layerwise.png")
-        console.print(f"figure   {picture}", soft_wrap=True)
+        console.print(f"figure   {save_layerwise_figure(told, picture)}", soft_wrap=True)
 
 
 def main() -> None:

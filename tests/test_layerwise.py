@@ -17,10 +17,14 @@ from convexnn_bench.certificates.bounds import best_dual
 from convexnn_bench.cli import app
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training, certify_stage, train_layerwise
+from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
-from convexnn_bench.layerwise.streamed import adjoint, beta_max, predictions
+from convexnn_bench.layerwise.exact import exact_stage
+from convexnn_bench.layerwise.experiment import Plan, run_layerwise
+from convexnn_bench.layerwise.streamed import adjoint, beta_max
 from convexnn_bench.layerwise.training import StageTraining, augmented
 from convexnn_bench.registry import LOSSES
+from convexnn_bench.report.layerwise import save_layerwise_figure
 
 LABELS = {"cross_entropy": lambda n: np.arange(n) % 3, "squared": lambda n: np.sin(np.arange(3.0 * n)).reshape(n, 3),
           "logistic": lambda n: 2.0 * (np.arange(n) % 2) - 1}  # fmt: skip
@@ -69,9 +73,80 @@ def test_a_stage_is_the_problem_of_its_gates(plan, loss):
 def test_the_adjoint_is_the_transpose_of_the_predictions():
     stage, X = drawn(PLANS[0], 2, 3), images()
     Lambda = torch.as_tensor(np.random.default_rng(5).normal(size=(9, 3)))
-    G = adjoint(stage, streamed(X), Lambda).G
+    G = adjoint(stage, streamed(X), lambda rows, *_: Lambda[rows]).G
     Z = (stage.U @ stage.V.transpose(1, 2)).double()
-    assert float((G * Z).sum()) == pytest.approx(float((predictions(stage, streamed(X), 9) * Lambda).sum()), rel=1e-6)
+    z = stage.predict(stage.hidden(stage.prepared(torch.as_tensor(X))))
+    assert float((G * Z).sum()) == pytest.approx(float((z * Lambda).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"a{plan.pool}k{plan.kernel}{'d' * plan.downsample}")
+def test_windows_are_patches_masks_and_predictions(plan):
+    stage, X = drawn(plan, 2, 3), torch.as_tensor(images())
+    maps = stage.prepared(X)
+    patches, masks = stage.windows(maps)
+    rows = torch.nn.functional.unfold(maps, plan.kernel, padding=plan.kernel // 2).transpose(1, 2)  # n x K x p
+    side, a = maps.shape[2], plan.pool
+    w = side // a
+    for alpha in range(a * a):
+        inside = [(alpha // a * w + i) * side + alpha % a * w + j for i in range(w) for j in range(w)]
+        torch.testing.assert_close(patches[alpha], rows[:, inside][:, :, stage.order].flatten(0, 1))
+        gated = stage.masks(maps).flatten(2)[:, :, inside].transpose(1, 2).flatten(0, 1)
+        assert torch.equal(masks[alpha], gated)
+    z = stage.predict(stage.hidden(maps))
+    torch.testing.assert_close(stage.window_outputs(patches, masks, len(X)), z, rtol=1e-10, atol=1e-10)
+
+
+def in_blocks(plan, channels, c, seed=1):
+    """A stage with gates and matrices drawn."""
+    stage = BlockStage(plan, channels * (4 if plan.downsample else 1), c)
+    stage.draw(torch.Generator().manual_seed(seed))
+    stage.Z = torch.randn(stage.Z.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return stage
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"a{plan.pool}k{plan.kernel}{'d' * plan.downsample}")
+def test_a_stage_in_blocks_is_certified_as_a_point_of_the_convex_program(plan):
+    X, loss = images(), LOSSES.make("cross_entropy")
+    Y = loss.prepare_targets(LABELS["cross_entropy"](len(X)))
+    stage = in_blocks(plan, 2, 3)
+    problem = stage.problem(torch.as_tensor(X), Y, "cross_entropy", 0.3)
+    other = cnn.certify(problem, stage.Z.double().numpy())
+    own, z = certify_stage(stage, streamed(X), torch.as_tensor(Y), loss, 0.3)
+    np.testing.assert_allclose(z, problem.predict(stage.Z.double().numpy()), rtol=1e-10, atol=1e-10)
+    for name in ("primal", "dual", "max_dual_norm", "stationarity_error", "worst_block"):
+        assert getattr(own, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=1e-9), name
+    maps = stage.prepared(torch.as_tensor(X))
+    torch.testing.assert_close(stage.outputs(maps, maps), z)
+
+
+def test_what_a_stage_in_blocks_hands_on_is_its_best_approximation():
+    for m in (1, 2, 20):  # of p x q = 9 x 12, so that the last has columns to spare
+        stage = in_blocks(StagePlan(gates=3, m=m, pool=2), 1, 3)
+        stage.settle()
+        left, values, right = np.linalg.svd(stage.Z.double().numpy(), full_matrices=False)
+        expected = (left[:, :, :m] * values[:, None, :m]) @ right[:, :m]
+        np.testing.assert_allclose(stage.U @ stage.V.transpose(1, 2), expected, atol=1e-5)
+        np.testing.assert_allclose(stage.U.square().sum((1, 2)), stage.V.square().sum((1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(stage.regulariser(), values.sum(), rtol=1e-6)
+
+
+def test_blocks_with_weight_decay_come_to_the_ridge_solution():
+    """min 1/2 ||A Z - Y||^2 + beta/2 ||Z||^2 has a closed form; A is the matrix of the problem's operator."""
+    X, loss, beta = images(8, 1, 4), LOSSES.make("squared"), 3.0
+    Y = LABELS["squared"](8)
+    plan = StagePlan(gates=4, m=1, pool=2)
+    stage = in_blocks(plan, 1, 3)
+    stage.Z = torch.zeros_like(stage.Z)
+    problem = stage.problem(torch.as_tensor(X), Y, "squared", beta)
+    units = np.eye(problem.P * problem.p * problem.q).reshape(-1, problem.P, problem.p, problem.q)
+    A = np.stack([problem.predict(unit).ravel() for unit in units]).T
+    ridge = np.linalg.solve(A.T @ A + beta * np.eye(A.shape[1]), A.T @ Y.ravel())
+    how = Training(epochs=400, batch=8, rate=0.3, last_rate=1.0, momentum=0.5, optimizer="sgd", precision="float64")
+    own = BlockTraining(stage, LayerwiseNetwork(), torch.as_tensor(X), torch.as_tensor(Y), loss, beta, how,
+                        torch.Generator().manual_seed(0))  # fmt: skip
+    for _ in range(how.epochs):
+        own.run_epoch()
+    np.testing.assert_allclose(stage.Z.reshape(-1), ridge, rtol=1e-6, atol=1e-8)
 
 
 def test_the_bound_is_below_the_optimum_and_a_proven_one_stays():
@@ -161,9 +236,14 @@ def test_stages_come_near_their_optima_and_are_certified(digits):
 
 def test_stopped_in_an_epoch_and_gone_on_with_the_numbers_are_the_same(digits, tmp_path, monkeypatch):
     (X, Y), test = digits
-    for how in (QUICK, Training(epochs=2, batch=30, optimizer="sgd", rate=0.05, augment="crop")):
+    for how in (
+        QUICK,
+        Training(epochs=2, batch=30, optimizer="sgd", rate=0.05, augment="crop"),
+        Training(epochs=4, batch=50, form="blocks"),
+    ):
         whole = train_layerwise(X, Y, STAGES, how, test=test)
-        folder, steps = tmp_path / how.optimizer, StageTraining._step
+        kind = BlockTraining if how.form == "blocks" else StageTraining
+        folder, steps = tmp_path / f"{how.optimizer}{how.form}", kind._step
 
         def stops(self, *given, steps=steps):
             stops.left -= 1
@@ -173,14 +253,15 @@ def test_stopped_in_an_epoch_and_gone_on_with_the_numbers_are_the_same(digits, t
 
         for number in (3, 7, 9, 5):
             stops.left = number
-            monkeypatch.setattr(StageTraining, "_step", stops)
+            monkeypatch.setattr(kind, "_step", stops)
             with pytest.raises(KeyboardInterrupt):
                 train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
-        monkeypatch.setattr(StageTraining, "_step", steps)
+        monkeypatch.setattr(kind, "_step", steps)
         again = train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
         assert without_seconds(again.history) == without_seconds(whole.history)
         for one, other in zip(again.network.stages, whole.network.stages, strict=True):
-            assert all(torch.equal(one.tensors()[name], other.tensors()[name]) for name in ("gates", "U", "V"))
+            assert one.tensors().keys() == other.tensors().keys()
+            assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
         done = train_layerwise(X, Y, STAGES, how, test=test, checkpoint=folder)
         assert done.history == again.history
 
@@ -276,6 +357,9 @@ def test_what_cannot_be_is_refused(change, words):
         (lambda: Training(optimizer="lbfgs"), "optimizer must be one of 'adam', 'sgd'"),
         (lambda: Training(augment="cutout"), "augment must be one of"),
         (lambda: Training(rate=float("nan")), "rate must be a finite number"),
+        (lambda: Training(form="matrix"), "form must be one of 'factors', 'blocks', got 'matrix'"),
+        (lambda: Plan("digits", STAGES, QUICK, 0.1, "cpu", ["none"]), "baseline must be one of 'end_to_end', "),
+        (lambda: Plan("digits", STAGES, QUICK, 0.1, "cpu", exact_images=1), "exact_images must be at least 10, got 1"),
     ],
 )
 def test_plans_that_cannot_be(make, words):
@@ -284,8 +368,42 @@ def test_plans_that_cannot_be(make, words):
     assert words in str(caught.value)
 
 
+def test_an_exactly_solved_stage_and_training_are_of_one_program(digits):
+    (X, Y), _ = digits
+    plan, how = StagePlan(gates=4, m=2, pool=2), Training(epochs=20, batch=50, rate=0.02)
+    told = exact_stage(X, Y, plan, how, 0.05, 60, seed=3)
+    assert (told["n"], told["status"]) == (60, "gap_reached")
+    chosen = np.random.default_rng(3).permutation(len(X))[:60]
+    again = train_layerwise(X[chosen], Y[chosen], [plan], Training(epochs=40, batch=50, rate=0.02),
+                            beta_fraction=0.05, seed=3)  # fmt: skip
+    assert again.stages[0]["objective"] == told["trained_objective"]  # 80 steps, as of 20 epochs on all 200 images
+    problem = again.network.stages[0].problem(torch.as_tensor(X[chosen]), Y[chosen], "cross_entropy", told["beta"])
+    other = cnn.solve(problem, "bm_newton", gap=1e-6)
+    assert told["objective"] == pytest.approx(other.objective, rel=2e-4)
+    assert told["lower_bound"] <= other.objective * (1 + 1e-6)
+    assert told["above"] == pytest.approx(told["trained_objective"] / other.objective - 1, rel=1e-2)
+
+
+def test_a_figure_can_be_drawn_while_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("convexnn_bench.layerwise.experiment.PAUSE", 0.0)
+    monkeypatch.setattr("convexnn_bench.layerwise.experiment.SHARE", 1e9)
+    seen = []
+
+    def draw(told):
+        seen.append([len(own["history"]) for own in told["seeds"]])
+        save_layerwise_figure(told, tmp_path / "live.png")
+
+    plan = Plan(
+        "digits[n=150]", [StagePlan(gates=4, pool=4)], Training(epochs=3, batch=50), 0.1, "cpu", exact_images=20
+    )
+    run_layerwise(plan, 2, tmp_path, lambda line: None, draw)
+    assert seen[:3] == [[1], [2], [3]]
+    assert [3, 1] in seen
+    assert (tmp_path / "live.png").stat().st_size > 10_000
+
+
 SMALL = ("--dataset", "digits[n=150]", "--stage", "gates=4,pool=4", "--stage", "gates=4,pool=2,downsample=true",
-         "--epochs", "6", "--certify-every", "3", "--batch", "10")  # fmt: skip
+         "--epochs", "6", "--certify-every", "3", "--batch", "10", "--exact-images", "40")  # fmt: skip
 
 
 def command(*arguments):
@@ -296,8 +414,14 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
     done = command(*SMALL, "--seeds", 2, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "120 images for training, 30 for the test, 2 seeds" in done.stdout
-    assert "end to end" in done.stdout
+    assert all(words in done.stdout for words in ("end to end", "Z 2", "Stage 1 on 40 images, solved exactly"))
     told = json.loads((tmp_path / "layerwise.json").read_text())
+    for own in told["seeds"]:
+        assert [epoch["epoch"] for epoch in own["end_to_end"]["history"]] == [3, 6, 9, 12]
+        assert own["end_to_end"]["test_accuracy"] == own["end_to_end"]["history"][-1]["test_accuracy"]
+        assert [stage["stage"] for stage in own["weight_decay"]["stages"]] == [1, 2]
+        assert own["weight_decay"]["stages"][0]["beta"] == own["stages"][0]["beta"]
+        assert own["exact"]["lower_bound"] <= own["exact"]["objective"] <= own["exact"]["trained_objective"]
     assert [stage["stage"] for stage in told["seeds"][1]["stages"]] == [1, 2]
     assert (tmp_path / "layerwise.png").stat().st_size > 10_000
     again = command(*SMALL, "--seeds", 3, "--out", tmp_path)
@@ -306,6 +430,10 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
     assert (again.exit_code, len(after["seeds"])) == (0, 3)
     assert command(*SMALL, "--out", tmp_path).exit_code == 0
     assert json.loads((tmp_path / "layerwise.json").read_text()) == after  # fewer seeds take nothing away
+    alone = command(*SMALL, "--baseline", "none", "--out", tmp_path / "alone")
+    assert (alone.exit_code, "end to end" in alone.stdout) == (0, False)
+    own = json.loads((tmp_path / "alone" / "layerwise.json").read_text())["seeds"][0]
+    assert without_seconds(own["history"]) == without_seconds(told["seeds"][0]["history"])
     other = command(*SMALL, "--rate", 0.01, "--out", tmp_path)
     assert (other.exit_code, "is of a run with another training: give another folder" in other.stderr) == (2, True)
     assert json.loads((tmp_path / "layerwise.json").read_text()) == after
@@ -319,6 +447,7 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
         (("--dataset", "cifar10"), "data set cifar10: needs the files of CIFAR-10"),
         (("--stage", "gate=3"), "--stage has no parameter 'gate'; it has: gates, m, kernel, pool, downsample"),
         (("--stage", "gates=3,pool=5", "--dataset", "digits"), "pool must divide the sides of its maps, 8 x 8, got 5"),
+        (("--baseline", "resnet"), "baseline must be one of 'end_to_end', 'weight_decay', 'exact', got 'resnet'"),
         (("--epochs", "0"), "epochs must be at least 1, got 0"),
         (("--device", "cuda:99"), "device 'cuda:99' was asked for"),
     ],
@@ -382,3 +511,7 @@ def test_two_processes_come_to_the_numbers_of_one(tmp_path):
             if alone.get(name) is not None:
                 assert shared[name] == pytest.approx(alone[name], rel=1e-10), name
     assert one["end_to_end"]["test_accuracy"] == two["end_to_end"]["test_accuracy"]
+    assert two["exact"]["trained_objective"] == pytest.approx(one["exact"]["trained_objective"], rel=1e-10)
+    for alone, shared in zip(one["weight_decay"]["stages"], two["weight_decay"]["stages"], strict=True):
+        for name in ("objective", "lower_bound", "max_dual_norm"):
+            assert shared[name] == pytest.approx(alone[name], rel=1e-10), name

@@ -10,7 +10,7 @@ from convexnn_bench import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
-from convexnn_bench.layerwise.training import augmented, optimizer_of, set_rate, step
+from convexnn_bench.layerwise.training import augmented, optimizer_of, set_rate, slopes_of, step
 from convexnn_bench.losses.base import BaseLoss
 
 
@@ -22,12 +22,13 @@ def train_end_to_end(
     beta: float,
     training: Training,
     generator: torch.Generator,
-    on_epoch: Callable[[int], None] = lambda done: None,
+    on_epoch: Callable[[int, float, LayerwiseNetwork], None] = lambda *told: None,
 ) -> tuple[LayerwiseNetwork, float]:
     """(network, seconds of training): F of the last stage's predictions + beta/2 (sum_s ||U_s||^2 + ||V||^2).
 
     stages: shapes, gates and the first one's scale come from them; factors are drawn anew. V is that of the last alone.
-    `training.epochs` is the number of epochs in all. No certificate: this problem is not convex in any lifting here.
+    `training.epochs` is the number of epochs in all. on_epoch: called with the epochs done, the seconds so far and the
+    network, off the clock. No certificate: this problem is not convex in any lifting here.
     """
     own = [_drawn(stage, place == 0, generator) for place, stage in enumerate(stages)]
     for stage in own:
@@ -41,15 +42,16 @@ def train_end_to_end(
         for rows in torch.randperm(n, generator=generator).split(training.batch):
             images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
             maps, targets = parallel.own(images), Y[parallel.own(rows).to(Y.device)]
-            value = torch.zeros((), device=X.device)
+            value = None
             if len(maps):  # a last batch may have fewer samples than there are processes
                 with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed):
                     for stage in own:
                         maps = stage.hidden(stage.prepared(maps))
                     value = loss.value(own[-1].predict(maps).to(training.dtype), targets) / len(rows)
-            step(optimizer, weights, value, beta / n)
+            step(optimizer, weights, slopes_of(value, weights), beta / n)
         seconds += time.perf_counter() - started
-        on_epoch(epoch + 1)
+        with torch.no_grad():
+            on_epoch(epoch + 1, seconds, LayerwiseNetwork(own))
     for stage in own:
         stage.U, stage.V = stage.U.detach(), stage.V.detach()
     return LayerwiseNetwork(own), seconds

@@ -1,7 +1,9 @@
 """The experiment of `convexnn-bench layerwise`: every seed stage by stage and end to end, kept in one file."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import numpy as np
 import torch
 
 from convexnn_bench import parallel
+from convexnn_bench.datasets.base import one_of, whole
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.machine import code_version, describe_machine
 from convexnn_bench.harness.records import to_json, whole_file
+from convexnn_bench.layerwise.data import accuracy, check_data
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
+from convexnn_bench.layerwise.exact import exact_stage
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training
-from convexnn_bench.layerwise.run import LayerwiseResult, accuracy, train_layerwise
+from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
 from convexnn_bench.registry import DATASETS, LOSSES
 from convexnn_bench.specs import parse_spec
 from convexnn_bench.terminal import progress
@@ -24,6 +29,8 @@ Split = tuple[np.ndarray, np.ndarray]
 TEST_SHARE = 5  # one sample of so many is kept for the test, where a data set has no test part of its own
 DEFAULT_STAGES = ("gates=16,pool=7", "gates=24,pool=7", "gates=32,pool=7")
 RESULTS = "layerwise.json"
+PAUSE, SHARE = 2.0, 0.05  # seconds between drawings at least, and their share of the time at most
+BASELINES = ("end_to_end", "weight_decay", "exact")
 
 
 def stage_plan(text: str) -> StagePlan:
@@ -59,41 +66,83 @@ def load_split(spec: str) -> tuple[Split, Split]:
     return (data.X[rest], data.Y[rest]), (data.X[kept], data.Y[kept])
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and beside what: baselines among BASELINES; exact_images: of the exactly solved stage."""
+
+    dataset: str
+    stages: Sequence[StagePlan]
+    training: Training
+    beta_fraction: float
+    device: str
+    baselines: Sequence[str] = BASELINES
+    exact_images: int = 300
+
+    def __post_init__(self) -> None:
+        for name in self.baselines:
+            one_of("baseline", name, BASELINES)
+        whole("exact_images", self.exact_images, 10)
+
+    def asked(self) -> dict[str, Any]:
+        """What must be the same for results to go together."""
+        return {
+            "dataset": self.dataset, "stages": [vars(stage) for stage in self.stages],
+            "training": vars(self.training), "beta_fraction": self.beta_fraction, "device": self.device,
+            "baselines": list(self.baselines), "exact_images": self.exact_images, "version": code_version(),
+        }  # fmt: skip
+
+
 def run_layerwise(
-    spec: str,
-    stages: Sequence[StagePlan],
-    training: Training,
-    beta_fraction: float,
+    plan: Plan,
     seeds: int,
-    device: str,
     out: Path,
     tell: Callable[[str], None],
+    draw: Callable[[dict[str, Any]], Any] = lambda told: None,
 ) -> dict[str, Any]:
-    """Train for every seed, layerwise and end to end, and write `out`/layerwise.json; returns what is in it.
+    """Train for every seed, layerwise and the baselines, and write `out`/layerwise.json; returns what is in it.
 
-    What a seed has finished is kept in `out`, and not done again. Raises InputError before anything is trained, also
-    for an `out` that holds another run.
+    What a seed has finished is kept in `out`, and not done again. draw: called now and then with what there is so far,
+    for a figure that grows. Raises InputError before anything is trained, also for an `out` that holds another run.
     """
-    train, test = load_split(spec)
-    asked = {
-        "dataset": spec, "stages": [vars(stage) for stage in stages], "training": vars(training), "device": device,
-        "beta_fraction": beta_fraction, "version": code_version(),
-    }  # fmt: skip
+    train, test = load_split(plan.dataset)
+    asked = plan.asked()
     told: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
     done = _before(out, asked)
     parallel.wait()  # all have read it before one writes
     for seed in range(seeds):
         if seed not in done:
-            done[seed] = _one_seed(train, test, stages, training, beta_fraction, seed, device, out / f"seed{seed}")
+            live = Live(draw, told, list(done.values()))
+            done[seed] = _Seed(plan, train, test, seed, out / f"seed{seed}", live).run()
             if parallel.rank() == 0:
                 with whole_file(out / RESULTS) as partial:
                     partial.write_text(to_json({**told, "seeds": list(done.values())}), encoding="utf-8")
-        last, whole = done[seed]["stages"][-1], done[seed]["end_to_end"]
-        tell(
-            f"seed {seed}: stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f}), "
-            f"end to end {whole['test_accuracy']:.4f}"
-        )
+        tell(f"seed {seed}: {_line(done[seed])}")
     return {**told, "seeds": [done[seed] for seed in range(seeds)]}
+
+
+def _line(own: dict[str, Any]) -> str:
+    """A seed's test accuracies in a line."""
+    last = own["stages"][-1]
+    parts = [f"stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f})"]
+    if "weight_decay" in own:
+        parts.append(f"weight decay on Z {own['weight_decay']['stages'][-1]['test_accuracy']:.4f}")
+    if "end_to_end" in own:
+        parts.append(f"end to end {own['end_to_end']['test_accuracy']:.4f}")
+    return ", ".join(parts)
+
+
+class Live:
+    """Draws what is known so far, seldom enough to cost no more than SHARE of the time."""
+
+    def __init__(self, draw: Callable[[dict[str, Any]], Any], told: dict[str, Any], earlier: list[dict[str, Any]]):
+        self.draw, self.told, self.earlier, self.next = draw, told, earlier, 0.0
+
+    def __call__(self, own: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        if parallel.rank() == 0 and started >= self.next:
+            self.draw({**self.told, "seeds": [*self.earlier, own]})
+            ended = time.perf_counter()
+            self.next = ended + max(PAUSE, (ended - started) / SHARE)
 
 
 def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
@@ -108,38 +157,62 @@ def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
     return {found["seed"]: found for found in kept["seeds"]}
 
 
-def _one_seed(
-    train: Split, test: Split, stages: Sequence[StagePlan], training: Training, fraction: float, seed: int,
-    device: str, folder: Path,
-) -> dict[str, Any]:  # fmt: skip
-    result = train_layerwise(
-        *train, stages, training, beta_fraction=fraction, test=test, seed=seed, device=device, checkpoint=folder
-    )
-    return {
-        "seed": seed,
-        "history": result.history,
-        "stages": result.stages,
-        "end_to_end": _whole(result, train, test, training, seed, device),
-    }
+class _Seed:
+    """One seed's training and baselines; `own` is what is known so far."""
 
+    def __init__(self, plan: Plan, train: Split, test: Split, seed: int, folder: Path, live: Live):
+        self.plan, self.train, self.test, self.seed, self.folder = plan, train, test, seed, folder
+        self.live = live
+        self.own: dict[str, Any] = {"seed": seed, "history": [], "stages": []}
 
-def _whole(
-    result: LayerwiseResult, train: Split, test: Split, training: Training, seed: int, device: str
-) -> dict[str, Any]:
-    """The same network end to end, for as many epochs in all, with the weight decay of the last stage."""
-    loss = LOSSES.make("cross_entropy")
-    X, test_X = (torch.as_tensor(part[0], dtype=torch.float32, device=device) for part in (train, test))
-    Y, test_Y = (torch.as_tensor(loss.prepare_targets(part[1]), device=device) for part in (train, test))
-    epochs = training.epochs * len(result.network.stages)
-    how = Training(**{**vars(training), "epochs": epochs})
-    beta = result.stages[-1]["beta"]
-    generator = torch.Generator().manual_seed(seed)
-    with progress("training end to end", epochs) as update:
-        network, seconds = train_end_to_end(result.network.stages, X, Y, loss, beta, how, generator, update)
-    right = {name: accuracy(_last(network, maps), targets) for name, maps, targets in
-             (("train_accuracy", X, Y), ("test_accuracy", test_X, test_Y))}  # fmt: skip
-    return {"seconds": seconds, "epochs": epochs, "beta": beta, **right}
+    def run(self) -> dict[str, Any]:
+        plan, device = self.plan, self.plan.device
+        result = self._layerwise(plan.training, self.folder, self.own)
+        if "exact" in plan.baselines:
+            self.own["exact"] = exact_stage(
+                *self.train, plan.stages[0], plan.training, plan.beta_fraction, plan.exact_images, self.seed, device
+            )
+        if "weight_decay" in plan.baselines:
+            how = replace(plan.training, form="blocks", certify_every=plan.training.epochs)
+            self._layerwise(how, self.folder / "weight_decay", self.own.setdefault("weight_decay", {}))
+        if "end_to_end" in plan.baselines:
+            self._end_to_end(result, device)
+        return self.own
 
+    def _layerwise(self, how: Training, folder: Path, own: dict[str, Any]) -> LayerwiseResult:
+        def on_epoch(history: list[dict[str, Any]]) -> None:
+            own["history"] = history
+            self.live(self.own)
 
-def _last(network: LayerwiseNetwork, X: torch.Tensor) -> torch.Tensor:
-    return network.predict(X)[-2]
+        result = train_layerwise(
+            *self.train, self.plan.stages, how, beta_fraction=self.plan.beta_fraction, test=self.test, seed=self.seed,
+            device=self.plan.device, checkpoint=folder, on_epoch=on_epoch,
+        )  # fmt: skip
+        own |= {"history": result.history, "stages": result.stages}
+        return result
+
+    def _end_to_end(self, result: LayerwiseResult, device: str) -> None:
+        """The same network end to end, for as many epochs in all, with the weight decay of the last stage."""
+        loss, how = LOSSES.make("cross_entropy"), self.plan.training
+        data = check_data(loss, *self.train, self.test, device)
+        assert data.test is not None
+        parts = {"train_accuracy": (data.X, data.Y), "test_accuracy": data.test}
+        epochs = how.epochs * len(result.network.stages)
+        own: dict[str, Any] = {"epochs": epochs, "beta": result.stages[-1]["beta"], "history": []}
+        self.own["end_to_end"] = own
+        with progress("training end to end", epochs, show=parallel.rank() == 0) as update:
+
+            def on_epoch(done: int, seconds: float, network: LayerwiseNetwork) -> None:
+                update(done)
+                if done % how.certify_every and done < epochs:
+                    return
+                right = {name: accuracy(network.predict(X)[-2], Y) for name, (X, Y) in parts.items()}
+                own["history"].append({"epoch": done, "seconds": seconds, **right})
+                own.update(seconds=seconds, **right)
+                self.live(self.own)
+
+            generator = torch.Generator().manual_seed(self.seed)
+            train_end_to_end(
+                result.network.stages, data.X, data.Y, loss, own["beta"], replace(how, epochs=epochs), generator,
+                on_epoch,
+            )  # fmt: skip

@@ -1,6 +1,6 @@
 """Stages one after the other: the masked maps of each are the images of the next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from convexnn_bench import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
 BYTES = 128 * 2**20  # of the largest maps of a batch, where nothing is trained
+HELD_BYTES = 2**30  # of a stage's input, up to which it is held rather than made anew
 
 
 class LayerwiseNetwork:
@@ -49,11 +50,23 @@ class LayerwiseNetwork:
             for first in range(0, len(X), step):
                 maps, told = X[first : first + step].float(), []
                 for stage in self.stages:
-                    maps = stage.hidden(stage.prepared(maps))
-                    told.append(stage.predict(maps))
+                    prepared = stage.prepared(maps)
+                    maps = stage.hidden(prepared)
+                    told.append(stage.outputs(prepared, maps))
                 told.append(sum((2.0**place * z for place, z in enumerate(told)), torch.zeros(())))
                 found.append(told)
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+
+def held(batches: Callable[[], Iterator[tuple[slice, Maps]]]) -> list[tuple[slice, Maps]] | None:
+    """All batches, or None where they take more than HELD_BYTES."""
+    parts, size = [], 0
+    for rows, maps in batches():
+        parts.append((rows, maps))
+        size += maps.numel() * maps.element_size()
+        if size > HELD_BYTES:
+            return None
+    return parts
 
 
 def batch_size(stages: Sequence[Stage], shape: tuple[int, ...], dtype: torch.dtype) -> int:

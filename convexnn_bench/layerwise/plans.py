@@ -9,6 +9,7 @@ from convexnn_bench.datasets.base import number, one_of, whole
 from convexnn_bench.errors import InputError
 
 PRECISIONS = ("float32", "float64", "bfloat16")
+FORMS = ("factors", "blocks")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 
 
@@ -44,7 +45,8 @@ class Training:
     momentum: of SGD. optimizer: "adam" or "sgd". augment: "none", "crop" (shifts by up to an eighth of the side) or
     "crop_flip" (and mirror images). precision: of training, "float32", "float64", or "bfloat16" for the
     convolutions alone; certificates are float64 whatever this says. certify_every: epochs from one certificate to the
-    next; the last epoch always has one.
+    next; the last epoch always has one. form: "factors", or "blocks", the baseline that trains the matrices
+    Z_k = U_k V_k^T themselves, from zero, with plain weight decay beta/(2n) ||Z||^2 in the place of the nuclear norm.
     """
 
     epochs: int = 15
@@ -56,6 +58,7 @@ class Training:
     augment: str = "none"
     precision: str = "float32"
     certify_every: int = 1
+    form: str = "factors"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +79,7 @@ class Training:
         one_of("optimizer", self.optimizer, ("adam", "sgd"))
         one_of("augment", self.augment, AUGMENTATIONS)
         one_of("precision", self.precision, PRECISIONS)
+        one_of("form", self.form, FORMS)
 
 
 def check_stages(stages: Any, shape: tuple[int, ...]) -> tuple[StagePlan, ...]:

@@ -1,26 +1,25 @@
 """Training a network stage by stage, with certificates, checkpoints and a history."""
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from convexnn_bench import parallel
-from convexnn_bench.checks import check_array
 from convexnn_bench.datasets.base import number, whole
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import whole_file
-from convexnn_bench.layerwise.network import LayerwiseNetwork
+from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
+from convexnn_bench.layerwise.data import Data, accuracy, check_data
+from convexnn_bench.layerwise.network import LayerwiseNetwork, held
 from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
 from convexnn_bench.layerwise.stage import Maps, Stage
-from convexnn_bench.layerwise.streamed import beta_max, certify_stage
+from convexnn_bench.layerwise.streamed import Batches, beta_max, certify_stage
 from convexnn_bench.layerwise.training import StageTraining
 from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.registry import LOSSES
@@ -57,13 +56,6 @@ class LayerwiseResult:
                 if after is None or after["stage"] != epoch["stage"]]  # fmt: skip
 
 
-@dataclass
-class _Data:
-    X: Maps
-    Y: torch.Tensor
-    test: tuple[Maps, torch.Tensor] | None
-
-
 def train_layerwise(
     X: Any,
     Y: Any,
@@ -77,6 +69,7 @@ def train_layerwise(
     seed: Any = 0,
     device: Any = "cpu",
     checkpoint: Any = None,
+    on_epoch: Callable[[list[Epoch]], None] = lambda history: None,
     show_progress: bool = True,
 ) -> LayerwiseResult:
     """Train stages one after the other; each is the convex program of its gates, in Burer-Monteiro form.
@@ -86,7 +79,7 @@ def train_layerwise(
     beta: weight decay of every stage's objective F + beta/2 (||U||^2 + ||V||^2); by default beta_fraction times the
     stage's own beta_max, the least beta at which zero is optimal. test: (X, Y) for accuracies. seed: of gates, start
     points, order and augmentation. checkpoint: a folder; after every epoch the state is written there, and a run that
-    finds one goes on from it to the same numbers.
+    finds one goes on from it to the same numbers. on_epoch: called with the history after every epoch, off the clock.
 
     Started by torchrun, several processes share the samples of every step and certificate, and come to the numbers of
     one but for rounding; each has the whole data.
@@ -98,65 +91,23 @@ def train_layerwise(
     device, seed = parallel.join(check_device(device)), whole("seed", seed, 0)
     fraction = number("beta_fraction", beta_fraction, 1e-300)
     beta = None if beta is None else number("beta", beta, 1e-300)
-    images = _images("X", X)
-    plans = check_stages(stages, images.shape[1:])
-    data = _Data(torch.as_tensor(images, dtype=torch.float32, device=device), _targets(criterion, "Y", Y, images), None)
-    data.Y = data.Y.to(device)
-    if test is not None:
-        data.test = _test(criterion, test, data, device)
+    data = check_data(criterion, X, Y, test, device)
+    plans = check_stages(stages, data.X.shape[1:])
     asked: dict[str, Any] = {
         "stages": [asdict(plan) for plan in plans],
         "training": asdict(training),
         "loss": repr(criterion),
     }
-    asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": _digest(data)}
+    asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": data.digest()}
     run = _Run(data, plans, training, criterion, beta, fraction, seed, device, json.dumps(asked, sort_keys=True))
+    run.on_epoch = on_epoch
     run.open(checkpoint)
     with progress(
-        "training", len(plans) * training.epochs * len(images), show=show_progress and parallel.rank() == 0
+        "training", len(plans) * training.epochs * len(data.X), show=show_progress and parallel.rank() == 0
     ) as update:
         for number_, plan in enumerate(plans[len(run.result.network.stages) :], start=len(run.result.network.stages)):
             run.train_stage(number_, plan, update)
     return run.result
-
-
-def _images(name: str, X: Any) -> np.ndarray:
-    images = check_array(name, X)
-    if images.ndim != 4 or 0 in images.shape:
-        raise InputError(f"{name} must be images, n x channels x height x width, got shape {images.shape}")
-    return images
-
-
-def _targets(loss: BaseLoss, name: str, Y: Any, images: np.ndarray) -> torch.Tensor:
-    targets = loss.prepare_targets(np.asarray(Y))
-    if len(targets) != len(images):
-        raise InputError(f"{name} must have a row for each of the {len(images)} images, got {len(targets)}")
-    return torch.as_tensor(targets)
-
-
-def _test(loss: BaseLoss, given: Any, data: _Data, device: str) -> tuple[Maps, torch.Tensor]:
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise InputError("test must be a pair (X, Y)")
-    images = _images("test X", given[0])
-    if images.shape[1:] != data.X.shape[1:]:
-        raise InputError(f"test X must have images of {tuple(data.X.shape[1:])}, got {images.shape[1:]}")
-    targets = _targets(loss, "test Y", given[1], images)
-    if targets.shape[1] != data.Y.shape[1]:
-        raise InputError(f"test Y must have {data.Y.shape[1]} outputs as Y has, got {targets.shape[1]}")
-    return torch.as_tensor(images, dtype=torch.float32, device=device), targets.to(device)
-
-
-def _digest(data: _Data) -> str:
-    digest = hashlib.sha256()
-    for tensor in (data.X, data.Y, *(data.test or ())):
-        digest.update(tensor.cpu().contiguous().numpy())
-    return digest.hexdigest()
-
-
-def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
-    """Share of samples whose largest prediction (or sign, with one output) is the target's."""
-    right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
-    return float(right.double().mean())
 
 
 def _advance(update: Any, before: int, done: int) -> None:
@@ -167,7 +118,7 @@ class _Run:
     """The state of `train_layerwise`, and the checkpoint it is kept in."""
 
     def __init__(
-        self, data: _Data, plans: tuple[StagePlan, ...], training: Training, loss: BaseLoss, beta: float | None,
+        self, data: Data, plans: tuple[StagePlan, ...], training: Training, loss: BaseLoss, beta: float | None,
         fraction: float, seed: int, device: str, asked: str,
     ):  # fmt: skip
         self.data, self.plans, self.training, self.loss = data, plans, training, loss
@@ -175,6 +126,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.result = LayerwiseResult(LayerwiseNetwork())
         self.path: Path | None = None
+        self.on_epoch: Callable[[list[Epoch]], None] = lambda history: None
         self.under_way: dict[str, Any] | None = None  # of the stage that a checkpoint was written in
 
     def open(self, folder: Any) -> None:
@@ -212,25 +164,34 @@ class _Run:
             torch.save(kept, unfinished)
 
     def _stage(self, number_: int, plan: StagePlan, scale: float) -> Stage:
-        channels = self._sides(number_)[0]
-        return Stage(plan, channels * (4 if plan.downsample else 1), self.data.Y.shape[1], scale).to(self.device)
+        kind = BlockStage if self.training.form == "blocks" else Stage
+        channels = self._sides(number_)[0] * (4 if plan.downsample else 1)
+        return kind(plan, channels, self.data.Y.shape[1], scale).to(self.device)
 
-    def batches(self, stage: Stage) -> Iterator[tuple[slice, Maps]]:
+    def batches(self, stage: Stage) -> Batches:
         """Input of a stage, from the images through the stages before it, in float64: this process's share."""
-        return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
 
-    def _begin(self, number_: int, plan: StagePlan) -> tuple[Stage, float, float]:
-        """A stage at its start, its beta and beta_max."""
-        squares = sum(float(maps.square().sum()) for _, maps in self.result.network.batches(self.data.X, torch.float64))
-        stage = self._stage(number_, plan, 1.0)
+        def made() -> Iterator[tuple[slice, Maps]]:
+            return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
+
+        kept = held(made)
+        return made if kept is None else lambda: iter(kept)
+
+    def _begin(self, stage: Stage, batches: Batches) -> tuple[float, float]:
+        """Scale a stage, draw it, and find its beta and beta_max."""
+        number_ = len(self.result.network.stages)
+        squares = torch.zeros((), dtype=torch.float64, device=self.device)
+        for _, maps in batches():
+            squares += maps.square().sum()
+        parallel.add_up(squares)
         size = len(self.data.X) * math.prod(self._sides(number_))
-        if squares == 0:
+        if float(squares) == 0:
             raise InputError(f"stage {number_ + 1}: its input is zero everywhere")
-        stage.scale = math.sqrt(size / squares)
+        stage.scale = math.sqrt(size / float(squares))
         stage.draw(self.generator)
         stage.to(self.device)
-        largest = beta_max(stage, lambda: self.batches(stage), self.data.Y, self.loss)
-        return stage, self.fraction * largest if self.beta is None else self.beta, largest
+        largest = beta_max(stage, batches, self.data.Y, self.loss)
+        return self.fraction * largest if self.beta is None else self.beta, largest
 
     def _sides(self, number_: int) -> tuple[int, int, int]:
         """Channels, height and width of a stage's input."""
@@ -244,16 +205,16 @@ class _Run:
     def train_stage(self, number_: int, plan: StagePlan, update: Any) -> None:
         """All epochs of a stage, or those that are left; its last factors join the network."""
         kept, self.under_way = self.under_way, None
+        stage = self._stage(number_, plan, 1.0 if kept is None else kept["scale"])
+        batches = self.batches(stage)
         if kept is None:
-            stage, beta, largest = self._begin(number_, plan)
+            beta, largest = self._begin(stage, batches)
             best = -math.inf
         else:
-            stage = self._stage(number_, plan, kept["scale"])
             stage.load(kept["tensors"])
             beta, largest, best = kept["beta"], kept["beta_max"], kept["best"]
-        own = StageTraining(
-            stage, self.result.network, self.data.X, self.data.Y, self.loss, beta, self.training, self.generator
-        )
+        how = BlockTraining if self.training.form == "blocks" else StageTraining
+        own = how(stage, self.result.network, self.data.X, self.data.Y, self.loss, beta, self.training, self.generator)
         if kept is not None:
             own.restore(kept["training"])
         n = len(self.data.X)
@@ -263,19 +224,21 @@ class _Run:
             epoch = {"stage": number_ + 1, "epoch": own.epoch, "seconds": own.seconds, "n": n, "P": stage.P,
                      "p": stage.p, "q": stage.q, "m": plan.m, "beta": beta, "beta_max": largest}  # fmt: skip
             if own.epoch % self.training.certify_every == 0 or own.epoch == self.training.epochs:
-                epoch |= self._score(stage, beta, best)
+                epoch |= self._score(stage, batches, beta, best)
                 best = max(best, epoch["lower_bound"])
                 update(text=f"{words}, epoch {own.epoch}: certified gap {epoch['gap']:.1e}")
             self.result.history.append(epoch)
             last = own.epoch == self.training.epochs
             if last:
+                stage.settle()
                 self.result.network.stages.append(stage)
             about = {"scale": stage.scale, "tensors": stage.tensors(), "beta": beta, "beta_max": largest, "best": best}
             self._keep(None if last else {**about, "training": own.state()})
+            self.on_epoch(self.result.history)
 
-    def _score(self, stage: Stage, beta: float, best: float) -> Epoch:
+    def _score(self, stage: Stage, batches: Batches, beta: float, best: float) -> Epoch:
         """Certificate and accuracies of a stage as it is."""
-        proven, z = certify_stage(stage, lambda: self.batches(stage), self.data.Y, self.loss, beta, best)
+        proven, z = certify_stage(stage, batches, self.data.Y, self.loss, beta, best)
         told: Epoch = {
             "objective": proven.primal, "lower_bound": proven.dual, "gap": proven.gap,
             "stationarity_bound": proven.stationarity_bound, "stationarity_error": proven.stationarity_error,

@@ -7,10 +7,11 @@ the problem of `cnn.Problem` with architecture CNN(kernel, padding=kernel // 2, 
 """
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch.nn import functional
 
 from convexnn_bench.errors import InputError
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
 
 Maps = Float[torch.Tensor, "n _channels _height _width"]  # sides and channels change from maps to maps
+Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, columns in `Stage.order`
+Masks = Bool[torch.Tensor, "a2 pixels P"]
 
 
 class Stage:
     """Gates (P x p, fixed), factors U (P x p x m) and V (P x a^2 c x m); p = channels kernel^2.
 
     scale: what the maps are multiplied with before anything else, so that their mean square is one; the gates do not
-    see it, and the same optimum with factors scaled otherwise belongs to beta scaled otherwise.
+    see it, and the same optimum with factors scaled otherwise belongs to beta scaled otherwise. trained: what is.
     """
+
+    trained: tuple[str, ...] = ("U", "V")
 
     def __init__(self, plan: StagePlan, channels: int, c: int, scale: float = 1.0):
         self.plan, self.channels, self.c, self.scale = plan, channels, c, scale
@@ -64,6 +69,7 @@ class Stage:
     def to(self, device: str) -> "Stage":
         for name, tensor in self.tensors().items():
             setattr(self, name, tensor.to(device))
+        self.__dict__.pop("order", None)
         return self
 
     def prepared(self, X: Maps) -> Maps:
@@ -95,6 +101,38 @@ class Stage:
         pooled = functional.avg_pool2d(hidden, (height // a, width // a))
         weights = V.view(self.P, a * a, self.c, self.plan.m).permute(0, 3, 1, 2).reshape(-1, self.c)
         return pooled.flatten(1) @ weights
+
+    def outputs(self, X: Maps, hidden: Maps) -> Float[torch.Tensor, "n c"]:
+        """Predictions from prepared maps, and their masked maps."""
+        return self.predict(hidden)
+
+    @cached_property
+    def order(self) -> Int[torch.Tensor, " p"]:
+        """Entries of a patch with the channels of a pixel together, as maps are copied quickest."""
+        kernel = self.plan.kernel
+        entries = torch.arange(self.p, device=self.U.device).view(self.channels, kernel, kernel)
+        return entries.permute(1, 2, 0).flatten()
+
+    def windows(self, X: Maps) -> tuple[Patches, Masks]:
+        """Patches and masks of prepared maps, sorted by the pooling windows they are in; a sample's pixels together."""
+        kernel, a = self.plan.kernel, self.plan.pool
+        n, _, height, width = X.shape
+        rows = functional.pad(X, (kernel // 2,) * 4).permute(0, 2, 3, 1).contiguous()
+        views = rows.unfold(1, kernel, 1).unfold(2, kernel, 1)  # n x height x width x channels x kernel x kernel
+        views = views.unflatten(1, (a, height // a)).unflatten(3, (a, width // a))
+        patches = views.permute(1, 3, 0, 2, 4, 6, 7, 5).reshape(a * a, n * height * width // (a * a), self.p)
+        return patches, patches @ self.gates[:, self.order].T.to(X.dtype) >= 0
+
+    def window_outputs(self, patches: Patches, masks: Masks, n: int) -> Float[torch.Tensor, "n c"]:
+        """Predictions of the n samples of these windows."""
+        a2, m = len(patches), self.plan.m
+        units = patches @ self.U[:, self.order].transpose(1, 2).reshape(self.width, self.p).T.to(patches.dtype)
+        pooled = (units.unflatten(2, (self.P, m)) * masks[..., None]).view(a2, n, -1, self.width).mean(dim=2)
+        weights = self.V.to(patches.dtype).view(self.P, a2, self.c, m).permute(1, 0, 3, 2).reshape(a2, -1, self.c)
+        return (pooled @ weights).sum(dim=0)
+
+    def settle(self) -> None:
+        """To be called when the stage has been trained."""
 
     def problem(self, X: Maps, Y: Any, loss: Any, beta: float) -> "Problem":
         """The stage's training problem on these maps (before `prepared`), for every solver of the package."""

@@ -1,8 +1,8 @@
-"""The certificate of a stage over data that are never in memory at once: two passes, float64 sums.
+"""The certificate of a stage over data that are never in memory at once: one pass, float64 sums.
 
-The first pass gives predictions, n x c numbers that are kept, and so F and Lambda = grad F; the second
+Of every batch come its predictions z, its rows of Lambda = grad F(z), for F is a sum over samples, and its part of
     G_k[., alpha, .] = sum_i sum_{kappa in window alpha} P[alpha, kappa] D_k[i, kappa] x_{i, kappa} Lambda_i^T,
-one matrix product for each window alpha over the samples and pixels of a batch. Then, as everywhere (`certificates`),
+one matrix product for each window alpha over the samples and pixels of the batch. Then, as everywhere (`certificates`),
 p* >= -F*(s Lambda) for s max_k ||G_k||_2 <= beta.
 """
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch.nn import functional
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates.bounds import best_dual, concluded
 from convexnn_bench.certificates.certificate import Certificate
 from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_spectral_norm
 from convexnn_bench.errors import InputError
-from convexnn_bench.layerwise.stage import Maps, Stage
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage
 from convexnn_bench.losses.base import BaseLoss
 
 # the rows, and their maps before `prepared`; of several processes the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]
+Slope = Callable[[slice, Patches, Masks], Float[torch.Tensor, "b c"]]  # rows, and windows -> the rows of Lambda
 
 
 @dataclass(frozen=True)
@@ -40,52 +40,44 @@ class Adjoint:
         return MaxDualNorm(found.value + self.rounding, found.block, low, found.method)
 
 
-def predictions(stage: Stage, batches: Batches, n: int) -> Float[torch.Tensor, "n c"]:
-    """A(Z) of all samples, float64 on the stage's device."""
-    found = torch.zeros(n, stage.c, dtype=torch.float64, device=stage.U.device)
-    for rows, X in batches():
-        found[rows] = stage.predict(stage.hidden(stage.prepared(X.double())))
-    parallel.add_up(found)
-    return found
-
-
-def adjoint(stage: Stage, batches: Batches, Lambda: Float[torch.Tensor, "n c"]) -> Adjoint:
-    """A_k^* Lambda of every block.
+def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
+    """A_k^* Lambda of every block, for the rows of Lambda that `slope` gives batch by batch.
 
     Rounding: every entry of G is a sum of n window products x Lambda / window, masks only remove terms, and the norm of
     a sum is at most the sum of norms. So the error of a block is below (n window + a few) eps sum_{i, kappa}
     ||x_{i, kappa}|| ||Lambda_i|| / window (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
     """
-    a, c = stage.plan.pool, stage.c
-    G = torch.zeros(a * a, stage.p, stage.P * c, dtype=torch.float64, device=Lambda.device)
-    magnitude, terms = torch.zeros(2, dtype=torch.float64, device=Lambda.device).unbind()
+    a2, device = stage.plan.pool**2, stage.U.device
+    G = torch.zeros(a2, stage.p, stage.P * stage.c, dtype=torch.float64, device=device)
+    magnitude, terms = torch.zeros(2, dtype=torch.float64, device=device).unbind()
     for rows, X in batches():
-        patches, masks = _windows(stage, stage.prepared(X.double()))  # a^2 x b window x p, and x P
-        window = patches.shape[1] // (rows.stop - rows.start)
-        weights = (Lambda[rows] / window).repeat_interleave(window, dim=0)  # b window x c
-        for at, part in zip(G, zip(patches, masks, strict=True), strict=True):
-            own, active = part
-            at.addmm_(own.T, (active.double()[:, :, None] * weights[:, None, :]).flatten(1))
+        patches, masks = stage.windows(stage.prepared(X.double()))
+        weights = spread(slope(rows, patches, masks), patches)
+        gather(G, patches, masks, weights)
         lengths = torch.linalg.vector_norm(patches, dim=2) @ torch.linalg.vector_norm(weights, dim=1)
         magnitude += lengths.sum()
-        terms.fill_(window)
-    parallel.add_up(G, magnitude, terms)  # of several processes `terms` is too many, which is safe
-    G = G.view(a * a, stage.p, stage.P, c).permute(2, 1, 0, 3).reshape(stage.P, stage.p, stage.q)
-    return Adjoint(G, (Lambda.shape[0] * float(terms) + stage.p + 20) * EPS * float(magnitude))
+        terms += patches.shape[1]
+    parallel.add_up(G, magnitude, terms)
+    return Adjoint(by_blocks(stage, G), (float(terms) + stage.p + 20) * EPS * float(magnitude))
 
 
-def _windows(stage: Stage, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches and masks sorted by the pooling windows they are in."""
-    kernel, a = stage.plan.kernel, stage.plan.pool
-    n, _, height, width = maps.shape
-    patches = functional.unfold(maps, kernel, padding=kernel // 2).view(n, -1, a, height // a, a, width // a)
-    masks = stage.masks(maps).view(n, -1, a, height // a, a, width // a)
-    window = height * width // (a * a)
+def spread(Lambda: Float[torch.Tensor, "n c"], patches: Patches) -> Float[torch.Tensor, "pixels c"]:
+    """Lambda_i / window for every pixel of a window."""
+    window = patches.shape[1] // len(Lambda)
+    return (Lambda / window).repeat_interleave(window, dim=0)
 
-    def by_window(array: torch.Tensor) -> torch.Tensor:
-        return array.permute(2, 4, 0, 3, 5, 1).reshape(a * a, n * window, -1)
 
-    return by_window(patches), by_window(masks)
+def gather(G: Float[torch.Tensor, "a2 p Pc"], patches: Patches, masks: Masks, weights: torch.Tensor) -> None:
+    """Add the sums over the pixels of a batch to G, one product for each window."""
+    for at, own, active in zip(G, patches, masks, strict=True):
+        at.addmm_(own.T, (active.to(G.dtype)[:, :, None] * weights[:, None, :]).flatten(1))
+
+
+def by_blocks(stage: Stage, G: Float[torch.Tensor, "a2 p Pc"]) -> Float[torch.Tensor, "P p q"]:
+    """The same numbers, one matrix a block."""
+    found = torch.empty(stage.P, stage.p, stage.q, dtype=G.dtype, device=G.device)
+    found[:, stage.order] = G.unflatten(2, (stage.P, stage.c)).permute(2, 1, 0, 3).flatten(2)
+    return found
 
 
 def certify_stage(
@@ -96,13 +88,18 @@ def certify_stage(
     best: a lower bound that was proven of the same program before; a bound once proven holds for every later point.
     Raises InputError for factors or predictions that are not finite.
     """
-    z = predictions(stage, batches, Y.shape[0])
-    R = stage.regulariser()
+    z, R = torch.zeros_like(Y), stage.regulariser()
+
+    def slope(rows: slice, patches: Patches, masks: Masks) -> torch.Tensor:
+        z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
+        return loss.project_dual(loss.gradient(z[rows], Y[rows]), Y[rows])
+
+    norm = adjoint(stage, batches, slope).norm()
+    parallel.add_up(z)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
     gradient = loss.gradient(z, Y)
     Lambda = loss.project_dual(gradient, Y)
-    norm = adjoint(stage, batches, Lambda).norm()
     proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
     primal, error = float(loss.value(z, Y)) + beta * R, float((gradient * z).sum()) + beta * R
     kept = multiplier if proven >= best else None
@@ -112,4 +109,4 @@ def certify_stage(
 
 def beta_max(stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss) -> float:
     """max_k ||A_k^* grad F(0)||_2: from there on Z = 0 is optimal."""
-    return adjoint(stage, batches, loss.gradient(torch.zeros_like(Y), Y)).norm().value
+    return adjoint(stage, batches, lambda rows, *_: loss.gradient(torch.zeros_like(Y[rows]), Y[rows])).norm().value

@@ -1,19 +1,17 @@
 """Minibatch training of one stage, everything before it frozen."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from convexnn_bench import parallel
-from convexnn_bench.layerwise.network import LayerwiseNetwork
+from convexnn_bench.layerwise.network import LayerwiseNetwork, held
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.losses.base import BaseLoss
-
-CACHE_BYTES = 2**30  # of a stage's input, which is kept where nothing is drawn anew in every epoch
 
 
 def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
@@ -48,13 +46,21 @@ def set_rate(optimizer: torch.optim.Optimizer, how: Training, epoch: int) -> Non
         group["lr"] = how.rate * (1 + share * (how.last_rate - 1))
 
 
-def step(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], loss: torch.Tensor, decay: float) -> None:
-    """Descend on loss, added up over the processes, + decay/2 (squared weights)."""
-    penalty = torch.stack([weight.square().sum() for weight in weights]).sum()
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss + 0.5 * decay / parallel.size() * penalty)
-    parallel.add_up(*(weight.grad for weight in weights if weight.grad is not None))
+def step(
+    optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], slopes: Sequence[torch.Tensor], decay: float
+) -> None:
+    """Descend on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
+    parallel.add_up(*slopes)
+    for weight, slope in zip(weights, slopes, strict=True):
+        weight.grad = slope.add(weight.detach(), alpha=decay)
     optimizer.step()
+
+
+def slopes_of(loss: torch.Tensor | None, weights: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Gradients of a loss; zeros for None, a batch of which this process has no sample."""
+    if loss is None:
+        return [torch.zeros_like(weight) for weight in weights]
+    return torch.autograd.grad(loss, weights)
 
 
 class StageTraining:
@@ -75,7 +81,8 @@ class StageTraining:
         self.loss, self.beta = loss, beta
         self.Y = Y.to(how.dtype)
         self.epoch, self.seconds = 0, 0.0
-        self.weights = [weight.detach().to(how.dtype, copy=True).requires_grad_(True) for weight in (stage.U, stage.V)]
+        starts = [getattr(stage, name) for name in stage.trained]
+        self.weights = [start.detach().to(how.dtype, copy=True).requires_grad_(True) for start in starts]
         self.optimizer = optimizer_of(self.weights, how)
         self._inputs = self._cached()
 
@@ -83,13 +90,10 @@ class StageTraining:
         """rows -> the stage's prepared maps."""
         if self.how.augment != "none":
             return self._drawn
-        parts, size = [], 0
-        for _, maps in self.before.batches(self.X, self.how.dtype, self.stage):
-            parts.append(self.stage.prepared(maps))
-            size += parts[-1].numel() * parts[-1].element_size()
-            if size > CACHE_BYTES:
-                return self._drawn
-        kept = torch.cat(parts)
+        parts = held(lambda: self.before.batches(self.X, self.how.dtype, self.stage))
+        if parts is None:
+            return self._drawn
+        kept = self.stage.prepared(torch.cat([maps for _, maps in parts]))
         return lambda rows: kept[parallel.own(rows).to(kept.device)]
 
     def _drawn(self, rows: torch.Tensor) -> Maps:
@@ -107,18 +111,27 @@ class StageTraining:
             done += len(rows)
             on_step(done)
         self.epoch += 1
-        self.stage.U, self.stage.V = (weight.detach().clone() for weight in self.weights)
+        self._hand_over()
         self.seconds += time.perf_counter() - started
 
     def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
         """One step on a batch, of which this process has the samples `maps`."""
         U, V = self.weights
-        if not len(maps):  # of a last batch with fewer samples than processes
-            step(self.optimizer, self.weights, torch.zeros((), device=U.device), self.beta / len(self.X))
-            return
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.how.mixed):
-            z = self.stage.predict(self.stage.hidden(maps, U), V)
-        step(self.optimizer, self.weights, self.loss.value(z.to(self.how.dtype), Y) / batch, self.beta / len(self.X))
+        loss = None
+        if len(maps):  # a last batch may have fewer samples than there are processes
+            with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.how.mixed):
+                z = self.stage.predict(self.stage.hidden(maps, U), V)
+            loss = self.loss.value(z.to(self.how.dtype), Y) / batch
+        self.descend(slopes_of(loss, self.weights))
+
+    def descend(self, slopes: Sequence[torch.Tensor]) -> None:
+        """A step with the gradients of F/n over this process's part of the batch."""
+        step(self.optimizer, self.weights, slopes, self.beta / len(self.X))
+
+    def _hand_over(self) -> None:
+        """The stage's own tensors become copies of the weights."""
+        for name, weight in zip(self.stage.trained, self.weights, strict=True):
+            setattr(self.stage, name, weight.detach().clone())
 
     def state(self) -> dict[str, Any]:
         """All that the next epochs depend on: tensors and numbers."""
@@ -135,6 +148,6 @@ class StageTraining:
         with torch.no_grad():
             for weight, kept in zip(self.weights, state["weights"], strict=True):
                 weight.copy_(kept)
-        self.stage.U, self.stage.V = (weight.detach().clone() for weight in self.weights)
+        self._hand_over()
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,69 @@
+"""The baseline in which the nuclear norm is handled as plain weight decay: a stage trained in its matrices Z_k.
+
+    min  F(A(Z)) + beta/2 sum_k ||Z_k||_F^2    in the place of    min  F(A(Z)) + beta sum_k ||Z_k||_*.
+
+The certificate is of the second, the stage's own program, as with factors.
+"""
+
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.layerwise.plans import StagePlan
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage
+from convexnn_bench.layerwise.streamed import by_blocks, gather, spread
+from convexnn_bench.layerwise.training import StageTraining
+
+
+class BlockStage(Stage):
+    """Z (P x p x q), zero at first. Handed on are the masked maps of the m leading singular pairs of each block, which
+    `settle` writes into U and V.
+    """
+
+    trained = ("Z",)
+
+    def __init__(self, plan: StagePlan, channels: int, c: int, scale: float = 1.0):
+        super().__init__(plan, channels, c, scale)
+        self.Z = torch.zeros(plan.gates, self.p, self.q)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {**super().tensors(), "Z": self.Z}
+
+    def outputs(self, X: Maps, hidden: Maps) -> Float[torch.Tensor, "n c"]:
+        return self.window_outputs(*self.windows(X), len(X))
+
+    def window_outputs(self, patches: Patches, masks: Masks, n: int) -> Float[torch.Tensor, "n c"]:
+        weights = (
+            self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c)).permute(2, 1, 0, 3).flatten(2)
+        )
+        found = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
+        for own, active, Z in zip(patches, masks, weights, strict=True):  # Z: p x Pc
+            units = (own @ Z).view(-1, self.P, self.c) * active[:, :, None]
+            found += units.sum(dim=1).view(n, -1, self.c).mean(dim=1)
+        return found
+
+    def regulariser(self) -> float:
+        """sum_k ||Z_k||_*, float64."""
+        return float(torch.linalg.svdvals(self.Z.double()).sum())
+
+    def settle(self) -> None:
+        """U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros where there are fewer."""
+        left, values, right = torch.linalg.svd(self.Z, full_matrices=False)
+        m = min(self.plan.m, values.shape[1])
+        roots = values[:, None, :m].sqrt()
+        self.U, self.V = torch.zeros_like(self.U), torch.zeros_like(self.V)
+        self.U[:, :, :m], self.V[:, :, :m] = left[:, :, :m] * roots, right[:, :m].transpose(1, 2) * roots
+
+
+class BlockTraining(StageTraining):
+    """Descent on F/n + beta/(2n) ||Z||^2; its gradient A_k^*(grad F) + beta Z_k is written out."""
+
+    def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
+        (Z,), stage = self.weights, self.stage
+        G = torch.zeros(stage.plan.pool**2, stage.p, stage.P * stage.c, dtype=Z.dtype, device=Z.device)
+        with torch.no_grad():
+            if len(maps):  # a last batch may have fewer samples than there are processes
+                patches, masks = stage.windows(maps)
+                stage.Z = Z.detach()  # type: ignore[attr-defined]
+                z = stage.window_outputs(patches, masks, len(maps))
+                gather(G, patches, masks, spread(self.loss.gradient(z, Y) / batch, patches))
+        self.descend([by_blocks(stage, G)])

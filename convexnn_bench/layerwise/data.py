@@ -1,0 +1,74 @@
+"""The images and targets of a layerwise run, checked."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.checks import check_array
+from convexnn_bench.errors import InputError
+from convexnn_bench.layerwise.stage import Maps
+from convexnn_bench.losses.base import BaseLoss
+
+
+@dataclass
+class Data:
+    """X: n x channels x height x width, float32. Y: n x c, float64. test: the same of other samples."""
+
+    X: Maps
+    Y: torch.Tensor
+    test: tuple[Maps, torch.Tensor] | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of all numbers."""
+        found = hashlib.sha256()
+        for tensor in (self.X, self.Y, *(self.test or ())):
+            found.update(tensor.cpu().contiguous().numpy())
+        return found.hexdigest()
+
+
+def check_data(loss: BaseLoss, X: Any, Y: Any, test: Any, device: str) -> Data:
+    """Raises InputError for what is no images, targets that do not fit, and test data of other shapes."""
+    images = _images("X", X)
+    data = Data(_tensor(images, device), _targets(loss, "Y", Y, images).to(device))
+    if test is not None:
+        data.test = _test(loss, test, data, device)
+    return data
+
+
+def _tensor(images: np.ndarray, device: str) -> Maps:
+    return torch.as_tensor(images, dtype=torch.float32, device=device)
+
+
+def _images(name: str, X: Any) -> np.ndarray:
+    images = check_array(name, X)
+    if images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"{name} must be images, n x channels x height x width, got shape {images.shape}")
+    return images
+
+
+def _targets(loss: BaseLoss, name: str, Y: Any, images: np.ndarray) -> torch.Tensor:
+    targets = loss.prepare_targets(np.asarray(Y))
+    if len(targets) != len(images):
+        raise InputError(f"{name} must have a row for each of the {len(images)} images, got {len(targets)}")
+    return torch.as_tensor(targets)
+
+
+def _test(loss: BaseLoss, given: Any, data: Data, device: str) -> tuple[Maps, torch.Tensor]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError("test must be a pair (X, Y)")
+    images = _images("test X", given[0])
+    if images.shape[1:] != data.X.shape[1:]:
+        raise InputError(f"test X must have images of {tuple(data.X.shape[1:])}, got {images.shape[1:]}")
+    targets = _targets(loss, "test Y", given[1], images)
+    if targets.shape[1] != data.Y.shape[1]:
+        raise InputError(f"test Y must have {data.Y.shape[1]} outputs as Y has, got {targets.shape[1]}")
+    return _tensor(images, device), targets.to(device)
+
+
+def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
+    """Share of samples whose largest prediction (or sign, with one output) is the target's."""
+    right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
+    return float(right.double().mean())
