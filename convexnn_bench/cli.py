@@ -1,5 +1,6 @@
 """The command `convexnn-bench`. Everything heavy is imported inside the commands, so that --help is quick."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,15 @@ def root(
     ] = False,
 ) -> None:
     """Options before the command."""
+
+
+def _alone(command: str) -> None:
+    """Refuse a command that torchrun would run in every process, on the same files; the first of them says so."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("RANK", "0") == "0":
+            told = f"{command} is one process, and torchrun has started {os.environ['WORLD_SIZE']} (WORLD_SIZE)"
+            typer.echo(f"error: {told}: run it alone; what processes share is cnn.solve in a script", err=True)
+        raise typer.Exit(2)
 
 
 @contextmanager
@@ -140,6 +150,7 @@ def run(
     Cells that have a record in the output folder already are not run again. Exit code: 0 when every cell
     ended in a definite status, 1 when one crashed or failed, 2 for bad arguments.
     """
+    _alone("run")
     from convexnn_bench.harness.plan import check_limits
     from convexnn_bench.harness.process import start_server
     from convexnn_bench.registry import EXECUTORS
@@ -297,6 +308,7 @@ def report(
 
     Exit code: 0, or 2 when there are no records in the folder, 1 when it cannot be written to or a bound is wrong.
     """
+    _alone("report")
     with _plain_errors():
         from convexnn_bench.report.make import make_report
 
@@ -323,6 +335,7 @@ def doctor(
 
     Exit code: 0, or 1 when a solver that is here does not work; what is missing is named with what to install.
     """
+    _alone("doctor")
     with _plain_errors():
         from convexnn_bench.harness.process import start_server
         from convexnn_bench.registry import SOLVERS
@@ -346,6 +359,7 @@ def merge(
 
     Of several records of one cell a definite one goes before one that crashed or failed, and then the later one.
     """
+    _alone("merge")
     with _plain_errors():
         from convexnn_bench.harness.merging import merge as merge_records
         from convexnn_bench.report.tables import counted

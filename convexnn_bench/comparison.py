@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.records import Record
 from convexnn_bench.problem import Problem
@@ -124,7 +125,7 @@ def compare(
         raise InputError(f"solver {twice[0]!r} is given twice")
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
     table = Comparison(problem, [], gap=gap)
-    with progress("comparing", total=len(algorithms)) as update:
+    with progress("comparing", total=len(algorithms), show=parallel.first()) as update:
         untouched = Untouched(problem)
         for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)

@@ -306,6 +306,10 @@ class Operator(Layers):
         step = self.part_size(columns)
         return [slice(start, start + step) for start in range(0, self.N, step)]
 
+    def summed(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two sums over `sample_parts` as sums over all samples: as they are, where these parts are all samples."""
+        return left, right
+
     def part_size(self, columns: int) -> int:
         """How many rows of Phi to take at a time; on a CPU so few that their hidden units stay in the cache."""
         most = PART_ELEMENTS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is to be kept busy

@@ -7,6 +7,7 @@ Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over sam
     network          min_W     F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2)     (eq. 1)
 """
 
+import copy
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -26,6 +27,7 @@ from convexnn_bench.operator import Operator
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 from convexnn_bench.rows import Rows
+from convexnn_bench.shared_operator import SharedOperator
 
 if TYPE_CHECKING:
     from convexnn_bench.complete_norm import CompleteNorm
@@ -72,7 +74,7 @@ class Problem:
         self._check_beta(beta, beta_fraction)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
-        self.X = check_array("X", X).copy()  # what the caller does to X later is not our affair
+        self.X = _own_copy(check_array("X", X))  # what the caller does to X later is not our affair
         self.architecture.check_data(self.X)
         self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
         self.n_out, self.c = self.Y.shape
@@ -91,6 +93,7 @@ class Problem:
         self.gates = self.pattern_info.gates
         self.P = self.masks.shape[1]
         self._operators: dict[tuple[str, torch.dtype], Operator] = {}
+        self.is_shared = False  # see `shared`
         self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
 
     # -- checks -----------------------------------------------------------------------------------------
@@ -162,10 +165,22 @@ class Problem:
         device = str(place)
         key = (device, dtype)
         if key not in self._operators:
-            self._operators[key] = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
+            operator = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
             if key == ("cpu", torch.float64) and self._rows.formed:
-                self._operators[key].Phi = torch.as_tensor(self.Phi)  # one copy for both
+                operator.Phi = torch.as_tensor(self.Phi)  # one copy for both
+            self._operators[key] = SharedOperator(operator) if self.is_shared else operator
         return self._operators[key]
+
+    def shared(self) -> "Problem":
+        """This problem with operators whose products the processes of torchrun share, see `SharedOperator`.
+
+        The arrays are the same ones. Every process has to use it in the same way, while the problem itself stays each
+        one's own.
+        """
+        problem = copy.copy(self)
+        problem.is_shared, problem._operators = True, {}
+        problem.__dict__.pop("beta_max", None)  # one process may have asked for it already and another not
+        return problem
 
     @cached_property
     def beta_max(self) -> float:
@@ -235,3 +250,10 @@ class Problem:
             f"Problem({self.architecture.name}, {self.activation.name}, {self.loss.name}, n={self.X.shape[0]}, "
             f"p={self.p}, q={self.q}, P={self.P} ({self.scope}), beta={self.beta:.6g})"
         )
+
+
+def _own_copy(array: np.ndarray) -> np.ndarray:
+    """In memory that begins at a multiple of 64 bytes, so that equal processes round products with it alike."""
+    own = torch.empty(array.shape, dtype=torch.float64).numpy()
+    own[...] = array
+    return own

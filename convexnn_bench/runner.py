@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
@@ -16,6 +17,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.registry import SOLVERS
 from convexnn_bench.result import Result
 from convexnn_bench.settings import settings_kept, usual_numbers
+from convexnn_bench.sharing import check_same_point, shared_where_possible
 from convexnn_bench.solver import BaseSolver, reason_to_skip
 from convexnn_bench.terminal import progress
 from convexnn_bench.untouched import Untouched
@@ -38,6 +40,7 @@ class Monitor:
     """The callback: a clock that stops while a point is scored, and the decision to go on.
 
     It may be called from any thread. Once it has answered False no point is scored any more, whatever the solver does.
+    Processes that share a problem go by the first one's clock, so that they decide alike.
     """
 
     def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore, untouched: Untouched):
@@ -56,7 +59,11 @@ class Monitor:
     def _now(self) -> float:
         if self.on_gpu:
             torch.cuda.synchronize(self.solver.device)
-        return time.perf_counter()
+        return self._clock()
+
+    def _clock(self) -> float:
+        seconds = time.perf_counter()
+        return parallel.agreed(seconds) if self.problem.is_shared else seconds
 
     def elapsed(self) -> float:
         """Seconds the solver has run, scoring left out."""
@@ -65,7 +72,7 @@ class Monitor:
     def __call__(self) -> bool:
         """Score the point when it is due; False tells the solver to stop."""
         # without waiting for the device: most calls end here
-        seconds = time.perf_counter() - self._start - self._stopped
+        seconds = self._clock() - self._start - self._stopped
         out_of_time = self.time_limit is not None and seconds >= self.time_limit
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
         if seconds < self._due and not out_of_time and not at_once and self.status is None:
@@ -92,6 +99,8 @@ class Monitor:
             raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
         _check_size(self.problem, found)
         point = found.copy()  # what the solver goes on to do with its arrays is not certified
+        if self.problem.is_shared:
+            check_same_point(point, self.solver.name)
         self.untouched.check(f"solver {self.solver.name!r}")
         if not _bounded(point):
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
@@ -132,9 +141,9 @@ def _check_limits(time_limit: Any, gap: Any, seed: Any) -> None:
 
 
 def check_device(device: Any) -> str:
-    """The device's name. Raises InputError where torch does not see it."""
+    """The device's name, of several processes each one's own. Raises InputError where torch does not see it."""
     try:
-        chosen = torch.device(device) if isinstance(device, str | torch.device) else None
+        chosen = torch.device(parallel.own_device(str(device))) if isinstance(device, str | torch.device) else None
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
@@ -179,8 +188,12 @@ def solve(
     on_score: called with (seconds, certificate) whenever a point has been scored. on_setup: with the seconds of set-up.
     show_progress: a bar on stderr, on a terminal or in a notebook only. parameters: the solver's own.
 
+    Under torchrun the processes share the samples of `bm_*` solvers (formulation "burer_monteiro"), but for ReLU: each
+    gets the same result, and has to make the same call. Every other solver, and ReLU, each process runs on its own.
+
     Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
-    reason. Errors inside a solver are raised. Raises InputError for unusable arguments.
+    reason. Errors inside a solver are raised. Raises InputError for unusable arguments, among them fewer samples than
+    processes, or not the same ones in all of them, where they share.
     """
     device = check_arguments(problem, time_limit, gap, seed, device)
     for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
@@ -193,13 +206,14 @@ def solve(
     algorithm.time_limit, algorithm.gap = time_limit, gap
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
-    untouched = Untouched(problem)
-    reason = algorithm.unavailable() or reason_to_skip(algorithm, problem)
+    untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
+    reason = algorithm.unavailable() or reason_to_skip(algorithm, untouched.problem)
     if reason is not None:
         result.reason = reason
         return result
 
-    with settings_kept(), progress(algorithm.name, total=time_limit, show=show_progress) as update:
+    show = show_progress and parallel.first()
+    with settings_kept(), progress(algorithm.name, total=time_limit, show=show) as update:
 
         def scored(seconds: float, certificate: Certificate) -> None:
             update(seconds, f"objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
@@ -215,14 +229,17 @@ def _run(
     result: Result, algorithm: BaseSolver, on_score: OnScore, on_setup: Callable[[float], None], untouched: Untouched
 ) -> None:
     """Set up, solve and certify, into `result`."""
+    problem = untouched.problem
     algorithm.load_packages()
     started = time.perf_counter()
-    algorithm.set_problem(result.problem)
+    algorithm.set_problem(problem)
     if torch.device(result.device).type == "cuda":
         torch.cuda.synchronize(result.device)
     result.setup_seconds = time.perf_counter() - started
+    if problem.is_shared:
+        result.setup_seconds = parallel.agreed(result.setup_seconds)
     on_setup(result.setup_seconds)
-    monitor = Monitor(result.problem, algorithm, on_score, untouched)
+    monitor = Monitor(problem, algorithm, on_score, untouched)
     try:
         algorithm.run(monitor)
         result.solve_seconds = monitor.elapsed()

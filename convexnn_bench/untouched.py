@@ -9,6 +9,7 @@ What a program in the same process does on purpose to the code of this package c
 """
 
 import zlib
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Untouched:
     def __init__(self, problem: "Problem"):
         self.problem = problem
         self.values = _values(problem)
-        self.versions: dict[tuple[Any, str], tuple[int, int]] = {}
+        self.versions: dict[tuple[Any, bool, str], tuple[int, int]] = {}
         self._look_at_tensors()
 
     def check(self, who: str) -> None:
@@ -56,14 +57,20 @@ class Untouched:
         for key, operator in self.problem._operators.items():
             if key[1] != torch.float64:
                 continue  # certificates are in float64
-            for name in TENSORS:
-                tensor = vars(operator).get(name)
+            for part, name in product((operator, vars(operator).get("own")), TENSORS):
+                tensor = vars(part).get(name) if part is not None else None
                 tensor = getattr(tensor, "S", tensor)  # of pooled rows
                 if isinstance(tensor, torch.Tensor):
                     state = id(tensor), 0 if tensor.is_inference() else tensor._version
-                    if self.versions.setdefault((key, name), state) != state:
+                    if self.versions.setdefault((key, part is operator, name), state) != state:
                         found.append(f"{name.strip('_')} of problem.operator({key[0]!r})")
-        return found
+        return list(dict.fromkeys(found))
+
+    def fingerprint(self) -> int:
+        """One number for all that a problem on another machine has to have in common with this one, below 2^32."""
+        arrays = {name: value for name, value in self.values.items() if name in ("X", "Y", "masks", "beta")}
+        parts = [(type(getattr(self.problem, name)).__name__, self.values[name][1]) for name in PARTS]
+        return zlib.crc32(repr((arrays, parts)).encode())
 
 
 def _values(problem: "Problem") -> dict[str, Any]:

@@ -286,7 +286,7 @@ class Here:
             dL = curve((Ha @ Y.T).addmm_(H, b.T)[:, :, None])[:, :, 0]
             left.addmm_(Phi.T, (dL @ Y).addmm_(L, b).mul_(masks))
             right.addmm_(dL.T, H).addmm_(L.T, Ha)
-        return left.to(self.operator.dtype), right.to(self.operator.dtype)
+        return self.operator.summed(left.to(self.operator.dtype), right.to(self.operator.dtype))
 
     def crossing(self, step: Step) -> torch.Tensor:
         """Which neurons a step takes through zero."""

@@ -112,6 +112,7 @@ def _enter(
     os.dup2(output.fileno(), 2)
     output.close()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    os.environ.pop("WORLD_SIZE", None)  # a cell is one process, whatever has started its worker
     own = Link(link)
     target(own, threads, *arguments)
     for stream in (sys.stdout, sys.stderr):
