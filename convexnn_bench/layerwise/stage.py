@@ -7,6 +7,7 @@ the problem of `cnn.Problem` with architecture CNN(kernel, padding=kernel // 2, 
 """
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 Maps = Float[torch.Tensor, "n _channels _height _width"]  # sides and channels change from maps to maps
 Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, columns in `Stage.order`
 Masks = Bool[torch.Tensor, "a2 pixels P"]
+
+
+WINDOW_ELEMENTS = 2**24  # numbers of a temporary array over several windows
+
+
+def window_parts(windows: int, elements: int) -> Iterator[slice]:
+    """Windows, as many at a time as a temporary array has room for. elements: numbers of each."""
+    step = max(1, WINDOW_ELEMENTS // elements)
+    return (slice(first, first + step) for first in range(0, windows, step))
 
 
 class Stage:

@@ -18,7 +18,7 @@ from convexnn_bench.certificates.bounds import best_dual, concluded
 from convexnn_bench.certificates.certificate import Certificate
 from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_spectral_norm
 from convexnn_bench.errors import InputError
-from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, window_parts
 from convexnn_bench.losses.base import BaseLoss
 
 # the rows, and their maps before `prepared`; of several processes the batches of this one
@@ -69,8 +69,9 @@ def spread(Lambda: Float[torch.Tensor, "n c"], patches: Patches) -> Float[torch.
 
 def gather(G: Float[torch.Tensor, "a2 p Pc"], patches: Patches, masks: Masks, weights: torch.Tensor) -> None:
     """Add the sums over the pixels of a batch to G, one product for each window."""
-    for at, own, active in zip(G, patches, masks, strict=True):
-        at.addmm_(own.T, (active.to(G.dtype)[:, :, None] * weights[:, None, :]).flatten(1))
+    for part in window_parts(len(patches), masks.shape[1] * G.shape[2]):
+        masked = (masks[part].to(G.dtype)[..., None] * weights[:, None, :]).flatten(2)
+        G[part].baddbmm_(patches[part].transpose(1, 2), masked)
 
 
 def by_blocks(stage: Stage, G: Float[torch.Tensor, "a2 p Pc"]) -> Float[torch.Tensor, "P p q"]:
