@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.layerwise.plans import StagePlan
-from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, window_parts
 from convexnn_bench.layerwise.streamed import by_blocks, gather, spread
 from convexnn_bench.layerwise.training import StageTraining
 
@@ -32,14 +32,13 @@ class BlockStage(Stage):
         return self.window_outputs(*self.windows(X), len(X))
 
     def window_outputs(self, patches: Patches, masks: Masks, n: int) -> Float[torch.Tensor, "n c"]:
-        weights = (
-            self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c)).permute(2, 1, 0, 3).flatten(2)
-        )
+        Z = self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c))
+        weights = Z.permute(2, 1, 0, 3).flatten(2)  # a2 x p x Pc
         found = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
-        for own, active, Z in zip(patches, masks, weights, strict=True):  # Z: p x Pc
-            units = (own @ Z).view(-1, self.P, self.c) * active[:, :, None]
-            found += units.sum(dim=1).view(n, -1, self.c).mean(dim=1)
-        return found
+        for part in window_parts(len(patches), masks.shape[1] * weights.shape[2]):
+            units = (patches[part] @ weights[part]).unflatten(2, (self.P, self.c)) * masks[part][..., None]
+            found += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
+        return found / (patches.shape[1] // n)
 
     def regulariser(self) -> float:
         """sum_k ||Z_k||_*, float64."""
