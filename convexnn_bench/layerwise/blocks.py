@@ -35,7 +35,7 @@ class BlockStage(Stage):
         Z = self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c))
         weights = Z.permute(2, 1, 0, 3).flatten(2)  # a2 x p x Pc
         found = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
-        for part in window_parts(len(patches), masks.shape[1] * weights.shape[2]):
+        for part in window_parts(len(patches), masks.shape[1] * weights.shape[2], weights.device):
             units = (patches[part] @ weights[part]).unflatten(2, (self.P, self.c)) * masks[part][..., None]
             found += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
         return found / (patches.shape[1] // n)

@@ -29,7 +29,7 @@ Split = tuple[np.ndarray, np.ndarray]
 TEST_SHARE = 5  # one sample of so many is kept for the test, where a data set has no test part of its own
 DEFAULT_STAGES = ("gates=16,pool=7", "gates=24,pool=7", "gates=32,pool=7")
 RESULTS = "layerwise.json"
-PAUSE, SHARE = 2.0, 0.05  # seconds between drawings at least, and their share of the time at most
+PAUSE, SHARE = 2.0, 0.02  # seconds between drawings at least, and their share of the time at most
 BASELINES = ("end_to_end", "weight_decay", "exact")
 
 

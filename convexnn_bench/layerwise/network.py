@@ -1,5 +1,6 @@
 """Stages one after the other: the masked maps of each are the images of the next."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from convexnn_bench import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
-BYTES = 128 * 2**20  # of the largest maps of a batch, where nothing is trained
+BYTES = {"cpu": 2**25, "cuda": 2**28}  # of the largest maps of a batch, where nothing is trained
 HELD_BYTES = 2**30  # of a stage's input, up to which it is held rather than made anew
 
 
@@ -33,7 +34,7 @@ class LayerwiseNetwork:
         following: a stage whose maps must fit as well. shared: of several processes, only the batches of this one.
         """
         stages = [*self.stages, *([following] if following is not None else [])]
-        step = batch_size(stages, X.shape, dtype)
+        step = batch_size(stages, X, dtype)
         if shared:  # no process without a batch
             step = min(step, -(-len(X) // parallel.size()))
         starts = range(0, len(X), step)
@@ -45,7 +46,7 @@ class LayerwiseNetwork:
     def predict(self, X: Maps) -> list[Float[torch.Tensor, "n c"]]:
         """Predictions of every stage, float32; then of the ensemble of all of them."""
         found: list[list[torch.Tensor]] = []
-        step = batch_size(self.stages, X.shape, torch.float32)
+        step = batch_size(self.stages, X, torch.float32)
         with torch.no_grad():
             for first in range(0, len(X), step):
                 maps, told = X[first : first + step].float(), []
@@ -69,10 +70,10 @@ def held(batches: Callable[[], Iterator[tuple[slice, Maps]]]) -> list[tuple[slic
     return parts
 
 
-def batch_size(stages: Sequence[Stage], shape: tuple[int, ...], dtype: torch.dtype) -> int:
+def batch_size(stages: Sequence[Stage], X: Maps, dtype: torch.dtype) -> int:
     """Samples whose widest maps, patches and masked maps take BYTES."""
-    pixels, largest = shape[2] * shape[3], shape[1] * shape[2] * shape[3]
+    pixels, largest = math.prod(X.shape[2:]), math.prod(X.shape[1:])
     for stage in stages:
         pixels //= 4 if stage.plan.downsample else 1
         largest = max(largest, pixels * (2 * stage.width + stage.P + 2 * stage.p))
-    return max(1, BYTES // (largest * dtype.itemsize))
+    return max(1, BYTES[X.device.type] // (largest * dtype.itemsize))

@@ -26,12 +26,12 @@ Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, colum
 Masks = Bool[torch.Tensor, "a2 pixels P"]
 
 
-WINDOW_ELEMENTS = 2**24  # numbers of a temporary array over several windows
+WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a temporary array over several windows, which a cache is to hold
 
 
-def window_parts(windows: int, elements: int) -> Iterator[slice]:
+def window_parts(windows: int, elements: int, device: torch.device) -> Iterator[slice]:
     """Windows, as many at a time as a temporary array has room for. elements: numbers of each."""
-    step = max(1, WINDOW_ELEMENTS // elements)
+    step = max(1, WINDOW_ELEMENTS[device.type] // elements)
     return (slice(first, first + step) for first in range(0, windows, step))
 
 

@@ -69,7 +69,7 @@ def spread(Lambda: Float[torch.Tensor, "n c"], patches: Patches) -> Float[torch.
 
 def gather(G: Float[torch.Tensor, "a2 p Pc"], patches: Patches, masks: Masks, weights: torch.Tensor) -> None:
     """Add the sums over the pixels of a batch to G, one product for each window."""
-    for part in window_parts(len(patches), masks.shape[1] * G.shape[2]):
+    for part in window_parts(len(patches), masks.shape[1] * G.shape[2], G.device):
         masked = (masks[part].to(G.dtype)[..., None] * weights[:, None, :]).flatten(2)
         G[part].baddbmm_(patches[part].transpose(1, 2), masked)
 
