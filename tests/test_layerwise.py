@@ -47,7 +47,7 @@ def streamed(X, step=4):
 
 PLANS = [
     StagePlan(gates=5, m=2, pool=3),
-    StagePlan(gates=4, m=1, pool=1, kernel=5),
+    StagePlan(gates=4, m=1, pool=1, kernel=5),  # a window so large that masked patches are pooled first
     StagePlan(gates=3, m=3, pool=6, kernel=1),
     StagePlan(gates=4, m=2, pool=3, downsample=True),
 ]

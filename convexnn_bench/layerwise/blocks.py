@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.layerwise.plans import StagePlan
-from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, window_parts
-from convexnn_bench.layerwise.streamed import by_blocks, gather, spread
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
+from convexnn_bench.layerwise.streamed import POOL_FIRST, by_blocks, gather
 from convexnn_bench.layerwise.training import StageTraining
 
 
@@ -35,6 +35,10 @@ class BlockStage(Stage):
         Z = self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c))
         weights = Z.permute(2, 1, 0, 3).flatten(2)  # a2 x p x Pc
         found = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
+        if patches.shape[1] // n >= POOL_FIRST * self.c:
+            for own, weight in zip(pooled_patches(patches, masks, n), weights, strict=True):
+                found += own.flatten(1) @ weight.unflatten(1, (self.P, self.c)).transpose(0, 1).flatten(0, 1)
+            return found
         for part in window_parts(len(patches), masks.shape[1] * weights.shape[2], weights.device):
             units = (patches[part] @ weights[part]).unflatten(2, (self.P, self.c)) * masks[part][..., None]
             found += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
@@ -64,5 +68,5 @@ class BlockTraining(StageTraining):
                 patches, masks = stage.windows(maps)
                 stage.Z = Z.detach()  # type: ignore[attr-defined]
                 z = stage.window_outputs(patches, masks, len(maps))
-                gather(G, patches, masks, spread(self.loss.gradient(z, Y) / batch, patches))
+                gather(G, patches, masks, self.loss.gradient(z, Y) / batch)
         self.descend([by_blocks(stage, G)])

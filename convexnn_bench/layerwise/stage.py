@@ -35,6 +35,14 @@ def window_parts(windows: int, elements: int, device: torch.device) -> Iterator[
     return (slice(first, first + step) for first in range(0, windows, step))
 
 
+def pooled_patches(patches: Patches, masks: Masks, n: int) -> Iterator[Float[torch.Tensor, "n P p"]]:
+    """Means of the masked patches over the pixels of a window, window by window."""
+    window = patches.shape[1] // n
+    for own, active in zip(patches, masks, strict=True):
+        numbers = active.to(own.dtype).div_(window).view(n, window, -1)
+        yield numbers.transpose(1, 2) @ own.view(n, window, -1)
+
+
 class Stage:
     """Gates (P x p, fixed), factors U (P x p x m) and V (P x a^2 c x m); p = channels kernel^2.
 

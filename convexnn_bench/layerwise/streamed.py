@@ -18,11 +18,13 @@ from convexnn_bench.certificates.bounds import best_dual, concluded
 from convexnn_bench.certificates.certificate import Certificate
 from convexnn_bench.dual_norms import EPS, MaxDualNorm, max_spectral_norm
 from convexnn_bench.errors import InputError
-from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, window_parts
+from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
 from convexnn_bench.losses.base import BaseLoss
 
 # the rows, and their maps before `prepared`; of several processes the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]
+POOL_FIRST = 2  # times c: pixels of a window from which pooling first is quicker
+
 Slope = Callable[[slice, Patches, Masks], Float[torch.Tensor, "b c"]]  # rows, and windows -> the rows of Lambda
 
 
@@ -52,23 +54,30 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
     magnitude, terms = torch.zeros(2, dtype=torch.float64, device=device).unbind()
     for rows, X in batches():
         patches, masks = stage.windows(stage.prepared(X.double()))
-        weights = spread(slope(rows, patches, masks), patches)
-        gather(G, patches, masks, weights)
-        lengths = torch.linalg.vector_norm(patches, dim=2) @ torch.linalg.vector_norm(weights, dim=1)
-        magnitude += lengths.sum()
+        Lambda = slope(rows, patches, masks)
+        gather(G, patches, masks, Lambda)
+        lengths = torch.linalg.vector_norm(patches, dim=2).view(a2, len(Lambda), -1)
+        magnitude += (lengths.mean(dim=2) @ torch.linalg.vector_norm(Lambda, dim=1)).sum()
         terms += patches.shape[1]
     parallel.add_up(G, magnitude, terms)
     return Adjoint(by_blocks(stage, G), (float(terms) + stage.p + 20) * EPS * float(magnitude))
 
 
-def spread(Lambda: Float[torch.Tensor, "n c"], patches: Patches) -> Float[torch.Tensor, "pixels c"]:
-    """Lambda_i / window for every pixel of a window."""
-    window = patches.shape[1] // len(Lambda)
-    return (Lambda / window).repeat_interleave(window, dim=0)
+def gather(
+    G: Float[torch.Tensor, "a2 p Pc"], patches: Patches, masks: Masks, Lambda: Float[torch.Tensor, "n c"]
+) -> None:
+    """Add the sums over the pixels of a batch to G.
 
-
-def gather(G: Float[torch.Tensor, "a2 p Pc"], patches: Patches, masks: Masks, weights: torch.Tensor) -> None:
-    """Add the sums over the pixels of a batch to G, one product for each window."""
+    Through the pixels with their Lambda_i / window, 2 p P c operations a pixel; where a window is large the masked
+    patches are pooled first, 2 p P a pixel and 2 p P c a window.
+    """
+    n, c = Lambda.shape
+    window = patches.shape[1] // n
+    if window >= POOL_FIRST * c:
+        for at, own in zip(G, pooled_patches(patches, masks, n), strict=True):  # own: n x P x p
+            at += (own.flatten(1).T @ Lambda).unflatten(0, (masks.shape[2], -1)).transpose(0, 1).flatten(1)
+        return
+    weights = (Lambda / window).repeat_interleave(window, dim=0)
     for part in window_parts(len(patches), masks.shape[1] * G.shape[2], G.device):
         masked = (masks[part].to(G.dtype)[..., None] * weights[:, None, :]).flatten(2)
         G[part].baddbmm_(patches[part].transpose(1, 2), masked)

@@ -107,19 +107,19 @@ def save_layerwise_figure(told: dict[str, Any], path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.3), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for found in told["seeds"]:
         first = found is told["seeds"][0]
-        _curves(left, right, found["history"], "-", "stage {}" if first else None)
+        _curves(left, right, found["history"], "stage {}" if first else None)
         if "weight_decay" in found:
-            _curves(left, right, found["weight_decay"].get("history", []), ":", None)
+            _curves(left, right, found["weight_decay"].get("history", []), None, linestyle=":", fillstyle="none")
         whole = found.get("end_to_end", {}).get("history", [])
         label = "end to end" if first else None
         left.plot(*_points(whole, "test_accuracy"), color=GREY, linestyle="--", linewidth=1.2, label=label)
     if any("weight_decay" in found for found in told["seeds"]):
-        left.plot([], [], color=GREY, linestyle=":", marker="o", markersize=3, label="weight decay on Z")
+        left.plot([], [], color=GREY, linestyle=":", marker="o", fillstyle="none", label="weight decay on Z (hollow)")
     left.set_ylabel("test accuracy")
     right.set_ylabel("certified relative gap of the stage")
     for axis in (left, right):
@@ -130,20 +130,20 @@ def save_layerwise_figure(told: dict[str, Any], path: Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     if np.isfinite(right.dataLim.minposy):
         right.set_yscale("log")
-    left.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=150)
     return path
 
 
-def _curves(left: "Axes", right: "Axes", history: Sequence[Epoch], style: str, label: str | None) -> None:
+def _curves(left: "Axes", right: "Axes", history: Sequence[Epoch], label: str | None, **style: Any) -> None:
     """Both panels' lines of one run, a colour a stage; time goes on from stage to stage."""
     offset = 0.0
     for place, stage in enumerate(dict.fromkeys(epoch["stage"] for epoch in history)):
         own = [epoch for epoch in history if epoch["stage"] == stage]
         look: dict[str, Any] = {
-            "color": COLOURS[place % len(COLOURS)], "marker": "os^Dv"[place % 5], "markersize": 3.5, "linewidth": 1.2,
-            "linestyle": style,
+            "color": COLOURS[place % len(COLOURS)], "marker": "os^Dv"[place % 5], "markersize": 4, "linewidth": 1.2,
+            **style,
         }  # fmt: skip
         left.plot(*_points(own, "test_accuracy", offset), label=label and label.format(stage), **look)
         right.plot(*_points(own, "gap", offset), **look)
