@@ -210,15 +210,17 @@ class Operator(Layers):
         """C(sum_k H_k V_k^T)."""
         return self.combine_neurons(H.reshape(self.N, -1), _side_by_side(V))
 
-    def _wide(self, m: int) -> bool:
+    def _wide(self, m: int | float, blocks: int | None = None) -> bool:
         """Whether A(U V^T) is cheaper through the blocks U_k V_k^T than through the hidden units of their m columns.
 
         Operations a sample: the blocks hold p q numbers, products of a feature and an output, the columns P m.
+        blocks: how many, where not all.
         """
         if self._pooled is not None:
             return self._pooled.wide(m)
-        through_columns = self.P * m * (4 * self.p + 6 * self.q + PASSES)
-        through_blocks = self.p * self.q * (4 * self.P + PASSES) + 6 * self.P * self.p * self.q * m / self.N
+        P = self.P if blocks is None else blocks
+        through_columns = P * m * (4 * self.p + 6 * self.q + PASSES)
+        through_blocks = self.p * self.q * (4 * P + PASSES) + 6 * P * self.p * self.q * m / self.N
         return self._through_masks and through_blocks < through_columns
 
     def apply_factors(self, U: Left, V: Right) -> Predictions:

@@ -63,7 +63,7 @@ class PooledBlocks:
             found[:, :, own] = (self.S[:, block].flatten(1) @ columns).view(n, self.c, -1)
         return found
 
-    def wide(self, m: int) -> bool:
+    def wide(self, m: int | float) -> bool:
         """Whether A(U V^T) is cheaper through the blocks U_k V_k^T than through m pooled columns of each."""
         return m * (self.S.shape[3] + self.c) >= self.S.shape[3] * self.c
 

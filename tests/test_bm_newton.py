@@ -102,6 +102,21 @@ def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
         assert torch.allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("problem", list(problems()), ids=repr)
+def test_products_through_blocks_are_those_through_neurons(problem):
+    here = somewhere(problem)
+    step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for way in (True, False):
+        here.__dict__["_through_blocks"] = way
+        found[way] = here.product(step)
+    size = float(found[False].abs().max())
+    assert torch.allclose(found[True], found[False], rtol=1e-9, atol=1e-11 * size)
+    if problem.architecture.name == "mlp":
+        here.__dict__["_through_blocks"] = True
+        assert torch.allclose(here.product(step, single=True), found[False], rtol=1e-3, atol=1e-5 * size)
+
+
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
 def test_products_in_float32_are_those_of_float64(loss):
     problem = random_problem(3, loss, n=30, d=3, patterns=5)

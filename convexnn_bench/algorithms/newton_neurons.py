@@ -112,7 +112,9 @@ class WorkingProblem:
         self.targets = self.operator.Y
         self.products = 0
         self.floor = 0.0  # of the model's F'', in units of the largest there can be
+        self.device = device
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._kept: tuple[torch.Tensor, dict[torch.dtype, Operator]] | None = None
 
     def empty(self) -> Neurons:
         none = torch.zeros(0, dtype=self.operator.dtype, device=self.operator.device)
@@ -124,6 +126,15 @@ class WorkingProblem:
         if self._last is None or not torch.equal(self._last[0], blocks):
             self._last = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
         return self._last[1]
+
+    def on_blocks(self, blocks: Int[torch.Tensor, " B"], dtype: torch.dtype) -> Operator:
+        """The operator of these blocks; that of those asked for last is kept."""
+        if self._kept is None or not torch.equal(self._kept[0], blocks):
+            self._kept = blocks, {}
+        operators = self._kept[1]
+        if dtype not in operators:
+            operators[dtype] = self.problem.operator(self.device, dtype).on_blocks(blocks)
+        return operators[dtype]
 
     def curvature(self, z: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """F''(z) + floor L: F may be flat at z and not nearby, as Huber's is where residuals are large."""
@@ -211,7 +222,10 @@ class Here:
         p, unit = self.neurons.W.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
         b = turned / self.sizes
-        left, right = self._by_samples(a, b, single) if self._plain else self._whole(a, b)
+        if self._through_blocks:
+            left, right = self._by_blocks(a, b, single)
+        else:
+            left, right = self._by_samples(a, b, single) if self._plain else self._whole(a, b)
         left += (self.beta / self.sizes) * (a - unit * (unit * a).sum(dim=0))
         return torch.cat([left, self.tangent(right) / self.sizes + self.pull * turned])
 
@@ -250,6 +264,39 @@ class Here:
     def _plain(self) -> bool:
         """Phi is at hand and C the identity, so that samples can be taken some at a time."""
         return self.operator.architecture.second_layer_is_identity and not self.operator._structured_first
+
+    @cached_property
+    def _kinds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The blocks that have a neuron, and the place among them of every neuron's."""
+        return torch.unique(self.neurons.blocks, return_inverse=True)
+
+    @cached_property
+    def _through_blocks(self) -> bool:
+        """Whether Hessian products go through the matrices of the blocks, p x q numbers each, and not the neurons."""
+        J, blocks = len(self.neurons), len(self._kinds[0])
+        return J > 0 and (self.operator._pooled is not None or self.operator._wide(J / blocks, blocks))
+
+    @cached_property
+    def _G(self) -> Float[torch.Tensor, "B p q"]:
+        """A_k^*(grad F) of the blocks that have a neuron."""
+        return self.working.on_blocks(self._kinds[0], self.operator.dtype).adjoint(self.L)
+
+    def _by_blocks(
+        self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"], single: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same as `_whole`, from dZ_k = sum_j a_j y_j^T + w_j b_j^T over the neurons of block k."""
+        dtype = torch.float32 if single else a.dtype
+        (blocks, place), neurons = self._kinds, self.neurons
+        operator = self.working.on_blocks(blocks, dtype)
+        a, b, W, Y = (part.T.to(dtype) for part in (a, b, neurons.W, neurons.Y))  # J x p, J x q
+        dZ = torch.zeros(len(blocks), W.shape[1], Y.shape[1], dtype=dtype, device=W.device)
+        dZ.index_add_(0, place, a[:, :, None] * Y[:, None, :] + W[:, :, None] * b[:, None, :])
+        curve = self.working.curvature(self.z.to(dtype), self.working.targets.to(dtype))
+        dG = operator.adjoint(curve(operator.apply(dZ)[:, :, None])[:, :, 0])[place]
+        G = self._G.to(dtype)[place]
+        left = dG @ Y[:, :, None] + G @ b[:, :, None]
+        right = dG.transpose(1, 2) @ W[:, :, None] + G.transpose(1, 2) @ a[:, :, None]
+        return left[:, :, 0].T.to(self.operator.dtype), right[:, :, 0].T.to(self.operator.dtype)
 
     def _whole(self, a: Float[torch.Tensor, "p J"], b: Float[torch.Tensor, "q J"]) -> tuple[torch.Tensor, torch.Tensor]:
         """(A^*(dL) y + A^*(L) b, A^*(dL)^T w + A^*(L)^T a)."""
