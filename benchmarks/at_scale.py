@@ -8,8 +8,9 @@ Two problems with n = 10^6 images of 3 x 224 x 224 pixels and c = 1000 outputs:
   patches  a stage of `convexnn_bench.layerwise`: 3 x 3 patches, p = 27, P = 256 gates, m = 1, global average pooling
 
 Measured on this machine, medians of 3 on pieces that fit: operations a second of objective and gradient
-(`Operator.factored` in float64; a training step of a stage in float32) and of the sums of a certificate (float64), and
-bytes a second of an all-reduce between two gloo processes. All else is arithmetic, written out in `Case`.
+(`Operator.factored` in float64; a training step of a stage in float32) and of a certificate (`Operator.adjoint` on a
+twentieth of the features and a hundredth of the outputs; `certify_stage`; float64), and bytes a second of an all-reduce
+between two gloo processes. All else is arithmetic, written out in `Case`.
 memory: GiB of one machine. link: Gbit/s between machines, where it is another than what was measured between processes.
 """
 
@@ -24,14 +25,14 @@ from torch import distributed, multiprocessing
 
 from convexnn_bench.architectures.mlp import MLP
 from convexnn_bench.harness.records import to_json, whole_file
-from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training
-from convexnn_bench.layerwise.streamed import adjoint
+from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training, certify_stage
 from convexnn_bench.layerwise.training import StageTraining
 from convexnn_bench.operator import Operator
 from convexnn_bench.registry import LOSSES
 
 GIB = 2**30
 IMAGES, PIXELS, OUTPUTS = 10**6, 3 * 224 * 224, 1000
+STEP = 128  # samples of a training step
 MESSAGE = 2**24  # float32 numbers, 64 MiB
 
 
@@ -69,9 +70,11 @@ class Case:
         return masks + 4.0 * self.K * self.p * self.P * self.m + 6.0 * self.a * self.P * self.m * self.c
 
     def certificate(self) -> float:
-        """Operations a sample of A^*(Lambda): rows times Lambda; of a stage masks and pooled patches before."""
+        """Operations a sample of predictions and A^*(Lambda): hidden units and outputs, then rows times Lambda; of a
+        stage the masks before, and pooled patches in the place of the rows."""
         before = 0.0 if self.K == 1 else 4.0 * self.K * self.p * self.P
-        return before + 2.0 * self.a * self.p * self.P * self.c
+        predictions = 2.0 * self.K * self.p * self.P * self.m + 2.0 * self.a * self.P * self.m * self.c
+        return before + predictions + 2.0 * self.a * self.p * self.P * self.c
 
 
 CASES = (Case("rows", 1, PIXELS, 1000, 1, 1), Case("patches", 224 * 224, 27, 256, 1, 1))
@@ -94,10 +97,13 @@ def rates() -> dict[str, dict[str, float]]:
     seconds = median_seconds(lambda: full.factored(U, V)[1](L), repetitions=3, warm_up=1)
     found = {"rows": {"gradient": rows.gradient() * n / seconds}}
     del full, U, V
-    part = operator(50, 10)
+    fewer = rows.p // 20  # the adjoint of all blocks is a matrix of P x p c numbers
+    masks = (torch.rand(n, rows.P, generator=generator) < 0.5).numpy()
+    part = Operator(MLP(), drawn(n, fewer).numpy(), drawn(n, 10).numpy(), masks)
     L = drawn(n, 10)
     seconds = median_seconds(lambda: part.adjoint(L), repetitions=3, warm_up=1)
-    found["rows"]["certificate"] = 2.0 * n * 50 * rows.p * 10 / seconds
+    found["rows"]["certificate"] = 2.0 * n * rows.P * fewer * 10 / seconds
+    del part
 
     batch, side = 4, 224
     plan = StagePlan(gates=patches.P, m=patches.m, pool=1)
@@ -110,9 +116,8 @@ def rates() -> dict[str, dict[str, float]]:
     training = StageTraining(stage, LayerwiseNetwork(), X, Y, loss, 1.0, how, generator)
     seconds = median_seconds(training.run_epoch, repetitions=3, warm_up=1)
     found["patches"] = {"gradient": patches.gradient() * batch / seconds}
-    seconds = median_seconds(
-        lambda: adjoint(stage, lambda: iter([(slice(0, batch), X)]), lambda *_: Y), repetitions=3, warm_up=1
-    )
+    images = lambda: iter([(slice(0, batch), X)])  # noqa: E731
+    seconds = median_seconds(lambda: certify_stage(stage, images, Y, loss, 1.0), repetitions=3, warm_up=1)
     found["patches"]["certificate"] = patches.certificate() * batch / seconds
     return found
 
@@ -145,27 +150,31 @@ def figures(case: Case, rate: dict[str, float], sent: float, memory: float) -> l
     gradient, certificate = (n * per / rate[what] for what, per in
                              (("gradient", case.gradient()), ("certificate", case.certificate())))  # fmt: skip
     hour = math.ceil(max(gradient / 3600, 1))
-    by_samples, by_blocks = 4.0 * case.factors, 4.0 * n * case.c
+    by_samples, by_blocks, step = 4.0 * case.factors, 4.0 * n * case.c, 4.0 * STEP * case.c
     crossing = case.factors / case.c
     return [
         ("textbook matrix [D_1 Phi .. D_P Phi], float64", _bytes(8.0 * n * case.K * case.P * case.p)),
         ("images, one byte a pixel", _bytes(data)),
         ("masks, one byte each", _bytes(float(n * case.K * case.P)) + ("" if masks else " (not kept)")),
+        ("blocks Z, float32", _bytes(4.0 * case.blocks)),
         ("factors U and V, float32", _bytes(4.0 * case.factors)),
         ("on every machine: factors, gradient, two moments, gates", _bytes(fixed)),
-        ("blocks Z, or the certificate's G, float64", _bytes(8.0 * case.blocks)),
-        (f"machines of {memory:g} GiB that hold images and masks", f"{machines}"),
+        ("the certificate's G, float64", _bytes(8.0 * case.blocks)),
+        (f"machines of {memory:g} GiB that hold images and masks between them", f"{machines}"),
         ("operations of a gradient over all samples", f"{n * case.gradient():.1e}"),
         ("measured operations a second, gradient", f"{rate['gradient']:.1e}"),
         ("one machine, one pass over the samples with gradients", _time(gradient)),
         ("machines for a pass in an hour", f"{hour}"),
+        ("operations of a certificate", f"{n * case.certificate():.1e}"),
         ("measured operations a second, certificate", f"{rate['certificate']:.1e}"),
         ("one machine, one certificate", _time(certificate)),
-        ("samples sharded: added up for a gradient", f"{_bytes(by_samples)}, {_time(by_samples / sent)}"),
-        ("blocks sharded: added up for all samples' predictions", f"{_bytes(by_blocks)}, {_time(by_blocks / sent)}"),
-        ("samples of a step below which sharding blocks sends less", f"{crossing:,.0f}"),
-        ("samples sharded: added up for a certificate", f"{_bytes(8.0 * case.blocks)}"),
-        ("blocks sharded: added up for a certificate", f"{_bytes(8.0 * n * case.c)}"),
+        ("samples sharded, a gradient: added up", f"{_bytes(by_samples)}, {_time(by_samples / sent)}"),
+        ("blocks sharded, all samples: added up", f"{_bytes(by_blocks)}, {_time(by_blocks / sent)}"),
+        (f"blocks sharded, {STEP} samples: added up", f"{_bytes(step)}, {_time(step / sent)}"),
+        (f"blocks sharded, {STEP} samples: their pixels, where not everyone has them", _bytes(float(STEP * PIXELS))),
+        ("samples of a step below which sharding blocks adds up less", f"{crossing:,.0f}"),
+        ("samples sharded, a certificate: added up", f"{_bytes(8.0 * case.blocks)}"),
+        ("blocks sharded, a certificate: added up", f"{_bytes(8.0 * n * case.c)}"),
     ]  # fmt: skip
 
 

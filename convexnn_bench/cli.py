@@ -46,10 +46,15 @@ def root(
     """Options before the command."""
 
 
+def _speaks() -> bool:
+    """Whether this process is the one that tells things, of those that torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) <= 1 or os.environ.get("RANK", "0") == "0"
+
+
 def _alone(command: str) -> None:
     """Refuse a command that torchrun would run in every process, on the same files; the first of them says so."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if os.environ.get("RANK", "0") == "0":
+        if _speaks():
             told = f"{command} is one process, and torchrun has started {os.environ['WORLD_SIZE']} (WORLD_SIZE)"
             typer.echo(f"error: {told}: run it alone; what processes share is cnn.solve in a script", err=True)
         raise typer.Exit(2)
@@ -63,7 +68,8 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except ConvexNNError as error:
-        typer.echo(f"error: {error}", err=True)
+        if _speaks():
+            typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, ExecutorError) else 2) from error
     except OSError as error:
         typer.echo(f"error: {_words(error)}", err=True)
@@ -462,7 +468,9 @@ def layerwise(
     """Train a convolutional network stage by stage, each stage certified, beside baselines: the same network end to
     end, plain weight decay in the place of the nuclear norm, and a stage solved exactly.
 
-    Started again it goes on from the last epoch's checkpoint. Exit code: 0, or 2 for arguments that cannot be.
+    Started again it goes on from the last epoch's checkpoint; seeds that are finished are not done again, the baselines
+    'end_to_end' and 'exact' of an unfinished one are. Exit code: 0, 2 for arguments that cannot be, or 1 where the
+    folder cannot be written to.
     """
     with _plain_errors():
         from convexnn_bench import parallel
@@ -484,7 +492,11 @@ def layerwise(
         plan = Plan(dataset, plans, how, beta_fraction, where, beside, exact_images)
         tell = (lambda line: typer.echo(line, err=True)) if first() == 0 else (lambda line: None)
         picture = Path(out) / "layerwise.png"
-        told = run_layerwise(plan, seeds, Path(out), tell, lambda partial: save_layerwise_figure(partial, picture))
+        try:
+            told = run_layerwise(plan, seeds, Path(out), tell, lambda partial: save_layerwise_figure(partial, picture))
+        except KeyboardInterrupt:
+            tell(f"stopped; the same command goes on from the last epoch, which is kept in {out}")
+            raise
         speaks = first() == 0
         parallel.leave()
         if not speaks:

@@ -64,7 +64,7 @@ def test_a_stage_is_the_problem_of_its_gates(plan, loss):
     other = cnn.certify(problem, factors)
     own, z = certify_stage(stage, streamed(X), torch.as_tensor(Y), criterion, 0.3)
     np.testing.assert_allclose(z, problem.predict(np.einsum("kpm,kqm->kpq", *factors)), rtol=1e-10, atol=1e-10)
-    for name in ("primal", "dual", "max_dual_norm", "stationarity_error", "worst_block"):
+    for name in ("primal", "dual", "max_dual_norm", "stationarity_error", "worst_block", "gradient_norm"):
         assert getattr(own, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=1e-9), name
     assert beta_max(stage, streamed(X), torch.as_tensor(Y), criterion) == pytest.approx(problem.beta_max, rel=1e-9)
     assert own.dual_norm_lower <= other.max_dual_norm <= own.max_dual_norm * (1 + 1e-9)
@@ -273,6 +273,35 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
         train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "cannot be read"), (b"PK cut", "cannot be read"), (None, "is no checkpoint of layerwise training")],
+)
+def test_a_file_that_is_no_checkpoint_is_refused(digits, tmp_path, content, words):
+    (X, Y), _ = digits
+    path = tmp_path / "checkpoint.pt"
+    if content is None:
+        torch.save({"weights": torch.zeros(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(cnn.InputError, match=words):
+        train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path)
+
+
+def test_bfloat16_is_for_convolutions_alone():
+    X = torch.as_tensor(images(6, 3, 6)).float()
+    stage = drawn(StagePlan(gates=5, m=2, pool=3), 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = stage.hidden(X)
+        z = stage.predict(hidden)
+        low = stage.masks(hidden[:, :3])
+    assert hidden.dtype == torch.bfloat16
+    assert z.dtype == torch.float32
+    assert torch.equal(z, stage.predict(hidden.float()))
+    assert torch.equal(low, stage.masks(hidden[:, :3].float()))  # gates are not rounded
+    assert torch.equal(hidden == 0, stage.hidden(X) == 0)  # the same masks
+
+
 def test_mixed_precision_changes_training_and_no_certificate(digits):
     (X, Y), _ = digits
     how = Training(epochs=2, batch=50, precision="bfloat16")
@@ -329,6 +358,9 @@ def test_one_stage_end_to_end_comes_to_the_optimum_of_the_stage(digits):
         ({"stages": StagePlan()}, "stages must be a list of StagePlan"),
         ({"stages": [StagePlan(pool=3)]}, "stage 1: pool must divide the sides of its maps, 8 x 8, got 3"),
         ({"stages": [StagePlan(pool=1, downsample=True)] * 4}, "stage 4: downsample needs even sides"),
+        ({"X": np.full((5, 1, 8, 8), 1e300)}, "X: the largest magnitude is 1e+300"),
+        ({"Y": np.zeros((5, 2)), "loss": "squared"}, "stage 1: beta_max is 0, zero weights fit the targets"),
+        ({"checkpoint": 3}, "checkpoint must be a folder, got 3"),
         ({"beta_fraction": 0.0}, "beta_fraction must be at least"),
         ({"beta": -1.0}, "beta must be at least"),
         ({"seed": -1}, "seed must be at least 0"),
@@ -434,6 +466,11 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
     assert (alone.exit_code, "end to end" in alone.stdout) == (0, False)
     own = json.loads((tmp_path / "alone" / "layerwise.json").read_text())["seeds"][0]
     assert without_seconds(own["history"]) == without_seconds(told["seeds"][0]["history"])
+    for text in ("[]", '{"seeds": ['):
+        (tmp_path / "alone" / "layerwise.json").write_text(text)
+        damaged = command(*SMALL, "--baseline", "none", "--out", tmp_path / "alone")
+        assert (damaged.exit_code, damaged.stderr.count("\n")) == (2, 1)
+        assert "layerwise.json" in damaged.stderr
     other = command(*SMALL, "--rate", 0.01, "--out", tmp_path)
     assert (other.exit_code, "is of a run with another training: give another folder" in other.stderr) == (2, True)
     assert json.loads((tmp_path / "layerwise.json").read_text()) == after
@@ -448,6 +485,8 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
         (("--stage", "gate=3"), "--stage has no parameter 'gate'; it has: gates, m, kernel, pool, downsample"),
         (("--stage", "gates=3,pool=5", "--dataset", "digits"), "pool must divide the sides of its maps, 8 x 8, got 5"),
         (("--baseline", "resnet"), "baseline must be one of 'end_to_end', 'weight_decay', 'exact', got 'resnet'"),
+        (("--dataset", "digits[layout=flat]"), "layout is not to be given here"),
+        (("--dataset", "digits[n=4]"), "4 images are too few, 5 at least"),
         (("--epochs", "0"), "epochs must be at least 1, got 0"),
         (("--device", "cuda:99"), "device 'cuda:99' was asked for"),
     ],

@@ -48,6 +48,9 @@ class BlockStage(Stage):
         """sum_k ||Z_k||_*, float64."""
         return float(torch.linalg.svdvals(self.Z.double()).sum())
 
+    def gradient_norm(self, G: Float[torch.Tensor, "P p q"], beta: float) -> None:
+        """None: of no factored objective."""
+
     def settle(self) -> None:
         """U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros where there are fewer."""
         left, values, right = torch.linalg.svd(self.Z, full_matrices=False)

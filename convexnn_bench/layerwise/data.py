@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.checks import check_array
+from convexnn_bench.checks import check_array, check_scale
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps
 from convexnn_bench.losses.base import BaseLoss
@@ -46,6 +46,7 @@ def _images(name: str, X: Any) -> np.ndarray:
     images = check_array(name, X)
     if images.ndim != 4 or 0 in images.shape:
         raise InputError(f"{name} must be images, n x channels x height x width, got shape {images.shape}")
+    check_scale(name, images)
     return images
 
 

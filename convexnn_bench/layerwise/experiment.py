@@ -2,6 +2,7 @@
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,8 @@ def stage_plan(text: str) -> StagePlan:
 def load_split(spec: str) -> tuple[Split, Split]:
     """(training data, test data) of a data set: its own parts, else four fifths and one fifth, drawn with seed 0.
 
-    Raises InputError for a data set that is not here or has no images.
+    Of a data set with parts of its own, `n` is a number of training images; the test part is taken whole. Raises
+    InputError for a data set that is not here, has no images, or too few for a test.
     """
     name, parameters = parse_spec(spec)
     dataset = DATASETS.get(name)
@@ -56,11 +58,20 @@ def load_split(spec: str) -> tuple[Split, Split]:
     if "layout" not in dataset.parameters:
         images = [other for other in DATASETS.names() if "layout" in DATASETS.get(other).parameters]
         raise InputError(f"data set {name!r} has no images; those that have: {', '.join(images)}")
+    for fixed in ("layout", "split"):
+        if fixed in parameters:
+            raise InputError(f"data set {name}: {fixed} is not to be given here: images of both parts are taken")
     parameters = {**parameters, "layout": "image"}
     if "split" in dataset.parameters:
-        train, test = (dataset(**{**parameters, "split": part}).data() for part in ("train", "test"))
+        whole_part = {key: value for key, value in parameters.items() if key != "n"}
+        train = dataset(**parameters, split="train").data()
+        test = dataset(**whole_part, split="test").data()
         return (train.X, train.Y), (test.X, test.Y)
     data = dataset(**parameters).data()
+    if len(data.X) < TEST_SHARE:
+        raise InputError(
+            f"data set {spec}: {len(data.X)} images are too few, {TEST_SHARE} at least: one is for the test"
+        )
     order = np.random.default_rng(0).permutation(len(data.X))
     kept, rest = np.split(order, [len(order) // TEST_SHARE])
     return (data.X[rest], data.Y[rest]), (data.X[kept], data.Y[kept])
@@ -148,9 +159,17 @@ class Live:
 def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
     """Seeds that are finished in `out`. Raises InputError where that is of another run."""
     path = out / RESULTS
-    if not path.is_file():
+    text = path.read_bytes() if path.is_file() else b""
+    if not parallel.alike(zlib.crc32(text)):
+        raise InputError(f"--out: the processes do not all find the same {path}: give a folder that they share")
+    if not text:
         return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--out: {path} cannot be read: delete it, or give another folder") from error
+    if not isinstance(kept, dict) or "seeds" not in kept:
+        raise InputError(f"--out: {path} is no result of layerwise training: give another folder")
     other = [key for key, value in asked.items() if kept.get(key) != json.loads(to_json({key: value}))[key]]
     if other:
         raise InputError(f"--out: {path} is of a run with another {', another '.join(other)}: give another folder")

@@ -59,14 +59,13 @@ class LayerwiseNetwork:
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
-def held(batches: Callable[[], Iterator[tuple[slice, Maps]]]) -> list[tuple[slice, Maps]] | None:
-    """All batches, or None where they take more than HELD_BYTES."""
-    parts, size = [], 0
+def held(batches: Callable[[], Iterator[tuple[slice, Maps]]], n: int) -> list[tuple[slice, Maps]] | None:
+    """All batches, or None where the n samples take more than HELD_BYTES."""
+    parts = []
     for rows, maps in batches():
-        parts.append((rows, maps))
-        size += maps.numel() * maps.element_size()
-        if size > HELD_BYTES:
+        if n * maps[0].numel() * maps.element_size() > HELD_BYTES:
             return None
+        parts.append((rows, maps))
     return parts
 
 

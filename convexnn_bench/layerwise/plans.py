@@ -31,7 +31,7 @@ class StagePlan:
 
     def __post_init__(self) -> None:
         for name in ("gates", "m", "kernel", "pool"):
-            whole(f"stage: {name}", getattr(self, name), 1)
+            object.__setattr__(self, name, whole(f"stage: {name}", getattr(self, name), 1))
         if self.kernel % 2 == 0:
             raise InputError(f"stage: kernel must be odd, so that maps keep their sides, got {self.kernel}")
         one_of("stage: downsample", self.downsample, (True, False))
@@ -46,7 +46,8 @@ class Training:
     "crop_flip" (and mirror images). precision: of training, "float32", "float64", or "bfloat16" for the
     convolutions alone; certificates are float64 whatever this says. certify_every: epochs from one certificate to the
     next; the last epoch always has one. form: "factors", or "blocks", the baseline that trains the matrices
-    Z_k = U_k V_k^T themselves, from zero, with plain weight decay beta/(2n) ||Z||^2 in the place of the nuclear norm.
+    Z_k = U_k V_k^T themselves, from zero, with plain weight decay beta/(2n) ||Z||^2 in the place of the nuclear norm;
+    bfloat16 leaves these in float32, for they have no convolution.
     """
 
     epochs: int = 15
@@ -71,9 +72,9 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "certify_every"):
-            whole(name, getattr(self, name), 1)
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         for name in ("rate", "last_rate"):
-            number(name, getattr(self, name), 1e-12)
+            object.__setattr__(self, name, number(name, getattr(self, name), 1e-12))
         if not 0 <= number("momentum", self.momentum) < 1:
             raise InputError(f"momentum must be at least 0 and below 1, got {self.momentum}")
         one_of("optimizer", self.optimizer, ("adam", "sgd"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,9 +13,10 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.datasets.base import number, whole
-from convexnn_bench.errors import InputError
+from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.records import whole_file
 from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
+from convexnn_bench.layerwise.checkpoint import checkpoint_in, read_checkpoint
 from convexnn_bench.layerwise.data import Data, accuracy, check_data
 from convexnn_bench.layerwise.network import LayerwiseNetwork, held
 from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
@@ -30,15 +32,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Epoch = dict[str, Any]
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass
 class LayerwiseResult:
     """history: a dictionary for every epoch: stage (1, 2, ...), epoch, seconds (of training, in this stage), n, P, p,
     q, m, beta, beta_max; at epochs with a certificate also objective, lower_bound (the best so far), gap,
-    stationarity_bound, stationarity_error, max_dual_norm, train_accuracy, test_accuracy and ensemble_accuracy (of the
-    stages so far), the last two None without test data.
+    stationarity_bound, stationarity_error, max_dual_norm, gradient_norm (None in blocks), train_accuracy, test_accuracy
+    and ensemble_accuracy (of the stages so far), the last two None without test data.
     """
 
     network: LayerwiseNetwork
@@ -100,6 +101,8 @@ def train_layerwise(
     }
     asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": data.digest()}
     run = _Run(data, plans, training, criterion, beta, fraction, seed, device, json.dumps(asked, sort_keys=True))
+    if not parallel.alike(zlib.crc32(run.asked.encode())):
+        raise InputError("the processes that share the training were not all given the same data, stages and settings")
     run.on_epoch = on_epoch
     run.open(checkpoint)
     with progress(
@@ -133,16 +136,10 @@ class _Run:
         """Take up what a checkpoint holds. Raises InputError for one of another run."""
         if folder is None:
             return
-        parallel.wait()  # for what another process may still be writing
-        self.path = Path(folder) / CHECKPOINT
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = checkpoint_in(folder)
         if not self.path.is_file():
             return
-        kept = torch.load(self.path, weights_only=True, map_location=self.device)
-        if kept["asked"] != self.asked:
-            raise InputError(
-                f"checkpoint: {self.path} is of a run with other data, stages or settings: give another folder"
-            )
+        kept = read_checkpoint(self.path, self.asked, self.device)
         self.result.history = kept["history"]
         self.generator.set_state(kept["generator"].cpu())
         self.under_way = kept["under_way"]
@@ -174,7 +171,7 @@ class _Run:
         def made() -> Iterator[tuple[slice, Maps]]:
             return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
 
-        kept = held(made)
+        kept = held(made, len(self.data.X))
         return made if kept is None else lambda: iter(kept)
 
     def _begin(self, stage: Stage, batches: Batches) -> tuple[float, float]:
@@ -191,6 +188,8 @@ class _Run:
         stage.draw(self.generator)
         stage.to(self.device)
         largest = beta_max(stage, batches, self.data.Y, self.loss)
+        if largest == 0 and self.beta is None:
+            raise InputError(f"stage {number_ + 1}: beta_max is 0, zero weights fit the targets: give beta itself")
         return self.fraction * largest if self.beta is None else self.beta, largest
 
     def _sides(self, number_: int) -> tuple[int, int, int]:
@@ -228,6 +227,10 @@ class _Run:
                 best = max(best, epoch["lower_bound"])
                 update(text=f"{words}, epoch {own.epoch}: certified gap {epoch['gap']:.1e}")
             self.result.history.append(epoch)
+            if not parallel.alike_in(*own.weights):
+                raise ConvexNNError(
+                    "the processes that share the training came to different weights: use equal machines"
+                )
             last = own.epoch == self.training.epochs
             if last:
                 stage.settle()
@@ -242,7 +245,8 @@ class _Run:
         told: Epoch = {
             "objective": proven.primal, "lower_bound": proven.dual, "gap": proven.gap,
             "stationarity_bound": proven.stationarity_bound, "stationarity_error": proven.stationarity_error,
-            "max_dual_norm": proven.max_dual_norm, "train_accuracy": accuracy(z, self.data.Y),
+            "max_dual_norm": proven.max_dual_norm, "gradient_norm": proven.gradient_norm,
+            "train_accuracy": accuracy(z, self.data.Y),
             "test_accuracy": None, "ensemble_accuracy": None,
         }  # fmt: skip
         if self.data.test is not None:

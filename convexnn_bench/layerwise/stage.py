@@ -43,6 +43,10 @@ def pooled_patches(patches: Patches, masks: Masks, n: int) -> Iterator[Float[tor
         yield numbers.transpose(1, 2) @ own.view(n, window, -1)
 
 
+def _unmixed(X: Maps) -> Maps:
+    return X.float() if X.dtype == torch.bfloat16 else X
+
+
 class Stage:
     """Gates (P x p, fixed), factors U (P x p x m) and V (P x a^2 c x m); p = channels kernel^2.
 
@@ -95,9 +99,9 @@ class Stage:
         return (functional.pixel_unshuffle(X, 2) if self.plan.downsample else X) * self.scale
 
     def masks(self, X: Maps) -> Bool[torch.Tensor, "n P height width"]:
-        """1{Phi_i g_k >= 0} of prepared maps; never in mixed precision, which would open other gates."""
+        """1{Phi_i g_k >= 0} of prepared maps; of maps in bfloat16 with gates that are not rounded to it."""
         with torch.autocast(X.device.type, enabled=False):
-            return self._convolve(X, self.gates) >= 0
+            return self._convolve(_unmixed(X), self.gates) >= 0
 
     def _convolve(self, X: Maps, rows: torch.Tensor) -> torch.Tensor:
         kernel = self.plan.kernel
@@ -113,12 +117,14 @@ class Stage:
         return masked.view(n, self.width, height, width)
 
     def predict(self, hidden: Maps, V: torch.Tensor | None = None) -> Float[torch.Tensor, "n c"]:
-        """Predictions from the masked maps."""
-        V = (self.V if V is None else V).to(hidden.dtype)
-        a, (height, width) = self.plan.pool, hidden.shape[2:]
-        pooled = functional.avg_pool2d(hidden, (height // a, width // a))
-        weights = V.view(self.P, a * a, self.c, self.plan.m).permute(0, 3, 1, 2).reshape(-1, self.c)
-        return pooled.flatten(1) @ weights
+        """Predictions from the masked maps, never in mixed precision."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = _unmixed(hidden)
+            V = (self.V if V is None else V).to(hidden.dtype)
+            a, (height, width) = self.plan.pool, hidden.shape[2:]
+            pooled = functional.avg_pool2d(hidden, (height // a, width // a))
+            weights = V.view(self.P, a * a, self.c, self.plan.m).permute(0, 3, 1, 2).reshape(-1, self.c)
+            return pooled.flatten(1) @ weights
 
     def outputs(self, X: Maps, hidden: Maps) -> Float[torch.Tensor, "n c"]:
         """Predictions from prepared maps, and their masked maps."""
@@ -148,6 +154,14 @@ class Stage:
         pooled = (units.unflatten(2, (self.P, m)) * masks[..., None]).view(a2, n, -1, self.width).mean(dim=2)
         weights = self.V.to(patches.dtype).view(self.P, a2, self.c, m).permute(1, 0, 3, 2).reshape(a2, -1, self.c)
         return (pooled @ weights).sum(dim=0)
+
+    def gradient_norm(self, G: Float[torch.Tensor, "P p q"], beta: float) -> float | None:
+        """||(G_k V_k + beta U_k, G_k^T U_k + beta V_k)|| relative to beta ||(U, V)||, for G_k = A_k^*(grad F)."""
+        U, V = self.U.double(), self.V.double()
+        slopes = torch.cat([(G @ V + beta * U).flatten(), (G.transpose(1, 2) @ U + beta * V).flatten()])
+        size = beta * math.sqrt(float(U.square().sum() + V.square().sum()))
+        slope = float(torch.linalg.vector_norm(slopes))
+        return slope / size if size > 0 else slope / beta
 
     def settle(self) -> None:
         """To be called when the stage has been trained."""

@@ -104,7 +104,8 @@ def certify_stage(
         z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
         return loss.project_dual(loss.gradient(z[rows], Y[rows]), Y[rows])
 
-    norm = adjoint(stage, batches, slope).norm()
+    found = adjoint(stage, batches, slope)
+    norm = found.norm()
     parallel.add_up(z)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
@@ -113,7 +114,10 @@ def certify_stage(
     proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
     primal, error = float(loss.value(z, Y)) + beta * R, float((gradient * z).sum()) + beta * R
     kept = multiplier if proven >= best else None
-    certificate = concluded(primal, max(proven, best), beta, norm, error, kept, scope="sampled", infeasibility=0.0)
+    certificate = concluded(
+        primal, max(proven, best), beta, norm, error, kept, scope="sampled", infeasibility=0.0,
+        gradient_norm=stage.gradient_norm(found.G, beta),
+    )  # fmt: skip
     return certificate, z
 
 

@@ -90,7 +90,7 @@ class StageTraining:
         """rows -> the stage's prepared maps."""
         if self.how.augment != "none":
             return self._drawn
-        parts = held(lambda: self.before.batches(self.X, self.how.dtype, self.stage))
+        parts = held(lambda: self.before.batches(self.X, self.how.dtype, self.stage), len(self.X))
         if parts is None:
             return self._drawn
         kept = self.stage.prepared(torch.cat([maps for _, maps in parts]))

@@ -53,8 +53,30 @@ def print_layerwise(told: dict[str, Any], console: "Console") -> None:
         accuracies = f"{100 * _mean(whole, 'train_accuracy'):.2f}", _spread(whole, "test_accuracy")
         table.add_row("end to end", "", "-", "-", "-", *accuracies, "-", format_seconds(_mean(whole, "seconds")))
     console.print(table)
+    _print_stationarity(seeds, console)
     for line in _notes(seeds):
         console.print(Text(line, style="dim"))
+
+
+def _print_stationarity(seeds: Sequence[Seed], console: "Console") -> None:
+    """How far stages are from stationary points, and the bound of Theorem 3.4 with its error: largest of the seeds."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("stage", "max ||G|| / beta", "bound 3.4", "its error eps / objective", "gradient"):
+        table.add_column(title, justify="left" if title == "stage" else "right", no_wrap=True)
+    for words, runs in _forms(seeds):
+        for place in range(len(runs[0]["stages"])):
+            own = [run["stages"][place] for run in runs]
+            slopes = [stage["gradient_norm"] for stage in own]
+            table.add_row(
+                f"{words}{place + 1}", f"{max(stage['max_dual_norm'] / stage['beta'] for stage in own):.3g}",
+                format_gap(max(stage["stationarity_bound"] for stage in own)),
+                format_gap(max(abs(stage["stationarity_error"]) / stage["objective"] for stage in own)),
+                "-" if None in slopes else format_gap(max(slopes)),
+            )  # fmt: skip
+    console.print(table)
 
 
 def _forms(seeds: Sequence[Seed]) -> list[tuple[str, list[Seed]]]:
@@ -69,6 +91,10 @@ def _notes(seeds: Sequence[Seed]) -> list[str]:
         "Objectives are sums over samples, with the nuclear norm; gap: proven bound on the relative distance of a "
         f"stage to its own optimum. Seconds of training, certificates not counted.{spread}"
     ]
+    found.append(
+        "bound 3.4: (max ||G|| / beta - 1)+; objective - optimum <= bound x optimum + eps. gradient: of the factored "
+        "objective, relative to beta times the norm of the factors. The largest of the seeds."
+    )
     if len(_forms(seeds)) > 1:
         found.append("Z: blocks Z_k trained with plain weight decay in the place of the nuclear norm.")
     exact = [seed["exact"] for seed in seeds if "exact" in seed]
@@ -84,7 +110,7 @@ def _notes(seeds: Sequence[Seed]) -> list[str]:
 
 
 def _share(values: Sequence[float]) -> str:
-    low, high = ((f"{value:.1%}" if value < 1 else f"{value:.2g} times") for value in (min(values), max(values)))
+    low, high = (f"{value:.1%}" if value < 1 else f"{value:.0%}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
