@@ -554,3 +554,38 @@ def test_two_processes_come_to_the_numbers_of_one(tmp_path):
     for alone, shared in zip(one["weight_decay"]["stages"], two["weight_decay"]["stages"], strict=True):
         for name in ("objective", "lower_bound", "max_dual_norm"):
             assert shared[name] == pytest.approx(alone[name], rel=1e-10), name
+
+
+DIFFERENT = """
+import os, sys
+import numpy as np
+import convexnn_bench as cnn
+from convexnn_bench.layerwise import StagePlan, Training, train_layerwise
+
+rank, folder = int(os.environ["RANK"]), sys.argv[1]
+X, Y = np.random.default_rng(0).normal(size=(20, 1, 4, 4)), np.arange(20) % 2
+stages, how = [StagePlan(gates=2, pool=2)], Training(epochs=2, batch=10)
+
+def refused(words, *given, **more):
+    try:
+        train_layerwise(*given, stages, how, **more)
+    except cnn.InputError as error:
+        assert words in str(error), error
+        return
+    raise AssertionError(f"not refused: {words}")
+
+refused("not all given the same data", X + rank, Y)
+refused("not all given the same data", X, Y, seed=rank)
+train_layerwise(X, Y, stages, how, checkpoint=f"{folder}/0")  # the first process writes
+refused("do not all find the same file", X, Y, checkpoint=f"{folder}/{rank}")
+print("told", flush=True)
+"""
+
+
+def test_processes_that_differ_are_refused(tmp_path):
+    script = tmp_path / "different.py"
+    script.write_text(DIFFERENT)
+    environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, script, tmp_path], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("told")) == (0, 2), done.stderr
