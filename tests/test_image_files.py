@@ -13,6 +13,7 @@ import pytest
 import convexnn_bench as cnn
 from convexnn_bench.datasets import cifar10
 from convexnn_bench.datasets._image_files import read_idx
+from convexnn_bench.layerwise.experiment import load_split
 from convexnn_bench.registry import DATASETS
 
 IDX = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
@@ -191,3 +192,21 @@ def test_records_know_when_the_files_change(root):
     write_idx(root / "MNIST" / "raw", counts=(13, 6))
     assert before is not None
     assert DATASETS.get("mnist")().fingerprint() != before
+
+
+def test_files_that_are_lacking_beside_others_are_named(root):
+    folder = root / IDX["mnist"]
+    write_idx(folder)
+    assert DATASETS.get("mnist").unavailable() is None
+    (folder / "t10k-images-idx3-ubyte.gz").unlink()
+    words = DATASETS.get("mnist").unavailable()
+    assert words == f"needs t10k-images-idx3-ubyte.gz of MNIST beside the files that are in {folder} already"
+
+
+def test_layerwise_training_takes_some_training_images_and_the_whole_test_part(root):
+    made = write_idx(root / IDX["mnist"], counts=(30, 6))
+    (X, Y), (test_X, test_Y) = load_split("mnist[n=25,verify=false]")
+    assert (X.shape, Y.shape, test_X.shape) == ((25, 1, 28, 28), (25, 10), (6, 1, 28, 28))
+    assert (test_Y.argmax(axis=1) == made["test"][1]).all()
+    with pytest.raises(cnn.InputError, match="split is not to be given here"):
+        load_split("mnist[split=test,verify=false]")

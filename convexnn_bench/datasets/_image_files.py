@@ -43,6 +43,10 @@ def missing(folder: str, names: list[str], what: str) -> str | None:
     """What to put where, in words; None when all files are there."""
     if find(folder, names) is not None:
         return None
+    for root in roots():
+        lacking = [name for name in names if _existing(root / folder, name) is None]
+        if len(lacking) < len(names):
+            return f"needs {', '.join(lacking)} of {what} beside the files that are in {root / folder} already"
     looked = " or ".join(str(root / folder) for root in roots())
     return (
         f"needs the files of {what}, which ship with no package: put {', '.join(names)} into {looked} "
