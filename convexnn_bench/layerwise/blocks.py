@@ -63,13 +63,15 @@ class BlockStage(Stage):
 class BlockTraining(StageTraining):
     """Descent on F/n + beta/(2n) ||Z||^2; its gradient A_k^*(grad F) + beta Z_k is written out."""
 
+    stage: BlockStage
+
     def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
         (Z,), stage = self.weights, self.stage
         G = torch.zeros(stage.plan.pool**2, stage.p, stage.P * stage.c, dtype=Z.dtype, device=Z.device)
         with torch.no_grad():
             if len(maps):  # a last batch may have fewer samples than there are processes
                 patches, masks = stage.windows(maps)
-                stage.Z = Z.detach()  # type: ignore[attr-defined]
+                stage.Z = Z.detach()
                 z = stage.window_outputs(patches, masks, len(maps))
                 gather(G, patches, masks, self.loss.gradient(z, Y) / batch)
         self.descend([by_blocks(stage, G)])
