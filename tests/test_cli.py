@@ -165,11 +165,11 @@ def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
 def test_other_cells_get_a_name_and_a_folder_of_their_own(monkeypatch, named, options, name):
     seen = []
 
-    def stop(asked, source, folder, *rest):
-        seen.append((asked.name, str(folder)))
+    def stop(job, *rest):
+        seen.append((job.campaign.name, str(job.folder)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convexnn_bench.cli._run", stop)
+    monkeypatch.setattr("convexnn_bench.cli.run._run", stop)
     monkeypatch.setattr("convexnn_bench.harness.process.start_server", lambda threads: None)
     assert command("run", *named, *options).exit_code == 130
     assert seen == [(name, str(Path("results") / name))]

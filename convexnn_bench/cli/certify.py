@@ -1,0 +1,52 @@
+"""`convexnn-bench certify`: a trained network in a file."""
+
+from typing import Annotated
+
+import typer
+
+from convexnn_bench.cli.common import plain_errors
+
+
+def certify(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL.pt", help="torch.save(model.state_dict(), ...); nothing is unpickled.")
+    ],
+    data: Annotated[str, typer.Argument(metavar="DATA.npz", help="Arrays X and Y: np.savez(..., X=X, Y=Y).")],
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay of training: lam/2 ||w||^2, as torch's SGD and Adam add it to the loss.")
+    ],
+    loss: Annotated[str, typer.Option(help="Loss it was trained on, such as cross_entropy or 'huber[delta=0.5]'.")] = (
+        "squared"
+    ),
+    reduction: Annotated[
+        str,
+        typer.Option(
+            help="How the loss added up: 'sum' (beta = lam), or torch's 'mean' over n rows and c outputs: beta = "
+            "lam n c / 2 for squared, lam n for cross_entropy, lam n c for logistic, huber and squared_hinge."
+        ),
+    ] = "sum",
+    output_bias: Annotated[
+        str, typer.Option(help="Whether weight decay applied to the last layer's bias: 'penalised' or 'free'.")
+    ] = "penalised",
+    activation: Annotated[str, typer.Option(help="Between the layers: 'relu' or 'linear'.")] = "relu",
+    stride: Annotated[int, typer.Option(help="Of a CNN's Conv2d.")] = 1,
+    padding: Annotated[int, typer.Option(help="Of a CNN's Conv2d.")] = 0,
+    pool: Annotated[
+        str, typer.Option(help="Of a CNN: 'none', 'global', or the side of AvgPool2d. 'global' also pools tokens.")
+    ] = "none",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Prove how far a trained network can be from the global optimum of its training problem.
+
+    The objective is F + beta/2 (squared weights), F a sum over samples; with --reduction mean beta follows from the
+    number of samples and outputs, and is printed. Exit code: 0, or 2 for what cannot be read or is not covered.
+    """
+    with plain_errors():
+        from convexnn_bench.harness.records import to_json
+        from convexnn_bench.modules.files import load_arrays, load_state, module_from_state
+        from convexnn_bench.modules.report import certify_module
+
+        X, Y = load_arrays(data)
+        module = module_from_state(load_state(model), activation, stride, padding, pool)
+        report = certify_module(module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias)
+        typer.echo(to_json(report.to_dict()) if json else str(report))

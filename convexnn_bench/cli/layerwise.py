@@ -1,0 +1,106 @@
+"""`convexnn-bench layerwise`: training stage by stage."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convexnn_bench.cli.common import plain_errors, wide_console
+
+if TYPE_CHECKING:
+    from convexnn_bench.layerwise.experiment import Plan
+
+
+def layerwise(
+    dataset: Annotated[str, typer.Option(help="A data set with images, such as 'mnist5k[pool=2]' or cifar10.")] = (
+        "mnist5k[pool=2]"
+    ),
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A stage, as 'gates=64,m=1,pool=7,downsample=true'. Repeatable; three stages if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 15,
+    batch: Annotated[int, typer.Option(help="Samples a step.")] = 100,
+    rate: Annotated[
+        float, typer.Option(help="Step size at the start of a stage; it falls linearly to a hundredth.")
+    ] = (0.005),
+    optimizer: Annotated[str, typer.Option(help="'adam' or 'sgd' (momentum 0.9).")] = "adam",
+    augment: Annotated[str, typer.Option(help="'none', 'crop' or 'crop_flip'.")] = "none",
+    beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage, in parts of its beta_max.")] = 1e-3,
+    seeds: Annotated[int, typer.Option(metavar="K", help="Number of seeds.")] = 1,
+    certify_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between certificates.")] = 5,
+    precision: Annotated[
+        str,
+        typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates are float64."),
+    ] = "float32",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to train beside: 'end_to_end', 'weight_decay' (on the blocks Z, for the nuclear norm), 'exact' "
+            "(a stage on some images solved exactly), or 'none'. Repeatable; all three if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    exact_images: Annotated[int, typer.Option(metavar="N", help="Images of the stage that is solved exactly.")] = 300,
+    device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = "cpu",
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Folder for results, checkpoints and the figure, which is drawn while training."
+        ),
+    ] = ("results/layerwise"),
+) -> None:
+    """Train a convolutional network stage by stage, each stage certified, beside baselines: the same network end to
+    end, plain weight decay in the place of the nuclear norm, and a stage solved exactly.
+
+    Started again it goes on from the last epoch's checkpoint; seeds that are finished are not done again, the baselines
+    'end_to_end' and 'exact' of an unfinished one are. Exit code: 0, 2 for arguments that cannot be, or 1 where the
+    folder cannot be written to.
+    """
+    with plain_errors():
+        from convexnn_bench.layerwise import Training
+        from convexnn_bench.layerwise.experiment import BASELINES, DEFAULT_STAGES, Plan, stage_plan
+
+        plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
+        how = Training(
+            epochs=epochs, batch=batch, rate=rate, optimizer=optimizer, augment=augment,
+            certify_every=certify_every, precision=precision,
+        )  # fmt: skip
+        if seeds < 1:
+            raise typer.BadParameter(f"must be at least 1, got {seeds}", param_hint="--seeds")
+        beside = () if baseline == ["none"] else tuple(dict.fromkeys(baseline or BASELINES))
+        _train(Plan(dataset, plans, how, beta_fraction, _joined(device), beside, exact_images), seeds, Path(out))
+
+
+def _joined(device: str) -> str:
+    """The device of this process, which has joined the others that torchrun has started."""
+    from convexnn_bench import parallel
+    from convexnn_bench.runner import check_device
+
+    return parallel.join(check_device(device))
+
+
+def _train(plan: "Plan", seeds: int, out: Path) -> None:
+    """Train, and print what came of it; of several processes the first one speaks."""
+    from convexnn_bench import parallel
+    from convexnn_bench.layerwise.experiment import run_layerwise
+    from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
+
+    speaks = parallel.rank() == 0
+    tell = (lambda line: typer.echo(line, err=True)) if speaks else (lambda line: None)
+    picture = out / "layerwise.png"
+    try:
+        told = run_layerwise(plan, seeds, out, tell, lambda partial: save_layerwise_figure(partial, picture))
+    except KeyboardInterrupt:
+        tell(f"stopped; the same command goes on from the last epoch, which is kept in {out}")
+        raise
+    parallel.leave()
+    if not speaks:
+        return
+    console = wide_console()
+    print_layerwise(told, console)
+    console.print(f"results  {out / 'layerwise.json'}", soft_wrap=True)
+    console.print(f"figure   {save_layerwise_figure(told, picture)}", soft_wrap=True)
