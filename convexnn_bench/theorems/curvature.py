@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.algorithms.second_order import Flat, Hessian, Left, Right
-from convexnn_bench.certificates.bounds import as_point
+from convexnn_bench.certificates.evaluation import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.problem import Problem
