@@ -94,15 +94,7 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
-    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
-    if point.dual is not None:
-        candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
-        if candidate.numel() != Y.numel():
-            raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
-        candidate = candidate.reshape(Y.shape).to(Y.device)
-        if bool(torch.isfinite(candidate).all()):
-            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
-            dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
+    dual, norm, multiplier = _best_bound(problem, point, gradient, scope, device)
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
         refused = (
@@ -114,6 +106,23 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
         primal, dual, problem.beta, norm, error, multiplier, scope=scope, infeasibility=at.infeasibility,
         refused=refused, **_rank_tests(problem, at, gradient, device),
     )  # fmt: skip
+
+
+def _best_bound(
+    problem: "Problem", point: Point, gradient: torch.Tensor, scope: str, device: str
+) -> tuple[float, MaxDualNorm, torch.Tensor]:
+    """As `lower_bound`, from grad F or from the dual point that the point carries. The norm is that of grad F."""
+    loss, Y = problem.loss, problem.operator(device).Y
+    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
+    if point.dual is not None:
+        candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
+        if candidate.numel() != Y.numel():
+            raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
+        candidate = candidate.reshape(Y.shape).to(Y.device)
+        if bool(torch.isfinite(candidate).all()):
+            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
+            dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
+    return dual, norm, multiplier
 
 
 def concluded(
