@@ -8,7 +8,7 @@ import pytest
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench import runner
+from convexnn_bench import monitor
 
 
 class Fake(cnn.BaseSolver):
@@ -48,13 +48,13 @@ def test_gap_reached():
 
 def test_time_limit_counts_the_solver_alone(monkeypatch):
     """Two scorings of 0.4 s each are not on a clock of 0.2 s."""
-    genuine = runner.certify
+    genuine = monitor.certify
 
     def slow(problem, point):
         time.sleep(0.4)
         return genuine(problem, point)
 
-    monkeypatch.setattr(runner, "certify", slow)
+    monkeypatch.setattr(monitor, "certify", slow)
     result = cnn.solve(random_problem(1), Fake(pause=0.005, value=0.5), time_limit=0.2)
     assert result.status == "time_limit"
     assert "0.2 s" in result.reason
