@@ -22,7 +22,7 @@ from convexnn_bench.harness.cell import Cell, Limits, blank_record
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.records import RecordFile
 from convexnn_bench.registry import DATASETS, SOLVERS
-from convexnn_bench.report import derived
+from convexnn_bench.report import derived, optimum
 from convexnn_bench.report.figures import FIGURES, draw_all
 from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.page import payload, sentences, write_page
@@ -55,37 +55,37 @@ def timed(name, solver, seconds, seed=0, **fields):
 
 def test_the_optimum_lies_between_the_best_bound_and_the_least_objective():
     records = [told("a", "fista", 11.0, 8.0), told("a", "bm_gd", 10.0, 5.0), told("b", "fista", 3.0, 2.0)]
-    intervals = derived.optimum_intervals(records)
-    assert intervals["a", False] == derived.Interval(8.0, 10.0)
-    assert intervals["b", False] == derived.Interval(2.0, 3.0)
-    first, second, _ = derived.truths(records)
+    intervals = optimum.optimum_intervals(records)
+    assert intervals["a", False] == optimum.Interval(8.0, 10.0)
+    assert intervals["b", False] == optimum.Interval(2.0, 3.0)
+    first, second, _ = optimum.truths(records)
     assert (first.least, first.most) == pytest.approx((0.1, 11 / 8 - 1))
     assert (second.least, second.most) == pytest.approx((0.0, 10 / 8 - 1))
     assert first.gap == pytest.approx(11 / 8 - 1)
-    assert derived.violations(records) == []
+    assert optimum.violations(records) == []
     curve = derived.curves(records)[0]
     assert curve.excess == pytest.approx([22 / 8 - 1, 11 / 8 - 1])
 
 
 def test_a_bound_above_an_objective_is_told_and_rounding_is_not():
     wrong = [told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.1)]
-    (line,) = derived.violations(wrong)
+    (line,) = optimum.violations(wrong)
     assert "lower bound 10.1 is above the objective 10" in line
-    assert derived.violations([told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.0 * (1 + 1e-12))]) == []
+    assert optimum.violations([told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.0 * (1 + 1e-12))]) == []
     # so is one of a point on the way: 12 / (1 + 0.1) > 10
     passing = told("a", "bm_gd", 10.0, 9.0, curve=[[1.0, 12.0, 0.1], [2.0, 10.0, 1 / 9]])
-    (line,) = derived.violations([told("a", "fista", 10.0, 9.0), passing])
+    (line,) = optimum.violations([told("a", "fista", 10.0, 9.0), passing])
     assert "lower bound 10.9090909091 is above the objective 10" in line
     # a gap of 3 may also come of a negative bound, and tells nothing
     far = told("a", "bm_gd", 10.0, 9.0, curve=[[1.0, 100.0, 3.0]])
-    assert derived.violations([far]) == []
+    assert optimum.violations([far]) == []
 
 
 def test_points_on_the_way_tell_of_the_optimum_too():
     """A solver may leave the best point it had; and the bound of every point is one on the optimum."""
     left = told("a", "bm_adam", 11.0, 8.0, curve=[[1.0, 10.0, 0.25], [2.0, 11.0, 11 / 8 - 1]])
     near = told("a", "fista", 12.0, 9.0, curve=[[1.0, 12.0, 1 / 3], [2.0, None, None], [3.0, 9.5, None]])
-    assert derived.optimum_intervals([left, near])["a", False] == derived.Interval(9.0, 10.0)
+    assert optimum.optimum_intervals([left, near])["a", False] == optimum.Interval(9.0, 10.0)
 
 
 def test_bounds_over_all_patterns_do_not_compete_with_those_over_sampled_ones():
@@ -93,11 +93,11 @@ def test_bounds_over_all_patterns_do_not_compete_with_those_over_sampled_ones():
     sampled = {**ABOUT, "scope": "sampled"}
     inside = told("a", "fista", 10.0, 9.9, scope="sampled", problem=sampled)
     outside = told("a", "network_adam", 8.0, 7.0, scope="complete", problem=sampled)
-    intervals = derived.optimum_intervals([inside, outside])
-    assert intervals == {("a", False): derived.Interval(9.9, 10.0), ("a", True): derived.Interval(7.0, 8.0)}
-    assert derived.violations([inside, outside]) == []
+    intervals = optimum.optimum_intervals([inside, outside])
+    assert intervals == {("a", False): optimum.Interval(9.9, 10.0), ("a", True): optimum.Interval(7.0, 8.0)}
+    assert optimum.violations([inside, outside]) == []
     worse = told("a", "network_adam", 12.0, 7.0, scope="complete", problem=sampled)
-    assert derived.optimum_intervals([inside, worse])["a", True] == derived.Interval(7.0, 10.0)
+    assert optimum.optimum_intervals([inside, worse])["a", True] == optimum.Interval(7.0, 10.0)
 
 
 def test_performance_profiles_by_hand():

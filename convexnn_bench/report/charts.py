@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convexnn_bench.harness.records import Record
-from convexnn_bench.report import derived
+from convexnn_bench.report import derived, optimum
 from convexnn_bench.report.plots import GAP_CEILING, GAP_FLOOR, styles
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.report.time_to_gap import without_tolerance
@@ -182,8 +182,8 @@ def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
 def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """What was proven against what is known of the truth, and the paper's bound against the same."""
     rows, scales = [], _scales(looks)
-    found = derived.truths(records)
-    end = derived.reach(found) if found else 1.0
+    found = optimum.truths(records)
+    end = optimum.reach(found) if found else 1.0
     for one in found:
         names = {"problem": one.problem, **_names(one.solver)}
         known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}

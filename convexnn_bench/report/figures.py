@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.records import Record, whole_file
-from convexnn_bench.report import derived
+from convexnn_bench.report import derived, optimum
 from convexnn_bench.report.plots import GAP_CEILING, GAP_FLOOR, Style, styles
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.report.time_to_gap import rung_name, without_tolerance
@@ -131,12 +131,12 @@ def _curves(axis: "Axes", name: str, own: list[derived.Curve], drawn: dict[str, 
 
 def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
     """The certified gap, and the paper's bound, against what is known of the true distance to the optimum."""
-    found = derived.truths(records)
+    found = optimum.truths(records)
     if not found:
         return "no record ends with a proven gap at a positive optimum"
     figure = _new(11.0, 5.2)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    floor, end = 1e-10, derived.reach(found)
+    floor, end = 1e-10, optimum.reach(found)
     titles = ("certified gap", "bound of Theorem 3.4 alone: holds at stationary points only")
     for axis, title, pick in zip(axes, titles, (lambda t: t.gap, lambda t: t.paper), strict=True):
         for one in found:

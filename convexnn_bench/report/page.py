@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convexnn_bench.harness.records import BAD_STATUSES, Record, plain, whole_file
-from convexnn_bench.report import charts, derived
+from convexnn_bench.report import charts, derived, optimum
 from convexnn_bench.report.figures import Drawn
 from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, outcome_text, ratio_rows
 from convexnn_bench.report.repeat import campaign_again, cell_again
@@ -100,7 +100,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "counts": dict(sorted(counts.items(), key=lambda item: -item[1])),
         "bad": BAD_STATUSES,
         "sentences": sentences(records),
-        "violations": derived.violations(records),
+        "violations": optimum.violations(records),
     }
 
 
