@@ -20,7 +20,7 @@ _EXPORTS = {
     "count_patterns": "patterns",
     "enumeration_cost": "patterns",
     "enumerate_patterns": "patterns",
-    "sample_patterns": "patterns",
+    "sample_patterns": "pattern_sampling",
     "MLP": "architectures.mlp",
     "CNN": "architectures.cnn",
     "Attention": "architectures.attention",

@@ -1,4 +1,4 @@
-"""Activation patterns 1{Phi u >= 0}: counting, complete enumeration, sampling, and masks given by the user.
+"""Activation patterns 1{Phi u >= 0}: counting, complete enumeration, and masks given by the user.
 
 A pattern is a block of the convex program (Pilanci & Ergen 2020; Sahiner et al., ICLR 2024, eqs. 2-10). N
 rows of rank r in general position have 2 sum_{k<r} C(N-1, k) patterns (Cover 1965). Zero rows are always
@@ -8,8 +8,6 @@ active, 1{0 >= 0} = 1. Complementary patterns are distinct blocks.
 import dataclasses
 import logging
 import math
-import os
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,7 +15,6 @@ from jaxtyping import Bool, Float
 from convexnn_bench.arrangement import Progress, ReducedRows, half_cells, reduce_to_row_space
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.quantities import in_bytes, in_time, in_words
-from convexnn_bench.rows import Rows
 
 log = logging.getLogger("convexnn_bench")
 MEMORY_LIMIT = 2 * 2**30
@@ -101,7 +98,7 @@ def count_bound(N: int, r: int) -> float:
 
 def enumeration_cost(Phi: Float[np.ndarray, "N p"]) -> EnumerationCost:
     """Cost of enumerating the patterns of Phi (N x p), before doing it. InputError for an unusable Phi."""
-    Phi = _check_rows(Phi)
+    Phi = check_rows(Phi)
     return _cost(reduce_to_row_space(Phi), Phi.shape)
 
 
@@ -131,7 +128,7 @@ def enumerate_patterns(
     the way where rank > 2. In two dimensions the patterns come in the order of their angles. Raises
     PatternBudgetError where masks and gates would not fit, InputError where Phi is unusable or zero.
     """
-    Phi = _check_rows(Phi)
+    Phi = check_rows(Phi)
     reduced = reduce_to_row_space(Phi)
     cost = _cost(reduced, Phi.shape)
     if cost.rows == 0:
@@ -181,81 +178,6 @@ def _masks_of_cells(
     return (masks, gates, zero, lost) if first.all() else (masks[:, first], gates[:, first], zero, lost)
 
 
-def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:
-    """P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
-
-    Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new, P no more than
-    there can be. Of Rows only products Phi g are taken. The pattern without an active nonzero row is left out. Raises
-    InputError for P < 1 or an unusable Phi, PatternBudgetError where masks and gates would not fit.
-    """
-    Phi = Phi if isinstance(Phi, Rows) else _check_rows(Phi)
-    if isinstance(P, bool) or not isinstance(P, int | np.integer) or P < 1:
-        raise InputError(f"patterns: the number to sample must be an integer >= 1, got {P!r}")
-    wanted = int(P)
-    nonzero = Phi.nonzero() if isinstance(Phi, Rows) else np.any(Phi != 0, axis=1)
-    if not nonzero.any():
-        raise InputError(ALL_ZERO)
-    seen: set[bytes] = set()
-    masks: list[np.ndarray] = []
-    gates: list[np.ndarray] = []
-    duplicates = zero = idle = 0
-    reachable = _at_most(wanted, *Phi.shape)
-    size = reachable * (Phi.shape[0] + 8 * Phi.shape[1])
-    if size > (limit := _half_of_memory()):
-        raise PatternBudgetError(
-            f"patterns={wanted}: masks and gates of {reachable:,} patterns of {Phi.shape[0]} rows take "
-            f"{in_bytes(size)}, above half of this machine's memory ({in_bytes(limit)}). Ask for fewer"
-        )
-    patience = max(20 * reachable, 2000)
-    for direction, mask in _gaussian_draws(Phi, nonzero, 2 * wanted + 8, seed):
-        name = np.packbits(mask).tobytes()
-        active = bool(mask[nonzero].any())
-        idle = idle + 1 if name in seen else 0
-        if name in seen:
-            duplicates += active
-        elif active:
-            masks.append(mask)
-            gates.append(direction)
-        else:
-            zero = 1
-        seen.add(name)
-        if len(masks) == wanted or idle >= patience:
-            break
-    if not masks:
-        raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
-    count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
-    complete = count == len(masks) + zero
-    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
-
-
-def _at_most(wanted: int, N: int, p: int) -> int:
-    """min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
-    total, term = 0, 2
-    for k in range(min(N, p)):
-        total += term
-        if total >= wanted:
-            return wanted
-        term = term * (N - 1 - k) // (k + 1)
-    return total
-
-
-def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def _gaussian_draws(
-    Phi: Float[np.ndarray, "N p"] | Rows, nonzero: Bool[np.ndarray, "N"], batch: int, seed: int
-) -> Iterator[tuple[Float[np.ndarray, "p"], Bool[np.ndarray, "N"]]]:
-    """Endless pairs (g, 1{Phi g >= 0}); directions that lie on a hyperplane are passed over."""
-    rng = np.random.default_rng(seed)
-    batch = max(1, min(batch, CHUNK // Phi.shape[0]))
-    while True:
-        directions = rng.standard_normal((batch, Phi.shape[1]))
-        values = (Phi @ directions.T).T
-        strict = np.all(values[:, nonzero] != 0, axis=1)
-        yield from ((directions[j], values[j] >= 0) for j in np.flatnonzero(strict))
-
-
 def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
     """Masks given by the user, an N x P array of booleans or 0/1, kept as they are and in their order.
 
@@ -273,7 +195,8 @@ def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
     return Patterns(np.array(array), None, False, array.shape[1])
 
 
-def _check_rows(Phi: np.ndarray) -> np.ndarray:
+def check_rows(Phi: np.ndarray) -> np.ndarray:
+    """Phi as a float64 matrix. InputError where it is empty, or not finite."""
     Phi = np.asarray(Phi, dtype=np.float64)
     if Phi.ndim != 2 or Phi.shape[0] < 1 or Phi.shape[1] < 1:
         raise InputError(f"Phi must be a matrix with at least one row and one column, got shape {Phi.shape}")

@@ -15,7 +15,7 @@ from convexnn_bench.architectures.mlp import MLP
 from convexnn_bench.formulations import burer_monteiro, network
 from convexnn_bench.operator import Operator
 from convexnn_bench.operator_rounding import _absolute_adjoint
-from convexnn_bench.patterns import sample_patterns
+from convexnn_bench.pattern_sampling import sample_patterns
 from convexnn_bench.rows import Rows
 
 POOL = np.random.default_rng(1).standard_normal((2, 12))

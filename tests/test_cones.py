@@ -10,7 +10,8 @@ from convexnn_bench import cone_facets, cone_geometry
 from convexnn_bench.cone_geometry import split_difference
 from convexnn_bench.cones import Cones, reduce_rows
 from convexnn_bench.errors import InputError
-from convexnn_bench.patterns import enumerate_patterns, sample_patterns
+from convexnn_bench.pattern_sampling import sample_patterns
+from convexnn_bench.patterns import enumerate_patterns
 
 
 def make(N: int, p: int, P: int | None = None, seed: int = 0, with_gates: bool = True) -> Cones:

@@ -11,13 +11,13 @@ from scipy.optimize import linprog
 
 from convexnn_bench.arrangement import reduce_to_row_space
 from convexnn_bench.errors import InputError, PatternBudgetError
+from convexnn_bench.pattern_sampling import sample_patterns
 from convexnn_bench.patterns import (
     count_bound,
     count_patterns,
     enumerate_patterns,
     enumeration_cost,
     patterns_from_masks,
-    sample_patterns,
 )
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.pattern_sampling import sample_patterns
 from convexnn_bench.patterns import (
     Patterns,
     enumerate_patterns,
     enumeration_cost,
     patterns_from_masks,
-    sample_patterns,
 )
 from convexnn_bench.rows import Rows
 from convexnn_bench.terminal import progress
