@@ -95,22 +95,19 @@ ON_DEVICE = {
     torch.Tensor.is_cuda.__get__: lambda tensor: True,
     torch.Tensor.is_cpu.__get__: lambda tensor: False,
 }
+SPECIAL = {*ON_DEVICE, torch.Tensor.to}
 
 
 class StandInMode(TorchFunctionMode):
     """Sees every call of torch's interface while it is on."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        first = args[0] if args and isinstance(args[0], torch.Tensor) else None
-        if func is torch.Tensor.to:
-            return _to(*args, **kwargs)
-        if first is not None and func in ON_DEVICE and on_device(first):
-            return ON_DEVICE[func](*args, **kwargs)
-        if first is not None and func is torch.Tensor.cuda:
-            return to_device(first)
+        kwargs = kwargs or {}
+        if func in SPECIAL:
+            return self._special(func, args, kwargs)
         if kwargs.get("device") is None:
             return func(*args, **kwargs)
+        kwargs = dict(kwargs)
         asked = is_cuda(kwargs.pop("device"))
         inputs = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
         if asked == any(map(on_device, inputs)):
@@ -120,6 +117,13 @@ class StandInMode(TorchFunctionMode):
         if func in CONVERSIONS:
             return to_host(func(*args, **kwargs))
         return func(*tree_map_only(StandIn, lambda tensor: tensor.host, args), **kwargs)
+
+    def _special(self, func, args, kwargs):
+        if func is torch.Tensor.to:
+            return _to(*args, **kwargs)
+        if on_device(args[0]):
+            return ON_DEVICE[func](*args, **kwargs)
+        return to_device(args[0]) if func is torch.Tensor.cuda else func(*args, **kwargs)
 
 
 def _made(func, args, kwargs):

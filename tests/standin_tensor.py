@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 import convexnn_bench
 
@@ -29,12 +28,16 @@ WAITING = {
 ALL_ON_ONE = {"cat", "stack", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "convolution", "scatter", "index_add"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 NO_INTEGERS = {"mm", "bmm", "addmm", "baddbmm", "mv", "dot"}  # not implemented on CUDA
+ANY_ORDER = {"index_add", "scatter_add", "scatter_reduce", "cumsum"}
 MIXED = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 
 
 class Traffic:
-    """Transfers between host and device. Kinds: "wait" (a number, or a shape, that the host waits for), "to_host",
-    "to_device", "synchronize". lines: how many of a kind each line of the package caused."""
+    """Transfers between host and device, by kind and line of the package.
+
+    Kinds: "wait" (a number, or a shape, that the host waits for), "to_host", "to_device", "synchronize"; "any_order" is
+    no transfer but a sum that CUDA adds up in any order.
+    """
 
     def __init__(self):
         self.notes: list[tuple[str, str, str]] = []
@@ -99,25 +102,47 @@ class StandIn(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        flat, spec = tree_flatten((args, kwargs or {}))
+        kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         if name == "copy_":
-            return _copy(func, *args, **(kwargs or {}))
-        _check(func, name, flat, args, kwargs or {})
+            return _copy(func, *args, **kwargs)
+        _check(func, name, args, kwargs)
         _note(func, name, args)
-        values, named = tree_unflatten([leaf.host if isinstance(leaf, StandIn) else leaf for leaf in flat], spec)
+        values, named = [_host(value) for value in args], {key: _host(value) for key, value in kwargs.items()}
         if "device" in named:  # an explicit other device is seen to in `standin_cuda`
             named["device"] = torch.device("cpu")
         found = func(*values, **named)
         written = _written(func)
         if written is None:
-            return tree_map_only(torch.Tensor, StandIn, found)
+            return _wrapped(found)
         given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)}
-        given |= kwargs or {}
+        given |= kwargs
         for own in (given[key] for key in written):
             if own.shape != own.host.shape or own.stride() != own.host.stride():
                 raise NotImplementedError(f"{func} changes the shape of its argument")
         return given[written[0]] if len(written) == 1 else tuple(given[key] for key in written)
+
+
+def _host(value):
+    """What holds the numbers, also of lists of tensors."""
+    if isinstance(value, StandIn):
+        return value.host
+    return [_host(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _wrapped(value):
+    if isinstance(value, torch.Tensor):
+        return StandIn(value)
+    return type(value)(map(_wrapped, value)) if isinstance(value, list | tuple) else value
+
+
+def _tensors(values):
+    """All tensors among some arguments."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 @cache
@@ -144,27 +169,29 @@ def _copy(func, own, source, *rest, **named):
     return own
 
 
-def _check(func, name: str, flat, args, kwargs) -> None:
+def _check(func, name: str, args, kwargs) -> None:
     """Raise what CUDA raises."""
-    host = [leaf for leaf in flat if isinstance(leaf, torch.Tensor) and not isinstance(leaf, StandIn)]
-    device = [leaf for leaf in flat if isinstance(leaf, StandIn)]
+    given = list(_tensors((*args, *kwargs.values())))
+    host = [tensor for tensor in given if not isinstance(tensor, StandIn)]
     if name in INDEXING and isinstance(args[0], StandIn):
         for index in args[1]:
             if index is not None and not isinstance(index, StandIn):
                 traffic.note("to_device", "index")
-        host = [leaf for leaf in args[2:3] if isinstance(leaf, torch.Tensor) and not isinstance(leaf, StandIn)]
+        host = [tensor for tensor in _tensors(args[2:3]) if not isinstance(tensor, StandIn)]
     single = name.rstrip("_") not in ALL_ON_ONE and not (name.endswith("_") and not isinstance(args[0], StandIn))
     if host and not (single and all(tensor.dim() == 0 for tensor in host)):
         raise RuntimeError(f"{MIXED} ({func})")
     if kwargs.get("generator") is not None:
         raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-    if name in NO_INTEGERS and not device[0].dtype.is_floating_point:
-        raise RuntimeError(f'"{name}_cuda" not implemented for {device[0].dtype}')
+    if name in NO_INTEGERS and not given[0].dtype.is_floating_point:
+        raise RuntimeError(f'"{name}_cuda" not implemented for {given[0].dtype}')
     if name == "linalg_lstsq" and kwargs.get("driver") not in (None, "gels"):
         raise RuntimeError("torch.linalg.lstsq: parameter `driver` should be one of (gels) on CUDA")
 
 
 def _note(func, name: str, args) -> None:
+    if name.rstrip("_") in ANY_ORDER and args[0].dtype.is_floating_point:
+        traffic.note("any_order", name)
     if name in WAITING or f"{name}.{func._overloadname}" in WAITING:
         traffic.note("wait", name)
     if name in INDEXING and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):

@@ -98,6 +98,7 @@ COUNTED = {
     "there already": (lambda x: torch.as_tensor(x, device="cuda").to("cuda"), {}),
     "zeros": (lambda x: torch.zeros(2, device="cuda") + x.new_ones(2) + torch.zeros_like(x)[:, :2], {}),
     "arithmetic": (lambda x: (2 * x @ x.T).clamp_min(0).sum().sqrt(), {}),
+    "any order": (lambda x: x.index_add_(0, x[0].long() % 2, x.new_ones(3, 3)), {"any_order": 1}),
     "synchronize": (lambda x: torch.cuda.synchronize(), {"synchronize": 1}),
 }
 
