@@ -73,9 +73,9 @@ def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     least = lengths.max() / min(G.shape[1:]) ** 0.5 * (1 - 1e-12)
     blocks = torch.nonzero(~(lengths < least))[:, 0]  # NaN is kept
     norms = spectral_norms(G[blocks])
-    top = int(norms.argmax())
-    value = float(norms[top])
-    return MaxDualNorm(value, int(blocks[top]), value, "spectral norm, exact")
+    top = norms.argmax().view(1)
+    value, block = torch.cat([norms[top], blocks[top].to(norms.dtype)]).tolist()
+    return MaxDualNorm(value, int(block), value, "spectral norm, exact")
 
 
 def complete_dual_norm(problem: "Problem", Lambda: Float[torch.Tensor, "n_out c"]) -> MaxDualNorm:

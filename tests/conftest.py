@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from standin_cuda import standing_in
 
 import convexnn_bench as cnn
 
@@ -64,3 +65,23 @@ def combinations() -> list[tuple[str, str]]:
 def combination(request):
     """(loss, activation)."""
     return request.param
+
+
+@pytest.fixture
+def traffic(monkeypatch):
+    """A stand-in for a GPU (tests/standin_cuda.py), and its count of transfers between host and device."""
+    with standing_in(monkeypatch) as counted:
+        yield counted
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def cuda(request):
+    """Relative accuracy to ask for of what a solver computes with device="cuda": on a stand-in, and on a GPU."""
+    if request.param == "real":
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device on this machine")
+        return 1e-6
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device, on which the same test runs")
+    request.getfixturevalue("traffic")
+    return 1e-9

@@ -45,28 +45,31 @@ def gradient_descent(
     if project is not None and precondition is not None:
         raise ValueError("gradient_descent takes project or precondition, not both")
     project = project or (lambda point: point)
-    value, gradient = objective(x)
+    first, gradient = objective(x)
+    value = float(first)
     step, best, idle = first_step, value, 0
     while step_done(x):
         direction = gradient if precondition is None else precondition(x, gradient)
         while True:
             candidate = project(x - step * direction)
             move = candidate - x
-            new_value, new_gradient = objective(candidate)
+            found, new_gradient = objective(candidate)
             # <M move, move>, where M move = -t g
             square = move @ move if precondition is None else -step * (gradient @ move)
-            model = value + gradient @ move + square / (2 * step)
+            # all that is decided on, at once: a GPU is waited for once a trial
+            new_value, slope, length = torch.stack([found, gradient @ move, square]).tolist()
+            model = value + slope + length / (2 * step)
             # rounding of f decides once the model's decrease falls below it
-            if bool(new_value <= model + 1e-15 * value.abs()):
+            if new_value <= model + 1e-15 * abs(value):
                 break
             step *= 0.5
             if step < SMALLEST_STEP * first_step:
                 return "no step lowers the objective any more"
-        if not bool(square > 0):
+        if not length > 0:
             return "the gradient step no longer moves the point"
         x, value, gradient = candidate, new_value, new_gradient
         step *= ARMIJO_GROWTH
-        if bool(value < best):
+        if value < best:
             best, idle = value, 0
         elif (idle := idle + 1) == IDLE_STEPS:
             return "the objective no longer falls"
@@ -82,30 +85,32 @@ def spectral_projected_gradient(
     gradient y; x+ = x + a d with the largest a <= 1 found by which f falls below the largest of its last MEMORY values.
     f may rise from one iterate to the next: `step_done` is given the best one so far.
     """
-    value, gradient = objective(x)
+    first, gradient = objective(x)
+    value = float(first)
     recent, step, best, best_x, idle = [value], first_step, value, x, 0
     while step_done(best_x):
         move, length = project(x - step * gradient) - x, 1.0
-        slope, highest = gradient @ move, torch.stack(recent).max()
         while True:
             candidate = x + length * move
-            new_value, new_gradient = objective(candidate)
+            found, new_gradient = objective(candidate)
+            moved, change = candidate - x, new_gradient - gradient
+            # all that is decided on, at once: a GPU is waited for once a trial
+            numbers = torch.stack([found, gradient @ move, moved @ moved, moved @ change])
+            new_value, slope, square, curvature = numbers.tolist()
             # rounding of f decides once the expected decrease falls below it
-            if bool(new_value <= highest + 1e-4 * length * slope + 1e-15 * value.abs()):
+            if new_value <= max(recent) + 1e-4 * length * slope + 1e-15 * abs(value):
                 break
-            bend = float(new_value - value - length * slope)
-            length *= min(max(-0.5 * length * float(slope) / bend if bend > 0 else 0.5, 0.1), 0.5)
+            bend = new_value - value - length * slope
+            length *= min(max(-0.5 * length * slope / bend if bend > 0 else 0.5, 0.1), 0.5)
             if length < SMALLEST_STEP:
                 return "no step lowers the objective any more"
-        moved, change = candidate - x, new_gradient - gradient
-        square, curvature = float(moved @ moved), float(moved @ change)
         if not square > 0:
             return "the gradient step no longer moves the point"
         step = square / curvature if curvature > 0 else 10.0 * step
         step = min(max(step, SPECTRAL_RANGE[0] * first_step), SPECTRAL_RANGE[1] * first_step)
         x, value, gradient = candidate, new_value, new_gradient
         recent = [*recent[1 - MEMORY :], value]
-        if bool(value < best):
+        if value < best:
             best, best_x, idle = value, x, 0
         elif (idle := idle + 1) == IDLE_STEPS:
             return "the objective no longer falls"

@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from convexnn_bench.algorithms.first_order import Vector
 from convexnn_bench.formulations import network
@@ -83,12 +84,14 @@ class Minibatches:
     def gradient(self, x: Vector, batch: np.ndarray) -> Vector:
         """An unbiased estimate of the full gradient."""
         problem, operator = self.full.problem, self.full.operator
-        rows = (batch[:, None] * self.rows + np.arange(self.rows)).reshape(-1)
-        outputs = (batch[:, None] * self.outputs + np.arange(self.outputs)).reshape(-1)
-        part = operator.restricted(
-            torch.as_tensor(batch, device=operator.device),
-            torch.as_tensor(rows, device=operator.device),
-            torch.as_tensor(outputs, device=operator.device),
-        )
+        samples = torch.as_tensor(batch, device=operator.device)
+        part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))
         loss_gradient = self.full.loss_and_gradient(x, part)[1]
         return problem.beta * x + self.samples / len(batch) * loss_gradient
+
+
+def _of_samples(samples: Int[torch.Tensor, " b"], each: int) -> Int[torch.Tensor, " b_each"]:
+    """The rows of some samples, `each` consecutive ones a sample."""
+    if each == 1:
+        return samples
+    return (samples[:, None] * each + torch.arange(each, device=samples.device)).reshape(-1)

@@ -46,7 +46,8 @@ class Neurons:
         return torch.linalg.vector_norm(self.W, dim=0)
 
     def kept(self, which: torch.Tensor) -> "Neurons":
-        return Neurons(self.blocks[which], self.W[:, which], self.Y[:, which])
+        places = torch.nonzero(which)[:, 0]  # as a mask it would be counted, and a GPU waited for, three times
+        return Neurons(self.blocks[places], self.W[:, places], self.Y[:, places])
 
     def joined(self, other: "Neurons") -> "Neurons":
         return Neurons(
@@ -74,7 +75,7 @@ class Neurons:
             return self
         blocks, owner = torch.unique(self.blocks, return_inverse=True)
         Z = torch.zeros(len(blocks), self.W.shape[0], self.Y.shape[0], dtype=self.W.dtype, device=self.W.device)
-        Z.index_add_(0, owner, torch.einsum("pj,qj->jpq", self.W, self.Y))
+        _add_to(Z, owner, torch.einsum("pj,qj->jpq", self.W, self.Y))
         left, values, right = top_pairs(Z)
         row, place = torch.nonzero(values > smallest * values.max(), as_tuple=True)
         W = left[row, :, place].T * values[row, place]
@@ -97,6 +98,25 @@ def top_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tens
     images = Z @ basis
     values = torch.linalg.vector_norm(images, dim=1)
     return images / torch.where(values > 0, values, torch.ones_like(values))[:, None], values, basis
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors hold the same numbers; a GPU is not waited for where they are one tensor."""
+    return one is other or torch.equal(one, other)
+
+
+def _add_to(
+    Z: Float[torch.Tensor, "B p q"], owner: Int[torch.Tensor, " J"], parts: Float[torch.Tensor, "J p q"]
+) -> None:
+    """Z[owner_j] += parts_j for every j.
+
+    On a GPU `index_add_` adds in any order, and processes that share a solve must come to the same bits: there indices
+    are sorted first.
+    """
+    if Z.device.type == "cpu":
+        Z.index_add_(0, owner, parts)
+    else:
+        Z.index_put_((owner,), parts, accumulate=True)
 
 
 class WorkingProblem:
@@ -123,13 +143,13 @@ class WorkingProblem:
 
     def masks(self, blocks: Int[torch.Tensor, " J"]) -> Float[torch.Tensor, "N J"]:
         """The masks of the neurons' blocks as numbers; those asked for last are kept."""
-        if self._last is None or not torch.equal(self._last[0], blocks):
+        if self._last is None or not _same(self._last[0], blocks):
             self._last = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
         return self._last[1]
 
     def on_blocks(self, blocks: Int[torch.Tensor, " B"], dtype: torch.dtype) -> Operator:
         """The operator of these blocks; that of those asked for last is kept."""
-        if self._kept is None or not torch.equal(self._kept[0], blocks):
+        if self._kept is None or not _same(self._kept[0], blocks):
             self._kept = blocks, {}
         operators = self._kept[1]
         if dtype not in operators:
@@ -193,7 +213,7 @@ class Here:
         left, right = self._pulled
         return torch.cat([left + self.beta * self.directions, self.tangent(right) / self.sizes])
 
-    @property
+    @cached_property
     def slope(self) -> float:
         """The largest gradient of a neuron, in units of beta: how far its block's dual norm may be from beta."""
         g, p = self.gradient, self.neurons.W.shape[0]
@@ -290,7 +310,7 @@ class Here:
         operator = self.working.on_blocks(blocks, dtype)
         a, b, W, Y = (part.T.to(dtype) for part in (a, b, neurons.W, neurons.Y))  # J x p, J x q
         dZ = torch.zeros(len(blocks), W.shape[1], Y.shape[1], dtype=dtype, device=W.device)
-        dZ.index_add_(0, place, a[:, :, None] * Y[:, None, :] + W[:, :, None] * b[:, None, :])
+        _add_to(dZ, place, a[:, :, None] * Y[:, None, :] + W[:, :, None] * b[:, None, :])
         curve = self.working.curvature(self.z.to(dtype), self.working.targets.to(dtype))
         dG = operator.adjoint(curve(operator.apply(dZ)[:, :, None])[:, :, 0])[place]
         G = self._G.to(dtype)[place]

@@ -30,26 +30,29 @@ def fista(
     z = forward(x)
     y, z_y, momentum, still = x, z, 1.0, 0
     while step_done(x):
-        value, gradient = loss(z_y), pullback(z_y)
+        before, gradient = loss(z_y), pullback(z_y)
         while True:
             candidate = prox(y - gradient / lipschitz, 1.0 / lipschitz)
-            move, z_new = candidate - y, forward(candidate)
-            model = value + (gradient * move).sum() + 0.5 * lipschitz * move.square().sum()
-            if bool(loss(z_new) <= model + 1e-14 * value.abs()):
+            move, change, z_new = candidate - y, candidate - x, forward(candidate)
+            # all that is decided on, at once: a GPU is waited for once a trial
+            sums = [(gradient * move).sum(), move.square().sum(), (-move * change).sum()]
+            norms = [torch.linalg.vector_norm(change), torch.linalg.vector_norm(candidate)]
+            numbers = torch.stack([before, loss(z_new), *sums, *norms]).tolist()
+            value, new_value, slope, square, uphill, moved, size = numbers
+            if new_value <= value + slope + 0.5 * lipschitz * square + 1e-14 * abs(value):
                 break
             lipschitz *= 1.5
             if not lipschitz <= 1e300:
                 return "no step satisfies the quadratic model: the values overflow"
-        moved, size = torch.linalg.vector_norm(candidate - x), torch.linalg.vector_norm(candidate)
-        still = still + 1 if bool(moved <= STILL * size) else 0
+        still = still + 1 if moved <= STILL * size else 0
         if still == STILL_STEPS or (momentum == 1.0 and torch.equal(candidate, x)):
             return "the proximal step no longer moves the point"
-        if bool(((y - candidate) * (candidate - x)).sum() > 0):
+        if uphill > 0:
             momentum, y, z_y = 1.0, candidate, z_new
         else:
             following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
             push = (momentum - 1) / following
-            y, z_y = candidate + push * (candidate - x), z_new + push * (z_new - z)
+            y, z_y = candidate + push * change, z_new + push * (z_new - z)
             momentum = following
         x, z = candidate, z_new
     return None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -74,7 +75,10 @@ class CNN(BaseArchitecture):
     def _pooling(self, X: torch.Tensor) -> Float[torch.Tensor, "a K"]:
         """P where it is neither "global" nor "identity"."""
         if isinstance(self.pool, np.ndarray):
-            return torch.as_tensor(self.pool, dtype=X.dtype, device=X.device)
+            placed = _PLACED.setdefault(self, {})
+            if (X.dtype, X.device) not in placed:
+                placed[X.dtype, X.device] = torch.as_tensor(self.pool, dtype=X.dtype, device=X.device)
+            return placed[X.dtype, X.device]
         assert isinstance(self.pool, int)
         return _grid_average(self.pool, *self._grid(X), X.dtype, X.device)
 
@@ -125,6 +129,10 @@ class CNN(BaseArchitecture):
             return None  # a subclass may have other maps
         pool = np.abs(self.pool) if isinstance(self.pool, np.ndarray) else self.pool
         return CNN(self.patch, self.stride, self.padding, pool, self.bias)
+
+
+# the pooling matrices of architectures on each device, so that a product does not send them there anew
+_PLACED: WeakKeyDictionary[CNN, dict[tuple[torch.dtype, torch.device], torch.Tensor]] = WeakKeyDictionary()
 
 
 def _whole(name: str, value: Any, low: int) -> int:

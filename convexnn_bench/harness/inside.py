@@ -16,6 +16,9 @@ from convexnn_bench.harness.records import one_line, plain
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.registry import SOLVERS
 
+# in messages of exceptions that are no MemoryError: of torch on a CPU, of CUDA, and of cuBLAS and cuSOLVER
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
 if TYPE_CHECKING:
     from convexnn_bench.certificates import Certificate
     from convexnn_bench.harness.cell import Cell
@@ -166,7 +169,7 @@ def _answer(error: BaseException) -> dict[str, Any]:
     reason = text if isinstance(error, ConvexNNError) else f"{type(error).__name__}: {text}".rstrip(": ")
     if isinstance(error, UnsupportedError):
         status = "skipped"
-    elif isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+    elif isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         status = "memory_limit"
     else:
         status = "failed"

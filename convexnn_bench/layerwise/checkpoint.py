@@ -28,10 +28,13 @@ def checkpoint_in(folder: Any) -> Path:
     return path
 
 
-def read_checkpoint(path: Path, asked: str, device: str) -> dict[str, Any]:
-    """What `path` holds. Raises InputError for a file that is none, is cut, or of a run that asked for other things."""
+def read_checkpoint(path: Path, asked: str) -> dict[str, Any]:
+    """What `path` holds, with tensors on the CPU: Adam's count of steps belongs there, or every step waits for a GPU.
+
+    Raises InputError for a file that is none, is cut, or of a run that asked for other things.
+    """
     try:
-        kept = torch.load(path, weights_only=True, map_location=device)
+        kept = torch.load(path, weights_only=True, map_location="cpu")
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}): delete it") from error
     if not isinstance(kept, dict) or "asked" not in kept:

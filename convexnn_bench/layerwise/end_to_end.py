@@ -39,7 +39,7 @@ def train_end_to_end(
     for epoch in range(training.epochs):
         started = time.perf_counter()
         set_rate(optimizer, training, epoch)
-        for rows in torch.randperm(n, generator=generator).split(training.batch):
+        for rows in torch.randperm(n, generator=generator).to(Y.device).split(training.batch):
             images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
             maps, targets = parallel.own(images), Y[parallel.own(rows).to(Y.device)]
             value = None

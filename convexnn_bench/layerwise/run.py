@@ -139,7 +139,7 @@ class _Run:
         self.path = checkpoint_in(folder)
         if not self.path.is_file():
             return
-        kept = read_checkpoint(self.path, self.asked, self.device)
+        kept = read_checkpoint(self.path, self.asked)
         self.result.history = kept["history"]
         self.generator.set_state(kept["generator"].cpu())
         self.under_way = kept["under_way"]

@@ -106,7 +106,7 @@ class StageTraining:
         started, n = time.perf_counter(), len(self.X)
         set_rate(self.optimizer, self.how, self.epoch)
         done = 0
-        for rows in torch.randperm(n, generator=self.generator).split(self.how.batch):
+        for rows in torch.randperm(n, generator=self.generator).to(self.Y.device).split(self.how.batch):
             self._step(self._inputs(rows), self.Y[parallel.own(rows).to(self.Y.device)], len(rows))
             done += len(rows)
             on_step(done)

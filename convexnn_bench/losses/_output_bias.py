@@ -65,7 +65,9 @@ class OutputBias(BaseLoss):
             g = slope(b)
             # cross-entropy does not see a shift of all entries: the least-squares step leaves it alone
             curvature = torch.func.jacrev(slope)(b)
-            newton = torch.linalg.lstsq(curvature, -g[:, None], driver="gelsd").solution[:, 0]
+            # c x c; torch has this driver on the CPU only
+            system = curvature.cpu(), -g[:, None].cpu()
+            newton = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].to(b.device)
             moved, after = _line_search(value, b, newton, now)
             if not now - after > SETTLED * abs(now):
                 further, below = _line_search(value, moved, -g / max(self.smoothness * len(z) + weight, 1e-300), after)

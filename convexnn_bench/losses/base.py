@@ -114,10 +114,9 @@ class BaseLoss:
 
 def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) -> float:
     """argmax over [lo, hi] of s sum(slope) - s^2/2 sum(L^2), slope linear in L; L is scaled against underflow."""
-    size = float(L.abs().max())
-    norm = float((L / size).square().sum()) if size > 0 else 0.0
-    vertex = float((slope / size).sum()) / norm / size if size > 0 else 0.0
-    return min(max(vertex, lo), hi)
+    largest = L.abs().max()
+    size, norm, along = torch.stack([largest, (L / largest).square().sum(), (slope / largest).sum()]).tolist()
+    return min(max(along / norm / size if size > 0 else 0.0, lo), hi)
 
 
 def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:

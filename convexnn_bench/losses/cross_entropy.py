@@ -67,12 +67,12 @@ class CrossEntropy(BaseLoss):
         probability = L + Y
         # rows may leave the simplex by rounding only; anything more is outside the domain
         slack = 1e-12 * probability.shape[1]
-        if not ((probability >= -slack).all() and (L.sum(dim=1).abs() <= slack).all()):
-            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
+        inside = (probability >= -slack).all() & (L.sum(dim=1).abs() <= slack).all()
         probability = probability.clamp_min(0)
         # near a fitted label log(L + Y) is log1p of a small number, which L + Y would round away
         near = torch.special.xlog1py(probability, (L + (Y - 1)).clamp_min(-1))
-        return torch.where(Y > 0.5, near, torch.xlogy(probability, probability)).sum()
+        value = torch.where(Y > 0.5, near, torch.xlogy(probability, probability)).sum()
+        return torch.where(inside, value, torch.inf)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         size = L.abs().sum(dim=1, keepdim=True)

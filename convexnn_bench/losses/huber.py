@@ -35,9 +35,7 @@ class Huber(BaseLoss):
         return lambda D: inside * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
-        if (L.abs() > self.delta).any():
-            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
-        return (L * (0.5 * L + Y)).sum()
+        return torch.where((L.abs() > self.delta).any(), torch.inf, (L * (0.5 * L + Y)).sum())
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return L.clamp(-self.delta, self.delta)

@@ -30,9 +30,8 @@ class Logistic(BaseLoss):
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
-        if (a < 0).any() or (a > 1).any():
-            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
-        return (torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)).sum()
+        value = (torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)).sum()
+        return torch.where(((a < 0) | (a > 1)).any(), torch.inf, value)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp(0, 1)

@@ -29,9 +29,7 @@ class SquaredHinge(BaseLoss):
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
-        if (a < 0).any():
-            return torch.tensor(torch.inf, dtype=L.dtype, device=L.device)
-        return (a * (0.5 * a - 1)).sum()
+        return torch.where((a < 0).any(), torch.inf, (a * (0.5 * a - 1)).sum())
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp_min(0)
