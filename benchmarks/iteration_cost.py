@@ -45,7 +45,8 @@ from common import (
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.bm_objective import BMObjective
 from convexnn_bench.algorithms.network_objective import NetworkObjective
-from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem
+from convexnn_bench.algorithms.newton_neurons import Neurons
+from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.report.ladder_figures import save_figure

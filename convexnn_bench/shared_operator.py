@@ -70,7 +70,10 @@ class SharedOperator(Operator):
         return both[: left.numel()].view(left.shape), both[left.numel() :].view(right.shape)
 
     def on_blocks(self, blocks: torch.Tensor) -> "SharedOperator":
-        return SharedOperator(self.whole.on_blocks(blocks))
+        part = SharedOperator(self.whole.on_blocks(blocks))
+        if part.own.__dict__.get("_pooled") is None and self.own._pooled is not None:
+            part.own._pooled = self.own._pooled.on_blocks(blocks)  # else formed anew for every set of blocks
+        return part
 
     def restricted(self, samples: Index, rows: Index, outputs: Index) -> Operator:
         """Not shared: every process computes all of it."""

@@ -2,7 +2,8 @@
 
 import torch
 
-from convexnn_bench.algorithms.newton_neurons import Neurons, WorkingProblem
+from convexnn_bench.algorithms.newton_neurons import Neurons
+from convexnn_bench.algorithms.newton_point import WorkingProblem
 from convexnn_bench.algorithms.newton_working_set import WorkingSet
 from convexnn_bench.algorithms.relu_finish import affordable, finish_factors
 from convexnn_bench.formulations.point import Point

@@ -1,5 +1,7 @@
 """bm_newton: its derivatives by finite differences, its routes against each other, its optima against CVXPY."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from conftest import LOSS_NAMES, random_problem, targets
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
+from convexnn_bench.algorithms import newton_step
 from convexnn_bench.algorithms.newton_descent import Descent
 from convexnn_bench.algorithms.newton_matrices import hessian_matrix, stiffen_rotations
-from convexnn_bench.algorithms.newton_neurons import Here, Neurons, WorkingProblem, top_pairs
-from convexnn_bench.algorithms.newton_step import Control, Move, NewtonSystem, Preconditioner
+from convexnn_bench.algorithms.newton_neurons import Neurons, top_pairs
+from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton_step import PRODUCTS, Control, Move, NewtonSystem, Preconditioner
 from convexnn_bench.algorithms.newton_weights import best_sizes, nonnegative_minimum
 from convexnn_bench.algorithms.newton_working_set import WorkingSet
 
@@ -137,7 +141,7 @@ def test_float64_takes_over_where_float32_misleads(monkeypatch):
         return (0.1 * left, 0.1 * other) if single else (left, other)
 
     monkeypatch.setattr(Here, "_by_samples", wrong)
-    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here: "products")
+    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: "products")
     working = WorkingProblem(problem, "cpu")
     assert WorkingSet(working, 1e-7, lambda neurons, Lambda: True).run() is not None
     assert not working.single
@@ -394,9 +398,41 @@ def test_each_route_learns_how_short_its_steps_are_from_its_own():
     assert control.radius < Control().radius
 
 
+def test_conjugate_gradients_give_way_where_they_achieve_little():
+    """Many products, or a small radius, make a direct solve the cheaper step; direct steps let that fade."""
+    control = Control()
+    assert control.effort == PRODUCTS
+    long, short = replace(control, products=200.0), replace(control, radius=0.01)
+    assert long.effort == 200
+    assert short.effort == PRODUCTS / 0.02
+    for learnt in (long, short):
+        for _ in range(200):
+            learnt.longer("hessian", Move(torch.zeros(1, 1), 1.0, False), 1.0)
+        assert learnt.effort == PRODUCTS
+    here = somewhere(random_problem(5, "squared", n=3000, d=6, patterns=6), J=60)
+    assert [newton_step.cheapest_route(here, products) for products in (PRODUCTS, 200.0)] == ["products", "hessian"]
+
+
+def test_a_small_beta_takes_direct_steps(monkeypatch):
+    """Products alone end a spiral with beta = 0.001 beta_max at a wide gap in the steps that direct ones need."""
+    problem = cnn.make_problem("spiral", n=150, beta_fraction=1e-3)
+    routes = []
+    seen = newton_step.cheapest_route
+
+    def counted(here, products):
+        routes.append(seen(here, products))
+        return routes[-1]
+
+    monkeypatch.setattr(newton_step, "cheapest_route", counted)
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=60, show_progress=False)
+    assert result.status == "gap_reached"
+    assert routes.count("hessian") > routes.count("products") > 0
+    assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel", gap=1e-7).objective, rel=2e-6)
+
+
 @pytest.mark.parametrize("route", ["hessian", "products"])
 def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
-    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here: route)
+    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: route)
     result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(6.4407344, abs=1e-5)

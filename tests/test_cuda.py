@@ -14,7 +14,8 @@ from cuda_problems import PROBLEMS, close, same_certificate
 import convexnn_bench as cnn
 from convexnn_bench import operator as operators
 from convexnn_bench import runner
-from convexnn_bench.algorithms.newton_neurons import Neurons, WorkingProblem
+from convexnn_bench.algorithms.newton_neurons import Neurons
+from convexnn_bench.algorithms.newton_point import WorkingProblem
 
 PAIRS = [(name, solver) for name, (_, solvers) in PROBLEMS.items() for solver in solvers]
 

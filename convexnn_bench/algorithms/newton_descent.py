@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from convexnn_bench.algorithms.newton_neurons import Here, WorkingProblem
+from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
 from convexnn_bench.algorithms.newton_step import GOOD, Control, Move, NewtonSystem
 
 TRIALS = 40  # dampings of one step
@@ -49,7 +49,7 @@ class Descent:
 
         With Hessian products in float32 the float64 gradient of the next point corrects what they got wrong.
         """
-        system = NewtonSystem(here)
+        system = NewtonSystem(here, self.control.effort)
         for _ in range(TRIALS):
             least = INEXACT_SINGLE if here.single else INEXACT[1]
             move = system.move(self.control, min(max(INEXACT[0] * here.slope, least), INEXACT[0]))
@@ -71,7 +71,7 @@ class Descent:
                     return fewer
                 if flat:
                     here = self.working.at(here.neurons)
-                    system = NewtonSystem(here)
+                    system = NewtonSystem(here, self.control.effort)
                     continue
             self.control.shorter(system.route)
         self.control = Control()  # the next point is another one

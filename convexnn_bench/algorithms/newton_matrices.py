@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.algorithms.newton_neurons import Here
+from convexnn_bench.algorithms.newton_point import Here
 from convexnn_bench.operator import CHUNK_ELEMENTS
 
 

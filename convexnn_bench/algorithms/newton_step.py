@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.algorithms.newton_matrices import hessian_matrix, sample_matrix, stiffen_rotations
-from convexnn_bench.algorithms.newton_neurons import Here, Step
+from convexnn_bench.algorithms.newton_point import Here, Step
 
-PRODUCTS = 15  # conjugate gradient steps that a direct solve is weighed against
+PRODUCTS = 15.0  # conjugate gradient steps that a direct solve is weighed against at first, then as many as were needed
+START_RADIUS = 0.5
+FORGOTTEN = 0.95  # of that number and of a small radius, a direct step
 PRODUCT_OVERHEAD = 2e7  # operations that a Hessian product costs beside its own
 PRODUCT_SLOWNESS = 3.0  # of a product's thin matrices and masks against one large matrix product
 LARGEST_MATRIX = 2**26  # entries of a matrix that is formed, and of the array it is formed from: 512 MiB
@@ -41,10 +43,19 @@ class Move:
 
 @dataclass
 class Control:
-    """How short steps are held: mu of the direct routes, radius of conjugate gradients; each learns from its own."""
+    """How short steps are held: mu of the direct routes, radius of conjugate gradients; each learns from its own.
+
+    products: Hessian products that a step by conjugate gradients is expected to take, radius apart.
+    """
 
     damping: float = 1.0
-    radius: float = 0.5
+    radius: float = START_RADIUS
+    products: float = PRODUCTS
+
+    @property
+    def effort(self) -> float:
+        """Hessian products that conjugate gradients need for as much as one step of full length achieves."""
+        return max(self.products, PRODUCTS / min(1.0, 2 * self.radius))
 
     def shorter(self, route: str) -> None:
         if route == "products":
@@ -57,16 +68,20 @@ class Control:
         if route == "products":
             if ratio > VERY_GOOD and move.cut:
                 self.radius = min(2 * self.radius, 1.0)
-        elif ratio > GOOD:
+            return
+        # what conjugate gradients last needed says less with every step
+        self.radius = min(self.radius / FORGOTTEN, max(self.radius, START_RADIUS))
+        self.products = max(PRODUCTS, FORGOTTEN * self.products)
+        if ratio > GOOD:
             self.damping = self.damping / 8 if self.damping > NO_DAMPING else 0.0
 
 
 class NewtonSystem:
     """The Hessian at a point, factorised or not, for any damping."""
 
-    def __init__(self, here: Here):
+    def __init__(self, here: Here, products: float = PRODUCTS):
         self.here = here
-        self.route = cheapest_route(here)
+        self.route = cheapest_route(here, products)
         self._matrix: torch.Tensor | None = None
 
     def move(self, control: "Control", accuracy: float) -> Move | None:
@@ -75,7 +90,9 @@ class NewtonSystem:
         accuracy: relative residual that conjugate gradients end at.
         """
         if self.route == "products":
+            before = self.here.working.products
             move = self._by_products(control.radius, accuracy)
+            control.products = max(PRODUCTS, float(self.here.working.products - before))
             if self.here.single:
                 exact = self._fall(move.step)
                 if abs(exact - move.predicted) <= DISAGREEMENT * abs(move.predicted):
@@ -222,15 +239,18 @@ class Preconditioner:
         return torch.cat([a, r[self.p :] * self.turn])
 
 
-def cheapest_route(here: Here) -> str:
-    """ "hessian", "samples" or "products", whichever needs the fewest operations for one step."""
+def cheapest_route(here: Here, products: float = PRODUCTS) -> str:
+    """ "hessian", "samples" or "products", whichever needs the fewest operations for one step.
+
+    products: Hessian products of a step by conjugate gradients.
+    """
     operator, loss = here.operator, here.working.loss
     N, J, p = operator.N, len(here.neurons), here.neurons.W.shape[0]
     q = here.neurons.Y.shape[0]
     turning = q if q > 1 else 0
     size = J * (p + turning)
     product = 8 * N * J * (p + q) * PRODUCT_SLOWNESS + PRODUCT_OVERHEAD
-    costs = {"products": PRODUCTS * product}
+    costs = {"products": products * product}
     if operator.architecture.second_layer_is_identity and not operator._structured_first:
         outputs = 1 if loss.unit_curvature else q
         if max(N, size) * size <= LARGEST_MATRIX:

@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.algorithms.newton_neurons import Neurons, WorkingProblem
+from convexnn_bench.algorithms.newton_neurons import Neurons
+from convexnn_bench.algorithms.newton_point import WorkingProblem
 from convexnn_bench.operator import CHUNK_ELEMENTS
 
 RIDGE = 1e-11  # of the mean diagonal entry: neighbouring neurons are all but parallel

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.algorithms.newton_descent import Descent
-from convexnn_bench.algorithms.newton_neurons import NEGLIGIBLE, Here, Neurons, WorkingProblem, top_pairs
+from convexnn_bench.algorithms.newton_neurons import NEGLIGIBLE, Neurons, top_pairs
+from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
 from convexnn_bench.algorithms.newton_weights import SETTLED, best_sizes
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
@@ -37,7 +38,7 @@ PART = 0.1  # of the gap, to which the gradient is brought
 FINEST = 1e-13  # relative gradient beyond which there is only rounding
 # a beta below this part of beta_max, at which the samples are all but interpolated, is come to by steps, each begun
 # where the gradient and the excess over beta are small
-FIRST_BETA, SMALLER, NEAR = 1e-3, 0.1, 0.3
+FIRST_BETA, SMALLER, NEAR = 1e-2, 0.3, 0.3
 IDLE = 3  # rounds without progress at the finest tolerance
 
 Report = Callable[[Neurons, torch.Tensor | None], bool]
