@@ -12,8 +12,8 @@ import torch
 from cuda_problems import PROBLEMS, close, same_certificate
 
 import convexnn_bench as cnn
+from convexnn_bench import monitor, runner
 from convexnn_bench import operator as operators
-from convexnn_bench import runner
 from convexnn_bench.algorithms.newton_neurons import Neurons
 from convexnn_bench.algorithms.newton_point import WorkingProblem
 
@@ -22,11 +22,13 @@ PAIRS = [(name, solver) for name, (_, solvers) in PROBLEMS.items() for solver in
 
 @pytest.fixture
 def ticking(monkeypatch):
-    """The runner's clock goes on by a millisecond whenever it is looked at."""
+    """The clock of a solve goes on by a millisecond whenever it is looked at."""
 
     def restart():
         ticks = iter(range(10**9))
-        monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: 1e-3 * next(ticks)))
+        clock = SimpleNamespace(perf_counter=lambda: 1e-3 * next(ticks))
+        monkeypatch.setattr(runner, "time", clock)
+        monkeypatch.setattr(monitor, "time", clock)
 
     return restart
 
