@@ -71,7 +71,7 @@ class SharedOperator(Operator):
 
     def on_blocks(self, blocks: torch.Tensor) -> "SharedOperator":
         part = SharedOperator(self.whole.on_blocks(blocks))
-        if part.own.__dict__.get("_pooled") is None and self.own._pooled is not None:
+        if self.own._pooled is not None:
             part.own._pooled = self.own._pooled.on_blocks(blocks)  # else formed anew for every set of blocks
         return part
 

@@ -12,7 +12,7 @@ from convexnn_bench.solver import BaseSolver, Callback, Choice
 
 
 class Solver(BaseSolver):
-    """Ends on the certified gap and on nothing else; there is nothing to tune.
+    """Ends on the certified gap, or where rounding hides all progress; with ReLU where no block improves.
 
     single: Hessian products within conjugate gradients in float32, which float64 gradients correct after every step
     and float64 products replace once they mislead; objective, gradient and certificate are float64 either way.

@@ -18,9 +18,9 @@ from convexnn_bench.algorithms.newton_matrices import hessian_matrix, sample_mat
 from convexnn_bench.algorithms.newton_point import Here, Step
 
 PRODUCTS = 15.0  # conjugate gradient steps that a direct solve is weighed against at first, then as many as were needed
-START_RADIUS = 0.5
+START_RADIUS, SHORT = 0.5, 0.2  # a radius below SHORT says no more than SHORT does about the work left
 FORGOTTEN = 0.95  # of that number and of a small radius, a direct step
-PRODUCT_OVERHEAD = 2e7  # operations that a Hessian product costs beside its own
+PRODUCT_OVERHEAD = 1.3e7  # operations that a Hessian product costs beside its own
 PRODUCT_SLOWNESS = 3.0  # of a product's thin matrices and masks against one large matrix product
 LARGEST_MATRIX = 2**26  # entries of a matrix that is formed, and of the array it is formed from: 512 MiB
 LONGEST = 500  # conjugate gradient steps
@@ -44,6 +44,7 @@ class Move:
 @dataclass
 class Control:
     """How short steps are held: mu of the direct routes, radius of conjugate gradients; each learns from its own.
+    With every direct step what conjugate gradients learnt fades.
 
     products: Hessian products that a step by conjugate gradients is expected to take, radius apart.
     """
@@ -55,7 +56,8 @@ class Control:
     @property
     def effort(self) -> float:
         """Hessian products that conjugate gradients need for as much as one step of full length achieves."""
-        return max(self.products, PRODUCTS / min(1.0, 2 * self.radius))
+        share = max(SHORT, min(START_RADIUS, self.radius)) / START_RADIUS
+        return max(self.products, PRODUCTS / share)
 
     def shorter(self, route: str) -> None:
         if route == "products":
@@ -183,7 +185,7 @@ class NewtonSystem:
             bend, crossed, along = torch.stack(
                 [(direction * image).sum(), (metric * d * direction).sum(), (metric * direction.square()).sum()]
             ).tolist()
-            edge = (-crossed + math.sqrt(crossed**2 + along * (limit - square))) / along
+            edge = (-crossed + math.sqrt(max(0.0, crossed**2 + along * (limit - square)))) / along
             length = inner / bend if bend > 0 else math.inf
             cut = length >= edge
             length = min(length, edge)

@@ -91,7 +91,7 @@ class WorkingSet:
             if not going or not self.report(here.neurons, self.Lambda):
                 return None
             self.rounds += 1
-            moved = here.value < before * (1 - 1e-15) or self.bound > old_bound
+            moved = here.value < before * (1 - 1e-15) or self.bound - old_bound > 1e-15 * abs(self.bound)
             if not moved:
                 part *= 0.1
                 idle = idle + 1 if part * gap < FINEST else 0
