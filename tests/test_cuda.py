@@ -63,6 +63,21 @@ def _on_host(value):
     return value.cpu() if torch.is_tensor(value) else value
 
 
+@pytest.mark.parametrize("name", ["mlp_vector", "mlp_classes", "cnn_pooled"])
+@pytest.mark.parametrize("single", [True, False])
+def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, name, single):
+    """Small problems take direct steps by themselves; here conjugate gradients, in float32 for MLPs where allowed."""
+    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: "products")
+    problem, found = PROBLEMS[name][0], []
+    for device in ("cpu", "cuda"):
+        ticking()
+        found.append(cnn.solve(problem, f"bm_newton[single={single}]", gap=1e-8, device=device, show_progress=False))
+    host, device = found
+    assert device.status == host.status == "gap_reached"
+    assert device.objective == pytest.approx(host.objective, rel=cuda)
+    same_certificate(device.certificate, host.certificate, cuda)
+
+
 def test_every_solver_is_tested():
     elsewhere = {
         "cvxpy_mosek",

@@ -25,6 +25,7 @@ from convexnn_bench.algorithms.newton_weights import SETTLED, best_sizes
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.dual_norms import spectral_norms
+from convexnn_bench.operator import CHUNK_ELEMENTS
 
 EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none
 ENTERING = 200  # neurons a round
@@ -144,9 +145,7 @@ class WorkingSet:
         """Places of `enough` blocks, the first ones, among those whose masks differ; then of those more alike."""
         if len(blocks) <= enough:
             return torch.arange(len(blocks), device=blocks.device)
-        masks = self.working.operator.masks[:, blocks].to(self.working.operator.dtype)
-        masks /= torch.linalg.vector_norm(masks, dim=0).clamp_min(1e-300)
-        cosines = (masks.T @ masks).cpu().numpy()
+        cosines = self._cosines(blocks).cpu().numpy()
         taken: list[int] = []
         for most in ALIKE:
             free = np.logical_not((cosines[taken] > most).any(axis=0))
@@ -155,6 +154,19 @@ class WorkingSet:
                     taken.append(place)
                     free &= ~(cosines[place] > most)
         return torch.tensor(taken, dtype=torch.int64, device=blocks.device)
+
+    def _cosines(self, blocks: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B B"]:
+        """Of the masks of these blocks, some samples at a time."""
+        operator, B = self.working.operator, len(blocks)
+        parts = operator.masks[:, blocks].split(max(1, CHUNK_ELEMENTS // (2 * B)))
+        lengths = (
+            torch.stack([part.to(operator.dtype).sum(dim=0) for part in parts]).sum(dim=0).sqrt().clamp_min(1e-300)
+        )
+        cosines = torch.zeros(B, B, dtype=operator.dtype, device=operator.device)
+        for part in parts:
+            scaled = part.to(operator.dtype).div_(lengths)
+            cosines.addmm_(scaled.T, scaled)
+        return cosines
 
     def entered(self, here: Here, price: Price) -> Here:
         """The point with the priced blocks' singular pairs of -G_k joined to it, all sizes at their best."""

@@ -1,0 +1,108 @@
+"""The memory formulas of docs/architecture.md, against the rise of a process's resident memory on Linux."""
+
+import ctypes
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import convexnn_bench as cnn
+from convexnn_bench.algorithms.bm_objective import BMObjective
+from convexnn_bench.algorithms.newton_neurons import Neurons
+from convexnn_bench.algorithms.newton_point import WorkingProblem
+from convexnn_bench.algorithms.newton_step import Control, NewtonSystem
+from convexnn_bench.algorithms.newton_working_set import WorkingSet
+from convexnn_bench.harness.process import run_process
+from convexnn_bench.harness.tree import resident_mb
+from convexnn_bench.operator import CHUNK_ELEMENTS as C
+
+MMAP_THRESHOLD = -3  # malloc.h
+LIBRARIES = 24 * 2**20  # bytes that libraries may take for themselves
+CLEAR = Path("/proc/self/clear_refs")
+
+
+def problem(n: int, d: int, P: int, c: int) -> "cnn.Problem":
+    rng = np.random.default_rng(0)
+    X, masks = rng.standard_normal((n, d)), rng.random((n, P)) < 0.5
+    return cnn.Problem(X, rng.standard_normal((n, c)), beta=1.0, patterns=masks)
+
+
+def neurons(working: WorkingProblem, J: int) -> Neurons:
+    g = torch.Generator().manual_seed(0)
+    W, Y = (torch.randn(r, J, generator=g, dtype=torch.float64) for r in (working.problem.p, working.problem.q))
+    return Neurons(torch.arange(J) % working.problem.P, W, Y / torch.linalg.vector_norm(Y, dim=0))
+
+
+def products(n: int, d: int, P: int, c: int):
+    """A and its adjoint, masks as numbers included."""
+    operator = problem(n, d, P, c).operator()
+    Z = torch.zeros(P, d, c, dtype=torch.float64)
+    masks = 8 * n * P if n * P <= C else 8 * C
+    return lambda: operator.adjoint(operator.apply(Z)), masks + 24 * C * max(1, P / n)
+
+
+def objective(n: int, d: int, P: int, c: int):
+    """Value and gradient with one column a block, through the columns."""
+    f = BMObjective(problem(n, d, P, c), 1, 0, "cpu")
+    return lambda: f(f.start), 8 * n * P + 16 * P * (d + c)  # the masks as numbers are formed with the start
+
+
+def newton(n: int, d: int, P: int, c: int, J: int, route: str):
+    """Point, gradient and one damped Newton step by `route`."""
+    working = WorkingProblem(problem(n, d, P, c), "cpu")
+    start = neurons(working, J)
+
+    def call():
+        system = NewtonSystem(working.at(start))
+        system.route = route
+        system.move(Control(), 0.1)
+
+    size = J * (d + (c if c > 1 else 0))
+    matrices = {"products": 16 * n * d, "hessian": 24 * size**2 + 16 * n * d * J, "samples": 32 * n**2}[route]
+    return call, 32 * n * J + 4 * n * (d + 2 * J + 3 * c) + 40 * J * (d + c) + 24 * J**2 + matrices
+
+
+def spreading(n: int, blocks: int):
+    """Which of many blocks enter."""
+    working = WorkingProblem(problem(n, 2, blocks, 1), "cpu")
+    run = WorkingSet(working, 1e-6, lambda neurons, Lambda: True)
+    return lambda: run.spread(torch.arange(blocks), 20), n * blocks + 8 * C + 32 * blocks**2
+
+
+CASES = {
+    "A and its adjoint": (products, 60000, 10, 400, 2),
+    "objective and gradient": (objective, 60000, 50, 200, 10),
+    "step by products": (newton, 60000, 10, 100, 2, 100, "products"),
+    "step by the Hessian": (newton, 4000, 10, 100, 2, 200, "hessian"),
+    "step by samples": (newton, 3000, 10, 100, 1, 100, "samples"),
+    "blocks that enter": (spreading, 100000, 800),
+}
+
+
+def _measure(link, threads, case):
+    torch.set_num_threads(threads)
+    make, *sizes = CASES[case]
+    small = [value if isinstance(value, str) else min(value, 40) for value in sizes]
+    make(*small)[0]()  # libraries warmed up
+    call, bound = make(*sizes)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc: freed arrays go back to the system, so that none is used again unseen
+        library.mallopt(MMAP_THRESHOLD, 2**16)
+        library.malloc_trim(0)
+    CLEAR.write_text("5")  # the peak starts again from what is held now
+    before = resident_mb(os.getpid())[1]
+    call()
+    link.send(("bytes", (2**20 * (resident_mb(os.getpid())[0] - before), bound)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_memory_is_bounded_by_the_formula(case):
+    if not CLEAR.exists():
+        pytest.skip("peaks of a call are read from /proc/self/clear_refs, which this system has not")
+    outcome = run_process(_measure, (case,), 1, 120.0)
+    assert outcome.messages, outcome.output
+    taken, bound = outcome.messages[0][1]
+    assert taken <= bound + LIBRARIES
+    assert taken >= 0.1 * bound  # a formula that says something
