@@ -140,6 +140,7 @@ def problems(quick: bool) -> Iterator[tuple[str, "cnn.Problem"]]:
         return
     yield "gated spiral (150,2,3,300)", cnn.make_problem("spiral", n=150, beta_fraction=0.01)
     yield "gated spiral (600,2,3,1200)", cnn.make_problem("spiral", n=600, beta_fraction=0.01)
+    yield "gated spiral (1500,2,3,3000)", cnn.make_problem("spiral", n=1500, beta_fraction=0.01)
     yield "gated (500,20,1,100)", gaussian(500, 20, 1, 100)
     yield "gated (200,50,3,10)", gaussian(200, 50, 3, 10)
     yield "gated (200,100,3,5)", gaussian(200, 100, 3, 5)
@@ -175,7 +176,8 @@ def measure(problem: "cnn.Problem", form: Form, name: str, limit: float) -> str:
     return f"{built - start:8.2f} {done - built:8.2f} {certificate.gap:9.1e}  {solver.said(raw)}"
 
 
-LOOP_LIMIT = {"loop": 120, "stack": 1200, "stack_aux": 600}  # blocks; compiling alone takes minutes beyond
+LOOP_LIMIT = {"loop": 120, "stack": 1200, "stack_aux": 600, "dual": 1200, "rowlmi": 1200, "rowlmi tree": 1200}
+# blocks, beyond which a form has to be asked for by name: compiling alone takes minutes
 
 
 def main() -> None:
@@ -194,9 +196,8 @@ def main() -> None:
         if arguments.only not in label:
             continue
         for form_name, form in forms(problem, problem.scope == "complete" and problem.P > 1).items():
-            if LOOP_LIMIT.get(form_name, problem.P) < problem.P:
-                continue
-            if arguments.forms and form_name not in arguments.forms:
+            too_large = LOOP_LIMIT.get(form_name, problem.P) < problem.P
+            if form_name not in arguments.forms if arguments.forms else too_large:
                 continue
             for name in arguments.solvers:
                 row = measure(problem, form, name, arguments.time_limit)
