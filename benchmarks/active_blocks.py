@@ -14,8 +14,8 @@ import torch
 from common import print_machine
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
 
 BLOCKS = (100, 200, 400, 800, 1600)
 

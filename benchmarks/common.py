@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.harness.machine import describe_machine
+from convexnn_bench.records.machine import describe_machine
+from convexnn_bench.report.figures.ladder import save_figure
 from convexnn_bench.report.ladder import write_csv
-from convexnn_bench.report.ladder_figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,8 +19,8 @@ from common import parser, print_machine
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.execute import run_campaign
-from convexnn_bench.harness.records import Record
 from convexnn_bench.harness.tree import resident_mb
+from convexnn_bench.records.records import Record
 from convexnn_bench.report.ladder import write_csv
 from convexnn_bench.terminal import progress
 

@@ -43,14 +43,14 @@ from common import (
 )
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.bm_objective import BMObjective
-from convexnn_bench.algorithms.network_objective import NetworkObjective
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.report.ladder_figures import save_figure
-from convexnn_bench.report.scaling import fit_power_law, scaling_figure
+from convexnn_bench.report.figures.ladder import save_figure
+from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
 
 BASE = {"n": 4000, "P": 100, "m": 4, "d": 50, "c": 4}
 LOW = {"n": 1000, "P": 25, "m": 2, "d": 25}  # the smallest of each sweep; every next one doubles

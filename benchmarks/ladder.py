@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.report.figures.ladder import ladder_figure, map_figure, save_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, read_records, write_csv
-from convexnn_bench.report.ladder_figures import ladder_figure, map_figure, save_figure
-from convexnn_bench.report.time_to_gap import GAPS, outcomes
+from convexnn_bench.report.numbers.time_to_gap import GAPS, outcomes
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.harness.records import Record
+from convexnn_bench.plugins.specs import parse_spec
+from convexnn_bench.records.records import Record
+from convexnn_bench.report.figures.ladder import save_figure
 from convexnn_bench.report.ladder import read_records
-from convexnn_bench.report.ladder_figures import save_figure
-from convexnn_bench.report.optimum import optimum_intervals, program
+from convexnn_bench.report.numbers.optimum import optimum_intervals, program
 from convexnn_bench.report.tables import finite, format_gap
-from convexnn_bench.specs import parse_spec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

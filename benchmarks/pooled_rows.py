@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from convexnn_bench import CNN, Problem, operator
-from convexnn_bench.operator import Operator
+from convexnn_bench import CNN, Problem
+from convexnn_bench.operator import lifted as operator
+from convexnn_bench.operator.lifted import Operator
 
 Call = Callable[[], object]
 CASES = (  # n, side, pool, P

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.records import Record
+from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.problem import Problem
-from convexnn_bench.registry import SOLVERS
-from convexnn_bench.result import Result
-from convexnn_bench.runner import check_arguments, solve
+from convexnn_bench.records.records import Record
+from convexnn_bench.running.result import Result
+from convexnn_bench.running.runner import check_arguments, solve
+from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import progress
-from convexnn_bench.untouched import Untouched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ class Comparison:
         """Certified relative gap against set-up plus solve time."""
         import matplotlib.pyplot  # noqa: F401  (tells a notebook how to show figures)
 
-        from convexnn_bench.report.plots import gap_figure
+        from convexnn_bench.report.figures.gaps import gap_figure
 
         return gap_figure(self.records, self.gap)
 
@@ -155,7 +155,7 @@ def _attempt(
 
 
 def _label(algorithm: BaseSolver) -> str:
-    from convexnn_bench.specs import format_spec
+    from convexnn_bench.plugins.specs import format_spec
 
     changed = {
         key: getattr(algorithm, key)

@@ -20,17 +20,17 @@ from jaxtyping import Float
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
 from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
-from convexnn_bench.cones import Cones
+from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.operator import Operator
-from convexnn_bench.patterns import Patterns
-from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
-from convexnn_bench.rows import Rows
-from convexnn_bench.shared_operator import SharedOperator
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.rows import Rows
+from convexnn_bench.operator.shared import SharedOperator
+from convexnn_bench.patterns.enumeration import Patterns
+from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 
 if TYPE_CHECKING:
-    from convexnn_bench.complete_norm import CompleteNorm
+    from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
 
 
 class Problem:
@@ -153,7 +153,7 @@ class Problem:
     @cached_property
     def all_patterns(self) -> "CompleteNorm":
         """Bounds on dual norms over every activation pattern of a ReLU network, whatever the problem's blocks are."""
-        from convexnn_bench.complete_norm import CompleteNorm
+        from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
 
         return CompleteNorm(self.Phi)
 
@@ -185,7 +185,7 @@ class Problem:
     @cached_property
     def beta_max(self) -> float:
         """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""
-        from convexnn_bench.dual_norms import max_dual_norm
+        from convexnn_bench.norms.block_norms import max_dual_norm
 
         operator = self.operator()
         gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)

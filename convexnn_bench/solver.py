@@ -8,8 +8,8 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.plugins.registry import importable
 from convexnn_bench.problem import Problem
-from convexnn_bench.registry import importable
 
 Callback = Callable[[], bool]
 FORMULATIONS = ("convex", "burer_monteiro", "network")

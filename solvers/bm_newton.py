@@ -2,10 +2,10 @@
 
 import torch
 
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import WorkingProblem
-from convexnn_bench.algorithms.newton_working_set import WorkingSet
-from convexnn_bench.algorithms.relu_finish import affordable, finish_factors
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.working_set import WorkingSet
+from convexnn_bench.algorithms.relu.finish import affordable, finish_factors
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice
@@ -18,7 +18,7 @@ class Solver(BaseSolver):
     and float64 products replace once they mislead; objective, gradient and certificate are float64 either way.
 
     Linear and gated activations: algorithms/newton_working_set.py. ReLU: Newton's method on the faces of the cones with
-    the staircase, from the zero network (algorithms/relu_staircase.py).
+    the staircase, from the zero network (algorithms/relu/staircase.py).
     """
 
     name = "bm_newton"

@@ -2,7 +2,7 @@
 
 import torch
 
-from convexnn_bench.algorithms.proximal import fista
+from convexnn_bench.algorithms.descent.fista import fista
 from convexnn_bench.formulations import convex
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem

@@ -1,7 +1,7 @@
 """Adam on the original network, full batch."""
 
-from convexnn_bench.algorithms.descent import FinishedNetworkSolver
-from convexnn_bench.algorithms.first_order import StepDone, Vector, adam
+from convexnn_bench.algorithms.descent.methods import StepDone, Vector, adam
+from convexnn_bench.algorithms.descent.solvers import FinishedNetworkSolver
 from convexnn_bench.solver import Number
 
 

@@ -1,7 +1,7 @@
 """Gradient descent with backtracking on the original network."""
 
-from convexnn_bench.algorithms.descent import NetworkSolver
-from convexnn_bench.algorithms.first_order import StepDone, Vector, gradient_descent
+from convexnn_bench.algorithms.descent.methods import StepDone, Vector, gradient_descent
+from convexnn_bench.algorithms.descent.solvers import NetworkSolver
 
 
 class Solver(NetworkSolver):

@@ -1,7 +1,7 @@
 """L-BFGS on the original network."""
 
-from convexnn_bench.algorithms.descent import FinishedNetworkSolver
-from convexnn_bench.algorithms.first_order import StepDone, Vector, lbfgs
+from convexnn_bench.algorithms.descent.methods import StepDone, Vector, lbfgs
+from convexnn_bench.algorithms.descent.solvers import FinishedNetworkSolver
 from convexnn_bench.solver import Whole
 
 

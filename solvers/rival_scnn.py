@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from convexnn_bench.algorithms.rivals import RivalSolver
+from convexnn_bench.algorithms.rival import RivalSolver
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Whole
 

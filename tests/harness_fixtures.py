@@ -6,7 +6,7 @@ import bad_solvers
 import worse_solvers
 
 from convexnn_bench.harness.cell import Cell, Limits
-from convexnn_bench.registry import SOLVERS
+from convexnn_bench.plugins.registry import SOLVERS
 
 
 @contextlib.contextmanager

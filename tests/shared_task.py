@@ -12,8 +12,8 @@ import torch
 
 import convexnn_bench as cnn
 from convexnn_bench import parallel
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import WorkingProblem
 from convexnn_bench.formulations import burer_monteiro
 
 SOLVERS = {"bm_gd": 12, "bm_adam": 60, "bm_lbfgs": 8, "bm_scaled_gd": 8}  # and steps of each

@@ -13,10 +13,10 @@ from convexnn_bench.architectures.attention import Attention
 from convexnn_bench.architectures.cnn import CNN
 from convexnn_bench.architectures.mlp import MLP
 from convexnn_bench.formulations import burer_monteiro, network
-from convexnn_bench.operator import Operator
-from convexnn_bench.operator_rounding import _absolute_adjoint
-from convexnn_bench.pattern_sampling import sample_patterns
-from convexnn_bench.rows import Rows
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.rounding import _absolute_adjoint
+from convexnn_bench.operator.rows import Rows
+from convexnn_bench.patterns.sampling import sample_patterns
 
 POOL = np.random.default_rng(1).standard_normal((2, 12))
 CASES = {

@@ -9,14 +9,14 @@ from conftest import LOSS_NAMES, random_problem, targets
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms import newton_step
-from convexnn_bench.algorithms.newton_descent import Descent
-from convexnn_bench.algorithms.newton_matrices import hessian_matrix, stiffen_rotations
-from convexnn_bench.algorithms.newton_neurons import Neurons, top_pairs
-from convexnn_bench.algorithms.newton_point import Here, WorkingProblem
-from convexnn_bench.algorithms.newton_step import PRODUCTS, Control, Move, NewtonSystem, Preconditioner
-from convexnn_bench.algorithms.newton_weights import best_sizes, nonnegative_minimum
-from convexnn_bench.algorithms.newton_working_set import WorkingSet
+from convexnn_bench.algorithms.newton import step as newton_step
+from convexnn_bench.algorithms.newton.descent import Descent
+from convexnn_bench.algorithms.newton.matrices import hessian_matrix, stiffen_rotations
+from convexnn_bench.algorithms.newton.neurons import Neurons, top_pairs
+from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton.sizes import best_sizes, nonnegative_minimum
+from convexnn_bench.algorithms.newton.step import PRODUCTS, Control, Move, NewtonSystem, Preconditioner
+from convexnn_bench.algorithms.newton.working_set import WorkingSet
 
 ARCHITECTURES = {
     "cnn": lambda rng: (rng.standard_normal((6, 1, 4, 4)), cnn.CNN(patch=2, pool=2), 6),
@@ -91,7 +91,7 @@ def test_the_hessian_matrix_is_that_of_the_products(problem):
 
 
 def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
-    from convexnn_bench import operator
+    from convexnn_bench.operator import lifted as operator
 
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
     monkeypatch.setattr(operator, "SMALLEST_PART", 7)
@@ -141,7 +141,7 @@ def test_float64_takes_over_where_float32_misleads(monkeypatch):
         return (0.1 * left, 0.1 * other) if single else (left, other)
 
     monkeypatch.setattr(Here, "_by_samples", wrong)
-    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: "products")
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: "products")
     working = WorkingProblem(problem, "cpu")
     assert WorkingSet(working, 1e-7, lambda neurons, Lambda: True).run() is not None
     assert not working.single
@@ -432,7 +432,7 @@ def test_a_small_beta_takes_direct_steps(monkeypatch):
 
 @pytest.mark.parametrize("route", ["hessian", "products"])
 def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
-    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: route)
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: route)
     result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(6.4407344, abs=1e-5)

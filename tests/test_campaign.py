@@ -13,8 +13,8 @@ from convexnn_bench.harness import campaign as campaign_module
 from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campaign, shipped_names
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.harness.records import STATUSES, RecordFile
-from convexnn_bench.registry import DATASETS, SOLVERS
+from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+from convexnn_bench.records.records import STATUSES, RecordFile
 
 
 class Watcher:

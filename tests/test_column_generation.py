@@ -6,7 +6,7 @@ import pytest
 import convexnn_bench as cnn
 from convexnn_bench.algorithms import column_generation as module
 from convexnn_bench.algorithms.column_generation import WorkingSet
-from convexnn_bench.complete_search import attained
+from convexnn_bench.norms.all_patterns.ascent import attained
 
 
 def problem_of(n: int, d: int, patterns: object, seed: int = 0, loss: str = "squared") -> cnn.Problem:

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench import complete_norm as module
 from convexnn_bench.certificates import lower_bound
-from convexnn_bench.complete_norm import CompleteNorm, complete_norm
-from convexnn_bench.complete_outputs import circle_bound, support_function
-from convexnn_bench.complete_search import ascend, attained
-from convexnn_bench.decision_rule import group_rows, positive_bound
+from convexnn_bench.norms.all_patterns import bounds as module
+from convexnn_bench.norms.all_patterns.ascent import ascend, attained
+from convexnn_bench.norms.all_patterns.bounds import CompleteNorm, complete_norm
+from convexnn_bench.norms.all_patterns.decision_rule import group_rows, positive_bound
+from convexnn_bench.norms.all_patterns.outputs import circle_bound, support_function
 
 
 def brute_force(Phi: np.ndarray, R: np.ndarray, rng: np.random.Generator, rounds: int = 8) -> float:
@@ -113,7 +113,7 @@ def test_the_decision_rule_bounds_differences_of_positive_parts(seed, first, sec
 
 
 def test_grouped_rows_still_bound(monkeypatch):
-    from convexnn_bench import decision_rule
+    from convexnn_bench.norms.all_patterns import decision_rule
 
     rng = np.random.default_rng(0)
     Phi, R = rng.standard_normal((60, 3)), rng.standard_normal((60, 1))

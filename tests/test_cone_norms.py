@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench import cone_norms
-from convexnn_bench.cone_faces import FaceSearch
-from convexnn_bench.cone_norms import max_vector_norm, plane_norms, power_iterations
-from convexnn_bench.cone_relaxation import doubly_nonnegative_bound
-from convexnn_bench.cones import Cones
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.norms import vector_outputs as cone_norms
+from convexnn_bench.norms.face_search import FaceSearch
+from convexnn_bench.norms.relaxation import doubly_nonnegative_bound
+from convexnn_bench.norms.vector_outputs import max_vector_norm, plane_norms, power_iterations
 
 
 def random_cones(seed: int, N: int, p: int, P: int) -> Cones:

@@ -6,12 +6,13 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from convexnn_bench import cone_facets, cone_geometry
-from convexnn_bench.cone_geometry import split_difference
-from convexnn_bench.cones import Cones, reduce_rows
+from convexnn_bench.cones import facets as cone_facets
+from convexnn_bench.cones import nearest_point as cone_geometry
+from convexnn_bench.cones.all_cones import Cones, reduce_rows
+from convexnn_bench.cones.nearest_point import split_difference
 from convexnn_bench.errors import InputError
-from convexnn_bench.pattern_sampling import sample_patterns
-from convexnn_bench.patterns import enumerate_patterns
+from convexnn_bench.patterns.enumeration import enumerate_patterns
+from convexnn_bench.patterns.sampling import sample_patterns
 
 
 def make(N: int, p: int, P: int | None = None, seed: int = 0, with_gates: bool = True) -> Cones:

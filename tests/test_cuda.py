@@ -12,10 +12,10 @@ import torch
 from cuda_problems import PROBLEMS, close, same_certificate
 
 import convexnn_bench as cnn
-from convexnn_bench import monitor, runner
-from convexnn_bench import operator as operators
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.operator import lifted as operators
+from convexnn_bench.running import monitor, runner
 
 PAIRS = [(name, solver) for name, (_, solvers) in PROBLEMS.items() for solver in solvers]
 
@@ -67,7 +67,7 @@ def _on_host(value):
 @pytest.mark.parametrize("single", [True, False])
 def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, name, single):
     """Small problems take direct steps by themselves; here conjugate gradients, in float32 for MLPs where allowed."""
-    monkeypatch.setattr("convexnn_bench.algorithms.newton_step.cheapest_route", lambda here, products: "products")
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: "products")
     problem, found = PROBLEMS[name][0], []
     for device in ("cpu", "cuda"):
         ticking()

@@ -6,7 +6,7 @@ import torch
 
 from convexnn_bench.layerwise import StagePlan, Training, train_layerwise
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
-from convexnn_bench.registry import LOSSES
+from convexnn_bench.plugins.registry import LOSSES
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((8, 2, 8, 8)), np.arange(8) % 2

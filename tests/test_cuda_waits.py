@@ -10,9 +10,9 @@ import torch
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import WorkingProblem
-from convexnn_bench.algorithms.newton_step import NewtonSystem
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.step import NewtonSystem
 from convexnn_bench.harness.inside import _answer
 
 WAITS = ("wait", "to_host", "to_device")

@@ -8,9 +8,9 @@ import torch
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.conic import build, dual_program, primal_cone_program
-from convexnn_bench.algorithms.conic_maps import adjoint_map, facet_rows, spanning_tree
-from convexnn_bench.algorithms.conic_norms import norm_form, symmetric_places
+from convexnn_bench.algorithms.conic.maps import adjoint_map, facet_rows, spanning_tree
+from convexnn_bench.algorithms.conic.program import build, dual_program, primal_cone_program
+from convexnn_bench.norms.conic_forms import norm_form, symmetric_places
 
 
 class Pooling(cnn.BaseArchitecture):

@@ -7,7 +7,7 @@ import pytest
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms import conic_mosek
+from convexnn_bench.algorithms.conic import mosek as conic_mosek
 
 mosek = pytest.importorskip("mosek", reason="package mosek is not installed (extra 'mosek')")
 from mosek_task import rebuilt  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 import convexnn_bench as cnn
 from convexnn_bench.datasets import split_parameters
 from convexnn_bench.datasets.base import BaseDataset, Data
-from convexnn_bench.registry import DATASETS
+from convexnn_bench.plugins.registry import DATASETS
 
 BUILT_IN = ["breast_cancer", "diabetes", "digits", "spiral", "teacher", "wine"]
 

@@ -10,7 +10,7 @@ import torch
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench import registry
+from convexnn_bench.plugins import registry
 
 HEADER = "from convexnn_bench.solver import BaseSolver\n\n\nclass Solver(BaseSolver):\n    name = 'mine'\n"
 NAMES = ("set_problem", "run", "get_result")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from command import run
 
-from convexnn_bench.harness.records import RecordFile
+from convexnn_bench.records.records import RecordFile
 
 CELLS = ("--dataset", "spiral[n=9]", "--solver", "bm_newton", "--solver", "fista", "--seeds", 3, "--time-limit", 5)
 ASKED = ("run", *CELLS, "--gap", 1e-3)

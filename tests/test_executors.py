@@ -20,8 +20,8 @@ from convexnn_bench.harness.executors import dask as dask_executor
 from convexnn_bench.harness.executors.dask import DaskExecutor
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.executors.slurm import SlurmExecutor
-from convexnn_bench.harness.records import RecordFile, keep_late
-from convexnn_bench.registry import EXECUTORS
+from convexnn_bench.plugins.registry import EXECUTORS
+from convexnn_bench.records.records import RecordFile, keep_late
 
 pytest.importorskip("distributed", reason="the dask executor needs it: pip install distributed")
 pytest.importorskip("submitit", reason="the SLURM executor needs it: pip install submitit")

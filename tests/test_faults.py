@@ -13,8 +13,8 @@ from harness_fixtures import solvers_from, spiral_cell
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell import probe, run_cell
-from convexnn_bench.harness.records import RecordFile, to_json
-from convexnn_bench.registry import SOLVERS
+from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.records.records import RecordFile, to_json
 
 
 @pytest.fixture(scope="module", autouse=True)

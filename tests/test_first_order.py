@@ -7,7 +7,7 @@ from conftest import combinations, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.first_order import gradient_descent, lbfgs
+from convexnn_bench.algorithms.descent.methods import gradient_descent, lbfgs
 
 SOLVERS = (
     *("fista", "bm_gd", "bm_scaled_gd", "bm_adam", "bm_lbfgs"),

@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 import convexnn_bench as cnn
 from convexnn_bench.cli import app
+from convexnn_bench.cli.doctor import examine
+from convexnn_bench.cli.forecast import duration
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.execute import forecast, run_campaign
-from convexnn_bench.harness.merging import merge
-from convexnn_bench.harness.records import RecordFile
-from convexnn_bench.report.doctor import examine
-from convexnn_bench.report.forecast import duration
+from convexnn_bench.records.merging import merge
+from convexnn_bench.records.records import RecordFile
 
 
 def command(*arguments):

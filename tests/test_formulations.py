@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.network_objective import NetworkObjective
+from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.losses._output_bias import OutputBias
 

@@ -19,15 +19,15 @@ from harness_fixtures import solvers_from, spiral_cell
 from test_campaign import Watcher
 
 import convexnn_bench as cnn
-from convexnn_bench.harness import records as records_module
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.cell import blank_record
 from convexnn_bench.harness.execute import run_campaign
-from convexnn_bench.harness.lock import RecordsLock
-from convexnn_bench.harness.merging import merge
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.harness.records import STATUSES, RecordFile, one_line, storable, whole_file
 from convexnn_bench.harness.streams import Messages, Tail
+from convexnn_bench.records import records as records_module
+from convexnn_bench.records.lock import RecordsLock
+from convexnn_bench.records.merging import merge
+from convexnn_bench.records.records import STATUSES, RecordFile, one_line, storable, whole_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -241,7 +241,7 @@ def test_the_schema_in_words_names_every_field_of_a_record():
     fields = re.findall(r"^(\w+(?:, \w+)*)", told, re.MULTILINE)  # a line begins with the fields it is about
     assert sorted(name for line in fields for name in line.split(", ")) == sorted(blank_record(spiral_cell("fista")))
     assert f"Schema version {records_module.SCHEMA} " in records_module.__doc__
-    assert "automodule:: convexnn_bench.harness.records" in (ROOT / "docs" / "reference.md").read_text()
+    assert "automodule:: convexnn_bench.records.records" in (ROOT / "docs" / "reference.md").read_text()
 
 
 def test_the_page_of_faults_names_tests_and_solvers_that_are_there():

@@ -14,7 +14,7 @@ import convexnn_bench as cnn
 from convexnn_bench.datasets import cifar10
 from convexnn_bench.datasets._image_files import read_idx
 from convexnn_bench.layerwise.experiment import load_split
-from convexnn_bench.registry import DATASETS
+from convexnn_bench.plugins.registry import DATASETS
 
 IDX = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
 

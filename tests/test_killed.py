@@ -12,7 +12,7 @@ import worse_solvers
 from bad_solvers import write_solvers
 from command import Command, run, wait_until
 
-from convexnn_bench.harness.records import RecordFile
+from convexnn_bench.records.records import RecordFile
 
 STARTING, BUILDING, RUNNING = 6, 4, 10  # kills that come while the command starts, problems are built, and cells run
 CELLS = 60

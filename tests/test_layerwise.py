@@ -23,7 +23,7 @@ from convexnn_bench.layerwise.exact import exact_stage
 from convexnn_bench.layerwise.experiment import Plan, run_layerwise
 from convexnn_bench.layerwise.streamed import adjoint, beta_max
 from convexnn_bench.layerwise.training import StageTraining, augmented
-from convexnn_bench.registry import LOSSES
+from convexnn_bench.plugins.registry import LOSSES
 from convexnn_bench.report.layerwise import save_layerwise_figure
 
 LABELS = {"cross_entropy": lambda n: np.arange(n) % 3, "squared": lambda n: np.sin(np.arange(3.0 * n)).reshape(n, 3),

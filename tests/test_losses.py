@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import convexnn_bench as cnn
 from convexnn_bench.losses._output_bias import OutputBias
 from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.registry import LOSSES
+from convexnn_bench.plugins.registry import LOSSES
 
 NAMES = LOSSES.names()
 

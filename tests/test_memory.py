@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.bm_objective import BMObjective
-from convexnn_bench.algorithms.newton_neurons import Neurons
-from convexnn_bench.algorithms.newton_point import WorkingProblem
-from convexnn_bench.algorithms.newton_step import Control, NewtonSystem
-from convexnn_bench.algorithms.newton_working_set import WorkingSet
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.newton.neurons import Neurons
+from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.step import Control, NewtonSystem
+from convexnn_bench.algorithms.newton.working_set import WorkingSet
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.operator import CHUNK_ELEMENTS as C
+from convexnn_bench.operator.lifted import CHUNK_ELEMENTS as C
 
 MMAP_THRESHOLD = -3  # malloc.h
 LIBRARIES = 24 * 2**20  # bytes that libraries may take for themselves

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench import operator as operator_module
 from convexnn_bench.errors import ChangedProblemError
 from convexnn_bench.formulations import burer_monteiro, network
-from convexnn_bench.operator import Operator
-from convexnn_bench.untouched import Untouched
+from convexnn_bench.operator import lifted as operator_module
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.running.untouched import Untouched
 
 
 def dense(problem) -> np.ndarray:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from convexnn_bench.arrangement import reduce_to_row_space
 from convexnn_bench.errors import InputError, PatternBudgetError
-from convexnn_bench.pattern_sampling import sample_patterns
-from convexnn_bench.patterns import (
+from convexnn_bench.patterns.arrangement import reduce_to_row_space
+from convexnn_bench.patterns.enumeration import (
     count_bound,
     count_patterns,
     enumerate_patterns,
     enumeration_cost,
     patterns_from_masks,
 )
+from convexnn_bench.patterns.sampling import sample_patterns
 
 
 def columns(masks: np.ndarray) -> set[bytes]:
@@ -240,7 +240,7 @@ def test_memory_limit_is_the_callers():
 
 
 def test_progress_is_reported_and_the_cost_is_logged_beforehand(monkeypatch, caplog):
-    monkeypatch.setattr("convexnn_bench.patterns.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("convexnn_bench.patterns.enumeration.SLOW_SECONDS", 0.0)
     seen = []
     with caplog.at_level(logging.INFO, logger="convexnn_bench"):
         enumerate_patterns(np.random.default_rng(11).standard_normal((15, 3)), progress=lambda *at: seen.append(at))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
-from convexnn_bench.specs import expand_grid, format_spec, parse_spec
+from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
+from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
 
 REGISTRIES = {
     "losses": LOSSES,

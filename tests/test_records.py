@@ -9,7 +9,7 @@ import pytest
 from harness_fixtures import spiral_cell
 
 from convexnn_bench.harness.cell import blank_record, skipped_record
-from convexnn_bench.harness.records import SCHEMA, RecordFile, flat, make_key, plain, to_json, to_parquet
+from convexnn_bench.records.records import SCHEMA, RecordFile, flat, make_key, plain, to_json, to_parquet
 
 
 def test_append_and_read_back(tmp_path):

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.augmented_lagrangian import AllRows, ConePenalty, FacetRows
-from convexnn_bench.algorithms.bm_objective import BMObjective
-from convexnn_bench.algorithms.relu_directions import NetworkPrices
-from convexnn_bench.algorithms.relu_faces import slope_at
-from convexnn_bench.algorithms.relu_finish import finish_factors, finish_network
-from convexnn_bench.algorithms.relu_neurons import NeuronObjective
-from convexnn_bench.algorithms.relu_pricing import BlockPrices
-from convexnn_bench.algorithms.relu_reduction import fewer
+from convexnn_bench.algorithms.descent.augmented_lagrangian import AllRows, ConePenalty, FacetRows
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.relu.directions import NetworkPrices
+from convexnn_bench.algorithms.relu.faces import slope_at
+from convexnn_bench.algorithms.relu.finish import finish_factors, finish_network
+from convexnn_bench.algorithms.relu.neurons import NeuronObjective
+from convexnn_bench.algorithms.relu.pricing import BlockPrices
+from convexnn_bench.algorithms.relu.reduction import fewer
 from convexnn_bench.formulations import burer_monteiro, network
 
 

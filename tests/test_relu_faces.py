@@ -6,10 +6,10 @@ import torch
 from conftest import targets
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.first_order import spectral_projected_gradient
-from convexnn_bench.algorithms.relu_faces import descend, null_space, slope_at
-from convexnn_bench.algorithms.relu_neurons import NeuronObjective, Neurons
-from convexnn_bench.algorithms.relu_pricing import BlockPrices
+from convexnn_bench.algorithms.descent.methods import spectral_projected_gradient
+from convexnn_bench.algorithms.relu.faces import descend, null_space, slope_at
+from convexnn_bench.algorithms.relu.neurons import NeuronObjective, Neurons
+from convexnn_bench.algorithms.relu.pricing import BlockPrices
 
 
 def relu_problem(seed: int, loss: str = "squared", c: int = 2, d: int = 3, n: int = 8) -> "cnn.Problem":

@@ -20,15 +20,15 @@ from convexnn_bench.cli import app
 from convexnn_bench.harness.campaign import find_campaign, load_campaign
 from convexnn_bench.harness.cell import Cell, Limits, blank_record
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.harness.records import RecordFile
-from convexnn_bench.registry import DATASETS, SOLVERS
-from convexnn_bench.report import derived, optimum
-from convexnn_bench.report.figures import FIGURES, draw_all
+from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campaign
+from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+from convexnn_bench.records.records import RecordFile
+from convexnn_bench.report.figures.campaign import FIGURES, draw_all
+from convexnn_bench.report.figures.gaps import style, styles
 from convexnn_bench.report.ladder import time_rows
-from convexnn_bench.report.page import payload, sentences, write_page
-from convexnn_bench.report.plots import style, styles
-from convexnn_bench.report.repeat import campaign_again, cell_again, cell_campaign
-from convexnn_bench.report.time_to_gap import outcomes, pooled
+from convexnn_bench.report.numbers import derived, optimum
+from convexnn_bench.report.numbers.time_to_gap import outcomes, pooled
+from convexnn_bench.report.page.page import payload, sentences, write_page
 
 ABOUT = {**SIZES, "p": 2, "q": 3}
 

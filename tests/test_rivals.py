@@ -16,8 +16,8 @@ import pytest
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms import rivals
-from convexnn_bench.algorithms.rivals import RivalSolver, environments
+from convexnn_bench.algorithms import rival as rivals
+from convexnn_bench.algorithms.rival import RivalSolver, environments
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.harness.cell import Cell, Limits, run_cell
 
@@ -269,7 +269,7 @@ def test_the_harness_kills_it_at_the_deadline_of_its_cell(fake, tmp_path):
         textwrap.dedent(f"""
             import sys
             from pathlib import Path
-            from convexnn_bench.algorithms.rivals import RivalSolver
+            from convexnn_bench.algorithms.rival import RivalSolver
 
             class Solver(RivalSolver):
                 name, rival, package, losses, relu = "rival_fake", "fake", "fake", ("squared",), ""

@@ -8,7 +8,7 @@ import pytest
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench import monitor
+from convexnn_bench.running import monitor
 
 
 class Fake(cnn.BaseSolver):

@@ -7,9 +7,9 @@ from conftest import LOSS_NAMES, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.bm_objective import BMObjective
-from convexnn_bench.algorithms.first_order import gradient_descent
-from convexnn_bench.algorithms.scaled_gradient import Preconditioner, block_norms_squared, scaled
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.descent.methods import gradient_descent
+from convexnn_bench.algorithms.descent.scaled_gradient import Preconditioner, block_norms_squared, scaled
 from convexnn_bench.formulations import burer_monteiro
 
 PAIRS = [(loss, activation) for loss in LOSS_NAMES for activation in ("linear", "gated_relu")]

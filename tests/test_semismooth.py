@@ -7,11 +7,11 @@ from conftest import LOSS_NAMES, random_problem, targets
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms import semismooth_system as system_module
-from convexnn_bench.algorithms import semismooth_working_set as working_set
-from convexnn_bench.algorithms.semismooth import SemismoothNewton
-from convexnn_bench.algorithms.semismooth_prox import Shrinkage
-from convexnn_bench.algorithms.semismooth_system import Effort, NewtonSystem
+from convexnn_bench.algorithms.semismooth import system as system_module
+from convexnn_bench.algorithms.semismooth import working_set
+from convexnn_bench.algorithms.semismooth.method import SemismoothNewton
+from convexnn_bench.algorithms.semismooth.prox import Shrinkage
+from convexnn_bench.algorithms.semismooth.system import Effort, NewtonSystem
 from convexnn_bench.formulations.convex import soft_threshold
 
 SHAPES = [(4, 3), (3, 4), (5, 1), (1, 4), (3, 3), (2, 3)]
@@ -217,7 +217,7 @@ def test_few_blocks_to_begin_with(monkeypatch):
     monkeypatch.setattr(working_set, "PART", 1000)
     assert len(working_set.first_set(problem.operator().adjoint(-problem.operator().Y), problem.beta, 4)) == 2
     method = SemismoothNewton(problem, "cpu", 1e-9)
-    monkeypatch.setattr("convexnn_bench.algorithms.semismooth.first_set", lambda G, *_: torch.tensor([3, 70]))
+    monkeypatch.setattr("convexnn_bench.algorithms.semismooth.method.first_set", lambda G, *_: torch.tensor([3, 70]))
     for _ in method.steps():
         assert method.working.unique().numel() == len(method.working)
     assert method.gap <= 1e-9

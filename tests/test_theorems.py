@@ -6,11 +6,11 @@ import torch
 from conftest import LOSS_NAMES, random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.second_order import Hessian, flatten, spread_start, trust_region_newton, unflatten
 from convexnn_bench.theorems.checks import check_full_rank, check_rank_deficient
 from convexnn_bench.theorems.curvature import smallest_curvature
 from convexnn_bench.theorems.random_starts import spurious_minima
 from convexnn_bench.theorems.rank_staircase import descent_columns, staircase
+from convexnn_bench.theorems.trust_region import Hessian, flatten, spread_start, trust_region_newton, unflatten
 
 SMOOTH = ("linear", "gated_relu")
 

@@ -12,10 +12,10 @@ from test_cvxpy_forms import Pooling
 from textbook import loss_expression
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.conic import build
-from convexnn_bench.algorithms.conic_rounding import descend
-from convexnn_bench.cone_factors import tight_frame
+from convexnn_bench.algorithms.conic.program import build
+from convexnn_bench.algorithms.conic.rounding import descend
 from convexnn_bench.formulations import convex
+from convexnn_bench.norms.cone_factors import tight_frame
 
 TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-9}
 
@@ -211,7 +211,7 @@ def test_a_cut_off_run_still_gives_a_feasible_point(cut):
 
 
 def test_too_many_facets_are_refused(monkeypatch):
-    monkeypatch.setattr("convexnn_bench.algorithms.conic.MOST_ENTRIES", 100)
+    monkeypatch.setattr("convexnn_bench.algorithms.conic.program.MOST_ENTRIES", 100)
     with pytest.raises(cnn.UnsupportedError, match="multipliers of pairs of facets"):
         build(gaussian(0))
 
@@ -284,7 +284,7 @@ def test_blocks_outside_the_span_of_a_cone_are_refused():
 
 
 def test_without_cvxpy_the_norm_is_refused(monkeypatch):
-    monkeypatch.setattr("convexnn_bench.algorithms.conic_gauge.importable", lambda package: package != "cvxpy")
+    monkeypatch.setattr("convexnn_bench.norms.gauge.importable", lambda package: package != "cvxpy")
     problem = gaussian(2, n=5, d=2)
     with pytest.raises(cnn.UnsupportedError, match="cvxpy"):
         problem.objective(np.random.default_rng(0).standard_normal((problem.P, 2, 2)))

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.complete_search import ascend
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import burer_monteiro, convex
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.norms.all_patterns.ascent import ascend
+from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.problem import Problem
-from convexnn_bench.registry import SOLVERS
 
 MASTERS = {False: ("cvxpy_clarabel", "fista"), True: ("cvxpy_clarabel", "bm_lbfgs")}  # by problem.vector_cone
 IDLE = 1e-9  # blocks below this fraction of the largest one leave the working set

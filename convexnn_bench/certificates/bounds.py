@@ -14,10 +14,10 @@ import torch
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.certificates.evaluation import Evaluated, as_point, device_of, evaluate
 from convexnn_bench.checks import as_numpy
-from convexnn_bench.dual_norms import EPS, MaxDualNorm, complete_dual_norm, max_dual_norm, spectral_norms
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.norms.block_norms import EPS, MaxDualNorm, complete_dual_norm, max_dual_norm, spectral_norms
 
 if TYPE_CHECKING:
     from convexnn_bench.losses.base import BaseLoss

@@ -78,7 +78,7 @@ def layerwise(
 def _joined(device: str) -> str:
     """The device of this process, which has joined the others that torchrun has started."""
     from convexnn_bench import parallel
-    from convexnn_bench.runner import check_device
+    from convexnn_bench.running.runner import check_device
 
     return parallel.join(check_device(device))
 

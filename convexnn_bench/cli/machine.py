@@ -8,7 +8,7 @@ from convexnn_bench.cli.common import SolversDir, alone, plain_errors, wide_cons
 def list_all() -> None:
     """List solvers, data sets, losses, activations, architectures: what is here, what is missing and why."""
     with plain_errors():
-        from convexnn_bench.report.listing import print_listing
+        from convexnn_bench.cli.listing import print_listing
 
         print_listing(wide_console())
 
@@ -20,9 +20,9 @@ def doctor(solvers_dir: SolversDir = None) -> None:
     """
     alone("doctor")
     with plain_errors():
+        from convexnn_bench.cli.doctor import print_doctor
         from convexnn_bench.harness.process import start_server
-        from convexnn_bench.registry import SOLVERS
-        from convexnn_bench.report.doctor import print_doctor
+        from convexnn_bench.plugins.registry import SOLVERS
 
         if solvers_dir is not None:
             SOLVERS.add_folder(solvers_dir)

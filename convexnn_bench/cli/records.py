@@ -35,7 +35,7 @@ def merge(
     """
     alone("merge")
     with plain_errors():
-        from convexnn_bench.harness.merging import merge as merge_records
+        from convexnn_bench.records.merging import merge as merge_records
         from convexnn_bench.report.tables import counted
 
         found, complaints = merge_records(folders, out)

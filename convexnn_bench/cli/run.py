@@ -114,7 +114,7 @@ def _job(name: str | None, given: dict[str, Any], out: str | None, rerun: list[s
 
 
 def _place(executor: str, workers: int | None) -> "BaseExecutor":
-    from convexnn_bench.registry import EXECUTORS
+    from convexnn_bench.plugins.registry import EXECUTORS
 
     return EXECUTORS.make(executor, **({} if workers is None else {"workers": workers}))
 
@@ -137,7 +137,7 @@ def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
 
 
 def _exit_code(finished: "Finished") -> int:
-    from convexnn_bench.harness.records import BAD_STATUSES
+    from convexnn_bench.records.records import BAD_STATUSES
 
     return int(any(record["status"] in BAD_STATUSES for record in finished.records))
 
@@ -145,7 +145,7 @@ def _exit_code(finished: "Finished") -> int:
 def _statuses(given: list[str]) -> set[str]:
     """The statuses that --rerun names; "failed" takes "crashed" with it."""
     from convexnn_bench.errors import InputError
-    from convexnn_bench.harness.records import BAD_STATUSES, STATUSES
+    from convexnn_bench.records.records import BAD_STATUSES, STATUSES
 
     for status in given:
         if status not in STATUSES:
@@ -155,7 +155,7 @@ def _statuses(given: list[str]) -> set[str]:
 
 def _foretell(job: _Job, json: bool) -> None:
     from convexnn_bench.harness.execute import forecast
-    from convexnn_bench.harness.records import to_json
+    from convexnn_bench.records.records import to_json
 
     found = forecast(job.campaign, job.folder, job.source, job.again)
     if json:
@@ -164,7 +164,7 @@ def _foretell(job: _Job, json: bool) -> None:
             told = {"key": one.cell.key, "known": one.known, "seconds": one.seconds, "unavailable": one.unavailable}
             typer.echo(to_json({**cell, "time_limit": one.limit, **told}))
         return
-    from convexnn_bench.report.forecast import print_forecast
+    from convexnn_bench.cli.forecast import print_forecast
 
     print_forecast(found, wide_console())
 
@@ -185,9 +185,9 @@ def _campaign(name: str | None, given: dict[str, Any]) -> "tuple[Campaign, Sourc
 
 
 def _run(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
+    from convexnn_bench.cli.progress import CampaignProgress
     from convexnn_bench.harness.execute import run_campaign
-    from convexnn_bench.harness.records import Record, to_json
-    from convexnn_bench.report.progress import CampaignProgress
+    from convexnn_bench.records.records import Record, to_json
 
     class JsonLines(CampaignProgress):
         """Prints every record as it comes."""
@@ -203,7 +203,7 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
 
 def _show(finished: "Finished", gap: float, folder: Path) -> None:
     """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
-    from convexnn_bench.report.plots import save_gap_figure
+    from convexnn_bench.report.figures.gaps import save_gap_figure
     from convexnn_bench.report.tables import counted, print_results
 
     console = wide_console()

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.registry import DATASETS
+from convexnn_bench.plugins.registry import DATASETS
 
 if TYPE_CHECKING:
     from convexnn_bench.problem import Problem
@@ -64,8 +64,8 @@ def make_problem(name: Any, **parameters: Any) -> "Problem":
     0 if neither is given. What is not given takes the data set's default. Raises UnknownNameError for a name
     that is not registered and InputError for a parameter or value that cannot be.
     """
+    from convexnn_bench.plugins.specs import parse_spec
     from convexnn_bench.problem import Problem
-    from convexnn_bench.specs import parse_spec
 
     if not isinstance(name, str):
         raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.registry import importable
+from convexnn_bench.plugins.registry import importable
 
 TARGETS = ("one_hot", "signs", "binary")
 LAYOUTS = ("flat", "image", "tokens")

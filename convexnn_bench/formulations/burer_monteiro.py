@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError
-from convexnn_bench.operator import Operator
+from convexnn_bench.operator.lifted import Operator
 
 if TYPE_CHECKING:
     from convexnn_bench.problem import Problem

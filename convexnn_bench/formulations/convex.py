@@ -53,7 +53,7 @@ def cone_factors(problem: "Problem", Z: Blocks) -> tuple[Left, Right]:
     upper bound. Raises InputError where Z_k is no sum of products u v^T with u in its cone, UnsupportedError where
     CVXPY is needed and not installed, or no pair was found.
     """
-    from convexnn_bench.algorithms.conic_gauge import gauge_factors
+    from convexnn_bench.norms.gauge import gauge_factors
 
     assert problem.cones is not None
     U, V = gauge_factors(problem.cones, Z.cpu().numpy())

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.harness.inside import cell_target, probe_target
-from convexnn_bench.harness.machine import code_version, describe_machine
 from convexnn_bench.harness.process import LINK_GONE, Outcome, run_process
-from convexnn_bench.harness.records import SCHEMA, STATUSES, Record, make_key, one_line
-from convexnn_bench.registry import DATASETS, SOLVERS
-from convexnn_bench.specs import format_spec
+from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+from convexnn_bench.plugins.specs import format_spec
+from convexnn_bench.records.machine import code_version, describe_machine
+from convexnn_bench.records.records import SCHEMA, STATUSES, Record, make_key, one_line
 
 if TYPE_CHECKING:
     from convexnn_bench.problem import Problem

@@ -12,12 +12,12 @@ from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell, Probe, probe, skipped_record
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
-from convexnn_bench.harness.lock import RecordsLock
-from convexnn_bench.harness.machine import cores
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
-from convexnn_bench.harness.records import Record, RecordFile, drop_late, late_records, to_parquet
-from convexnn_bench.registry import DATASETS, SOLVERS
+from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+from convexnn_bench.records.lock import RecordsLock
+from convexnn_bench.records.machine import cores
+from convexnn_bench.records.records import Record, RecordFile, drop_late, late_records, to_parquet
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ def run_campaign(
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
     if campaign.device != "cpu" and executor.here:  # elsewhere the cells will tell
-        from convexnn_bench.runner import check_device
+        from convexnn_bench.running.runner import check_device
 
         check_device(campaign.device)
     _check_folder(out)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
 from convexnn_bench.harness.process import Link
-from convexnn_bench.harness.records import one_line, plain
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.registry import SOLVERS
+from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.records.records import one_line, plain
 
 # in messages of exceptions that are no MemoryError: of torch on a CPU, of CUDA, and of cuBLAS and cuSOLVER
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convexnn_bench.certificates import Certificate
     from convexnn_bench.harness.cell import Cell
     from convexnn_bench.problem import Problem
-    from convexnn_bench.runner import Result
+    from convexnn_bench.running.runner import Result
 
 
 def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
@@ -116,7 +116,7 @@ def cell_target(link: Link, threads: int, cell: "Cell") -> None:
         problem = cell.make_problem()
         link.send(("problem", describe_problem(problem)))
         link.send(("stage", "set-up"))
-        from convexnn_bench.runner import solve
+        from convexnn_bench.running.runner import solve
 
         def set_up(seconds: float) -> None:
             link.send(("setup_seconds", seconds))

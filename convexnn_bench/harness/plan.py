@@ -8,9 +8,9 @@ from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, is_number, is_whole, nearest
 from convexnn_bench.harness.cell import Cell
-from convexnn_bench.harness.records import storable
-from convexnn_bench.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
-from convexnn_bench.specs import expand_grid, format_spec, parse_spec
+from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
+from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
+from convexnn_bench.records.records import storable
 
 MOST_CELLS = 100_000  # more are a slip
 

@@ -5,8 +5,8 @@ import importlib
 
 from threadpoolctl import ThreadpoolController
 
-from convexnn_bench import registry
 from convexnn_bench.errors import RegistryError
+from convexnn_bench.plugins import registry
 
 MODULES = (
     "torch",
@@ -18,7 +18,7 @@ MODULES = (
     "clarabel",
     "scs",
     "convexnn_bench.datasets",
-    "convexnn_bench.runner",
+    "convexnn_bench.running.runner",
 )
 for name in MODULES:
     # what is missing here is reported by the solver or data set that needs it

@@ -14,16 +14,16 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.datasets.base import one_of, whole
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.machine import code_version, describe_machine
-from convexnn_bench.harness.records import to_json, whole_file
 from convexnn_bench.layerwise.data import accuracy, check_data
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
 from convexnn_bench.layerwise.exact import exact_stage
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training
 from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
-from convexnn_bench.registry import DATASETS, LOSSES
-from convexnn_bench.specs import parse_spec
+from convexnn_bench.plugins.registry import DATASETS, LOSSES
+from convexnn_bench.plugins.specs import parse_spec
+from convexnn_bench.records.machine import code_version, describe_machine
+from convexnn_bench.records.records import to_json, whole_file
 from convexnn_bench.terminal import progress
 
 Split = tuple[np.ndarray, np.ndarray]

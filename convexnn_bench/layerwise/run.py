@@ -14,7 +14,6 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.datasets.base import number, whole
 from convexnn_bench.errors import ConvexNNError, InputError
-from convexnn_bench.harness.records import whole_file
 from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
 from convexnn_bench.layerwise.checkpoint import checkpoint_in, read_checkpoint
 from convexnn_bench.layerwise.data import Data, accuracy, check_data
@@ -24,8 +23,9 @@ from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.layerwise.streamed import Batches, beta_max, certify_stage
 from convexnn_bench.layerwise.training import StageTraining
 from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.registry import LOSSES
-from convexnn_bench.runner import check_device
+from convexnn_bench.plugins.registry import LOSSES
+from convexnn_bench.records.records import whole_file
+from convexnn_bench.running.runner import check_device
 from convexnn_bench.terminal import progress
 
 if TYPE_CHECKING:

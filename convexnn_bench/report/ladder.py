@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.records import Record, RecordFile
+from convexnn_bench.records.records import Record, RecordFile
+from convexnn_bench.report.numbers.time_to_gap import (
+    GAPS,
+    Outcome,
+    Spread,
+    by_rung,
+    compare,
+    outcomes,
+    pooled,
+    rung_name,
+)
 from convexnn_bench.report.tables import format_seconds, format_target, problem_line, reasons
-from convexnn_bench.report.time_to_gap import GAPS, Outcome, Spread, by_rung, compare, outcomes, pooled, rung_name
 
 if TYPE_CHECKING:
     from rich.console import Console

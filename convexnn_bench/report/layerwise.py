@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convexnn_bench.harness.records import whole_file
+from convexnn_bench.records.records import whole_file
 from convexnn_bench.report.tables import format_gap, format_seconds, format_value
 
 if TYPE_CHECKING:

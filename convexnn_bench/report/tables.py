@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.harness.records import Record
+from convexnn_bench.records.records import Record
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

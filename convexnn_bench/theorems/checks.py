@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from convexnn_bench.algorithms.second_order import Hessian, spread_start, trust_region_newton
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.certificates.certificate import relative_gap
-from convexnn_bench.dual_norms import spectral_norms
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.norms.block_norms import spectral_norms
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.theorems.curvature import Curvature, as_factors, check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.trust_region import Hessian, spread_start, trust_region_newton
 
 if TYPE_CHECKING:
     import pandas as pd

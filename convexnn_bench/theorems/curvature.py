@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.algorithms.second_order import Flat, Hessian, Left, Right
 from convexnn_bench.certificates.evaluation import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number
+from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
 
 DENSE_SIZE = 200  # variables up to which the Hessian is formed
 KINKED = ("huber", "squared_hinge")  # losses whose gradient has kinks

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report.plots import COLOURS
+from convexnn_bench.report.figures.gaps import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convexnn_bench.algorithms.second_order import spread_start, trust_region_newton
 from convexnn_bench.certificates import certify
 from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.errors import InputError
@@ -31,6 +30,7 @@ from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.checks import GAP_FACTOR
 from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
 from convexnn_bench.theorems.rank_staircase import Staircase, staircase
+from convexnn_bench.theorems.trust_region import spread_start, trust_region_newton
 
 if TYPE_CHECKING:
     import pandas as pd

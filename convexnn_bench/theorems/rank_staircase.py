@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.algorithms.second_order import trust_region_newton
 from convexnn_bench.certificates import certify
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
@@ -21,6 +20,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.trust_region import trust_region_newton
 
 if TYPE_CHECKING:
     import pandas as pd

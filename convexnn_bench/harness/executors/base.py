@@ -11,10 +11,10 @@ from typing import Any
 
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell, blank_record, run_cell
-from convexnn_bench.harness.machine import code_version
 from convexnn_bench.harness.process import Link, run_process
-from convexnn_bench.harness.records import Record, one_line
-from convexnn_bench.registry import SOLVERS, importable
+from convexnn_bench.plugins.registry import SOLVERS, importable
+from convexnn_bench.records.machine import code_version
+from convexnn_bench.records.records import Record, one_line
 
 
 class LostError(ConvexNNError, RuntimeError):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import ExecutorError, InputError
 from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
-from convexnn_bench.harness.machine import code_version, cores
-from convexnn_bench.harness.records import Record
+from convexnn_bench.records.machine import code_version, cores
+from convexnn_bench.records.records import Record
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -7,7 +7,7 @@ from pathlib import Path
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import run_cell
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
-from convexnn_bench.harness.records import Record
+from convexnn_bench.records.records import Record
 
 
 class LocalExecutor(BaseExecutor):

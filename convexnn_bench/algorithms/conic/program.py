@@ -1,0 +1,225 @@
+"""The exact convex program stated for a conic solver, in the form that was fastest (benchmarks/exact_forms.py).
+
+The dual program is solved,
+
+    min_L F*(L)   subject to   ||A_k^* L||_k <= beta for every block k,   ||.||_k the dual norm of the block,
+
+in n_out c variables, whatever the number of blocks; the blocks Z_k are the multipliers of its constraints: minimising
+F*(L) - sum_k <Z_k, A_k^* L> over L gives -F(A(Z)). How the norms are stated is in `conic_norms`, the matrices of A^* in
+`conic_maps`.
+
+One kind of program an interior-point method solves faster from the primal side: ReLU with sampled patterns, where
+
+    min F(z) + beta sum_k (||u_k|| + ||v_k||)   subject to   z = A(u - v),  F_k u_k >= 0,  F_k v_k >= 0,
+
+F_k the non-redundant rows of K_k, and Lambda is the multiplier of z = A(u - v) (Pilanci & Ergen 2020, eq. 8).
+
+For vector-output ReLU the block norm and its dual are NP-hard, and the dual norm is replaced by an upper bound on it.
+What is solved is then the dual of the doubly non-negative relaxation
+
+    min F(A(Z)) + beta/2 sum_k (tr S_k + tr T_k)   subject to   [[S_k, Z_k], [Z_k^T, T_k]] >= 0,  F_k S_k F_k^T >= 0
+
+(the copositive program of Sahiner et al., ICLR 2021, relaxed), whose value is a lower bound on the optimum; it is the
+optimum where every S_k is a sum of products u u^T with u in cone k, as it always is with at most four facets. Columns
+u are sought in `cone_factors`, so that the point is feasible, and its objective an upper bound.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.algorithms.conic.maps import AdjointMap, adjoint_map, facet_rows
+from convexnn_bench.algorithms.conic.rounding import round_relaxation
+from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.norms.cone_factors import Frame, Relaxation, cone_frames
+from convexnn_bench.norms.conic_forms import NORM_FORMS, norm_cone, norm_cone_lmi, norm_form
+
+if TYPE_CHECKING:
+    from convexnn_bench.problem import Problem
+
+EXACT_ROUNDING = 1e-6  # relative distance of the point from the relaxation's value
+MOST_ENTRIES = 50_000_000  # of the matrix that holds the multipliers' p x p products of facets
+
+
+@dataclass(frozen=True)
+class ConicProgram:
+    """A CVXPY problem and `point`, which reads a Point off it once it is solved.
+
+    relaxation: for vector-output ReLU, reads the solution of the doubly non-negative relaxation itself. remark: what is
+    to be said of a point that was read.
+    """
+
+    program: Any
+    point: Callable[[], Point]
+    relaxation: Callable[[], Relaxation] | None = None
+    remark: Callable[[Point], str] = lambda point: ""
+
+
+@dataclass(frozen=True)
+class Units:
+    """objective = `objective` objective', L = `gradient` L', Z = `blocks` Z': tolerances mean the same on any scale.
+
+    gradient is the root mean square residual at z = 0, (2 F(0) / number of targets)^(1/2), or max |grad F(0)| if that
+    is less; the objective is measured in gradient^2 where it is quadratic or piecewise so, which leaves its curvature
+    at one, and in F(0) otherwise: of the scalings tried these took SCS the fewest iterations; Clarabel minds little.
+    """
+
+    objective: float
+    gradient: float
+    blocks: float
+
+    @classmethod
+    def of(cls, problem: "Problem", quadratic: bool) -> "Units":
+        Y = problem.operator().Y
+        zero = torch.zeros_like(Y)
+        value = float(problem.loss.value(zero, Y)) or 1.0
+        steepest = float(problem.loss.gradient(zero, Y).abs().max()) or 1.0
+        gradient = min(float(np.sqrt(2.0 * value / Y.numel())), steepest)
+        objective = gradient**2 if quadratic else value
+        return cls(objective, gradient, objective / problem.beta)
+
+
+def build(problem: "Problem", interior_point: bool = True) -> ConicProgram:
+    """The program in the form measured fastest for the problem's structure and the kind of solver."""
+    map_ = adjoint_map(problem)
+    if problem.vector_cone:
+        return relaxed_program(problem, map_, interior_point)
+    if problem.has_cone and interior_point and map_.T is None:
+        return primal_cone_program(problem, map_)
+    return dual_program(problem, map_, norm_form(problem.p, problem.q, interior_point))
+
+
+def dual_program(problem: "Problem", map_: AdjointMap, form: str) -> ConicProgram:
+    """min F*(L) s.t. ||A_k^* L|| <= beta, in units where the bound is one.
+
+    form: a name in NORM_FORMS for blocks without a cone; blocks with a cone are held by `norm_cone`.
+    """
+    import cvxpy as cp
+
+    P, p, q = problem.P, problem.p, problem.q
+    dual = DualSide.of(problem, map_, problem.has_cone)
+    if problem.has_cone:
+        cones, read = norm_cone(dual.G, facet_rows(problem), P, p)
+    else:
+        cones, read = NORM_FORMS[form](dual.G, P, p, q)
+
+    def point() -> Point:
+        values = dual.units.blocks * read()
+        return split_point(problem, values, dual.value()) if problem.has_cone else Point(values, dual=dual.value())
+
+    return ConicProgram(cp.Problem(cp.Minimize(dual.objective), [*dual.constraints, *cones]), point)
+
+
+@dataclass(frozen=True)
+class DualSide:
+    """What every dual program shares, in the program's units.
+
+    L: variable, n_out x c. G: vec of the blocks A_k^* L / beta. objective: F*(L). constraints: dom F*, and what defines
+    G where it is a variable of its own.
+    """
+
+    units: Units
+    L: Any
+    G: Any
+    objective: Any
+    constraints: list[Any]
+
+    @classmethod
+    def of(cls, problem: "Problem", map_: AdjointMap, own_variable: bool = False) -> "DualSide":
+        import cvxpy as cp
+
+        L: Any = cp.Variable((problem.n_out, problem.c))
+        units = Units.of(problem, problem.loss.cvxpy_conjugate(L, problem.Y)[0].is_qpwa())
+        conjugate, domain = problem.loss.cvxpy_conjugate(units.gradient * L, problem.Y)
+        image = (units.gradient / problem.beta * map_.R) @ cp.vec(L, order="C")
+        G, equations = image, []
+        if map_.T is not None or own_variable:
+            G = cp.Variable(problem.P * problem.p * problem.q)
+            equations = [(G if map_.T is None else map_.T @ G) == image]
+        return cls(units, L, G, conjugate / units.objective, [*domain, *equations])
+
+    def value(self) -> np.ndarray:
+        """L in the problem's units."""
+        return np.asarray(self.units.gradient * self.L.value)
+
+
+def relaxed_program(problem: "Problem", map_: AdjointMap, interior_point: bool = True) -> ConicProgram:
+    """The dual of the doubly non-negative relaxation, for vector-output ReLU.
+
+    A splitting method needs fewer iterations where the blocks G are variables of their own.
+    """
+    import cvxpy as cp
+
+    assert problem.cones is not None
+    frames = cone_frames(problem.cones)
+    _check_size(frames)
+    dual = DualSide.of(problem, map_, not interior_point)
+    cones, read = norm_cone_lmi(dual.G, frames, problem.p, problem.q)
+    program = cp.Problem(cp.Minimize(dual.objective), [*dual.constraints, *cones])
+
+    def value() -> float:
+        return -dual.units.objective * float(program.value)
+
+    def relaxation() -> Relaxation:
+        return Relaxation(frames, dual.units.blocks * read(), value())
+
+    def point() -> Point:
+        U, V = round_relaxation(problem, relaxation(), program.status != cp.settings.USER_LIMIT)
+        return Point(blocks=U @ V.transpose(0, 2, 1), cone_factors=(U, V), dual=dual.value())
+
+    def remark(point: Point) -> str:
+        assert point.cone_factors is not None
+        excess = problem.factored_objective(*point.cone_factors) / value() - 1 if value() else 0.0
+        exact = abs(excess) <= EXACT_ROUNDING
+        found = "exact, rounded to a feasible point of that value" if exact else "best point found"
+        return f"doubly non-negative relaxation of value {value():.9g}; {found} (relative difference {excess:.1e})"
+
+    return ConicProgram(program, point, relaxation, remark)
+
+
+def _check_size(frames: list[Frame]) -> None:
+    """Raise UnsupportedError where the multipliers of pairs of facets do not fit."""
+    pairs = sum(len(frame.rows) * (len(frame.rows) - 1) // 2 for frame in frames)
+    if frames and pairs * frames[0].map.size > MOST_ENTRIES:
+        raise UnsupportedError(
+            f"the doubly non-negative program has {pairs} multipliers of pairs of facets, for {len(frames)} cones in "
+            f"{len(frames[0].map)} dimensions; about {MOST_ENTRIES // frames[0].map.size} fit: use fewer patterns, "
+            "or a Burer-Monteiro solver"
+        )
+
+
+def primal_cone_program(problem: "Problem", map_: AdjointMap, reduce: bool = True) -> ConicProgram:
+    """min F(z) + beta sum_k (||u_k|| + ||v_k||), u_k and v_k in cone k, for scalar outputs and the flat map.
+
+    reduce: keep the facets of every cone only, rather than all N rows of K_k.
+    """
+    import cvxpy as cp
+
+    P, p = problem.P, problem.p
+    z: Any = cp.Variable((problem.n_out, problem.c))
+    value, domain = problem.loss.cvxpy_value(z, problem.Y)
+    units = Units.of(problem, value.is_qpwa())
+    u: Any = cp.Variable(P * p)
+    v: Any = cp.Variable(P * p)
+    link = cp.vec(z, order="C") / units.blocks == map_.R.T @ (u - v)
+    rows = facet_rows(problem, reduce)
+    norms = sum(cp.sum(cp.norm(cp.reshape(x, (p, P), order="F"), 2, axis=0)) for x in (u, v))
+    program = cp.Problem(cp.Minimize(value / units.objective + norms), [*domain, link, rows @ u >= 0, rows @ v >= 0])
+
+    def point() -> Point:
+        split = units.blocks * np.stack([x.value.reshape(P, p) for x in (u, v)], axis=2)
+        dual = -units.objective / units.blocks * np.reshape(link.dual_value, (problem.n_out, problem.c))
+        return split_point(problem, split, dual)
+
+    return ConicProgram(program, point)
+
+
+def split_point(problem: "Problem", split: np.ndarray, dual: np.ndarray) -> Point:
+    """The point of cone vectors (P x p x 2), each projected onto its cone so that it is feasible to rounding."""
+    assert problem.cones is not None
+    split = np.asarray(problem.cones.project(split))
+    return Point(blocks=split[:, :, :1] - split[:, :, 1:], split=split, dual=dual)

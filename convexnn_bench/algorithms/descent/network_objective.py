@@ -1,0 +1,97 @@
+"""The network objective on a flat vector, by autograd, on all samples or on minibatches."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from convexnn_bench.algorithms.descent.methods import Vector
+from convexnn_bench.formulations import network
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.problem import Problem
+
+
+class NetworkObjective:
+    """Value and gradient at x = (W1, W2) flattened, on a device."""
+
+    def __init__(self, problem: Problem, width: int | None, seed: int, device: str):
+        self.problem = problem
+        self.operator = problem.operator(device)
+        self.width = width if width is not None else network.default_width(problem)
+        W1, W2 = network.start(problem, self.operator, self.width, seed)
+        self.start = torch.cat([W1.reshape(-1), W2.reshape(-1)])
+
+    def weights(self, x: Vector) -> tuple[torch.Tensor, torch.Tensor]:
+        """(W1, W2) as views of x."""
+        split = self.problem.p * self.width
+        return x[:split].view(self.problem.p, -1), x[split:].view(self.problem.q, -1)
+
+    def loss_and_gradient(self, x: Vector, operator: Operator) -> tuple[torch.Tensor, Vector]:
+        """F on the operator's rows, and its gradient."""
+        # with respect to the matrices: through slices of x each would come back as a vector of zeros as long as x
+        leaves = [W.requires_grad_(True) for W in self.weights(x.detach())]
+        loss = self.problem.loss.value(network.forward(self.problem, operator, *leaves), operator.Y)
+        gradients = torch.autograd.grad(loss, leaves)
+        return loss.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+    @cached_property
+    def _parts(self) -> list[Operator]:
+        """Sets of samples over which the loss is a sum; gradients are taken of one after the other."""
+        separable = self.problem.loss.separable
+        return network.parts(self.problem, self.operator, self.width) if separable else [self.operator]
+
+    def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
+        """F(x) + beta/2 ||x||^2 and its gradient."""
+        value, gradient = 0.5 * self.problem.beta * x.square().sum(), self.problem.beta * x
+        for part in self._parts:
+            loss, slope = self.loss_and_gradient(x, part)
+            value, gradient = value + loss, gradient.add_(slope)
+        return value, gradient
+
+    def batches(self, size: int) -> "Minibatches":
+        """The same objective over random minibatches of samples."""
+        return Minibatches(self, size)
+
+    def point(self, x: Vector) -> Point:
+        """The network at x."""
+        return Point(network=self.weights(x))
+
+    def entry_scale(self) -> float:
+        """Typical size of an entry of the start point, the unit of Adam's step."""
+        return float(self.start.abs().mean())
+
+
+class Minibatches:
+    """Minibatch gradients: the loss of a batch of b samples counts n / b times, the weight decay in full.
+
+    An epoch visits every sample once in an order drawn from `seed`.
+    """
+
+    def __init__(self, full: NetworkObjective, size: int):
+        self.full = full
+        self.samples = full.problem.X.shape[0]
+        self.size = min(size, self.samples)
+        self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
+        self.outputs = full.problem.n_out // self.samples
+
+    def epoch(self, generator: np.random.Generator) -> list[np.ndarray]:
+        """Index arrays of the batches of one epoch."""
+        order = generator.permutation(self.samples)
+        return [order[start : start + self.size] for start in range(0, self.samples, self.size)]
+
+    def gradient(self, x: Vector, batch: np.ndarray) -> Vector:
+        """An unbiased estimate of the full gradient."""
+        problem, operator = self.full.problem, self.full.operator
+        samples = torch.as_tensor(batch, device=operator.device)
+        part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))
+        loss_gradient = self.full.loss_and_gradient(x, part)[1]
+        return problem.beta * x + self.samples / len(batch) * loss_gradient
+
+
+def _of_samples(samples: Int[torch.Tensor, " b"], each: int) -> Int[torch.Tensor, " b_each"]:
+    """The rows of some samples, `each` consecutive ones a sample."""
+    if each == 1:
+        return samples
+    return (samples[:, None] * each + torch.arange(each, device=samples.device)).reshape(-1)

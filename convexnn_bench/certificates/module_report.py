@@ -1,0 +1,248 @@
+"""`certify_module`: how far a user's own trained network can be from the global optimum of its training problem."""
+
+import math
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.certificates import Certificate, certify
+from convexnn_bench.certificates.certificate import relative_gap
+from convexnn_bench.checks import as_numpy, check_array, plain_number
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.losses._output_bias import OutputBias
+from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.modules.reading import Reading, read_module
+from convexnn_bench.patterns.enumeration import enumeration_cost
+from convexnn_bench.plugins.registry import LOSSES
+from convexnn_bench.problem import Problem
+
+ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # all patterns are taken where they are found and bounded that fast
+REDUCTIONS, OUTPUT_BIASES = ("sum", "mean"), ("penalised", "free")
+
+
+@dataclass(frozen=True)
+class ModuleReport:
+    """What was proven of a network.
+
+    primal: its own training objective, F + beta/2 (squared weights), a sum over samples. dual: a lower bound on that of
+    every network of its kind, of any width. gap: (primal - dual) / |dual|. certificate: of the same network with its
+    output bias, if any, at its best value. problem: the training problem. beta: the weight decay in its units.
+    network: what the module was read as. assumptions: how weight decay, biases and labels were understood.
+    """
+
+    primal: float
+    certificate: Certificate
+    problem: Problem = field(repr=False)
+    beta: float
+    network: str
+    assumptions: tuple[str, ...]
+
+    @property
+    def dual(self) -> float:
+        """Proven lower bound on the training objective of every such network."""
+        return self.certificate.dual
+
+    @property
+    def gap(self) -> float:
+        """(primal - dual) / |dual|; nan where the certificate was refused."""
+        return relative_gap(self.primal, self.dual) if self.certificate.refused is None else float("nan")
+
+    @property
+    def scope(self) -> str:
+        return self.certificate.scope
+
+    @property
+    def infeasibility(self) -> float:
+        return self.certificate.infeasibility
+
+    @property
+    def stationarity_bound(self) -> float:
+        return self.certificate.stationarity_bound
+
+    @property
+    def stationarity_error(self) -> float:
+        return self.certificate.stationarity_error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        names = ("primal", "dual", "gap", "scope", "infeasibility", "beta", "network")
+        values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
+        bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
+        values |= {name: getattr(self.certificate, name) for name in bound}
+        return {**values, "loss": self.problem.loss.name, "assumptions": list(self.assumptions), "summary": str(self)}
+
+    def __str__(self) -> str:
+        if self.certificate.refused is not None:
+            return f"No gap can be stated: {self.certificate.refused}"
+        distance = f", so it is at most {_up(100 * max(self.gap, 0.0))} % above the global optimum."
+        if self.gap == 0:
+            distance = ", so it is at the global optimum."
+        elif self.dual <= 0:
+            distance = "; how far that is in per cent cannot be said, since the bound is not positive."
+        elif self.gap >= 10:
+            distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
+        lines = [
+            f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
+            f"below {_rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
+            f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
+            f"squared weights, beta = {self.beta:.6g}.",
+            *self.assumptions,
+            f"Bound: {self.certificate.dual_norm_method}; largest dual norm of the gradient "
+            f"{self.certificate.max_dual_norm / self.beta:.6g} beta (1 at a global optimum).",
+        ]
+        if not self.certificate.dual_norm_is_exact:
+            lines.append(
+                f"That norm is known to be at least {self.certificate.dual_norm_lower / self.beta:.6g} beta: part of "
+                "the gap may be due to the bound rather than to the network."
+            )
+        return "\n".join(lines)
+
+
+def certify_module(
+    module: Any,
+    X: Any,
+    Y: Any,
+    loss: Any = "squared",
+    weight_decay: Any = None,
+    *,
+    reduction: Any = "sum",
+    output_bias: Any = "penalised",
+    bias_decay: Any = True,
+) -> ModuleReport:
+    """A proven bound on how far a trained two-layer torch network is from the global optimum of its training.
+
+    module: Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten,
+        Linear), a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or
+        without ReLU. It is read, not changed, and the reading is checked on X. Gated ReLU networks are not covered:
+        their gates are part of the model, and no layer of torch holds them.
+    X: the training inputs as the module takes them. Y: targets; for cross_entropy labels or one-hot rows, for logistic
+        and squared_hinge labels -1/1 or 0/1.
+    loss: a name or an instance, such as "squared", "cross_entropy" or cnn.Huber(delta=0.5).
+    weight_decay: lam, as given to torch's SGD or Adam, which add lam/2 ||parameters||^2 to the loss.
+    reduction: how that loss adds up. "sum": the losses of this package, F = 1/2 ||z - Y||^2, the sum of
+        cross-entropies, ...; then beta = lam. "mean": torch's mean. With n rows of c outputs, MSELoss is 2 F / (n c),
+        so beta = lam n c / 2; CrossEntropyLoss is F / n, so beta = lam n; BCEWithLogitsLoss and HuberLoss (and the
+        squared hinge) are F / (n c), so beta = lam n c. AdamW's decoupled decay is no term of any objective; the
+        report then judges the network by the objective stated here.
+    output_bias: "penalised" where weight decay applied to the bias of the last layer (torch's default, for all
+        parameters given to the optimiser), "free" where it did not.
+    bias_decay: whether weight decay applied to the biases of the first layer. Those are weights of a constant feature;
+        without decay the program is another one, and the module is refused.
+
+    Raises InputError for arguments that do not fit, and UnsupportedError for a module that is none of these.
+    """
+    lam = _check_arguments(weight_decay, reduction, output_bias, bias_decay)
+    data = check_array("X", X)
+    reading = read_module(module, data)
+    if reading.first_bias and not bias_decay:
+        raise InputError(
+            "bias_decay=False: biases of the first layer without weight decay are not covered, since the program's "
+            "norm is that of weights and bias together; train with weight decay on all parameters of the first layer"
+        )
+    base: BaseLoss = LOSSES.make(loss)
+    inputs = reading.data(data)
+    rows, notes = _targets(base, reading.architecture.target_rows(as_numpy(Y, "Y"), inputs), reading.outputs(data))
+    beta = lam * _normaliser(base, rows, reduction)
+    wrapped = base
+    if reading.output_bias is not None:
+        wrapped = OutputBias(base, beta if output_bias == "penalised" else None)
+    problem = Problem(
+        inputs, rows, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
+    )
+    certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
+    primal = _objective(problem, base, reading, data, output_bias == "penalised")
+    assumptions = (_decay_words(lam, reduction, primal * lam / beta), *_bias_words(reading, output_bias), *notes)
+    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions)
+
+
+def _up(value: float) -> str:
+    """Two digits, rounded up, so that what is proven stays so."""
+    return _rounded(value, 2, ROUND_CEILING)
+
+
+def _rounded(value: float, digits: int, rounding: str) -> str:
+    number = float(Context(prec=digits, rounding=rounding).create_decimal(value))
+    return f"{number:.0f}" if 10**digits <= abs(number) < 1e6 else f"{number:.{digits}g}"
+
+
+def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_decay: Any) -> float:
+    lam = plain_number(weight_decay)
+    if not isinstance(lam, Real) or isinstance(lam, bool) or not 0 < float(lam) < float("inf"):
+        raise InputError(
+            f"weight_decay must be a positive number, the one the network was trained with, got {weight_decay!r}: "
+            "without weight decay the training problem has no convex program of this kind"
+        )
+    for name, value, allowed in (
+        ("reduction", reduction, REDUCTIONS),
+        ("output_bias", output_bias, OUTPUT_BIASES),
+        ("bias_decay", bias_decay, (True, False)),
+    ):
+        if not isinstance(value, str | bool) or value not in allowed:
+            raise InputError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+    return float(lam)
+
+
+def _targets(loss: BaseLoss, Y: np.ndarray, c: int) -> tuple[np.ndarray, list[str]]:
+    """Targets n_out x c for a network of c outputs, and what was made of them.
+
+    Labels 0/1, as torch has them, become -1/1 where the loss reads those; class labels become one-hot rows of c
+    entries, also where the last classes do not occur.
+    """
+    notes = []
+    if loss.name in ("logistic", "squared_hinge") and Y.size and np.isin(Y, (0, 1)).all() and (Y == 0).any():
+        Y, notes = 2.0 * Y - 1.0, ["Labels 0/1 were read as -1/1."]
+    if loss.name == "cross_entropy" and Y.dtype.kind in "iuf" and Y.size == len(Y) and np.isin(Y, np.arange(c)).all():
+        Y = np.eye(c)[Y.ravel().astype(int)]
+    rows = loss.prepare_targets(Y)
+    if rows.shape[1] != c:
+        raise InputError(f"the module has {c} outputs but Y tells of {rows.shape[1]}")
+    return rows, notes
+
+
+def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:
+    """beta / lam: what turns torch's reduction of the loss into this package's sum."""
+    if reduction == "sum":
+        return 1.0
+    if loss.name == "cross_entropy":
+        return float(len(Y))
+    return Y.size / 2 if loss.name == "squared" else float(Y.size)
+
+
+def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
+    """All patterns where they are few; one otherwise, for the bound is over all of them whatever the blocks are."""
+    if reading.activation != "relu":
+        return "all"
+    cost = enumeration_cost(reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy())
+    return "all" if cost.seconds <= ENUMERATION_SECONDS and cost.patterns <= ENUMERATED else 1
+
+
+def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
+    """F + beta/2 (squared weights) of the module as it is, with its own output bias."""
+    value = float(base.value(torch.as_tensor(reading.predict(X)), torch.as_tensor(problem.Y)))
+    decayed = [reading.W1, reading.W2, *([reading.output_bias] if penalised else [])]
+    squares = sum(float(torch.as_tensor(weight).square().sum()) for weight in decayed if weight is not None)
+    objective = value + 0.5 * problem.beta * squares
+    if not math.isfinite(objective):
+        raise InputError("the network's objective overflows float64")
+    return objective
+
+
+def _decay_words(lam: float, reduction: str, torchs: float) -> str:
+    what = "the sum of the losses" if reduction == "sum" else "torch's mean of the losses"
+    words = f"Weight decay: lam/2 ||w||^2 on {what}, as SGD and Adam add it (AdamW does not), lam = {lam:.6g}."
+    return words if reduction == "sum" else f"{words} In those units the objective is {torchs:.9g}."
+
+
+def _bias_words(reading: Reading, output_bias: str) -> list[str]:
+    words = []
+    if reading.first_bias:
+        words.append("Biases of the first layer are weights of a constant feature, with weight decay.")
+    if reading.output_bias is not None:
+        decay = "with" if output_bias == "penalised" else "without"
+        words.append(f"The bias of the last layer is {decay} weight decay, and minimised over in the bound.")
+    return words

@@ -1,0 +1,117 @@
+"""What `convexnn-bench doctor` prints: the machine, and whether each solver really solves a tiny problem on it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.harness.cell import Cell, Limits, run_cell
+from convexnn_bench.plugins.registry import DATASETS, EXECUTORS, SOLVERS, importable
+from convexnn_bench.records.machine import describe_machine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# the first that a solver does not skip; seconds are for the slowest, most end at the gap
+TINY: tuple[dict[str, Any], ...] = (
+    {"n": 30, "d": 3, "patterns": 5},
+    {"n": 12, "d": 2, "patterns": "all", "activation": "relu"},
+)
+GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """state: "works", "missing" or "broken". words: what it did, or what to do about it."""
+
+    solver: str
+    state: str
+    words: str
+
+
+def examine(solvers_dir: str | None = None) -> Iterator[Finding]:
+    """Every registered solver in turn, each in a process of its own, on one thread."""
+    for name in SOLVERS.names():
+        missing = SOLVERS.get(name).unavailable()
+        yield Finding(name, "missing", missing) if missing else _tried(name, solvers_dir)
+
+
+def _tried(name: str, solvers_dir: str | None) -> Finding:
+    defaults = {key: values[0] for key, values in SOLVERS.get(name).parameters.items()}
+    record: dict[str, Any] = {}
+    for tiny in TINY:
+        own = {key: value for key, value in tiny.items() if key in ("n", "d")}
+        rest = {key: value for key, value in tiny.items() if key not in own} | {"beta_fraction": 0.1}
+        parameters = {**DATASETS.get("teacher").parameters, **own}
+        limits = Limits(SECONDS, GAP, DEADLINE)
+        record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, solvers_dir=solvers_dir))
+        if record["status"] != "skipped":
+            break
+    gap = record["gap"]
+    if record["status"] in ("gap_reached", "solved", "stalled") and gap is not None and gap <= GAP:
+        seconds = record["setup_seconds"] + record["solve_seconds"]
+        return Finding(name, "works", f"gap {gap:.0e} in {seconds:.2g} s")
+    if record["status"] == "skipped":
+        return Finding(name, "missing", record["reason"])
+    shown = "none" if gap is None else f"{gap:.0e}"
+    return Finding(name, "broken", f"{record['status']}, gap {shown}: {record['reason']}")
+
+
+def machine_lines() -> list[tuple[str, str]]:
+    """(what, words) of the machine, its libraries and its GPU."""
+    import torch
+
+    about = describe_machine()
+    versions = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "scs", "mosek")
+    packages = {"matplotlib": "matplotlib", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
+    lacking = [name for module, name in packages.items() if not importable(module)]
+    gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else None
+    return [
+        ("machine", f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GiB, {about['system']}"),
+        ("python", f"{about['python']}; " + ", ".join(f"{name} {about[name] or 'missing'}" for name in versions)),
+        ("threads", f"torch takes {torch.get_num_threads()}; cells take what their campaign says, 1 by default"),
+        ("BLAS", f"{about['blas']} in numpy; torch: {'MKL' if torch.backends.mkl.is_available() else 'no MKL'}"),
+        ("GPU", gpu or 'torch sees none: device="cuda" is refused; a CUDA build of torch and a driver would be needed'),
+        (
+            "executors",
+            "; ".join(f"{name}: {EXECUTORS.get(name).unavailable() or 'ready'}" for name in EXECUTORS.names()),
+        ),
+        (
+            "report",
+            "ready"
+            if not lacking
+            else f"package {', '.join(lacking)} is not installed: pip install {' '.join(lacking)}",
+        ),
+        ("code", f"commit {about['commit']}" if about["commit"] else "not a git checkout"),
+    ]
+
+
+def print_doctor(console: "Console", solvers_dir: str | None = None) -> bool:
+    """The whole screen; False where a solver that is here does not work."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from convexnn_bench.terminal import progress
+
+    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    plain.add_column(no_wrap=True)
+    plain.add_column(overflow="fold")
+    for what, words in machine_lines():
+        plain.add_row(what, Text(words))
+    console.print(plain)
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("solver", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("a tiny problem, or what to do", overflow="fold")
+    colours = {"works": "green", "missing": "yellow", "broken": "red"}
+    found = []
+    with progress("solving a tiny problem with each solver", len(SOLVERS.names())) as update:
+        for finding in examine(solvers_dir):
+            found.append(finding)
+            update(len(found), finding.solver)
+    for finding in found:
+        state = Text(finding.state, style=colours[finding.state])
+        table.add_row(finding.solver, state, Text(finding.words))
+    console.print(table)
+    return all(finding.state != "broken" for finding in found)

@@ -1,0 +1,138 @@
+"""Which rows of a cone {u : K u >= 0} matter: its facets, and a direction inside it."""
+
+import numpy as np
+from jaxtyping import Float
+
+from convexnn_bench.cones.nearest_point import multipliers, nearest_point, unit_rows
+
+HULL_DIMENSIONS = 8
+REDUNDANT = 1e-12
+
+
+def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | None:
+    """A unit direction with K u > 0 for unit rows K, found by a linear program; None without interior."""
+    from scipy.optimize import linprog
+
+    n, p = K.shape
+    if n == 0:
+        return np.eye(p)[0]
+    if p == 2:
+        return _interior_of_plane(K)
+    bounds = [(-1.0, 1.0)] * p + [(None, 1.0)]
+    depth_below_rows = np.column_stack([-K, np.ones(n)])
+    answer = linprog(np.append(np.zeros(p), -1.0), A_ub=depth_below_rows, b_ub=np.zeros(n), bounds=bounds)
+    if answer.x is None or not np.linalg.norm(answer.x[:p]) > 0:
+        return None
+    direction = answer.x[:p] / np.linalg.norm(answer.x[:p])
+    return direction if np.min(K @ direction) > 1e-12 else None
+
+
+def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | None:
+    """Opposite the middle of the widest gap between the row directions, where that exceeds half a turn."""
+    angles = np.sort(np.arctan2(K[:, 1], K[:, 0]))
+    gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
+    widest = int(np.argmax(gaps))
+    middle = angles[widest] + 0.5 * gaps[widest] + np.pi
+    direction = np.array([np.cos(middle), np.sin(middle)])
+    return direction if np.min(K @ direction) > 1e-15 else None
+
+
+def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None = None) -> np.ndarray:
+    """Indices of rows that describe {u : K u >= 0} without redundancy; a row in doubt is kept.
+
+    K is n x p. gate: a p-vector with K gate > 0 on nonzero rows, if one is known. Zero rows are dropped, and
+    of rows with the same direction the first is kept. p = 2 by angles; p <= 8 by the convex hull of K_i /
+    (K_i gate); otherwise, and without interior, by non-negative least squares.
+    """
+    unit = unit_rows(np.asarray(K, dtype=np.float64))
+    index = np.flatnonzero(np.any(unit != 0, axis=1))
+    index = index[_first_directions(unit[index])]
+    rows = unit[index]
+    if rows.shape[0] <= 1:
+        return index
+    if gate is None or not np.min(rows @ (gate / np.linalg.norm(gate))) > 0.0:
+        gate = interior_direction(rows)
+    if gate is None:
+        return index[_drop_one_by_one(rows)]
+    gate = gate / np.linalg.norm(gate)
+    if rows.shape[1] == 1:
+        return index[:1]
+    if rows.shape[1] == 2:
+        slope = (rows @ np.array([-gate[1], gate[0]])) / (rows @ gate)
+        return index[np.unique([np.argmin(slope), np.argmax(slope)])]
+    kept = _hull_rows(rows, gate) if rows.shape[1] <= HULL_DIMENSIONS else None
+    return index[np.sort(kept if kept is not None else _facets_by_shooting(rows, gate))]
+
+
+def _first_directions(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
+    """Positions of the first of each exactly or nearly (last digits) repeated unit row."""
+    _, first = np.unique(np.round(rows, 14) + 0.0, axis=0, return_index=True)
+    return np.sort(first)
+
+
+def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray | None:
+    """Facets as vertices of the hull of rows / (rows gate) in the plane gate^T y = 1; None where that fails.
+
+    With sum_i lam_i K_i = K_j and lam >= 0 the scaled rows satisfy the same with weights that sum to one.
+    The answer is confirmed: every row is nonnegative on every extreme ray of the reduced cone.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    _, singular, right = np.linalg.svd(rows, full_matrices=False)
+    rank = int(np.sum(singular > 1e-10 * singular[0]))
+    small, inside = rows @ right[:rank].T, right[:rank] @ gate
+    inside /= np.linalg.norm(inside)
+    basis = np.linalg.svd(inside[None, :])[2][1:].T
+    points = (small @ basis) / (small @ inside)[:, None]
+    if rank == 1:
+        return np.array([0])
+    if rank == 2:
+        return np.unique([np.argmin(points[:, 0]), np.argmax(points[:, 0])])
+    if rows.shape[0] <= rank:
+        return np.arange(rows.shape[0])
+    try:
+        kept = ConvexHull(points).vertices
+        for _ in range(20):
+            equations = ConvexHull(points[kept]).equations
+            # a facet n^T y + b <= 0 of the hull is the extreme ray u = -b gate - n of the cone
+            rays = -equations[:, -1:] * inside - equations[:, :-1] @ basis.T
+            worst = np.min(small @ (rays / np.linalg.norm(rays, axis=1)[:, None]).T, axis=1)
+            missing = np.setdiff1d(np.flatnonzero(worst < -REDUNDANT), kept)
+            if missing.size == 0:
+                return np.sort(kept)
+            kept = np.concatenate([kept, missing])
+    except (QhullError, ValueError):
+        return None
+    return None
+
+
+def _facets_by_shooting(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray:
+    """Facets found by shooting from the interior (Clarkson 1994): a row outside the cone of the facets known
+    so far has a witness, and the segment from the gate to it leaves the cone through a facet not known
+    yet."""
+    depth = rows @ gate
+    known: list[int] = []
+    for i in np.argsort(depth):
+        while int(i) not in known:
+            witness, _ = nearest_point(rows[known], -rows[i])
+            size = float(np.linalg.norm(witness))
+            if size <= REDUNDANT:
+                break
+            fall = -(rows @ (witness / size))
+            fall[known] = 0.0
+            with np.errstate(divide="ignore"):
+                reach = np.where(fall > 0, depth / np.where(fall > 0, fall, 1.0), np.inf)
+            hit = int(np.argmin(reach))
+            known.append(hit if np.isfinite(reach[hit]) else int(i))
+    return np.array(known, dtype=int)
+
+
+def _drop_one_by_one(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
+    """Rows left after dropping, in turn, each that is a nonnegative combination of the others still there."""
+    kept = np.arange(rows.shape[0])
+    for i in range(rows.shape[0]):
+        others = kept[kept != i]
+        lam = multipliers(rows[others], -rows[i])
+        if np.linalg.norm(lam @ rows[others] - rows[i]) <= REDUNDANT:
+            kept = others
+    return kept

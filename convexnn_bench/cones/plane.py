@@ -1,0 +1,103 @@
+"""Cones {u : K u >= 0} in the plane, all at once and in closed form: two facets, two rays."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from convexnn_bench.cones.nearest_point import EPS, norm_above
+
+CHUNK = 1_000_000
+
+
+class PlaneCones:
+    """Cones between rays r1 and r2 in the plane, with unit facet rows f1 and f2 (each P x 2).
+
+    rows n x 2 (unit), signs n x P (which rows are active), gates 2 x P inside the cones (zero columns where
+    there is no interior). half: half planes, where f1 = f2. flat: cones without interior or without rows,
+    which this description does not cover.
+    """
+
+    def __init__(self, rows: Float[np.ndarray, "n 2"], signs: Bool[np.ndarray, "n P"], gates: Float[np.ndarray, "2 P"]):
+        n, P = signs.shape
+        self.f1, self.f2 = np.zeros((P, 2)), np.zeros((P, 2))
+        self.flat = np.ones(P, dtype=bool)
+        step = max(1, CHUNK // max(1, n))
+        for start in range(0, P if n else 0, step):
+            part = slice(start, min(P, start + step))
+            self._fill(part, rows, signs[:, part], gates[:, part])
+        turn1 = np.stack([-self.f1[:, 1], self.f1[:, 0]], axis=1)
+        turn2 = np.stack([-self.f2[:, 1], self.f2[:, 0]], axis=1)
+        cross = np.sum(self.f2 * turn1, axis=1)
+        self.half = half = np.abs(cross) <= 4 * EPS
+        self.r1 = turn1 * np.where(cross >= 0, 1.0, -1.0)[:, None]
+        self.r2 = np.where(half[:, None], -self.r1, turn2 * np.where(cross >= 0, -1.0, 1.0)[:, None])
+        self.f2 = np.where(half[:, None], self.f1, self.f2)
+
+    def _fill(
+        self,
+        part: slice,
+        rows: Float[np.ndarray, "n 2"],
+        signs: Bool[np.ndarray, "n k"],
+        gates: Float[np.ndarray, "2 k"],
+    ) -> None:
+        """Facets of some blocks: the rows turned furthest to either side of the gate, +-phi_i alike."""
+        along, across = rows @ gates, rows @ np.stack([-gates[1], gates[0]])
+        self.flat[part] = ~np.all(((along > 0) == signs) & (along != 0), axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = across / along
+        columns = np.arange(gates.shape[1])
+        for facet, pick in ((self.f1, np.argmin(slope, axis=0)), (self.f2, np.argmax(slope, axis=0))):
+            facet[part] = rows[pick] * np.where(signs[pick, columns], 1.0, -1.0)[:, None]
+
+    def rows_of(self, k: int) -> Float[np.ndarray, "F 2"]:
+        """The one or two facet rows of block k."""
+        return np.stack([self.f1[k], self.f2[k]])[: 1 if self.half[k] else 2]
+
+    def project(self, U: Float[np.ndarray, "P 2 m"]) -> Float[np.ndarray, "P 2 m"]:
+        """Nearest points: u itself inside, else on the nearer ray or zero."""
+        inside = np.minimum(_dots(self.f1, U), _dots(self.f2, U)) >= 0
+        c1, c2 = np.maximum(_dots(self.r1, U), 0.0), np.maximum(_dots(self.r2, U), 0.0)
+        first = (c1 >= c2)[:, None, :]
+        on_ray = np.where(first, self.r1[:, :, None] * c1[:, None, :], self.r2[:, :, None] * c2[:, None, :])
+        return np.where(inside[:, None, :], U, on_ray)
+
+    def bounds(self, G: Float[np.ndarray, "P 2"]) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
+        """max {g^T u} over each cone and the unit ball, (upper, lower); upper from multipliers of the
+        facets."""
+        length = np.linalg.norm(G, axis=1)
+        a, b = np.sum(self.f1 * G, axis=1), np.sum(self.f2 * G, axis=1)
+        cosine = np.sum(self.f1 * self.f2, axis=1)
+        determinant = np.sum(self.f2 * np.stack([-self.f1[:, 1], self.f1[:, 0]], axis=1), axis=1) ** 2
+        safe = np.where(determinant > 0, determinant, 1.0)
+        both = (-(a - cosine * b) / safe, -(b - cosine * a) / safe)
+        zero = np.zeros_like(a)
+        upper = length * (1 + 8 * EPS)
+        for lam1, lam2 in ((-a, zero), (zero, -b), both):
+            lam1, lam2 = np.maximum(lam1, 0.0), np.maximum(lam2, 0.0)
+            rest = np.linalg.norm(G + lam1[:, None] * self.f1 + lam2[:, None] * self.f2, axis=1)
+            upper = np.minimum(upper, norm_above(rest, length + lam1 + lam2, 4))
+        c = np.maximum(np.sum(self.r1 * G, axis=1), np.sum(self.r2 * G, axis=1))
+        lower = np.where(np.minimum(a, b) >= 0, length, np.maximum(c, 0.0))
+        return upper, np.minimum(lower, upper)
+
+    def split(self, Z: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P 2 2"]:
+        """Z = plus - minus of least ||plus|| + ||minus||. Outside +-cone the unit ball of the gauge ends in
+        the chord from one ray to the negative of the other, so plus and minus are multiples of the two
+        rays."""
+        a, b = np.sum(self.f1 * Z, axis=1), np.sum(self.f2 * Z, axis=1)
+        # Z = x r1 - y r2: facet 1 vanishes on r1, facet 2 on r2
+        x = b / _off_zero(np.sum(self.f2 * self.r1, axis=1))
+        y = -a / _off_zero(np.sum(self.f1 * self.r2, axis=1))
+        plus = np.where((x >= 0)[:, None], self.r1 * x[:, None], self.r2 * -y[:, None])
+        mixed = np.stack([plus, plus - Z], axis=2)
+        inside, opposite = np.minimum(a, b) >= 0, np.maximum(a, b) <= 0
+        nothing = np.zeros_like(Z)
+        out = np.where(inside[:, None, None], np.stack([Z, nothing], axis=2), mixed)
+        return np.where((opposite & ~inside)[:, None, None], np.stack([nothing, -Z], axis=2), out)
+
+
+def _dots(rows: Float[np.ndarray, "P 2"], U: Float[np.ndarray, "P 2 m"]) -> Float[np.ndarray, "P m"]:
+    return rows[:, 0, None] * U[:, 0] + rows[:, 1, None] * U[:, 1]
+
+
+def _off_zero(x: Float[np.ndarray, "P"]) -> Float[np.ndarray, "P"]:
+    return np.where(x != 0, x, 1.0)

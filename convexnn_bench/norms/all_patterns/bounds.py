@@ -1,0 +1,142 @@
+"""Rigorous bounds on h = max ||R^T (Phi u)_+|| over ||u|| <= 1, for every activation pattern at once.
+
+This is the dual norm of the original ReLU network: a multiplier Lambda with R = C^*(Lambda) below beta in it bounds the
+training of a network of any width (Sahiner et al., ICLR 2024, eq. 23, maximised over all patterns).
+
+Where the patterns are few they are enumerated. Elsewhere h is bounded through single outputs: for a unit vector v,
+h(v) = max v^T R^T (Phi u)_+ is bounded by an affine decision rule (decision_rule.py), for v and -v; with an orthonormal
+basis v_1..v_q, h^2 <= sum_c max(h(v_c), h(-v_c))^2, sharpened pair by pair (outputs.py).
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones.nearest_point import EPS
+from convexnn_bench.norms.all_patterns.ascent import ascend, attained
+from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
+from convexnn_bench.norms.block_norms import MaxDualNorm
+from convexnn_bench.norms.vector_outputs import max_vector_norm
+from convexnn_bench.patterns.enumeration import enumerate_patterns, enumeration_cost
+
+ENUMERATION_SECONDS = 1.0
+ENUMERATION_BYTES = 2**28
+
+
+def complete_norm(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
+    """Bounds on max ||R^T (Phi u)_+|| over the unit ball; see CompleteNorm, which keeps what depends on Phi alone."""
+    return CompleteNorm(Phi).bound(R)
+
+
+class CompleteNorm:
+    """Bounds on max ||R^T (Phi u)_+|| over the unit ball, for one Phi (N x p) and any number of R (N x q).
+
+    Rows phi_i of Phi are scaled to entries of size about one and R_i against them, since (phi_i^T u)_+ R_i does not
+    change; rows that are equal then are merged. The scales are powers of two, so that neither rounds.
+    """
+
+    def __init__(self, Phi: Float[np.ndarray, "N p"]):
+        largest = np.max(np.abs(Phi), axis=1, initial=0.0)
+        self._kept = np.flatnonzero(largest > 0)
+        _, self._exponent = np.frexp(largest[self._kept])
+        rows = np.ldexp(Phi[self._kept], -self._exponent[:, None])
+        rows = rows[:, np.any(rows != 0, axis=0)]
+        self._rows_in_all = Phi.shape[0]
+        self.rows, self._merge = np.unique(rows, axis=0, return_inverse=True)
+        self._merge = self._merge.ravel()
+        self._cells: Cones | None = None
+        self._looked = False
+
+    def weights(self, R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "n q"], int]:
+        """(R', e) with ||R^T (Phi u)_+|| = 2^e ||R'^T (rows u)_+|| up to rounding, max |R'| between 1/2 and 1."""
+        largest = np.max(np.abs(R[self._kept]), axis=1, initial=0.0)
+        total = np.frexp(largest)[1].astype(np.int64) + self._exponent
+        total = total[largest > 0]
+        e = int(total.max()) if total.size else 0
+        # one exponent for both factors, for their product may fit where neither does alone
+        scaled = np.ldexp(R[self._kept], (self._exponent.astype(np.int64) - e)[:, None])
+        out = np.zeros((self.rows.shape[0], R.shape[1]))
+        np.add.at(out, self._merge, scaled)
+        return out, e
+
+    def bound(self, R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
+        """The rigorous upper bound and the attained lower bound."""
+        scaled, exponent = self.weights(R)
+        active = np.any(scaled != 0, axis=1)
+        if not active.any():
+            return MaxDualNorm(0.0, -1, 0.0, "R vanishes on the nonzero rows of Phi")
+        rows, part = self.rows[active], scaled[active]
+        lower = attained(rows, part, ascend(rows, part)[1][:, 0])
+        upper, reached, method = self._upper(rows, part, scaled)
+        lower = max(lower, reached)
+        # of the merged rows and of the sums over them
+        mass = float(np.sum(np.linalg.norm(rows, axis=1) * np.linalg.norm(part, axis=1)))
+        rounding = 8 * (len(self._kept) + sum(rows.shape)) * EPS * mass
+        upper += rounding
+        return MaxDualNorm(_raised(upper, exponent), -1, _lowered(max(lower - rounding, 0.0), exponent), method)
+
+    def worst_pattern(self, R: Float[np.ndarray, "N q"]) -> tuple[float, Bool[np.ndarray, " N"]] | None:
+        """(dual norm, pattern) of the cell where the norm is largest, where cells are enumerated; else None."""
+        cells = self._enumerated(R.shape[1])
+        if cells is None:
+            return None
+        scaled, exponent = self.weights(R)
+        found = self._cell_norm(cells, scaled)
+        pattern = np.ones(self._rows_in_all, dtype=bool)  # zero rows are active by convention
+        pattern[self._kept] = cells.masks[self._merge, found.block]
+        return _lowered(found.lower, exponent), pattern
+
+    def _cell_norm(self, cells: Cones, R: Float[np.ndarray, "n q"]) -> MaxDualNorm:
+        """The largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
+        products = (self.rows[:, :, None] * R[:, None, :]).reshape(len(R), -1)
+        G = (cells.masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
+        if R.shape[1] > 1:
+            return max_vector_norm(cells, G)
+        value, block = cells.max_dual_norm(G[:, :, 0])
+        return MaxDualNorm(float(value), int(block), float(value), "projection onto the cones, exact")
+
+    def _upper(
+        self, rows: Float[np.ndarray, "m p"], part: Float[np.ndarray, "m q"], R: Float[np.ndarray, "n q"]
+    ) -> tuple[float, float, str]:
+        """(an upper bound, a lower one where it is found on the way, how)."""
+        cells = self._enumerated(R.shape[1])
+        if rows.shape[1] == 1:
+            ends = [float(np.linalg.norm(part.T @ np.maximum(sign * rows[:, 0], 0.0))) for sign in (1.0, -1.0)]
+            return max(ends), max(ends), "both directions, exact"
+        if cells is not None:
+            found = self._cell_norm(cells, R)
+            return found.value, found.lower, f"all {cells.P} patterns: {found.method}"
+        size = float(np.linalg.norm(rows)) * (1 + 4 * rows.size * EPS)
+        crude = float(np.linalg.norm(part)) * size * (1 + 4 * part.size * EPS)
+
+        def reached(basis: Float[np.ndarray, "q k"]) -> float:
+            return float(ascend(rows, part @ basis, kept=16, steps=60)[0][0])
+
+        value = vector_bound(support_function(rows, part), part, size, reached, directions(rows, part))
+        if value >= crude:
+            return crude, 0.0, "product of norms"
+        return value, 0.0, "affine decision rule" + (", by pairs of outputs" if R.shape[1] > 2 else "")
+
+    def _enumerated(self, q: int) -> Cones | None:
+        """The cones of all patterns where they are cheap, looked for once."""
+        if not self._looked:
+            self._looked = True
+            cost = enumeration_cost(self.rows)
+            size = cost.bytes + 8 * cost.patterns * self.rows.shape[1] * q
+            if cost.seconds <= ENUMERATION_SECONDS and size <= ENUMERATION_BYTES:
+                found = enumerate_patterns(self.rows)
+                if found.complete:
+                    self._cells = Cones(self.rows, found.masks, found.gates)
+        return self._cells
+
+
+def _raised(value: float, exponent: int) -> float:
+    """value 2^exponent, rounded up."""
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.nextafter(np.ldexp(value, exponent), np.inf)) if value > 0 else 0.0
+
+
+def _lowered(value: float, exponent: int) -> float:
+    """value 2^exponent, rounded down."""
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.nextafter(np.ldexp(value, exponent), 0.0))

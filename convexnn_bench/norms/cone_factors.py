@@ -1,0 +1,216 @@
+"""From the doubly non-negative relaxation to products of cone vectors: (S, Z) to (U, V) with U V^T = Z.
+
+If S = U U^T with the columns of U in the cone {u : F u >= 0}, then F S F^T is completely positive, V^T = U^+ Z gives
+V V^T = Z^T S^+ Z <= T, and the factors cost no more than 1/2 (tr S + tr T): the relaxation is exact. A doubly
+non-negative matrix of order at most four, or of rank at most two, is completely positive (Berman & Shaked-Monderer,
+Completely Positive Matrices, 2003, theorems 2.1 and 2.4); beyond that such a U is looked for and may not exist.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones.facets import reduce_rows
+from convexnn_bench.cones.nearest_point import nearest_point, nonnegative_least_squares, unit_rows
+
+FLAT = 1e-9  # a unit facet row whose projection on its cone is shorter than this vanishes on the cone
+RANK = 1e-8  # eigenvalues of S below this part of the largest are taken for zero: an error in Z of the same order,
+# which the objective, stationary there, feels to second order
+EXACT = 1e-7  # |Q Q^T - I| below which columns are taken to reproduce S
+RAYS = 400  # sets of facets that are intersected in search of extreme rays
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates x of a cone, u = map x, in which it is round: {map x : rows x >= 0}.
+
+    facets: unit rows within the span of the cone, F x p. rows: the same in these coordinates, of length one.
+    map: p x p, of norm one, zero across the span. gram: map^T map, plus the projector `across` the span.
+    """
+
+    facets: Float[np.ndarray, "F p"]
+    rows: Float[np.ndarray, "F p"]
+    map: Float[np.ndarray, "p p"]
+    across: Float[np.ndarray, "p p"]
+
+    @property
+    def gram(self) -> Float[np.ndarray, "p p"]:
+        return self.map.T @ self.map + self.across
+
+    def project(self, U: Float[np.ndarray, "p m"]) -> Float[np.ndarray, "p m"]:
+        """Nearest points of the cone, in u."""
+        inside = U - self.across @ U
+        return np.stack([nearest_point(self.facets, column)[0] for column in inside.T], axis=1)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A solution of the doubly non-negative relaxation in the coordinates of the frames, and its value.
+
+    inner: P x (p + q) x (p + q), the matrices [[S', Z'], [Z'^T, T]] with S = map S' map and Z = map Z'.
+    """
+
+    frames: list[Frame]
+    inner: Float[np.ndarray, "P d d"]
+    value: float
+
+    @property
+    def maps(self) -> Float[np.ndarray, "P p p"]:
+        return np.stack([frame.map for frame in self.frames])
+
+    @property
+    def S(self) -> Float[np.ndarray, "P p p"]:
+        p = self.maps.shape[1]
+        return self.maps @ self.inner[:, :p, :p] @ self.maps
+
+    @property
+    def Z(self) -> Float[np.ndarray, "P p q"]:
+        p = self.maps.shape[1]
+        return self.maps @ self.inner[:, :p, p:]
+
+    @property
+    def T(self) -> Float[np.ndarray, "P q q"]:
+        p = self.maps.shape[1]
+        return self.inner[:, p:, p:]
+
+    @property
+    def weights(self) -> Float[np.ndarray, " P"]:
+        """1/2 (tr S + tr T) of every block."""
+        return 0.5 * (np.trace(self.S, axis1=1, axis2=2) + np.trace(self.T, axis1=1, axis2=2))
+
+
+def cone_frames(cones: Cones) -> list[Frame]:
+    """The frame of every block."""
+    return [cone_frame(cones, k) for k in range(cones.P)]
+
+
+def cone_frame(cones: Cones, k: int) -> Frame:
+    """The frame of block k: with F^T F = sum s_i^2 w_i w_i^T over the span, F its facets, map = sum a_i w_i w_i^T,
+    a_i = min_j s_j / s_i, and a_i = 1 along lines of the cone, where s_i = 0."""
+    rows, across = cones.facets[k], np.zeros((cones.p, cones.p))
+    if cones.interior(k) is None:
+        flat = np.array([np.linalg.norm(nearest_point(rows, row)[0]) <= FLAT for row in rows], dtype=bool)
+        _, values, basis = np.linalg.svd(rows[flat], full_matrices=False)
+        basis = basis[values > FLAT]
+        across = basis.T @ basis
+        rows = rows[~flat] - rows[~flat] @ across
+        rows = unit_rows(rows[reduce_rows(rows)])
+    values, basis = np.linalg.eigh(rows.T @ rows)
+    pointed = values > 1e-14 * max(1.0, float(values[-1]))
+    least = np.min(values[pointed], initial=np.inf)
+    stretch = np.sqrt(np.where(pointed, least, 1.0) / np.where(pointed, values, 1.0))
+    shape = (basis * stretch) @ basis.T
+    shape = shape - across @ shape - shape @ across + across @ shape @ across
+    return Frame(rows, unit_rows(rows @ shape), shape, across)
+
+
+def factor_block(
+    frame: Frame, S: Float[np.ndarray, "p p"], Z: Float[np.ndarray, "p q"]
+) -> tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"], bool]:
+    """(U, V, exact): U V^T = Z and the columns of U in the cone; S, Z in the frame's coordinates, U not.
+
+    exact: U U^T is S to rounding of the solver. Otherwise U spans the range of S where the cone allows it, and the cost
+    may lie above that of the relaxation.
+    """
+    values, basis = np.linalg.eigh(S)
+    kept = values > RANK * max(float(values[-1]), 0.0)
+    if not kept.any():
+        return np.zeros((len(S), 1)), np.zeros((Z.shape[1], 1)), True
+    roots, basis = np.sqrt(values[kept]), basis[:, kept]
+    Q, exact = tight_frame(frame.rows @ (basis * roots))
+    V = (np.linalg.pinv(Q) @ ((basis.T @ Z) / roots[:, None])).T
+    return frame.map @ (basis * roots) @ Q, V, exact
+
+
+def tight_frame(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool]:
+    """(Q, exact): columns with A Q >= 0 and Q Q^T = I, where the rows of A have products A A^T >= 0 up to rounding.
+
+    Explicit for r <= 2; rows in the plane within a right angle of each other fit between two orthogonal vectors.
+    """
+    r = A.shape[1]
+    lengths = np.linalg.norm(A, axis=1)
+    # rows that are rounding of the others have no direction worth keeping; `round_relaxation` projects on the cones
+    A = A[lengths > 1e-9 * np.max(lengths, initial=0.0)]
+    if len(A) <= 1 or r == 1:
+        turn = np.eye(r)
+        return turn * np.where((A @ turn).sum(axis=0) >= 0, 1.0, -1.0), True
+    if r == 2:
+        middle = np.arctan2(*A[0][::-1])
+        angles = np.arctan2(A[:, 1], A[:, 0]) - middle
+        angles = np.arctan2(np.sin(angles), np.cos(angles))
+        middle += 0.5 * (angles.min() + angles.max())
+        sides = middle + np.array([-np.pi / 4, np.pi / 4])
+        return np.stack([np.cos(sides), np.sin(sides)]), True
+    return _search(unit_rows(A))
+
+
+def _search(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool]:
+    """A tight frame for r > 2: weights on cone vectors by non-negative least squares on sum_j w_j q_j q_j^T = I, then
+    the columns themselves are moved; more cone vectors where that was not enough."""
+    best, error = np.zeros((A.shape[1], 0)), np.inf
+    for draws in (0, 1, 2, 4, 8):
+        columns = move_columns(A, weigh(cone_pool(A, draws)))
+        distance = float(np.abs(columns @ columns.T - np.eye(A.shape[1])).max())
+        if distance < error:
+            best, error = columns, distance
+        if error <= EXACT:
+            return best, True
+    return best, False
+
+
+def cone_pool(A: Float[np.ndarray, "F r"], draws: int = 8) -> Float[np.ndarray, "J r"]:
+    """Unit vectors of {q : A q >= 0}: its extreme rays and the nearest points to random orthonormal bases and their
+    negatives, 4 r vectors a draw."""
+    r = A.shape[1]
+    rng = np.random.default_rng(0)
+    bases = [np.linalg.qr(rng.standard_normal((r, r)))[0] for _ in range(2 * draws)]
+    drawn = np.concatenate([np.zeros((0, r)), *bases, *(-basis for basis in bases)])
+    near = np.array([nearest_point(A, column)[0] for column in drawn]).reshape(-1, r)
+    kept = np.linalg.norm(near, axis=1) > 1e-6
+    return np.concatenate([extreme_rays(A), unit_rows(near[kept])])
+
+
+def weigh(pool: Float[np.ndarray, "J r"]) -> Float[np.ndarray, "r m"]:
+    """Columns sqrt(w_j) q_j with sum_j w_j q_j q_j^T nearest to the identity, those with w_j > 0 only."""
+    r = pool.shape[1]
+    if len(pool) == 0:
+        return np.zeros((r, 0))
+    products = np.einsum("ja,jb->abj", pool, pool).reshape(r * r, -1)
+    weights = nonnegative_least_squares(products, np.eye(r).ravel() / np.sqrt(r)) * np.sqrt(r)
+    return (pool * np.sqrt(weights)[:, None])[weights > 0].T
+
+
+def move_columns(A: Float[np.ndarray, "F r"], Q: Float[np.ndarray, "r m"]) -> Float[np.ndarray, "r m"]:
+    """Columns nearby with A Q >= 0 and ||Q Q^T - I|| less, by sequential quadratic programming."""
+    from scipy.optimize import minimize
+
+    r, m = Q.shape
+    if m == 0:
+        return Q
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        Q = x.reshape(r, m)
+        rest = Q @ Q.T - np.eye(r)
+        return 0.25 * float(np.sum(rest**2)), (rest @ Q).ravel()
+
+    inside = np.kron(A, np.eye(m))
+    constraint: dict[str, Any] = {"type": "ineq", "fun": lambda x: inside @ x, "jac": lambda x: inside}
+    options = {"maxiter": 200, "ftol": 1e-18}
+    found = minimize(value, Q.ravel(), jac=True, method="SLSQP", constraints=[constraint], options=options)
+    return found.x.reshape(r, m)
+
+
+def extreme_rays(A: Float[np.ndarray, "F r"]) -> Float[np.ndarray, "J r"]:
+    """Unit extreme rays of {q : A q >= 0}, those on the first RAYS sets of r - 1 rows."""
+    from itertools import combinations, islice
+
+    r = A.shape[1]
+    sets = list(islice(combinations(range(len(A)), r - 1), RAYS))
+    if not sets:
+        return np.zeros((0, r))
+    rays = np.linalg.svd(A[np.array(sets)])[2][:, -1]
+    rays = np.concatenate([rays, -rays])
+    return rays[np.min(rays @ A.T, axis=1) >= -1e-10]

@@ -1,0 +1,111 @@
+"""Maxima of convex quadratic forms over polyhedral cones, by branch and bound over faces.
+
+max u^T M u over {u : F u >= 0, ||u|| <= 1}, M = G G^T. A maximiser lies in the relative interior of one face
+{F_S u = 0}, and there it is a top eigenvector of M restricted to the null space of F_S, since on a sphere every local
+maximum of a quadratic form is global. A node is a set S of rows held at zero; its bound is the largest eigenvalue of
+M on the null space. Where the eigenvector w, or -w, lies in the cone, the bound is attained. Otherwise a maximiser u on
+the face can move towards w (or -w) without losing value until a further row holds it, so that one of the nodes S + {i}
+has the same maximum.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from convexnn_bench.cones.nearest_point import EPS, nearest_point
+
+INSIDE = 1e-9  # a direction this close to the cone counts as inside: the bound stays above
+DEPENDENT = 1e-6  # rows within this of the others' span are not told apart: the null space is taken too large ...
+ZERO = 1e-13  # ... and the bound of a node with a row between the two is kept
+CHUNK = 2_000_000
+
+
+class FaceSearch:
+    """The search for several blocks at once, level by level, each level one batch of small eigenproblems.
+
+    facets: unit rows of every block's cone. G: k x p x q. floor: norms below it are of no interest; `upper` is then
+    `floor` at least. After `run`, upper and lower (k,) enclose the norms, and `complete` says whether nothing was left
+    open.
+    """
+
+    def __init__(self, facets: list[np.ndarray], G: Float[np.ndarray, "k p q"], floor: float):
+        self.k, self.p, self.q = G.shape
+        self.G, self.M = G, G @ G.transpose(0, 2, 1)
+        self.facets = facets
+        width = max(self.p, *(len(rows) for rows in facets))
+        self.F = np.zeros((self.k, width, self.p))
+        self.real = np.zeros((self.k, width), dtype=bool)
+        for number, rows in enumerate(facets):
+            self.F[number, : len(rows)] = rows
+            self.real[number, : len(rows)] = True
+        self.floor = floor
+        self.upper, self.lower = np.zeros(self.k), np.zeros(self.k)
+        self.complete = True
+
+    def run(self, nodes: int) -> int:
+        """Look at no more than about `nodes` faces; returns how many it were."""
+        block = np.arange(self.k)
+        active = np.zeros((self.k, self.F.shape[1]), dtype=bool)
+        above = np.full(self.k, np.inf)  # bounds of the parents
+        seen = 0
+        while block.size and seen + block.size <= nodes:
+            seen += block.size
+            block, active, above = self._level(block, active)
+        self.complete = block.size == 0
+        np.maximum.at(self.upper, block, above)  # what is open keeps the bound of its parent
+        self.upper = np.maximum(self.upper, np.maximum(self.floor, self.lower))
+        return seen
+
+    def _level(
+        self, block: np.ndarray, active: Bool[np.ndarray, "m f"]
+    ) -> tuple[np.ndarray, Bool[np.ndarray, "n f"], Float[np.ndarray, "n"]]:
+        """Bound all nodes of a level, close those whose eigenvector is inside, and return their children."""
+        step = max(1, CHUNK // (self.F.shape[1] * self.p))
+        parts = [slice(start, start + step) for start in range(0, block.size, step)]
+        found = [self._nodes(block[part], active[part]) for part in parts]
+        block, active, above = (np.concatenate([each[place] for each in found]) for place in range(3))
+        if block.size:
+            names = np.column_stack([block, np.packbits(active, axis=1)])
+            first = np.unique(names, axis=0, return_index=True)[1]
+            block, active, above = block[first], active[first], above[first]
+        return block, active, above
+
+    def _nodes(
+        self, block: np.ndarray, active: Bool[np.ndarray, "m f"]
+    ) -> tuple[np.ndarray, Bool[np.ndarray, "n f"], Float[np.ndarray, "n"]]:
+        rows, M = self.F[block], self.M[block]
+        values, basis = np.linalg.svd(np.linalg.qr(rows * active[:, :, None], mode="r"))[1:]
+        held = values > DEPENDENT
+        free = basis * ~held[:, :, None]  # its rows span the null space
+        projector = free.transpose(0, 2, 1) @ free
+        spectrum, vectors = np.linalg.eigh(projector @ M @ projector)
+        # the null space is off by eps / (least singular value held)
+        least = np.where(held, values, 1.0).min(axis=1)
+        error = 64 * (self.p + self.q) * EPS * np.trace(M, axis1=1, axis2=2) / least
+        bound = np.sqrt(np.maximum(spectrum[:, -1], 0.0) + error)
+        w = vectors[:, :, -1]
+        depth = np.einsum("mfp,mp->mf", rows, w)
+        down, up = depth.min(axis=1), depth.max(axis=1)
+        inside = (down >= -INSIDE) | (up <= INSIDE)
+        lengths = np.linalg.norm(rows @ projector, axis=2)
+        inactive = self.real[block] & ~active
+        doubtful = (inactive & (lengths > ZERO) & (lengths <= DEPENDENT)).any(axis=1)
+        alive = bound > np.maximum(self.floor, self.lower[block])
+        for place in np.flatnonzero((inside | doubtful) & alive):
+            self.upper[block[place]] = max(self.upper[block[place]], bound[place])
+        for place in np.flatnonzero(inside & alive):
+            self._attain(int(block[place]), w[place] if down[place] >= -INSIDE else -w[place])
+        self.floor = max(self.floor, float(self.lower.max()))
+        branch = np.flatnonzero(~inside & (bound > self.floor) & (held.sum(axis=1) < self.p - 1))
+        # rows that vanish on the null space hold nothing further
+        node, row = np.nonzero(inactive[branch] & (lengths[branch] > DEPENDENT))
+        children = active[branch][node]
+        children[np.arange(node.size), row] = True
+        return block[branch][node], children, bound[branch][node]
+
+    def _attain(self, number: int, w: Float[np.ndarray, "p"]) -> None:
+        """A lower bound at the point of the cone nearest to w."""
+        u = nearest_point(self.facets[number], w)[0]
+        size = float(np.linalg.norm(u))
+        if size > 0.5:
+            value = float(np.linalg.norm(self.G[number].T @ (u / size))) * (1 - (self.p + self.q + 8) * EPS)
+            self.lower[number] = max(self.lower[number], value)

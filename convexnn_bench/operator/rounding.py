@@ -1,0 +1,53 @@
+"""How far rounding can carry the adjoint: |Phi|^T |C|^*(|L|), by the architecture's structure where it has one.
+
+A sum of K products is computed with an error of at most gamma_K times the sum of the products' magnitudes, in any order
+of summation, gamma_K = K u / (1 - K u) with u the unit roundoff (Higham, Accuracy and Stability of Numerical
+Algorithms, section 3.1). The adjoint G_k = Phi^T D_k C^*(L) is such sums; masks only remove terms.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.operator.lifted import Operator
+
+EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bound itself
+
+Magnitudes = Callable[[Float[torch.Tensor, "n_out c"]], Float[torch.Tensor, "p q"]]
+
+
+def magnitudes(operator: Operator) -> Magnitudes:
+    """L >= 0 -> |Phi|^T |C|^*(L), float64 on the CPU; what depends on X alone is done beforehand."""
+    absolute = operator.architecture.absolute()
+    if absolute is not None:
+        unmasked = np.ones((operator.N, 1), dtype=bool)
+        X, Y = operator.X.abs().cpu().numpy(), operator.Y.cpu().numpy()
+        plain = Operator(absolute, X, Y, unmasked, str(operator.device))
+        return lambda L: plain.adjoint(L)[0]
+    rows = operator.Phi.abs()
+    return lambda L: rows.T @ _absolute_adjoint(operator, L)
+
+
+def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[torch.Tensor, "N q"]:
+    """|C|^*(L) for L >= 0, from the answers of C^* to one output at a time, of all samples together."""
+    if operator.architecture.second_layer_is_identity:
+        return L
+    n = operator.X.shape[0]
+    weights = L.view(n, -1, operator.c)
+    total = torch.zeros(operator.N, operator.q, dtype=operator.dtype, device=operator.device)
+    for output in range(weights.shape[1]):
+        for column in range(operator.c):
+            unit = torch.zeros_like(weights)
+            unit[:, output, column] = 1.0
+            answer = operator.second_layer_adjoint(unit.view(L.shape)).abs().view(n, -1)
+            total += (answer * weights[:, output, column, None]).view(total.shape)
+    return total
+
+
+def adjoint_rounding(operator: Operator, of: Magnitudes, L: Float[torch.Tensor, "n_out c"]) -> float:
+    """A bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
+    outputs = operator.n_out // operator.X.shape[0]
+    terms = operator.N + operator.q + outputs * operator.c + 16  # no more products than these meet on any way to G
+    return terms * EPS * float(torch.linalg.vector_norm(of(L.abs())))

@@ -1,0 +1,80 @@
+"""A and its adjoint by several processes: each multiplies for its own samples, and all get the whole result.
+
+Predictions are gathered, n_out x c numbers; adjoints and gradients are sums over samples, which are added up over the
+processes: P p q numbers for an adjoint, P (p + q) m for a gradient. What is not overridden here (`hidden`, the layers,
+the bound on the adjoint's rounding, which holds for sums in any order) every process computes for all samples.
+"""
+
+import torch
+
+from convexnn_bench import parallel
+from convexnn_bench.errors import InputError
+from convexnn_bench.operator.layers import Index, Predictions
+from convexnn_bench.operator.lifted import Blocks, Left, Operator, Pullback, Right
+
+
+class SharedOperator(Operator):
+    """An operator whose products the processes of torchrun share; every process has to ask for the same ones in turn.
+
+    whole: the operator on all samples, whose tensors it holds. Raises InputError where there are fewer samples than
+    processes.
+    """
+
+    def __init__(self, whole: Operator):
+        n, ranks = len(whole.X), parallel.size()
+        if n < ranks:
+            raise InputError(
+                f"n = {n}, fewer samples than the {ranks} processes that are to share them: start at most {n}"
+            )
+        samples, place = parallel.shares(n), parallel.rank()
+        self.whole = whole
+        self._rows = [slice(part.start * whole.N // n, part.stop * whole.N // n) for part in samples]
+        self._outputs = [slice(part.start * whole.n_out // n, part.stop * whole.n_out // n) for part in samples]
+        self._own_outputs = self._outputs[place]
+        self.own = whole.restricted(samples[place], self._rows[place], self._own_outputs)
+        self.__dict__.update(vars(whole))  # X, Y, masks, Phi: one copy
+
+    def _gathered(self, z: Predictions) -> Predictions:
+        return parallel.put_together(z, [rows.stop - rows.start for rows in self._outputs])
+
+    def apply(self, Z: Blocks) -> Predictions:
+        return self._gathered(self.own.apply(Z))
+
+    def adjoint(self, L: Predictions) -> Blocks:
+        G = self.own.adjoint(L[self._own_outputs]).contiguous()
+        parallel.add_up(G)
+        return G
+
+    def apply_factors(self, U: Left, V: Right) -> Predictions:
+        return self._gathered(self.own.apply_factors(U, V))
+
+    def factored(self, U: Left, V: Right) -> tuple[Predictions, Pullback]:
+        z, own_pullback = self.own.factored(U, V)
+
+        def pullback(L: Predictions) -> tuple[Left, Right]:
+            left, right = own_pullback(L[self._own_outputs])
+            return self.summed(left, right)
+
+        return self._gathered(z), pullback
+
+    def sample_parts(self, columns: int) -> list[slice]:
+        """Those of this process's rows; what is summed over them is to be `summed`."""
+        rows = self._rows[parallel.rank()]
+        step = self.own.part_size(columns)
+        return [slice(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step)]
+
+    def summed(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sums over the processes, in one message."""
+        both = torch.cat([left.reshape(-1), right.reshape(-1)])
+        parallel.add_up(both)
+        return both[: left.numel()].view(left.shape), both[left.numel() :].view(right.shape)
+
+    def on_blocks(self, blocks: torch.Tensor) -> "SharedOperator":
+        part = SharedOperator(self.whole.on_blocks(blocks))
+        if self.own._pooled is not None:
+            part.own._pooled = self.own._pooled.on_blocks(blocks)  # else formed anew for every set of blocks
+        return part
+
+    def restricted(self, samples: Index, rows: Index, outputs: Index) -> Operator:
+        """Not shared: every process computes all of it."""
+        return self.whole.restricted(samples, rows, outputs)

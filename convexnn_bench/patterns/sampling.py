@@ -1,0 +1,89 @@
+"""Activation patterns 1{Phi g >= 0} of random directions g, where there are too many to enumerate."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from convexnn_bench.errors import InputError, PatternBudgetError
+from convexnn_bench.operator.rows import Rows
+from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK, Patterns, check_rows, enumeration_cost
+from convexnn_bench.quantities import in_bytes
+
+
+def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:
+    """P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
+
+    Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new, P no more than
+    there can be. Of Rows only products Phi g are taken. The pattern without an active nonzero row is left out. Raises
+    InputError for P < 1 or an unusable Phi, PatternBudgetError where masks and gates would not fit.
+    """
+    Phi = Phi if isinstance(Phi, Rows) else check_rows(Phi)
+    if isinstance(P, bool) or not isinstance(P, int | np.integer) or P < 1:
+        raise InputError(f"patterns: the number to sample must be an integer >= 1, got {P!r}")
+    wanted = int(P)
+    nonzero = Phi.nonzero() if isinstance(Phi, Rows) else np.any(Phi != 0, axis=1)
+    if not nonzero.any():
+        raise InputError(ALL_ZERO)
+    seen: set[bytes] = set()
+    masks: list[np.ndarray] = []
+    gates: list[np.ndarray] = []
+    duplicates = zero = idle = 0
+    reachable = _at_most(wanted, *Phi.shape)
+    _check_memory(wanted, reachable, Phi.shape)
+    patience = max(20 * reachable, 2000)
+    for direction, mask in _gaussian_draws(Phi, nonzero, 2 * wanted + 8, seed):
+        name = np.packbits(mask).tobytes()
+        active = bool(mask[nonzero].any())
+        idle = idle + 1 if name in seen else 0
+        if name in seen:
+            duplicates += active
+        elif active:
+            masks.append(mask)
+            gates.append(direction)
+        else:
+            zero = 1
+        seen.add(name)
+        if len(masks) == wanted or idle >= patience:
+            break
+    if not masks:
+        raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
+    count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
+    complete = count == len(masks) + zero
+    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
+
+
+def _at_most(wanted: int, N: int, p: int) -> int:
+    """min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
+    total, term = 0, 2
+    for k in range(min(N, p)):
+        total += term
+        if total >= wanted:
+            return wanted
+        term = term * (N - 1 - k) // (k + 1)
+    return total
+
+
+def _check_memory(wanted: int, reachable: int, shape: tuple[int, ...]) -> None:
+    """Raises PatternBudgetError where masks and gates of so many patterns take more than half of the memory."""
+    size = reachable * (shape[0] + 8 * shape[1])
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if size > limit:
+        raise PatternBudgetError(
+            f"patterns={wanted}: masks and gates of {reachable:,} patterns of {shape[0]} rows take "
+            f"{in_bytes(size)}, above half of this machine's memory ({in_bytes(limit)}). Ask for fewer"
+        )
+
+
+def _gaussian_draws(
+    Phi: Float[np.ndarray, "N p"] | Rows, nonzero: Bool[np.ndarray, "N"], batch: int, seed: int
+) -> Iterator[tuple[Float[np.ndarray, "p"], Bool[np.ndarray, "N"]]]:
+    """Endless pairs (g, 1{Phi g >= 0}); directions that lie on a hyperplane are passed over."""
+    rng = np.random.default_rng(seed)
+    batch = max(1, min(batch, CHUNK // Phi.shape[0]))
+    while True:
+        directions = rng.standard_normal((batch, Phi.shape[1]))
+        values = (Phi @ directions.T).T
+        strict = np.all(values[:, nonzero] != 0, axis=1)
+        yield from ((directions[j], values[j] >= 0) for j in np.flatnonzero(strict))

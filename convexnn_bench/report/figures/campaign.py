@@ -1,0 +1,265 @@
+"""The figures of a report, each from records alone, for paper: PNG and SVG."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.records.records import Record, whole_file
+from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, Style, styles
+from convexnn_bench.report.numbers import derived, optimum
+from convexnn_bench.report.numbers.time_to_gap import rung_name, without_tolerance
+from convexnn_bench.report.tables import format_target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = 6  # of one figure of curves
+LABEL_WIDTH = 44  # characters of a problem's name on an axis
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure of a report. figures: in parts where one would not hold it; empty where `missing` says why."""
+
+    name: str
+    title: str
+    figures: "list[Figure]"
+    missing: str | None = None
+
+
+def draw_all(records: Sequence[Record]) -> Iterator[Drawn]:
+    """Every figure in turn, each in the same colours."""
+    drawn = styles(records)
+    for name, (title, make) in FIGURES.items():
+        made = make(records, drawn)
+        yield Drawn(name, title, [], made) if isinstance(made, str) else Drawn(name, title, made)
+
+
+def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, list[Path]]]:
+    """Draw every figure and write it to `folder` as NAME.png and NAME.svg, further parts as NAME_2 and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawn in draw_all(records):
+        paths = []
+        for part, figure in enumerate(drawn.figures, start=1):
+            stem = drawn.name if part == 1 else f"{drawn.name}_{part}"
+            for suffix in ("png", "svg"):
+                paths.append(folder / f"{stem}.{suffix}")
+                with whole_file(paths[-1]) as partial:
+                    figure.savefig(partial, dpi=150, format=suffix)
+        yield drawn, paths
+
+
+def _new(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axis: "Axes") -> None:
+    axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: "Figure", names: Sequence[str], drawn: dict[str, Style], lines: bool = True) -> None:
+    """The solvers below the panels; all tolerances of one look the same."""
+    from matplotlib.lines import Line2D
+
+    shown = {without_tolerance(name) for name in names}
+    handles = [
+        Line2D(
+            [], [], color=own.colour, marker=own.marker, linestyle=own.dashes if lines else "", markersize=6, label=name
+        )
+        for name, own in drawn.items()
+        if name in shown
+    ]
+    columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, shown), default=8) + 0.7))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def curve_figures(records: Sequence[Record], drawn: dict[str, Style], what: str) -> "list[Figure] | str":
+    """`what` ("gaps" or "excess", of `derived.Curve`) against seconds, logarithmic; a panel a problem (first draw)."""
+    firsts: dict[str, str] = {}
+    for record in records:
+        firsts.setdefault(rung_name(record), record["problem_name"])
+    panels: dict[str, list[derived.Curve]] = {}
+    for curve in derived.curves([record for record in records if record["problem_name"] in firsts.values()]):
+        if any(map(math.isfinite, getattr(curve, what))):
+            panels.setdefault(curve.problem, []).append(curve)
+    if not panels:
+        return "no record has a point with a proven gap"
+    names, made = list(panels), []
+    for first in range(0, len(names), PANELS):
+        part = names[first : first + PANELS]
+        across, down = min(2, len(part)), math.ceil(len(part) / 2)
+        figure = _new(5.6 * across, 3.4 * down + 0.9)
+        axes = figure.subplots(down, across, squeeze=False)
+        for axis, name in zip(axes.flat, part, strict=False):
+            _curves(axis, name, panels[name], drawn, what)
+        for axis in list(axes.flat)[len(part) :]:
+            axis.set_axis_off()
+        words = {"gaps": "certified relative gap", "excess": "distance to the optimum, at most (relative)"}
+        for axis in list(axes.flat)[max(0, len(part) - across) : len(part)]:
+            axis.set_xlabel("set-up + solve time (s)")
+        for row in axes:
+            row[0].set_ylabel(words[what])
+        _legend(figure, [curve.solver for name in part for curve in panels[name]], drawn)
+        made.append(figure)
+    return made
+
+
+def _curves(axis: "Axes", name: str, own: list[derived.Curve], drawn: dict[str, Style], what: str) -> None:
+    for curve in own:
+        look = drawn[without_tolerance(curve.solver)]
+        points = [
+            (max(seconds, 1e-4), min(max(value, GAP_FLOOR), GAP_CEILING))
+            for seconds, value in zip(curve.seconds, getattr(curve, what), strict=True)
+            if not math.isnan(value)
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axis.plot(x, y, linestyle=look.dashes, color=look.colour, linewidth=1.4)
+            axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=5.5)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_title(name, loc="left", fontsize=8.5 if len(name) < 60 else 7)
+    _plain(axis)
+
+
+def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
+    """The certified gap, and the paper's bound, against what is known of the true distance to the optimum."""
+    found = optimum.truths(records)
+    if not found:
+        return "no record ends with a proven gap at a positive optimum"
+    figure = _new(11.0, 5.2)
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    floor, end = 1e-10, optimum.reach(found)
+    titles = ("certified gap", "bound of Theorem 3.4 alone: holds at stationary points only")
+    for axis, title, pick in zip(axes, titles, (lambda t: t.gap, lambda t: t.paper), strict=True):
+        for one in found:
+            bound = pick(one)
+            if math.isnan(bound):
+                continue
+            look = drawn[without_tolerance(one.solver)]
+            x, low, high = (min(max(value, floor), end) for value in (bound, one.least, one.most))
+            axis.plot([x, x], [low, high], "-", color=look.colour, linewidth=0.8, alpha=0.6)
+            axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
+        ends = [floor, end]
+        axis.plot(ends, ends, "--", color="#555555", linewidth=1)
+        axis.annotate("bound = truth", (1e-4, 1e-4), (-10, 2), textcoords="offset points", ha="right", fontsize=8)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlim(floor / 2, 2 * end)
+        axis.set_ylim(floor / 2, 2 * end)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("bound on the relative distance to the optimum")
+        _plain(axis)
+    axes[0].set_ylabel("relative distance, as far as it is known")
+    _legend(figure, [one.solver for one in found], drawn, lines=False)
+    return [figure]
+
+
+def profile_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
+    """Performance profiles, one panel a gap."""
+    panels = {gap: derived.profiles(records, gap) for gap in derived.gaps_of(records)}
+    panels = {gap: found for gap, found in panels.items() if any(one.ratios for one in found)}
+    if not panels:
+        return "no solver got to any of the gaps"
+    if max(len(found) for found in panels.values()) < 2:
+        return "a profile compares solvers, and there is only one"
+    from matplotlib.ticker import PercentFormatter
+
+    figure = _new(4.2 * len(panels) + 0.6, 4.6)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (gap, found) in zip(axes, panels.items(), strict=True):
+        end = 2 * max(ratio for one in found for ratio in (one.ratios or [1.0]))
+        for one in found:
+            x = [1.0, *one.ratios, end]
+            y = [0.0, *((place + 1) / one.runs for place in range(len(one.ratios))), len(one.ratios) / one.runs]
+            look = drawn[one.solver]
+            axis.step(x, y, where="post", linestyle=look.dashes, color=look.colour, linewidth=1.6)
+            axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=6, clip_on=False)
+        axis.set_xscale("log")
+        axis.set_xlim(1, end)
+        nobody = f", {found[0].unsolved} won by none" if found[0].unsolved else ""
+        axis.set_title(f"certified gap {format_target(gap)}, {found[0].runs} races{nobody}", loc="left", fontsize=10)
+        axis.set_xlabel("time, in times of the quickest solver's")
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _plain(axis)
+    axes[0].set_ylabel("races in which the solver got there")
+    axes[0].set_ylim(-0.02, 1.02)
+    _legend(figure, [one.solver for found in panels.values() for one in found], drawn)
+    return [figure]
+
+
+def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
+    """Seconds to the campaign's gap against a size, with fitted powers; of a size the largest family of problems."""
+    from convexnn_bench.report.figures.scaling import scaling_figure
+
+    chosen: dict[tuple[str, str], derived.Scaling] = {}
+    for one in derived.scalings(records):
+        if one.laws:
+            chosen.setdefault((one.title.partition("[")[0], one.size), one)
+    if not chosen:
+        return (
+            "three problems are needed that differ in one size only (n, d, c or patterns), "
+            "and a solver that got to the gap on all of them"
+        )
+    gap = format_target(min(record["limits"]["gap"] for record in records))
+    panels, missed = {}, {}
+    for one in chosen.values():
+        title = f"{one.size}   ({one.title})"
+        panels[title] = {name: one.points[name] for name in one.laws}
+        missed[title] = {name: one.missed[name] for name in one.laws if name in one.missed}
+    return [scaling_figure(panels, f"seconds to a certified gap of {gap}", drawn, missed)]
+
+
+def rank_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
+    """Blocks that are not zero at the optimum, out of P, one row a problem, and the ranks they have."""
+    found = derived.ranks(records)
+    if not found:
+        return "no record got to its gap and tells its blocks (records of schema 1 do not)"
+    names = list(dict.fromkeys(one.problem for one in found))
+    made = []
+    for first in range(0, len(names), 24):
+        part = names[first : first + 24]
+        own = [one for one in found if one.problem in part]
+        figure = _new(10.5, 0.4 * len(part) + 1.6)
+        axis = figure.subplots()
+        for place, name in enumerate(part):
+            rows = [one for one in own if one.problem == name]
+            axis.plot([1, rows[0].P], [place, place], "-", color="#dddddd", linewidth=5, solid_capstyle="butt")
+            for turn, one in enumerate(rows):
+                look = drawn[without_tolerance(one.solver)]
+                height = place + 0.5 * ((turn + 0.5) / len(rows) - 0.5)  # none hides another
+                axis.plot([max(one.active, 0.8)], [height], look.marker, color=look.colour, markersize=5.5)
+            told = f"of {rows[0].P}; rank ≤ {max(one.largest for one in rows)} of {rows[0].most}"
+            axis.annotate(told, (rows[0].P, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        axis.set_yticks(range(len(part)), [_short(name) for name in part], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.set_xlim(0.7, 6 * max(one.P for one in own))
+        axis.set_xlabel("blocks that are not zero at the optimum (grey: all blocks)")
+        _plain(axis)
+        axis.grid(False, axis="y")
+        _legend(figure, [one.solver for one in own], drawn, lines=False)
+        made.append(figure)
+    return made
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LABEL_WIDTH else f"{name[: LABEL_WIDTH - 1]}…"
+
+
+Maker = Callable[[Sequence[Record], dict[str, Style]], Any]
+FIGURES: dict[str, tuple[str, Maker]] = {
+    "gap_against_time": ("Certified gap against time", lambda r, s: curve_figures(r, s, "gaps")),
+    "objective_against_time": ("Objective against time", lambda r, s: curve_figures(r, s, "excess")),
+    "performance_profile": ("Performance profiles", profile_figure),
+    "scaling": ("Wall clock against size", scaling_figures),
+    "bound_against_truth": ("Proven bound against the truth", truth_figure),
+    "ranks": ("Active blocks and ranks at the optimum", rank_figure),
+}

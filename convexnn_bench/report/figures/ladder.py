@@ -1,0 +1,202 @@
+"""Figures of the ladder: time to certified gaps by rung, and the map of where Burer-Monteiro beats exact solvers."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.report.figures.gaps import COLOURS
+from convexnn_bench.report.numbers.time_to_gap import GAPS, Outcome, by_rung
+from convexnn_bench.report.tables import format_seconds, format_target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# marker, and the place of the first colour, so that the first solvers of two families differ in colour as well
+FAMILIES = {"convex": ("o", 0), "burer_monteiro": ("s", 1), "network": ("^", 2), "rival": ("D", 3)}
+FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: marked on the map
+EDGE = 300.0  # ratio at which the map's colours end
+
+
+def save_figure(figure: "Figure", path: str | Path) -> list[Path]:
+    """As PNG and as SVG; returns both paths."""
+    paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
+    for target in paths:
+        figure.savefig(target, dpi=130)
+    return paths
+
+
+def family(outcome: Outcome) -> str:
+    return "rival" if outcome.solver.startswith("rival_") else outcome.formulation
+
+
+def ladder_figure(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> "Figure":
+    """Median time to a certified gap (log) by rung, one panel a gap; bars from quartile to quartile.
+
+    What did not reach the gap stands in the band at the top, and is no time.
+    """
+    from matplotlib.figure import Figure
+
+    rungs = list(dict.fromkeys(outcome.rung for outcome in found))
+    solvers = list(dict.fromkeys(outcome.solver for outcome in found))
+    figure = Figure(figsize=(max(7.0, 1.1 * len(rungs) + 4), 3.5 * len(gaps) + 1.6), layout="constrained")
+    axes = figure.subplots(len(gaps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    times = [outcome.total.median for outcome in found if outcome.done]
+    if not times:
+        raise InputError(f"no solver reached a gap of {max(gaps):g} on any problem: there is nothing to draw")
+    ceiling = 10.0 ** math.ceil(math.log10(2 * max(times)))
+    for axis, gap in zip(axes, gaps, strict=True):
+        _ladder_panel(axis, [outcome for outcome in found if outcome.gap == gap], rungs, solvers, ceiling)
+        axis.set_title(f"to a certified gap of {format_target(gap)}", loc="left", fontsize=10)
+        axis.set_ylabel("set-up + solve (s)")
+    axes[-1].set_xticks(range(len(rungs)), [_folded(rung) for rung in rungs], rotation=30, ha="right", fontsize=8)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=9, frameon=False)
+    return figure
+
+
+def _folded(rung: str) -> str:
+    """A long name over several lines, broken at its commas."""
+    lines = [""]
+    for part in rung.replace("[", " [").split(","):
+        lines = [*lines, part] if len(lines[-1]) + len(part) > 26 else [*lines[:-1], f"{lines[-1]},{part}".lstrip(",")]
+    return ",\n".join(line for line in lines if line)
+
+
+def _style(found: Sequence[Outcome], solver: str) -> dict[str, Any]:
+    """Colour by place among the solvers of its family, marker by family; no line joins one problem to another."""
+    kind = next(family(outcome) for outcome in found if outcome.solver == solver)
+    peers = list(dict.fromkeys(outcome.solver for outcome in found if family(outcome) == kind))
+    marker, first = FAMILIES[kind]
+    return {"color": COLOURS[(first + peers.index(solver)) % len(COLOURS)], "marker": marker, "linestyle": "none"}
+
+
+def _ladder_panel(
+    axis: "Axes", found: Sequence[Outcome], rungs: Sequence[str], solvers: Sequence[str], ceiling: float
+) -> None:
+    for place, solver in enumerate(solvers):
+        own = [outcome for outcome in found if outcome.solver == solver]
+        shift = 0.8 * ((place + 0.5) / len(solvers) - 0.5)  # solvers side by side, so that bars do not hide each other
+        x = [rungs.index(outcome.rung) + shift for outcome in own]
+        y = [outcome.total.median if outcome.done else math.nan for outcome in own]
+        low = [outcome.total.median - outcome.total.low if outcome.done else 0.0 for outcome in own]
+        high = [min(outcome.total.high, ceiling) - outcome.total.median if outcome.done else 0.0 for outcome in own]
+        style = _style(found, solver)
+        axis.errorbar(x, y, (low, high), label=solver, markersize=6, linewidth=1.0, elinewidth=1.0, **style)
+        missing = [where for where, outcome in zip(x, own, strict=True) if not outcome.done]
+        axis.plot(
+            missing,
+            [1.8 * ceiling] * len(missing),
+            style["marker"],
+            color=style["color"],
+            fillstyle="none",
+            markersize=6,
+        )
+    axis.set_yscale("log")
+    axis.axhspan(ceiling, 3.2 * ceiling, color="#eeeeee")
+    axis.set_ylim(top=3.2 * ceiling)
+    axis.text(
+        0.0, 1.8 * ceiling, "not reached ", ha="right", va="center", fontsize=8, transform=axis.get_yaxis_transform()
+    )
+    axis.grid(True, axis="y", which="major", color="#dddddd", linewidth=0.6)
+    for edge in range(1, len(rungs)):
+        axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
+    axis.set_xlim(-0.5, len(rungs) - 0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def map_figure(found: Sequence[Outcome], gap: float) -> "Figure":
+    """How many times faster the best Burer-Monteiro solver is than the best solver of the convex program.
+
+    One panel a number of outputs c, a square for each n and P. Where only one side reached the gap the number is a
+    bound, and where neither did the square is hatched. A dashed border marks squares in which the best convex solver is
+    a first-order one.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    groups = [group for (_, at), group in by_rung(found, (gap,)).items() if at == gap and group[0].problem]
+    if not groups:
+        raise InputError(f"no record says how large its problem is: there is no map to draw at a gap of {gap:g}")
+    places = [tuple(group[0].problem[key] for key in ("n", "P", "c")) for group in groups]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise InputError(f"a map holds one problem for each n, P and c, but there are several with {twice}")
+    axis_values = {key: sorted({group[0].problem[key] for group in groups}) for key in ("n", "P", "c")}
+    ns, Ps, cs = axis_values.values()
+    figure = Figure(figsize=(max(9.0, 1.35 * len(ns) * len(cs) + 2.2), 1.1 * len(Ps) + 1.7), layout="constrained")
+    axes = figure.subplots(1, len(cs), squeeze=False)[0]
+    colours, norm = colormaps["PuOr"], LogNorm(1 / EDGE, EDGE)
+    for axis, c in zip(axes, cs, strict=True):
+        for group in groups:
+            if group[0].problem["c"] == c:
+                _square(axis, ns.index(group[0].problem["n"]), Ps.index(group[0].problem["P"]), group, colours, norm)
+        axis.set(xlim=(-0.5, len(ns) - 0.5), ylim=(-0.5, len(Ps) - 0.5), xlabel="samples n")
+        axis.set_title(f"{c} output{'s' if c > 1 else ''}", loc="left", fontsize=10)
+        axis.set_xticks(range(len(ns)), ns)
+        axis.set_yticks(range(len(Ps)), Ps)
+    axes[0].set_ylabel("blocks P")
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes), pad=0.01, extend="both")
+    bar.set_label(f"convex time / Burer-Monteiro time, to {format_target(gap)}", fontsize=9)
+    figure.supxlabel(
+        "purple: the best Burer-Monteiro solver is faster; orange: the best solver of the convex program is "
+        f"(dashed border: {' or '.join(FIRST_ORDER)})",
+        fontsize=8,
+        color="#555555",
+    )
+    return figure
+
+
+def sides(group: Sequence[Outcome]) -> tuple[Outcome | None, Outcome | None]:
+    """The best Burer-Monteiro solver and the best of the convex program, rivals left out; None where there is none."""
+    ours = [outcome for outcome in group if outcome.formulation == "burer_monteiro"]
+    exact = [outcome for outcome in group if family(outcome) == "convex"]
+    return _quickest(ours), _quickest(exact)
+
+
+def _quickest(side: Sequence[Outcome]) -> Outcome | None:
+    return min(side, key=lambda outcome: (not outcome.done, outcome.bound), default=None)
+
+
+def map_ratio(group: Sequence[Outcome]) -> tuple[float, str, str]:
+    """(exact time / Burer-Monteiro time, ">" or "<" where it is a bound, who was compared); nan where neither ended."""
+    ours, exact = sides(group)
+    if ours is None or exact is None or not (ours.done or exact.done):
+        return math.nan, "", "neither"
+    ratio = exact.bound / ours.bound
+    sign = "" if ours.done and exact.done else ">" if ours.done else "<"
+    return ratio, sign, f"{_short(ours)} {_took(ours)}\n{_short(exact)} {_took(exact)}"
+
+
+def _short(outcome: Outcome) -> str:
+    return outcome.solver.partition("[")[0].removeprefix("bm_").removeprefix("cvxpy_").removesuffix("_newton")
+
+
+def _took(outcome: Outcome) -> str:
+    return (
+        f"{'' if outcome.done else '>'}{format_seconds(outcome.bound)} s" if math.isfinite(outcome.bound) else "never"
+    )
+
+
+def _square(axis: "Axes", column: int, row: int, group: Sequence[Outcome], colours: Any, norm: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    ratio, sign, names = map_ratio(group)
+    corner = (column - 0.48, row - 0.48)
+    if math.isnan(ratio):
+        axis.add_patch(Rectangle(corner, 0.96, 0.96, facecolor="white", edgecolor="#999999", hatch="///"))
+        axis.text(column, row, names, ha="center", va="center", fontsize=8, backgroundcolor="white")
+        return
+    level = norm(min(max(ratio, 1 / EDGE), EDGE))
+    exact = sides(group)[1]
+    dashed = exact is not None and exact.done and exact.solver.partition("[")[0] in FIRST_ORDER
+    border = {"edgecolor": "black", "linestyle": "--", "linewidth": 1.6} if dashed else {"edgecolor": "white"}
+    axis.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=colours(level), **border))
+    ink = "white" if abs(level - 0.5) > 0.33 else "black"
+    known = f"{sign}{ratio:.2g}x" if math.isfinite(ratio) and ratio > 0 else "only BM" if ratio > 1 else "only exact"
+    axis.text(column, row + 0.18, known, ha="center", va="center", fontsize=11, color=ink, weight="bold")
+    axis.text(column, row - 0.2, names, ha="center", va="center", fontsize=7, color=ink)

@@ -1,0 +1,249 @@
+"""The interactive charts of the page: Vega-Lite specifications, and the rows they are drawn from.
+
+Rows are put in by the page, so that every number is in the file once. A row's `line` is its solver without the
+tolerance: it has the colour, marker and dashes that it has in the figures. Every chart has a parameter `shown`, the
+lines that are switched on.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from convexnn_bench.records.records import Record
+from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, styles
+from convexnn_bench.report.numbers import derived, optimum
+from convexnn_bench.report.numbers.time_to_gap import without_tolerance
+from convexnn_bench.report.tables import format_target
+
+SHAPES = {
+    "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "<": "triangle-left",
+    ">": "triangle-right",
+}  # fmt: skip
+SOLID: dict[Any, list[float]] = {"-": [1, 0]}
+TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
+POINT = {"type": "point", "filled": True, "size": 50}
+# the wheel alone scrolls the page
+ZOOM = [{"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}, "bind": "scales"}]
+FLOOR = 1e-10  # distances below are drawn there
+Chart = dict[str, Any]
+
+
+def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """[{name, colour, shape, dash}] of every line."""
+    found = []
+    for name, own in styles(records).items():
+        dash = SOLID.get(own.dashes) or [3 * length for length in own.dashes[1]]
+        found.append({"name": name, "colour": own.colour, "shape": SHAPES[own.marker], "dash": dash})
+    return found
+
+
+def _names(solver: str) -> dict[str, str]:
+    return {"solver": solver, "line": without_tolerance(solver)}
+
+
+def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
+    """Encodings by solver; their legend is the page's own."""
+    names = [look["name"] for look in looks]
+    kinds = {"color": "colour", "shape": "shape", "strokeDash": "dash"}
+    return {
+        channel: {
+            "field": "line", "type": "nominal", "legend": None,
+            "scale": {"domain": names, "range": [look[key] for look in looks]},
+        }
+        for channel, key in kinds.items()
+    }  # fmt: skip
+
+
+def _axis(field: str, title: Any, label: str = "~g") -> Chart:
+    """A logarithmic axis. label: how its numbers are written, "~e" for powers of ten."""
+    axis = {"title": title, "format": label, "labelOverlap": True}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False, "padding": 12},
+        "axis": axis,
+    }
+
+
+def _tooltip(**fields: str) -> list[Chart]:
+    """{field: title}; numbers to three digits."""
+    numbers = ("seconds", "gap", "excess", "least", "most", "bound", "ratio", "size")
+    return [
+        {"field": field, "title": title}
+        | ({"type": "quantitative", "format": ".3g"} if field in numbers else {"type": "nominal"})
+        for field, title in fields.items()
+    ]
+
+
+def _chart(height: int, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
+    """A layered chart as wide as the page allows; `shown` and the given parameters are set from the page."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "height": height,
+        "data": {"name": "rows"},
+        "params": [{"name": "shown", "value": []}, *({"name": key, "value": value} for key, value in params.items())],
+        "transform": [{"filter": "indexof(shown, datum.line) >= 0"}, *transform],
+        "layer": layer,
+    }
+
+
+def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """Certified gap, or distance to the optimum, against time; one problem at a time."""
+    rows = []
+    for one in derived.curves(records):
+        shown = [
+            [_round(seconds), *(_round(min(max(v, GAP_FLOOR), GAP_CEILING)) for v in pair)]
+            for seconds, *pair in zip(one.seconds, one.gaps, one.excess, strict=True)
+        ]
+        rows.append({"problem": one.problem, **_names(one.solver), "seed": one.seed, "points": shown})
+    scales = _scales(looks)
+    encoding = {
+        "x": _axis("seconds", "set-up + solve time (s)"),
+        "y": _axis("value", {"expr": TITLE}, "~e"),
+        "color": scales["color"],
+        "detail": [{"field": "seed", "type": "nominal"}, {"field": "solver", "type": "nominal"}],
+        "tooltip": _tooltip(solver="solver", seed="seed", seconds="seconds", gap="certified gap", excess="distance ≤"),
+    }
+    keep = [
+        {"filter": "datum.problem === problem"},
+        {"calculate": "what === 'gap' ? datum.gap : datum.excess", "as": "value"},
+        {"filter": "isValid(datum.value)"},
+    ]
+    layer = [
+        {
+            "mark": {"type": "line", "strokeWidth": 1.6},
+            "encoding": {**encoding, "strokeDash": scales["strokeDash"]},
+            "params": ZOOM,
+        },
+        {"mark": POINT, "encoding": {**encoding, "shape": scales["shape"]}},
+    ]
+    first = rows[0]["problem"] if rows else ""
+    return _chart(380, {"problem": first, "what": "gap"}, layer, keep), rows
+
+
+def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """Performance profiles; one gap at a time."""
+    rows, scales, asked = [], _scales(looks), [format_target(gap) for gap in derived.gaps_of(records)]
+    for gap in derived.gaps_of(records):
+        found = derived.profiles(records, gap)
+        end = 2 * max((ratio for one in found for ratio in one.ratios), default=1.0)
+        for one in found:
+            steps = [(1.0, 0.0), *((ratio, (k + 1) / one.runs) for k, ratio in enumerate(one.ratios))]
+            rows += [
+                {"gap": format_target(gap), **_names(one.solver), "ratio": _round(ratio), "share": _round(share)}
+                for ratio, share in [*steps, (end, steps[-1][1])]
+            ]
+    y = {"field": "share", "type": "quantitative", "axis": {"title": "races in which it got there", "format": "%"}}
+    encoding = {
+        "x": _axis("ratio", "time, in times of the quickest solver's"),
+        "y": {**y, "scale": {"domain": [0, 1]}},
+        "color": scales["color"],
+        "strokeDash": scales["strokeDash"],
+        "tooltip": _tooltip(solver="solver", ratio="times the quickest"),
+    }
+    layer = [{"mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2}, "encoding": encoding}]
+    return _chart(320, {"gap": asked[-1]}, layer, [{"filter": "datum.gap === gap"}]), rows
+
+
+def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """Seconds against a size, with the fitted powers; one family of problems at a time."""
+    rows, scales = [], _scales(looks)
+    for one in derived.scalings(records):
+        panel = f"{one.size} of {one.title}"
+        for solver, points in one.points.items():
+            law = one.laws.get(solver)
+            told = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else "too few sizes"
+            for size, seconds in points:
+                fitted = None if law is None else _round(law.factor * size**law.exponent)
+                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
+                rows.append({**row, "fitted": fitted, "exponent": told})
+        for solver, points in one.missed.items():
+            for size, seconds in points:
+                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
+                rows.append({**row, "fitted": None, "exponent": "not reached by then"})
+    shared: Chart = {
+        "x": _axis("size", "size"),
+        "color": scales["color"],
+        "tooltip": _tooltip(solver="solver", size="size", seconds="seconds", exponent="exponent [95 %]"),
+    }
+    measured = {**shared, "y": _axis("seconds", "seconds to the campaign's gap"), "shape": scales["shape"]}
+    lines = {**shared, "y": {"field": "fitted", "type": "quantitative"}, "strokeDash": scales["strokeDash"]}
+    known = [{"filter": "isValid(datum.fitted)"}]
+    missed = "datum.exponent === 'not reached by then'"
+    layer: list[Chart] = [
+        {"mark": {"type": "line", "strokeWidth": 1.4}, "encoding": lines, "transform": known, "params": ZOOM},
+        {"mark": POINT, "encoding": measured, "transform": [{"filter": f"!({missed})"}]},
+        {"mark": {**POINT, "filled": False}, "encoding": measured, "transform": [{"filter": missed}]},
+    ]
+    return _chart(340, {"panel": rows[0]["panel"] if rows else ""}, layer, [{"filter": "datum.panel === panel"}]), rows
+
+
+def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """What was proven against what is known of the truth, and the paper's bound against the same."""
+    rows, scales = [], _scales(looks)
+    found = optimum.truths(records)
+    end = optimum.reach(found) if found else 1.0
+    for one in found:
+        names = {"problem": one.problem, **_names(one.solver)}
+        known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}
+        for kind, bound in (("certified", one.gap), ("paper", one.paper)):
+            if not math.isnan(bound):
+                rows.append({**names, "kind": kind, **known, "bound": _round(min(max(bound, FLOOR), end))})
+    tooltip = _tooltip(
+        problem="problem", solver="solver", bound="bound", least="distance, at least", most="distance, at most"
+    )
+    x = _axis("bound", "bound on the relative distance to the optimum", "~e")
+    shared: Chart = {"x": x, "color": scales["color"], "tooltip": tooltip}
+    y = _axis("most", "relative distance to the optimum, as far as known", "~e")
+    ends = {"values": [{"bound": FLOOR, "most": FLOOR}, {"bound": end, "most": end}]}
+    grey = {"type": "line", "color": "#888888", "strokeDash": [4, 4]}
+    bar = {"type": "rule", "opacity": 0.6}
+    layer: list[Chart] = [
+        {"mark": bar, "encoding": {**shared, "y": {**y, "field": "least"}, "y2": {"field": "most"}}, "params": ZOOM},
+        {"mark": POINT, "encoding": {**shared, "y": y, "shape": scales["shape"]}},
+        {"data": ends, "mark": grey, "encoding": {"x": x, "y": y}},
+    ]
+    chart = _chart(380, {"kind": "certified"}, layer)
+    own = chart.pop("transform")
+    for part in layer[:2]:  # the diagonal belongs to no solver
+        part["transform"] = [*own, {"filter": "datum.kind === kind"}]
+    return chart, rows
+
+
+def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """Blocks that are not zero, out of all, a row a problem."""
+    rows, scales = [], _scales(looks)
+    for one in derived.ranks(records):
+        told = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
+        rows.append({**told, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
+    y = {"field": "problem", "type": "nominal", "sort": None, "axis": {"title": None}}
+    x = {
+        "field": "active",
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False},
+        "axis": {"title": "blocks"},
+    }
+    tooltip = _tooltip(problem="problem", solver="solver", active="blocks not zero", P="of", ranks="ranks")
+    bar = {"type": "rule", "strokeWidth": 7, "color": "#8888883a"}
+    layer: list[Chart] = [
+        {
+            "mark": bar, "encoding": {"y": y, "x": {**x, "field": "one"}, "x2": {"field": "P"}},
+            "transform": [{"aggregate": [{"op": "max", "field": "P", "as": "P"}], "groupby": ["problem", "one"]}],
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "encoding": {
+                "y": y, "x": x, "color": scales["color"], "shape": scales["shape"], "tooltip": tooltip,
+                "yOffset": {"field": "solver", "type": "nominal", "scale": {"paddingOuter": 0.8}},
+            },
+        },
+    ]  # fmt: skip
+    problems = [row["problem"] for row in rows]
+    crowd = max(map(problems.count, problems), default=1)  # solvers of a problem, one above the other
+    return _chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
+
+
+def _round(value: float) -> float | None:
+    """To four digits, to save space; None where there is no number."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,0 +1,39 @@
+"""When the processes of torchrun share a solve, and that all of them do the same in it."""
+
+import zlib
+from typing import Any
+
+import torch
+
+from convexnn_bench import parallel
+from convexnn_bench.errors import ConvexNNError, InputError
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.running.untouched import Untouched
+from convexnn_bench.solver import BaseSolver
+
+
+def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict[str, Any]) -> Problem:
+    """The problem as the solver is to get it: shared for a Burer-Monteiro solver, but for ReLU, under torchrun.
+
+    ReLU's cones are no sums over samples, and other formulations take samples in ways of their own: there every process
+    works alone. Raises InputError where the processes differ in what they were given.
+    """
+    if parallel.started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
+        return problem
+    parallel.join(solver.device)
+    settings = solver.name, parameters, solver.seed, solver.time_limit, solver.gap, torch.device(solver.device).type
+    told = repr((Untouched(problem).fingerprint(), settings))
+    if not parallel.alike(zlib.crc32(told.encode())):
+        raise InputError("the processes that share a solve were not all given the same problem, solver and settings")
+    return problem.shared()
+
+
+def check_same_point(point: Point, name: str) -> None:
+    """Raises ConvexNNError where the processes that share solver `name` came to different points."""
+    arrays = (point.blocks, *(point.factors or ()), *(point.network or ()), point.dual)
+    if not parallel.alike_in(*(torch.as_tensor(array) for array in arrays if array is not None)):
+        raise ConvexNNError(
+            f"the processes that share {name!r} came to different points: they need equal machines with as many "
+            "threads each, and a solver that does the same in all of them"
+        )
