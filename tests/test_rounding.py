@@ -10,7 +10,7 @@ from conftest import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.certificates import bounds
-from convexnn_bench.norms.block_norms import spectral_norms
+from convexnn_bench.norms.spectral import spectral_norms
 
 X2 = np.array([[1.0], [-1.0]])
 BETAS = [1e-2, 1e-5, 1e-7, 1e-9, 1e-11, 1e-12, 1e-13, 1e-14]

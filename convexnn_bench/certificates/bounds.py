@@ -17,7 +17,8 @@ from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.block_norms import EPS, MaxDualNorm, complete_dual_norm, max_dual_norm, spectral_norms
+from convexnn_bench.norms.block_norms import complete_dual_norm, max_dual_norm
+from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
 
 if TYPE_CHECKING:
     from convexnn_bench.losses.base import BaseLoss

@@ -14,7 +14,7 @@ from convexnn_bench.activations.linear import Linear
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.norms.block_norms import EPS
+from convexnn_bench.norms.spectral import EPS
 from convexnn_bench.operator.lifted import Operator
 
 if TYPE_CHECKING:

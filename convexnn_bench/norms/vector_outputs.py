@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.cones.nearest_point import EPS, nearest_point
-from convexnn_bench.norms.block_norms import MaxDualNorm, spectral_norms
 from convexnn_bench.norms.face_search import FaceSearch
 from convexnn_bench.norms.relaxation import doubly_nonnegative_bound
+from convexnn_bench.norms.spectral import MaxDualNorm, spectral_norms
 
 if TYPE_CHECKING:
     from convexnn_bench.cones.plane import PlaneCones

@@ -24,7 +24,7 @@ from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
 from convexnn_bench.algorithms.newton.sizes import SETTLED, best_sizes
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
-from convexnn_bench.norms.block_norms import spectral_norms
+from convexnn_bench.norms.spectral import spectral_norms
 from convexnn_bench.operator.lifted import CHUNK_ELEMENTS
 
 EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none

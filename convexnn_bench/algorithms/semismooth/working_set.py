@@ -9,7 +9,7 @@ digits).
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.norms.block_norms import spectral_norms
+from convexnn_bench.norms.spectral import spectral_norms
 
 Blocks = Float[torch.Tensor, "P p q"]
 Indices = Int[torch.Tensor, " w"]

@@ -15,7 +15,7 @@ from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.cones.nearest_point import EPS
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
-from convexnn_bench.norms.block_norms import MaxDualNorm
+from convexnn_bench.norms.spectral import MaxDualNorm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
 from convexnn_bench.patterns.enumeration import enumerate_patterns, enumeration_cost
 
