@@ -69,7 +69,7 @@ def combination(request):
 
 @pytest.fixture
 def traffic(monkeypatch):
-    """A stand-in for a GPU (tests/standin_cuda.py), and its count of transfers between host and device."""
+    """A stand-in for a GPU (tests/support/standin_cuda.py), and its count of transfers between host and device."""
     with standing_in(monkeypatch) as counted:
         yield counted
 

@@ -1,4 +1,4 @@
-"""How often a solver's loop waits for the GPU, counted on a stand-in (tests/standin_cuda.py).
+"""How often a solver's loop waits for the GPU, counted on a stand-in (tests/support/standin_cuda.py).
 
 Between two callbacks, scoring left out. Kinds that wait: a number or a shape read by the host, copies to the host, and
 copies to the device (of memory that is not pinned).

@@ -422,7 +422,7 @@ def test_layouts_of_the_digits():
 
 
 def test_the_cost_benchmark_compares_equal_networks():
-    path = Path(__file__).parent.parent / "benchmarks" / "operator_cost.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "operator_cost.py"
     spec = importlib.util.spec_from_file_location("operator_cost", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

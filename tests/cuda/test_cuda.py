@@ -1,4 +1,4 @@
-"""device="cuda" gives what the CPU gives: on a stand-in for a GPU (tests/standin_cuda.py), and on a real one.
+"""device="cuda" gives what the CPU gives: on a stand-in for a GPU (tests/support/standin_cuda.py), and on a real one.
 
 On the stand-in kernels are those of the CPU, so that the same steps give the same numbers; what is tested is that
 nothing is on the wrong device. A clock that ticks with every look at it makes both take the same steps.

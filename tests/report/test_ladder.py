@@ -23,7 +23,7 @@ from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
 from convexnn_bench.report.numbers.time_to_gap import by_rung, compare, outcomes, quantile, time_to_gap
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 PARTS = """
 solvers = ["fista"]

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_task
 from shared_task import NEWTON, SOLVERS, factors, hessian_products, numbers, problems, stepped
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell import Cell, Limits, run_cell
 
-TASK = Path(__file__).with_name("shared_task.py")
+TASK = Path(shared_task.__file__)
 SECONDS = 200
 
 
 def torchrun(processes, *arguments):
     """The exit code, and what was printed."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    paths = os.pathsep.join(filter(None, [str(TASK.parents[1]), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(TASK.parents[2]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*start, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

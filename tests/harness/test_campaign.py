@@ -193,7 +193,7 @@ def test_shipped_campaigns_are_valid(name):
 
 
 def test_the_file_in_the_documentation_is_valid(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "campaigns.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "campaigns.md").read_text()
     (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     cells = planned(tmp_path, text)
     assert len(cells) == 5 * 4 * 3

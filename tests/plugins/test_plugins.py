@@ -21,7 +21,7 @@ REGISTRIES = {
     "datasets": DATASETS,
     "solvers": SOLVERS,
 }
-PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # `folder/file.py`: on a line of its own, then the block
 EXAMPLES = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""What every process does in tests/test_shared.py; run by torchrun with a folder to write `rank.pickle` to.
+"""What every process does in tests/running/test_shared.py; run by torchrun with a folder to write `rank.pickle` to.
 
 The functions are also called by the tests themselves, in one process, for the numbers to compare with.
 """

@@ -24,7 +24,7 @@ class Command:
 
         self.mark = f"{MARK}={uuid.uuid4()}"
         name, value = self.mark.split("=")
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],

@@ -238,9 +238,11 @@ def test_its_process_ends_with_ours_however_that_ends(fake, problem, tmp_path):
     """The script notes its process; ours is killed while that hangs."""
     note = tmp_path / "pid"
     fake(solve=f"open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    tests = Path(__file__).parents[1]
+    folders = [tests, tests / "solvers", tests / "support", rivals.PACKAGE.parent]
     code = f"""
         import sys
-        sys.path[:0] = {[str(Path(__file__).parent), str(rivals.PACKAGE.parent)]!r}
+        sys.path[:0] = {list(map(str, folders))!r}
         from pathlib import Path
         import convexnn_bench as cnn
         from conftest import random_problem
