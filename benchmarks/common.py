@@ -11,7 +11,6 @@ import torch
 
 import convexnn_bench as cnn
 from convexnn_bench.records.machine import describe_machine
-from convexnn_bench.report.figures.ladder import save_figure
 from convexnn_bench.report.ladder import write_csv
 
 if TYPE_CHECKING:
@@ -32,6 +31,14 @@ def write(out: Path, name: str, rows: Sequence[dict[str, Any]], figure: "Figure"
     out.mkdir(parents=True, exist_ok=True)
     written = [write_csv(rows, out / f"{name}.csv"), *save_figure(figure, out / name)]
     print(f"written: {', '.join(map(str, written))}")
+
+
+def save_figure(figure: "Figure", path: Path) -> list[Path]:
+    """Save the figure as PNG and as SVG, and return both paths."""
+    paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for target in paths:
+        figure.savefig(target, dpi=130)
+    return paths
 
 
 def print_machine(device: str) -> None:

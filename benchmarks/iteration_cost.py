@@ -37,6 +37,7 @@ from common import (
     prepared,
     print_machine,
     registered,
+    save_figure,
     synchronise,
     teacher,
     write,
@@ -49,7 +50,6 @@ from convexnn_bench.algorithms.newton.neurons import Neurons
 from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.report.figures.ladder import save_figure
 from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
 
 BASE = {"n": 4000, "P": 100, "m": 4, "d": 50, "c": 4}

@@ -12,10 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from common import save_figure
+from ladder_figures import ladder_figure, map_figure
 from rich.console import Console
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report.figures.ladder import ladder_figure, map_figure, save_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, read_records, write_csv
 from convexnn_bench.report.numbers.time_to_gap import GAPS, outcomes
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from common import save_figure
 
 from convexnn_bench.plugins.specs import parse_spec
 from convexnn_bench.records.records import Record
-from convexnn_bench.report.figures.ladder import save_figure
 from convexnn_bench.report.ladder import read_records
 from convexnn_bench.report.numbers.optimum import optimum_intervals, program
 from convexnn_bench.report.tables import finite, format_gap

@@ -18,7 +18,6 @@ from rich.console import Console
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.report.figures.ladder import ladder_figure, map_figure, map_ratio
 from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
 from convexnn_bench.report.numbers.time_to_gap import by_rung, compare, outcomes, quantile, time_to_gap
@@ -246,7 +245,9 @@ def test_the_command_writes_tables_and_figures(tmp_path, benchmark_module, monke
 # -- figures ----------------------------------------------------------------------------------------------
 
 
-def test_the_map_compares_the_best_of_both_sides():
+def test_the_map_compares_the_best_of_both_sides(benchmark_module):
+    figures = benchmark_module("ladder_figures")
+    map_figure, map_ratio = figures.map_figure, figures.map_ratio
     slow = [record("bm_adam", 0, [(9.0, 1e-3)], formulation="burer_monteiro")]
     rival = [record("rival_scnn", 0, [(0.1, 1e-3)], setup=0.0)]
     found = outcomes([*ITERATIVE, *ONE_SHOT, *slow, *rival], (1e-2, 1e-4, 1e-6))
@@ -263,7 +264,8 @@ def test_the_map_compares_the_best_of_both_sides():
         map_figure(outcomes(twice, (1e-2,)), 1e-2)
 
 
-def test_the_ladder_figure_draws_the_times_and_marks_what_is_missing():
+def test_the_ladder_figure_draws_the_times_and_marks_what_is_missing(benchmark_module):
+    ladder_figure = benchmark_module("ladder_figures").ladder_figure
     figure = ladder_figure(outcomes([*ITERATIVE, *ONE_SHOT]))
     panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
     assert list(panels) == [f"to a certified gap of {gap}" for gap in ("1e-02", "1e-04", "1e-06")]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
 FAMILIES = {"convex": ("o", 0), "burer_monteiro": ("s", 1), "network": ("^", 2), "rival": ("D", 3)}
 FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: marked on the map
 EDGE = 300.0  # ratio at which the map's colours end
-
-
-def save_figure(figure: "Figure", path: str | Path) -> list[Path]:
-    """As PNG and as SVG; returns both paths."""
-    paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
-    for target in paths:
-        figure.savefig(target, dpi=130)
-    return paths
 
 
 def family(outcome: Outcome) -> str:
