@@ -50,7 +50,8 @@ from convexnn_bench.algorithms.newton.neurons import Neurons
 from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
+from convexnn_bench.report.figures.scaling import scaling_figure
+from convexnn_bench.report.numbers.power_law import fit_power_law
 
 BASE = {"n": 4000, "P": 100, "m": 4, "d": 50, "c": 4}
 LOW = {"n": 1000, "P": 25, "m": 2, "d": 25}  # the smallest of each sweep; every next one doubles

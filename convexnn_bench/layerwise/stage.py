@@ -9,17 +9,16 @@ the problem of `cnn.Problem` with architecture CNN(kernel, padding=kernel // 2, 
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch.nn import functional
 
+from convexnn_bench.architectures.cnn import CNN
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.plans import StagePlan
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 Maps = Float[torch.Tensor, "n _channels _height _width"]  # sides and channels change from maps to maps
 Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, columns in `Stage.order`
@@ -166,11 +165,8 @@ class Stage:
     def settle(self) -> None:
         """To be called when the stage has been trained."""
 
-    def problem(self, X: Maps, Y: Any, loss: Any, beta: float) -> "Problem":
+    def problem(self, X: Maps, Y: Any, loss: Any, beta: float) -> Problem:
         """The stage's training problem on these maps (before `prepared`), for every solver of the package."""
-        from convexnn_bench.architectures.cnn import CNN
-        from convexnn_bench.problem import Problem
-
         maps = self.prepared(X.double())
         masks = self.masks(maps).permute(0, 2, 3, 1).reshape(-1, self.P)
         architecture = CNN(self.plan.kernel, padding=self.plan.kernel // 2, pool=self.plan.pool)

@@ -10,7 +10,7 @@ from convexnn_bench.certificates.evaluation import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import Number
+from convexnn_bench.solver import Number, Whole
 from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
 
 DENSE_SIZE = 200  # variables up to which the Hessian is formed
@@ -129,8 +129,6 @@ def smallest_curvature(problem: Any, point: Any, seed: Any = 0) -> Curvature:
 
 def check_seed(seed: Any) -> int:
     """The seed as int. Raises InputError."""
-    from convexnn_bench.solver import Whole
-
     found = Whole(low=0).check("seed", seed)
     assert found is not None
     return found

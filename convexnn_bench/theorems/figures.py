@@ -1,19 +1,19 @@
 """Figures of the theorem checks: random starts against the number of columns, and the staircase."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convexnn_bench.report.figures.gaps import COLOURS
+from convexnn_bench.theorems.ends import End, StaircaseStep, Width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convexnn_bench.theorems.random_starts import SpuriousMinima
-    from convexnn_bench.theorems.rank_staircase import Staircase
 
-FLOOR = 1e-13  # what is closer to the bound is drawn there
+FLOOR = 1e-13  # relative; an excess or a gap below it is drawn at this height
 KINDS = {  # how an end of training is drawn: colour, marker
     "global": (COLOURS[0], "o"),
     "second order, above p*": (COLOURS[1], "D"),
@@ -27,64 +27,70 @@ def _plain(axis: "Axes") -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def starts_figure(found: "SpuriousMinima") -> "Figure":
-    """Relative excess of every end over the proven lower bound (log) against m, spread sideways within a width."""
+def starts_figure(
+    ends: Sequence[End], widths: Sequence[Width], tolerance: float, covered_from: int, xlabel: str, title: str
+) -> "Figure":
+    """Draw the relative excess of every end over the proven lower bound (log) against m.
+
+    The ends of one width are spread sideways, so that they do not hide each other. A dotted line marks the tolerance,
+    and a shade the widths m >= covered_from, for which the theorem excludes spurious minima.
+    """
     from matplotlib.figure import Figure
 
-    widths = [width.m for width in found.widths]
-    figure = Figure(figsize=(max(5.6, 1.4 + 0.75 * len(widths)), 4.2), layout="constrained")
+    columns = [width.m for width in widths]
+    figure = Figure(figsize=(max(5.6, 1.4 + 0.75 * len(columns)), 4.2), layout="constrained")
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     for kind, (colour, marker) in KINDS.items():
-        ends = [end for end in found.ends if end.kind == kind]
-        if not ends:
+        alike = [end for end in ends if end.kind == kind]
+        if not alike:
             continue
-        places = [widths.index(end.m) + rng.uniform(-0.28, 0.28) for end in ends]
-        heights = [max(end.excess, FLOOR) for end in ends]
-        axis.scatter(places, heights, s=26, marker=marker, color=colour, alpha=0.75, label=f"{kind} ({len(ends)})")
+        places = [columns.index(end.m) + rng.uniform(-0.28, 0.28) for end in alike]
+        heights = [max(end.excess, FLOOR) for end in alike]
+        axis.scatter(places, heights, s=26, marker=marker, color=colour, alpha=0.75, label=f"{kind} ({len(alike)})")
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    axis.set_ylim(min(low, FLOOR / 2), max(high, 10 * found.tolerance))
-    axis.axhline(found.tolerance, color="#555555", linewidth=1, linestyle=":")
+    axis.set_ylim(min(low, FLOOR / 2), max(high, 10 * tolerance))
+    axis.axhline(tolerance, color="#555555", linewidth=1, linestyle=":")
     axis.annotate(
-        f"{found.tolerance:.0e}", (1.0, found.tolerance), (-3, 3), xycoords=("axes fraction", "data"),
+        f"{tolerance:.0e}", (1.0, tolerance), (-3, 3), xycoords=("axes fraction", "data"),
         textcoords="offset points", ha="right", fontsize=8, color="#555555",
     )  # fmt: skip
-    axis.set_xticks(range(len(widths)), [str(m) for m in widths])
-    axis.set_xlim(-0.6, len(widths) - 0.4)
-    covered = sum(m < found.covered_from for m in widths) - 0.5
-    if covered < len(widths) - 0.5:
-        axis.axvspan(covered, len(widths) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
+    axis.set_xticks(range(len(columns)), [str(m) for m in columns])
+    axis.set_xlim(-0.6, len(columns) - 0.4)
+    covered = sum(m < covered_from for m in columns) - 0.5
+    if covered < len(columns) - 0.5:
+        axis.axvspan(covered, len(columns) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
         axis.annotate(
-            f"m ≥ min(p, q)\n= {found.covered_from}:\nno spurious\nminimum", (1.0, 1.0), (-3, -4),
+            f"m ≥ min(p, q)\n= {covered_from}:\nno spurious\nminimum", (1.0, 1.0), (-3, -4),
             xycoords="axes fraction", textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[2],
         )  # fmt: skip
-    axis.set_xlabel(f"{found.column_name} m")
+    axis.set_xlabel(xlabel)
     axis.set_ylabel("relative excess over the proven bound")
-    axis.set_title(f"{found.title}: {found.starts} random starts each", loc="left", fontsize=10)
+    axis.set_title(title, loc="left", fontsize=10)
     figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=len(KINDS))
     _plain(axis)
     return figure
 
 
-def staircase_figure(stairs: "Staircase") -> "Figure":
-    """Objective with its lower bound (left) and certified relative gap (right, log) against m."""
+def staircase_figure(steps: Sequence[StaircaseStep], target: float) -> "Figure":
+    """Draw the objective with its lower bound (left) and the certified relative gap (right, log) against m."""
     from matplotlib.figure import Figure
 
-    m = [step.m for step in stairs.steps]
+    m = [step.m for step in steps]
     figure = Figure(figsize=(8.4, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(m, [step.objective for step in stairs.steps], "o-", color=COLOURS[0], label="objective")
-    bounds = [step.lower_bound for step in stairs.steps]
+    left.plot(m, [step.objective for step in steps], "o-", color=COLOURS[0], label="objective")
+    bounds = [step.lower_bound for step in steps]
     left.plot(m, bounds, "v--", color=COLOURS[1], label="proven lower bound")
     left.set_ylabel("objective")
     left.legend(fontsize=8, frameon=False)
-    right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in stairs.steps], "o-", color=COLOURS[0])
+    right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in steps], "o-", color=COLOURS[0])
     right.set_yscale("log")
     right.set_ylabel("certified relative gap")
-    right.axhline(stairs.target, color="#555555", linewidth=1, linestyle=":")
+    right.axhline(target, color="#555555", linewidth=1, linestyle=":")
     right.annotate(
-        "target", (0.0, stairs.target), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        "target", (0.0, target), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
         fontsize=8, color="#555555",
     )  # fmt: skip
     for axis in (left, right):

@@ -29,66 +29,14 @@ from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.checks import GAP_FACTOR
 from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.ends import End, Width
+from convexnn_bench.theorems.figures import starts_figure
 from convexnn_bench.theorems.rank_staircase import Staircase, staircase
 from convexnn_bench.theorems.trust_region import spread_start, trust_region_newton
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class End:
-    """Where one start ended.
-
-    excess: (objective - bound) / |bound| with the best proven lower bound on p*. curvature: the smallest, divided by
-    beta. kind: "global" (excess within the tolerance, which is a proof), "second order, above p*", or "unfinished"
-    (not stationary, or with negative curvature, to the tolerance).
-    """
-
-    m: int
-    seed: int
-    objective: float
-    excess: float
-    relative_gradient: float
-    curvature: float
-    kind: str
-
-
-@dataclass(frozen=True)
-class Width:
-    """The ends with m columns.
-
-    covered: m >= min(p, q). second_order: stationary, and of curvature at least zero, to the tolerance. spurious: of
-    these, the ends more than ten tolerances above p*. above_own_best: of these, the ends more than the tolerance above
-    the lowest end of this width, each proven not to be global for its own width.
-    """
-
-    m: int
-    covered: bool
-    starts: int
-    global_ends: int
-    second_order: int
-    spurious: int
-    above_own_best: int
-    best_excess: float
-    worst_excess: float
-
-    @property
-    def verdict(self) -> str:
-        """What this says about the theorem where it applies, and what was seen where it does not."""
-        unfinished = self.starts - self.global_ends
-        if self.covered:
-            if self.spurious:
-                return f"VIOLATED: {self.spurious} second-order ends are not global"
-            return "holds" if not unfinished else f"holds; {unfinished} ends unfinished, of which it says nothing"
-        if not unfinished:
-            return "not covered; every start reached p*"
-        reached = "some starts reached p*" if self.global_ends else "no start reached p*"
-        own = f"{self.above_own_best} ends spurious for this width" if self.above_own_best else ""
-        if not own and not self.global_ends and self.second_order == self.starts:
-            own = "all ends at the best of this width"
-        return "; ".join(part for part in ("not covered", reached, own) if part)
 
 
 @dataclass(frozen=True)
@@ -121,9 +69,10 @@ class SpuriousMinima:
 
     def plot(self) -> "Figure":
         """Strip plot of the excess against m."""
-        from convexnn_bench.theorems.figures import starts_figure
-
-        return starts_figure(self)
+        return starts_figure(
+            self.ends, self.widths, self.tolerance, self.covered_from, f"{self.column_name} m",
+            f"{self.title}: {self.starts} random starts each",
+        )  # fmt: skip
 
     def __str__(self) -> str:
         lines = [

@@ -20,6 +20,8 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.ends import StaircaseStep
+from convexnn_bench.theorems.figures import staircase_figure
 from convexnn_bench.theorems.trust_region import trust_region_newton
 
 if TYPE_CHECKING:
@@ -31,30 +33,11 @@ Right = Float[torch.Tensor, "P q m"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """A trained point with m columns a block (m = 0: the zero network), seen with a zero column appended.
-
-    objective, lower_bound, gap: certified; gap is relative. relative_gradient: ||grad f|| / sqrt(2 beta f).
-    curvature: smallest eigenvalue of the Hessian, measured. predicted: beta - max_k ||G_k||_2; the two agree wherever
-    the point is a saddle and no other direction bends further down. rank: largest rank of a block.
-    """
-
-    m: int
-    objective: float
-    lower_bound: float
-    gap: float
-    relative_gradient: float
-    curvature: float
-    predicted: float
-    rank: int
-
-
-@dataclass(frozen=True)
 class Staircase:
     """Its steps, and the last point (U, V). certified: the last gap is at most `target`. reason: why it ended."""
 
     about: str
-    steps: tuple[Step, ...]
+    steps: tuple[StaircaseStep, ...]
     target: float
     beta: float
     reason: str
@@ -64,7 +47,7 @@ class Staircase:
     def certified(self) -> bool:
         return self.steps[-1].gap <= self.target
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[StaircaseStep]:
         return iter(self.steps)
 
     def __len__(self) -> int:
@@ -78,9 +61,7 @@ class Staircase:
 
     def plot(self) -> "Figure":
         """Objective, and certified relative gap, against m."""
-        from convexnn_bench.theorems.figures import staircase_figure
-
-        return staircase_figure(self)
+        return staircase_figure(self.steps, self.target)
 
     def __str__(self) -> str:
         head = f"{'m':>3} {'objective':>14} {'lower bound':>14} {'gap':>9} {'gradient':>9} {'curvature/beta':>15}"
@@ -106,7 +87,7 @@ def staircase(problem: Any, seed: Any = 0, *, gap: Any = 1e-6, steps: Any = 500)
     gap, steps = Number().check("gap", gap), Whole().check("steps", steps) or 1
     U = torch.zeros(problem.P, problem.p, 0, dtype=torch.float64)
     V = torch.zeros(problem.P, problem.q, 0, dtype=torch.float64)
-    found: list[Step] = []
+    found: list[StaircaseStep] = []
     last = min(problem.p, problem.q) + 2
     with progress("staircase", total=last) as update:
         while True:
@@ -153,11 +134,11 @@ def _padded(factor: Float[torch.Tensor, "P rows m"]) -> Float[torch.Tensor, "P r
     return torch.nn.functional.pad(factor, (0, 1))
 
 
-def _step(problem: Problem, point: tuple[torch.Tensor, torch.Tensor], seed: int) -> Step:
+def _step(problem: Problem, point: tuple[torch.Tensor, torch.Tensor], seed: int) -> StaircaseStep:
     certificate = certify(problem, Point(factors=point))
     curvature = smallest_curvature(problem, burer_monteiro.check_factors(problem, *point), seed)
     assert certificate.ranks is not None
-    return Step(
+    return StaircaseStep(
         m=point[0].shape[2] - 1,
         objective=certificate.primal,
         lower_bound=certificate.dual,

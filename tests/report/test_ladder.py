@@ -18,8 +18,9 @@ from rich.console import Console
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.report.figures.scaling import fit_power_law, scaling_figure
+from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
+from convexnn_bench.report.numbers.power_law import fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import by_rung, compare, outcomes, quantile, time_to_gap
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records.records import Record, whole_file
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, Style, styles
+from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.numbers import derived, optimum
 from convexnn_bench.report.numbers.time_to_gap import rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
@@ -197,8 +198,6 @@ def profile_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[
 
 def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
     """Seconds to the campaign's gap against a size, with fitted powers; of a size the largest family of problems."""
-    from convexnn_bench.report.figures.scaling import scaling_figure
-
     chosen: dict[tuple[str, str], derived.Scaling] = {}
     for one in derived.scalings(records):
         if one.laws:

@@ -1,61 +1,25 @@
-"""Power laws fitted to measured costs, and their figure."""
+"""The figure of measured costs and the power laws fitted to them."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.errors import InputError
+from convexnn_bench.report.figures.gaps import Style, style
+from convexnn_bench.report.numbers.power_law import Number, fit_power_law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convexnn_bench.report.figures.gaps import Style
-
-Number = int | float
 Series = Mapping[str, Sequence[tuple[Number, Number]]]  # {what was measured: [(size, cost), ...]}
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """cost = factor size^exponent. error: standard error of the exponent; low, high: its 95 % confidence interval."""
-
-    exponent: float
-    factor: float
-    error: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.exponent:.2f} ± {self.error:.2f}"
-
-
-def fit_power_law(sizes: Sequence[Number], costs: Sequence[Number]) -> PowerLaw:
-    """Least squares on logarithms, log cost = log factor + exponent log size.
-
-    The interval is Student's, exponent ± t(0.975, points - 2) error. Raises InputError for fewer than three different
-    sizes, or values that are not positive and finite.
-    """
-    from scipy.stats import linregress, t
-
-    x, y = np.asarray(sizes, dtype=float), np.asarray(costs, dtype=float)
-    if x.shape != y.shape or x.ndim != 1 or len(np.unique(x)) < 3:
-        raise InputError(f"a power law needs costs at three different sizes at least, got sizes {list(sizes)}")
-    if not all(np.isfinite(v).all() and (v > 0).all() for v in (x, y)):
-        raise InputError(f"sizes and costs must be positive and finite, got {list(sizes)} and {list(costs)}")
-    fit = linregress(np.log(x), np.log(y))
-    width = float(t.ppf(0.975, len(x) - 2)) * float(fit.stderr)
-    exponent = float(fit.slope)
-    return PowerLaw(exponent, math.exp(fit.intercept), float(fit.stderr), exponent - width, exponent + width)
 
 
 def scaling_figure(
     panels: Mapping[str, Series],
     cost: str,
-    looks: Mapping[str, "Style"] | None = None,
+    looks: Mapping[str, Style] | None = None,
     missed: Mapping[str, Series] | None = None,
 ) -> "Figure":
     """Cost against size, logarithmic, one panel a size: the points measured, the fitted lines, the exponents.
@@ -65,8 +29,6 @@ def scaling_figure(
     known to be larger: drawn hollow, no part of the fit.
     """
     from matplotlib.figure import Figure
-
-    from convexnn_bench.report.figures.gaps import style
 
     across = min(2, len(panels))
     down = math.ceil(len(panels) / across)
@@ -82,7 +44,7 @@ def scaling_figure(
     return figure
 
 
-def _panel(axis: "Axes", size: str, series: Series, looks: Mapping[str, "Style"], missed: Series) -> None:
+def _panel(axis: "Axes", size: str, series: Series, looks: Mapping[str, Style], missed: Series) -> None:
     for name, points in series.items():
         own = looks[name]
         x, y = zip(*points, strict=True)

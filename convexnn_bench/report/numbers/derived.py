@@ -7,8 +7,8 @@ from typing import Any
 
 from convexnn_bench.plugins.specs import format_spec, parse_spec
 from convexnn_bench.records.records import Record
-from convexnn_bench.report.figures.scaling import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.optimum import SLACK, Interval, judged, optimum_intervals, program
+from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (
     GAPS,
     Outcome,
