@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
+from convexnn_bench.harness.inside import describe_problem, describe_result
 from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.plugins.specs import format_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.records.records import Record
+from convexnn_bench.report.figures.gaps import gap_figure
+from convexnn_bench.report.tables import print_results
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.runner import check_arguments, solve
 from convexnn_bench.running.untouched import Untouched
@@ -78,14 +82,10 @@ class Comparison:
         """Certified relative gap against set-up plus solve time."""
         import matplotlib.pyplot  # noqa: F401  (tells a notebook how to show figures)
 
-        from convexnn_bench.report.figures.gaps import gap_figure
-
         return gap_figure(self.records, self.gap)
 
     def _render(self, html: bool) -> str:
         from rich.console import Console
-
-        from convexnn_bench.report.tables import print_results
 
         text = io.StringIO()
         console = Console(file=text, width=110, record=html, highlight=False)
@@ -155,8 +155,6 @@ def _attempt(
 
 
 def _label(algorithm: BaseSolver) -> str:
-    from convexnn_bench.plugins.specs import format_spec
-
     changed = {
         key: getattr(algorithm, key)
         for key, values in algorithm.parameters.items()
@@ -167,8 +165,6 @@ def _label(algorithm: BaseSolver) -> str:
 
 def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
     """The part of a cell's record that a table and a figure read."""
-    from convexnn_bench.harness.inside import describe_problem, describe_result
-
     blank: dict[str, Any] = dict.fromkeys(_FRAME_COLUMNS)
     record: Record = {
         **blank,
