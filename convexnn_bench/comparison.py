@@ -108,14 +108,16 @@ def compare(
     time_limit: Any = 60.0,
     seed: Any = 0,
     device: Any = "cpu",
+    *,
+    iterations: Any = None,
 ) -> Comparison:
     """Run each solver on the problem, one after the other, and certify what comes back.
 
     solvers: names, with parameters in brackets if you like ("bm_lbfgs[m=2]"), or instances. gap, time_limit
-    (seconds of solving), seed, device: as in `solve`. A solver that raises gives a row with status "failed".
-    Raises InputError for unusable arguments and UnknownNameError for a name that is not registered.
+    (seconds of solving), seed, device, iterations: as in `solve`. A solver that raises gives a row with status
+    "failed". Raises InputError for unusable arguments and UnknownNameError for a name that is not registered.
     """
-    check_arguments(problem, time_limit, gap, seed, device)
+    check_arguments(problem, time_limit, gap, seed, device, iterations)
     if isinstance(solvers, str | BaseSolver) or not isinstance(solvers, Sequence) or not solvers:
         raise InputError(f'solvers must be a list of at least one name, such as ["bm_lbfgs"], got {solvers!r}')
     algorithms: list[BaseSolver] = [SOLVERS.make(solver) for solver in solvers]
@@ -124,12 +126,13 @@ def compare(
     if twice:
         raise InputError(f"solver {twice[0]!r} is given twice")
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
+    settings = {"time_limit": time_limit, "gap": gap, "seed": seed, "device": device, "iterations": iterations}
     table = Comparison(problem, [], gap=gap)
     with progress("comparing", total=len(algorithms), show=parallel.first()) as update:
         untouched = Untouched(problem)
         for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)
-            outcome = _attempt(untouched, algorithm, gap, time_limit, seed, device)
+            outcome = _attempt(untouched, algorithm, settings)
             if isinstance(outcome, Result):
                 table.results[label] = outcome
             table.records.append(_record(problem, algorithm, label, outcome, seed))
@@ -139,17 +142,12 @@ def compare(
 def _attempt(
     untouched: Untouched,
     algorithm: BaseSolver,
-    gap: Any,
-    time_limit: Any,
-    seed: int,
-    device: str,
+    settings: dict[str, Any],
 ) -> Result | Exception:
     """The result, or what the solver raised."""
     try:
         untouched.check("a solver before this one")
-        return solve(
-            untouched.problem, algorithm, time_limit=time_limit, gap=gap, seed=seed, device=device, show_progress=False
-        )
+        return solve(untouched.problem, algorithm, **settings, show_progress=False)
     except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
         return error
 

@@ -74,7 +74,8 @@ class BaseSolver:
     requires: packages that must be importable.
     one_shot: the solver calls its callback once, at the end.
 
-    Set by the harness before `set_problem`: seed, device, time_limit (seconds or None), gap (target or None).
+    Set by the harness before `set_problem`: seed, device, time_limit (seconds or None), gap (target or None),
+    iterations (how often the callback may return True, or None).
     `message` may hold what the algorithm itself said when it ended; it is never the verdict.
     """
 
@@ -89,6 +90,7 @@ class BaseSolver:
     device: str = "cpu"
     time_limit: float | None = None
     gap: float | None = None
+    iterations: int | None = None
     message: str | None = None
 
     def __init__(self, **parameters: Any):

@@ -495,6 +495,12 @@ def test_limits_of_solve(name, value):
         cnn.solve(make(), "fista", **{name: value})
 
 
+@pytest.mark.parametrize("value", [0, -1, 2.5, np.nan, "5", True, [1]], ids=repr)
+def test_iterations_of_solve(value):
+    with assert_refused(f"iterations must be a whole number, at least 1, or None, got {value!r}"):
+        cnn.solve(make(), "fista", iterations=value)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None, 2**80], ids=repr)
 def test_seed_of_solve(seed):
     with assert_refused("seed must be a non-negative integer", repr(seed)):

@@ -1,5 +1,6 @@
 """The callback of a solver under way: its clock, and its points certified while that stands still."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -41,12 +42,13 @@ class Monitor:
 
     def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore, untouched: Untouched):
         self.problem, self.solver, self.on_score, self.untouched = problem, solver, on_score, untouched
-        self.time_limit, self.gap = solver.time_limit, solver.gap
+        self.time_limit, self.gap, self.iterations = solver.time_limit, solver.gap, solver.iterations
         self.on_gpu = torch.device(solver.device).type == "cuda"
         self.curve: list[tuple[float, float, float]] = []
         self.certificate: Certificate | None = None
         self.point: Point | None = None
         self.status: str | None = None
+        self._calls = itertools.count(1)
         self._due = 0.0
         self._stopped = 0.0  # seconds the clock stood still
         self._lock = threading.RLock()
@@ -70,14 +72,16 @@ class Monitor:
         # without waiting for the device: most calls end here
         seconds = self._clock() - self._start - self._stopped
         out_of_time = self.time_limit is not None and seconds >= self.time_limit
+        out_of_iterations = self.iterations is not None and next(self._calls) > self.iterations
+        ended = out_of_time or out_of_iterations
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
-        if seconds < self._due and not out_of_time and not at_once and self.status is None:
+        if seconds < self._due and not ended and not at_once and self.status is None:
             return True
         with self._lock:
             if self.status is None:
                 self.score()
-            if self.status is None and out_of_time:
-                self.status = "time_limit"
+            if self.status is None and ended:
+                self.status = "time_limit" if out_of_time else "iterations"
         return self.status is None
 
     def score(self) -> None:

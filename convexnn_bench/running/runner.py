@@ -17,17 +17,18 @@ from convexnn_bench.running.result import Result
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
 from convexnn_bench.running.untouched import Untouched
-from convexnn_bench.solver import BaseSolver, reason_to_skip
+from convexnn_bench.solver import BaseSolver, Whole, reason_to_skip
 from convexnn_bench.terminal import progress
 
 
-def _check_limits(time_limit: Any, gap: Any, seed: Any) -> None:
+def _check_limits(time_limit: Any, gap: Any, seed: Any, iterations: Any) -> None:
     for name, value in (("time_limit", time_limit), ("gap", gap)):
         # NaN is not above zero either
         if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0):
             raise InputError(f"{name} must be a positive number or None, got {value!r}")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise InputError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
+    Whole(optional=True).check("iterations", iterations)
 
 
 def check_device(device: Any) -> str:
@@ -47,11 +48,11 @@ def check_device(device: Any) -> str:
     return str(chosen)
 
 
-def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: Any) -> str:
+def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: Any, iterations: Any) -> str:
     """The device's name; raises InputError for an argument of `solve` that is not usable."""
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
-    _check_limits(time_limit, gap, seed)
+    _check_limits(time_limit, gap, seed, iterations)
     return check_device(device)
 
 
@@ -63,6 +64,7 @@ def solve(
     seed: Any = 0,
     device: Any = "cpu",
     *,
+    iterations: Any = None,
     on_score: Any = None,
     on_setup: Any = None,
     show_progress: bool = True,
@@ -74,6 +76,8 @@ def solve(
     solver: a registered name, optionally with parameters, "bm_lbfgs[m=2]", or an instance.
     time_limit: seconds of solving (set-up and scoring not counted), None for no limit.
     gap: certified relative gap at which the solver is stopped; None runs it to its own end.
+    iterations: steps after which an iterative solver is stopped, with status "stalled"; None for no limit. The same
+    number gives the same point on a slow machine and a fast one.
     seed: of the start point. device: "cpu" or "cuda".
     on_score: called with (seconds, certificate) whenever a point has been scored. on_setup: with the seconds of set-up.
     show_progress: a bar on stderr, on a terminal or in a notebook only. parameters: the solver's own.
@@ -85,7 +89,7 @@ def solve(
     reason. Errors inside a solver are raised. Raises InputError for unusable arguments, among them fewer samples than
     processes, or not the same ones in all of them, where they share.
     """
-    device = check_arguments(problem, time_limit, gap, seed, device)
+    device = check_arguments(problem, time_limit, gap, seed, device, iterations)
     for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
         if called is not None and not callable(called):
             raise InputError(f"{name} must be a function of {given}, got {called!r}")
@@ -94,6 +98,7 @@ def solve(
     gap = None if gap is None else float(gap)
     algorithm.seed, algorithm.device = int(seed), device
     algorithm.time_limit, algorithm.gap = time_limit, gap
+    algorithm.iterations = None if iterations is None else int(iterations)
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
@@ -153,6 +158,8 @@ def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
         return "gap_reached", f"certified gap {certified.gap:.1e} <= {monitor.gap:.1e}"
     if monitor.status == "time_limit":
         return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}"
+    if monitor.status == "iterations":
+        return "stalled", f"stopped after {monitor.iterations} iterations at certified gap {certified.gap:.1e}"
     if monitor.gap is None or algorithm.one_shot:
         target = "" if monitor.gap is None else f", above the target {monitor.gap:.1e}"
         return "solved", f"ended by its own test at certified gap {certified.gap:.1e}{target}{said}"

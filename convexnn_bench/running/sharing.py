@@ -22,7 +22,8 @@ def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict
     if parallel.started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
         return problem
     parallel.join(solver.device)
-    settings = solver.name, parameters, solver.seed, solver.time_limit, solver.gap, torch.device(solver.device).type
+    limits = solver.time_limit, solver.gap, solver.iterations
+    settings = solver.name, parameters, solver.seed, *limits, torch.device(solver.device).type
     told = repr((Untouched(problem).fingerprint(), settings))
     if not parallel.alike(zlib.crc32(told.encode())):
         raise InputError("the processes that share a solve were not all given the same problem, solver and settings")

@@ -74,6 +74,29 @@ def test_stalled_and_solved_by_its_own_test():
     assert ended.status == "solved"
 
 
+@pytest.mark.parametrize("gap", [None, 1e-6])
+def test_iterations_are_the_steps_that_a_solver_takes(gap):
+    """Both the clock and the target are out of reach, so that only the count can end the run."""
+    solver = Fake(steps=1000, value=0.5)
+    result = cnn.solve(random_problem(2), solver, gap=gap, iterations=7, time_limit=None)
+    assert solver.steps == 1000 - 7
+    assert result.status == "stalled"
+    assert result.reason.startswith("stopped after 7 iterations at certified gap ")
+    assert result.curve[-1][1] == result.objective
+    fewer = Fake(steps=3, value=0.5)
+    assert "fake said: done" in cnn.solve(random_problem(2), fewer, gap=1e-6, iterations=7).reason
+
+
+def test_iterations_make_runs_equal_and_leave_one_shot_solvers_alone():
+    problem = random_problem(5)
+    first, second = (cnn.solve(problem, "bm_gd", gap=None, iterations=20, time_limit=None) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first.factors, second.factors, strict=True))
+    assert "20 iterations" in first.reason
+    assert cnn.solve(problem, "cvxpy_clarabel", iterations=1).status == "gap_reached"
+    rows = cnn.compare(problem, ["bm_gd", "fista"], gap=1e-12, iterations=2, time_limit=600).records
+    assert [row["reason"].split(" at ")[0] for row in rows] == ["stopped after 2 iterations"] * 2
+
+
 def test_diverged_keeps_the_curve():
     class Diverging(Fake):
         name = "diverging"
