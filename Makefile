@@ -1,7 +1,8 @@
 # Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
-# and three that neither needs:
+# and four that neither needs:
+#   make quick  runs the tests that need neither long nor processes of their own, under a minute
 #   make docs   builds the documentation in docs/_build/html
 #   make benchopt   runs benchopt's own test command on benchopt_bridge
 #   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
@@ -11,13 +12,17 @@ BIN := $(VENV)/bin
 OUT ?= results/quickstart
 RIVALS ?= .rivals
 
-.PHONY: run test check dev docs benchopt rivals clean
+.PHONY: run test quick check dev docs benchopt rivals clean
 
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
 
 test: $(VENV)/.installed-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# all tests but those marked as slow, as starting processes, or as building documentation
+quick: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not process and not docs"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

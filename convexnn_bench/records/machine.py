@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from convexnn_bench import __version__
+
 PACKAGE = Path(__file__).resolve().parent.parent
 LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "scs", "mosek", "scikit-learn")
 NOT_IN_HASH = ("report", "cli", "campaigns")  # these show results; they do not make them
@@ -30,7 +32,7 @@ def code_version() -> str:
         parts = path.relative_to(PACKAGE).parts
         if parts[0] not in NOT_IN_HASH:
             digest.update("/".join(parts).encode() + path.read_bytes())
-    return f"{installed('convexnn-bench') or '0'}+{digest.hexdigest()[:12]}"
+    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 @cache
