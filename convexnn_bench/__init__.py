@@ -16,7 +16,7 @@ _EXPORTS = {
     "certify": "certificates",
     "solve": "running.runner",
     "compare": "comparison",
-    "make_problem": "datasets",
+    "make_problem": "datasets._make",
     "count_patterns": "patterns.enumeration",
     "enumeration_cost": "patterns.enumeration",
     "enumerate_patterns": "patterns.enumeration",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.parameters import is_whole
 
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
 
@@ -53,7 +54,7 @@ def check_patterns(patterns: Any, N: int) -> Any:
     allowed = f'patterns must be "all", a whole number of gates to sample, or an N x P bool array with N = {N} rows'
     if isinstance(patterns, str) and patterns == "all":
         return patterns
-    if isinstance(patterns, int | np.integer) and not isinstance(patterns, bool):
+    if is_whole(patterns):
         if patterns < 1:
             raise InputError(f"{allowed}; the number must be at least 1, got {patterns}")
         return int(patterns)

@@ -2,65 +2,18 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.plugins.parameters import Choice, Number, Whole
 from convexnn_bench.plugins.registry import importable
 from convexnn_bench.problem import Problem
 
+__all__ = ["BaseSolver", "Callback", "Choice", "Number", "Whole", "reason_to_skip"]
+
 Callback = Callable[[], bool]
 FORMULATIONS = ("convex", "burer_monteiro", "network")
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A parameter that is a whole number, at least `low`; or None, where `optional`."""
-
-    low: int = 1
-    optional: bool = False
-
-    def check(self, name: str, value: Any) -> int | None:
-        """The value as int. Raises InputError, with `name` in front."""
-        if value is None and self.optional:
-            return None
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < self.low:
-            nothing = ", or None" if self.optional else ""
-            raise InputError(f"{name} must be a whole number, at least {self.low}{nothing}, got {value!r}")
-        return int(value)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A parameter that is one of a few values."""
-
-    values: tuple[Any, ...]
-
-    def check(self, name: str, value: Any) -> Any:
-        """The value. Raises InputError, with `name` in front."""
-        if value not in self.values:
-            raise InputError(f"{name} must be one of {', '.join(map(repr, self.values))}, got {value!r}")
-        return value
-
-
-@dataclass(frozen=True)
-class Number:
-    """A parameter that is a number in the open interval (low, high), with `low` itself where `closed`."""
-
-    low: float = 0.0
-    high: float = float("inf")
-    closed: bool = False
-
-    def check(self, name: str, value: Any) -> float:
-        """The value as float. Raises InputError, with `name` in front."""
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not (self.low < value < self.high or (self.closed and value == self.low)):
-            above = f"{'at least' if self.closed else 'above'} {self.low:g}"
-            below = "and finite" if self.high == float("inf") else f"and below {self.high:g}"
-            raise InputError(f"{name} must be a number {above} {below}, got {value!r}")
-        return float(value)
 
 
 class BaseSolver:

@@ -472,10 +472,10 @@ def test_names_must_be_names_or_instances(kind):
         ("network_adam", {"width": 2.5}, ("width must be a whole number", "got 2.5")),
         ("bm_lbfgs", {"history": 0}, ("history must be a whole number, at least 1, got 0",)),
         ("network_lbfgs", {"history": None}, ("history must be a whole number", "got None")),
-        ("bm_adam", {"rate": -1}, ("rate must be a number above 0 and finite, got -1",)),
-        ("bm_adam", {"rate": 0}, ("rate must be a number above 0", "got 0")),
-        ("network_adam", {"rate": np.nan}, ("rate must be a number above 0", "got nan")),
-        ("network_adam", {"rate": "fast"}, ("rate must be a number above 0", "got 'fast'")),
+        ("bm_adam", {"rate": -1}, ("rate must be a positive finite number, got -1",)),
+        ("bm_adam", {"rate": 0}, ("rate must be a positive finite number", "got 0")),
+        ("network_adam", {"rate": np.nan}, ("rate must be a positive finite number", "got nan")),
+        ("network_adam", {"rate": "fast"}, ("rate must be a positive finite number", "got 'fast'")),
         ("network_sgd", {"batch": 0}, ("batch must be a whole number, at least 1, got 0",)),
         ("network_sgd", {"momentum": 1.5}, ("momentum must be a number at least 0 and below 1, got 1.5",)),
         ("network_sgd", {"momentum": -0.1}, ("momentum must be a number at least 0 and below 1, got -0.1",)),
@@ -491,7 +491,7 @@ def test_parameters_of_solvers(solver, parameters, words):
 @pytest.mark.parametrize("value", [0, -1, np.nan, "5", True, [1]], ids=repr)
 @pytest.mark.parametrize("name", ["time_limit", "gap"])
 def test_limits_of_solve(name, value):
-    with assert_refused(f"{name} must be a positive number or None, got {value!r}"):
+    with assert_refused(f"{name} must be a positive number, or None, got {value!r}"):
         cnn.solve(make(), "fista", **{name: value})
 
 
@@ -503,7 +503,7 @@ def test_iterations_of_solve(value):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None, 2**80], ids=repr)
 def test_seed_of_solve(seed):
-    with assert_refused("seed must be a non-negative integer", repr(seed)):
+    with assert_refused("seed must be a whole number, at least 0 and below 2^63", repr(seed)):
         cnn.solve(make(), "fista", seed=seed)
 
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from convexnn_bench.losses._output_bias import OutputBias
 from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.modules.reading import Reading, read_module
 from convexnn_bench.patterns.enumeration import enumeration_cost
+from convexnn_bench.plugins.parameters import YES_OR_NO, Choice, is_number
 from convexnn_bench.plugins.registry import LOSSES
 from convexnn_bench.problem import Problem
 
@@ -172,18 +172,14 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
 
 def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_decay: Any) -> float:
     lam = plain_number(weight_decay)
-    if not isinstance(lam, Real) or isinstance(lam, bool) or not 0 < float(lam) < float("inf"):
+    if not is_number(lam) or not 0 < float(lam) < float("inf"):
         raise InputError(
             f"weight_decay must be a positive number, the one the network was trained with, got {weight_decay!r}: "
             "without weight decay the training problem has no convex program of this kind"
         )
-    for name, value, allowed in (
-        ("reduction", reduction, REDUCTIONS),
-        ("output_bias", output_bias, OUTPUT_BIASES),
-        ("bias_decay", bias_decay, (True, False)),
-    ):
-        if not isinstance(value, str | bool) or value not in allowed:
-            raise InputError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+    Choice(REDUCTIONS).check("reduction", reduction)
+    Choice(OUTPUT_BIASES).check("output_bias", output_bias)
+    YES_OR_NO.check("bias_decay", bias_decay)
     return float(lam)
 
 

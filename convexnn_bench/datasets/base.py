@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.parameters import Choice, Number, Whole
 from convexnn_bench.plugins.registry import importable
 
 TARGETS = ("one_hot", "signs", "binary")
@@ -94,29 +95,20 @@ def check_known(name: str, given: dict[str, Any], allowed: dict[str, Any]) -> di
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """`value` as int. Raises InputError unless it is a whole number in [low, high]."""
-    upper = "" if high is None else f" and at most {high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{name} must be a whole number, at least {low}{upper}, got {value!r}")
-    if value < low or (high is not None and value > high):
-        raise InputError(f"{name} must be at least {low}{upper}, got {value}")
-    return int(value)
+    """Return `value` as int. Raise InputError unless it is a whole number from `low` to `high`."""
+    checked: int = Whole(low, high=high).check(name, value)
+    return checked
 
 
 def number(name: str, value: Any, low: float = -np.inf) -> float:
-    """`value` as float. Raises InputError unless it is a finite number >= low."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise InputError(f"{name} must be a finite number, got {value!r}")
-    if value < low:
-        raise InputError(f"{name} must be at least {low:g}, got {value}")
-    return float(value)
+    """Return `value` as float. Raise InputError unless it is a finite number, at least `low`."""
+    checked: float = Number(low, closed=True).check(name, value)
+    return checked
 
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """`value`. Raises InputError unless it is one of `allowed`."""
-    if not any(type(value) is type(choice) and value == choice for choice in allowed):
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
+    """Return `value`. Raise InputError unless it is one of `allowed`."""
+    return Choice(allowed).check(name, value)
 
 
 def generator(seed: Any) -> np.random.Generator:

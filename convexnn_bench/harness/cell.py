@@ -89,7 +89,7 @@ class Cell:
 
     def make_problem(self) -> "Problem":
         """Load the data and build the problem. Raises InputError for what cannot be."""
-        from convexnn_bench.datasets import make_problem
+        from convexnn_bench.datasets._make import make_problem
 
         return make_problem(self.dataset, **{**self.dataset_parameters, **self.problem_parameters})
 

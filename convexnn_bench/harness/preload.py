@@ -17,7 +17,7 @@ MODULES = (
     "cvxpy",
     "clarabel",
     "scs",
-    "convexnn_bench.datasets",
+    "convexnn_bench.datasets._make",
     "convexnn_bench.running.runner",
 )
 for name in MODULES:

@@ -1,13 +1,12 @@
 """Huber loss, F(z) = sum h(z - y), h(r) = r^2/2 for |r| <= delta, delta |r| - delta^2/2 beyond."""
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
+from convexnn_bench.plugins.parameters import Number
 
 
 class Huber(BaseLoss):
@@ -17,9 +16,7 @@ class Huber(BaseLoss):
     smoothness = 1.0
 
     def __init__(self, delta: Any = 1.0):
-        if isinstance(delta, bool) or not (isinstance(delta, Real) and 0 < float(delta) < float("inf")):
-            raise InputError(f"delta must be a positive finite number for the huber loss, got {delta!r}")
-        self.delta = float(delta)
+        self.delta: float = Number().check("huber loss: delta", delta)
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         # h(r) = t (r - t/2) with t = r clipped to [-delta, delta]

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.parameters import SEED, Number, Whole
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
@@ -17,18 +17,10 @@ from convexnn_bench.running.result import Result
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
 from convexnn_bench.running.untouched import Untouched
-from convexnn_bench.solver import BaseSolver, Whole, reason_to_skip
+from convexnn_bench.solver import BaseSolver, reason_to_skip
 from convexnn_bench.terminal import progress
 
-
-def _check_limits(time_limit: Any, gap: Any, seed: Any, iterations: Any) -> None:
-    for name, value in (("time_limit", time_limit), ("gap", gap)):
-        # NaN is not above zero either
-        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0):
-            raise InputError(f"{name} must be a positive number or None, got {value!r}")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
-        raise InputError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
-    Whole(optional=True).check("iterations", iterations)
+POSITIVE_OR_NONE = Number(optional=True, infinite=True)
 
 
 def check_device(device: Any) -> str:
@@ -52,7 +44,10 @@ def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: 
     """The device's name; raises InputError for an argument of `solve` that is not usable."""
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
-    _check_limits(time_limit, gap, seed, iterations)
+    for name, value in (("time_limit", time_limit), ("gap", gap)):
+        POSITIVE_OR_NONE.check(name, value)
+    SEED.check("seed", seed)
+    Whole(optional=True).check("iterations", iterations)
     return check_device(device)
 
 

@@ -116,7 +116,7 @@ def test_a_crashed_cell_gives_exit_code_1(tmp_path):
         (["--solver", "bm_lbfgs[k=2]"], "has no parameter 'k'; it has: m, finish, history"),
         (["--dataset", "spirel"], "unknown data set 'spirel': did you mean 'spiral'"),
         (["--dataset", "spiral[m=2]"], "data set 'spiral' has no parameter 'm'"),
-        (["--dataset", "spiral[n=2]"], "spiral[n=2] cannot be built: n must be at least 3, got 2"),
+        (["--dataset", "spiral[n=2]"], "spiral[n=2] cannot be built: n must be a whole number, at least 3, got 2"),
         (["--dataset", "spiral[beta=-1]"], "spiral[beta=-1]: beta must be a positive finite number, got -1"),
         (["--solver", "bm_lbfgs[m=0]"], "bm_lbfgs[m=0]: solver 'bm_lbfgs': m must be a whole number"),
         (["."], "'.' is a directory, not a campaign file"),

@@ -92,8 +92,8 @@ def test_teacher_shapes_and_noise():
     ("name", "parameters", "words"),
     [
         ("spiral", {"n": 4.5}, "n must be a whole number"),
-        ("spiral", {"n": 2}, "n must be at least 3"),
-        ("spiral", {"noise": -1}, "noise must be at least 0"),
+        ("spiral", {"n": 2}, "n must be a whole number, at least 3, got 2"),
+        ("spiral", {"noise": -1}, "noise must be a finite number at least 0, got -1"),
         ("spiral", {"seed": -1}, "seed must be a whole number, at least 0"),
         (
             "spiral",
@@ -101,7 +101,7 @@ def test_teacher_shapes_and_noise():
             "targets must be one of 'one_hot', 'signs', 'binary', got 'onehot'",
         ),
         ("digits", {"n": 5000}, "at most 1797"),
-        ("digits", {"classes": 1}, "classes must be at least 2"),
+        ("digits", {"classes": 1}, "classes must be a whole number, at least 2 and at most 10, got 1"),
         ("digits", {"pool": 3}, "pool must be one of 1, 2, 4"),
         ("teacher", {"teacher": "tanh"}, "teacher must be one of"),
         ("breast_cancer", {"standardize": "yes"}, "standardize must be one of True, False"),

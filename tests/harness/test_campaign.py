@@ -213,7 +213,7 @@ def test_an_impossible_problem_is_refused_before_anything_runs(tmp_path):
     path = written(tmp_path, 'datasets = [\n "spiral[n=9]",\n "spiral[n=2]"]\nsolvers = ["fista"]')
     campaign, source = load_campaign(path)
     watcher = Watcher()
-    with pytest.raises(cnn.InputError, match=r"mine.toml, line 3: .*n must be at least 3, got 2"):
+    with pytest.raises(cnn.InputError, match=r"mine.toml, line 3: .*n must be a whole number, at least 3, got 2"):
         run_campaign(campaign, tmp_path / "out", watcher, source)
     assert watcher.ran == []
     assert not (tmp_path / "out").exists()

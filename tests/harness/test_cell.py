@@ -153,7 +153,7 @@ def test_probe_finds_sizes_skips_and_impossible_problems(bad_solvers):
     found = probe([spiral_cell("zero", bad_solvers), spiral_cell("skips", bad_solvers)])
     assert (found.problem["P"], found.error) == (18, None)
     assert found.skips == {1: "made for other problems than P = 18"}
-    assert "n must be at least 3" in probe([spiral_cell("zero", bad_solvers, n=2)]).error
+    assert "n must be a whole number, at least 3" in probe([spiral_cell("zero", bad_solvers, n=2)]).error
 
 
 def test_key_depends_on_everything_that_changes_the_result(bad_solvers):

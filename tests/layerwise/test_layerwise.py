@@ -361,9 +361,9 @@ def test_one_stage_end_to_end_comes_to_the_optimum_of_the_stage(digits):
         ({"X": np.full((5, 1, 8, 8), 1e300)}, "X: the largest magnitude is 1e+300"),
         ({"Y": np.zeros((5, 2)), "loss": "squared"}, "stage 1: beta_max is 0, zero weights fit the targets"),
         ({"checkpoint": 3}, "checkpoint must be a folder, got 3"),
-        ({"beta_fraction": 0.0}, "beta_fraction must be at least"),
-        ({"beta": -1.0}, "beta must be at least"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"beta_fraction": 0.0}, "beta_fraction must be a finite number at least"),
+        ({"beta": -1.0}, "beta must be a finite number at least"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"device": "tpu"}, "device must be 'cpu', 'cuda' or 'cuda:0'"),
         ({"test": np.zeros(3)}, "test must be a pair"),
@@ -382,16 +382,19 @@ def test_what_cannot_be_is_refused(change, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: StagePlan(gates=0), "stage: gates must be at least 1, got 0"),
+        (lambda: StagePlan(gates=0), "stage: gates must be a whole number, at least 1, got 0"),
         (lambda: StagePlan(kernel=2), "stage: kernel must be odd"),
-        (lambda: Training(epochs=0), "epochs must be at least 1"),
+        (lambda: Training(epochs=0), "epochs must be a whole number, at least 1"),
         (lambda: Training(momentum=1.0), "momentum must be at least 0 and below 1"),
         (lambda: Training(optimizer="lbfgs"), "optimizer must be one of 'adam', 'sgd'"),
         (lambda: Training(augment="cutout"), "augment must be one of"),
         (lambda: Training(rate=float("nan")), "rate must be a finite number"),
         (lambda: Training(form="matrix"), "form must be one of 'factors', 'blocks', got 'matrix'"),
         (lambda: Plan("digits", STAGES, QUICK, 0.1, "cpu", ["none"]), "baseline must be one of 'end_to_end', "),
-        (lambda: Plan("digits", STAGES, QUICK, 0.1, "cpu", exact_images=1), "exact_images must be at least 10, got 1"),
+        (
+            lambda: Plan("digits", STAGES, QUICK, 0.1, "cpu", exact_images=1),
+            "exact_images must be a whole number, at least 10, got 1",
+        ),
     ],
 )
 def test_plans_that_cannot_be(make, words):
@@ -487,7 +490,7 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
         (("--baseline", "resnet"), "baseline must be one of 'end_to_end', 'weight_decay', 'exact', got 'resnet'"),
         (("--dataset", "digits[layout=flat]"), "layout is not to be given here"),
         (("--dataset", "digits[n=4]"), "4 images are too few, 5 at least"),
-        (("--epochs", "0"), "epochs must be at least 1, got 0"),
+        (("--epochs", "0"), "epochs must be a whole number, at least 1, got 0"),
         (("--device", "cuda:99"), "device 'cuda:99' was asked for"),
     ],
 )

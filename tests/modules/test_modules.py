@@ -271,7 +271,7 @@ def test_what_is_said_is_rounded_to_the_safe_side():
     [
         ({"weight_decay": None}, "weight_decay must be a positive number"),
         ({"weight_decay": 0.0}, "weight_decay must be a positive number"),
-        ({"reduction": "none"}, "reduction must be 'sum' or 'mean'"),
+        ({"reduction": "none"}, "reduction must be one of 'sum', 'mean'"),
         ({"output_bias": True}, "output_bias must be"),
         ({"bias_decay": False}, "constant feature|biases of the first layer"),
         ({"X": np.full((3, 4), np.nan)}, "X has 12 NaN"),

@@ -309,7 +309,7 @@ def test_relu_is_refused_with_the_reason(call):
         (lambda p: smallest_curvature(p, (np.zeros((1, 2, 1)), np.zeros((1, 2, 1)))), "factors must be U: P x p x m"),
         (lambda p: smallest_curvature(p, random_factors(p, 1), seed=-1), "seed must be a whole number"),
         (lambda p: check_rank_deficient(p, m=0), "m must be a whole number, at least 1"),
-        (lambda p: check_rank_deficient(p, tolerance=0), "tolerance must be a number above 0"),
+        (lambda p: check_rank_deficient(p, tolerance=0), "tolerance must be a positive finite number"),
         (lambda p: check_rank_deficient(p, m=3, point=random_factors(p, 2)), "m = 3 does not fit the point"),
         (lambda p: check_full_rank(p, steps=1.5), "steps must be a whole number"),
         (lambda p: staircase(p, gap="small"), "gap must be a number"),

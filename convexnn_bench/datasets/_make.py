@@ -1,0 +1,49 @@
+"""`make_problem`: from a registered data set to a training problem."""
+
+import inspect
+from typing import Any
+
+from convexnn_bench.datasets._parameters import split_parameters
+from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.registry import DATASETS
+from convexnn_bench.plugins.specs import parse_spec
+from convexnn_bench.problem import Problem
+
+
+def make_problem(name: Any, **parameters: Any) -> Problem:
+    """The training problem of a registered data set.
+
+    name: a data set ("spiral"), with parameters in brackets if you like ("spiral[n=150]"). parameters:
+    those of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction,
+    patterns. seed: of all that is drawn at random, the data (where the data set has a `seed`: its noise, or
+    its choice of n samples) and the sampled patterns. pattern_seed: of the patterns alone, in place of `seed`;
+    0 if neither is given. What is not given takes the data set's default. Raises UnknownNameError for a name
+    that is not registered and InputError for a parameter or value that cannot be.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")
+    name, inside = parse_spec(name)
+    twice = sorted(set(inside) & set(parameters))
+    if twice:
+        raise InputError(f"{twice[0]!r} is given twice: in the brackets of {name!r} and as an argument")
+    own, given = split_parameters(name, {**inside, **parameters})
+    data = DATASETS.get(name)(**own).data()
+    chosen = {**data.defaults, **given}
+    if given.get("beta") is not None:
+        chosen.pop("beta_fraction", None)
+    elif given.get("beta_fraction") is not None:
+        chosen.pop("beta", None)
+    chosen["seed"] = chosen.pop("pattern_seed", 0)
+    try:
+        return Problem(data.X, data.Y, **chosen)
+    except InputError as error:
+        raise type(error)(f"data set {name!r}: {error}{_targets_hint(name, chosen)}") from error
+
+
+def _targets_hint(name: str, chosen: dict[str, Any]) -> str:
+    """How to get targets in {-1, 1} from a data set of classes, when that was the trouble."""
+    has_targets = "targets" in inspect.signature(DATASETS.get(name).load).parameters
+    wants_signs = chosen.get("loss") in ("logistic", "squared_hinge")
+    return (
+        "; this data set makes such labels with targets=signs or targets=binary" if has_targets and wants_signs else ""
+    )

@@ -1,0 +1,45 @@
+"""Parameters of a data set and of the problem made from it, told apart by their names."""
+
+from typing import Any
+
+from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.parameters import SEED
+from convexnn_bench.plugins.registry import DATASETS
+
+PROBLEM_PARAMETERS = (
+    "architecture",
+    "activation",
+    "loss",
+    "beta",
+    "beta_fraction",
+    "patterns",
+    "pattern_seed",
+)
+
+
+def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the data set and of the problem, apart.
+
+    ``seed`` belongs to both (data drawn at random, and sampled patterns); ``pattern_seed`` sets the second
+    alone. Raises UnknownNameError for the data set and InputError for a parameter of neither.
+    """
+    dataset = DATASETS.get(name)
+    own = {key: value for key, value in parameters.items() if key in dataset.parameters}
+    rest = {key: value for key, value in parameters.items() if key not in own and key != "seed"}
+    unknown = sorted(set(rest) - set(PROBLEM_PARAMETERS))
+    if unknown:
+        listed = ", ".join(dataset.parameters) or "none"
+        raise InputError(
+            f"data set {name!r} has no parameter {unknown[0]!r}; its own: {listed}; "
+            f"of the problem: {', '.join(PROBLEM_PARAMETERS)}"
+        )
+    if rest.get("beta") is not None and rest.get("beta_fraction") is not None:
+        raise InputError(
+            f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, beta_fraction={rest['beta_fraction']!r})"
+        )
+    for key in ("pattern_seed", "seed"):
+        if key in parameters:
+            SEED.check(key, parameters[key])
+    if "seed" in parameters:
+        rest.setdefault("pattern_seed", parameters["seed"])
+    return own, rest

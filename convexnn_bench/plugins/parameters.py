@@ -1,0 +1,103 @@
+"""What an argument may be: a whole number, a number in an interval, or one of a few values.
+
+Every check of a plain argument goes through these three classes, so that all messages have one form: the name of the
+argument, what is allowed, and the value that was given.
+"""
+
+import sys
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from convexnn_bench.errors import InputError
+
+
+def is_whole(value: Any) -> bool:
+    """Return True for an integer of Python or numpy; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return True for a real number of Python or numpy, NaN and infinity among them; a bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` to `high`, both included, where `high` is not None; or None, where `optional`."""
+
+    low: int = 1
+    optional: bool = False
+    high: int | None = None
+
+    def __str__(self) -> str:
+        above = ""
+        if self.high is not None:  # the largest number of 63 bits reads better as a power of two
+            above = f" and at most {self.high}" if self.high < 2**53 else f" and below 2^{self.high.bit_length()}"
+        return f"a whole number, at least {self.low}{above}{', or None' if self.optional else ''}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value as int, or None where `optional`. Raise InputError, with `name` in front, otherwise."""
+        if value is None and self.optional:
+            return None
+        if not is_whole(value) or value < self.low or (self.high is not None and value > self.high):
+            raise InputError(f"{name} must be {self}, got {value!r}")
+        return int(value)
+
+
+SEED = Whole(low=0, high=2**63 - 1)  # what torch's generators take
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in the open interval (low, high), with `low` itself where `closed`; or None, where `optional`.
+
+    An infinite value is refused unless `infinite` is True.
+    """
+
+    low: float = 0.0
+    high: float = float("inf")
+    closed: bool = False
+    optional: bool = False
+    infinite: bool = False
+
+    def __str__(self) -> str:
+        finite, nothing = "" if self.infinite else " finite", ", or None" if self.optional else ""
+        if self.high < float("inf"):
+            return f"a number {'at least' if self.closed else 'above'} {self.low:g} and below {self.high:g}{nothing}"
+        if self.low == 0.0 and not self.closed:
+            return f"a positive{finite} number{nothing}"
+        above = "" if self.low == -float("inf") else f" {'at least' if self.closed else 'above'} {self.low:g}"
+        return f"a{finite} number{above}{nothing}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value as float, or None where `optional`. Raise InputError, with `name` in front, otherwise."""
+        if value is None and self.optional:
+            return None
+        largest = float("inf") if self.infinite else sys.float_info.max  # a Python integer may be too long for a float
+        if not (
+            is_number(value)  # NaN fails the comparisons
+            and (value > self.low or (self.closed and value == self.low))
+            and (value < self.high if self.high < float("inf") else value <= largest)
+        ):
+            raise InputError(f"{name} must be {self}, got {value!r}")
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self.values))}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value. Raise InputError, with `name` in front, unless it is one of `values`, of the same type."""
+        if not any(type(value) is type(choice) and value == choice for choice in self.values):
+            raise InputError(f"{name} must be {self}, got {value!r}")
+        return value
+
+
+YES_OR_NO = Choice((True, False))
