@@ -19,6 +19,7 @@ from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.norms.block_norms import complete_dual_norm, max_dual_norm
 from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
+from convexnn_bench.operator.rounding import adjoint_rounding
 
 if TYPE_CHECKING:
     from convexnn_bench.losses.base import BaseLoss
@@ -50,7 +51,7 @@ def lower_bound(
         norm = max_dual_norm(problem, operator.adjoint(Lambda) if G is None else G)
     else:
         norm = complete_dual_norm(problem, Lambda.cpu())
-    value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + operator.adjoint_rounding(Lambda))
+    value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + adjoint_rounding(operator, Lambda))
     return value, norm, scaled
 
 

@@ -22,12 +22,7 @@ from convexnn_bench.operator.pooled import POOLED_ELEMENTS, PooledBlocks
 CHUNK_ELEMENTS = 2**24  # 128 MiB of float64
 SMALLEST_PART, PART_ELEMENTS = 128, 2**16  # samples, and hidden units, of a part that stays in the cache: 512 KiB
 PASSES = 500  # operations of matrix products that take as long as all else that is done to a hidden unit
-KEPT = (
-    "_linear",
-    "_mask_matrix",
-    "_magnitudes",
-    "_pooled",
-)  # cached properties that depend on the masks or on the samples
+KEPT = ("_linear", "_mask_matrix", "_pooled")  # cached properties that depend on the masks or on the samples
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]
@@ -185,18 +180,6 @@ class Operator(Layers):
             product = self.first_layer_adjoint(masked.reshape(self.N, -1))
             G[chunk] = product.view(self.p, blocks, self.q).permute(1, 0, 2)
         return G
-
-    @cached_property
-    def _magnitudes(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        from convexnn_bench.operator.rounding import magnitudes
-
-        return magnitudes(self)
-
-    def adjoint_rounding(self, L: Predictions) -> float:
-        """An upper bound on the float64 rounding error of any ||G_k||_F, G = adjoint(L)."""
-        from convexnn_bench.operator.rounding import adjoint_rounding
-
-        return adjoint_rounding(self, self._magnitudes, L)
 
     # -- the factored form A(U V^T) ---------------------------------------------------------------------
 

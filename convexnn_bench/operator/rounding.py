@@ -5,7 +5,7 @@ of summation, gamma_K = K u / (1 - K u) with u the unit roundoff (Higham, Accura
 Algorithms, section 3.1). The adjoint G_k = Phi^T D_k C^*(L) is such sums; masks only remove terms.
 """
 
-from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,19 +15,35 @@ from convexnn_bench.operator.lifted import Operator
 
 EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bound itself
 
-Magnitudes = Callable[[Float[torch.Tensor, "n_out c"]], Float[torch.Tensor, "p q"]]
+# what depends on X alone: the operator of the magnitudes, or |Phi| where the architecture does not name one
+_ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDictionary()
 
 
-def magnitudes(operator: Operator) -> Magnitudes:
-    """L >= 0 -> |Phi|^T |C|^*(L), float64 on the CPU; what depends on X alone is done beforehand."""
-    absolute = operator.architecture.absolute()
-    if absolute is not None:
-        unmasked = np.ones((operator.N, 1), dtype=bool)
-        X, Y = operator.X.abs().cpu().numpy(), operator.Y.cpu().numpy()
-        plain = Operator(absolute, X, Y, unmasked, str(operator.device))
-        return lambda L: plain.adjoint(L)[0]
-    rows = operator.Phi.abs()
-    return lambda L: rows.T @ _absolute_adjoint(operator, L)
+def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> float:
+    """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
+    outputs = operator.n_out // operator.X.shape[0]
+    terms = operator.N + operator.q + outputs * operator.c + 16  # no more products than these meet on any way to G
+    return terms * EPS * float(torch.linalg.vector_norm(_magnitudes(operator, L.abs())))
+
+
+def _magnitudes(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[torch.Tensor, "p q"]:
+    """Return |Phi|^T |C|^*(L) for L >= 0."""
+    if operator not in _ABSOLUTE:
+        _ABSOLUTE[operator] = _absolute(operator)
+    absolute = _ABSOLUTE[operator]
+    if isinstance(absolute, Operator):
+        return absolute.adjoint(L)[0]
+    return absolute.T @ _absolute_adjoint(operator, L)
+
+
+def _absolute(operator: Operator) -> Operator | torch.Tensor:
+    """Return the operator whose Phi and C are |Phi| and |C|, without masks, or else |Phi|."""
+    architecture = operator.architecture.absolute()
+    if architecture is None:
+        return operator.Phi.abs()
+    unmasked = np.ones((operator.N, 1), dtype=bool)
+    X, Y = operator.X.abs().cpu().numpy(), operator.Y.cpu().numpy()
+    return Operator(architecture, X, Y, unmasked, str(operator.device))
 
 
 def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[torch.Tensor, "N q"]:
@@ -44,10 +60,3 @@ def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> 
             answer = operator.second_layer_adjoint(unit.view(L.shape)).abs().view(n, -1)
             total += (answer * weights[:, output, column, None]).view(total.shape)
     return total
-
-
-def adjoint_rounding(operator: Operator, of: Magnitudes, L: Float[torch.Tensor, "n_out c"]) -> float:
-    """A bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
-    outputs = operator.n_out // operator.X.shape[0]
-    terms = operator.N + operator.q + outputs * operator.c + 16  # no more products than these meet on any way to G
-    return terms * EPS * float(torch.linalg.vector_norm(of(L.abs())))

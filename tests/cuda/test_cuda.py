@@ -15,6 +15,7 @@ import convexnn_bench as cnn
 from convexnn_bench.algorithms.newton.neurons import Neurons
 from convexnn_bench.algorithms.newton.point import WorkingProblem
 from convexnn_bench.operator import lifted as operators
+from convexnn_bench.operator.rounding import adjoint_rounding
 from convexnn_bench.running import monitor, runner
 
 PAIRS = [(name, solver) for name, (_, solvers) in PROBLEMS.items() for solver in solvers]
@@ -142,7 +143,7 @@ def products(operator, problem, at):
         *(own.adjoint(L), own.apply_factors(U[some], V[some]), part.apply_factors(U, V)),
     ]
     sizes = [operator.norm_squared(3)]
-    return maps, [*sizes, operator.adjoint_rounding(L)] if operator.dtype == torch.float64 else sizes
+    return maps, [*sizes, adjoint_rounding(operator, L)] if operator.dtype == torch.float64 else sizes
 
 
 @pytest.mark.parametrize(("dtype", "chunked"), [(torch.float64, False), (torch.float64, True), (torch.float32, False)])
