@@ -11,7 +11,7 @@ import convexnn_bench as cnn
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.norms.all_patterns import bounds as module
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
-from convexnn_bench.norms.all_patterns.bounds import CompleteNorm, complete_norm
+from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
 from convexnn_bench.norms.all_patterns.decision_rule import group_rows, positive_bound
 from convexnn_bench.norms.all_patterns.outputs import circle_bound, support_function
 
@@ -68,7 +68,7 @@ def test_no_direction_exceeds_the_bound(seed, N, p, q, enumerated):
 def test_enumeration_relaxation_and_search_close_in_on_one_value(p, q):
     rng = np.random.default_rng(10 * p + q)
     Phi, R = rng.standard_normal((14, p)), rng.standard_normal((14, q))
-    exact = complete_norm(Phi, R)
+    exact = CompleteNorm(Phi).bound(R)
     assert "exact" in exact.method
     relaxed = CompleteNorm(Phi)
     relaxed._looked = True
@@ -86,9 +86,9 @@ def test_enumeration_relaxation_and_search_close_in_on_one_value(p, q):
 
 def test_one_feature_and_nothing_at_all():
     Phi, R = np.array([[2.0], [-1.0], [3.0]]), np.array([[1.0], [5.0], [-1.0]])
-    assert complete_norm(Phi, R).value == pytest.approx(5.0, rel=1e-12)  # u = -1: 5; u = 1: |2 - 3| = 1
-    assert complete_norm(Phi, np.zeros((3, 2))).value == 0.0
-    assert complete_norm(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[9.0], [2.0]])).value == pytest.approx(10.0)
+    assert CompleteNorm(Phi).bound(R).value == pytest.approx(5.0, rel=1e-12)  # u = -1: 5; u = 1: |2 - 3| = 1
+    assert CompleteNorm(Phi).bound(np.zeros((3, 2))).value == 0.0
+    assert CompleteNorm(np.array([[0.0, 0.0], [3.0, 4.0]])).bound(np.array([[9.0], [2.0]])).value == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("rows", [1e-30, 1e30])
@@ -96,7 +96,7 @@ def test_one_feature_and_nothing_at_all():
 def test_bounds_follow_the_scale(rows, weights):
     rng = np.random.default_rng(0)
     Phi, R = rng.standard_normal((8, 3)), rng.standard_normal((8, 2))
-    base, scaled = complete_norm(Phi, R), complete_norm(rows * Phi, weights * R)
+    base, scaled = CompleteNorm(Phi).bound(R), CompleteNorm(rows * Phi).bound(weights * R)
     assert scaled.value == pytest.approx(rows * weights * base.value, rel=1e-9)
     assert scaled.lower == pytest.approx(rows * weights * base.lower, rel=1e-6)
 

@@ -23,11 +23,6 @@ ENUMERATION_SECONDS = 1.0
 ENUMERATION_BYTES = 2**28
 
 
-def complete_norm(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
-    """Bounds on max ||R^T (Phi u)_+|| over the unit ball; see CompleteNorm, which keeps what depends on Phi alone."""
-    return CompleteNorm(Phi).bound(R)
-
-
 class CompleteNorm:
     """Bounds on max ||R^T (Phi u)_+|| over the unit ball, for one Phi (N x p) and any number of R (N x q).
 
