@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.inside import describe_problem, describe_result
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.plugins.specs import format_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.records.records import Record
 from convexnn_bench.report.figures.gaps import gap_figure
 from convexnn_bench.report.tables import print_results
+from convexnn_bench.running.describe import describe_problem, describe_result
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.runner import check_arguments, solve
 from convexnn_bench.running.untouched import Untouched

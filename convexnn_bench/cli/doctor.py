@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.harness.cell import Cell, Limits, run_cell
+from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.plugins.registry import DATASETS, EXECUTORS, SOLVERS, importable
 from convexnn_bench.records.machine import describe_machine
 

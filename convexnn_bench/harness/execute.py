@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source
-from convexnn_bench.harness.cell import Cell, Probe, probe, skipped_record
+from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.cell_run import Probe, check_device, probe, skipped_record
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.plan import plan
@@ -63,9 +64,7 @@ def run_campaign(
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
     if campaign.device != "cpu" and executor.here:  # elsewhere the cells will tell
-        from convexnn_bench.running.runner import check_device
-
-        check_device(campaign.device)
+        check_device(campaign.device, campaign.threads)
     _check_folder(out)
     with RecordsLock(out / "records.jsonl") as lock:
         return _run_locked(cells, out, observer, source, rerun, executor, lock)

@@ -5,33 +5,30 @@ of its certificate); "skip" (place, reason); "result" or "error" at the end, fie
 """
 
 import contextlib
-import math
 import os
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from convexnn_bench.datasets._make import make_problem
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
+from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.preload import BLAS
 from convexnn_bench.harness.process import Link
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.records.records import one_line, plain
+from convexnn_bench.running.describe import describe_certificate, describe_problem, describe_result
+from convexnn_bench.running.runner import check_device, solve
+from convexnn_bench.solver import reason_to_skip
 
 # in messages of exceptions that are no MemoryError: of torch on a CPU, of CUDA, and of cuBLAS and cuSOLVER
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
-if TYPE_CHECKING:
-    from convexnn_bench.certificates import Certificate
-    from convexnn_bench.harness.cell import Cell
-    from convexnn_bench.problem import Problem
-    from convexnn_bench.running.runner import Result
-
 
 def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     """Pin the threads of libraries that are loaded already, and find the user's solvers."""
-    import torch
-
-    from convexnn_bench.harness.preload import BLAS
-
     BLAS.limit(limits=threads)
     torch.set_num_threads(threads)
     if solvers_dir is not None:
@@ -39,84 +36,14 @@ def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     link.send(("start_memory_mb", resident_mb(os.getpid())[1]))
 
 
-def describe_problem(problem: "Problem") -> dict[str, Any]:
-    """Sizes and choices of a problem, for its record."""
-    return {
-        "n": problem.X.shape[0],
-        "d": int(math.prod(problem.X.shape[1:])),
-        "c": problem.c,
-        "N": problem.N,
-        "p": problem.p,
-        "q": problem.q,
-        "P": problem.P,
-        "architecture": problem.architecture.name,
-        "activation": problem.activation.name,
-        "loss": problem.loss.name,
-        "beta": problem.beta,
-        "beta_max": problem.beta_max,
-        "scope": problem.scope,
-    }
-
-
-def describe_certificate(certificate: "Certificate") -> dict[str, Any]:
-    """What was proven of a point, as fields of a record."""
-    return {
-        "objective": certificate.primal,
-        "lower_bound": certificate.dual,
-        "gap": certificate.gap,
-        "scope": certificate.scope,
-        "infeasibility": certificate.infeasibility,
-        "stationarity_bound": certificate.stationarity_bound,
-        "stationarity_error": certificate.stationarity_error,
-        "max_dual_norm": certificate.max_dual_norm,
-        "dual_norm_lower": certificate.dual_norm_lower,
-        "dual_norm_method": certificate.dual_norm_method,
-    }
-
-
-def describe_ranks(result: "Result") -> dict[str, int]:
-    """How many blocks of the final point are not zero, their largest rank and the sum of their ranks.
-
-    Nothing where there is no finite point in the convex program (a ReLU network that uses other patterns is none).
-    """
-    import torch
-
-    from convexnn_bench.formulations.convex import ranks
-
-    blocks = result.blocks if result.certificate is not None else None
-    if blocks is None:
-        return {}
-    found = ranks(torch.as_tensor(blocks))
-    return {
-        "active_blocks": int((found > 0).sum()),
-        "largest_rank": int(found.max()),
-        "total_rank": int(found.sum()),
-    }
-
-
-def describe_result(result: "Result") -> dict[str, Any]:
-    """The numbers of a result that go into its record; no arrays."""
-    proven = {} if result.certificate is None else describe_certificate(result.certificate)
-    return {
-        **proven,
-        **describe_ranks(result),
-        "status": result.status,
-        "reason": result.reason,
-        "setup_seconds": result.setup_seconds,
-        "solve_seconds": result.solve_seconds,
-        "curve": [list(point) for point in result.curve],
-    }
-
-
-def cell_target(link: Link, threads: int, cell: "Cell") -> None:
+def cell_target(link: Link, threads: int, cell: Cell) -> None:
     """Build the problem, solve it, send the numbers. Every exception is sent as an answer."""
     try:
         _enter_cell(link, threads, cell.solvers_dir)
         link.send(("stage", "building the problem"))
-        problem = cell.make_problem()
+        problem = make_problem(cell.dataset, **cell.problem_arguments)
         link.send(("problem", describe_problem(problem)))
         link.send(("stage", "set-up"))
-        from convexnn_bench.running.runner import solve
 
         def set_up(seconds: float) -> None:
             link.send(("setup_seconds", seconds))
@@ -138,13 +65,11 @@ def cell_target(link: Link, threads: int, cell: "Cell") -> None:
         link.send(("error", _answer(error)))
 
 
-def probe_target(link: Link, threads: int, cells: "list[Cell]") -> None:
+def probe_target(link: Link, threads: int, cells: list[Cell]) -> None:
     """Build the problem that all cells share and ask each solver whether it skips it."""
     try:
         _enter_cell(link, threads, cells[0].solvers_dir)
-        from convexnn_bench.solver import reason_to_skip
-
-        problem = cells[0].make_problem()
+        problem = make_problem(cells[0].dataset, **cells[0].problem_arguments)
         link.send(("problem", describe_problem(problem)))
         for number, cell in enumerate(cells):
             try:
@@ -154,6 +79,14 @@ def probe_target(link: Link, threads: int, cells: "list[Cell]") -> None:
                 continue
             if reason is not None:
                 link.send(("skip", (number, reason)))
+    except BaseException as error:
+        link.send(("error", _answer(error)))
+
+
+def device_target(link: Link, threads: int, device: str) -> None:
+    """Send an error where torch does not see the device."""
+    try:
+        check_device(device)
     except BaseException as error:
         link.send(("error", _answer(error)))
 

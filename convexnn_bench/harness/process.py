@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -92,7 +93,7 @@ def start_server(threads: int) -> None:
 
 
 def _enter(
-    target: Callable[..., None], link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]
+    target: Callable[..., None] | str, link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]
 ) -> None:
     """First thing in the new process: own session, output to the pipe for it, threads pinned."""
     os.setsid()
@@ -114,7 +115,8 @@ def _enter(
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     os.environ.pop("WORLD_SIZE", None)  # a cell is one process, whatever has started its worker
     own = Link(link)
-    target(own, threads, *arguments)
+    function = pkgutil.resolve_name(target) if isinstance(target, str) else target
+    function(own, threads, *arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the target may have closed or replaced them
             stream.flush()
@@ -122,16 +124,17 @@ def _enter(
 
 
 def run_process(
-    target: Callable[..., None],
+    target: Callable[..., None] | str,
     arguments: tuple[Any, ...],
     threads: int,
     deadline: float | None,
     memory_gb: float | None = None,
     on_message: Callable[[str, Any], None] | None = None,
 ) -> Outcome:
-    """target(link, threads, *arguments) in a new process, until it ends or is killed.
+    """Run target(link, threads, *arguments) in a new process until it ends or is killed.
 
-    The process sends (kind, content) pairs through link. deadline: seconds on the wall clock, from the start.
+    target: a function, or its name as "package.module:function", which is then imported in the new process only. The
+    process sends (kind, content) pairs through link. deadline: seconds on the wall clock since the process began.
     memory_gb: resident memory in GiB, of it and what it started, above which it is killed (read where /proc exists).
     What it started goes with it: its session, and on Linux also what has left the session.
     """
@@ -141,10 +144,10 @@ def run_process(
     printed, output = context.Pipe(duplex=False)
     run = _Watch(Outcome(), Messages(receiver.fileno()), Tail(printed.fileno(), 4 * OUTPUT_TAIL), on_message)
     process = context.Process(target=_enter, args=(target, sender, output, threads, arguments))
-    started = time.perf_counter()
     try:
         with _own_main(target):
-            process.start()
+            process.start()  # returns when the server has loaded its modules and has forked the process
+        started = time.perf_counter()
         sender.close()
         output.close()
         try:
@@ -165,12 +168,12 @@ def run_process(
 
 
 @contextlib.contextmanager
-def _own_main(target: Callable[..., None]) -> Iterator[None]:
+def _own_main(target: Callable[..., None] | str) -> Iterator[None]:
     """multiprocessing runs the caller's main module anew in every process, for what is defined there; unless `target`
     is, that costs time and asks every script for its `if __name__ == "__main__"`."""
     with _START:
         main = sys.modules["__main__"]
-        if target.__module__ != "__main__":
+        if isinstance(target, str) or target.__module__ != "__main__":
             sys.modules["__main__"] = types.ModuleType("__main__")
         try:
             yield

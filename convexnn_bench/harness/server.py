@@ -7,7 +7,7 @@ started would not.
 import atexit
 import os
 
-from convexnn_bench.harness import preload  # noqa: F401
+from convexnn_bench.harness import inside, preload  # noqa: F401
 from convexnn_bench.harness.tree import kill_below
 
 _SERVER = os.getpid()

@@ -12,7 +12,7 @@ from bad_solvers import BODIES
 from harness_fixtures import solvers_from, spiral_cell
 
 import convexnn_bench as cnn
-from convexnn_bench.harness.cell import probe, run_cell
+from convexnn_bench.harness.cell_run import probe, run_cell
 from convexnn_bench.harness.tree import descendants
 from convexnn_bench.records.records import STATUSES, to_json
 from convexnn_bench.report.numbers.time_to_gap import time_to_gap

@@ -7,7 +7,7 @@ import time
 
 import fake_slurm
 import pytest
-from harness_fixtures import solvers_from, spiral_cell
+from harness_fixtures import solvers_from
 from test_campaign import Watcher
 from typer.testing import CliRunner
 
@@ -15,7 +15,6 @@ import convexnn_bench as cnn
 from convexnn_bench.cli import app
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.execute import run_campaign
-from convexnn_bench.harness.executors import base
 from convexnn_bench.harness.executors import dask as dask_executor
 from convexnn_bench.harness.executors.dask import DaskExecutor
 from convexnn_bench.harness.executors.local import LocalExecutor
@@ -162,18 +161,6 @@ def test_jobs_of_a_slurm_cluster_ask_for_what_their_limits_say(tmp_path, monkeyp
         run_campaign(
             asked, tmp_path / "none", Watcher(), executor=EXECUTORS.make("slurm[partition=nowhere]", workers=None)
         )
-
-
-def test_the_process_server_is_warm_before_a_cell_s_clock_starts(monkeypatch):
-    """What a worker imports for its first cell is not that cell's time."""
-    calls = []
-    monkeypatch.setattr(base, "run_process", lambda *given, deadline: calls.append(deadline))
-    monkeypatch.setattr(base, "run_cell", lambda *given: calls.append("cell") or {})
-    base._warm_up.cache_clear()
-    for _ in range(2):
-        base.run_remote(base.Job(spiral_cell("fista")))
-    base._warm_up.cache_clear()
-    assert calls == [None, "cell", "cell"]
 
 
 def test_a_record_that_came_after_the_campaign_was_stopped_is_found(tmp_path):

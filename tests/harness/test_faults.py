@@ -12,7 +12,7 @@ import worse_solvers
 from harness_fixtures import solvers_from, spiral_cell
 
 import convexnn_bench as cnn
-from convexnn_bench.harness.cell import probe, run_cell
+from convexnn_bench.harness.cell_run import probe, run_cell
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.records.records import RecordFile, to_json
 

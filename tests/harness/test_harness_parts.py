@@ -1,5 +1,6 @@
 """The parts a campaign is made safe with: pipes that nobody waits on, the lock, whole files, and what the page says."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -9,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from harness_fixtures import solvers_from, spiral_cell
 from test_campaign import Watcher
 
 import convexnn_bench as cnn
+from convexnn_bench.harness import process
 from convexnn_bench.harness.campaign import Campaign
-from convexnn_bench.harness.cell import blank_record
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.streams import Messages, Tail
@@ -206,7 +209,7 @@ def test_a_script_needs_no_main_guard_and_cells_do_not_run_it_again(tmp_path):
     script.write_text(
         "print('once', flush=True)\n"
         "from harness_fixtures import spiral_cell\n"
-        "from convexnn_bench.harness.cell import run_cell\n"
+        "from convexnn_bench.harness.cell_run import run_cell\n"
         "record = run_cell(spiral_cell('fista'))\n"
         "print(record['status'], record['reason'])\n"
     )
@@ -220,6 +223,30 @@ def test_a_script_needs_no_main_guard_and_cells_do_not_run_it_again(tmp_path):
     )
     once, told = done.stdout.splitlines()
     assert (once, told.split()[0], done.stderr) == ("once", "gap_reached", "")
+
+
+def _send_word(link, threads):
+    link.send(("word", threads))
+
+
+def test_the_deadline_runs_from_the_start_of_the_process_not_of_its_server(monkeypatch):
+    """What the server imports before it can fork is no time of the first cell's."""
+
+    @contextlib.contextmanager
+    def slow(target):
+        time.sleep(3.0)
+        yield
+
+    monkeypatch.setattr(process, "_own_main", slow)
+    outcome = process.run_process(_send_word, (), 1, deadline=2.9)
+    assert (outcome.stopped, outcome.messages) == (None, [("word", 1)])
+
+
+def test_a_target_may_be_named_and_is_imported_in_the_new_process_only(tmp_path, monkeypatch):
+    (tmp_path / "named_target.py").write_text("def say(link, threads, word):\n    link.send(('word', word))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert process.run_process("named_target:say", ("here",), 1, deadline=None).messages == [("word", "here")]
+    assert "named_target" not in sys.modules
 
 
 def test_without_any_place_for_temporary_files_one_line_says_so(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from harness_fixtures import spiral_cell
 
-from convexnn_bench.harness.cell import blank_record, skipped_record
+from convexnn_bench.harness.cell_run import blank_record, skipped_record
 from convexnn_bench.records.records import SCHEMA, RecordFile, flat, make_key, plain, to_json, to_parquet
 
 

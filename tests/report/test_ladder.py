@@ -95,8 +95,9 @@ def test_fresh_data_gives_every_seed_its_own_draw(tmp_path):
         ("spiral[n=9,seed=7]", 7, 7, 0),
         ("spiral[n=9,seed=7]", 7, 7, 1),
     ]
-    assert not np.array_equal(cells[0].make_problem().X, cells[1].make_problem().X)
-    assert not np.array_equal(cells[2].make_problem().masks, cells[3].make_problem().masks)
+    problems = [cnn.make_problem(cell.dataset, **cell.problem_arguments) for cell in cells[:4]]
+    assert not np.array_equal(problems[0].X, problems[1].X)
+    assert not np.array_equal(problems[2].masks, problems[3].masks)
     assert [c.dataset_parameters["seed"] for c in plan(*load(tmp_path, text))[:2]] == [0, 0]
 
 

@@ -10,7 +10,7 @@ from harness_fixtures import solvers_from, spiral_cell
 from rich.console import Console
 
 import convexnn_bench as cnn
-from convexnn_bench.harness.cell import blank_record, skipped_record
+from convexnn_bench.harness.cell_run import blank_record, skipped_record
 from convexnn_bench.report.figures.gaps import COLOURS, gap_figure, save_gap_figure
 from convexnn_bench.report.tables import format_gap, format_seconds, format_value, print_results, reasons
 

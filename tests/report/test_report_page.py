@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from convexnn_bench.cli import app
 from convexnn_bench.harness.campaign import find_campaign, load_campaign
-from convexnn_bench.harness.cell import Cell, Limits, blank_record
+from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campaign
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS

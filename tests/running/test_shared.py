@@ -12,7 +12,8 @@ import shared_task
 from shared_task import NEWTON, SOLVERS, factors, hessian_products, numbers, problems, stepped
 
 import convexnn_bench as cnn
-from convexnn_bench.harness.cell import Cell, Limits, run_cell
+from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell_run import run_cell
 
 TASK = Path(shared_task.__file__)
 SECONDS = 200

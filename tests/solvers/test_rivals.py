@@ -19,7 +19,8 @@ import convexnn_bench as cnn
 from convexnn_bench.algorithms import rival as rivals
 from convexnn_bench.algorithms.rival import RivalSolver, environments
 from convexnn_bench.errors import ConvexNNError
-from convexnn_bench.harness.cell import Cell, Limits, run_cell
+from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell_run import run_cell
 
 NAMES = ("rival_adelie", "rival_scnn")
 MISSING = {name: cnn.SOLVERS.get(name).unavailable() for name in NAMES}

@@ -31,6 +31,6 @@ def spiral_cell(solver, solvers_dir=None, n=9, **limits):
         {},
         solver,
         {key: values[0] for key, values in SOLVERS.get(solver).parameters.items()},
-        limits=Limits(**{"time_limit": 5.0, "deadline": 30.0, **limits}),
+        limits=Limits(**{"time_limit": 60.0, "deadline": 300.0, **limits}),
         solvers_dir=solvers_dir,
     )

@@ -4,14 +4,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from convexnn_bench.errors import ConvexNNError, InputError
-from convexnn_bench.harness.cell import Cell, blank_record, run_cell
-from convexnn_bench.harness.process import Link, run_process
+from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.cell_run import blank_record, run_cell
 from convexnn_bench.plugins.registry import SOLVERS, importable
 from convexnn_bench.records.machine import code_version
 from convexnn_bench.records.records import Record, one_line
@@ -136,18 +135,7 @@ def run_remote(job: Job) -> Record:
     """`run_cell` where this process knows nothing of the campaign yet."""
     if job.cell.solvers_dir is not None:
         SOLVERS.add_folder(job.cell.solvers_dir)
-    _warm_up(job.cell.limits.threads)
     return run_cell(job.cell, job.sizes)
-
-
-@cache
-def _warm_up(threads: int) -> None:
-    """Wait until the process server has imported everything, so that no cell's deadline runs meanwhile."""
-    run_process(_nothing, (), threads, deadline=None)
-
-
-def _nothing(link: Link, threads: int) -> None:
-    """What the first process does."""
 
 
 def lost_record(job: Job, error: LostError, seconds: float) -> Record:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.cell import run_cell
+from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.records.records import Record
 

@@ -1,0 +1,76 @@
+"""Describe a problem, a certificate or a result by plain numbers, as the fields of a record."""
+
+import math
+from typing import Any
+
+import torch
+
+from convexnn_bench.certificates import Certificate
+from convexnn_bench.formulations.convex import ranks
+from convexnn_bench.problem import Problem
+from convexnn_bench.running.result import Result
+
+
+def describe_problem(problem: Problem) -> dict[str, Any]:
+    """Sizes and choices of a problem, for its record."""
+    return {
+        "n": problem.X.shape[0],
+        "d": int(math.prod(problem.X.shape[1:])),
+        "c": problem.c,
+        "N": problem.N,
+        "p": problem.p,
+        "q": problem.q,
+        "P": problem.P,
+        "architecture": problem.architecture.name,
+        "activation": problem.activation.name,
+        "loss": problem.loss.name,
+        "beta": problem.beta,
+        "beta_max": problem.beta_max,
+        "scope": problem.scope,
+    }
+
+
+def describe_certificate(certificate: Certificate) -> dict[str, Any]:
+    """What was proven of a point, as fields of a record."""
+    return {
+        "objective": certificate.primal,
+        "lower_bound": certificate.dual,
+        "gap": certificate.gap,
+        "scope": certificate.scope,
+        "infeasibility": certificate.infeasibility,
+        "stationarity_bound": certificate.stationarity_bound,
+        "stationarity_error": certificate.stationarity_error,
+        "max_dual_norm": certificate.max_dual_norm,
+        "dual_norm_lower": certificate.dual_norm_lower,
+        "dual_norm_method": certificate.dual_norm_method,
+    }
+
+
+def describe_ranks(result: Result) -> dict[str, int]:
+    """How many blocks of the final point are not zero, their largest rank and the sum of their ranks.
+
+    Nothing where there is no finite point in the convex program (a ReLU network that uses other patterns is none).
+    """
+    blocks = result.blocks if result.certificate is not None else None
+    if blocks is None:
+        return {}
+    found = ranks(torch.as_tensor(blocks))
+    return {
+        "active_blocks": int((found > 0).sum()),
+        "largest_rank": int(found.max()),
+        "total_rank": int(found.sum()),
+    }
+
+
+def describe_result(result: Result) -> dict[str, Any]:
+    """The numbers of a result that go into its record; no arrays."""
+    proven = {} if result.certificate is None else describe_certificate(result.certificate)
+    return {
+        **proven,
+        **describe_ranks(result),
+        "status": result.status,
+        "reason": result.reason,
+        "setup_seconds": result.setup_seconds,
+        "solve_seconds": result.solve_seconds,
+        "curve": [list(point) for point in result.curve],
+    }
