@@ -12,14 +12,12 @@ has about P p q entries where the flat map has P N p q / 2.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool
 
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 TREE_SAVING = 4.0  # the tree is taken where it has this many times fewer entries than the flat map
 TREE_BLOCKS = 4000  # the P x P distances of more blocks are not formed
@@ -60,7 +58,7 @@ def _row_blocks(signs: sp.coo_array, Phi: np.ndarray, q: int) -> sp.csr_array:
     return sp.csr_array(sp.kron(flat, sp.eye_array(q), format="csr")) if q > 1 else flat
 
 
-def adjoint_map(problem: "Problem", tree: bool | None = None) -> AdjointMap:
+def adjoint_map(problem: Problem, tree: bool | None = None) -> AdjointMap:
     """The adjoint A^* as sparse matrices; tree=None chooses by the number of entries."""
     masks, Phi, q = problem.masks, problem.Phi, problem.q
     parent, signs = None, sp.coo_array(masks.T.astype(np.float64))
@@ -82,7 +80,7 @@ def adjoint_map(problem: "Problem", tree: bool | None = None) -> AdjointMap:
     return AdjointMap(R, T)
 
 
-def facet_rows(problem: "Problem", reduce: bool = True) -> sp.csr_array:
+def facet_rows(problem: Problem, reduce: bool = True) -> sp.csr_array:
     """The rows of all cones, block diagonal: the facets F_k, or all of K_k, in columns k p .. (k + 1) p."""
     assert problem.cones is not None
     cones, P, p = problem.cones, problem.P, problem.p

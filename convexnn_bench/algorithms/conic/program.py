@@ -26,7 +26,7 @@ u are sought in `cone_factors`, so that the point is feasible, and its objective
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +37,7 @@ from convexnn_bench.errors import UnsupportedError
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.norms.cone_factors import Frame, Relaxation, cone_frames
 from convexnn_bench.norms.conic_forms import NORM_FORMS, norm_cone, norm_cone_lmi, norm_form
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 EXACT_ROUNDING = 1e-6  # relative distance of the point from the relaxation's value
 MOST_ENTRIES = 50_000_000  # of the matrix that holds the multipliers' p x p products of facets
@@ -73,7 +71,7 @@ class Units:
     blocks: float
 
     @classmethod
-    def of(cls, problem: "Problem", quadratic: bool) -> "Units":
+    def of(cls, problem: Problem, quadratic: bool) -> "Units":
         Y = problem.operator().Y
         zero = torch.zeros_like(Y)
         value = float(problem.loss.value(zero, Y)) or 1.0
@@ -83,7 +81,7 @@ class Units:
         return cls(objective, gradient, objective / problem.beta)
 
 
-def build(problem: "Problem", interior_point: bool = True) -> ConicProgram:
+def build(problem: Problem, interior_point: bool = True) -> ConicProgram:
     """The program in the form measured fastest for the problem's structure and the kind of solver."""
     map_ = adjoint_map(problem)
     if problem.vector_cone:
@@ -93,7 +91,7 @@ def build(problem: "Problem", interior_point: bool = True) -> ConicProgram:
     return dual_program(problem, map_, norm_form(problem.p, problem.q, interior_point))
 
 
-def dual_program(problem: "Problem", map_: AdjointMap, form: str) -> ConicProgram:
+def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
     """min F*(L) s.t. ||A_k^* L|| <= beta, in units where the bound is one.
 
     form: a name in NORM_FORMS for blocks without a cone; blocks with a cone are held by `norm_cone`.
@@ -129,7 +127,7 @@ class DualSide:
     constraints: list[Any]
 
     @classmethod
-    def of(cls, problem: "Problem", map_: AdjointMap, own_variable: bool = False) -> "DualSide":
+    def of(cls, problem: Problem, map_: AdjointMap, own_variable: bool = False) -> "DualSide":
         import cvxpy as cp
 
         L: Any = cp.Variable((problem.n_out, problem.c))
@@ -147,7 +145,7 @@ class DualSide:
         return np.asarray(self.units.gradient * self.L.value)
 
 
-def relaxed_program(problem: "Problem", map_: AdjointMap, interior_point: bool = True) -> ConicProgram:
+def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = True) -> ConicProgram:
     """The dual of the doubly non-negative relaxation, for vector-output ReLU.
 
     A splitting method needs fewer iterations where the blocks G are variables of their own.
@@ -192,7 +190,7 @@ def _check_size(frames: list[Frame]) -> None:
         )
 
 
-def primal_cone_program(problem: "Problem", map_: AdjointMap, reduce: bool = True) -> ConicProgram:
+def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True) -> ConicProgram:
     """min F(z) + beta sum_k (||u_k|| + ||v_k||), u_k and v_k in cone k, for scalar outputs and the flat map.
 
     reduce: keep the facets of every cone only, rather than all N rows of K_k.
@@ -218,7 +216,7 @@ def primal_cone_program(problem: "Problem", map_: AdjointMap, reduce: bool = Tru
     return ConicProgram(program, point)
 
 
-def split_point(problem: "Problem", split: np.ndarray, dual: np.ndarray) -> Point:
+def split_point(problem: Problem, split: np.ndarray, dual: np.ndarray) -> Point:
     """The point of cone vectors (P x p x 2), each projected onto its cone so that it is feasible to rounding."""
     assert problem.cones is not None
     split = np.asarray(problem.cones.project(split))

@@ -1,7 +1,6 @@
 """A feasible point of the vector-output ReLU program from a solution of its doubly non-negative relaxation."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,9 +8,7 @@ from jaxtyping import Float
 
 from convexnn_bench.formulations.burer_monteiro import balance
 from convexnn_bench.norms.cone_factors import Frame, Relaxation, extreme_rays, factor_block
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 ZERO = 1e-6  # blocks below this part of the largest are zero
 CLOSED = 1e-7  # relative distance of the factors' objective from the relaxation's value at which they are left alone
@@ -24,7 +21,7 @@ Rights = Float[torch.Tensor, "J q"]
 Factors = tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]
 
 
-def round_relaxation(problem: "Problem", relaxation: Relaxation, improve: bool = True) -> Factors:
+def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = True) -> Factors:
     """(U, V) with the columns of U_k in cone k; U_k V_k^T = Z_k where every S_k could be factored, and, with improve, a
     point of lower objective nearby where that is not so."""
     weights, p = relaxation.weights, problem.p
@@ -49,7 +46,7 @@ def round_relaxation(problem: "Problem", relaxation: Relaxation, improve: bool =
     return U, V
 
 
-def _stacked(problem: "Problem", pairs: dict[int, tuple[np.ndarray, np.ndarray]]) -> Factors:
+def _stacked(problem: Problem, pairs: dict[int, tuple[np.ndarray, np.ndarray]]) -> Factors:
     """The pairs of some blocks as (U, V), columns of zeros added, and U projected on its cones."""
     assert problem.cones is not None
     m = max([problem.p, *(left.shape[1] for left, _ in pairs.values())])
@@ -66,7 +63,7 @@ def _with_rays(frame: Frame, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, 
     return np.concatenate([U, rays], axis=1), np.concatenate([V, small], axis=1)
 
 
-def descend(problem: "Problem", U: np.ndarray, V: np.ndarray) -> Factors:
+def descend(problem: Problem, U: np.ndarray, V: np.ndarray) -> Factors:
     """A point of the factored program below (U, V): alternately in V and in U, in either of which it is convex,
 
         min F(A(U V^T)) + beta sum_j ||u_j|| ||v_j||   with u_j in its cone, the other factor's columns of length one,
@@ -84,7 +81,7 @@ def descend(problem: "Problem", U: np.ndarray, V: np.ndarray) -> Factors:
     return np.asarray(problem.cones.project(left.numpy())), right.numpy()
 
 
-def _slope(problem: "Problem", mask: torch.Tensor, u: Lefts, v: Rights) -> tuple[float, torch.Tensor, torch.Tensor]:
+def _slope(problem: Problem, mask: torch.Tensor, u: Lefts, v: Rights) -> tuple[float, torch.Tensor, torch.Tensor]:
     """F at the columns' predictions, their pre-activations (N x J), and C^*(grad F)."""
     operator = problem.operator()
     H = mask * (operator.Phi @ u.T)
@@ -93,7 +90,7 @@ def _slope(problem: "Problem", mask: torch.Tensor, u: Lefts, v: Rights) -> tuple
     return value, H, operator.second_layer_adjoint(problem.loss.gradient(z, operator.Y))
 
 
-def _descend_right(problem: "Problem", block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
+def _descend_right(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
     """The best v for the directions u; block, ascending: which block a column belongs to."""
     mask = problem.operator().masks[:, torch.as_tensor(block)].to(u.dtype)
     u, v = _shift(u, v)
@@ -105,7 +102,7 @@ def _descend_right(problem: "Problem", block: np.ndarray, u: Lefts, v: Rights) -
     return u, group_lasso(smooth, lambda x: x, v, problem.beta, STEPS)
 
 
-def _descend_left(problem: "Problem", block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
+def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
     """The best u in their cones for the directions v; block as before."""
     operator, cones = problem.operator(), problem.cones
     assert cones is not None

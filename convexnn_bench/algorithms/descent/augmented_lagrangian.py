@@ -9,97 +9,16 @@ Lagrangian Methods, 2014, section 4).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from jaxtyping import Float
-
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.methods import StepDone, Vector
-from convexnn_bench.algorithms.relu.pricing import padded_rows
-from convexnn_bench.cones.facets import HULL_DIMENSIONS
-from convexnn_bench.operator.lifted import Operator
-from convexnn_bench.problem import Problem
-
-if TYPE_CHECKING:
-    from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 
 INNER_STEPS, OUTER_STEPS = 1000, 200
-LARGEST_MULTIPLIER = 1e6  # in units of beta max ||u||, the size of the gradient they balance
-LARGEST_GROWTH = 1e6  # of the penalty
 ROUGH_STEPS, ROUGH_UPDATES, ROUGH_VIOLATION = 60, 2, 1e-2  # where another method takes over
 
 
-class FacetRows:
-    """h = K_k U_k with the facets of every block, P x F x m; padded with zero rows, which hold everywhere."""
-
-    def __init__(self, problem: Problem, operator: Operator):
-        assert problem.cones is not None
-        rows = padded_rows(problem.cones, np.arange(problem.P))
-        self.rows = torch.as_tensor(rows).to(device=operator.device, dtype=operator.dtype)
-
-    def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "P F m"]:
-        return self.rows @ U
-
-    def pull(self, pushed: Float[torch.Tensor, "P F m"]) -> Float[torch.Tensor, "P p m"]:
-        """K_k^T of it."""
-        return self.rows.transpose(1, 2) @ pushed
-
-
-class AllRows:
-    """h = (2 D_k - I) Phi U_k with unit rows, N x P x m, for cones whose facets take long to find."""
-
-    def __init__(self, operator: Operator):
-        self.sign = 2.0 * operator.masks.to(operator.dtype)[:, :, None] - 1.0  # N x P x 1
-        norms = torch.linalg.vector_norm(operator.Phi, dim=1, keepdim=True)
-        self.unit = operator.Phi / torch.where(norms > 0, norms, torch.ones_like(norms))
-
-    def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "N P m"]:
-        stacked = self.unit @ U.permute(1, 0, 2).reshape(self.unit.shape[1], -1)
-        return self.sign * stacked.view(self.unit.shape[0], U.shape[0], -1)
-
-    def pull(self, pushed: Float[torch.Tensor, "N P m"]) -> Float[torch.Tensor, "P p m"]:
-        pulled = self.unit.T @ (self.sign * pushed).reshape(self.unit.shape[0], -1)
-        return pulled.view(self.unit.shape[1], pushed.shape[1], -1).permute(1, 0, 2)
-
-
-class ConePenalty:
-    """The penalty term, its gradient in U, and the multiplier update, for all blocks at once."""
-
-    def __init__(self, problem: Problem, operator: Operator, U: Float[torch.Tensor, "P p m"], rho: float):
-        self.rows = FacetRows(problem, operator) if problem.p <= HULL_DIMENSIONS else AllRows(operator)
-        self.rho, self.beta = rho, problem.beta
-        self.multipliers = torch.zeros_like(self.rows.slack(U))
-        self._largest_rho = LARGEST_GROWTH * rho
-        self._last = torch.inf
-        self.violation = torch.inf  # largest -h at the last update, relative to the longest column
-
-    def value_and_gradient(
-        self, U: Float[torch.Tensor, "P p m"]
-    ) -> tuple[Float[torch.Tensor, ""], Float[torch.Tensor, "P p m"]]:
-        """1/(2 rho) sum ((lambda - rho h)_+^2 - lambda^2) and its gradient -K^T (lambda - rho h)_+."""
-        pushed = (self.multipliers - self.rho * self.rows.slack(U)).clamp_min(0)
-        value = (pushed.square().sum() - self.multipliers.square().sum()) / (2 * self.rho)
-        return value, -self.rows.pull(pushed)
-
-    def update(self, U: Float[torch.Tensor, "P p m"]) -> None:
-        """Multiplier step; the penalty grows fourfold (to a limit) where the violation has not been halved.
-
-        Violation is the larger of infeasibility and lack of complementarity, max |min(h, lambda / rho)|.
-        """
-        slack = self.rows.slack(U)
-        size = max(float(torch.linalg.vector_norm(U, dim=1).max()), 1e-300)
-        lack = float(torch.minimum(slack, self.multipliers / self.rho).abs().max())
-        bound = LARGEST_MULTIPLIER * self.beta * size
-        self.multipliers = (self.multipliers - self.rho * slack).clamp(0, bound)
-        self.violation = float((-slack).clamp_min(0).max()) / size
-        if lack > 0.5 * self._last:
-            self.rho = min(4.0 * self.rho, self._largest_rho)
-        self._last = lack
-
-
 def outer_loop(
-    objective: "BMObjective",
+    objective: BMObjective,
     inner: Callable[[Vector, StepDone], str | None],
     x: Vector,
     step_done: StepDone,

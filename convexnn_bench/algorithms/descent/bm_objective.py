@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.algorithms.descent.augmented_lagrangian import ConePenalty
+from convexnn_bench.algorithms.descent.cone_penalty import ConePenalty
 from convexnn_bench.algorithms.descent.methods import Vector
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point

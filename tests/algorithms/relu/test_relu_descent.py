@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.descent.augmented_lagrangian import AllRows, ConePenalty, FacetRows
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.descent.cone_penalty import AllRows, ConePenalty, FacetRows
 from convexnn_bench.algorithms.relu.directions import NetworkPrices
 from convexnn_bench.algorithms.relu.faces import slope_at
 from convexnn_bench.algorithms.relu.finish import finish_factors, finish_network
