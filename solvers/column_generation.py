@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from convexnn_bench.algorithms.column_generation import WorkingSet, master_solver, restrict, solve_master
+from convexnn_bench.algorithms.column_generation import WorkingSet, restrict, solve_master
 from convexnn_bench.formulations.point import Point
+from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Number, Whole
 
@@ -23,6 +24,9 @@ class Solver(BaseSolver):
     formulation = "convex"
     parameters = {"patterns_per_round": [16], "tolerance": [1e-9], "master_calls": [3000]}
     allowed = {"patterns_per_round": Whole(), "tolerance": Number(high=1.0), "master_calls": Whole()}
+
+    # solvers of the master program in order of preference, by problem.vector_cone
+    masters = {False: ("cvxpy_clarabel", "fista"), True: ("cvxpy_clarabel", "bm_lbfgs")}
 
     patterns_per_round: int
     tolerance: float
@@ -54,7 +58,7 @@ class Solver(BaseSolver):
                 return
             self.working.add(new)
             master = restrict(problem, self.working.masks)
-            point, Lambda, sizes = solve_master(master, master_solver(master, self.time_limit), self.master_calls)
+            point, Lambda, sizes = solve_master(master, self._master_solver(), self.master_calls)
             self.rounds += 1
             value = problem.network_objective(*point.network) if point.network is not None else np.inf
             self._point.dual = point.dual
@@ -62,6 +66,13 @@ class Solver(BaseSolver):
                 best, self._point = value, point
                 self.working.keep(sizes)
             self.message = self._summary()
+
+    def _master_solver(self) -> BaseSolver:
+        """Make the first solver of `masters` that is available on this machine."""
+        names = self.masters[self.problem.vector_cone]
+        solver: BaseSolver = SOLVERS.make(next(name for name in names if SOLVERS.get(name).unavailable() is None))
+        solver.time_limit = self.time_limit
+        return solver
 
     def _summary(self) -> str:
         return f"{self.working.masks.shape[1]} patterns after {self.rounds} rounds"

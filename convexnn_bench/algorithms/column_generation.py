@@ -6,20 +6,18 @@ priced above beta enters (the program: Pilanci & Ergen, ICML 2020; its dual has 
 When none is left the master's optimum is that of the ReLU network of any width.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from convexnn_bench.certificates import certify
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import burer_monteiro, convex
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.norms.all_patterns.ascent import ascend
-from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver
 
-MASTERS = {False: ("cvxpy_clarabel", "fista"), True: ("cvxpy_clarabel", "bm_lbfgs")}  # by problem.vector_cone
 IDLE = 1e-9  # blocks below this fraction of the largest one leave the working set
 NUDGE = 1e-6  # how far a direction is moved off the boundaries of cells that it lies on, relative to its length
 
@@ -84,21 +82,11 @@ def restrict(problem: Problem, masks: Bool[np.ndarray, "N P"]) -> Problem:
     )
 
 
-def master_solver(problem: Problem, time_limit: float | None) -> Any:
-    """The solver of the master program: Clarabel where CVXPY is installed, else one that needs nothing."""
-    names = [name for name in MASTERS[problem.vector_cone] if SOLVERS.get(name).unavailable() is None]
-    solver = SOLVERS.make(names[0])
-    solver.time_limit = time_limit
-    return solver
-
-
-def solve_master(master: Problem, solver: Any, calls: int) -> tuple[Point, torch.Tensor, np.ndarray]:
+def solve_master(master: Problem, solver: BaseSolver, calls: int) -> tuple[Point, torch.Tensor, np.ndarray]:
     """(network, Lambda, block sizes) at the master's optimum.
 
     An iterative solver is stopped after `calls` callbacks, or once its gap is 1e-9.
     """
-    from convexnn_bench.certificates import certify
-
     count = 0
 
     def callback() -> bool:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms import column_generation as module
 from convexnn_bench.algorithms.column_generation import WorkingSet
 from convexnn_bench.norms.all_patterns.ascent import attained
 
@@ -39,7 +38,7 @@ def test_sampled_patterns_end_at_the_optimum_over_all(loss):
 
 
 def test_iterative_masters_stand_in_for_the_conic_solver(monkeypatch):
-    monkeypatch.setattr(module, "MASTERS", {False: ("fista",), True: ("bm_lbfgs",)})
+    monkeypatch.setattr(cnn.SOLVERS.get("column_generation"), "masters", {False: ("fista",), True: ("bm_lbfgs",)})
     problem = problem_of(10, 2, "all", seed=3)
     found = cnn.solve(problem, "column_generation", gap=1e-5, time_limit=10, show_progress=False)
     assert found.certificate.gap <= 1e-5
