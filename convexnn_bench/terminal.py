@@ -1,5 +1,9 @@
-"""Progress on stderr, for a person who waits: shown on a terminal and in a notebook, silent when piped."""
+"""Words for a person who waits: a progress bar on stderr, and large counts, sizes and times in messages.
 
+The bar is shown on a terminal and in a notebook, and is silent when stderr is piped.
+"""
+
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,3 +31,29 @@ def progress(description: str, total: int | float | None = None, show: bool = Tr
             bar.update(task, completed=done, description=description if text is None else f"{description}: {text}")
 
         yield update
+
+
+def in_words(value: int) -> str:
+    """Return a count such as "12,500", or its power of ten from 10^12 on."""
+    return f"{value:,}" if value < 10**12 else f"10^{math.floor(math.log10(value))}"
+
+
+def in_bytes(value: int) -> str:
+    """Return a number of bytes in the unit that suits it, such as "3.5 MiB"."""
+    if value >= 2**60:
+        return f"10^{math.floor(math.log10(value))} bytes"
+    size = float(value)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
+
+
+def in_time(seconds: float) -> str:
+    """Return a duration that says how long one would wait, such as "45 seconds" or "2 hours"."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 3600:.2g} hours" if seconds < 1e9 else "more than a lifetime"

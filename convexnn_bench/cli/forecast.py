@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from convexnn_bench.harness.execute import Forecast
+from convexnn_bench.harness.forecast import Forecast
 from convexnn_bench.report.tables import counted
 
 FEW = 40  # problems that are told one by one

@@ -154,7 +154,7 @@ def _statuses(given: list[str]) -> set[str]:
 
 
 def _foretell(job: _Job, json: bool) -> None:
-    from convexnn_bench.harness.execute import forecast
+    from convexnn_bench.harness.forecast import forecast
     from convexnn_bench.records.records import to_json
 
     found = forecast(job.campaign, job.folder, job.source, job.again)

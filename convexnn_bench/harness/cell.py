@@ -83,6 +83,19 @@ class Cell:
         """What `make_problem` is called with, besides the name of the data set."""
         return {**self.dataset_parameters, **self.problem_parameters}
 
+    def unavailable(self) -> str | None:
+        """Return which package the data set or the solver lacks on this machine, or None.
+
+        A solver that raises an error here fails in its own cell, where the record shows the error.
+        """
+        missing = DATASETS.get(self.dataset).unavailable()
+        if missing is not None:
+            return f"data set {self.dataset}: {missing}"
+        try:
+            return SOLVERS.get(self.solver).unavailable()
+        except Exception:  # a user's class may raise anything
+            return None
+
 
 def _source_hash(cls: type) -> str:
     return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()

@@ -1,13 +1,10 @@
 """Running a campaign: what has a record already is left alone, everything else is run by an executor."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import Probe, check_device, probe, skipped_record
@@ -15,7 +12,7 @@ from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
-from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+from convexnn_bench.records.folder import check_folder, make_folder
 from convexnn_bench.records.lock import RecordsLock
 from convexnn_bench.records.machine import cores
 from convexnn_bench.records.records import Record, RecordFile, drop_late, late_records, to_parquet
@@ -65,7 +62,7 @@ def run_campaign(
     executor = executor or LocalExecutor()
     if campaign.device != "cpu" and executor.here:  # elsewhere the cells will tell
         check_device(campaign.device, campaign.threads)
-    _check_folder(out)
+    check_folder(out)
     with RecordsLock(out / "records.jsonl") as lock:
         return _run_locked(cells, out, observer, source, rerun, executor, lock)
 
@@ -99,7 +96,7 @@ def _run_locked(
         records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
         observer.finished(records[cell.key])
     ready, skips = _look_ahead(waiting, observer, source or Source())
-    _make_folder(out)
+    make_folder(out)
     lock.take()
 
     def keep(record: Record) -> None:
@@ -128,40 +125,6 @@ def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Obse
         observer.note(f"warning: cells take {threads} threads, but this process may use {cores()} cores")
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """A cell that a campaign would run.
-
-    known: it has a record. seconds: expected wall clock, the median of records of the same solver on the same problem;
-    None without one. limit: of solving. unavailable: why it would be skipped, where that can be told without its data.
-    """
-
-    cell: Cell
-    known: bool
-    seconds: float | None
-    limit: float
-    unavailable: str | None
-
-
-def forecast(
-    campaign: Campaign, out: Path, source: Source | None = None, rerun: Collection[str] = ()
-) -> list[Forecast]:
-    """What `run_campaign` would do; builds no problem and writes nothing. Raises InputError as it would."""
-    cells = plan(campaign, source)
-    _check_folder(out)
-    records, _ = RecordFile(out / "records.jsonl").read()
-    times: dict[tuple[str, str], list[float]] = {}
-    for record in records.values():
-        times.setdefault((record["problem_name"], record["solver_name"]), []).append(record["wall_seconds"])
-    found = []
-    for cell in cells:
-        seen = times.get((cell.problem_name, cell.solver_name))
-        missing = DATASETS.get(cell.dataset).unavailable() or _unavailable(cell.solver)
-        known = cell.key in records and records[cell.key]["status"] not in rerun
-        found.append(Forecast(cell, known, median(seen) if seen else None, cell.limits.time_limit, missing))
-    return found
-
-
 def _write_table(records: list[Record], out: Path) -> str | None:
     """Write the Parquet file; without the packages for it, the words to say so."""
     target = out / "records.parquet"
@@ -171,37 +134,6 @@ def _write_table(records: list[Record], out: Path) -> str | None:
         need = "pandas and pyarrow are needed for it: pip install pandas pyarrow"
         return f"{target} was not written, {need}; {out / 'records.jsonl'} holds all records"
     return None
-
-
-def _check_folder(out: Path) -> None:
-    """Raises InputError when `out` can be no folder to write to; makes nothing."""
-    try:
-        there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    except OSError as error:
-        raise _bad_folder(out, error.strerror or str(error)) from error
-    if not there.is_dir():
-        raise _bad_folder(out, f"{there} is a file" if there.is_file() else f"{there} is no directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise _bad_folder(out, f"{there} may not be written to")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _bad_folder(out, error.strerror or str(error)) from error
-
-
-def _bad_folder(out: Path, why: str) -> InputError:
-    return InputError(f"--out: {str(out)!r} cannot be the folder for the records: {why}")
-
-
-def _unavailable(solver: str) -> str | None:
-    """What a solver needs and is not here. One that fails to answer fails in its own cell, with the traceback."""
-    try:
-        return SOLVERS.get(solver).unavailable()
-    except Exception:  # a user's class
-        return None
 
 
 def _groups(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -221,8 +153,7 @@ def _look_ahead(
     if waiting:
         start_server(waiting[0].limits.threads)
     for cell in waiting:
-        missing = DATASETS.get(cell.dataset).unavailable()
-        reason = f"data set {cell.dataset}: {missing}" if missing else _unavailable(cell.solver)
+        reason = cell.unavailable()
         if reason is not None:
             skips[cell.key] = reason
     for group in _groups(cell for cell in waiting if cell.key not in skips):

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.patterns.arrangement import Progress, ReducedRows, half_cells, reduce_to_row_space
-from convexnn_bench.quantities import in_bytes, in_time, in_words
+from convexnn_bench.terminal import in_bytes, in_time, in_words
 
 log = logging.getLogger("convexnn_bench")
 MEMORY_LIMIT = 2 * 2**30

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator.rows import Rows
 from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK, Patterns, check_rows, enumeration_cost
-from convexnn_bench.quantities import in_bytes
+from convexnn_bench.terminal import in_bytes
 
 
 def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:

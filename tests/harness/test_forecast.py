@@ -12,7 +12,8 @@ from convexnn_bench.cli import app
 from convexnn_bench.cli.doctor import examine
 from convexnn_bench.cli.forecast import duration
 from convexnn_bench.harness.campaign import Campaign
-from convexnn_bench.harness.execute import forecast, run_campaign
+from convexnn_bench.harness.execute import run_campaign
+from convexnn_bench.harness.forecast import forecast
 from convexnn_bench.records.merging import merge
 from convexnn_bench.records.records import RecordFile
 
@@ -22,7 +23,7 @@ def command(*arguments):
 
 
 def campaign(*solvers, **changes):
-    return Campaign(**{"datasets": ["spiral[n=9]"], "solvers": list(solvers), "time_limit": 1.0, **changes})
+    return Campaign(**{"datasets": ["spiral[n=9]"], "solvers": list(solvers), "time_limit": 60.0, **changes})
 
 
 def test_a_forecast_runs_nothing_and_knows_what_has_been_measured(tmp_path):
@@ -31,7 +32,7 @@ def test_a_forecast_runs_nothing_and_knows_what_has_been_measured(tmp_path):
     before = forecast(asked, out)
     assert not out.exists()
     assert [one.known for one in before] == [False] * 4
-    assert {one.limit for one in before} == {1.0}
+    assert {one.limit for one in before} == {60.0}
     run_campaign(campaign("fista", gap=1e-2), out, Watcher())
     after = forecast(asked, out)
     assert [one.known for one in after] == [True, False, False, False]
