@@ -14,21 +14,22 @@ import torch
 from common import print_machine
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 
 BLOCKS = (100, 200, 400, 800, 1600)
 
 
-def point(n: int, d: int, c: int, P: int, J: int) -> Here:
+def random_point(n: int, d: int, c: int, P: int, J: int) -> PointState:
     """A random point, its gradient computed."""
     rng = np.random.default_rng(0)
     problem = cnn.make_problem("teacher", n=n, d=d, c=c, patterns=P, beta_fraction=0.01)
     W, Y = rng.standard_normal((problem.p, J)), rng.standard_normal((problem.q, J))
     arrays = np.arange(J), W, Y / np.linalg.norm(Y, axis=0)
-    here = WorkingProblem(problem, "cpu").at(Neurons(*map(torch.as_tensor, arrays)))
-    assert here.gradient.shape == (problem.p + problem.q, J)
-    return here
+    point = PointState(WorkingProblem(problem, "cpu"), BlockNeurons(*map(torch.as_tensor, arrays)))
+    assert point.gradient.shape == (problem.p + problem.q, J)
+    return point
 
 
 def main() -> None:
@@ -36,21 +37,21 @@ def main() -> None:
     for name, value in (("n", 4000), ("d", 50), ("c", 4), ("neurons", 60), ("repetitions", 25)):
         arguments.add_argument(f"--{name}", type=int, default=value)
     given = arguments.parse_args()
-    points = {P: point(given.n, given.d, given.c, P, given.neurons) for P in BLOCKS}
+    points = {P: random_point(given.n, given.d, given.c, P, given.neurons) for P in BLOCKS}
     step = torch.randn(next(iter(points.values())).gradient.shape, dtype=torch.float64)
     calls = {
-        "Hessian product, float64": lambda here: here.product(step),
-        "Hessian product, float32": lambda here: here.product(step, here.single),
-        "pricing": lambda here: here.operator.adjoint(here.L),
+        "Hessian product, float64": lambda point: point.hessian_product(step),
+        "Hessian product, float32": lambda point: point.hessian_product(step, point.single),
+        "pricing": lambda point: point.operator.adjoint(point.loss_gradient),
     }
     print_machine("cpu")
     print(f"{'P':26s}" + "".join(f"{P:9d}" for P in BLOCKS))
     for name, call in calls.items():
         seconds: dict[int, list[float]] = {P: [] for P in BLOCKS}
         for _ in range(given.repetitions):
-            for P, here in points.items():
+            for P, point in points.items():
                 began = time.perf_counter()
-                call(here)
+                call(point)
                 seconds[P].append(time.perf_counter() - began)
         print(f"{name:26s}" + "".join(f"{1e3 * float(np.median(seconds[P])):9.2f}" for P in BLOCKS))
 

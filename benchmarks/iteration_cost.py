@@ -46,8 +46,9 @@ from common import (
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.report.figures.scaling import scaling_figure
@@ -74,18 +75,18 @@ def operations(sizes: Sizes, device: str) -> dict[str, Callable[[], Any]]:
         NETWORK: lambda: network(network.start),
         CERTIFICATE: lambda: cnn.certify(problem, point),
     }
-    here, step = newton_point(problem, sizes["m"], device)
-    calls[PRODUCT] = lambda: here.product(step)
+    newton, step = newton_point(problem, sizes["m"], device)
+    calls[PRODUCT] = lambda: newton.hessian_product(step)
     return calls
 
 
-def newton_point(problem: "cnn.Problem", m: int, device: str) -> tuple[Here, torch.Tensor]:
+def newton_point(problem: "cnn.Problem", m: int, device: str) -> tuple[PointState, torch.Tensor]:
     """A point of bm_newton with m neurons in every block, its gradient computed, and a step from it."""
     working = WorkingProblem(problem, device)
     blocks = torch.arange(problem.P, device=working.operator.device).repeat_interleave(m)
     W, Y = (torch.randn(rows, len(blocks)).to(working.targets) for rows in (problem.p, problem.q))
-    here = working.at(Neurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
-    return here, torch.randn_like(here.gradient)
+    newton = PointState(working, BlockNeurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
+    return newton, torch.randn_like(newton.gradient)
 
 
 def ways(what: str, n: int, P: int, m: int, d: int, c: int) -> tuple[tuple[int, int], tuple[int, int]]:

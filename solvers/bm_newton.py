@@ -2,9 +2,9 @@
 
 import torch
 
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
-from convexnn_bench.algorithms.newton.working_set import WorkingSet
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
+from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
 from convexnn_bench.algorithms.relu.finish import affordable, finish_factors
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
@@ -12,13 +12,16 @@ from convexnn_bench.solver import BaseSolver, Callback, Choice
 
 
 class Solver(BaseSolver):
-    """Ends on the certified gap, or where rounding hides all progress; with ReLU where no block improves.
+    """Newton's method over blocks that the certificate chooses.
 
-    single: Hessian products within conjugate gradients in float32, which float64 gradients correct after every step
-    and float64 products replace once they mislead; objective, gradient and certificate are float64 either way.
+    It ends on the certified gap, or where rounding hides all progress. With ReLU it runs on the faces of the cones,
+    with the rank staircase, from the zero network (algorithms/relu/), and ends where no block improves.
 
-    Linear and gated activations: algorithms/newton_working_set.py. ReLU: Newton's method on the faces of the cones with
-    the staircase, from the zero network (algorithms/relu/staircase.py).
+    Parameters
+    ----------
+    single : whether conjugate gradients may multiply by the Hessian in float32. Float64 gradients correct the errors
+        after every step, and float64 products take over once float32 misleads. Objective, gradient and certificate are
+        float64 either way.
     """
 
     name = "bm_newton"
@@ -38,37 +41,35 @@ class Solver(BaseSolver):
     def set_problem(self, problem: Problem) -> None:
         self.problem = problem
         self.working = WorkingProblem(problem, self.device, self.single)
-        self._neurons: Neurons = self.working.empty()
+        self._neurons = self.working.no_neurons()
         self._dual: torch.Tensor | None = None
-        self._found: Point | None = None
+        self._relu_point: Point | None = None
 
     def run(self, callback: Callback) -> None:
         if self.problem.has_cone:
-            self._run_relu(callback)
+            self.message = self._run_relu(callback)
             return
 
-        def report(neurons: Neurons, dual: torch.Tensor | None) -> bool:
+        def report(neurons: BlockNeurons, dual: torch.Tensor | None) -> bool:
             self._neurons, self._dual = neurons, dual
             return callback()
 
-        self.message = WorkingSet(self.working, self.gap, report).run()
+        self.message = WorkingSetNewton(self.working, self.gap, report).run()
 
-    def _run_relu(self, callback: Callback) -> None:
+    def _run_relu(self, callback: Callback) -> str | None:
         def report(point: Point | None) -> bool:
-            self._found = self._found if point is None else point
+            self._relu_point = self._relu_point if point is None else point
             return callback()
 
-        problem = self.problem
-        self._found = self._factors(self._neurons)
-        U, V = (part.cpu().numpy() for part in self._found.factors or ())
-        Y = self.working.targets
-        value = float(problem.loss.value(torch.zeros_like(Y), Y))
-        self.message = finish_factors(problem, U, V, value, None, report)
+        self._relu_point = self._as_factors()
+        U, V = (part.cpu().numpy() for part in self._relu_point.factors or ())
+        targets = self.working.targets
+        value = float(self.problem.loss.value(torch.zeros_like(targets), targets))
+        return finish_factors(self.problem, U, V, value, None, report)
 
     def get_result(self) -> Point:
-        return self._factors(self._neurons) if self._found is None else self._found
+        return self._as_factors() if self._relu_point is None else self._relu_point
 
-    def _factors(self, neurons: Neurons) -> Point:
-        """(U, V) with as many columns as the fullest block needs, ||u|| = ||v||."""
-        U, V = neurons.factors(self.problem.P)
-        return Point(factors=(U, V), dual=self._dual)
+    def _as_factors(self) -> Point:
+        """Return balanced (U, V), ||u|| = ||v||, with as many columns as the fullest block needs."""
+        return Point(factors=self._neurons.factors(self.problem.P), dual=self._dual)

@@ -10,10 +10,11 @@ import torch
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
-from convexnn_bench.algorithms.newton.step import Control, NewtonSystem
-from convexnn_bench.algorithms.newton.working_set import WorkingSet
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.system import NewtonSystem
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
+from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.operator.lifted import CHUNK_ELEMENTS as C
@@ -29,10 +30,10 @@ def problem(n: int, d: int, P: int, c: int) -> "cnn.Problem":
     return cnn.Problem(X, rng.standard_normal((n, c)), beta=1.0, patterns=masks)
 
 
-def neurons(working: WorkingProblem, J: int) -> Neurons:
+def neurons(working: WorkingProblem, J: int) -> BlockNeurons:
     g = torch.Generator().manual_seed(0)
     W, Y = (torch.randn(r, J, generator=g, dtype=torch.float64) for r in (working.problem.p, working.problem.q))
-    return Neurons(torch.arange(J) % working.problem.P, W, Y / torch.linalg.vector_norm(Y, dim=0))
+    return BlockNeurons(torch.arange(J) % working.problem.P, W, Y / torch.linalg.vector_norm(Y, dim=0))
 
 
 def products(n: int, d: int, P: int, c: int):
@@ -55,9 +56,9 @@ def newton(n: int, d: int, P: int, c: int, J: int, route: str):
     start = neurons(working, J)
 
     def call():
-        system = NewtonSystem(working.at(start))
+        system = NewtonSystem(PointState(working, start))
         system.route = route
-        system.move(Control(), 0.1)
+        system.trial_step(1.0, 0.5, 0.1)
 
     size = J * (d + (c if c > 1 else 0))
     matrices = {"products": 16 * n * d, "hessian": 24 * size**2 + 16 * n * d * J, "samples": 32 * n**2}[route]
@@ -67,7 +68,7 @@ def newton(n: int, d: int, P: int, c: int, J: int, route: str):
 def spreading(n: int, blocks: int):
     """Which of many blocks enter."""
     working = WorkingProblem(problem(n, 2, blocks, 1), "cpu")
-    run = WorkingSet(working, 1e-6, lambda neurons, Lambda: True)
+    run = WorkingSetNewton(working, 1e-6, lambda neurons, Lambda: True)
     return lambda: run.spread(torch.arange(blocks), 20), n * blocks + 8 * C + 32 * blocks**2
 
 

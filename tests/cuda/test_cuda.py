@@ -12,8 +12,9 @@ import torch
 from cuda_problems import PROBLEMS, close, same_certificate
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.operator import lifted as operators
 from convexnn_bench.operator.rounding import adjoint_rounding
 from convexnn_bench.running import monitor, runner
@@ -68,7 +69,7 @@ def _on_host(value):
 @pytest.mark.parametrize("single", [True, False])
 def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, name, single):
     """Small problems take direct steps by themselves; here conjugate gradients, in float32 for MLPs where allowed."""
-    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: "products")
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.system.cheapest_route", lambda point, products: "products")
     problem, found = PROBLEMS[name][0], []
     for device in ("cpu", "cuda"):
         ticking()
@@ -187,8 +188,8 @@ def test_hessian_products_in_float32(cuda, name, precision):
     try:
         for at in ("cpu", "cuda"):
             blocks, W, Y, step = (torch.as_tensor(array, device=at) for array in given)
-            here = WorkingProblem(problem, at).at(Neurons(blocks, W, Y))
-            found.append([here.product(step), here.product(step, here.single), here.gradient])
+            point = PointState(WorkingProblem(problem, at), BlockNeurons(blocks, W, Y))
+            found.append([point.hessian_product(step), point.hessian_product(step, point.single), point.gradient])
     finally:
         torch.set_float32_matmul_precision(before)
     for device in found[1]:

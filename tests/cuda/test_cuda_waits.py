@@ -10,9 +10,10 @@ import torch
 from conftest import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
-from convexnn_bench.algorithms.newton.step import NewtonSystem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.system import NewtonSystem
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.harness.inside import _answer
 
 WAITS = ("wait", "to_host", "to_device")
@@ -104,14 +105,14 @@ def test_conjugate_gradients_wait_twice_a_step(traffic):
     Y = rng.standard_normal((problem.q, 10))
     given = [np.arange(10) % problem.P, rng.standard_normal((problem.p, 10)), Y / np.linalg.norm(Y, axis=0)]
     working = WorkingProblem(problem, "cuda", single=False)
-    here = working.at(Neurons(*(torch.as_tensor(array, device="cuda") for array in given)))
-    system = NewtonSystem(here)
-    system._by_products(0.5, 0.1)  # forms the preconditioner
+    point = PointState(working, BlockNeurons(*(torch.as_tensor(array, device="cuda") for array in given)))
+    system = NewtonSystem(point)
+    system._by_conjugate_gradients(0.5, 0.1)  # forms the preconditioner
     found = []
     for accuracy in (1e-1, 1e-8):
         traffic.notes.clear()
         before = working.products
-        system._by_products(1e3, accuracy)
+        system._by_conjugate_gradients(1e3, accuracy)
         found.append((working.products - before, traffic.count(*WAITS)))
     (few, waits_of_few), (many, waits_of_many) = found
     assert many >= few + 3

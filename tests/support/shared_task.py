@@ -12,8 +12,9 @@ import torch
 
 import convexnn_bench as cnn
 from convexnn_bench import parallel
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.formulations import burer_monteiro
 
 SOLVERS = {"bm_gd": 12, "bm_adam": 60, "bm_lbfgs": 8, "bm_scaled_gd": 8}  # and steps of each
@@ -75,9 +76,9 @@ def hessian_products(problem):
     working, J = WorkingProblem(problem, "cpu"), 7
     W, Y = rng.standard_normal((problem.p, J)), rng.standard_normal((problem.q, J))
     W, Y = torch.as_tensor(W), torch.as_tensor(Y / np.linalg.norm(Y, axis=0))
-    here = working.at(Neurons(torch.arange(J) % problem.P, W, Y))
+    point = PointState(working, BlockNeurons(torch.arange(J) % problem.P, W, Y))
     step = torch.as_tensor(rng.standard_normal((problem.p + problem.q, J)))
-    return here.product(step).numpy(), here.product(step, single=True).numpy()
+    return point.hessian_product(step).numpy(), point.hessian_product(step, single=True).numpy()
 
 
 def stepped(problem, name):

@@ -1,7 +1,7 @@
-"""Neurons on a working set of blocks: balanced column pairs of the Burer-Monteiro factorisation, as w and a unit y.
+"""Neurons on a working set of blocks: the balanced column pairs of the Burer-Monteiro factorisation.
 
-A column pair of block k is u = sqrt(s) w/s, v = sqrt(s) y with s = ||w||, so that u v^T = w y^T (point.py says
-what for).
+A balanced column pair of block k is u = sqrt(s) w/s, v = sqrt(s) y with s = ||w|| and ||y|| = 1, so that
+u v^T = w y^T. `BlockNeurons` stores k, w and y; `point.py` explains why Newton's method steps in w and y.
 """
 
 from dataclasses import dataclass
@@ -9,91 +9,104 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-SECOND = 0.02  # of a neuron's size: a second singular value that is worth a neuron of its own
-
-NEGLIGIBLE = 1e-9  # size of a neuron as a part of the largest that leaves
+# A step turns the matrix of a neuron into one of rank two. Its second singular value becomes a neuron of its own above
+# this multiple of the first. Chosen by trials on the ladder.
+SPLIT_RATIO = 0.02
+# Neurons up to this multiple of the largest size leave. Chosen by trials on the ladder.
+NEGLIGIBLE_SIZE = 1e-9
 
 Lengths = Float[torch.Tensor, " J"]
 
 
 @dataclass(frozen=True)
-class Neurons:
-    """blocks: the block of every neuron; W: p x J, the vectors w; Y: q x J, the unit vectors y."""
+class BlockNeurons:
+    """J neurons of given blocks, as the columns w_j and y_j of two matrices.
+
+    Attributes
+    ----------
+    blocks : the index k of each neuron's block.
+    left : the vectors w_j, of length s_j.
+    right : the unit vectors y_j.
+    """
 
     blocks: Int[torch.Tensor, " J"]
-    W: Float[torch.Tensor, "p J"]
-    Y: Float[torch.Tensor, "q J"]
+    left: Float[torch.Tensor, "p J"]
+    right: Float[torch.Tensor, "q J"]
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     @property
     def sizes(self) -> Lengths:
-        """s = ||w||."""
-        return torch.linalg.vector_norm(self.W, dim=0)
+        """The lengths s_j = ||w_j||."""
+        return torch.linalg.vector_norm(self.left, dim=0)
 
-    def kept(self, which: torch.Tensor) -> "Neurons":
-        places = torch.nonzero(which)[:, 0]  # as a mask it would be counted, and a GPU waited for, three times
-        return Neurons(self.blocks[places], self.W[:, places], self.Y[:, places])
+    def selected(self, which: torch.Tensor) -> "BlockNeurons":
+        """Return the neurons where the mask `which` is true."""
+        index = torch.nonzero(which)[:, 0]  # indexing with the mask itself would wait for a GPU three times
+        return BlockNeurons(self.blocks[index], self.left[:, index], self.right[:, index])
 
-    def joined(self, other: "Neurons") -> "Neurons":
-        return Neurons(
-            torch.cat([self.blocks, other.blocks]), torch.cat([self.W, other.W], 1), torch.cat([self.Y, other.Y], 1)
-        )
+    def joined(self, other: "BlockNeurons") -> "BlockNeurons":
+        """Return these neurons followed by those of `other`."""
+        left, right = torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 1)
+        return BlockNeurons(torch.cat([self.blocks, other.blocks]), left, right)
 
     def factors(self, P: int) -> tuple[Float[torch.Tensor, "P p m"], Float[torch.Tensor, "P q m"]]:
-        """Balanced (U, V) of all P blocks, m = the most neurons of a block, at least 1; U_k V_k^T = sum w y^T."""
+        """Return balanced factors (U, V) of all P blocks, with U_k V_k^T = sum of w y^T over block k.
+
+        The number m of columns is that of the fullest block, and at least 1.
+        """
         order = torch.argsort(self.blocks, stable=True)
         blocks, roots = self.blocks[order], self.sizes[order].sqrt()
         counts = torch.bincount(blocks, minlength=P)
-        place = torch.arange(len(blocks), device=blocks.device) - (torch.cumsum(counts, 0) - counts)[blocks]
+        column = torch.arange(len(blocks), device=blocks.device) - (torch.cumsum(counts, 0) - counts)[blocks]
         m = max(1, int(counts.max()))
-        U, V = (torch.zeros(P, len(part), m, dtype=part.dtype, device=part.device) for part in (self.W, self.Y))
-        U[blocks, :, place] = (self.W[:, order] / torch.where(roots > 0, roots, torch.ones_like(roots))).T
-        V[blocks, :, place] = (self.Y[:, order] * roots).T
+        U, V = (torch.zeros(P, len(w), m, dtype=w.dtype, device=w.device) for w in (self.left, self.right))
+        U[blocks, :, column] = (self.left[:, order] / torch.where(roots > 0, roots, torch.ones_like(roots))).T
+        V[blocks, :, column] = (self.right[:, order] * roots).T
         return U, V
 
-    def merged(self, smallest: float) -> "Neurons":
-        """As few neurons a block as its rank, from the singular value decomposition of Z_k: f does not rise.
+    def merged(self, threshold: float) -> "BlockNeurons":
+        """Return as few neurons per block as its matrix Z_k has rank; f does not rise.
 
-        smallest: singular values up to this part of the largest of all are left out.
+        The new neurons are the singular pairs of Z_k = sum_j w_j y_j^T. Singular values up to `threshold` times the
+        largest of all blocks are left out.
         """
         if not len(self):
             return self
         blocks, owner = torch.unique(self.blocks, return_inverse=True)
-        Z = torch.zeros(len(blocks), self.W.shape[0], self.Y.shape[0], dtype=self.W.dtype, device=self.W.device)
-        add_to(Z, owner, torch.einsum("pj,qj->jpq", self.W, self.Y))
-        left, values, right = top_pairs(Z)
-        row, place = torch.nonzero(values > smallest * values.max(), as_tuple=True)
-        W = left[row, :, place].T * values[row, place]
-        return Neurons(blocks[row], W.contiguous(), right[row, :, place].T.contiguous())
+        Z = self.left.new_zeros(len(blocks), self.left.shape[0], self.right.shape[0])
+        scatter_add(Z, owner, torch.einsum("pj,qj->jpq", self.left, self.right))
+        left, values, right = singular_pairs(Z)
+        row, pair = torch.nonzero(values > threshold * values.max(), as_tuple=True)
+        W = left[row, :, pair].T * values[row, pair]
+        return BlockNeurons(blocks[row], W.contiguous(), right[row, :, pair].T.contiguous())
 
 
-def top_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(A, values, B) with Z = A diag(values) B^T up to rounding: singular values falling, r = min(p, q) of them.
+def singular_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (A, values, B) with Z = A diag(values) B^T up to rounding, values falling.
 
-    A is B x p x r, values B x r, B B x q x r. Through the eigenvectors of the smaller Gram matrix: their side is
-    orthonormal, the other has unit columns, and the product is Z whatever the accuracy of the eigenvectors.
+    With r = min(p, q), A is B x p x r, values B x r and B is B x q x r. They come from the eigenvectors of the smaller
+    Gram matrix. That side is orthonormal and the other has unit columns, so that the product is Z however inaccurate
+    the eigenvectors are.
     """
     if Z.shape[2] > Z.shape[1]:
-        right, values, left = top_pairs(Z.transpose(1, 2))
+        right, values, left = singular_pairs(Z.transpose(1, 2))
         return left, values, right
-    if Z.shape[2] == 1:
-        basis = torch.ones(len(Z), 1, 1, dtype=Z.dtype, device=Z.device)
-    else:
-        basis = torch.linalg.eigh(Z.transpose(1, 2) @ Z)[1].flip(2)
+    one = Z.shape[2] == 1
+    basis = Z.new_ones(len(Z), 1, 1) if one else torch.linalg.eigh(Z.transpose(1, 2) @ Z)[1].flip(2)
     images = Z @ basis
     values = torch.linalg.vector_norm(images, dim=1)
     return images / torch.where(values > 0, values, torch.ones_like(values))[:, None], values, basis
 
 
-def add_to(
+def scatter_add(
     Z: Float[torch.Tensor, "B p q"], owner: Int[torch.Tensor, " J"], parts: Float[torch.Tensor, "J p q"]
 ) -> None:
-    """Z[owner_j] += parts_j for every j.
+    """Add parts_j to Z[owner_j] for every j, in an order that is the same in every process.
 
-    On a GPU `index_add_` adds in any order, and processes that share a solve must come to the same bits: there indices
-    are sorted first.
+    On a GPU `index_add_` adds in any order, while processes that share a solve must reach the same bits. There
+    `index_put_` sorts the indices first.
     """
     if Z.device.type == "cpu":
         Z.index_add_(0, owner, parts)

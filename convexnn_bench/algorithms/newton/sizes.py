@@ -1,7 +1,9 @@
-"""The best sizes of given neurons: min over s >= 0 of F(C(sum_j s_j D_j Phi x_j y_j^T)) + beta sum_j s_j, convex.
+"""The best sizes of given neurons: a convex problem that decides which neurons enter, stay and leave.
 
-This is what decides which neurons stay: new ones enter with size zero and get the size that lowers f most, and old ones
-whose weight others have taken over leave.
+    min over s >= 0 of F(sum_j s_j A_j) + beta sum_j s_j,   A_j = C(D_j Phi x_j y_j^T),   ||x_j|| = ||y_j|| = 1.
+
+New neurons enter with size zero and get the size that lowers f most. Old ones leave once others have taken over their
+weight. Newton's method solves it, with one non-negative quadratic program per step.
 """
 
 from functools import cached_property
@@ -9,123 +11,145 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.algorithms.newton.neurons import Neurons
-from convexnn_bench.algorithms.newton.point import WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.operator.lifted import CHUNK_ELEMENTS
 
-RIDGE = 1e-11  # of the mean diagonal entry: neighbouring neurons are all but parallel
-MAJORANT = 1e-3
-STEPS = 30  # Newton steps; one for the squared loss
-SETTLED = 1e-9  # relative decrease of f below which the sizes are good enough
-NEGLIGIBLE = 1e-13
-PIVOTS, PATIENCE = 200, 10
+# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+RIDGE = 1e-11  # added to the diagonal in units of its mean, because neighbouring neurons are nearly parallel
+LEAST_MODEL_CURVATURE = 1e-3  # of F'' in the quadratic program, in units of the largest curvature of the loss
+MOST_STEPS = 30  # Newton steps; the squared loss takes one
+SETTLED = 1e-9  # relative decrease of f in a step that ends the method, unless the caller asks for less
+NO_DECREASE = 1e-13  # predicted decrease, relative to f, below which there is only rounding
+ARMIJO, SHORTEST = 1e-4, 1e-12  # least ratio of the decrease to the predicted one, and length, of the line search
+MOST_PIVOTS = 200
+PATIENCE = 10  # block pivots in a row that may leave as many wrong signs as before (Kim & Park use 3)
+WRONG_SIGN = 1e-11  # a slack below minus this multiple of the largest linear coefficient is negative
 
 Sizes = Float[torch.Tensor, " J"]
 Gram = Float[torch.Tensor, "J J"]
 
 
 class Atoms:
-    """z = sum_j s_j A_j with A_j = C(D_j Phi x_j y_j^T), never formed all at once."""
+    """The map s -> z = sum_j s_j A_j of given unit neurons; the A_j are not formed all at once."""
 
-    def __init__(self, working: WorkingProblem, neurons: Neurons):
-        self.working, self.operator, self.Y = working, working.operator, neurons.Y
-        self.H = self.operator.first_layer(neurons.W).mul_(working.masks(neurons.blocks))
+    def __init__(self, working: WorkingProblem, units: BlockNeurons):
+        self.working, self.operator, self.right = working, working.operator, units.right
+        self.hidden = self.operator.first_layer(units.left).mul_(working.masks(units.blocks))
 
     def predict(self, s: Sizes) -> torch.Tensor:
-        return self.operator.combine_neurons(self.H, self.Y * s)
+        """Return z."""
+        return self.operator.combine_neurons(self.hidden, self.right * s)
 
-    def pull(self, L: torch.Tensor) -> Sizes:
-        """<A_j, L>."""
-        return (self.operator.combine_adjoint(self.H, self.Y, L)[1] * self.Y).sum(dim=0)
+    def correlations(self, L: torch.Tensor) -> Sizes:
+        """Return <A_j, L>."""
+        return (self.operator.combine_adjoint(self.hidden, self.right, L)[1] * self.right).sum(dim=0)
 
     def gram(self, z: torch.Tensor) -> Gram:
-        """<A_i, F''(z) A_j> + MAJORANT L <A_i, A_j>, L the largest curvature: F may be flat here and not nearby."""
-        loss, targets, J = self.working.loss, self.working.targets, self.H.shape[1]
+        """Return <A_i, F''(z) A_j> plus a multiple of <A_i, A_j>, because F may be flat at z and curved nearby."""
+        loss, targets, J = self.working.loss, self.working.targets, self.hidden.shape[1]
         if loss.unit_curvature:
             return self._inner
-        K = max(MAJORANT, self.working.floor) * loss.smoothness * self._inner
-        if not self._plain:
+        K = max(LEAST_MODEL_CURVATURE, self.working.curvature_floor) * loss.smoothness * self._inner
+        if not self._identity:
             return K + self._all.T @ loss.curvature(z, targets)(self._all.view(*z.shape, J)).reshape(-1, J)
         step = max(1, CHUNK_ELEMENTS // (J * z.shape[1]))
         for rows in (slice(start, start + step) for start in range(0, len(z), step)):
-            A = self.H[rows, None, :] * self.Y
+            A = self.hidden[rows, None, :] * self.right
             K += A.view(-1, J).T @ loss.curvature(z[rows], targets[rows])(A).view(-1, J)
         return K
 
     @property
-    def _plain(self) -> bool:
+    def _identity(self) -> bool:
+        """Whether C is the identity."""
         return self.operator.architecture.second_layer_is_identity
 
     @cached_property
     def _all(self) -> Float[torch.Tensor, "outputs J"]:
-        """The A_j as columns, where C has a structure of its own."""
+        """The A_j as columns, where C is not the identity."""
         each = torch.vmap(lambda h, y: self.operator.combine_neurons(h[:, None], y[:, None]))
-        return each(self.H.T, self.Y.T).flatten(1).T
+        return each(self.hidden.T, self.right.T).flatten(1).T
 
     @cached_property
     def _inner(self) -> Gram:
-        """<A_i, A_j>, for C the identity <H_i, H_j> <y_i, y_j>."""
-        return (self.H.T @ self.H) * (self.Y.T @ self.Y) if self._plain else self._all.T @ self._all
+        """<A_i, A_j>; for C the identity that is <h_i, h_j> <y_i, y_j>."""
+        if self._identity:
+            return (self.hidden.T @ self.hidden) * (self.right.T @ self.right)
+        return self._all.T @ self._all
 
 
-def best_sizes(working: WorkingProblem, neurons: Neurons, s: Sizes, settled: float = SETTLED) -> Sizes:
-    """The minimiser from s >= 0, by Newton's method with a non-negative quadratic program a step; f never rises.
+def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: float = SETTLED) -> Sizes:
+    """Return the minimiser, from the start s >= 0; f never rises.
 
-    neurons: W holds the unit vectors x. settled: relative fall of f in a step that ends it.
+    units : neurons whose left vectors x are of unit length. settled : relative decrease of f in a step that ends it.
+
+    1. Minimise the quadratic model over s >= 0; its minimiser minus s is the direction.
+    2. Halve the step until f has fallen by ARMIJO times what the slope predicts.
+    3. Take the step, and end once it gained little; with the squared loss the first full step is exact.
     """
-    atoms, loss, beta = Atoms(working, neurons), working.loss, working.beta
+    atoms, loss, beta = Atoms(working, units), working.loss, working.beta
 
     def value(z: torch.Tensor, s: Sizes) -> float:
         return float(loss.value(z, working.targets) + beta * s.sum())
 
     z = atoms.predict(s)
     f = value(z, s)
-    for _ in range(STEPS):
-        K, gradient = atoms.gram(z), atoms.pull(loss.gradient(z, working.targets)) + beta
+    for _ in range(MOST_STEPS):
+        # 1.
+        K, gradient = atoms.gram(z), atoms.correlations(loss.gradient(z, working.targets)) + beta
         K = K + RIDGE * torch.eye(len(s), dtype=K.dtype, device=K.device) * K.diagonal().mean()
-        move = nonnegative_minimum(K, gradient - K @ s, (s > 0) | (gradient < 0)) - s
-        slope, length = float(gradient @ move), 1.0
-        if not slope < -NEGLIGIBLE * abs(f):
+        direction = nonnegative_minimum(K, gradient - K @ s, (s > 0) | (gradient < 0)) - s
+        slope, length = float(gradient @ direction), 1.0
+        if not slope < -NO_DECREASE * abs(f):
             break
+        # 2.
         while True:
-            moved = s + length * move
-            z_moved = atoms.predict(moved)
-            lower = value(z_moved, moved)
-            if lower <= f + 1e-4 * length * slope or length < 1e-12:
+            candidate = s + length * direction
+            z_candidate = atoms.predict(candidate)
+            lower = value(z_candidate, candidate)
+            if lower <= f + ARMIJO * length * slope or length < SHORTEST:
                 break
             length *= 0.5
         if not lower < f:
             break
+        # 3.
         done = f - lower <= settled * abs(f) or (loss.unit_curvature and length == 1.0)
-        s, z, f = moved, z_moved, lower
+        s, z, f = candidate, z_candidate, lower
         if done:
             break
     return s
 
 
 def nonnegative_minimum(K: Gram, linear: Sizes, positive: Bool[torch.Tensor, " J"]) -> Sizes:
-    """argmin over x >= 0 of 1/2 x^T K x + linear^T x for positive definite K, by block principal pivoting.
+    """Return argmin over x >= 0 of 1/2 x^T K x + linear^T x for positive definite K, by block principal pivoting.
 
-    positive: the first guess of where x > 0. All entries of the wrong sign change sides at once, and one at a time
-    where that does not help (Judice & Pires, Comput. Oper. Res. 21, 1994; Kim & Park, SIAM J. Sci. Comput. 33, 2011).
+    positive : the first guess of where x > 0.
+
+    1. Solve for x on the entries taken to be positive; its slack K x + linear is zero there.
+    2. An entry is wrong if x or the slack is negative; end if there is none.
+    3. Change the side of all wrong entries. Once that has not lowered their number PATIENCE times, change the last one
+       only, which always ends (Judice & Pires, Comput. Oper. Res. 21, 1994; Kim & Park, SIAM J. Sci. Comput. 33, 2011).
     """
-    tolerance = 1e-11 * float(linear.abs().max())
-    fewest, left = len(linear) + 1, PATIENCE
+    tolerance = WRONG_SIGN * float(linear.abs().max())
+    fewest, patience = len(linear) + 1, PATIENCE
     x = torch.zeros_like(linear)
-    for _ in range(PIVOTS):
+    for _ in range(MOST_PIVOTS):
+        # 1.
         inside = torch.nonzero(positive)[:, 0]
         factor = torch.linalg.cholesky_ex(K[inside][:, inside])[0]
         x = torch.zeros_like(linear)
         x[inside] = -torch.cholesky_solve(linear[inside, None], factor)[:, 0]
+        # 2.
         slack = K @ x + linear
         wrong = torch.where(positive, x < 0, slack < -tolerance)
         count = int(wrong.sum())
         if count == 0:
             break
+        # 3.
         if count < fewest:
-            fewest, left = count, PATIENCE
-        elif left > 0:
-            left -= 1
+            fewest, patience = count, PATIENCE
+        elif patience > 0:
+            patience -= 1
         else:
             wrong = torch.zeros_like(wrong).index_fill_(0, torch.nonzero(wrong)[-1], True)
         positive = positive ^ wrong

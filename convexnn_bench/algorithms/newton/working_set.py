@@ -1,13 +1,16 @@
 """Burer-Monteiro by Newton's method on a working set of blocks, guided and stopped by the certificate.
 
-Each round: the dual point grad F is priced against all P blocks, which gives the lower bound and the blocks whose dual
-norm exceeds beta; these enter with their top singular pairs of -G_k; the sizes of all neurons are optimised, a convex
-problem, which lets neurons leave; damped Newton steps move sizes and directions together.
+    1. Price all P blocks at the dual point L = grad F(z). That gives the lower bound, and the blocks whose dual norm
+       ||G_k||_2, G_k = A_k^* L, exceeds beta. End once the certified gap is at most the target.
+    2. While beta stands above the problem's: lower it once the point is near its optimum.
+    3. Enter the top singular pairs of -G_k of the priced blocks, and optimise the sizes of all neurons. That is a
+       convex problem, and lets neurons leave.
+    4. Take Newton steps within a trust region, which move sizes and directions together.
+    5. Where neither f nor the bound moved, ask for a smaller gradient. End after MOST_IDLE_ROUNDS at the smallest.
 
-Why it cannot stop at a wrong point: it stops on the certified gap alone. A point where no block exceeds beta and the
-gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where some block exceeds beta, its singular
-pair is a direction of descent from any point (Theorem 3.3), of which the convex problem in the sizes takes the best
-part.
+It cannot stop at a wrong point, because it stops on the certified gap alone. A point where no block exceeds beta and
+the gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where a block exceeds beta, its singular
+pair is a direction of descent from any point (Theorem 3.3), and the convex problem in the sizes goes along it.
 """
 
 import math
@@ -18,172 +21,210 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.algorithms.newton.descent import Descent
-from convexnn_bench.algorithms.newton.neurons import NEGLIGIBLE, Neurons, top_pairs
-from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton.neurons import NEGLIGIBLE_SIZE, BlockNeurons, singular_pairs
+from convexnn_bench.algorithms.newton.point import PointState
 from convexnn_bench.algorithms.newton.sizes import SETTLED, best_sizes
+from convexnn_bench.algorithms.newton.trust_region import TrustRegionNewton
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.norms.spectral import spectral_norms
 from convexnn_bench.operator.lifted import CHUNK_ELEMENTS
 
-EXCESS = 1e-11  # relative excess of a dual norm over beta that counts as none
-ENTERING = 200  # neurons a round
-CANDIDATES = 1000  # blocks that these are chosen from
-FEWEST = 20  # blocks that enter at least, else half as many as there are neurons
-ALIKE = (0.9, 0.99, 0.999)  # cosine of two masks above which only one enters at first, then, and in the end
-STEPS = 4  # Newton steps a round
-ROUGH = 1e-3  # of the gap, to which the sizes are brought
-PRICINGS = 40  # a round's Hessian products against one pricing of all blocks
-PART = 0.1  # of the gap, to which the gradient is brought
-FINEST = 1e-13  # relative gradient beyond which there is only rounding
-# a beta below this part of beta_max, at which the samples are all but interpolated, is come to by steps, each begun
-# where the gradient and the excess over beta are small
-FIRST_BETA, SMALLER, NEAR = 1e-2, 0.3, 0.3
-IDLE = 3  # rounds without progress at the finest tolerance
+# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+EXCESS = 1e-11  # a dual norm above beta by up to this multiple of beta does not exceed it
+MOST_ENTERING = 200  # neurons that enter in one round
+CANDIDATES = 1000  # most violated blocks, among which the entering ones are chosen: their cosines take 8 MB
+LEAST_ENTERING = 20  # blocks that may enter in every round; else as many as there are neurons
+ALIKE = (0.9, 0.99, 0.999)  # cosines of two masks above which only one may enter, raised until enough blocks are found
+NEWTON_STEPS = 4  # most per round
+SIZES_TOLERANCE = 1e-3  # relative decrease of f that ends the optimisation of the sizes, in units of the gap
+PRICINGS = 40  # Hessian products of a round may cost as much as so many pricings of all blocks
+GRADIENT_TOLERANCE = 0.1  # relative gradient that ends a round, in units of the gap
+FINEST_GRADIENT = 1e-13  # relative gradient below which there is only rounding
+NO_PROGRESS = 1e-15  # relative change of f or of the bound that is only rounding
+MOST_IDLE_ROUNDS = 3  # rounds without progress at the finest tolerance
+# At a beta below FIRST_BETA beta_max the samples are nearly interpolated. Such a beta is reached by steps, each taken
+# once relative gradient and relative excess of the dual norms over beta are at most NEAR. On the spiral of 150 points
+# this took 1.3 s instead of 8.3 with beta = 1e-3 beta_max, and 2.5 s instead of 57 with 1e-4 beta_max.
+FIRST_BETA, BETA_STEP, NEAR = 1e-2, 0.3, 0.3
 
-Report = Callable[[Neurons, torch.Tensor | None], bool]
+Report = Callable[[BlockNeurons, torch.Tensor | None], bool]
 
 
 @dataclass(frozen=True)
-class Price:
-    """bound: -F* at the best multiple of Lambda. blocks: those that enter, most violated first; G: theirs. most: the
-    largest dual norm where some are above beta, else 0."""
+class Pricing:
+    """What one pricing of all blocks says.
+
+    Attributes
+    ----------
+    bound : lower bound from the best multiple of L.
+    blocks : the blocks that enter, most violated first.
+    G : A_k^* L of these blocks.
+    largest_norm : largest dual norm if one exceeds beta, else 0.
+    """
 
     bound: float
-    Lambda: torch.Tensor
     blocks: Int[torch.Tensor, " B"]
     G: Float[torch.Tensor, "B p q"]
-    most: float
+    largest_norm: float
 
 
-class WorkingSet:
-    """One run. report(neurons, Lambda) sees every point, with the best multiplier, and says whether to go on.
+class WorkingSetNewton:
+    """One run of the method.
 
-    gap: certified relative gap to stop at, None to go on until rounding ends it.
+    Parameters
+    ----------
+    gap : certified relative gap to stop at, or None to go on until rounding ends the run.
+    report : called with every point's neurons and the best multiplier so far; returns whether to go on.
     """
 
     def __init__(self, working: WorkingProblem, gap: float | None, report: Report):
         self.working, self.problem, self.report = working, working.problem, report
         self.target = 0.0 if gap is None else gap
-        self.descent = Descent(working)
+        self.newton = TrustRegionNewton(working)
         self.bound = -math.inf
-        self.Lambda: torch.Tensor | None = None
+        self.multiplier: torch.Tensor | None = None
         self.rounds = 0
 
     def run(self) -> str | None:
-        """Until the certified gap is at most the target; returns why it ended, None where `report` stopped it."""
+        """Run until the certified gap is at most the target, and return why it ended.
+
+        It returns None if `report` ended it. The steps are those of the module's docstring.
+        """
         self.working.beta = max(self.problem.beta, FIRST_BETA * self.problem.beta_max)
-        here = self.working.at(self.working.empty())
-        idle, part, moved = 0, PART, True
-        while idle < IDLE:
-            before, old_bound = here.value, self.bound
-            price = self.price(here)
-            gap = self._gap(here)
+        point = PointState(self.working, self.working.no_neurons())
+        idle, sharpness, moved = 0, GRADIENT_TOLERANCE, True
+        while idle < MOST_IDLE_ROUNDS:
+            # 1. Price all blocks.
+            value_before, bound_before = point.value, self.bound
+            pricing = self.price(point)
+            gap = self._gap(point)
             if gap <= self.target:
-                return self._summary(here)
-            if self.working.beta > self.problem.beta and (self._settled(here, price) or not moved):
-                self.working.beta = max(self.working.beta * SMALLER, self.problem.beta)
-                here = self.working.at(here.neurons)
-                price, idle, part = self.price(here), 0, PART
-            here = self.entered(here, price)
-            tolerance = max(part * min(max(gap, self.target), 1.0), FINEST)
-            here, going = self.descent.run(here, tolerance, STEPS, self._tick, self._products(here))
-            if not going or not self.report(here.neurons, self.Lambda):
+                return self._summary(point)
+            # 2. Lower beta.
+            if self.working.beta > self.problem.beta and (self._near_optimum(point, pricing) or not moved):
+                self.working.beta = max(self.working.beta * BETA_STEP, self.problem.beta)
+                point = PointState(self.working, point.neurons)
+                pricing, idle, sharpness = self.price(point), 0, GRADIENT_TOLERANCE
+            # 3. Let blocks enter, and neurons leave.
+            point = self.entered(point, pricing)
+            # 4. Newton steps.
+            tolerance = max(sharpness * min(max(gap, self.target), 1.0), FINEST_GRADIENT)
+            point, going = self.newton.run(point, tolerance, NEWTON_STEPS, self._on_point, self._products(point))
+            if not going or not self.report(point.neurons, self.multiplier):
                 return None
             self.rounds += 1
-            moved = here.value < before * (1 - 1e-15) or self.bound - old_bound > 1e-15 * abs(self.bound)
+            # 5. Ask for more where nothing moved.
+            fell = point.value < value_before * (1 - NO_PROGRESS)
+            moved = fell or self.bound - bound_before > NO_PROGRESS * abs(self.bound)
             if not moved:
-                part *= 0.1
-                idle = idle + 1 if part * gap < FINEST else 0
-        return f"rounding ends it; {self._summary(here)}"
+                sharpness *= 0.1
+                idle = idle + 1 if sharpness * gap < FINEST_GRADIENT else 0
+        return f"rounding ends it; {self._summary(point)}"
 
-    def _settled(self, here: Here, price: Price) -> bool:
-        """Whether the point is near enough the optimum at the present beta to go on to a smaller one."""
-        near = not len(here.neurons) or here.slope <= NEAR
-        return near and price.most <= (1 + NEAR) * self.working.beta
+    def _near_optimum(self, point: PointState, pricing: Pricing) -> bool:
+        """Return whether the point is near enough the optimum at the present beta to go on to a smaller one."""
+        near = not len(point.neurons) or point.relative_gradient <= NEAR
+        return near and pricing.largest_norm <= (1 + NEAR) * self.working.beta
 
-    def _gap(self, here: Here) -> float:
-        return relative_gap(here.value, self.bound) if math.isfinite(self.bound) else math.inf
+    def _gap(self, point: PointState) -> float:
+        return relative_gap(point.value, self.bound) if math.isfinite(self.bound) else math.inf
 
-    def _products(self, here: Here) -> int:
-        """Hessian products after which blocks are priced again: PRICINGS times what pricing costs, in products."""
-        problem, J = self.problem, max(1, len(here.neurons))
+    def _products(self, point: PointState) -> int:
+        """Return the Hessian products that cost as much as PRICINGS pricings of all blocks."""
+        problem, J = self.problem, max(1, len(point.neurons))
         return 1 + int(PRICINGS * problem.P * problem.p * problem.q / (2 * J * (problem.p + problem.q)))
 
-    def _tick(self, here: Here) -> bool:
-        return self.report(here.neurons, self.Lambda)
+    def _on_point(self, point: PointState) -> bool:
+        return self.report(point.neurons, self.multiplier)
 
-    def _summary(self, here: Here) -> str:
-        blocks = len(torch.unique(here.neurons.blocks))
+    def _summary(self, point: PointState) -> str:
+        blocks = len(torch.unique(point.neurons.blocks))
         return (
-            f"{len(here.neurons)} neurons in {blocks} of {self.problem.P} blocks after {self.rounds} rounds and "
-            f"{self.descent.steps} Newton steps"
+            f"{len(point.neurons)} neurons in {blocks} of {self.problem.P} blocks after {self.rounds} rounds and "
+            f"{self.newton.steps} Newton steps"
         )
 
-    def price(self, here: Here) -> Price:
-        """The lower bound at grad F(z), and the blocks that violate it most."""
+    # -- pricing ----------------------------------------------------------------------------------------
+
+    def price(self, point: PointState) -> Pricing:
+        """Return the lower bound at L = grad F(z) and the blocks that violate it most."""
         working, beta = self.working, self.working.beta
-        Lambda = self.problem.loss.project_dual(here.L, working.targets)
-        G = working.operator.adjoint(Lambda)
-        bound = lower_bound(self.problem, Lambda, device=str(working.operator.device), G=G)[0]
+        L = self.problem.loss.project_dual(point.loss_gradient, working.targets)
+        G = working.operator.adjoint(L)
+        bound = lower_bound(self.problem, L, device=str(working.operator.device), G=G)[0]
         if bound > self.bound:
-            self.bound, self.Lambda = bound, Lambda
-        # no spectral norm is above the Euclidean one
+            self.bound, self.multiplier = bound, L
+        # The Frobenius norm is cheap and at least the spectral norm: blocks where it is at most beta are ruled out.
         blocks = torch.nonzero(torch.linalg.vector_norm(G, dim=(1, 2)) > beta * (1 + EXCESS))[:, 0]
         norms = spectral_norms(G[blocks])
-        # blocks at hand exceed beta by what Newton's method has left of their gradient, and need no new neuron for that
-        least = torch.full((self.problem.P,), beta * (1 + EXCESS), dtype=norms.dtype, device=norms.device)
-        if len(here.neurons):
-            least[here.neurons.blocks] = beta * (1 + EXCESS + 2 * here.slope)
+        # The block of a neuron may exceed beta by what is left of the gradient, and needs no new neuron for that.
+        threshold = torch.full((self.problem.P,), beta * (1 + EXCESS), dtype=norms.dtype, device=norms.device)
+        if len(point.neurons):
+            threshold[point.neurons.blocks] = beta * (1 + EXCESS + 2 * point.relative_gradient)
         order = torch.argsort(norms, descending=True, stable=True)
-        blocks = blocks[order][(norms > least[blocks])[order]][:CANDIDATES]
-        blocks = blocks[self.spread(blocks, max(FEWEST, len(here.neurons)))]
-        return Price(bound, Lambda, blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
+        blocks = blocks[order][(norms > threshold[blocks])[order]][:CANDIDATES]
+        blocks = blocks[self.spread(blocks, max(LEAST_ENTERING, len(point.neurons)))]
+        return Pricing(bound, blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
 
     def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
-        """Places of `enough` blocks, the first ones, among those whose masks differ; then of those more alike."""
+        """Return the indices of up to `enough` blocks, the first ones, preferring masks that differ.
+
+        Only one of two blocks may enter whose masks have a cosine above ALIKE[0], and so on for the next of ALIKE while
+        there are not enough.
+        """
         if len(blocks) <= enough:
             return torch.arange(len(blocks), device=blocks.device)
-        cosines = self._cosines(blocks).cpu().numpy()
+        cosines = self._mask_cosines(blocks).cpu().numpy()
         taken: list[int] = []
-        for most in ALIKE:
-            free = np.logical_not((cosines[taken] > most).any(axis=0))
-            for place in range(len(blocks)):
-                if free[place] and len(taken) < enough:
-                    taken.append(place)
-                    free &= ~(cosines[place] > most)
+        for limit in ALIKE:
+            free = np.logical_not((cosines[taken] > limit).any(axis=0))
+            for index in range(len(blocks)):
+                if free[index] and len(taken) < enough:
+                    taken.append(index)
+                    free &= ~(cosines[index] > limit)
         return torch.tensor(taken, dtype=torch.int64, device=blocks.device)
 
-    def _cosines(self, blocks: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B B"]:
-        """Of the masks of these blocks, some samples at a time."""
+    def _mask_cosines(self, blocks: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B B"]:
+        """Return the cosines between the masks of these blocks, taking some samples at a time."""
         operator, B = self.working.operator, len(blocks)
         parts = operator.masks[:, blocks].split(max(1, CHUNK_ELEMENTS // (2 * B)))
-        lengths = (
-            torch.stack([part.to(operator.dtype).sum(dim=0) for part in parts]).sum(dim=0).sqrt().clamp_min(1e-300)
-        )
+        counts = torch.stack([part.to(operator.dtype).sum(dim=0) for part in parts]).sum(dim=0)
+        lengths = counts.sqrt().clamp_min(1e-300)
         cosines = torch.zeros(B, B, dtype=operator.dtype, device=operator.device)
         for part in parts:
             scaled = part.to(operator.dtype).div_(lengths)
             cosines.addmm_(scaled.T, scaled)
         return cosines
 
-    def entered(self, here: Here, price: Price) -> Here:
-        """The point with the priced blocks' singular pairs of -G_k joined to it, all sizes at their best."""
-        left, values, right = top_pairs(-price.G)
+    # -- entering and leaving ---------------------------------------------------------------------------
+
+    def entered(self, point: PointState, pricing: Pricing) -> PointState:
+        """Return the point after the priced blocks have entered, with all sizes at their best.
+
+        1. Take the singular pairs of -G_k with values above beta, at most MOST_ENTERING of them.
+        2. Optimise the sizes of old and new neurons, the new ones from zero.
+        3. Drop neurons without size, and merge those of one block. Keep the old point if f is not lower.
+        """
+        # 1.
+        left, values, right = singular_pairs(-pricing.G)
         over = values > self.working.beta * (1 + EXCESS)
-        if not len(here.neurons) and not bool(over.any()):
-            return here
-        if int(over.sum()) > ENTERING:
-            over &= values >= values.flatten().topk(ENTERING).values[-1]
-        row, place = torch.nonzero(over, as_tuple=True)
-        new = Neurons(price.blocks[row], left[row, :, place].T, right[row, :, place].T)
-        units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y).joined(new)
-        sizes = torch.cat([here.sizes, torch.zeros_like(values[row, place])])
-        settled = ROUGH * min(self._gap(here), 1.0)
+        if not len(point.neurons) and not bool(over.any()):
+            return point
+        if int(over.sum()) > MOST_ENTERING:
+            over &= values >= values.flatten().topk(MOST_ENTERING).values[-1]
+        row, pair = torch.nonzero(over, as_tuple=True)
+        new = BlockNeurons(pricing.blocks[row], left[row, :, pair].T, right[row, :, pair].T)
+        # 2.
+        units = BlockNeurons(point.neurons.blocks, point.directions, point.neurons.right).joined(new)
+        sizes = torch.cat([point.sizes, torch.zeros_like(values[row, pair])])
+        settled = SIZES_TOLERANCE * min(self._gap(point), 1.0)
         sizes = best_sizes(self.working, units, sizes, max(settled, SETTLED))
-        neurons = Neurons(units.blocks, units.W * sizes, units.Y).kept(sizes > NEGLIGIBLE * sizes.max())
+        # 3.
+        neurons = BlockNeurons(units.blocks, units.left * sizes, units.right)
+        neurons = neurons.selected(sizes > NEGLIGIBLE_SIZE * sizes.max())
         if not len(neurons):
-            return self.working.at(neurons)
-        there = self.working.at(neurons.merged(NEGLIGIBLE))
-        return there if there.value <= here.value else here
+            return PointState(self.working, neurons)
+        candidate = PointState(self.working, neurons.merged(NEGLIGIBLE_SIZE))
+        return candidate if candidate.value <= point.value else point

@@ -9,14 +9,16 @@ from conftest import LOSS_NAMES, random_problem, targets
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton import step as newton_step
-from convexnn_bench.algorithms.newton.descent import Descent
-from convexnn_bench.algorithms.newton.matrices import hessian_matrix, stiffen_rotations
-from convexnn_bench.algorithms.newton.neurons import Neurons, top_pairs
-from convexnn_bench.algorithms.newton.point import Here, WorkingProblem
+from convexnn_bench.algorithms.newton import system as newton_system
+from convexnn_bench.algorithms.newton.matrices import add_rotation_curvatures, hessian_matrix
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons, singular_pairs
+from convexnn_bench.algorithms.newton.point import PointState
+from convexnn_bench.algorithms.newton.preconditioner import KroneckerPreconditioner
 from convexnn_bench.algorithms.newton.sizes import best_sizes, nonnegative_minimum
-from convexnn_bench.algorithms.newton.step import PRODUCTS, Control, Move, NewtonSystem, Preconditioner
-from convexnn_bench.algorithms.newton.working_set import WorkingSet
+from convexnn_bench.algorithms.newton.system import TYPICAL_PRODUCTS, NewtonSystem, TrialStep
+from convexnn_bench.algorithms.newton.trust_region import SHORT_RADIUS, START_RADIUS, TrustRegion, TrustRegionNewton
+from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
+from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
 
 ARCHITECTURES = {
     "cnn": lambda rng: (rng.standard_normal((6, 1, 4, 4)), cnn.CNN(patch=2, pool=2), 6),
@@ -34,13 +36,13 @@ def structured(name: str, activation: str, loss: str, seed: int = 0) -> "cnn.Pro
     )
 
 
-def somewhere(problem: "cnn.Problem", J: int = 5, seed: int = 0) -> Here:
+def somewhere(problem: "cnn.Problem", J: int = 5, seed: int = 0) -> PointState:
     """A point with J neurons in random blocks."""
     g = torch.Generator().manual_seed(seed)
     W = torch.randn(problem.p, J, generator=g, dtype=torch.float64)
     Y = torch.randn(problem.q, J, generator=g, dtype=torch.float64)
     blocks = torch.randint(problem.P, (J,), generator=g)
-    return WorkingProblem(problem, "cpu").at(Neurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
+    return PointState(WorkingProblem(problem, "cpu"), BlockNeurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
 
 
 def problems():
@@ -56,35 +58,35 @@ def problems():
 @pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_gradient_and_hessian_by_central_differences(problem):
     """Along curves w + t a, y cos(t |b| / s) + sin(..) b / |b|, of which the step is the tangent."""
-    here = somewhere(problem)
+    point = somewhere(problem)
     rng = torch.Generator().manual_seed(1)
     step = torch.randn(problem.p + problem.q, 5, generator=rng, dtype=torch.float64)
-    step[problem.p :] = here.tangent(step[problem.p :])
+    step[problem.p :] = point.tangent(step[problem.p :])
 
     def along(t: float) -> float:
-        a, b = step[: problem.p], step[problem.p :] / here.sizes
+        a, b = step[: problem.p], step[problem.p :] / point.sizes
         length = torch.linalg.vector_norm(b, dim=0).clamp_min(1e-300)
-        Y = here.neurons.Y * torch.cos(t * length) + torch.sin(t * length) * b / length
-        return here.working.at(Neurons(here.neurons.blocks, here.neurons.W + t * a, Y)).value
+        Y = point.neurons.right * torch.cos(t * length) + torch.sin(t * length) * b / length
+        return PointState(point.working, BlockNeurons(point.neurons.blocks, point.neurons.left + t * a, Y)).value
 
     h = 1e-4
     first = (along(h) - along(-h)) / (2 * h)
-    assert float((here.gradient * step).sum()) == pytest.approx(first, rel=1e-6, abs=1e-6)
+    assert float((point.gradient * step).sum()) == pytest.approx(first, rel=1e-6, abs=1e-6)
     if problem.loss.name in ("huber", "squared_hinge"):
         h = 1e-5  # kinks of the gradient are far away at this distance
-    second = (along(h) - 2 * here.value + along(-h)) / h**2
-    assert float((here.product(step) * step).sum()) == pytest.approx(second, rel=2e-4, abs=2e-4)
+    second = (along(h) - 2 * point.value + along(-h)) / h**2
+    assert float((point.hessian_product(step) * step).sum()) == pytest.approx(second, rel=2e-4, abs=2e-4)
 
 
 @pytest.mark.parametrize("problem", [p for p in problems() if p.architecture.name == "mlp"], ids=repr)
 def test_the_hessian_matrix_is_that_of_the_products(problem):
-    here = somewhere(problem)
-    K = hessian_matrix(here)
+    point = somewhere(problem)
+    K = hessian_matrix(point)
     rows = K.shape[0] // 5
     for seed in range(3):
         step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        step[problem.p :] = here.tangent(step[problem.p :])
-        product = here.product(step)
+        step[problem.p :] = point.tangent(step[problem.p :])
+        product = point.hessian_product(step)
         found = (K @ step[:rows].reshape(-1)).view(rows, 5)
         assert torch.allclose(found, product[:rows], atol=1e-9)
         assert rows == problem.p + (problem.q if problem.q > 1 else 0)
@@ -96,37 +98,39 @@ def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
     monkeypatch.setattr(operator, "SMALLEST_PART", 7)
     monkeypatch.setattr(operator, "PART_ELEMENTS", 8)
-    here = somewhere(problem)
+    point = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    b = here.tangent(step[problem.p :]) / here.sizes
-    assert len(here.parts(torch.float64)) == 5
+    b = point.tangent(step[problem.p :]) / point.sizes
+    assert len(point.sample_parts(torch.float64)) == 5
     for one, other in zip(
-        here._by_samples(step[: problem.p], b, False), here._whole(step[: problem.p], b), strict=True
+        point._products_by_samples(step[: problem.p], b, False),
+        point._products_by_neurons(step[: problem.p], b),
+        strict=True,
     ):
         assert torch.allclose(one, other, atol=1e-12)
 
 
 @pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_products_through_blocks_are_those_through_neurons(problem):
-    here = somewhere(problem)
+    point = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = {}
     for way in (True, False):
-        here.__dict__["_through_blocks"] = way
-        found[way] = here.product(step)
+        point.__dict__["_uses_blocks"] = way
+        found[way] = point.hessian_product(step)
     size = float(found[False].abs().max())
     assert torch.allclose(found[True], found[False], rtol=1e-9, atol=1e-11 * size)
     if problem.architecture.name == "mlp":
-        here.__dict__["_through_blocks"] = True
-        assert torch.allclose(here.product(step, single=True), found[False], rtol=1e-3, atol=1e-5 * size)
+        point.__dict__["_uses_blocks"] = True
+        assert torch.allclose(point.hessian_product(step, single=True), found[False], rtol=1e-3, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
 def test_products_in_float32_are_those_of_float64(loss):
     problem = random_problem(3, loss, n=30, d=3, patterns=5)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    here = somewhere(problem)
-    exact, single = here.product(step), here.product(step, single=True)
+    point = somewhere(problem)
+    exact, single = point.hessian_product(step), point.hessian_product(step, single=True)
     assert single.dtype == torch.float64
     assert 0 < float((single - exact).abs().max()) < 1e-5 * float(exact.abs().max())
 
@@ -134,49 +138,49 @@ def test_products_in_float32_are_those_of_float64(loss):
 def test_float64_takes_over_where_float32_misleads(monkeypatch):
     """Products in float32 are made wrong; the optimum is found all the same."""
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
-    right = Here._by_samples
+    right = PointState._products_by_samples
 
-    def wrong(here, a, b, single):
-        left, other = right(here, a, b, single)
+    def wrong(point, a, b, single):
+        left, other = right(point, a, b, single)
         return (0.1 * left, 0.1 * other) if single else (left, other)
 
-    monkeypatch.setattr(Here, "_by_samples", wrong)
-    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: "products")
+    monkeypatch.setattr(PointState, "_products_by_samples", wrong)
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.system.cheapest_route", lambda point, products: "products")
     working = WorkingProblem(problem, "cpu")
-    assert WorkingSet(working, 1e-7, lambda neurons, Lambda: True).run() is not None
+    assert WorkingSetNewton(working, 1e-7, lambda neurons, Lambda: True).run() is not None
     assert not working.single
 
 
-def pair_in_one_block(problem: "cnn.Problem") -> Here:
+def pair_in_one_block(problem: "cnn.Problem") -> PointState:
     """Two neurons that are the singular pairs of one block, and one of another block."""
     g = torch.Generator().manual_seed(3)
     Z = torch.randn(1, problem.p, problem.q, generator=g, dtype=torch.float64)
-    left, values, right = top_pairs(Z)
+    left, values, right = singular_pairs(Z)
     W = torch.cat([left[0, :, :2] * values[0, :2], torch.randn(problem.p, 1, generator=g, dtype=torch.float64)], 1)
     Y = torch.cat([right[0, :, :2], torch.eye(problem.q, 1, dtype=torch.float64)], 1)
-    return WorkingProblem(problem, "cpu").at(Neurons(torch.tensor([2, 2, 0]), W, Y))
+    return PointState(WorkingProblem(problem, "cpu"), BlockNeurons(torch.tensor([2, 2, 0]), W, Y))
 
 
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
 def test_rotations_within_a_block_change_nothing_and_only_they_are_stiffened(loss):
     problem = random_problem(4, loss, n=20, d=4, patterns=4)
-    here = pair_in_one_block(problem)
+    point = pair_in_one_block(problem)
     turn = torch.zeros(problem.p + problem.q, 3, dtype=torch.float64)
-    x, y = here.directions, here.neurons.Y
+    x, y = point.directions, point.neurons.right
     turn[:, 0], turn[:, 1] = torch.cat([x[:, 1], y[:, 1]]), -torch.cat([x[:, 0], y[:, 0]])
-    a, b = turn[: problem.p], turn[problem.p :] / here.sizes
-    moved = torch.einsum("pj,qj->jpq", a, y) + torch.einsum("pj,qj->jpq", here.neurons.W, b)
+    a, b = turn[: problem.p], turn[problem.p :] / point.sizes
+    moved = torch.einsum("pj,qj->jpq", a, y) + torch.einsum("pj,qj->jpq", point.neurons.left, b)
     assert float((moved[0] + moved[1]).abs().max()) < 1e-12  # Z does not move
-    assert abs(float((here.gradient * turn).sum())) < 1e-9 * float(here.gradient.abs().max())
-    gamma = problem.beta / float((here.sizes[0] * here.sizes[1]).sqrt())
-    assert torch.allclose(here.stiffened(turn) - here.product(turn), gamma * turn, atol=1e-9 * gamma)
+    assert abs(float((point.gradient * turn).sum())) < 1e-9 * float(point.gradient.abs().max())
+    gamma = problem.beta / float((point.sizes[0] * point.sizes[1]).sqrt())
+    assert torch.allclose(point.model_product(turn) - point.hessian_product(turn), gamma * turn, atol=1e-9 * gamma)
     g = torch.Generator().manual_seed(0)
     other = torch.randn(turn.shape, generator=g, dtype=torch.float64)
     other -= turn * (turn * other).sum() / turn.square().sum()
-    assert torch.allclose(here.stiffened(other), here.product(other), atol=1e-9)
-    K = hessian_matrix(here)
+    assert torch.allclose(point.model_product(other), point.hessian_product(other), atol=1e-9)
+    K = hessian_matrix(point)
     before = K.clone()
-    stiffen_rotations(here, K)
+    add_rotation_curvatures(point, K)
     direction = turn.reshape(-1)
     assert torch.allclose((K - before) @ direction, gamma * direction, atol=1e-9 * gamma)
     assert torch.linalg.matrix_rank(K - before, hermitian=True) == 1
@@ -187,75 +191,77 @@ def test_the_preconditioner_is_exact_where_all_masks_are_one():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((20, 4)), rng.standard_normal((20, 3))
     problem = cnn.Problem(X, Y, activation="gated_relu", patterns=np.ones((20, 2), bool), beta=0.7)
-    here = somewhere(problem, J=3)
-    gram = here.neurons.Y.T @ here.neurons.Y
-    K = torch.kron(torch.as_tensor(X.T @ X), gram) + torch.diag((problem.beta / here.sizes).repeat(4))
+    point = somewhere(problem, J=3)
+    gram = point.neurons.right.T @ point.neurons.right
+    K = torch.kron(torch.as_tensor(X.T @ X), gram) + torch.diag((problem.beta / point.sizes).repeat(4))
     r = torch.randn(problem.p + problem.q, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.linalg.solve(K, r[:4].reshape(-1)).view(4, 3)
-    assert torch.allclose(Preconditioner(here)(r)[:4], expected, atol=1e-10)
+    assert torch.allclose(KroneckerPreconditioner(point)(r)[:4], expected, atol=1e-10)
 
 
 def test_a_neuron_that_a_step_takes_through_zero_leaves_where_f_is_lower_without_it():
     problem = random_problem(4, "squared", n=20, d=4, patterns=4)
-    here = pair_in_one_block(problem)
-    W = here.neurons.W.clone()
-    W[:, 2] *= 1e-9 / here.sizes[2]
-    here = here.working.at(Neurons(here.neurons.blocks, W, here.neurons.Y))
+    point = pair_in_one_block(problem)
+    W = point.neurons.left.clone()
+    W[:, 2] *= 1e-9 / point.sizes[2]
+    point = PointState(point.working, BlockNeurons(point.neurons.blocks, W, point.neurons.right))
     step = torch.zeros(problem.p + problem.q, 3, dtype=torch.float64)
     step[: problem.p, 2] = -2 * W[:, 2]
-    assert here.crossing(step).tolist() == [False, False, True]
-    radial = float(here.gradient[: problem.p, 2] @ here.directions[:, 2])
-    fewer = Descent(here.working)._without(here, Move(step, 1.0, False))
+    assert point.crosses_zero(step).tolist() == [False, False, True]
+    radial = float(point.gradient[: problem.p, 2] @ point.directions[:, 2])
+    fewer = TrustRegionNewton(point.working)._without_crossing(point, TrialStep(step, 1.0, False))
     assert (fewer is not None and len(fewer.neurons) == 2) == (radial > 0)
-    assert Descent(here.working)._without(here, Move(-step, 1.0, False)) is None
+    assert TrustRegionNewton(point.working)._without_crossing(point, TrialStep(-step, 1.0, False)) is None
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_three_routes_give_one_step(loss):
     """With scalar outputs the damped step by the Hessian and by the N x N matrix; the undamped one by products too."""
     problem = random_problem(5, loss, n=40, d=4, c=1, patterns=6, beta_fraction=0.2)
-    here = somewhere(problem, J=4)
-    system = NewtonSystem(here)
+    point = somewhere(problem, J=4)
+    system = NewtonSystem(point)
     steps = {}
     for route in ("hessian", "samples"):
         system.route, system._matrix = route, None
-        steps[route] = [system.move(Control(damping=mu), 1e-12) for mu in (0.5, 1e-3)]
+        steps[route] = [system.trial_step(mu, 1.0, 1e-12) for mu in (0.5, 1e-3)]
     for one, other in zip(*steps.values(), strict=True):
         assert torch.allclose(one.step, other.step, rtol=1e-6, atol=1e-8)
-        assert one.predicted == pytest.approx(other.predicted, rel=1e-6)
-        model = -float((here.gradient * one.step).sum() + 0.5 * (one.step * here.product(one.step)).sum())
-        assert one.predicted == pytest.approx(model, rel=1e-8)
+        assert one.predicted_decrease == pytest.approx(other.predicted_decrease, rel=1e-6)
+        model = -float((point.gradient * one.step).sum() + 0.5 * (one.step * point.hessian_product(one.step)).sum())
+        assert one.predicted_decrease == pytest.approx(model, rel=1e-8)
     system.route, system._matrix = "hessian", None
-    undamped = system.move(Control(damping=0.0), 1e-12).step
+    undamped = system.trial_step(0.0, 1.0, 1e-12).step
     system.route = "products"
-    assert here.single
+    assert point.single
     for single, tolerance in ((True, 1e-4), (False, 1e-9)):  # float32 products are as good as float32
-        here.working.single = single
-        far = system.move(Control(radius=1e6), 1e-13)
-        assert not far.cut
+        point.working.single = single
+        far = system.trial_step(1.0, 1e6, 1e-13)
+        assert not far.at_boundary
         assert torch.allclose(far.step, undamped, rtol=tolerance, atol=1e-2 * tolerance)
 
 
 def test_steps_by_products_stay_within_the_radius():
     problem = random_problem(5, "cross_entropy", n=40, d=4, patterns=6)
-    here = somewhere(problem, J=4)
-    system = NewtonSystem(here)
+    point = somewhere(problem, J=4)
+    system = NewtonSystem(point)
     system.route = "products"
     for radius in (1e-3, 0.1, 1.0):
-        move = system.move(Control(radius=radius), 1e-8)
-        length = float((move.step.square() / here.sizes).sum() / here.sizes.sum()) ** 0.5
+        trial = system.trial_step(1.0, radius, 1e-8)
+        length = float((trial.step.square() / point.sizes).sum() / point.sizes.sum()) ** 0.5
         assert length <= radius * (1 + 1e-9)
-        assert move.cut == (length >= radius * (1 - 1e-9))
-        model = -float((here.gradient * move.step).sum() + 0.5 * (move.step * here.product(move.step)).sum())
-        assert move.predicted == pytest.approx(model, rel=1e-8)
-        assert move.predicted > 0
+        assert trial.at_boundary == (length >= radius * (1 - 1e-9))
+        model = -float(
+            (point.gradient * trial.step).sum() + 0.5 * (trial.step * point.hessian_product(trial.step)).sum()
+        )
+        assert trial.predicted_decrease == pytest.approx(model, rel=1e-8)
+        assert trial.predicted_decrease > 0
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 3), (4, 3, 5), (4, 6, 1), (4, 1, 6), (4, 3, 3)])
 def test_top_pairs_are_singular_pairs(shape):
     Z = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     Z[0], Z[1] = 0.0, Z[1, :, :1] @ Z[1, :1, :]  # zero, and of rank one
-    left, values, right = top_pairs(Z)
+    left, values, right = singular_pairs(Z)
     assert torch.allclose((left * values[:, None]) @ right.transpose(1, 2), Z, atol=1e-12)
     assert torch.allclose(values, torch.linalg.svdvals(Z), atol=1e-7)
 
@@ -276,12 +282,12 @@ def test_nonnegative_minimum_by_scipy(seed):
 @pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_best_sizes_meet_the_conditions_of_the_minimum(problem):
     """Derivative in every size zero where it is positive, and not negative where it is zero."""
-    here = somewhere(problem, J=8)
-    units = Neurons(here.neurons.blocks, here.directions, here.neurons.Y)
-    sizes = best_sizes(here.working, units, torch.zeros(8, dtype=torch.float64))
+    point = somewhere(problem, J=8)
+    units = BlockNeurons(point.neurons.blocks, point.directions, point.neurons.right)
+    sizes = best_sizes(point.working, units, torch.zeros(8, dtype=torch.float64))
 
     def value(s: torch.Tensor) -> float:
-        return here.working.at(Neurons(units.blocks, units.W * (s + 1e-300), units.Y)).value
+        return PointState(point.working, BlockNeurons(units.blocks, units.left * (s + 1e-300), units.right)).value
 
     assert value(sizes) <= value(torch.zeros(8, dtype=torch.float64))
     for j in range(8):
@@ -295,20 +301,20 @@ def test_best_sizes_meet_the_conditions_of_the_minimum(problem):
 
 @pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_merging_and_splitting_keep_the_predictions(problem):
-    here = somewhere(problem, J=9)
-    merged = here.working.at(here.neurons.merged(0.0))
-    assert torch.allclose(merged.z, here.z, atol=1e-9)
-    assert merged.value <= here.value * (1 + 1e-12)
-    U, V = here.neurons.factors(problem.P)
+    point = somewhere(problem, J=9)
+    merged = PointState(point.working, point.neurons.merged(0.0))
+    assert torch.allclose(merged.z, point.z, atol=1e-9)
+    assert merged.value <= point.value * (1 + 1e-12)
+    U, V = point.neurons.factors(problem.P)
     certificate = cnn.certify(problem, (U.numpy(), V.numpy()))
-    assert certificate.primal == pytest.approx(here.value, rel=1e-12)
+    assert certificate.primal == pytest.approx(point.value, rel=1e-12)
 
 
 def test_every_newton_step_lowers_the_objective():
     problem = random_problem(7, "cross_entropy", n=30, d=3, patterns=8)
-    here, values = somewhere(problem, J=12), []
-    Descent(here.working).run(here, 1e-10, 50, lambda there: values.append(there.value) or True)
-    assert (np.diff([here.value, *values]) <= 0).all()
+    point, values = somewhere(problem, J=12), []
+    TrustRegionNewton(point.working).run(point, 1e-10, 50, lambda there: values.append(there.value) or True)
+    assert (np.diff([point.value, *values]) <= 0).all()
     assert len(values) >= 3
 
 
@@ -321,7 +327,7 @@ def test_optimum_by_the_textbook_program(loss, activation, c):
     if activation == "relu" and c > 1:
         pytest.skip("the textbook program has no vector-output ReLU; tests/test_matrix.py covers it")
     problem = random_problem(4, loss, activation, n=12, d=3 if activation != "relu" else 2, c=c, patterns=6)
-    result = cnn.solve(problem, "bm_newton", gap=1e-9, time_limit=20)
+    result = cnn.solve(problem, "bm_newton", gap=1e-9, time_limit=300)
     assert result.status == "gap_reached", result.reason
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-7)
 
@@ -331,7 +337,7 @@ def test_optimum_by_the_textbook_program(loss, activation, c):
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy", "huber"])
 def test_structured_architectures_against_clarabel(name, activation, loss):
     problem = structured(name, activation, loss)
-    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=20)
+    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=300)
     assert result.status == "gap_reached", result.reason
     exact = cnn.solve(problem, "cvxpy_clarabel", gap=1e-6)
     assert result.objective == pytest.approx(exact.objective, rel=1e-6)
@@ -351,7 +357,7 @@ def test_scales_and_degenerate_data(scale):
     X = np.hstack([rng.standard_normal((20, 3)), np.ones((20, 1)), np.zeros((20, 1))]) * scale
     X[10:] = X[:10]  # duplicate rows with different targets
     problem = cnn.Problem(X, rng.standard_normal((20, 2)) / scale, beta_fraction=0.05, patterns=9)
-    result = cnn.solve(problem, "bm_newton", gap=1e-7, time_limit=20)
+    result = cnn.solve(problem, "bm_newton", gap=1e-7, time_limit=300)
     assert result.status == "gap_reached", result.reason
 
 
@@ -363,7 +369,7 @@ def test_corner_cases(case):
         problem = random_problem(2, beta_fraction=1.5)
     else:
         problem = cnn.Problem(np.eye(3), np.zeros((3, 2)), beta=0.1, patterns=3)
-    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=5)
+    result = cnn.solve(problem, "bm_newton", gap=1e-8, time_limit=300)
     assert result.status in ("gap_reached", "stalled"), result.reason
     if case != "one sample":
         assert not np.any(result.blocks)
@@ -387,44 +393,47 @@ def test_cuda_gives_the_same_optimum():
 
 
 def test_each_route_learns_how_short_its_steps_are_from_its_own():
-    control = Control()
+    region = TrustRegion()
     for _ in range(50):
-        control.shorter("hessian")
-    assert control.radius == Control().radius
-    damping = control.damping
+        region.shrink("hessian")
+    assert region.radius == TrustRegion().radius
+    damping = region.damping
     for _ in range(5):
-        control.shorter("products")
-    assert control.damping == damping
-    assert control.radius < Control().radius
+        region.shrink("products")
+    assert region.damping == damping
+    assert region.radius < TrustRegion().radius
 
 
 def test_conjugate_gradients_give_way_where_they_achieve_little():
     """Many products, or a small radius, make a direct solve the cheaper step; direct steps let that fade."""
-    control = Control()
-    assert control.effort == PRODUCTS
-    long, short = replace(control, products=200.0), replace(control, radius=0.01)
-    assert long.effort == 200
-    assert short.effort == PRODUCTS * newton_step.START_RADIUS / newton_step.SHORT
+    region = TrustRegion()
+    assert region.cg_products == TYPICAL_PRODUCTS
+    long, short = replace(region, products=200.0), replace(region, radius=0.01)
+    assert long.cg_products == 200
+    assert short.cg_products == TYPICAL_PRODUCTS * START_RADIUS / SHORT_RADIUS
     for learnt in (long, short):
         for _ in range(200):
-            learnt.longer("hessian", Move(torch.zeros(1, 1), 1.0, False), 1.0)
-        assert learnt.effort == PRODUCTS
-    here = somewhere(random_problem(5, "squared", n=3000, d=6, patterns=6), J=60)
-    assert [newton_step.cheapest_route(here, products) for products in (PRODUCTS, 200.0)] == ["products", "hessian"]
+            learnt.expand("hessian", TrialStep(torch.zeros(1, 1), 1.0, False), 1.0)
+        assert learnt.cg_products == TYPICAL_PRODUCTS
+    point = somewhere(random_problem(5, "squared", n=3000, d=6, patterns=6), J=60)
+    assert [newton_system.cheapest_route(point, products) for products in (TYPICAL_PRODUCTS, 200.0)] == [
+        "products",
+        "hessian",
+    ]
 
 
 def test_a_small_beta_takes_direct_steps(monkeypatch):
     """Where conjugate gradients get nowhere, on a spiral with beta = 0.001 beta_max, most steps are direct ones."""
     problem = cnn.make_problem("spiral", n=150, beta_fraction=1e-3)
     routes = []
-    seen = newton_step.cheapest_route
+    seen = newton_system.cheapest_route
 
-    def counted(here, products):
-        routes.append(seen(here, products))
+    def counted(point, products):
+        routes.append(seen(point, products))
         return routes[-1]
 
     monkeypatch.setattr(newton_step, "cheapest_route", counted)
-    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=60, show_progress=False)
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert routes.count("hessian") > routes.count("products") > 0
     assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel", gap=1e-7).objective, rel=2e-6)
@@ -432,8 +441,8 @@ def test_a_small_beta_takes_direct_steps(monkeypatch):
 
 @pytest.mark.parametrize("route", ["hessian", "products"])
 def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
-    monkeypatch.setattr("convexnn_bench.algorithms.newton.step.cheapest_route", lambda here, products: route)
-    result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    monkeypatch.setattr("convexnn_bench.algorithms.newton.system.cheapest_route", lambda point, products: route)
+    result = cnn.solve(cnn.make_problem("spiral", n=45), "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(6.4407344, abs=1e-5)
 
@@ -442,10 +451,10 @@ def test_all_neurons_may_leave_in_one_step():
     rng = np.random.default_rng(2)
     X, Y = rng.standard_normal((5, 6)), np.sign(rng.standard_normal((5, 3)))
     problem = cnn.Problem(X, Y, loss="squared_hinge", beta_fraction=2e-3, patterns=25, seed=0)
-    assert cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=20, show_progress=False).status == "gap_reached"
-    here = pair_in_one_block(random_problem(4, "squared", n=20, d=4, patterns=4))
-    step = torch.cat([-2 * here.neurons.W, torch.zeros_like(here.neurons.Y)])
-    assert len(here.moved(step)) == 0
+    assert cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False).status == "gap_reached"
+    point = pair_in_one_block(random_problem(4, "squared", n=20, d=4, patterns=4))
+    step = torch.cat([-2 * point.neurons.left, torch.zeros_like(point.neurons.right)])
+    assert len(point.moved(step)) == 0
 
 
 @pytest.mark.parametrize("loss", ["huber", "squared_hinge", "squared"])
@@ -453,7 +462,7 @@ def test_one_feature_and_several_outputs(loss):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 1))
     problem = cnn.Problem(X, targets(loss, 20, 3, rng), loss=loss, beta_fraction=0.05, patterns="all")
-    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=20, show_progress=False)
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
 
@@ -461,7 +470,7 @@ def test_one_feature_and_several_outputs(loss):
 def test_zero_targets_end_the_run_without_a_gap_to_reach():
     problem = random_problem(6)
     still = cnn.Problem(problem.X, np.zeros_like(problem.Y), beta=1.0, patterns=problem.masks)
-    result = cnn.solve(still, "bm_newton", gap=None, time_limit=20, show_progress=False)
+    result = cnn.solve(still, "bm_newton", gap=None, time_limit=300, show_progress=False)
     assert result.status == "solved"
     assert result.objective == 0
 
@@ -472,22 +481,22 @@ def test_the_model_of_a_flat_loss_gets_a_floor(c):
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((40, 4)), 100 * rng.standard_normal((40, c))
     problem = cnn.Problem(X, Y, loss="huber", beta_fraction=0.02, patterns=10, seed=0)
-    here = somewhere(problem, J=4)
-    step = torch.randn(here.gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    step[problem.p :] = here.tangent(step[problem.p :])
-    flat = here.product(step)
-    here.working.floor = 0.1
-    here = here.working.at(here.neurons)
-    a, b = step[: problem.p], here.tangent(step[problem.p :]) / here.sizes
-    H = here.operator.first_layer(a) * here.masks
-    dz = H @ here.neurons.Y.T + here.H @ b.T
-    added = float(((here.product(step) - flat) * step).sum())
+    point = somewhere(problem, J=4)
+    step = torch.randn(point.gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step[problem.p :] = point.tangent(step[problem.p :])
+    flat = point.hessian_product(step)
+    point.working.curvature_floor = 0.1
+    point = PointState(point.working, point.neurons)
+    a, b = step[: problem.p], point.tangent(step[problem.p :]) / point.sizes
+    H = point.operator.first_layer(a) * point.masks
+    dz = H @ point.neurons.right.T + point.hidden @ b.T
+    added = float(((point.hessian_product(step) - flat) * step).sum())
     assert added == pytest.approx(0.1 * float(dz.square().sum()), rel=1e-9)
-    K = hessian_matrix(here)
+    K = hessian_matrix(point)
     rows = K.shape[0] // 4
-    assert torch.allclose((K @ step[:rows].reshape(-1)).view(rows, 4), here.product(step)[:rows], atol=1e-8)
-    here.working.floor = 0.0
-    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    assert torch.allclose((K @ step[:rows].reshape(-1)).view(rows, 4), point.hessian_product(step)[:rows], atol=1e-8)
+    point.working.curvature_floor = 0.0
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
 
@@ -498,9 +507,9 @@ def test_a_small_beta_is_come_to_by_steps(c, beta_fraction):
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, c))
     problem = cnn.Problem(X, Y, loss="squared", beta_fraction=beta_fraction, patterns=20, seed=0)
-    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=30, show_progress=False)
+    result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel").objective, rel=1e-5)
     working = WorkingProblem(problem, "cpu")
-    assert WorkingSet(working, 0.5, lambda neurons, Lambda: True).run() is not None
+    assert WorkingSetNewton(working, 0.5, lambda neurons, Lambda: True).run() is not None
     assert working.beta < 1e-3 * problem.beta_max  # it stops at any beta whose point is good enough for its own

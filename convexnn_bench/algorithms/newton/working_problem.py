@@ -1,0 +1,79 @@
+"""The objective of bm_newton on sets of neurons: the problem, its operator, and what one point leaves for the next."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.algorithms.newton.neurons import BlockNeurons
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.problem import Problem
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors hold the same numbers; one and the same tensor is not read from a GPU."""
+    return one is other or torch.equal(one, other)
+
+
+class WorkingProblem:
+    """f on sets of neurons, in float64 on one device.
+
+    Parameters
+    ----------
+    single : whether Hessian products may be float32; f and its gradient never are.
+
+    Attributes
+    ----------
+    beta : the beta of f, which may stand above the problem's for a while.
+    products : the number of Hessian products so far.
+    curvature_floor : least F'' of the quadratic model, in units of the largest F'' there can be.
+    """
+
+    def __init__(self, problem: Problem, device: str, single: bool = True):
+        self.single = single
+        self.problem, self.loss, self.beta = problem, problem.loss, problem.beta
+        self.operator: Operator = problem.operator(device)
+        self.targets = self.operator.Y
+        self.products = 0
+        self.curvature_floor = 0.0
+        self.device = device
+        self._last_masks: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._last_operators: tuple[torch.Tensor, dict[torch.dtype, Operator]] | None = None
+
+    def no_neurons(self) -> BlockNeurons:
+        """Return the empty set of neurons."""
+        none = torch.zeros(0, dtype=self.operator.dtype, device=self.operator.device)
+        p, q = self.problem.p, self.problem.q
+        return BlockNeurons(none.to(torch.int64), none.view(1, 0).expand(p, 0), none.view(1, 0).expand(q, 0))
+
+    def masks(self, blocks: Int[torch.Tensor, " J"]) -> Float[torch.Tensor, "N J"]:
+        """Return the masks of the neurons' blocks as numbers; the last answer is kept."""
+        if self._last_masks is None or not _same(self._last_masks[0], blocks):
+            self._last_masks = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
+        return self._last_masks[1]
+
+    def on_blocks(self, blocks: Int[torch.Tensor, " B"], dtype: torch.dtype) -> Operator:
+        """Return the operator of these blocks alone; the operators of the last blocks are kept."""
+        if self._last_operators is None or not _same(self._last_operators[0], blocks):
+            self._last_operators = blocks, {}
+        operators = self._last_operators[1]
+        if dtype not in operators:
+            operators[dtype] = self.problem.operator(self.device, dtype).on_blocks(blocks)
+        return operators[dtype]
+
+    def curvature(self, z: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return products with F''(z) + floor L, L the largest curvature of the loss.
+
+        F may be flat at z and curved nearby, as Huber's loss is where residuals are large; the floor makes up for it.
+        """
+        exact, floor = self.loss.curvature(z, targets), self.curvature_floor * self.loss.smoothness
+        return exact if floor == 0 else lambda D: exact(D).add(D, alpha=floor)
+
+    @cached_property
+    def feature_rows(self) -> Float[torch.Tensor, "N p"]:
+        """Phi, formed where the architecture has it by structure only."""
+        if not self.operator._structured_first:
+            return self.operator.Phi
+        unit = torch.eye(self.problem.p, dtype=self.operator.dtype, device=self.operator.device)
+        return self.operator.first_layer(unit)
