@@ -11,6 +11,7 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.plugins.specs import format_spec
 from convexnn_bench.problem import Problem
+from convexnn_bench.records.fields import FIELDS, blank
 from convexnn_bench.records.records import Record
 from convexnn_bench.report.figures.gaps import gap_figure
 from convexnn_bench.report.tables import print_results
@@ -24,37 +25,6 @@ from convexnn_bench.terminal import progress
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-_FRAME_COLUMNS = (
-    "solver",
-    "status",
-    "objective",
-    "lower_bound",
-    "gap",
-    "setup_seconds",
-    "solve_seconds",
-    "scope",
-    "infeasibility",
-    "stationarity_bound",
-    "stationarity_error",
-    "max_dual_norm",
-    "dual_norm_lower",
-    "dual_norm_method",
-    "formulation",
-    "reason",
-)
-_NUMBERS = (
-    "objective",
-    "lower_bound",
-    "gap",
-    "setup_seconds",
-    "solve_seconds",
-    "infeasibility",
-    "stationarity_bound",
-    "stationarity_error",
-    "max_dual_norm",
-    "dual_norm_lower",
-)
 
 
 @dataclass
@@ -74,9 +44,10 @@ class Comparison:
         """One row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
         import pandas as pd
 
-        rows = [{**record, "solver": record["solver_name"]} for record in self.records]
-        frame = pd.DataFrame(rows, columns=list(_FRAME_COLUMNS))
-        return frame.astype(dict.fromkeys(_NUMBERS, float))
+        shown = [field for field in FIELDS if field.frame]
+        frame = pd.DataFrame(self.records, columns=[field.name for field in shown])
+        frame = frame.astype({field.name: float for field in shown if field.kind == "number"})
+        return frame.rename(columns={"solver_name": "solver"})
 
     def plot(self) -> "Figure":
         """Certified relative gap against set-up plus solve time."""
@@ -163,17 +134,14 @@ def _label(algorithm: BaseSolver) -> str:
 
 def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
     """The part of a cell's record that a table and a figure read."""
-    blank: dict[str, Any] = dict.fromkeys(_FRAME_COLUMNS)
     record: Record = {
-        **blank,
+        **blank(),
         "problem_name": "",
         "problem": describe_problem(problem),
         "solver": algorithm.name,
         "solver_name": label,
         "formulation": algorithm.formulation,
         "seed": seed,
-        "peak_memory_mb": None,
-        "curve": [],
     }
     if isinstance(outcome, Result):
         record.update(describe_result(outcome))

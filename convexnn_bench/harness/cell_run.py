@@ -10,8 +10,9 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.process import LINK_GONE, Outcome, run_process
 from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.records.fields import blank
 from convexnn_bench.records.machine import code_version, describe_machine
-from convexnn_bench.records.records import SCHEMA, STATUSES, Record, one_line
+from convexnn_bench.records.records import STATUSES, Record, one_line
 
 # run in the new process only: `inside` imports torch, which the command itself does without
 CELL_TARGET = "convexnn_bench.harness.inside:cell_target"
@@ -58,8 +59,8 @@ def check_device(device: str, threads: int) -> None:
 def blank_record(cell: Cell, problem: dict[str, Any] | None = None) -> Record:
     """A record with everything that is known before the cell runs."""
     return {
+        **blank(),
         "key": cell.key,
-        "schema": SCHEMA,
         "campaign": cell.campaign,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "version": code_version(),
@@ -75,28 +76,6 @@ def blank_record(cell: Cell, problem: dict[str, Any] | None = None) -> Record:
         "seed": cell.seed,
         "device": cell.device,
         "limits": {**asdict(cell.limits), "deadline": cell.limits.wall_seconds},
-        "status": "failed",
-        "reason": "",
-        "objective": None,
-        "lower_bound": None,
-        "gap": None,
-        "scope": None,
-        "infeasibility": None,
-        "stationarity_bound": None,
-        "stationarity_error": None,
-        "max_dual_norm": None,
-        "dual_norm_lower": None,
-        "dual_norm_method": None,
-        "active_blocks": None,
-        "largest_rank": None,
-        "total_rank": None,
-        "setup_seconds": None,
-        "solve_seconds": None,
-        "wall_seconds": 0.0,
-        "peak_memory_mb": None,
-        "start_memory_mb": None,
-        "curve": [],
-        "output": None,
         "machine": describe_machine(),
     }
 

@@ -1,26 +1,6 @@
-"""Records: what every cell leaves behind, one JSON object a line while running, Parquet at the end.
+"""Records: what every cell leaves behind, one JSON object a line while a campaign runs, Parquet at its end.
 
-Schema version 2 (1 had no ranks). Numbers that are not finite are stored as null.
-
-key                 hash of problem, solver, parameters, seed, limits and code version; one record a key
-schema              2
-campaign, started   name of the campaign; start of the cell, UTC, ISO 8601
-version             package version + hash of its source files
-dataset, dataset_parameters, problem_parameters      as asked, defaults of the data set written out
-problem             what came of it: n, d, c, N, p, q, P, activation, loss, beta, beta_max, scope, ...
-solver, solver_parameters, formulation, seed, device
-problem_name, solver_name   the problem as it was asked for, and the solver without parameters at their defaults
-limits              time_limit, deadline (s), memory_gb (GiB), gap, threads
-status, reason      one of STATUSES, and one line of words, the solver's own among them
-objective, lower_bound, gap (relative), scope, infeasibility, stationarity_bound, stationarity_error
-max_dual_norm, dual_norm_lower, dual_norm_method   bounds on max_k ||G_k||^dual, and how the upper one was got
-active_blocks, largest_rank, total_rank   of the final point: blocks that are not zero, the largest and the sum of their
-                    numerical ranks (singular values above 1e-6 of the largest of all); null where it has no blocks
-setup_seconds, solve_seconds, wall_seconds    clock of set_problem, of run (without scoring), of the process
-peak_memory_mb, start_memory_mb               peak of the process, and what it held before the data came
-curve               [[seconds, objective, gap], ...], seconds on the clock of run
-output              tail of what a failed cell printed
-machine             versions, processor, threads, device, BLAS, commit
+`records.fields` says what each field holds.
 """
 
 import contextlib
@@ -32,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 2
+from convexnn_bench.records.fields import KINDS, SCHEMA
+
 STATUSES = (
     "gap_reached",
     "solved",
@@ -193,36 +174,18 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-_TEXT_COLUMNS = ("dataset_parameters", "problem_parameters", "solver_parameters")
-_FLOAT_COLUMNS = (
-    "objective",
-    "lower_bound",
-    "gap",
-    "infeasibility",
-    "stationarity_bound",
-    "stationarity_error",
-    "active_blocks",
-    "largest_rank",
-    "total_rank",
-    "setup_seconds",
-    "solve_seconds",
-    "wall_seconds",
-    "peak_memory_mb",
-    "start_memory_mb",
-)
-
-
 def flat(record: Mapping[str, Any]) -> Record:
     """One row of a table: parameters as JSON text; problem, limits and machine as columns with a prefix."""
     row: Record = {}
     for name, value in record.items():
-        if name in _TEXT_COLUMNS:
+        kind = KINDS.get(name)
+        if kind == "parameters":
             row[name] = json.dumps(plain(value), sort_keys=True)
-        elif name in ("problem", "limits", "machine"):
+        elif kind == "group":
             row.update({f"{name}_{inner}": content for inner, content in (value or {}).items()})
-        elif name == "curve":
+        elif kind == "curve":
             row[name] = [[math.nan if x is None else float(x) for x in point] for point in value or []]
-        elif name in _FLOAT_COLUMNS:
+        elif kind == "number":
             row[name] = math.nan if value is None else float(value)
         else:
             row[name] = value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.records.fields import missing
 from convexnn_bench.records.records import Record, RecordFile
 from convexnn_bench.report.figures.campaign import FIGURES, Drawn, save_all
 from convexnn_bench.report.ladder import print_ladder
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FEW = 40  # cells that are told one by one
-NEEDED = (
-    "problem_name", "solver_name", "formulation", "seed", "device", "status", "reason", "campaign", "started",
-    "version", "limits", "machine", "objective", "lower_bound", "gap", "stationarity_bound", "setup_seconds",
-    "solve_seconds", "wall_seconds", "peak_memory_mb", "curve",
-)  # fmt: skip
 
 
 def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
@@ -36,7 +32,7 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
     found, complaints = RecordFile(path).read()
     whole = []
     for key, record in found.items():
-        lacking = [name for name in NEEDED if name not in record]
+        lacking = missing(record)
         if lacking:
             complaints.append(
                 f"{path}: the record with key {str(key)[:12]!r} has no {', '.join(lacking[:3])}, left out"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from convexnn_bench.records.fields import FIELDS
 from convexnn_bench.records.records import Record
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
 EXPLAINED = ("skipped", "stalled", *BAD)  # their reasons are listed below the tables
-COLUMNS = ("solver", "status", "objective", "lower bound", "gap", "set-up s", "solve s", "MB")
+COLUMNS = tuple(field.title for field in FIELDS if field.title)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ import pytest
 from harness_fixtures import spiral_cell
 
 from convexnn_bench.harness.cell_run import blank_record, skipped_record
-from convexnn_bench.records.records import SCHEMA, RecordFile, flat, make_key, plain, to_json, to_parquet
+from convexnn_bench.records.fields import FIELDS, SCHEMA
+from convexnn_bench.records.records import RecordFile, flat, make_key, plain, to_json, to_parquet
 
 
 def test_append_and_read_back(tmp_path):
@@ -99,11 +102,20 @@ def test_parquet_holds_every_record(tmp_path):
     assert list(frame["status"]) == ["failed", "skipped"]
     assert frame["problem_P"][0] == 18
     assert math.isnan(frame["gap"][1])
-    assert frame["limits_time_limit"][0] == 5.0
+    assert frame["limits_time_limit"][0] == cell.limits.time_limit
     assert json.loads(frame["dataset_parameters"][0])["n"] == 9
     assert frame["curve"][0][0].tolist() == [0.1, 2.0, 1.0]
     assert not list(tmp_path.glob("*.partial"))
     assert to_parquet([skipped], tmp_path / "one.parquet").is_file()
+
+
+def test_a_record_has_the_fields_of_the_table_and_the_docs_describe_each():
+    record = blank_record(spiral_cell("fista"))
+    assert list(record) == [field.name for field in FIELDS]
+    page = (Path(__file__).parents[2] / "docs" / "campaigns.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert table == [(field.name, field.meaning.replace("|", "\\|"), field.unit) for field in FIELDS]
+    assert f"Version {SCHEMA} of this table" in page
 
 
 def test_flat_keeps_columns_the_same_for_skipped_cells():
