@@ -17,7 +17,7 @@ from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.block_norms import complete_dual_norm, max_dual_norm
+from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
 from convexnn_bench.operator.rounding import adjoint_rounding
 
@@ -48,9 +48,9 @@ def lower_bound(
     operator = problem.operator(device)
     loss, Y = problem.loss, operator.Y
     if scope in (None, problem.scope):
-        norm = max_dual_norm(problem, operator.adjoint(Lambda) if G is None else G)
+        norm = max_dual_norm(problem.cones, operator.adjoint(Lambda) if G is None else G)
     else:
-        norm = complete_dual_norm(problem, Lambda.cpu())
+        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy())
     value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + adjoint_rounding(operator, Lambda))
     return value, norm, scaled
 

@@ -1,6 +1,6 @@
 """Burer-Monteiro: min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2) (eqs. 19-21), K_k U_k >= 0 for ReLU."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +8,8 @@ from jaxtyping import Float
 
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError
+from convexnn_bench.instance import Instance
 from convexnn_bench.operator.lifted import Operator
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]
@@ -19,7 +17,7 @@ Right = Float[torch.Tensor, "P q m"]
 Scalar = Float[torch.Tensor, ""]
 
 
-def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
+def check_factors(problem: Instance, U: Any, V: Any) -> tuple[Left, Right]:
     """Factors as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
     U, V = check_array("U", U), check_array("V", V)
     m = U.shape[2] if U.ndim == 3 else -1
@@ -31,7 +29,7 @@ def check_factors(problem: "Problem", U: Any, V: Any) -> tuple[Left, Right]:
     return torch.as_tensor(U), torch.as_tensor(V)
 
 
-def default_columns(problem: "Problem") -> int:
+def default_columns(problem: Instance) -> int:
     """m: min(p, q), with which no second-order stationary point is spurious (Theorems 3.3 and 3.5). With a cone, 2 for
     a scalar output, one column for either sign; else p, the columns a completely positive p x p matrix needs for
     p <= 4, and never more than the p q of Caratheodory's theorem."""
@@ -40,14 +38,14 @@ def default_columns(problem: "Problem") -> int:
     return min(problem.p, problem.q)
 
 
-def objective(problem: "Problem", U: Left, V: Right) -> float:
+def objective(problem: Instance, U: Left, V: Right) -> float:
     """The factored objective; cones are not checked."""
     operator = problem.operator(str(U.device))
     loss = problem.loss.value(operator.apply_factors(U, V), operator.Y)
     return float(loss + 0.5 * problem.beta * (U.square().sum() + V.square().sum()))
 
 
-def value_and_gradient(problem: "Problem", operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
+def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
     """Objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F), written out."""
     z, pullback = operator.factored(U, V)
     left, right = pullback(problem.loss.gradient(z, operator.Y))
@@ -55,7 +53,7 @@ def value_and_gradient(problem: "Problem", operator: Operator, U: Left, V: Right
     return value, left.add(U, alpha=problem.beta), right.add(V, alpha=problem.beta)
 
 
-def natural_scale(problem: "Problem", operator: Operator) -> float:
+def natural_scale(problem: Instance, operator: Operator) -> float:
     """The size of a block after one exact gradient step from zero, which sets the scale of a start point.
 
     From Z = 0 along -A^*(grad F(0)) =: -G the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2)
@@ -71,7 +69,7 @@ def natural_scale(problem: "Problem", operator: Operator) -> float:
     return size**3 / curvature / float(np.sqrt(problem.P))
 
 
-def start(problem: "Problem", operator: Operator, m: int, seed: int, scale: float = 0.1) -> tuple[Left, Right]:
+def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float = 0.1) -> tuple[Left, Right]:
     """Gaussian factors whose blocks have norm about `scale` times the natural one."""
     generator = torch.Generator().manual_seed(seed)
     U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -84,7 +82,7 @@ def start(problem: "Problem", operator: Operator, m: int, seed: int, scale: floa
     return U * size**0.5, V * size**0.5
 
 
-def project(problem: "Problem", U: Left) -> Left:
+def project(problem: Instance, U: Left) -> Left:
     """The nearest U with K_k U_k >= 0; U itself without a cone."""
     if problem.cones is None:
         return U
@@ -106,7 +104,7 @@ def to_blocks(U: Left, V: Right) -> Blocks:
     return U @ V.transpose(1, 2)
 
 
-def to_split(problem: "Problem", U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
+def to_split(problem: Instance, U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
     """For scalar-output ReLU: (sum over v_j > 0 of u_j v_j, sum over v_j < 0 of u_j |v_j|), both in the cone."""
     if problem.q > 1:
         raise InputError(f"only scalar outputs split into two cone vectors, this problem has q = {problem.q}")
@@ -115,7 +113,7 @@ def to_split(problem: "Problem", U: Left, V: Right) -> Float[torch.Tensor, "P p 
     return torch.stack([plus, minus], dim=2)
 
 
-def to_network(problem: "Problem", U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
+def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
     """Every column pair is a neuron: column j of block k becomes neuron j P + k, which carries gate k.
 
     For ReLU the columns must lie in their cones (D_k Phi u = max(Phi u, 0)); zero neurons are dropped there.

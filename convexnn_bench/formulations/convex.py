@@ -6,15 +6,12 @@ is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et al., ICLR 
 for it is the cost of the pair found by `cone_factors`, an upper bound.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.instance import Instance
+from convexnn_bench.norms.gauge import gauge_factors
 
 Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]
@@ -35,7 +32,7 @@ def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
     return ((values > floor * values.max()) & (values > 0)).sum(dim=1)
 
 
-def split_cone(problem: "Problem", Z: Blocks) -> Split:
+def split_cone(problem: Instance, Z: Blocks) -> Split:
     """The pair of vectors in cone k whose difference is Z_k, with the least sum of norms.
 
     For scalar outputs. Raises InputError where Z_k is no such difference.
@@ -45,7 +42,7 @@ def split_cone(problem: "Problem", Z: Blocks) -> Split:
     return torch.as_tensor(problem.cones.decompose(Z[:, :, 0].cpu().numpy())).to(Z)
 
 
-def cone_factors(problem: "Problem", Z: Blocks) -> tuple[Left, Right]:
+def cone_factors(problem: Instance, Z: Blocks) -> tuple[Left, Right]:
     """(U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, of least 1/2 (||U||^2 + ||V||^2) as far as known.
 
     For vector outputs. It is the least where the left singular vectors lie in the cone, and, to the accuracy of the
@@ -53,14 +50,12 @@ def cone_factors(problem: "Problem", Z: Blocks) -> tuple[Left, Right]:
     upper bound. Raises InputError where Z_k is no sum of products u v^T with u in its cone, UnsupportedError where
     CVXPY is needed and not installed, or no pair was found.
     """
-    from convexnn_bench.norms.gauge import gauge_factors
-
     assert problem.cones is not None
     U, V = gauge_factors(problem.cones, Z.cpu().numpy())
     return torch.as_tensor(U).to(Z), torch.as_tensor(V).to(Z)
 
 
-def regulariser(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
+def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> float:
     """sum_k ||Z_k||_k."""
     if not problem.has_cone:
         return float(nuclear_norms(Z).sum())
@@ -71,14 +66,14 @@ def regulariser(problem: "Problem", Z: Blocks, split: Split | None = None) -> fl
     return float(torch.linalg.vector_norm(split, dim=1).sum())
 
 
-def objective(problem: "Problem", Z: Blocks, split: Split | None = None) -> float:
+def objective(problem: Instance, Z: Blocks, split: Split | None = None) -> float:
     """F(A(Z)) + beta sum_k ||Z_k||_k."""
     operator = problem.operator()
     loss = problem.loss.value(operator.apply(Z), operator.Y)
     return float(loss) + problem.beta * regulariser(problem, Z, split)
 
 
-def to_factors(problem: "Problem", Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
+def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
     """Balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
 
     Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With one, those of `cone_factors`; for a

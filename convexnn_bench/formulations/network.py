@@ -4,7 +4,7 @@ Gradients come from autograd, apart from the hand-written ones of the Burer-Mont
 With gated ReLU the M neurons are dealt out over the P gates in turn: neuron j carries gate j mod P.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +14,15 @@ from convexnn_bench.activations.linear import Linear
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro
+from convexnn_bench.instance import Instance
 from convexnn_bench.norms.spectral import EPS
 from convexnn_bench.operator.lifted import Operator
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
 
 First = Float[torch.Tensor, "p M"]
 Second = Float[torch.Tensor, "q M"]
 
 
-def check_weights(problem: "Problem", W1: Any, W2: Any) -> tuple[First, Second]:
+def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
     """Weights as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
     W1, W2 = check_array("W1", W1), check_array("W2", W2)
     M = W1.shape[1] if W1.ndim == 2 else -1
@@ -36,7 +34,7 @@ def check_weights(problem: "Problem", W1: Any, W2: Any) -> tuple[First, Second]:
     return torch.as_tensor(W1), torch.as_tensor(W2)
 
 
-def gate_masks(problem: "Problem", operator: Operator, M: int) -> torch.Tensor:
+def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
     """N x M masks of the neurons' gates, as numbers (empty for activations without gates)."""
     if not problem.activation.has_gates:
         return operator.masks[:, :0]
@@ -44,7 +42,7 @@ def gate_masks(problem: "Problem", operator: Operator, M: int) -> torch.Tensor:
     return masks.repeat(1, -(-M // problem.P))[:, :M]
 
 
-def forward(problem: "Problem", operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
+def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
     """C(phi(Phi W1) W2^T), for the rows held by `operator`, all at once."""
     if isinstance(problem.activation, Linear):
         return operator.apply_factors(W1[None], W2[None])
@@ -52,7 +50,7 @@ def forward(problem: "Problem", operator: Operator, W1: First, W2: Second) -> Fl
     return operator.combine_neurons(problem.activation.apply(operator.first_layer(W1), masks), W2)
 
 
-def parts(problem: "Problem", operator: Operator, M: int) -> list[Operator]:
+def parts(problem: Instance, operator: Operator, M: int) -> list[Operator]:
     """The operator on some samples at a time, so few that what is held of M neurons stays in the cache.
 
     Parts are whole samples, since a second layer may mix the rows of a sample, and views: nothing is copied.
@@ -66,7 +64,7 @@ def parts(problem: "Problem", operator: Operator, M: int) -> list[Operator]:
     return [operator.restricted(*part) for part in slices]
 
 
-def predict(problem: "Problem", W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
+def predict(problem: Instance, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
     """The network's predictions on the problem's data, float64, some samples at a time."""
     return torch.cat([forward(problem, part, W1, W2) for part in parts(problem, problem.operator(), W1.shape[1])])
 
@@ -76,19 +74,19 @@ def regulariser(W1: First, W2: Second) -> float:
     return 0.5 * float(W1.square().sum() + W2.square().sum())
 
 
-def objective(problem: "Problem", W1: First, W2: Second) -> float:
+def objective(problem: Instance, W1: First, W2: Second) -> float:
     """The network objective."""
     loss = problem.loss.value(predict(problem, W1, W2), problem.operator().Y)
     return float(loss) + problem.beta * regulariser(W1, W2)
 
 
-def default_width(problem: "Problem") -> int:
+def default_width(problem: Instance) -> int:
     """M: as many neurons as the Burer-Monteiro default has columns; for ReLU at most 1000 of them."""
     columns = problem.P * burer_monteiro.default_columns(problem)
     return min(columns, 1000) if problem.has_cone else columns
 
 
-def start(problem: "Problem", operator: Operator, M: int, seed: int, scale: float = 0.1) -> tuple[First, Second]:
+def start(problem: Instance, operator: Operator, M: int, seed: int, scale: float = 0.1) -> tuple[First, Second]:
     """Gaussian weights at the scale of the Burer-Monteiro start."""
     generator = torch.Generator().manual_seed(seed)
     W1 = torch.randn(problem.p, M, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -98,7 +96,7 @@ def start(problem: "Problem", operator: Operator, M: int, seed: int, scale: floa
     return W1 * size**0.5, W2 * size**0.5
 
 
-def _pattern_blocks(problem: "Problem", W1: np.ndarray) -> np.ndarray:
+def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
     """For each ReLU neuron the block whose cone holds it, -1 for a neuron that no row activates.
 
     The pattern 1{Phi u >= 0} is looked up; a neuron on a boundary (or within rounding of it) may belong to a
@@ -129,7 +127,7 @@ def _pattern_blocks(problem: "Problem", W1: np.ndarray) -> np.ndarray:
     return blocks
 
 
-def to_factors(problem: "Problem", W1: First, W2: Second) -> tuple[torch.Tensor, torch.Tensor]:
+def to_factors(problem: Instance, W1: First, W2: Second) -> tuple[torch.Tensor, torch.Tensor]:
     """Burer-Monteiro factors with the same neurons: each goes to the block of its gate, or of its own pattern.
 
     Neurons that no row activates are dropped. The objective never rises. Raises UnsupportedError where a

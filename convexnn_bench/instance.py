@@ -1,0 +1,193 @@
+"""One instance of the training problem: data, architecture, activation, loss, beta, and the blocks they define.
+
+An instance knows its operator A, its cones and the norms of its blocks. It evaluates no objective: the three
+formulations (`convexnn_bench.formulations`) are functions of an instance, and `Problem` adds them to it.
+"""
+
+import copy
+import sys
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from convexnn_bench.activations.base import BaseActivation
+from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.errors import InputError
+from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
+from convexnn_bench.norms.block_norms import max_dual_norm
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.rows import Rows
+from convexnn_bench.operator.shared import SharedOperator
+from convexnn_bench.patterns.enumeration import Patterns
+from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
+
+
+class Instance:
+    """Data, architecture, activation, loss and beta, with the activation patterns fixed.
+
+    The arguments are those of `Problem`, which documents them.
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike | torch.Tensor,
+        Y: ArrayLike | torch.Tensor,
+        architecture: str | BaseArchitecture = "mlp",
+        activation: str | BaseActivation = "gated_relu",
+        loss: str | BaseLoss = "squared",
+        beta: float | None = None,
+        patterns: str | int | ArrayLike = "all",
+        seed: int = 0,
+        *,
+        beta_fraction: float | None = None,
+    ):
+        self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
+        self.activation: BaseActivation = ACTIVATIONS.make(activation)
+        self.loss: BaseLoss = LOSSES.make(loss)
+        beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
+        self._check_beta(beta, beta_fraction)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+        self.X = _own_copy(check_array("X", X))  # what the caller does to X later is not our affair
+        self.architecture.check_data(self.X)
+        self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
+        self.n_out, self.c = self.Y.shape
+        self.seed = int(seed)
+        self._rows = Rows(self.architecture, self.X)
+        self.N, self.p = self._rows.shape
+        self.q = self.architecture.width_out(self.X, self.c)
+        self._check_outputs()
+        check_scale("X", self.X)
+        check_scale("X: in the first-layer rows Phi made of it", np.array(self._rows.largest()))
+        check_scale("Y", self.Y)
+        light = self._rows.avoidable and not self.has_cone  # the cones need the entries of Phi
+        rows = self._rows if light else self.Phi
+        self.pattern_info: Patterns = self.activation.blocks(rows, check_patterns(patterns, self.N), self.seed)
+        self.masks = self.pattern_info.masks
+        self.gates = self.pattern_info.gates
+        self.P = self.masks.shape[1]
+        self._operators: dict[tuple[str, torch.dtype], Operator] = {}
+        self.is_shared = False  # see `shared`
+        self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
+
+    # -- checks -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_beta(beta: Any, beta_fraction: Any) -> None:
+        if (beta is None) == (beta_fraction is None):
+            raise InputError(
+                f"give exactly one of beta and beta_fraction (a fraction of beta_max), got beta={beta!r}, "
+                f"beta_fraction={beta_fraction!r}"
+            )
+        name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # comparisons alone, for a Python integer may be too long for a float; NaN fails them
+        if not number or not 0 < value <= sys.float_info.max:
+            raise InputError(f"{name} must be a positive finite number, got {value!r}")
+
+    def _check_outputs(self) -> None:
+        """The targets must have as many rows as the network has predictions; one sample tells how many that is."""
+        samples = self.X.shape[0]
+        M = torch.zeros(self.N // samples, self.q, dtype=torch.float64)
+        rows = samples * self.architecture.second_layer(M, torch.as_tensor(self.X[:1]), self.c).shape[0]
+        if self.n_out != rows:
+            outputs = "" if rows == samples else f", {rows} outputs of the {self.architecture.name}"
+            raise InputError(f"X has {samples} samples{outputs} but Y has {self.n_out} rows")
+
+    def _beta_from_fraction(self, fraction: float) -> float:
+        if not self.beta_max > 0:
+            raise InputError(
+                "beta_fraction cannot be used: beta_max is 0, since the gradient of the loss at the zero network "
+                "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
+            )
+        return fraction * self.beta_max
+
+    # -- what follows from the data -----------------------------------------------------------------------
+
+    @property
+    def Phi(self) -> Float[np.ndarray, "N p"]:
+        """The rows of the first layer, formed when they are first asked for."""
+        return self._rows.array
+
+    @property
+    def has_cone(self) -> bool:
+        """True where the vectors u of a block are held in K_k u >= 0 (ReLU)."""
+        return self.activation.has_cone
+
+    @property
+    def vector_cone(self) -> bool:
+        """True for vector-output ReLU (q > 1), whose block norm and dual norm are NP-hard in general."""
+        return self.has_cone and self.q > 1
+
+    @property
+    def scope(self) -> str:
+        """ "complete" if every attainable pattern is among the blocks, else "sampled"."""
+        return "complete" if self.pattern_info.complete else "sampled"
+
+    @cached_property
+    def cones(self) -> Cones | None:
+        """The cones K_k u >= 0 of the blocks, or None without a cone."""
+        return Cones(self.Phi, self.masks, self.gates) if self.has_cone else None
+
+    @cached_property
+    def all_patterns(self) -> CompleteNorm:
+        """Bounds on dual norms over every activation pattern of a ReLU network, whatever the problem's blocks are."""
+        return CompleteNorm(self.Phi)
+
+    def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
+        """A on a device, built once and kept."""
+        place = torch.device(device)
+        if place.type == "cuda" and place.index is None:  # one operator for "cuda" and "cuda:0"
+            place = torch.device("cuda", torch.cuda.current_device())
+        device = str(place)
+        key = (device, dtype)
+        if key not in self._operators:
+            operator = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
+            if key == ("cpu", torch.float64) and self._rows.formed:
+                operator.Phi = torch.as_tensor(self.Phi)  # one copy for both
+            self._operators[key] = SharedOperator(operator) if self.is_shared else operator
+        return self._operators[key]
+
+    def shared(self) -> Self:
+        """Return this problem with operators whose products the processes of torchrun share, see `SharedOperator`.
+
+        The arrays are the same ones. Every process has to use it in the same way, while the problem itself stays each
+        one's own.
+        """
+        problem = copy.copy(self)
+        problem.is_shared, problem._operators = True, {}
+        problem.__dict__.pop("beta_max", None)  # one process may have asked for it already and another not
+        return problem
+
+    @cached_property
+    def beta_max(self) -> float:
+        """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""
+        operator = self.operator()
+        gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
+        value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
+        if not np.isfinite(value):
+            raise InputError(
+                f"the data are too large for float64 products: max |X| = {np.abs(self.X).max():.3g}, "
+                f"max |Y| = {np.abs(self.Y).max():.3g}; rescale them"
+            )
+        return value
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.architecture.name}, {self.activation.name}, {self.loss.name}, "
+            f"n={self.X.shape[0]}, p={self.p}, q={self.q}, P={self.P} ({self.scope}), beta={self.beta:.6g})"
+        )
+
+
+def _own_copy(array: np.ndarray) -> np.ndarray:
+    """In memory that begins at a multiple of 64 bytes, so that equal processes round products with it alike."""
+    own = torch.empty(array.shape, dtype=torch.float64).numpy()
+    own[...] = array
+    return own
