@@ -7,7 +7,7 @@ formulations (`convexnn_bench.formulations`) are functions of an instance, and `
 import copy
 import sys
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
+from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, no_type_check, plain_number
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss
@@ -28,6 +28,8 @@ from convexnn_bench.operator.shared import SharedOperator
 from convexnn_bench.patterns.enumeration import Patterns
 from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 
+AnyInstance = TypeVar("AnyInstance", bound="Instance")
+
 
 class Instance:
     """Data, architecture, activation, loss and beta, with the activation patterns fixed.
@@ -35,6 +37,7 @@ class Instance:
     The arguments are those of `Problem`, which documents them.
     """
 
+    @no_type_check
     def __init__(
         self,
         X: ArrayLike | torch.Tensor,
@@ -155,7 +158,7 @@ class Instance:
             self._operators[key] = SharedOperator(operator) if self.is_shared else operator
         return self._operators[key]
 
-    def shared(self) -> Self:
+    def shared(self: AnyInstance) -> AnyInstance:
         """Return this problem with operators whose products the processes of torchrun share, see `SharedOperator`.
 
         The arrays are the same ones. Every process has to use it in the same way, while the problem itself stays each

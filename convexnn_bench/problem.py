@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from convexnn_bench.checks import as_numpy, check_array
+from convexnn_bench.checks import as_numpy, check_array, no_type_check
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
@@ -64,6 +64,7 @@ class Problem(Instance):
     (3, 6)
     """
 
+    @no_type_check
     def _blocks(self, Z: BlockArray) -> torch.Tensor:
         if isinstance(Z, Sequence) and not isinstance(Z, str):
             blocks = [as_numpy(block, "Z") for block in Z]
@@ -79,10 +80,12 @@ class Problem(Instance):
             raise InputError(f"Z must be P x p x q = {self.P} x {self.p} x {self.q}, got shape {tuple(array.shape)}")
         return torch.as_tensor(array)
 
+    @no_type_check
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:
         """A(Z), the predictions at blocks Z (P x p x q)."""
         return self.operator().apply(self._blocks(Z)).numpy()
 
+    @no_type_check
     def objective(self, Z: BlockArray) -> float:
         """F(A(Z)) + beta sum_k ||Z_k||_k at blocks Z (P x p x q).
 
@@ -91,10 +94,12 @@ class Problem(Instance):
         """
         return convex.objective(self, self._blocks(Z))
 
+    @no_type_check
     def factored_objective(self, U: Array, V: Array) -> float:
         """F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), U P x p x m, V P x q x m. Cones are not checked."""
         return burer_monteiro.objective(self, *burer_monteiro.check_factors(self, U, V))
 
+    @no_type_check
     def network_objective(self, W1: Array, W2: Array) -> float:
         """F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||^2 + ||W2||^2), W1 p x M, W2 q x M."""
         return network.objective(self, *network.check_weights(self, W1, W2))
