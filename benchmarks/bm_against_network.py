@@ -18,7 +18,7 @@ from common import parser, print_machine, registered, write
 
 import convexnn_bench as cnn
 from convexnn_bench.plugins.specs import parse_spec
-from convexnn_bench.report.figures.gaps import COLOURS
+from convexnn_bench.report.figures.styles import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

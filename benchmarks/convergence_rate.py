@@ -20,7 +20,7 @@ from common import parser, prepared, print_machine, registered, write
 
 import convexnn_bench as cnn
 from convexnn_bench.formulations import burer_monteiro, convex
-from convexnn_bench.report.figures.gaps import COLOURS
+from convexnn_bench.report.figures.styles import COLOURS
 from convexnn_bench.theorems.trust_region import trust_region_newton
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from ladder_figures import ladder_figure, map_figure
 from rich.console import Console
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, read_records, write_csv
-from convexnn_bench.report.numbers.time_to_gap import GAPS, outcomes
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, write_csv
+from convexnn_bench.report.make import read_folder
+from convexnn_bench.report.numbers.time_to_gap import GAPS, solver_times
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--map", type=float, metavar="GAP", help="draw the map at this gap")
     given = parser.parse_args()
     try:
-        records = read_records(given.results)
+        records = read_folder(Path(given.results))[0]
         out = Path(given.out or given.results)
         out.mkdir(parents=True, exist_ok=True)
         console = Console(highlight=False, markup=False)
@@ -41,7 +42,7 @@ def main() -> None:
         written[1].write_text(markdown(found, gaps))
         written += save_figure(ladder_figure(found, gaps), out / "ladder")
         if given.map is not None:
-            written += save_figure(map_figure(outcomes(records, (given.map,)), given.map), out / "map")
+            written += save_figure(map_figure(solver_times(records, (given.map,)), given.map), out / "map")
     except InputError as error:
         sys.exit(f"error: {error}")
     console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)

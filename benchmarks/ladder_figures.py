@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report.figures.gaps import COLOURS
-from convexnn_bench.report.numbers.time_to_gap import GAPS, Outcome, by_rung
+from convexnn_bench.report.figures.styles import COLOURS
+from convexnn_bench.report.numbers.time_to_gap import GAPS, SolverTimes, by_rung
 from convexnn_bench.report.tables import format_seconds, format_target
 
 if TYPE_CHECKING:
@@ -19,27 +19,27 @@ FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: m
 EDGE = 300.0  # ratio at which the map's colours end
 
 
-def family(outcome: Outcome) -> str:
-    return "rival" if outcome.solver.startswith("rival_") else outcome.formulation
+def family(one: SolverTimes) -> str:
+    return "rival" if one.solver.startswith("rival_") else one.formulation
 
 
-def ladder_figure(found: Sequence[Outcome], gaps: Sequence[float] = GAPS) -> "Figure":
+def ladder_figure(found: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> "Figure":
     """Median time to a certified gap (log) by rung, one panel a gap; bars from quartile to quartile.
 
     What did not reach the gap stands in the band at the top, and is no time.
     """
     from matplotlib.figure import Figure
 
-    rungs = list(dict.fromkeys(outcome.rung for outcome in found))
-    solvers = list(dict.fromkeys(outcome.solver for outcome in found))
+    rungs = list(dict.fromkeys(one.rung for one in found))
+    solvers = list(dict.fromkeys(one.solver for one in found))
     figure = Figure(figsize=(max(7.0, 1.1 * len(rungs) + 4), 3.5 * len(gaps) + 1.6), layout="constrained")
     axes = figure.subplots(len(gaps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    times = [outcome.total.median for outcome in found if outcome.done]
+    times = [one.total.median for one in found if one.done]
     if not times:
         raise InputError(f"no solver reached a gap of {max(gaps):g} on any problem: there is nothing to draw")
     ceiling = 10.0 ** math.ceil(math.log10(2 * max(times)))
     for axis, gap in zip(axes, gaps, strict=True):
-        _ladder_panel(axis, [outcome for outcome in found if outcome.gap == gap], rungs, solvers, ceiling)
+        _ladder_panel(axis, [one for one in found if one.gap == gap], rungs, solvers, ceiling)
         axis.set_title(f"to a certified gap of {format_target(gap)}", loc="left", fontsize=10)
         axis.set_ylabel("set-up + solve (s)")
     axes[-1].set_xticks(range(len(rungs)), [_folded(rung) for rung in rungs], rotation=30, ha="right", fontsize=8)
@@ -56,27 +56,27 @@ def _folded(rung: str) -> str:
     return ",\n".join(line for line in lines if line)
 
 
-def _style(found: Sequence[Outcome], solver: str) -> dict[str, Any]:
+def _style(found: Sequence[SolverTimes], solver: str) -> dict[str, Any]:
     """Colour by place among the solvers of its family, marker by family; no line joins one problem to another."""
-    kind = next(family(outcome) for outcome in found if outcome.solver == solver)
-    peers = list(dict.fromkeys(outcome.solver for outcome in found if family(outcome) == kind))
+    kind = next(family(one) for one in found if one.solver == solver)
+    peers = list(dict.fromkeys(one.solver for one in found if family(one) == kind))
     marker, first = FAMILIES[kind]
     return {"color": COLOURS[(first + peers.index(solver)) % len(COLOURS)], "marker": marker, "linestyle": "none"}
 
 
 def _ladder_panel(
-    axis: "Axes", found: Sequence[Outcome], rungs: Sequence[str], solvers: Sequence[str], ceiling: float
+    axis: "Axes", found: Sequence[SolverTimes], rungs: Sequence[str], solvers: Sequence[str], ceiling: float
 ) -> None:
     for place, solver in enumerate(solvers):
-        own = [outcome for outcome in found if outcome.solver == solver]
+        own = [one for one in found if one.solver == solver]
         shift = 0.8 * ((place + 0.5) / len(solvers) - 0.5)  # solvers side by side, so that bars do not hide each other
-        x = [rungs.index(outcome.rung) + shift for outcome in own]
-        y = [outcome.total.median if outcome.done else math.nan for outcome in own]
-        low = [outcome.total.median - outcome.total.low if outcome.done else 0.0 for outcome in own]
-        high = [min(outcome.total.high, ceiling) - outcome.total.median if outcome.done else 0.0 for outcome in own]
+        x = [rungs.index(one.rung) + shift for one in own]
+        y = [one.total.median if one.done else math.nan for one in own]
+        low = [one.total.median - one.total.low if one.done else 0.0 for one in own]
+        high = [min(one.total.high, ceiling) - one.total.median if one.done else 0.0 for one in own]
         style = _style(found, solver)
         axis.errorbar(x, y, (low, high), label=solver, markersize=6, linewidth=1.0, elinewidth=1.0, **style)
-        missing = [where for where, outcome in zip(x, own, strict=True) if not outcome.done]
+        missing = [where for where, one in zip(x, own, strict=True) if not one.done]
         axis.plot(
             missing,
             [1.8 * ceiling] * len(missing),
@@ -98,7 +98,7 @@ def _ladder_panel(
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def map_figure(found: Sequence[Outcome], gap: float) -> "Figure":
+def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":
     """How many times faster the best Burer-Monteiro solver is than the best solver of the convex program.
 
     One panel a number of outputs c, a square for each n and P. Where only one side reached the gap the number is a
@@ -142,18 +142,18 @@ def map_figure(found: Sequence[Outcome], gap: float) -> "Figure":
     return figure
 
 
-def sides(group: Sequence[Outcome]) -> tuple[Outcome | None, Outcome | None]:
+def sides(group: Sequence[SolverTimes]) -> tuple[SolverTimes | None, SolverTimes | None]:
     """The best Burer-Monteiro solver and the best of the convex program, rivals left out; None where there is none."""
-    ours = [outcome for outcome in group if outcome.formulation == "burer_monteiro"]
-    exact = [outcome for outcome in group if family(outcome) == "convex"]
+    ours = [one for one in group if one.formulation == "burer_monteiro"]
+    exact = [one for one in group if family(one) == "convex"]
     return _quickest(ours), _quickest(exact)
 
 
-def _quickest(side: Sequence[Outcome]) -> Outcome | None:
-    return min(side, key=lambda outcome: (not outcome.done, outcome.bound), default=None)
+def _quickest(side: Sequence[SolverTimes]) -> SolverTimes | None:
+    return min(side, key=lambda one: (not one.done, one.bound), default=None)
 
 
-def map_ratio(group: Sequence[Outcome]) -> tuple[float, str, str]:
+def map_ratio(group: Sequence[SolverTimes]) -> tuple[float, str, str]:
     """(exact time / Burer-Monteiro time, ">" or "<" where it is a bound, who was compared); nan where neither ended."""
     ours, exact = sides(group)
     if ours is None or exact is None or not (ours.done or exact.done):
@@ -163,17 +163,15 @@ def map_ratio(group: Sequence[Outcome]) -> tuple[float, str, str]:
     return ratio, sign, f"{_short(ours)} {_took(ours)}\n{_short(exact)} {_took(exact)}"
 
 
-def _short(outcome: Outcome) -> str:
-    return outcome.solver.partition("[")[0].removeprefix("bm_").removeprefix("cvxpy_").removesuffix("_newton")
+def _short(one: SolverTimes) -> str:
+    return one.solver.partition("[")[0].removeprefix("bm_").removeprefix("cvxpy_").removesuffix("_newton")
 
 
-def _took(outcome: Outcome) -> str:
-    return (
-        f"{'' if outcome.done else '>'}{format_seconds(outcome.bound)} s" if math.isfinite(outcome.bound) else "never"
-    )
+def _took(one: SolverTimes) -> str:
+    return f"{'' if one.done else '>'}{format_seconds(one.bound)} s" if math.isfinite(one.bound) else "never"
 
 
-def _square(axis: "Axes", column: int, row: int, group: Sequence[Outcome], colours: Any, norm: Any) -> None:
+def _square(axis: "Axes", column: int, row: int, group: Sequence[SolverTimes], colours: Any, norm: Any) -> None:
     from matplotlib.patches import Rectangle
 
     ratio, sign, names = map_ratio(group)

@@ -19,7 +19,6 @@ from common import save_figure
 
 from convexnn_bench.plugins.specs import parse_spec
 from convexnn_bench.records.records import Record
-from convexnn_bench.report.ladder import read_records
 from convexnn_bench.report.numbers.optimum import optimum_intervals, program
 from convexnn_bench.report.tables import finite, format_gap
 
@@ -95,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the campaign's records")
     folder: Path = parser.parse_args().folder
-    records = read_records(folder)
+    records = read_folder(folder)[0]
     solvers = ["bm_gd[m=1]", "bm_gd[m=2]", "bm_gd[m=4]", "bm_newton"]
     print("| n | beta / beta_max | solver | true distance | certified gap | Theorem 3.4 | with its error term |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convexnn_bench.records.records import whole_file
+from convexnn_bench.report.figures.styles import COLOURS, GREY, MARKERS, plain_axis
 from convexnn_bench.report.tables import format_gap, format_seconds, format_value
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 Seed = dict[str, Any]
 Epoch = dict[str, Any]
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#555555"
 
 
 def print_layerwise(told: dict[str, Any], console: "Console") -> None:
@@ -152,8 +150,7 @@ def save_layerwise_figure(told: dict[str, Any], path: Path) -> Path:
         if np.isfinite(axis.dataLim.minposx):  # of a run that has just begun there is nothing to show
             axis.set_xscale("log")
         axis.set_xlabel("seconds of training")
-        axis.grid(color="#e3e3e3")
-        axis.spines[["top", "right"]].set_visible(False)
+        plain_axis(axis)
     if np.isfinite(right.dataLim.minposy):
         right.set_yscale("log")
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)
@@ -168,7 +165,7 @@ def _curves(left: "Axes", right: "Axes", history: Sequence[Epoch], label: str | 
     for place, stage in enumerate(dict.fromkeys(epoch["stage"] for epoch in history)):
         own = [epoch for epoch in history if epoch["stage"] == stage]
         look: dict[str, Any] = {
-            "color": COLOURS[place % len(COLOURS)], "marker": "os^Dv"[place % 5], "markersize": 4, "linewidth": 1.2,
+            "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % 5], "markersize": 4, "linewidth": 1.2,
             **style,
         }  # fmt: skip
         left.plot(*_points(own, "test_accuracy", offset), label=label and label.format(stage), **look)

@@ -1,4 +1,4 @@
-"""`convexnn-bench report`: tables in the terminal, figures and the page in the campaign's folder."""
+"""What `convexnn-bench report` does: tables in the terminal, figures and the page in the campaign's folder."""
 
 import importlib
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from convexnn_bench.terminal import progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-FEW = 40  # cells that are told one by one
+FEW = 40  # cells up to which the terminal shows every cell in a row of its own
 
 
 def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
-    """(records, complaints about lines that are none). Raises InputError where there are no records."""
+    """Return the whole records of a folder, and complaints about the others. Raises InputError if there are none."""
     path = folder / "records.jsonl"
     if not path.is_file():
-        where = "there is no records.jsonl in it" if folder.is_dir() else "it is no folder"
-        raise InputError(f"{str(folder)!r} cannot be reported on, {where}: run a campaign with --out {folder} first")
+        why = "it holds no records.jsonl" if folder.is_dir() else "it is not a folder"
+        raise InputError(f"there are no records in {str(folder)!r}, {why}: run a campaign with --out {folder} first")
     found, complaints = RecordFile(path).read()
     whole = []
     for key, record in found.items():
@@ -45,9 +45,19 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def make_report(folder: Path, console: "Console") -> bool:
-    """Print the tables, write `folder`/figures and `folder`/report.html; False where a lower bound cannot be right.
+    """Print the tables, and write `folder`/figures and `folder`/report.html.
 
-    Raises InputError where there are no records or a package is missing, OSError where the folder cannot be written to.
+    Returns
+    -------
+    bool
+        False if a lower bound is above an objective of the same program, so that a certificate is wrong.
+
+    Raises
+    ------
+    InputError
+        If there are no records, or a package is missing.
+    OSError
+        If the folder cannot be written to.
     """
     records, complaints = read_folder(folder)
     _check_packages()
@@ -70,7 +80,7 @@ def make_report(folder: Path, console: "Console") -> bool:
 
 
 def _check_packages() -> None:
-    """Raises InputError, before anything is drawn, when what figures and page need cannot be imported."""
+    """Raise InputError, before anything is drawn, if a package that figures and page need cannot be imported."""
     for module in ("matplotlib", "jinja2", "vl_convert"):
         try:
             importlib.import_module(module)
@@ -82,13 +92,13 @@ def _check_packages() -> None:
 
 
 def _print_tables(records: Sequence[Record], console: "Console") -> None:
-    """The summary, and tables: of medians for several draws of problems or many cells, else cell by cell."""
+    """Print the summary, and tables: medians for several draws of problems or many cells, else cell by cell."""
     from rich.text import Text
 
-    told = summary(records)
-    counts = ", ".join(f"{number} {status}" for status, number in told["counts"].items())
-    console.print(Text(f"{told['title']}: {counted(told['total'], 'cell')}, {counts}", style="bold"))
-    for line in told["sentences"]:
+    head = summary(records)
+    counts = ", ".join(f"{number} {status}" for status, number in head["counts"].items())
+    console.print(Text(f"{head['title']}: {counted(head['total'], 'cell')}, {counts}", style="bold"))
+    for line in head["sentences"]:
         console.print(Text(line))
     console.print()
     draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
@@ -99,7 +109,7 @@ def _print_tables(records: Sequence[Record], console: "Console") -> None:
 
 
 def _where(one: Drawn, paths: Sequence[Path]) -> str:
-    """The files of a figure in one line, else why there are none."""
+    """Name the files of a figure in one line, or say why there are none."""
     if not paths:
         return f"not drawn: {one.missing}"
     images = [path for path in paths if path.suffix == ".png"]

@@ -1,6 +1,10 @@
-"""Tables of records for the terminal: one for every problem, best values in bold, reasons below."""
+"""Tables of records for the terminal, and how numbers are written in all tables.
+
+Every problem has one table, with the best values in bold; the reasons of failed and skipped cells follow below.
+"""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,25 +13,28 @@ from convexnn_bench.records.records import Record
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
-EXPLAINED = ("skipped", "stalled", *BAD)  # their reasons are listed below the tables
+EXPLAINED = ("skipped", "stalled", *BAD)  # the reasons of these cells are listed below the tables
 COLUMNS = tuple(field.title for field in FIELDS if field.title)
+Quantity = int | float | None  # a number of a record; None if it is not known
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def counted(number: int, what: str) -> str:
-    """ "1 cell", "2 cells"."""
+    """Return "1 cell" or "2 cells"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def finite(value: Any) -> float:
-    """`value` as float; nan for None."""
+def finite(value: Quantity) -> float:
+    """Return `value` as float, nan for None."""
     return math.nan if value is None else float(value)
 
 
-def format_gap(value: Any, superscript: bool = False) -> str:
-    """A relative gap as two digits and a power of ten: "3.1e-07", or with superscripts."""
+def format_gap(value: Quantity, superscript: bool = False) -> str:
+    """Write a relative gap as two digits and a power of ten: "3.1e-07", or with a superscript."""
     gap = finite(value)
     if math.isnan(gap):
         return "-"
@@ -40,31 +47,42 @@ def format_gap(value: Any, superscript: bool = False) -> str:
 
 
 def format_target(gap: float) -> str:
-    """A gap that was asked for, no digit of it rounded away: "1e-02", "2.5e-03"."""
+    """Write a gap that was asked for with all of its digits: "1e-02", "2.5e-03"."""
     mantissa, power = f"{gap:.6e}".split("e")
     return f"{float(mantissa):g}e{power}"
 
 
-def format_value(value: Any) -> str:
-    """An objective or bound to seven digits."""
+def format_value(value: Quantity) -> str:
+    """Write an objective or a bound to seven digits."""
     number = finite(value)
     return "-" if math.isnan(number) else "0" if number == 0 else f"{number:#.7g}".rstrip(".")
 
 
-def format_seconds(value: Any) -> str:
+def format_seconds(value: Quantity) -> str:
+    """Write seconds to three digits or so."""
     seconds = finite(value)
     if math.isnan(seconds):
         return "-"
     return f"{seconds:.3f}" if seconds < 0.995 else f"{seconds:.2f}" if seconds < 99.5 else f"{seconds:.0f}"
 
 
+def format_memory(value: Quantity) -> str:
+    """Write MiB as a whole number."""
+    return "-" if math.isnan(finite(value)) else f"{value:.0f}"
+
+
+def count_statuses(records: Sequence[Record]) -> dict[str, int]:
+    """Return {status: number of cells}, the most frequent first."""
+    return dict(Counter(record["status"] for record in records).most_common())
+
+
 def status_colour(status: str) -> str:
-    """Its colour in a terminal."""
+    """Return the colour of a status in a terminal."""
     return "green" if status in GOOD else "red" if status in BAD else "dim" if status == "skipped" else "yellow"
 
 
 def group_by_problem(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records by problem, both in the order they come."""
+    """Group records by problem, both in the order they come."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record["problem_name"], []).append(record)
@@ -72,12 +90,12 @@ def group_by_problem(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def sizes(group: Sequence[Record]) -> dict[str, Any]:
-    """Sizes and choices of the problem that records share; empty where none of them came to know."""
+    """Return sizes and choices of the problem that the records share; empty if no cell got to build it."""
     return next((record["problem"] for record in group if record.get("problem")), {})
 
 
 def problem_line(group: Sequence[Record]) -> str:
-    """Sizes and choices of a problem in one line; empty when they are not known."""
+    """Return sizes and choices of a problem in one line, empty if they are not known."""
     about = sizes(group)
     if not about:
         return ""
@@ -90,18 +108,18 @@ def problem_line(group: Sequence[Record]) -> str:
 
 
 def beyond_sample(record: Record) -> bool:
-    """True where the bound is over all activation patterns while the problem's blocks are a sample of them."""
+    """Return whether the bound holds over all activation patterns while the problem has a sample of them."""
     return record.get("scope") == "complete" and (record.get("problem") or {}).get("scope") == "sampled"
 
 
 def _best(records: Sequence[Record]) -> dict[str, float]:
-    """The best of every column: least objective, gap and time (of those that ended well), highest bound."""
+    """Return the best of every column: least objective, gap and time (of cells that ended well), highest bound."""
 
     def least(name: str, among: Sequence[Record]) -> float:
         values = [finite(record[name]) for record in among]
         return min((value for value in values if math.isfinite(value)), default=math.nan)
 
-    # bounds on two different programs do not compete: those on the problem's own do
+    # bounds over all patterns and over sampled ones are on two programs: only the problem's own compete
     proven = [record for record in records if math.isfinite(finite(record["gap"]))]
     bounds = [finite(record["lower_bound"]) for record in proven if not beyond_sample(record)]
     done = [record for record in records if record["status"] in GOOD]
@@ -113,11 +131,11 @@ def _best(records: Sequence[Record]) -> dict[str, float]:
     }
 
 
-def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: bool) -> list[Any]:
+def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: bool) -> list["Text"]:
     from rich.text import Text
 
     def cell(name: str, text: str) -> Text:
-        # equal to the printed digits counts as best, so that ties are not decided by rounding
+        # values with the same printed digits are all best, so that rounding does not decide ties
         shown = {"gap": format_gap, "solve_seconds": format_seconds}.get(name, format_value)
         bold = text != "-" and shown(best[name]) == shown(record[name])
         if name == "solve_seconds" and record["status"] not in GOOD:
@@ -126,7 +144,6 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
 
     status = record["status"]
     solver = record["solver_name"] + (f" #{record['seed']}" if with_seed else "")
-    memory = finite(record["peak_memory_mb"])
     return [
         Text(solver, style="dim" if status == "skipped" else ""),
         Text(status, style=status_colour(status)),
@@ -135,14 +152,15 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
         cell("gap", format_gap(record["gap"], superscript) + ("*" if beyond_sample(record) else "")),
         Text(format_seconds(record["setup_seconds"])),
         cell("solve_seconds", format_seconds(record["solve_seconds"])),
-        Text("-" if math.isnan(memory) else f"{memory:.0f}"),
+        Text(format_memory(record["peak_memory_mb"])),
     ]
 
 
 def result_tables(records: Sequence[Record], superscript: bool = False, width: int = 100) -> list["RenderableType"]:
-    """One table a problem, of equal column widths, and the reasons below. Objectives are sums over samples.
+    """Return one table a problem, all of equal column widths, and the reasons below.
 
-    width: characters a line may take; where it is short, long solver names are folded, never a number.
+    Objectives are sums over samples. width: characters of a line; if it is short, long solver names are folded, but
+    numbers are never cut.
     """
     from rich.text import Text
 
@@ -154,8 +172,8 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
         for name, group in groups.items()
     }
     widths = [
-        max(len(title), *(len(row[place]) for block in rows.values() for row in block))
-        for place, title in enumerate(COLUMNS[:used])
+        max(len(title), *(len(row[index]) for block in rows.values() for row in block))
+        for index, title in enumerate(COLUMNS[:used])
     ]
     shown: list[RenderableType] = []
     for name, block in rows.items():
@@ -173,46 +191,47 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
     return shown
 
 
-def _table(rows: list[list[Any]], widths: list[int], width: int) -> "RenderableType":
-    """Rows under their titles; one space between columns where two do not fit."""
+def plain_table(spaces: int = 2, **options: Any) -> "Table":
+    """Return an empty table with one line below its titles, and so many spaces between its columns."""
     from rich import box
     from rich.table import Table
 
+    return Table(box=box.SIMPLE_HEAD, padding=(0, spaces, 0, 0), pad_edge=False, show_edge=False, **options)
+
+
+def _table(rows: list[list["Text"]], widths: list[int], width: int) -> "Table":
+    """Return rows under their titles, with one space between columns if two do not fit."""
     roomy = sum(widths) + 2 * len(widths) <= width
     solver = min(widths[0], max(12, width - sum(widths[1:]) - (2 if roomy else 1) * len(widths)))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, int(roomy), 0, 0), pad_edge=False, show_edge=False)
-    for place, size in enumerate([solver, *widths[1:]]):
+    table = plain_table(int(roomy))
+    for index, size in enumerate([solver, *widths[1:]]):
         table.add_column(
-            COLUMNS[place],
-            justify="left" if place < 2 else "right",
-            min_width=size,
-            max_width=size,
-            no_wrap=place > 0,
-            overflow="fold",
-        )
+            COLUMNS[index], justify="left" if index < 2 else "right", min_width=size, max_width=size,
+            no_wrap=index > 0, overflow="fold",
+        )  # fmt: skip
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def reasons(records: Sequence[Record]) -> list[str]:
-    """Why cells were skipped or did not end well; the same reason is told once."""
-    told: dict[tuple[str, str, str], list[str]] = {}
+    """Return a line for each reason why cells were skipped or did not end well, with the problems it applies to."""
+    problems_of: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
         if record["status"] in EXPLAINED or record["reason"].startswith("killed"):
             what = (record["solver_name"], record["status"], record["reason"])
-            problems = told.setdefault(what, [])
+            problems = problems_of.setdefault(what, [])
             if record["problem_name"] not in problems:
                 problems.append(record["problem_name"])
     everywhere = len(group_by_problem(records))
     return [
         f"{solver} {status}{'' if len(problems) == everywhere else ' on ' + ', '.join(problems)}: {reason}"
-        for (solver, status, reason), problems in told.items()
+        for (solver, status, reason), problems in problems_of.items()
     ]
 
 
 def print_results(records: Sequence[Record], console: "Console") -> None:
-    """The tables, with superscripts where the terminal has them."""
+    """Print the tables, with superscripts if the terminal has them."""
     superscript = console.is_terminal and (console.encoding or "").lower().startswith("utf")
     for part in result_tables(records, superscript, console.width):
         console.print(part)

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report.figures.gaps import COLOURS
+from convexnn_bench.report.figures.styles import COLOURS, mark_target, plain_axis
 from convexnn_bench.theorems.ends import End, StaircaseStep, Width
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -19,12 +18,6 @@ KINDS = {  # how an end of training is drawn: colour, marker
     "second order, above p*": (COLOURS[1], "D"),
     "unfinished": ("#777777", "x"),
 }
-
-
-def _plain(axis: "Axes") -> None:
-    axis.grid(True, axis="y", which="major", color="#dddddd", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def starts_figure(
@@ -51,11 +44,7 @@ def starts_figure(
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, FLOOR / 2), max(high, 10 * tolerance))
-    axis.axhline(tolerance, color="#555555", linewidth=1, linestyle=":")
-    axis.annotate(
-        f"{tolerance:.0e}", (1.0, tolerance), (-3, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", fontsize=8, color="#555555",
-    )  # fmt: skip
+    mark_target(axis, tolerance, f"{tolerance:.0e}", right=True)
     axis.set_xticks(range(len(columns)), [str(m) for m in columns])
     axis.set_xlim(-0.6, len(columns) - 0.4)
     covered = sum(m < covered_from for m in columns) - 0.5
@@ -69,7 +58,7 @@ def starts_figure(
     axis.set_ylabel("relative excess over the proven bound")
     axis.set_title(title, loc="left", fontsize=10)
     figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=len(KINDS))
-    _plain(axis)
+    plain_axis(axis, "y")
     return figure
 
 
@@ -88,13 +77,9 @@ def staircase_figure(steps: Sequence[StaircaseStep], target: float) -> "Figure":
     right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in steps], "o-", color=COLOURS[0])
     right.set_yscale("log")
     right.set_ylabel("certified relative gap")
-    right.axhline(target, color="#555555", linewidth=1, linestyle=":")
-    right.annotate(
-        "target", (0.0, target), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        fontsize=8, color="#555555",
-    )  # fmt: skip
+    mark_target(right, target)
     for axis in (left, right):
         axis.set_xticks(m)
         axis.set_xlabel("columns m of every block")
-        _plain(axis)
+        plain_axis(axis, "y")
     return figure

@@ -18,10 +18,11 @@ from rich.console import Console
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
 from convexnn_bench.harness.plan import plan
+from convexnn_bench.records.fields import blank
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
 from convexnn_bench.report.numbers.power_law import fit_power_law
-from convexnn_bench.report.numbers.time_to_gap import by_rung, compare, outcomes, quantile, time_to_gap
+from convexnn_bench.report.numbers.time_to_gap import by_rung, lead, quantile, solver_times, time_to_gap
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -133,6 +134,7 @@ def record(solver, seed, curve, setup=0.5, status="gap_reached", problem="spiral
     name, _, rest = problem.rstrip("]").partition("[")
     solve = curve[-1][0] if curve else 1.0
     return {
+        **blank(),
         "key": f"{solver} {seed} {problem}", "problem_name": f"{name}[{rest},seed={seed}]", "solver_name": solver,
         "seed": 0, "formulation": formulation, "status": status, "reason": "", "setup_seconds": setup,
         "solve_seconds": solve, "wall_seconds": 9.0, "peak_memory_mb": 100.0 + seed, "scope": "complete",
@@ -166,7 +168,7 @@ def test_the_first_point_at_or_below_the_gap_counts_and_nothing_between():
 
 
 def test_medians_and_quartiles_by_hand():
-    found = {(o.solver, o.gap): o for o in outcomes([*ITERATIVE, *ONE_SHOT])}
+    found = {(o.solver, o.gap): o for o in solver_times([*ITERATIVE, *ONE_SHOT])}
     gd = found["bm_gd", 1e-2]
     # 2.5, 1.5 and 7.5 s
     assert (gd.total.median, gd.total.low, gd.total.high, gd.reached) == (2.5, 2.0, 5.0, 3)
@@ -193,30 +195,30 @@ def test_quantiles_do_not_mix_numbers_with_infinity():
 def test_ratios_against_the_best_other_solver_by_hand():
     quick = [record("fista", seed, [(0.5, 1e-3), (1.5, 1e-7)]) for seed in range(3)]
     stuck = [record("bm_adam", seed, [(1.0, 0.3)], status="stalled") for seed in range(3)]
-    found = outcomes([*ITERATIVE, *ONE_SHOT, *quick, *stuck])
+    found = solver_times([*ITERATIVE, *ONE_SHOT, *quick, *stuck])
     groups = {gap: group for (_, gap), group in by_rung(found).items()}
-    first = compare(groups[1e-2])
+    first = lead(groups[1e-2])
     assert (first.best.solver, first.other.solver, first.factor, first.bounded) == ("fista", "cvxpy_scs", 2.25, False)
     assert {o.solver: o.ratio for o in groups[1e-2]} == {
         "bm_gd": 2.5, "cvxpy_scs": 2.25, "fista": 1.0, "bm_adam": math.inf,
     }  # fmt: skip
     # at 1e-6 scs took 6.25 s and gd was given 4.5 s: it may have come second at 4.5 s
-    last = compare(groups[1e-6])
+    last = lead(groups[1e-6])
     assert (last.best.solver, last.other.solver, last.factor, last.bounded) == ("fista", "bm_gd", 2.25, True)
     rows = ratio_rows(found)
     assert rows[0] == [
         "spiral[n=9]", "1e-02", "fista", "1.00", "2.25x cvxpy_scs", "cvxpy_scs 2.25x, bm_gd 2.5x, bm_adam never",
     ]  # fmt: skip
     assert rows[2][4:] == ["> 2.25x bm_gd", "bm_gd > 2.25x, cvxpy_scs 3.12x, bm_adam never"]
-    assert compare(groups[1e-2][3:]) is None
-    alone = compare([o for o in groups[1e-2] if o.solver in ("fista", "bm_adam")])
+    assert lead(groups[1e-2][3:]) is None
+    alone = lead([o for o in groups[1e-2] if o.solver in ("fista", "bm_adam")])
     assert (alone.other, alone.factor) == (None, math.inf)
 
 
 def test_what_was_not_reached_is_no_number():
     skipped = record("rival", 0, [], status="skipped", peak_memory_mb=None)
     broken = record("network_gd", 0, [], setup=None, status="crashed", peak_memory_mb=None)
-    found = outcomes([*ITERATIVE, skipped, broken])
+    found = solver_times([*ITERATIVE, skipped, broken])
     shown = time_rows(found)["spiral[n=9]"]
     assert [row[0] for row in shown] == ["bm_gd", "network_gd"]
     assert shown[0][1:5] == ["2.50 [2.00, 5.00]", "7.50 [5.50, -] 2/3", "> 4.50", "0.500"]
@@ -252,30 +254,30 @@ def test_the_map_compares_the_best_of_both_sides(benchmark_module):
     map_figure, map_ratio = figures.map_figure, figures.map_ratio
     slow = [record("bm_adam", 0, [(9.0, 1e-3)], formulation="burer_monteiro")]
     rival = [record("rival_scnn", 0, [(0.1, 1e-3)], setup=0.0)]
-    found = outcomes([*ITERATIVE, *ONE_SHOT, *slow, *rival], (1e-2, 1e-4, 1e-6))
+    found = solver_times([*ITERATIVE, *ONE_SHOT, *slow, *rival], (1e-2, 1e-4, 1e-6))
     groups = {gap: group for (_, gap), group in by_rung(found).items()}
     ratio, sign, names = map_ratio(groups[1e-2])
     assert (ratio, sign, names) == (2.25 / 2.5, "", "gd 2.50 s\nscs 2.25 s")  # rivals take no part
     ratio, sign, _ = map_ratio(groups[1e-6])
     assert (ratio, sign) == (6.25 / 4.5, "<")
-    assert map_ratio(outcomes([record("bm_gd", 0, [(1.0, 1.0)], status="stalled")], (1e-2,)))[2] == "neither"
-    drawn = [text.get_text() for text in map_figure(outcomes([*ITERATIVE, *ONE_SHOT], (1e-2,)), 1e-2).axes[0].texts]
+    assert map_ratio(solver_times([record("bm_gd", 0, [(1.0, 1.0)], status="stalled")], (1e-2,)))[2] == "neither"
+    drawn = [text.get_text() for text in map_figure(solver_times([*ITERATIVE, *ONE_SHOT], (1e-2,)), 1e-2).axes[0].texts]
     assert drawn == ["0.9x", "gd 2.50 s\nscs 2.25 s"]
     twice = [*ITERATIVE, record("bm_gd", 0, [(1.0, 1e-3)], problem="spiral[n=9,noise=0.2]")]
     with pytest.raises(cnn.InputError, match=r"several with \(9, 18, 3\)"):
-        map_figure(outcomes(twice, (1e-2,)), 1e-2)
+        map_figure(solver_times(twice, (1e-2,)), 1e-2)
 
 
 def test_the_ladder_figure_draws_the_times_and_marks_what_is_missing(benchmark_module):
     ladder_figure = benchmark_module("ladder_figures").ladder_figure
-    figure = ladder_figure(outcomes([*ITERATIVE, *ONE_SHOT]))
+    figure = ladder_figure(solver_times([*ITERATIVE, *ONE_SHOT]))
     panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
     assert list(panels) == [f"to a certified gap of {gap}" for gap in ("1e-02", "1e-04", "1e-06")]
     heights = [float(y) for line in panels["to a certified gap of 1e-06"].lines for y in line.get_ydata()]
     assert 6.25 in heights  # scs; gd stands in the band above every time
     assert [height for height in heights if height > 100] == [180.0]
     with pytest.raises(cnn.InputError, match="no solver reached a gap of 1e-08"):
-        ladder_figure(outcomes(ITERATIVE, (1e-8,)), (1e-8,))
+        ladder_figure(solver_times(ITERATIVE, (1e-8,)), (1e-8,))
 
 
 # -- power laws, counts and rates -------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from rich.console import Console
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import blank_record, skipped_record
-from convexnn_bench.report.figures.gaps import COLOURS, gap_figure, save_gap_figure
+from convexnn_bench.report.figures.gaps import gap_figure, save_gap_figure
+from convexnn_bench.report.figures.styles import COLOURS
 from convexnn_bench.report.tables import format_gap, format_seconds, format_value, print_results, reasons
 
 SIZES = {

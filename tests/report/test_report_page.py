@@ -25,10 +25,10 @@ from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campa
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.report.figures.campaign import FIGURES, draw_all
-from convexnn_bench.report.figures.gaps import style, styles
+from convexnn_bench.report.figures.styles import style, styles
 from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.numbers import derived, optimum
-from convexnn_bench.report.numbers.time_to_gap import outcomes, pooled
+from convexnn_bench.report.numbers.time_to_gap import pooled, solver_times
 from convexnn_bench.report.page.page import payload, sentences, write_page
 
 ABOUT = {**SIZES, "p": 2, "q": 3}
@@ -113,7 +113,8 @@ def test_performance_profiles_by_hand():
     assert (bm_gd.ratios, bm_gd.runs, bm_gd.unsolved) == ([1.0, 3.0], 4, 1)
     (line,) = sentences([one for one in records if one["solver_name"] == "bm_gd"])[2:]
     assert "in 4 races (a problem and one draw of it)" in line
-    assert line.endswith("most often bm_gd (2 of 4 that it was run in); quickest bm_gd (2); in 2 no solver got there.")
+    assert "most often by bm_gd (in 2 of its 4 races)" in line
+    assert line.endswith("The quickest were bm_gd (2). No solver reached it in 2 of them.")
 
 
 def test_a_solver_run_from_one_start_counts_in_the_races_of_every_start():
@@ -138,20 +139,22 @@ def test_all_tolerances_of_a_one_shot_solver_are_one_runner():
 def test_tolerances_that_form_one_curve_are_told():
     one, other = (timed("a", "cvxpy_scs", 1.0, solver_parameters={"tolerance": t}) for t in (1e-3, 1e-6))
     assert pooled([one, {**other, "status": "skipped"}]) == []
-    assert pooled([one, other]) == ["cvxpy_scs: in every race the quickest of its runs with tolerance 0.001, 1e-06."]
+    assert pooled([one, other]) == [
+        "cvxpy_scs: in every race the quickest of its runs with tolerance 0.001, 1e-06 counts."
+    ]
 
 
 def test_memory_is_of_the_cells_that_have_one():
     records = [timed("a", "fista", 1.0, seed, peak_memory_mb=peak) for seed, peak in enumerate((300.0, None, 500.0))]
-    assert outcomes(records)[0].memory_mb == 400.0
-    assert time_rows(outcomes([records[1]]))["a"][0][-1] == "-"
+    assert solver_times(records)[0].memory_mb == 400.0
+    assert time_rows(solver_times([records[1]]))["a"][0][-1] == "-"
 
 
 def test_what_is_told_first_of_skips_only_and_of_mixed_versions():
     skips = [timed("a", "fista", None, status="skipped")]
-    assert sentences(skips) == ["Every cell was skipped: nothing was run. The reasons are below."]
+    assert sentences(skips) == ["Every cell was skipped, and nothing was run. The reasons are below."]
     mixed = [timed("a", "fista", 1.0, version="0.1"), timed("b", "fista", 1.0, version="0.2")]
-    assert sentences(mixed)[0] == "Records of 2 versions of the code are mixed here: 0.1, 0.2."
+    assert sentences(mixed)[0] == "The records are of 2 versions of the code: 0.1, 0.2."
 
 
 def test_scaling_finds_the_size_that_varies_alone_and_its_exponent():
@@ -249,9 +252,9 @@ def test_every_figure_is_drawn_or_says_why_not():
     assert {one.name: one.missing for one in draw_all(full) if one.missing} == {}
     drawn = {one.name: one for one in draw_all([told("a", "fista", 1.0, 0.5)])}
     assert set(drawn) == set(FIGURES)
-    assert drawn["performance_profile"].missing == "no solver got to any of the gaps"
+    assert drawn["performance_profile"].missing == "no solver reached any of the gaps"
     assert "three problems are needed" in drawn["scaling"].missing
-    assert "no record got to its gap" in drawn["ranks"].missing
+    assert "no record reached its gap" in drawn["ranks"].missing
     nothing = {one.name: one.missing for one in draw_all([record(curve=[], gap=None, objective=None, status="failed")])}
     assert all(nothing.values())
 
@@ -566,7 +569,7 @@ def test_report_of_what_is_no_campaign(tmp_path):
     done = command("report", tmp_path)
     assert (done.exit_code, "there is no records.jsonl in it" in done.stderr) == (2, True)
     done = command("report", tmp_path / "nowhere")
-    assert (done.exit_code, "it is no folder" in done.stderr) == (2, True)
+    assert (done.exit_code, "it is not a folder" in done.stderr) == (2, True)
     (tmp_path / "records.jsonl").write_text('{"key": "x"}\n')
     done = command("report", tmp_path)
     assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)

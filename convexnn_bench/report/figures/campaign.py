@@ -1,14 +1,18 @@
-"""The figures of a report, each from records alone, for paper: PNG and SVG."""
+"""The figures of a report for print, as PNG and SVG, each drawn from records alone.
+
+The page draws the same numbers as interactive charts, one problem, gap or size at a time (report.page.charts).
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convexnn_bench.records.records import Record, whole_file
-from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, Style, styles
+from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
+from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles
 from convexnn_bench.report.numbers import derived, optimum
 from convexnn_bench.report.numbers.time_to_gap import rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
@@ -17,13 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = 6  # of one figure of curves
+PANELS = 6  # problems in one figure of curves
+RANK_ROWS = 24  # problems in one figure of ranks
 LABEL_WIDTH = 44  # characters of a problem's name on an axis
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One figure of a report. figures: in parts where one would not hold it; empty where `missing` says why."""
+    """One figure of a report, in parts if it is large. `figures` is empty if `missing` says why it was not drawn."""
 
     name: str
     title: str
@@ -32,10 +37,10 @@ class Drawn:
 
 
 def draw_all(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Every figure in turn, each in the same colours."""
-    drawn = styles(records)
+    """Draw every figure in turn, all with the same styles."""
+    looks = styles(records)
     for name, (title, make) in FIGURES.items():
-        made = make(records, drawn)
+        made = make(records, looks)
         yield Drawn(name, title, [], made) if isinstance(made, str) else Drawn(name, title, made)
 
 
@@ -59,30 +64,25 @@ def _new(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _plain(axis: "Axes") -> None:
-    axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: "Figure", names: Sequence[str], drawn: dict[str, Style], lines: bool = True) -> None:
-    """The solvers below the panels; all tolerances of one look the same."""
+def _legend(figure: "Figure", names: Sequence[str], looks: dict[str, Style], lines: bool = True) -> None:
+    """Name the solvers below the panels; all tolerances of one solver look the same."""
     from matplotlib.lines import Line2D
 
     shown = {without_tolerance(name) for name in names}
     handles = [
         Line2D(
-            [], [], color=own.colour, marker=own.marker, linestyle=own.dashes if lines else "", markersize=6, label=name
+            [], [], color=look.colour, marker=look.marker, linestyle=look.dashes if lines else "", markersize=6,
+            label=name,
         )
-        for name, own in drawn.items()
+        for name, look in looks.items()
         if name in shown
-    ]
+    ]  # fmt: skip
     columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, shown), default=8) + 0.7))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
-def curve_figures(records: Sequence[Record], drawn: dict[str, Style], what: str) -> "list[Figure] | str":
-    """`what` ("gaps" or "excess", of `derived.Curve`) against seconds, logarithmic; a panel a problem (first draw)."""
+def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str) -> "list[Figure] | str":
+    """Draw `what` ("gaps" or "excess", of `derived.Curve`) against seconds, a panel for each rung's first problem."""
     firsts: dict[str, str] = {}
     for record in records:
         firsts.setdefault(rung_name(record), record["problem_name"])
@@ -99,22 +99,22 @@ def curve_figures(records: Sequence[Record], drawn: dict[str, Style], what: str)
         figure = _new(5.6 * across, 3.4 * down + 0.9)
         axes = figure.subplots(down, across, squeeze=False)
         for axis, name in zip(axes.flat, part, strict=False):
-            _curves(axis, name, panels[name], drawn, what)
-        for axis in list(axes.flat)[len(part) :]:
+            _curves(axis, name, panels[name], looks, what)
+        for axis in axes.flat[len(part) :]:
             axis.set_axis_off()
         words = {"gaps": "certified relative gap", "excess": "distance to the optimum, at most (relative)"}
-        for axis in list(axes.flat)[max(0, len(part) - across) : len(part)]:
+        for axis in axes.flat[max(0, len(part) - across) : len(part)]:
             axis.set_xlabel("set-up + solve time (s)")
         for row in axes:
             row[0].set_ylabel(words[what])
-        _legend(figure, [curve.solver for name in part for curve in panels[name]], drawn)
+        _legend(figure, [curve.solver for name in part for curve in panels[name]], looks)
         made.append(figure)
     return made
 
 
-def _curves(axis: "Axes", name: str, own: list[derived.Curve], drawn: dict[str, Style], what: str) -> None:
-    for curve in own:
-        look = drawn[without_tolerance(curve.solver)]
+def _curves(axis: "Axes", name: str, curves: list[derived.Curve], looks: dict[str, Style], what: str) -> None:
+    for curve in curves:
+        look = looks[without_tolerance(curve.solver)]
         points = [
             (max(seconds, 1e-4), min(max(value, GAP_FLOOR), GAP_CEILING))
             for seconds, value in zip(curve.seconds, getattr(curve, what), strict=True)
@@ -127,29 +127,29 @@ def _curves(axis: "Axes", name: str, own: list[derived.Curve], drawn: dict[str, 
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_title(name, loc="left", fontsize=8.5 if len(name) < 60 else 7)
-    _plain(axis)
+    plain_axis(axis)
 
 
-def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
-    """The certified gap, and the paper's bound, against what is known of the true distance to the optimum."""
-    found = optimum.truths(records)
-    if not found:
+def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
+    """Draw the certified gap, and the paper's bound, against what is known of the true distance to the optimum."""
+    points = optimum.truths(records)
+    if not points:
         return "no record ends with a proven gap at a positive optimum"
     figure = _new(11.0, 5.2)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    floor, end = 1e-10, optimum.reach(found)
+    floor, end = 1e-10, optimum.reach(points)
     titles = ("certified gap", "bound of Theorem 3.4 alone: holds at stationary points only")
     for axis, title, pick in zip(axes, titles, (lambda t: t.gap, lambda t: t.paper), strict=True):
-        for one in found:
+        for one in points:
             bound = pick(one)
             if math.isnan(bound):
                 continue
-            look = drawn[without_tolerance(one.solver)]
+            look = looks[without_tolerance(one.solver)]
             x, low, high = (min(max(value, floor), end) for value in (bound, one.least, one.most))
             axis.plot([x, x], [low, high], "-", color=look.colour, linewidth=0.8, alpha=0.6)
             axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
         ends = [floor, end]
-        axis.plot(ends, ends, "--", color="#555555", linewidth=1)
+        axis.plot(ends, ends, "--", color=GREY, linewidth=1)
         axis.annotate("bound = truth", (1e-4, 1e-4), (-10, 2), textcoords="offset points", ha="right", fontsize=8)
         axis.set_xscale("log")
         axis.set_yscale("log")
@@ -157,47 +157,47 @@ def truth_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Fi
         axis.set_ylim(floor / 2, 2 * end)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("bound on the relative distance to the optimum")
-        _plain(axis)
+        plain_axis(axis)
     axes[0].set_ylabel("relative distance, as far as it is known")
-    _legend(figure, [one.solver for one in found], drawn, lines=False)
+    _legend(figure, [one.solver for one in points], looks, lines=False)
     return [figure]
 
 
-def profile_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
-    """Performance profiles, one panel a gap."""
+def profile_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
+    """Draw performance profiles, one panel a gap."""
     panels = {gap: derived.profiles(records, gap) for gap in derived.gaps_of(records)}
-    panels = {gap: found for gap, found in panels.items() if any(one.ratios for one in found)}
+    panels = {gap: profiles for gap, profiles in panels.items() if any(one.ratios for one in profiles)}
     if not panels:
-        return "no solver got to any of the gaps"
-    if max(len(found) for found in panels.values()) < 2:
+        return "no solver reached any of the gaps"
+    if max(map(len, panels.values())) < 2:
         return "a profile compares solvers, and there is only one"
     from matplotlib.ticker import PercentFormatter
 
     figure = _new(4.2 * len(panels) + 0.6, 4.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (gap, found) in zip(axes, panels.items(), strict=True):
-        end = 2 * max(ratio for one in found for ratio in (one.ratios or [1.0]))
-        for one in found:
+    for axis, (gap, profiles) in zip(axes, panels.items(), strict=True):
+        end = 2 * max(ratio for one in profiles for ratio in (one.ratios or [1.0]))
+        for one in profiles:
             x = [1.0, *one.ratios, end]
-            y = [0.0, *((place + 1) / one.runs for place in range(len(one.ratios))), len(one.ratios) / one.runs]
-            look = drawn[one.solver]
+            y = [0.0, *((rank + 1) / one.runs for rank in range(len(one.ratios))), len(one.ratios) / one.runs]
+            look = looks[one.solver]
             axis.step(x, y, where="post", linestyle=look.dashes, color=look.colour, linewidth=1.6)
             axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=6, clip_on=False)
         axis.set_xscale("log")
         axis.set_xlim(1, end)
-        nobody = f", {found[0].unsolved} won by none" if found[0].unsolved else ""
-        axis.set_title(f"certified gap {format_target(gap)}, {found[0].runs} races{nobody}", loc="left", fontsize=10)
+        nobody = f", {profiles[0].unsolved} won by none" if profiles[0].unsolved else ""
+        axis.set_title(f"certified gap {format_target(gap)}, {profiles[0].runs} races{nobody}", loc="left", fontsize=10)
         axis.set_xlabel("time, in times of the quickest solver's")
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-        _plain(axis)
-    axes[0].set_ylabel("races in which the solver got there")
+        plain_axis(axis)
+    axes[0].set_ylabel("races in which the solver reached the gap")
     axes[0].set_ylim(-0.02, 1.02)
-    _legend(figure, [one.solver for found in panels.values() for one in found], drawn)
+    _legend(figure, [one.solver for profiles in panels.values() for one in profiles], looks)
     return [figure]
 
 
-def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
-    """Seconds to the campaign's gap against a size, with fitted powers; of a size the largest family of problems."""
+def scaling_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
+    """Draw seconds to the campaign's gap against each size, with fitted powers, for its largest family of problems."""
     chosen: dict[tuple[str, str], derived.Scaling] = {}
     for one in derived.scalings(records):
         if one.laws:
@@ -205,7 +205,7 @@ def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list
     if not chosen:
         return (
             "three problems are needed that differ in one size only (n, d, c or patterns), "
-            "and a solver that got to the gap on all of them"
+            "and a solver that reached the gap on all of them"
         )
     gap = format_target(min(record["limits"]["gap"] for record in records))
     panels, missed = {}, {}
@@ -213,38 +213,38 @@ def scaling_figures(records: Sequence[Record], drawn: dict[str, Style]) -> "list
         title = f"{one.size}   ({one.title})"
         panels[title] = {name: one.points[name] for name in one.laws}
         missed[title] = {name: one.missed[name] for name in one.laws if name in one.missed}
-    return [scaling_figure(panels, f"seconds to a certified gap of {gap}", drawn, missed)]
+    return [scaling_figure(panels, f"seconds to a certified gap of {gap}", looks, missed)]
 
 
-def rank_figure(records: Sequence[Record], drawn: dict[str, Style]) -> "list[Figure] | str":
-    """Blocks that are not zero at the optimum, out of P, one row a problem, and the ranks they have."""
-    found = derived.ranks(records)
-    if not found:
-        return "no record got to its gap and tells its blocks (records of schema 1 do not)"
-    names = list(dict.fromkeys(one.problem for one in found))
+def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
+    """Draw the number of blocks that are not zero at the optimum, out of P, one row a problem, and their ranks."""
+    ranks = derived.ranks(records)
+    if not ranks:
+        return "no record reached its gap and counts its blocks (records of schema 1 do not)"
+    names = list(dict.fromkeys(one.problem for one in ranks))
     made = []
-    for first in range(0, len(names), 24):
-        part = names[first : first + 24]
-        own = [one for one in found if one.problem in part]
+    for first in range(0, len(names), RANK_ROWS):
+        part = names[first : first + RANK_ROWS]
+        in_part = [one for one in ranks if one.problem in part]
         figure = _new(10.5, 0.4 * len(part) + 1.6)
         axis = figure.subplots()
-        for place, name in enumerate(part):
-            rows = [one for one in own if one.problem == name]
-            axis.plot([1, rows[0].P], [place, place], "-", color="#dddddd", linewidth=5, solid_capstyle="butt")
-            for turn, one in enumerate(rows):
-                look = drawn[without_tolerance(one.solver)]
-                height = place + 0.5 * ((turn + 0.5) / len(rows) - 0.5)  # none hides another
+        for row, name in enumerate(part):
+            solvers = [one for one in ranks if one.problem == name]
+            axis.plot([1, solvers[0].P], [row, row], "-", color="#dddddd", linewidth=5, solid_capstyle="butt")
+            for turn, one in enumerate(solvers):
+                look = looks[without_tolerance(one.solver)]
+                height = row + 0.5 * ((turn + 0.5) / len(solvers) - 0.5)  # so that no marker hides another
                 axis.plot([max(one.active, 0.8)], [height], look.marker, color=look.colour, markersize=5.5)
-            told = f"of {rows[0].P}; rank ≤ {max(one.largest for one in rows)} of {rows[0].most}"
-            axis.annotate(told, (rows[0].P, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
+            label = f"of {solvers[0].P}; rank ≤ {max(one.largest for one in solvers)} of {solvers[0].most}"
+            axis.annotate(label, (solvers[0].P, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axis.set_yticks(range(len(part)), [_short(name) for name in part], fontsize=8)
         axis.invert_yaxis()
         axis.set_xscale("log")
-        axis.set_xlim(0.7, 6 * max(one.P for one in own))
+        axis.set_xlim(0.7, 6 * max(one.P for one in in_part))
         axis.set_xlabel("blocks that are not zero at the optimum (grey: all blocks)")
-        _plain(axis)
+        plain_axis(axis)
         axis.grid(False, axis="y")
-        _legend(figure, [one.solver for one in own], drawn, lines=False)
+        _legend(figure, [one.solver for one in in_part], looks, lines=False)
         made.append(figure)
     return made
 
@@ -253,7 +253,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LABEL_WIDTH else f"{name[: LABEL_WIDTH - 1]}…"
 
 
-Maker = Callable[[Sequence[Record], dict[str, Style]], Any]
+Maker = Callable[[Sequence[Record], dict[str, Style]], "list[Figure] | str"]  # the figures, or why there are none
 FIGURES: dict[str, tuple[str, Maker]] = {
     "gap_against_time": ("Certified gap against time", lambda r, s: curve_figures(r, s, "gaps")),
     "objective_against_time": ("Objective against time", lambda r, s: curve_figures(r, s, "excess")),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report.figures.gaps import Style, style
+from convexnn_bench.report.figures.styles import Style, plain_axis, style
 from convexnn_bench.report.numbers.power_law import Number, fit_power_law
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def scaling_figure(
     looks: Mapping[str, Style] | None = None,
     missed: Mapping[str, Series] | None = None,
 ) -> "Figure":
-    """Cost against size, logarithmic, one panel a size: the points measured, the fitted lines, the exponents.
+    """Draw cost against size, both logarithmic, one panel a size, with fitted lines and their exponents.
 
     panels: {name of the size: series}. cost: label of the vertical axis, with its unit. looks: {what was measured: its
-    style}; in the order of their names if not given. missed: series of the same panels and names whose costs are only
-    known to be larger: drawn hollow, no part of the fit.
+    style}, by default the styles in the order of the names. missed: series of the same panels and names whose costs are
+    only known to be larger; they are drawn hollow and are no part of the fit.
     """
     from matplotlib.figure import Figure
 
@@ -35,34 +35,33 @@ def scaling_figure(
     figure = Figure(figsize=(7.4 * across, 4.6 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    looks = looks or {name: style(place) for place, name in enumerate(names)}
+    looks = looks or {name: style(index) for index, name in enumerate(names)}
     for axis, (size, series) in zip(axes.flat, panels.items(), strict=False):
         _panel(axis, size, series, looks, (missed or {}).get(size, {}))
         axis.set_ylabel(cost)
-    for axis in list(axes.flat)[len(panels) :]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return figure
 
 
 def _panel(axis: "Axes", size: str, series: Series, looks: Mapping[str, Style], missed: Series) -> None:
     for name, points in series.items():
-        own = looks[name]
+        look = looks[name]
         x, y = zip(*points, strict=True)
         law = fit_power_law(x, y)
         label = f"{name}: {law.exponent:.2f}  [{law.low:.2f}, {law.high:.2f}]"
-        axis.plot(x, y, own.marker, color=own.colour, markersize=6, label=label)
+        axis.plot(x, y, look.marker, color=look.colour, markersize=6, label=label)
         ends = np.array([min(x), max(x)])
-        axis.plot(ends, law.factor * ends**law.exponent, linestyle=own.dashes, color=own.colour, linewidth=1.2)
+        axis.plot(ends, law.factor * ends**law.exponent, linestyle=look.dashes, color=look.colour, linewidth=1.2)
         for at, least in missed.get(name, ()):
-            axis.plot([at], [least], own.marker, color=own.colour, markersize=7, fillstyle="none")
+            axis.plot([at], [least], look.marker, color=look.colour, markersize=7, fillstyle="none")
     axis.set_xscale("log")
     axis.set_yscale("log")
     ticks = sorted({x for some in (series, missed) for points in some.values() for x, _ in points})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
     axis.set_xlabel(size)
-    axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain_axis(axis)
     axis.legend(
         title="exponent [95 %]" + ("\nhollow: not reached by then" if missed else ""),
         fontsize=8,

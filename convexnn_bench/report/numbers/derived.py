@@ -1,4 +1,7 @@
-"""Numbers that figures and page share, computed from records and nothing else."""
+"""Numbers that the figures and the page share: curves, performance profiles, scaling laws and ranks.
+
+All of them are computed from records and nothing else.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,30 +14,34 @@ from convexnn_bench.report.numbers.optimum import SLACK, Interval, judged, optim
 from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (
     GAPS,
-    Outcome,
+    SolverTimes,
     best_run,
     by_draw,
-    outcomes,
     quantile,
     rung_name,
+    solver_times,
     time_to_gap,
 )
 from convexnn_bench.report.tables import finite
 
-SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: size of its problem
+SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: the size that it sets
 
 
 def thinned(points: Sequence[Any], most: int = 40) -> list[Any]:
-    """At most `most` of a curve's points, evenly by their place on a logarithmic scale; the first and last stay."""
+    """Keep at most `most` of a curve's points, evenly by their logarithmic index, the first and the last among them."""
     if len(points) <= most:
         return list(points)
-    places = {round((len(points) - 1) ** (k / (most - 1))) for k in range(most)} | {0}
-    return [points[place] for place in sorted(places)]
+    indices = {round((len(points) - 1) ** (k / (most - 1))) for k in range(most)} | {0}
+    return [points[index] for index in sorted(indices)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One record's points: seconds from the start of set-up, certified gaps, most possible distance to the optimum."""
+    """The points of one record.
+
+    seconds count from the start of set-up. gaps are certified and relative; excess is the largest relative distance to
+    the optimum that the bounds of all records leave possible. Numbers that are not known are nan.
+    """
 
     problem: str
     solver: str
@@ -46,8 +53,8 @@ class Curve:
 
 
 def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
-    """Of every record with points; numbers that are not known are nan."""
-    intervals, found = optimum_intervals(records), []
+    """Return the curve of every record with points, thinned to `most` of them."""
+    intervals, result = optimum_intervals(records), []
     for record in records:
         points = thinned([point for point in record["curve"] if math.isfinite(finite(point[1]))], most)
         if not points:
@@ -55,7 +62,7 @@ def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
         setup = finite(record["setup_seconds"])
         offset = setup if math.isfinite(setup) else 0.0
         interval = intervals.get(program(record), Interval(math.nan, math.nan))
-        found.append(
+        result.append(
             Curve(
                 record["problem_name"], record["solver_name"], record["formulation"], record["seed"],
                 [offset + point[0] for point in points],
@@ -63,16 +70,16 @@ def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
                 [interval.excess(point[1])[1] for point in points],
             )
         )  # fmt: skip
-    return found
+    return result
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Performance profile (Dolan & More, 2002) of one solver: ratios[i] is the i-th least factor over the quickest.
+    """Performance profile of one solver (Dolan and More, 2002).
 
-    It had got to the gap within ratios[i] times the quickest solver's time in i + 1 of `runs` races. unsolved: races in
-    which no solver got there; they count among the runs. ran: races that the solver was run in; in the others it counts
-    as one that did not get there.
+    The solver reached the gap within ratios[i] times the quickest solver's time in i + 1 of `runs` races; the ratios
+    ascend. `unsolved` races, which no solver won, count among the runs. `ran` is the number of races that the solver
+    was run in; in the others it counts as one that did not reach the gap.
     """
 
     solver: str
@@ -84,47 +91,49 @@ class Profile:
 
 
 def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
-    """Every solver that was run, over all draws of all problems, those that no solver got to the gap on included.
+    """Return the profile of every solver that was run, over all draws of all problems.
 
-    Where a solver was skipped, or not asked for, it counts as one that did not get there. One that was run from fewer
-    starts than others on the same data counts with the median of its own in their races.
+    A race is one draw of a problem; races that no solver won are included. A solver that was skipped, or was not asked
+    for, did not reach the gap. A solver that was run from fewer starts than others on the same data enters their races
+    with the median of its own times.
     """
     times: dict[tuple[str, Any], dict[str, float]] = {}
     starts: dict[tuple[str, Any, str], list[float]] = {}
     kinds: dict[str, str] = {}
     for (rung, solver), draws in by_draw(records).items():
-        for drawn, cells in draws.items():
+        for seeds, cells in draws.items():
             kinds[solver] = cells[0]["formulation"]
             seconds = best_run([time_to_gap(record, gap) for record in cells]).seconds
-            times.setdefault((rung, drawn), {})[solver] = seconds
-            starts.setdefault((rung, drawn[:-1], solver), []).append(seconds)
-    for (rung, drawn), race in times.items():
+            times.setdefault((rung, seeds), {})[solver] = seconds
+            starts.setdefault((rung, seeds[:-1], solver), []).append(seconds)
+    for (rung, seeds), race in times.items():
         for solver in kinds:
-            others = starts.get((rung, drawn[:-1], solver))
-            if solver not in race and others:
-                race[solver] = quantile(others, 0.5)
+            other_starts = starts.get((rung, seeds[:-1], solver))
+            if solver not in race and other_starts:
+                race[solver] = quantile(other_starts, 0.5)
     races = [race for race in times.values() if math.isfinite(min(race.values()))]
-    found = []
+    result = []
     for solver, kind in kinds.items():
         ratios = [race.get(solver, math.inf) / min(race.values()) for race in races]
         reached = sorted(ratio for ratio in ratios if math.isfinite(ratio))
         ran = sum(solver in race for race in times.values())
-        found.append(Profile(solver, kind, reached, len(times), len(times) - len(races), ran))
-    return found
+        result.append(Profile(solver, kind, reached, len(times), len(times) - len(races), ran))
+    return result
 
 
 def gaps_of(records: Sequence[Record]) -> list[float]:
-    """The gaps worth a profile: those of the tables that are no finer than what the campaign asked for, and that."""
+    """Return the gaps worth a profile: the campaign's own, and those of the tables that are coarser."""
     asked = min(record["limits"]["gap"] for record in records)
     return sorted({gap for gap in GAPS if gap > asked * (1 + SLACK)} | {asked}, reverse=True)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Time to the campaign's gap against one size that varies alone. title: the data set with what stays the same.
+    """Time to the campaign's gap against one size that varies alone.
 
-    points: {solver: [(size, median seconds), ...]}; laws: of solvers with three sizes at least. missed: the
-    same as points, where the solver ran out of so much time: no part of the law, which may therefore be too flat.
+    title: the data set with the parameters that stay the same. points: {solver: [(size, median seconds), ...]}.
+    laws: the power laws of solvers with at least three sizes. missed: as points, of sizes at which the solver ran out
+    of so much time. They are no part of the law, which may therefore be too flat.
     """
 
     title: str
@@ -135,36 +144,45 @@ class Scaling:
 
 
 def scalings(records: Sequence[Record]) -> list[Scaling]:
-    """One for every family of problems that differ in one size only, with three values of it; largest family first."""
+    """Return one scaling for every family of problems that differ in one size only, the largest family first.
+
+    A family has at least three values of its size.
+    """
     gap = min(record["limits"]["gap"] for record in records)
-    families: dict[tuple[str, str], dict[float, list[Outcome]]] = {}
-    for outcome in outcomes(records, [gap]):
-        name, parameters = parse_spec(outcome.rung)
+    families: dict[tuple[str, str], dict[float, list[SolverTimes]]] = {}
+    for times in solver_times(records, [gap]):
+        name, parameters = parse_spec(times.rung)
         for key, size in SIZES.items():
-            if key in parameters and size in outcome.problem:
+            if key in parameters and size in times.problem:
                 title = format_spec(name, {other: value for other, value in parameters.items() if other != key})
                 family = families.setdefault((title, size), {})
-                family.setdefault(float(outcome.problem[size]), []).append(outcome)
-    found = []
+                family.setdefault(float(times.problem[size]), []).append(times)
+    result = []
     for (title, size), family in sorted(families.items(), key=lambda item: -len(item[1])):
         if len(family) < 3:
             continue
         points: dict[str, list[tuple[float, float]]] = {}
         missed: dict[str, list[tuple[float, float]]] = {}
         for value in sorted(family):
-            for outcome in family[value]:
-                if 0 < outcome.bound < math.inf:
-                    kept = points if outcome.done else missed
-                    kept.setdefault(outcome.solver, []).append((value, outcome.bound))
-        laws = {name: fit_power_law(*zip(*own, strict=True)) for name, own in points.items() if len(dict(own)) >= 3}
+            for times in family[value]:
+                if 0 < times.bound < math.inf:
+                    kept = points if times.done else missed
+                    kept.setdefault(times.solver, []).append((value, times.bound))
+        laws = {
+            name: fit_power_law(*zip(*costs, strict=True)) for name, costs in points.items() if len(dict(costs)) >= 3
+        }
         if points:
-            found.append(Scaling(title, size, points, laws, missed))
-    return found
+            result.append(Scaling(title, size, points, laws, missed))
+    return result
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Blocks at the optimum as one solver found it on one problem: how many are not zero, their ranks, of how many."""
+    """The blocks at the optimum that one solver reached on one problem.
+
+    `active` of the P blocks are not zero. `largest` and `total` are the largest and the sum of their ranks, and `most`
+    is the largest rank possible, min(p, q).
+    """
 
     problem: str
     solver: str
@@ -173,18 +191,18 @@ class Ranks:
     largest: int
     total: int
     P: int
-    most: int  # min(p, q)
+    most: int
 
 
 def ranks(records: Sequence[Record]) -> list[Ranks]:
-    """Of records that got to the gap they were asked for, one a problem (whatever its draw) and solver: the first."""
-    found: dict[tuple[str, str], Ranks] = {}
+    """Return the ranks of records that reached their gap: the first one of each rung and solver."""
+    first: dict[tuple[str, str], Ranks] = {}
     for record in records:
         about = record.get("problem") or {}
-        told = record.get("active_blocks") is not None and "P" in about and judged(record)
-        if not told or record["gap"] > record["limits"]["gap"]:
+        known = record.get("active_blocks") is not None and "P" in about and judged(record)
+        if not known or record["gap"] > record["limits"]["gap"]:
             continue
         where = rung_name(record), record["solver_name"]
-        own = record["active_blocks"], record["largest_rank"], record["total_rank"]
-        found.setdefault(where, Ranks(*where, record["formulation"], *own, about["P"], min(about["p"], about["q"])))
-    return list(found.values())
+        blocks = record["active_blocks"], record["largest_rank"], record["total_rank"]
+        first.setdefault(where, Ranks(*where, record["formulation"], *blocks, about["P"], min(about["p"], about["q"])))
+    return list(first.values())

@@ -1,0 +1,59 @@
+"""How solvers and axes look in every figure: colours, markers and dashes, and the plain frame of a panel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convexnn_bench.records.records import Record
+from convexnn_bench.report.numbers.time_to_gap import curve_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, distinct under every common colour blindness; its yellow is too pale on white
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<>"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))  # matplotlib's, in points
+GREY = "#555555"  # of what belongs to no solver: targets, diagonals, baselines
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a solver is drawn in every figure of a report; two solvers never differ by colour alone."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+def styles(records: Sequence[Record]) -> dict[str, Style]:
+    """Return {solver without its tolerance: its style}, in the order of the records."""
+    names = list(dict.fromkeys(curve_name(record) for record in records))
+    return {name: style(index) for index, name in enumerate(names)}
+
+
+def style(index: int) -> Style:
+    """Return the style with this index. Neighbours differ in colour, marker and dashes.
+
+    The pair of colour and marker is unique for 49 indices, that of colour and dashes for 28.
+    """
+    turn = index // len(COLOURS)  # a colour returns with the next marker, and with other dashes: 4 does not divide 7
+    marker = MARKERS[(index + turn) % len(MARKERS)]
+    return Style(COLOURS[index % len(COLOURS)], marker, DASHES[index % len(DASHES)])
+
+
+def plain_axis(axis: "Axes", which: str = "both") -> None:
+    """Give a panel a light grid behind its lines, along `which` axes, and no frame on top and on the right."""
+    axis.grid(True, which="major", axis=which, color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def mark_target(axis: "Axes", target: float, label: str = "target", right: bool = False) -> None:
+    """Draw a dotted line at the height of the target, with its label at the left or the right end."""
+    axis.axhline(target, color=GREY, linewidth=1, linestyle=":")
+    where, offset, align = (1.0, (-3, 3), "right") if right else (0.0, (3, 3), "left")
+    axis.annotate(
+        label, (where, target), offset, xycoords=("axes fraction", "data"), textcoords="offset points", ha=align,
+        fontsize=8, color=GREY,
+    )  # fmt: skip
