@@ -112,7 +112,7 @@ def test_performance_profiles_by_hand():
     assert (fista.solver, fista.ratios, fista.runs, fista.unsolved) == ("fista", [1.0, 1.0, 4.0], 4, 1)
     assert (bm_gd.ratios, bm_gd.runs, bm_gd.unsolved) == ([1.0, 3.0], 4, 1)
     (line,) = sentences([one for one in records if one["solver_name"] == "bm_gd"])[2:]
-    assert "in 4 races (a problem and one draw of it)" in line
+    assert line.startswith("In 4 races, each of one draw of a problem,")
     assert "most often by bm_gd (in 2 of its 4 races)" in line
     assert line.endswith("The quickest were bm_gd (2). No solver reached it in 2 of them.")
 
@@ -567,7 +567,7 @@ def test_a_missing_package_is_told_in_one_line(tmp_path, monkeypatch, name):
 
 def test_report_of_what_is_no_campaign(tmp_path):
     done = command("report", tmp_path)
-    assert (done.exit_code, "there is no records.jsonl in it" in done.stderr) == (2, True)
+    assert (done.exit_code, "it holds no records.jsonl" in done.stderr) == (2, True)
     done = command("report", tmp_path / "nowhere")
     assert (done.exit_code, "it is not a folder" in done.stderr) == (2, True)
     (tmp_path / "records.jsonl").write_text('{"key": "x"}\n')
