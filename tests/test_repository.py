@@ -1,6 +1,9 @@
 """The files around the package agree: version, workflows, make targets, issue forms, what is public."""
 
+import ast
+import importlib
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -118,6 +121,39 @@ def test_the_script_in_the_form_for_wrong_certificates_runs(tmp_path, monkeypatc
 def test_types_are_shipped():
     assert (ROOT / "convexnn_bench/py.typed").is_file()
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+
+
+def listed_modules():
+    """{module: names} of the table of docs/public.md."""
+    rows = re.findall(
+        r"^\| `(convexnn_bench\.[\w.]+)` \| (.*) \|$", (ROOT / "docs/public.md").read_text(), re.MULTILINE
+    )
+    return {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
+
+
+def test_what_contributing_imports_is_public():
+    listed, used = listed_modules(), 0
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("convexnn_bench."):
+                for name in node.names:
+                    inner = f"{node.module}.{name.name}"
+                    assert inner in listed or name.name in listed[node.module], inner
+                    used += 1
+    assert used > 10
+
+
+@pytest.mark.parametrize("module", sorted(listed_modules()))
+def test_a_public_module_has_the_names_that_are_listed(module):
+    for name in listed_modules()[module] - {"convexnn_bench"}:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+def test_the_former_address_of_the_registries_warns_and_names_the_new_one():
+    sys.modules.pop("convexnn_bench.registry", None)
+    with pytest.warns(DeprecationWarning, match="convexnn_bench.plugins"):
+        former = importlib.import_module("convexnn_bench.registry")
+    assert former.SOLVERS is cnn.SOLVERS
 
 
 def test_files_that_a_reader_is_sent_to_are_in_the_sdist():

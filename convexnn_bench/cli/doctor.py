@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convexnn_bench import __version__
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.plugins.registry import DATASETS, EXECUTORS, SOLVERS, importable
@@ -66,6 +67,7 @@ def machine_lines() -> list[tuple[str, str]]:
     packages = {"matplotlib": "matplotlib", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
     lacking = [name for module, name in packages.items() if not importable(module)]
     gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else None
+    commit = f"commit {about['commit']}" if about["commit"] else "not a git checkout"
     return [
         ("machine", f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GiB, {about['system']}"),
         ("python", f"{about['python']}; " + ", ".join(f"{name} {about[name] or 'missing'}" for name in versions)),
@@ -82,7 +84,7 @@ def machine_lines() -> list[tuple[str, str]]:
             if not lacking
             else f"package {', '.join(lacking)} is not installed: pip install {' '.join(lacking)}",
         ),
-        ("code", f"commit {about['commit']}" if about["commit"] else "not a git checkout"),
+        ("code", f"convexnn-bench {__version__}, {commit}"),
     ]
 
 

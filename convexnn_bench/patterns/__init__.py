@@ -1,0 +1,19 @@
+"""Count, enumerate and sample the activation patterns of a layer."""
+
+from convexnn_bench.patterns.enumeration import (
+    EnumerationCost,
+    Patterns,
+    count_patterns,
+    enumerate_patterns,
+    enumeration_cost,
+)
+from convexnn_bench.patterns.sampling import sample_patterns
+
+__all__ = [
+    "EnumerationCost",
+    "Patterns",
+    "count_patterns",
+    "enumerate_patterns",
+    "enumeration_cost",
+    "sample_patterns",
+]

@@ -1,0 +1,31 @@
+"""Find plug-ins by scanning folders, check their parameters, and read names with parameters in brackets."""
+
+from convexnn_bench.plugins.parameters import Choice, Number, Whole
+from convexnn_bench.plugins.registry import (
+    ACTIVATIONS,
+    ARCHITECTURES,
+    DATASETS,
+    EXECUTORS,
+    LOSSES,
+    SOLVERS,
+    Registry,
+    importable,
+)
+from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "DATASETS",
+    "EXECUTORS",
+    "LOSSES",
+    "SOLVERS",
+    "Choice",
+    "Number",
+    "Registry",
+    "Whole",
+    "expand_grid",
+    "format_spec",
+    "importable",
+    "parse_spec",
+]
