@@ -9,7 +9,7 @@ from convexnn_bench.solver import BaseSolver, Callback
 class Solver(BaseSolver):
     """Proximal point steps, each by Newton's method on its dual, on a working set of blocks.
 
-    It ends on its own lower bound, or where that no longer rises.
+    It ends on its own certified gap, or where that no longer falls.
     """
 
     name = "semismooth_newton"

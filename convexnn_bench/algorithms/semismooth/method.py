@@ -1,9 +1,14 @@
 """Semismooth Newton augmented Lagrangian for min_Z F(A(Z)) + beta sum_k ||Z_k||_*.
 
-The proximal point method (Rockafellar, SIAM J. Control Optim. 14, 1976): Z0 is replaced by the minimiser of the
-objective plus 1/(2 sigma) ||Z - Z0||^2 + nu/2 ||A (Z - Z0)||^2, found by Newton's method on the dual
-(`semismooth_step`), with sigma growing and nu falling, on a working set of blocks (`semismooth_working_set`). Each
-step ends with a price for every block and a lower bound.
+It is the proximal point method (Rockafellar, SIAM J. Control Optim. 14, 1976) on a working set of blocks:
+
+    1. Price all blocks at Z0 = 0; choose the working set (`working_set.py`) and the first sigma.
+    2. Newton steps on the dual of min_Z objective(Z) + 1/(2 sigma) ||Z - Z0||^2 + nu/2 ||A (Z - Z0)||^2 (`step.py`),
+       until the duality gap of this problem is small.
+    3. If they did not get there: divide sigma, and go to 2 with the same Z0.
+    4. Z0 <- the minimiser. Price all blocks for a lower bound, and let in the blocks outside that exceed beta.
+    5. Let sigma grow and nu fall, if step 2 was quick and few blocks came in. Go to 2.
+    6. End once the gap is at most the target or no longer falls.
 """
 
 import math
@@ -12,10 +17,10 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.algorithms.semismooth.prox import Shrinkage
-from convexnn_bench.algorithms.semismooth.step import Centre, ProximalStep, Trial
-from convexnn_bench.algorithms.semismooth.system import Effort
-from convexnn_bench.algorithms.semismooth.working_set import LEAST, MANY, first_set, violators
+from convexnn_bench.algorithms.semismooth.prox import TINY, Shrinkage
+from convexnn_bench.algorithms.semismooth.step import DualTrial, ProximalCentre, ProximalStep
+from convexnn_bench.algorithms.semismooth.system import SystemHistory
+from convexnn_bench.algorithms.semismooth.working_set import LEAST_BLOCKS, first_set, violators
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.problem import Problem
@@ -23,32 +28,46 @@ from convexnn_bench.problem import Problem
 Blocks = Float[torch.Tensor, "P p q"]
 Predictions = Float[torch.Tensor, "n_out c"]
 
-FIRST_SIGMA = 100.0  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
-GROWTH, LARGEST_SIGMA = 10.0, 1e12  # of sigma, and its limit in the same units
-QUICK, MOST = 6, 20  # Newton steps for one proximal step up to which sigma grows, and after which it is given up
-PATIENCE = 8  # proximal steps that do not halve the gap together, before the end
-RETREATS = 10  # proximal steps in a row that are given up, before the end
+# Chosen by trials on the ladder (docs/benchmarks.md).
+FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
+GROWTH = 10.0  # of sigma; a step that is given up divides it by the square
+QUICK_STEPS, MOST_STEPS = (
+    6,
+    20,
+)  # Newton steps of one proximal step up to which sigma grows, and at which it is given up
+MANY = 4  # sigma does not grow either when more than one block came in for so many active ones
+PATIENCE = 8  # proximal steps that together have to halve the gap
+MOST_RETREATS = 10  # proximal steps in a row that may be given up
 
 
 class SemismoothNewton:
     """The state of the method; `steps` runs it.
 
-    target: the relative gap at which it ends, None: where the gap no longer falls. working: the blocks it works on.
-    centre: Z0. z: where the next step begins. objective: of the best point so far, which `blocks` returns. bound,
-    multiplier: the best lower bound that was proven, and the Lambda it was proven with. gap: between the two, relative.
+    Parameters
+    ----------
+    target : relative gap at which it ends, or None to end where the gap no longer falls.
+
+    Attributes
+    ----------
+    working : the indices of the blocks in the working set.
+    centre : Z0.
+    z : where the next step begins.
+    objective : objective of the best point so far, which `blocks` returns.
+    bound, multiplier : the best lower bound, and the Lambda that proved it.
+    gap : the relative gap between the two.
     """
 
     def __init__(self, problem: Problem, device: str, target: float | None):
         self.problem, self.device, self.target = problem, device, target
-        self.all = problem.operator(device)
-        self.Y, self.beta, self.loss = self.all.Y, problem.beta, problem.loss
+        self.whole_operator = problem.operator(device)
+        self.Y, self.beta, self.loss = self.whole_operator.Y, problem.beta, problem.loss
         self.z = torch.zeros_like(self.Y)
         self.multiplier, self.bound, self.gap = self.z, -math.inf, math.inf
         self.objective = float(self.loss.value(self.z, self.Y))
         self.working = self._best = torch.zeros(0, dtype=torch.int64, device=self.Y.device)
         self._best_blocks = self._zeros(0)
-        self.effort = Effort()
-        self.outer = self.newton = self.retreats = 0
+        self.history = SystemHistory()
+        self.proximal_steps = self.newton_steps = self.retreats = 0
         self.gaps: list[float] = []
         self.message: str | None = None
 
@@ -56,101 +75,110 @@ class SemismoothNewton:
         return self.Y.new_zeros(blocks, self.problem.p, self.problem.q)
 
     def blocks(self) -> Blocks:
-        """The best point so far, P x p x q."""
+        """Return the best point so far, P x p x q."""
         Z = self._zeros(self.problem.P)
         Z[self._best] = self._best_blocks
         return Z
 
     def summary(self) -> str:
-        """What was done, in words."""
+        """Return what was done, in words."""
         return (
-            f"{self.newton} Newton steps for {self.outer} proximal point steps, {len(self._best)} of {self.problem.P} "
-            f"blocks not zero, {len(self.working)} in the working set"
+            f"{self.newton_steps} Newton steps for {self.proximal_steps} proximal point steps, {len(self._best)} of "
+            f"{self.problem.P} blocks not zero, {len(self.working)} in the working set"
         )
 
     # -- the proximal point method ----------------------------------------------------------------------
 
     def steps(self) -> Iterator[None]:
-        """Run to the end; a yield after each Newton step. `message` says why it ended."""
+        """Run to the end, and yield after each Newton step; `message` says why it ended.
+
+        The numbers are those of the module's docstring.
+        """
+        # 1.
         self._start()
         while self.message is None:
-            step, taken = self._step(), 0
-            trial: Trial | None = step.try_(self.z)
+            # 2.
+            step, taken = self._proximal_step(), 0
+            trial: DualTrial | None = step.at(self.z)
             while trial is not None and trial.divergence > step.enough(trial):
-                trial = step.newton(trial, taken == 0) if taken < MOST else None
+                trial = step.newton(trial, taken == 0) if taken < MOST_STEPS else None
                 if trial is not None:
                     taken += 1
-                    self.newton += 1
-                    self._record(trial)
+                    self.newton_steps += 1
+                    self._keep_best(trial)
                     yield
+            # 3. to 6.
             if trial is None:
                 self._retreat()
             else:
                 self._accept(trial, taken)
 
-    def _step(self) -> ProximalStep:
-        nu = FIRST_SIGMA * self.unit / self.sigma * self.loss.smoothness  # the smoothness of F at first
+    def _proximal_step(self) -> ProximalStep:
+        nu = FIRST_SIGMA * self.unit / self.sigma * self.loss.smoothness  # it begins at the smoothness of F
         target = self.target or 0.0
-        return ProximalStep(self.loss, self.beta, self.operator, self.centre, self.sigma, nu, target, self.effort)
+        return ProximalStep(self.loss, self.beta, self.operator, self.centre, self.sigma, nu, target, self.history)
 
     def _start(self) -> None:
         """Price all blocks at Z = 0; choose the working set and the first sigma."""
         Lambda = self.loss.gradient(self.z, self.Y)
-        G = self.all.adjoint(Lambda)
+        G = self.whole_operator.adjoint(Lambda)
         self._prove(Lambda, G)
         self._work_on(first_set(G, self.beta, self.Y.numel()))
         Z = self._zeros(len(self.working))
-        self.centre = Centre(Z, Shrinkage(Z, self.beta), self.working[:0], self.z)
-        self.unit = 1.0 / (self.loss.smoothness * max(self.operator.norm_squared(5), 1e-300))
+        self.centre = ProximalCentre(Z, Shrinkage(Z, self.beta), self.working[:0], self.z)
+        self.unit = 1.0 / (self.loss.smoothness * max(self.operator.norm_squared(5), TINY))
         self.sigma = FIRST_SIGMA * self.unit
         self._judge(True)
 
     def _work_on(self, working: Int[torch.Tensor, " w"]) -> None:
         self.working = working
-        self.whole = torch.equal(working, torch.arange(self.problem.P, device=working.device))
-        self.operator = self.all if self.whole else self.all.on_blocks(working)
+        self.is_whole = torch.equal(working, torch.arange(self.problem.P, device=working.device))
+        self.operator = self.whole_operator if self.is_whole else self.whole_operator.on_blocks(working)
 
-    def _accept(self, trial: Trial, taken: int) -> None:
-        """Z0 <- Z(z). Price all blocks, let in what is above beta, choose the next sigma."""
-        G = trial.G if self.whole else self.all.adjoint(trial.Lambda)
-        self._record(trial)
+    def _accept(self, trial: DualTrial, taken: int) -> None:
+        """Move the centre to Z(z), and prepare the next step."""
+        # 4. The blocks that come in are at most as many as are active.
+        G = trial.G if self.is_whole else self.whole_operator.adjoint(trial.Lambda)
+        self._keep_best(trial)
         self._prove(trial.Lambda, G)
-        self.outer += 1
+        self.proximal_steps += 1
         self.retreats = 0
         active = trial.shrinkage.active
-        new = violators(G, self.beta, self.working, max(LEAST, len(active)))
+        new = violators(G, self.beta, self.working, max(LEAST_BLOCKS, len(active)))
         if len(new):
             self._work_on(torch.cat([self.working, new]))
         Z = self._zeros(len(self.working))
         Z[active] = trial.shrinkage.Z
-        self.z, self.centre = trial.fit, Centre(Z, trial.shrinkage, active, trial.fit)
-        if taken <= QUICK and MANY * len(new) <= len(active):
+        self.z, self.centre = trial.fit, ProximalCentre(Z, trial.shrinkage, active, trial.fit)
+        # 5.
+        if taken <= QUICK_STEPS and MANY * len(new) <= len(active):
             self.sigma = min(self.sigma * GROWTH, LARGEST_SIGMA * self.unit)
+        # 6.
         self._judge(len(new) > 0)
 
     def _retreat(self) -> None:
-        """The same Z0 with a smaller sigma; where sigma < 1 / (smoothness ||A||^2) the map z -> A Z(z) contracts."""
+        """Keep Z0 and divide sigma; below 1 / (smoothness ||A||^2) the map z -> A Z(z) contracts."""
         self.sigma /= GROWTH**2
         self.z = self.centre.fit
         self.retreats += 1
-        if self.retreats == RETREATS:
+        if self.retreats == MOST_RETREATS:
             self.message = f"no shorter proximal step is solved either: {self.summary()}"
 
-    def _record(self, trial: Trial) -> None:
+    def _keep_best(self, trial: DualTrial) -> None:
         if trial.objective < self.objective:
             self.objective = trial.objective
             self._best, self._best_blocks = self.working[trial.shrinkage.active], trial.shrinkage.Z
 
     def _prove(self, Lambda: Predictions, G: Blocks) -> None:
-        """The lower bound from Lambda, G = A^* Lambda of all blocks."""
+        """Raise the lower bound by Lambda if it can, given G = A^* Lambda of all blocks."""
         feasible = self.loss.project_dual(Lambda, self.Y)
-        given = G if torch.equal(feasible, Lambda) else None
-        bound, _, multiplier = lower_bound(self.problem, feasible, device=self.device, G=given)
+        G_feasible = G if torch.equal(feasible, Lambda) else None
+        bound, _, multiplier = lower_bound(self.problem, feasible, device=self.device, G=G_feasible)
         if bound > self.bound:
             self.bound, self.multiplier = bound, multiplier
 
     def _judge(self, changed: bool) -> None:
-        """Whether the gap is reached, or no longer falls. changed: the working set has just grown."""
+        """End once the gap is reached or no longer falls; a working set that `changed` starts the count again."""
         self.gap = relative_gap(self.objective, self.bound)
         self.gaps = [*([] if changed else self.gaps[-PATIENCE:]), self.gap]
         halved = len(self.gaps) <= PATIENCE or self.gap <= 0.5 * self.gaps[0]

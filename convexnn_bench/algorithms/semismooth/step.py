@@ -9,17 +9,17 @@ Lagrangian psi(Lambda) = F_nu^*(Lambda) + 1/(2 sigma) ||prox(Z0 - sigma A^* Lamb
     h(z) = z - A Z(z) = 0,   Z(z) = prox(Z0 - sigma A^* grad F_nu(z)),   (I + sigma A M A^* W) dz = -h,
 
 W = F_nu''(z), M from the generalised Jacobian of the prox. <h, W dz> < 0: dz is a descent direction of psi. The term
-with nu makes W definite: where grad F is constant (Huber beyond delta, squared hinge beyond the margin) psi would be
-flat in z, and its line search blind.
+with nu makes W definite. Where grad F is constant (Huber beyond delta, squared hinge beyond the margin) psi would be
+flat in z without it, and the line search could not tell one step from another.
 
 The duality gap of (*) at Z(z) is the Bregman divergence D(A Z, z) = F_nu(A Z) - F_nu(z) - <grad F_nu(z), A Z - z>. The
 step is solved (criterion B of Rockafellar, SIAM J. Control Optim. 14, 1976) once
 
     D <= delta (1/(2 sigma) ||Z(z) - Z0||^2 + nu/2 ||A Z(z) - z0||^2).
 
-The first Newton step takes V in Z = prox(V), V = Z0 - sigma A^* grad F_nu(z) as an unknown of its own, from the V0
-nearest to zero with prox(V0) = Z0. After sigma has grown, Z0 - sigma A^* Lambda overshoots and loses the active set of
-Z0; V0 has it. On group lasso this halved the Newton steps and made line searches rare.
+The first Newton step takes V in Z = prox(V), V = Z0 - sigma A^* grad F_nu(z) as an unknown of its own, and starts at
+the V0 nearest to zero with prox(V0) = Z0. After sigma has grown, Z0 - sigma A^* Lambda overshoots and loses the active
+set of Z0, while V0 has it. On group lasso this halved the Newton steps and made line searches rare.
 """
 
 import math
@@ -28,23 +28,33 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.algorithms.semismooth.prox import Shrinkage
-from convexnn_bench.algorithms.semismooth.system import Effort, NewtonSystem
+from convexnn_bench.algorithms.semismooth.prox import TINY, Shrinkage
+from convexnn_bench.algorithms.semismooth.system import SemismoothSystem, SystemHistory
 from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.operator.lifted import Operator
 
 Blocks = Float[torch.Tensor, "P p q"]
 Predictions = Float[torch.Tensor, "n_out c"]
-EPS = torch.finfo(torch.float64).eps
 
-DELTA = 0.5  # of the stopping rule
-ARMIJO, SHORTEST = 1e-4, 2.0**-12  # of the line search
+DELTA = 0.5  # of criterion B; any value below 1 gives its rate of convergence
+GAP_FRACTION = 0.1  # a divergence below this multiple of the gap asked for always ends the step
+ARMIJO, SHORTEST = 1e-4, 2.0**-12  # least ratio of the decrease to the predicted one, and length, of the line search
+GAP_FALL = 0.25  # a fall of the duality gap to this multiple is progress whatever psi does; chosen by trials
 LOOSEST, TIGHTEST = 0.1, 1e-10  # relative residuals of the Newton system
+ROUNDING = 4 * torch.finfo(torch.float64).eps  # of psi and of the divergence, relative to their terms
 
 
 @dataclass
-class Centre:
-    """Z0: all blocks of the working set, and those that are not zero as the prox they came from, with their places."""
+class ProximalCentre:
+    """The centre Z0 on the working set.
+
+    Attributes
+    ----------
+    Z : all blocks of the working set.
+    shrinkage : the prox that gave the blocks which are not zero.
+    active : the indices of those blocks.
+    fit : A Z0.
+    """
 
     Z: Blocks
     shrinkage: Shrinkage
@@ -53,12 +63,17 @@ class Centre:
 
 
 @dataclass
-class Trial:
+class DualTrial:
     """One z and what follows from it.
 
-    Lambda: grad F_nu(z). G: A^* Lambda on the working set. shrinkage: Z(z). operator: on its active blocks. fit: A
-    Z(z). psi: the merit function. divergence: D(fit, z). rounding: what these two may be off by. move: the two proximal
-    terms of (*) at Z(z). objective: F(fit) + beta sum_k ||Z(z)_k||_*.
+    Attributes
+    ----------
+    Lambda, G : grad F_nu(z), and A^* Lambda on the working set.
+    shrinkage, operator, fit : Z(z), the operator on its active blocks, and A Z(z).
+    psi, divergence : the merit function and D(fit, z).
+    rounding : the error that psi and divergence may have.
+    proximal : the two proximal terms of (*) at Z(z).
+    objective : F(fit) + beta sum_k ||Z(z)_k||_*.
     """
 
     z: Predictions
@@ -70,46 +85,50 @@ class Trial:
     psi: float
     divergence: float
     rounding: float
-    move: float
+    proximal: float
     objective: float
 
 
+@dataclass
 class ProximalStep:
-    """(*) around a centre. operator: on the working set. target: relative gap of the whole program asked for, or 0."""
+    """The problem (*) around a centre.
 
-    def __init__(
-        self,
-        loss: BaseLoss,
-        beta: float,
-        operator: Operator,
-        centre: Centre,
-        sigma: float,
-        nu: float,
-        target: float,
-        effort: Effort,
-    ):
-        self.loss, self.beta, self.operator, self.Y = loss, beta, operator, operator.Y
-        self.centre, self.sigma, self.nu, self.target, self.effort = centre, sigma, nu, target, effort
+    Attributes
+    ----------
+    operator : A, on the working set.
+    target : relative gap of the whole program that is asked for, or 0.
+    """
 
-    def try_(self, z: Predictions) -> Trial:
-        Lambda = self.loss.gradient(z, self.Y) + self.nu * (z - self.centre.fit)
+    loss: BaseLoss
+    beta: float
+    operator: Operator
+    centre: ProximalCentre
+    sigma: float
+    nu: float
+    target: float
+    history: SystemHistory
+
+    def at(self, z: Predictions) -> DualTrial:
+        """Evaluate the dual at z; all numbers reach the host in one transfer."""
+        loss, Y, centre = self.loss, self.operator.Y, self.centre
+        Lambda = loss.gradient(z, Y) + self.nu * (z - centre.fit)
         G = self.operator.adjoint(Lambda)
-        shrinkage = Shrinkage(self.centre.Z - self.sigma * G, self.sigma * self.beta)
-        operator, there = self.operator.on_blocks(shrinkage.active), self.centre.Z[shrinkage.active]
+        shrinkage = Shrinkage(centre.Z - self.sigma * G, self.sigma * self.beta)
+        operator, Z0 = self.operator.on_blocks(shrinkage.active), centre.Z[shrinkage.active]
         fit = _apply(operator, shrinkage.Z)
         numbers = [
-            self.loss.value(z, self.Y),
-            self.loss.value(fit, self.Y),
+            loss.value(z, Y),
+            loss.value(fit, Y),
             (Lambda * z).sum(),
             (Lambda * (fit - z)).sum(),
             shrinkage.shrunk.sum(),
             shrinkage.shrunk.square().sum() / (2 * self.sigma),
-            self.centre.Z.square().sum() - there.square().sum() + (shrinkage.Z - there).square().sum(),
-            0.5 * self.nu * (z - self.centre.fit).square().sum(),
-            0.5 * self.nu * (fit - self.centre.fit).square().sum(),
+            centre.Z.square().sum() - Z0.square().sum() + (shrinkage.Z - Z0).square().sum(),
+            0.5 * self.nu * (z - centre.fit).square().sum(),
+            0.5 * self.nu * (fit - centre.fit).square().sum(),
         ]
-        at_z, at_fit, inner, along, norm, quadratic, move, near_z, near_fit = torch.stack(numbers).tolist()
-        return Trial(
+        at_z, at_fit, inner, along, norm, quadratic, moved, near_z, near_fit = torch.stack(numbers).tolist()
+        return DualTrial(
             z=z,
             Lambda=Lambda,
             G=G,
@@ -118,59 +137,67 @@ class ProximalStep:
             fit=fit,
             psi=inner - at_z - near_z + quadratic,
             divergence=max(at_fit + near_fit - at_z - near_z - along, 0.0),
-            rounding=4 * EPS * (abs(at_z) + abs(at_fit) + abs(inner) + quadratic),
-            move=max(move, 0.0) / (2 * self.sigma) + near_fit,
+            rounding=ROUNDING * (abs(at_z) + abs(at_fit) + abs(inner) + quadratic),
+            proximal=max(moved, 0.0) / (2 * self.sigma) + near_fit,
             objective=at_fit + self.beta * norm,
         )
 
-    def enough(self, trial: Trial) -> float:
-        """The divergence at which the inner iteration ends; a tenth of the gap that is asked for is always enough."""
-        asked = 0.1 * self.target * abs(trial.objective)
-        return max(DELTA * trial.move, asked, trial.rounding)
+    def enough(self, trial: DualTrial) -> float:
+        """Return the divergence at which the Newton steps end."""
+        asked = GAP_FRACTION * self.target * abs(trial.objective)
+        return max(DELTA * trial.proximal, asked, trial.rounding)
 
-    def newton(self, trial: Trial, first: bool) -> Trial | None:
-        """The next trial, which lowers psi or the duality gap of (*); None where no step along the direction does."""
+    def newton(self, trial: DualTrial, first: bool) -> DualTrial | None:
+        """Return the next trial, which lowers psi or the duality gap of (*), or None if no step does.
+
+        1. At the first step, start from (V0, z) and take the full step if it makes progress.
+        2. Solve the Newton system at z.
+        3. Halve the step until it makes progress.
+        """
+        # 1.
         if first and len(self.centre.active):
-            ahead = self.try_(trial.z + self._from_centre(trial))
+            ahead = self.at(trial.z + self._from_centre(trial))
             if _better(ahead, trial, 0.0):
                 return ahead
+        # 2.
         h = trial.z - trial.fit
         system = self._system(trial, trial.operator, trial.shrinkage)
         direction = system.solve(-h, self._tolerance(trial))
+        # 3.
         slope, length = float((h * system.weigh(direction)).sum()), 1.0
         while length >= SHORTEST:
-            following = self.try_(trial.z + length * direction)
+            following = self.at(trial.z + length * direction)
             if _better(following, trial, ARMIJO * length * min(slope, 0.0)):
                 return following
             length *= 0.5
         return None
 
-    def _from_centre(self, trial: Trial) -> Predictions:
-        """The Newton step from (V0, z): z+ = A (Z0 + M (Z0 - sigma A^* grad F_nu(z+) - V0)), linearised in z+."""
+    def _from_centre(self, trial: DualTrial) -> Predictions:
+        """Return the Newton step from (V0, z): z+ = A (Z0 + M (Z0 - sigma A^* grad F_nu(z+) - V0)), linearised."""
         threshold = self.sigma * self.beta
-        V = self.centre.shrinkage.anchor(threshold)
+        V = self.centre.shrinkage.preimage(threshold)
         shrinkage = Shrinkage(V, threshold)
         blocks, V = self.centre.active[shrinkage.active], V[shrinkage.active]
-        operator, there = self.operator.on_blocks(blocks), self.centre.Z[blocks]
-        Z = there + shrinkage.jacobian(there - self.sigma * trial.G[blocks] - V)
+        operator, Z0 = self.operator.on_blocks(blocks), self.centre.Z[blocks]
+        Z = Z0 + shrinkage.jacobian(Z0 - self.sigma * trial.G[blocks] - V)
         return self._system(trial, operator, shrinkage).solve(_apply(operator, Z) - trial.z, self._tolerance(trial))
 
-    def _system(self, trial: Trial, operator: Operator, shrinkage: Shrinkage) -> NewtonSystem:
-        curve, nu = self.loss.curvature(trial.z, self.Y), self.nu
-        return NewtonSystem(operator, shrinkage, lambda D: curve(D) + nu * D, self.sigma, self.effort)
+    def _system(self, trial: DualTrial, operator: Operator, shrinkage: Shrinkage) -> SemismoothSystem:
+        curve, nu = self.loss.curvature(trial.z, self.operator.Y), self.nu
+        return SemismoothSystem(operator, shrinkage, lambda D: curve(D) + nu * D, self.sigma, self.history)
 
-    def _tolerance(self, trial: Trial) -> float:
-        """Of the Newton system: D is a square of its residual, which need not be much smaller than it has to be."""
-        ratio = self.enough(trial) / max(trial.divergence, 1e-300)
+    def _tolerance(self, trial: DualTrial) -> float:
+        """Return the residual of the Newton system, from a square root because D is quadratic in it."""
+        ratio = self.enough(trial) / max(trial.divergence, TINY)
         return min(max(0.1 * math.sqrt(ratio), TIGHTEST), LOOSEST)
 
 
-def _better(following: Trial, trial: Trial, decrease: float) -> bool:
-    """Whether psi fell by as much, or the duality gap to a quarter: either makes for progress towards the solution."""
-    fell = following.divergence <= 0.25 * trial.divergence
+def _better(following: DualTrial, trial: DualTrial, decrease: float) -> bool:
+    """Return whether psi fell by `decrease` (a negative number) or the duality gap to GAP_FALL."""
+    fell = following.divergence <= GAP_FALL * trial.divergence
     return fell or following.psi <= trial.psi + decrease + trial.rounding
 
 
 def _apply(operator: Operator, Z: Blocks) -> Predictions:
-    """A Z, also where there is no block."""
+    """Return A Z, also where there is no block."""
     return operator.apply(Z) if len(Z) else torch.zeros_like(operator.Y)

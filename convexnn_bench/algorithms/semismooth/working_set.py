@@ -1,9 +1,9 @@
-"""Which blocks the convex program is solved on: most are zero at the optimum, and a zero block is only ever priced.
+"""The working set of the convex program: the blocks it is solved on, while all others stay zero and are only priced.
 
-Block k stays at zero while ||A_k^* Lambda|| <= beta, so that the optimum over a working set is that of all blocks once
-no block outside is priced above beta. A set is worth its extra rounds where blocks are many beside the n_out c outputs,
-as among all patterns of the plane; with fewer, most blocks that are dropped come back (measured on the teacher and
-digits).
+Block k stays at zero while ||A_k^* Lambda||_2 <= beta, so that the optimum over a working set is that of all blocks
+once no block outside exceeds beta. Most blocks are zero at the optimum. A set is worth its extra rounds where there are
+many blocks for n_out c outputs, as with all patterns of the plane. With fewer, most blocks that were left out come
+back, as measured on the data sets teacher and digits.
 """
 
 import torch
@@ -14,21 +14,27 @@ from convexnn_bench.norms.spectral import spectral_norms
 Blocks = Float[torch.Tensor, "P p q"]
 Indices = Int[torch.Tensor, " w"]
 
-LEAST, PART = 32, 16  # blocks to begin with: so many, or one in so many
-MANY = 4  # when new blocks are more than one in so many of the active ones, the proximal step is not lengthened
+# Chosen by trials on the ladder (docs/benchmarks.md).
+LEAST_BLOCKS = 32  # blocks in the first working set, and that may enter after a step, at least
+FIRST_FRACTION = 16  # else one in so many blocks is in the first working set
 
 
 def first_set(G: Blocks, beta: float, outputs: int) -> Indices:
-    """The blocks to begin with, given G_k = A_k^*(grad F(0)) and the number of outputs n_out c: all, or a sixteenth."""
+    """Return the blocks to begin with: all, or the most violated of G_k = A_k^*(grad F(0)).
+
+    outputs : n_out c. With at most half as many blocks, or at most LEAST_BLOCKS, all are taken.
+    """
     P = len(G)
-    if max(LEAST, outputs // 2) >= P:
+    if max(LEAST_BLOCKS, outputs // 2) >= P:
         return torch.arange(P, device=G.device)
-    return violators(G, beta, torch.arange(0, device=G.device), max(LEAST, P // PART))
+    return violators(G, beta, torch.arange(0, device=G.device), max(LEAST_BLOCKS, P // FIRST_FRACTION))
 
 
 def violators(G: Blocks, beta: float, working: Indices, most: int) -> Int[torch.Tensor, " new"]:
-    """Blocks outside the working set whose dual norm is above beta, by norm; where there are more than `most`, evenly
-    spaced ones of these, the largest among them, for blocks of about one norm tend to be alike."""
+    """Return blocks outside the working set whose dual norm exceeds beta, largest first.
+
+    Blocks of nearly one norm tend to be alike: where there are more than `most`, evenly spaced ones are returned.
+    """
     outside = torch.ones(len(G), dtype=torch.bool, device=G.device)
     outside[working] = False
     candidates = torch.nonzero(outside & (torch.linalg.vector_norm(G, dim=(1, 2)) > beta))[:, 0]

@@ -11,14 +11,14 @@ from convexnn_bench.algorithms.semismooth import system as system_module
 from convexnn_bench.algorithms.semismooth import working_set
 from convexnn_bench.algorithms.semismooth.method import SemismoothNewton
 from convexnn_bench.algorithms.semismooth.prox import Shrinkage
-from convexnn_bench.algorithms.semismooth.system import Effort, NewtonSystem
+from convexnn_bench.algorithms.semismooth.system import SemismoothSystem, SystemHistory
 from convexnn_bench.formulations.convex import soft_threshold
 
 SHAPES = [(4, 3), (3, 4), (5, 1), (1, 4), (3, 3), (2, 3)]
 
 
 def solve(problem: cnn.Problem, gap: float | None = 1e-9, **options) -> cnn.Result:
-    return cnn.solve(problem, "semismooth_newton", gap=gap, time_limit=30, show_progress=False, **options)
+    return cnn.solve(problem, "semismooth_newton", gap=gap, time_limit=300, show_progress=False, **options)
 
 
 def cases() -> list[tuple[str, str, int]]:
@@ -90,7 +90,7 @@ def test_three_forms_of_the_jacobian_agree(p, q):
     torch.testing.assert_close(torch.zeros_like(H).index_add(0, owner, inner[:, None, None] * E), plain)
     U, W = shrinkage.factors()
     owner = shrinkage.directions[0]
-    S, T = shrinkage.through(H[owner] @ W, H[owner].transpose(1, 2) @ U)
+    S, T = shrinkage.jacobian_factors(H[owner] @ W, H[owner].transpose(1, 2) @ U)
     parts = U @ T.transpose(1, 2) + S @ W.transpose(1, 2)
     torch.testing.assert_close(torch.zeros_like(H).index_add(0, owner, parts), plain)
 
@@ -112,10 +112,10 @@ def test_equal_singular_values(p, q):
 
 
 @pytest.mark.parametrize(("p", "q"), SHAPES)
-def test_the_anchor_is_a_preimage(p, q):
+def test_the_preimage_is_mapped_to_the_proximal_point(p, q):
     V = torch.as_tensor(np.random.default_rng(p + 10 * q).standard_normal((12, p, q)))
     shrinkage = Shrinkage(V, 1.2)
-    torch.testing.assert_close(soft_threshold(shrinkage.anchor(30.0), 30.0), shrinkage.Z, rtol=0, atol=1e-12)
+    torch.testing.assert_close(soft_threshold(shrinkage.preimage(30.0), 30.0), shrinkage.Z, rtol=0, atol=1e-12)
 
 
 # -- the Newton system -------------------------------------------------------------------------------------------------
@@ -136,6 +136,11 @@ def structured(name: str) -> cnn.Problem:
 NAMES = ["squared-1", "logistic-1", "squared_hinge-1", "huber-3", "cross_entropy-3", "logistic-2", "cnn", "attention"]
 
 
+def product(system: SemismoothSystem, x: torch.Tensor) -> torch.Tensor:
+    """x + sigma A M A^* W x."""
+    return x + system.sigma * system.push(system.weigh(x))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_routes_agree_with_the_explicit_matrix(name):
     """A M A^* column by column from the operator, W from its products; and every route that applies."""
@@ -152,8 +157,8 @@ def test_routes_agree_with_the_explicit_matrix(name):
     W = torch.stack([curve(unit[:, :, None])[:, :, 0].flatten() for unit in units], dim=1)
     b = torch.as_tensor(rng.standard_normal(problem.Y.shape))
     exact = torch.linalg.solve(torch.eye(size, dtype=z.dtype) + sigma * S @ W, b.flatten()).view(b.shape)
-    system = NewtonSystem(part, shrinkage, curve, sigma, Effort())
-    torch.testing.assert_close(system.product(exact), b)
+    system = SemismoothSystem(part, shrinkage, curve, sigma, SystemHistory())
+    torch.testing.assert_close(product(system, exact), b)
     routes = [system.columns(b), system.small(b)]
     assert ("samples" in system.costs()) == name.endswith("-1")
     if name.endswith("-1"):
@@ -176,11 +181,11 @@ def test_direct_solution_where_conjugate_gradients_take_too_long(monkeypatch):
     shrinkage = Shrinkage(torch.ones(problem.P, problem.p, 1, dtype=torch.float64), 0.1)
     operator = problem.operator()
     curve = problem.loss.curvature(operator.Y, operator.Y)
-    monkeypatch.setattr(system_module, "CALL", 0.0)
-    system = NewtonSystem(operator, shrinkage, curve, 1e3, Effort(iterations=0))
+    monkeypatch.setattr(system_module, "CALL_OVERHEAD", 0.0)
+    system = SemismoothSystem(operator, shrinkage, curve, 1e3, SystemHistory(cg_steps=0))
     x = system.solve(operator.Y, 1e-15)
-    assert system.effort.route in ("samples", "columns", "small")
-    torch.testing.assert_close(system.product(x), operator.Y)
+    assert system.history.route in ("samples", "columns", "small")
+    torch.testing.assert_close(product(system, x), operator.Y)
 
 
 # -- whole problems ----------------------------------------------------------------------------------------------------
@@ -213,8 +218,8 @@ def test_few_blocks_to_begin_with(monkeypatch):
     """From a working set of two blocks to the same optimum."""
     problem = cnn.make_problem("spiral", n=60)
     every = solve(problem)
-    monkeypatch.setattr(working_set, "LEAST", 2)
-    monkeypatch.setattr(working_set, "PART", 1000)
+    monkeypatch.setattr(working_set, "LEAST_BLOCKS", 2)
+    monkeypatch.setattr(working_set, "FIRST_FRACTION", 1000)
     assert len(working_set.first_set(problem.operator().adjoint(-problem.operator().Y), problem.beta, 4)) == 2
     method = SemismoothNewton(problem, "cpu", 1e-9)
     monkeypatch.setattr("convexnn_bench.algorithms.semismooth.method.first_set", lambda G, *_: torch.tensor([3, 70]))
