@@ -11,7 +11,7 @@ from convexnn_bench.cli.common import SolversDir, alone, plain_errors, terminate
 
 if TYPE_CHECKING:
     from convexnn_bench.harness.campaign import Campaign, Source
-    from convexnn_bench.harness.execute import Finished
+    from convexnn_bench.harness.execute import CampaignOutcome
     from convexnn_bench.harness.executors.base import BaseExecutor
 
 
@@ -119,7 +119,7 @@ def _place(executor: str, workers: int | None) -> "BaseExecutor":
     return EXECUTORS.make(executor, **({} if workers is None else {"workers": workers}))
 
 
-def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
+def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
     """The campaign, run; interrupted or out of disk, one line says what is kept."""
     from convexnn_bench.harness.process import start_server
 
@@ -136,7 +136,7 @@ def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
         raise typer.Exit(1) from error
 
 
-def _exit_code(finished: "Finished") -> int:
+def _exit_code(finished: "CampaignOutcome") -> int:
     from convexnn_bench.records.records import BAD_STATUSES
 
     return int(any(record["status"] in BAD_STATUSES for record in finished.records))
@@ -184,7 +184,7 @@ def _campaign(name: str | None, given: dict[str, Any]) -> "tuple[Campaign, Sourc
     return replace(loaded, **changed), source.without(changed)
 
 
-def _run(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
+def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
     from convexnn_bench.cli.progress import CampaignProgress
     from convexnn_bench.harness.execute import run_campaign
     from convexnn_bench.records.records import Record, to_json
@@ -201,7 +201,7 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "Finished":
         return run_campaign(job.campaign, job.folder, progress, job.source, job.again, place)
 
 
-def _show(finished: "Finished", gap: float, folder: Path) -> None:
+def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
     from convexnn_bench.report.figures.gaps import save_gap_figure
     from convexnn_bench.report.tables import counted, print_results

@@ -11,6 +11,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import Limits
+from convexnn_bench.plugins.parameters import is_number, is_whole
 
 SHIPPED = Path(__file__).resolve().parent.parent / "campaigns"
 
@@ -21,10 +22,10 @@ class Campaign:
 
     datasets, solvers: names with parameters in brackets; a list as a value is swept, "spiral[n=[45,150]]".
     problem: parameters of the problem for every data set that does not set them itself; lists are swept.
-    seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: whether a seed is also the `seed` of every data
-    set that does not set its own, and so of its samples and sampled patterns; by default it is that of the solver's
-    start alone. time_limit, gap, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a
-    folder with more solvers. part: tables [[part]], each a grid of its own; what a part does not set is the campaign's.
+    seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: True if a seed also draws the samples and
+    patterns of every data set that sets no `seed` itself; otherwise it only sets the solver's start.
+    time_limit, gap, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a folder with
+    more solvers. part: tables [[part]], each a grid that takes from the campaign what it does not set itself.
     """
 
     name: str = "campaign"
@@ -48,52 +49,52 @@ class Campaign:
         return Limits(self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads)
 
     def grids(self, replaced: Collection[str] = ()) -> list["Campaign"]:
-        """The campaign itself, or one campaign for each of its parts; none of them has parts.
+        """Return one campaign without parts for each part, or for the campaign itself where it has none.
 
-        replaced: keys that the command line has set. They hold in every part, and data sets given there take the place
-        of the parts. A part with a time limit of its own does not take over the campaign's deadline.
+        replaced: keys that the command line has set. They hold in every part, and data sets on the command line
+        replace all parts. A part that sets a time limit does not inherit the campaign's deadline.
         """
         if not self.part or "datasets" in replaced:
             return [replace(self, part=[])]
-        found = []
+        grids = []
         for part in self.part:
-            own = {key: value for key, value in part.items() if key not in replaced}
-            if "time_limit" in own:
-                own.setdefault("deadline", None)
-            found.append(replace(self, part=[], **own))
-        return found
+            changes = {key: value for key, value in part.items() if key not in replaced}
+            if "time_limit" in changes:
+                changes.setdefault("deadline", None)
+            grids.append(replace(self, part=[], **changes))
+        return grids
 
 
 class Source:
-    """Where a campaign's values stand, for messages: the file, and the line where a text occurs."""
+    """The file that a campaign comes from. It makes errors that name the file and the line."""
 
     def __init__(self, path: Path | None = None, text: str = "", replaced: Iterable[str] = ()):
         self.path, self.text, self.replaced = path, text, frozenset(replaced)
         self.lines = list(enumerate(text.splitlines(), start=1))  # in the order in which they are searched
 
     def without(self, keys: Iterable[str]) -> "Source":
-        """The same, for a campaign whose values of `keys` do not come from the file."""
+        """Return a source that finds no lines for `keys`, because the command line has set them."""
         return Source(self.path, self.text, keys)
 
     def within(self, part: int) -> "Source":
-        """The same, looking first at the lines of a part (0, 1, ...), from its [[part]] to the next."""
+        """Return a source that searches the lines of one part (0, 1, ...) first, from its [[part]] to the next."""
         other = Source(self.path, self.text, self.replaced)
-        heads = [place for place, (_, line) in enumerate(other.lines) if re.match(r"\s*\[\[\s*part\s*\]\]", line)]
+        heads = [index for index, (_, line) in enumerate(other.lines) if re.match(r"\s*\[\[\s*part\s*\]\]", line)]
         if part < len(heads):  # parts may also be written as one array of inline tables
-            own = slice(heads[part], heads[part + 1] if part + 1 < len(heads) else None)
-            other.lines = other.lines[own] + other.lines
+            end = heads[part + 1] if part + 1 < len(heads) else None
+            other.lines = other.lines[heads[part] : end] + other.lines
         return other
 
     def knows(self, key: str) -> bool:
-        """Whether the value of `key` comes from a file."""
+        """Return True if the value of `key` comes from a file."""
         return self.path is not None and key not in self.replaced
 
-    def __call__(self, message: str, key: str, *texts: str) -> InputError:
-        """An InputError that begins with the line of the first of `texts`, or else of `key`."""
+    def error(self, message: str, key: str, *texts: str) -> InputError:
+        """Return an error that begins with the line of the first text that occurs, or else of `key`."""
         if not self.knows(key):
             return InputError(message)
-        for wanted in (*texts, key):
-            pattern = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
+        for text in (*texts, key):
+            pattern = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])")
             for number, line in self.lines:
                 if pattern.search(line.partition(" #")[0]):
                     return InputError(f"{self.path}, line {number}: {message}")
@@ -101,12 +102,12 @@ class Source:
 
 
 def shipped_names() -> list[str]:
-    """Campaigns that come with the package."""
+    """Return the names of the campaigns that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def find_campaign(name: str) -> Path:
-    """The file of a campaign, given as a path or as the name of one that ships. Raises InputError."""
+    """Return the file of a campaign, given as a path or as the name of one that ships. Raises InputError."""
     path = Path(name)
     if path.is_file():
         return path
@@ -120,12 +121,13 @@ def find_campaign(name: str) -> Path:
 
 
 def nearest(name: str, allowed: list[str]) -> str:
+    """Return the allowed name that is spelled most alike, as a question, and all allowed names."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(allowed) or 'none'}"
 
 
 def load_campaign(path: Path) -> tuple[Campaign, Source]:
-    """A campaign file, read and checked for keys and types; `plan` checks what the values mean.
+    """Read a campaign file and check its keys and types; `plan` checks what the values mean.
 
     Raises InputError with file and line.
     """
@@ -137,68 +139,52 @@ def load_campaign(path: Path) -> tuple[Campaign, Source]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
     source = Source(path, text)
-    checked = _checked(source, content, list(_TYPES))
-    for number, part in enumerate(checked.get("part", [])):
-        checked["part"][number] = _checked(source.within(number), part, list(PART_KEYS))
+    checked = _checked(source, content, KEYS)
+    for index, part in enumerate(checked.get("part", [])):
+        checked["part"][index] = _checked(source.within(index), part, PART_KEYS)
     return replace(Campaign(name=path.stem), **checked), source
 
 
-def _checked(source: Source, content: dict[str, Any], allowed: list[str]) -> dict[str, Any]:
-    """A table of the file with numbers as float. Raises InputError for a key that is not allowed, or a wrong type."""
+def _checked(source: Source, content: dict[str, Any], allowed: Iterable[str]) -> dict[str, Any]:
+    """Return a table of the file with numbers as float. Raises InputError for an unknown key or a wrong type."""
     for key, value in content.items():
         if key not in allowed:
-            where = " of a part" if key in _TYPES else ""
-            raise source(f"unknown key {key!r}{where}: {nearest(key, allowed)}", key)
-        _check_type(source, key, value)
-    return {key: float(value) if _TYPES[key][0] is is_number else value for key, value in content.items()}
+            where = " of a part" if key in KEYS else ""
+            raise source.error(f"unknown key {key!r}{where}: {nearest(key, list(allowed))}", key)
+        has_type, expected = KEYS[key]
+        if not has_type(value):
+            raise source.error(f"{key} must be {expected}, got {value!r}", key)
+    return {key: float(value) if KEYS[key][0] is is_number else value for key, value in content.items()}
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _tables(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(part, dict) for part in value)
-
-
-def _seeds(value: Any) -> bool:
-    return is_whole(value) or (isinstance(value, list) and all(map(is_whole, value)))
-
-
-_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_text, "text"),
-    "description": (_text, "text"),
-    "datasets": (_texts, 'a list of names, such as ["spiral[n=150]", "wine"]'),
-    "solvers": (_texts, 'a list of names, such as ["cvxpy_clarabel", "bm_lbfgs[m=2]"]'),
-    "problem": (lambda value: isinstance(value, dict), "a table, [problem]"),
-    "seeds": (_seeds, "a number of seeds, or a list of whole numbers"),
-    "fresh_data": (lambda value: isinstance(value, bool), "true or false"),
+# key: (test of its type, the type in words)
+KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is(str), "text"),
+    "description": (_is(str), "text"),
+    "datasets": (_list_of(_is(str)), 'a list of names, such as ["spiral[n=150]", "wine"]'),
+    "solvers": (_list_of(_is(str)), 'a list of names, such as ["cvxpy_clarabel", "bm_lbfgs[m=2]"]'),
+    "problem": (_is(dict), "a table, [problem]"),
+    "seeds": (
+        lambda value: is_whole(value) or _list_of(is_whole)(value),
+        "a number of seeds, or a list of whole numbers",
+    ),
+    "fresh_data": (_is(bool), "true or false"),
     "time_limit": (is_number, "a number of seconds"),
     "gap": (is_number, "a number"),
     "deadline": (is_number, "a number of seconds"),
     "memory_gb": (is_number, "a number of GiB"),
     "threads": (is_whole, "a whole number"),
-    "device": (_text, "text"),
-    "solvers_dir": (_text, "text"),
-    "part": (_tables, "tables, [[part]]"),
+    "device": (_is(str), "text"),
+    "solvers_dir": (_is(str), "text"),
+    "part": (_list_of(_is(dict)), "tables, [[part]]"),
 }
-# threads, device and the folder of solvers are one for all parts: processes are forked from one server
+# All parts share threads, device and the folder of solvers, because their processes are forked from one server.
 PART_KEYS = ("datasets", "solvers", "problem", "seeds", "fresh_data", "time_limit", "gap", "deadline", "memory_gb")
-
-
-def _check_type(source: Source, key: str, value: Any) -> None:
-    fits, expected = _TYPES[key]
-    if not fits(value):
-        raise source(f"{key} must be {expected}, got {value!r}", key)

@@ -17,9 +17,9 @@ from convexnn_bench.records.records import make_key
 class Limits:
     """What a cell may use.
 
-    time_limit: seconds of the solver's own clock. gap: relative gap at which it may stop. deadline: seconds
-    of wall clock after which the process is killed, set-up and scoring included; None means 2 time_limit +
-    10. memory_gb: resident memory in GiB, None for no limit. threads: of BLAS and torch.
+    time_limit: seconds of solving, on the solver's clock. gap: relative gap at which the solver is stopped. deadline:
+    seconds on the wall clock, set-up and scoring included, after which the process is killed; None for
+    2 time_limit + 10. memory_gb: resident memory in GiB, None for no limit. threads: of BLAS and of torch.
     """
 
     time_limit: float = 60.0
@@ -30,12 +30,17 @@ class Limits:
 
     @property
     def wall_seconds(self) -> float:
+        """The deadline, also where it follows from the time limit."""
         return 2 * self.time_limit + 10 if self.deadline is None else self.deadline
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picklable description of one run. Parameters are complete: defaults are written out."""
+    """A picklable description of one run. Parameters of the data set and of the solver include the defaults.
+
+    label: the problem as the campaign asks for it, one point of a grid. origin: the text in the campaign that it comes
+    from, for messages.
+    """
 
     dataset: str
     dataset_parameters: dict[str, Any]
@@ -47,12 +52,12 @@ class Cell:
     limits: Limits = field(default_factory=Limits)
     solvers_dir: str | None = None
     campaign: str = ""
-    label: str = ""  # the problem as it was asked for, one point of the grid
-    origin: str = ""  # the same as the campaign wrote it, for messages
+    label: str = ""
+    origin: str = ""
 
     @property
     def problem_name(self) -> str:
-        """The problem as it was asked for, else as a command line would, defaults left out."""
+        """The label, or else the problem as one would write it on the command line, without defaults."""
         if self.label:
             return self.label
         defaults = DATASETS.get(self.dataset).parameters
@@ -61,26 +66,27 @@ class Cell:
 
     @property
     def solver_name(self) -> str:
-        """The solver as written on the command line, parameters at their defaults left out."""
+        """The solver as one would write it on the command line, without defaults."""
         defaults = SOLVERS.get(self.solver).parameters
         changed = {k: v for k, v in self.solver_parameters.items() if v != defaults[k][0]}
         return format_spec(self.solver, changed)
 
     @cached_property
     def key(self) -> str:
-        """Hash of all that a result depends on, the code included."""
+        """Hash of everything that a result depends on, the code and the data included."""
+        source = Path(inspect.getfile(SOLVERS.get(self.solver))).read_bytes()
         return make_key(
             {
                 **{k: v for k, v in asdict(self).items() if k not in ("campaign", "solvers_dir", "label", "origin")},
                 "version": code_version(),
-                "solver_source": _source_hash(SOLVERS.get(self.solver)),
+                "solver_source": hashlib.sha256(source).hexdigest(),
                 "data": DATASETS.get(self.dataset)(**self.dataset_parameters).fingerprint(),
             }
         )
 
     @property
     def problem_arguments(self) -> dict[str, Any]:
-        """What `make_problem` is called with, besides the name of the data set."""
+        """The keyword arguments of `make_problem` for this cell."""
         return {**self.dataset_parameters, **self.problem_parameters}
 
     def unavailable(self) -> str | None:
@@ -95,7 +101,3 @@ class Cell:
             return SOLVERS.get(self.solver).unavailable()
         except Exception:  # a user's class may raise anything
             return None
-
-
-def _source_hash(cls: type) -> str:
-    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()

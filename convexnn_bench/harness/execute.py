@@ -1,13 +1,13 @@
-"""Running a campaign: what has a record already is left alone, everything else is run by an executor."""
+"""Run a campaign: an executor runs every cell that has no record yet, and each record is kept as it comes."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell
-from convexnn_bench.harness.cell_run import Probe, check_device, probe, skipped_record
+from convexnn_bench.harness.cell_run import check_device, probe, skipped_record
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.plan import plan
@@ -20,19 +20,30 @@ from convexnn_bench.records.records import Record, RecordFile, drop_late, late_r
 
 @runtime_checkable
 class Observer(Protocol):
-    """Is told how a campaign goes; see `report.progress`. Several cells may be under way at a time."""
+    """Follows a campaign, as `cli.progress` does to show it. Several cells may run at a time."""
 
-    def planned(self, cells: list[Cell], known: int) -> None: ...
-    def note(self, text: str) -> None: ...
-    def started(self, cell: Cell) -> None: ...
-    def message(self, cell: Cell, kind: str, content: Any) -> None: ...
-    def finished(self, record: Record) -> None: ...
+    def planned(self, cells: list[Cell], known: int) -> None:
+        """Called once, with all cells and the number of those that have a record already."""
+
+    def note(self, text: str) -> None:
+        """Called with one line for a person, such as a warning."""
+
+    def started(self, cell: Cell) -> None:
+        """Called when a cell starts."""
+
+    def message(self, cell: Cell, kind: str, content: Any) -> None:
+        """Called with what a running cell sends; `harness.inside` lists the kinds."""
+
+    def finished(self, record: Record) -> None:
+        """Called with the record of each cell, also of those that had one already."""
 
 
 @dataclass
-class Finished:
-    """records: one for every cell asked for, in the order of the plan. known: how many were there before.
-    complaint: why there is no Parquet file, in words a user can act on; None when there is one.
+class CampaignOutcome:
+    """What a campaign leaves behind.
+
+    records: one for every cell, in the order of the plan. known: number of records that existed before.
+    complaint: why there is no Parquet file, in words a user can act on; None where there is one.
     """
 
     records: list[Record]
@@ -47,36 +58,50 @@ def run_campaign(
     source: Source | None = None,
     rerun: Collection[str] = (),
     executor: BaseExecutor | None = None,
-) -> Finished:
+) -> CampaignOutcome:
     """Run every cell without a record in `out`/records.jsonl, then write records.parquet beside it.
 
-    rerun: statuses whose cells are run again; of two records of a cell the later one counts. executor: where cells run,
-    by default one after the other on this machine.
+    Each problem is built once before anything runs, so that a campaign with an impossible problem is refused before
+    `out` is made. Without pandas and pyarrow there is no Parquet file, and `complaint` says so.
 
-    Problems are built once before anything runs, so that a campaign that asks for what cannot be is refused.
-    Only then is `out` made. Raises InputError for such a campaign, for an `out` that cannot be and for one that another
-    campaign is writing to, OSError when the records cannot be written, ExecutorError when there is nothing left to run
-    on. Without pandas and pyarrow there is no Parquet file, and `complaint` says so.
+    Parameters
+    ----------
+    source
+        The file of the campaign, for errors that name a line.
+    rerun
+        Statuses whose cells are run again; of two records of a cell the later one counts.
+    executor
+        Where cells run, by default one after the other on this machine.
+
+    Raises
+    ------
+    InputError
+        The campaign asks for something impossible, `out` cannot be written to, or another campaign writes to it.
+    OSError
+        A record cannot be written.
+    ExecutorError
+        No worker is left to run on.
     """
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
-    if campaign.device != "cpu" and executor.here:  # elsewhere the cells will tell
+    if campaign.device != "cpu" and executor.here:  # on other machines each cell finds out for itself
         check_device(campaign.device, campaign.threads)
     check_folder(out)
     with RecordsLock(out / "records.jsonl") as lock:
-        return _run_locked(cells, out, observer, source, rerun, executor, lock)
+        return _run_locked(cells, out, observer, source or Source(), rerun, executor, lock)
 
 
 def _run_locked(
     cells: list[Cell],
     out: Path,
     observer: Observer,
-    source: Source | None,
+    source: Source,
     rerun: Collection[str],
     executor: BaseExecutor,
     lock: RecordsLock,
-) -> Finished:
-    """`run_campaign` while no other campaign may write to `out`."""
+) -> CampaignOutcome:
+    """Run the cells while no other campaign can write to `out`."""
+    # 1. Read the records in the folder, and take in those that jobs left after an earlier campaign had stopped.
     file = RecordFile(out / "records.jsonl")
     records, complaints = file.read()
     for record in late_records(out):
@@ -84,18 +109,20 @@ def _run_locked(
             file.append(record)
             records[record["key"]] = record
         drop_late(record["key"], out)
+    # 2. Tell the observer which cells have a record. Their problem may go by another name in this campaign.
     waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
     again = {cell.key for cell in waiting}
     observer.planned(cells, len(cells) - len(waiting))
     _warn_of_threads(waiting, executor, observer)
     for complaint in complaints:
         observer.note(complaint)
-    known = [cell for cell in cells if cell.key not in again]
-    for cell in known:
-        # the same problem may have been asked for in other words
-        records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
-        observer.finished(records[cell.key])
-    ready, skips = _look_ahead(waiting, observer, source or Source())
+    for cell in cells:
+        if cell.key not in again:
+            records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
+            observer.finished(records[cell.key])
+    # 3. Build each problem once, to find what is impossible or would be skipped.
+    problems, skips = _look_ahead(waiting, observer, source)
+    # 4. Run the others, and keep each record as it comes.
     make_folder(out)
     lock.take()
 
@@ -107,16 +134,17 @@ def _run_locked(
 
     def jobs() -> Iterator[Job]:
         for cell in waiting:
-            reason, sizes = skips.get(cell.key), ready.get(cell.key, {})
+            reason, problem = skips.get(cell.key), problems.get(cell.key, {})
             if reason is None:
-                yield Job(cell, sizes)
+                yield Job(cell, problem)
             else:
-                keep(skipped_record(cell, reason, sizes))
+                keep(skipped_record(cell, reason, problem))
 
     for _, record in executor.run(jobs(), out, Events(observer.started, observer.message, observer.note)):
         keep(record)
+    # 5. Write the table.
     missing = _write_table(list(records.values()), out)
-    return Finished([records[cell.key] for cell in cells], len(known), missing)
+    return CampaignOutcome([records[cell.key] for cell in cells], len(cells) - len(waiting), missing)
 
 
 def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Observer) -> None:
@@ -126,7 +154,7 @@ def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Obse
 
 
 def _write_table(records: list[Record], out: Path) -> str | None:
-    """Write the Parquet file; without the packages for it, the words to say so."""
+    """Write the Parquet file; return why there is none where a package is missing, else None."""
     target = out / "records.parquet"
     try:
         to_parquet(records, target)
@@ -136,31 +164,23 @@ def _write_table(records: list[Record], out: Path) -> str | None:
     return None
 
 
-def _groups(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells that share a problem."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.problem_name, []).append(cell)
-    return list(groups.values())
-
-
 def _look_ahead(
-    waiting: list[Cell], observer: Observer, place: Source
+    waiting: list[Cell], observer: Observer, source: Source
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """(sizes of the problems, reasons to skip) by cell key. Raises InputError for an impossible problem."""
-    sizes: dict[str, dict[str, Any]] = {}
-    skips: dict[str, str] = {}
+    """Return (problem fields, reasons to skip), both by the key of a cell. Raises InputError for a bad problem."""
     if waiting:
         start_server(waiting[0].limits.threads)
+    skips = {cell.key: reason for cell in waiting if (reason := cell.unavailable()) is not None}
+    groups: dict[str, list[Cell]] = {}
     for cell in waiting:
-        reason = cell.unavailable()
-        if reason is not None:
-            skips[cell.key] = reason
-    for group in _groups(cell for cell in waiting if cell.key not in skips):
-        observer.note(f"building {group[0].problem_name}")
-        found: Probe = probe(group)
-        if found.error is not None:
-            raise place(f"{group[0].problem_name} cannot be built: {found.error}", "datasets", group[0].origin)
-        sizes.update({cell.key: found.problem for cell in group})
-        skips.update({group[number].key: reason for number, reason in found.skips.items()})
-    return sizes, skips
+        if cell.key not in skips:
+            groups.setdefault(cell.problem_name, []).append(cell)
+    problems: dict[str, dict[str, Any]] = {}
+    for name, group in groups.items():
+        observer.note(f"building {name}")
+        outcome = probe(group)
+        if outcome.error is not None:
+            raise source.error(f"{name} cannot be built: {outcome.error}", "datasets", group[0].origin)
+        problems.update({cell.key: outcome.problem for cell in group})
+        skips.update({group[index].key: reason for index, reason in outcome.skips.items()})
+    return problems, skips

@@ -1,7 +1,9 @@
-"""What happens inside a cell's process. Answers go through the pipe as pairs (kind, content).
+"""What happens inside the process of a cell. It answers through the pipe with pairs (kind, content):
 
-"start_memory_mb" MiB; "stage" words; "problem" its sizes; "setup_seconds" s; "point" (seconds, fields
-of its certificate); "skip" (place, reason); "result" or "error" at the end, fields of the record.
+- "start_memory_mb": its memory in MiB before the data come; "stage": what it is about to do, in words;
+- "problem": fields of the problem; "setup_seconds"; "skip": (index of the cell, reason);
+- "point": (seconds, fields of a record), for each point that was scored;
+- "result" or "error", at the end: fields of the record.
 """
 
 import contextlib
@@ -23,12 +25,12 @@ from convexnn_bench.running.describe import describe_certificate, describe_probl
 from convexnn_bench.running.runner import check_device, solve
 from convexnn_bench.solver import reason_to_skip
 
-# in messages of exceptions that are no MemoryError: of torch on a CPU, of CUDA, and of cuBLAS and cuSOLVER
+# Texts in exceptions that are no MemoryError and mean the same: from torch on a CPU, CUDA, cuBLAS and cuSOLVER.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
-    """Pin the threads of libraries that are loaded already, and find the user's solvers."""
+    """Limit the threads of the libraries that the server has loaded, and register the user's solvers."""
     BLAS.limit(limits=threads)
     torch.set_num_threads(threads)
     if solvers_dir is not None:
@@ -37,7 +39,7 @@ def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
 
 
 def cell_target(link: Link, threads: int, cell: Cell) -> None:
-    """Build the problem, solve it, send the numbers. Every exception is sent as an answer."""
+    """Build the problem, solve it and send the numbers. Every exception is sent as an answer."""
     try:
         _enter_cell(link, threads, cell.solvers_dir)
         link.send(("stage", "building the problem"))
@@ -66,19 +68,19 @@ def cell_target(link: Link, threads: int, cell: Cell) -> None:
 
 
 def probe_target(link: Link, threads: int, cells: list[Cell]) -> None:
-    """Build the problem that all cells share and ask each solver whether it skips it."""
+    """Build the problem that all cells share, and ask each solver whether it skips it."""
     try:
         _enter_cell(link, threads, cells[0].solvers_dir)
         problem = make_problem(cells[0].dataset, **cells[0].problem_arguments)
         link.send(("problem", describe_problem(problem)))
-        for number, cell in enumerate(cells):
+        for index, cell in enumerate(cells):
             try:
                 reason = reason_to_skip(SOLVERS.make(cell.solver, **cell.solver_parameters), problem)
-            except Exception as error:  # the cell itself will say so; the others are still asked
+            except Exception as error:  # the cell will report it; the others are still asked
                 traceback.print_exception(error)
                 continue
             if reason is not None:
-                link.send(("skip", (number, reason)))
+                link.send(("skip", (index, reason)))
     except BaseException as error:
         link.send(("error", _answer(error)))
 
@@ -92,8 +94,11 @@ def device_target(link: Link, threads: int, device: str) -> None:
 
 
 def _answer(error: BaseException) -> dict[str, Any]:
-    """Status and one line for an exception; the traceback goes to what the process printed."""
-    with contextlib.suppress(BaseException):  # standard error may be closed, and a message may fail to be made
+    """Return the status and a reason in one line for an exception; print its traceback.
+
+    "expected" is True for errors of this package, which need no traceback.
+    """
+    with contextlib.suppress(BaseException):  # standard error may be closed, and str(error) may raise
         traceback.print_exception(error)
     try:
         text = one_line(str(error))

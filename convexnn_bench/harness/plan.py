@@ -1,4 +1,4 @@
-"""From a campaign to its cells: every name, parameter and value is checked, then the grid is expanded."""
+"""Expand a campaign into its cells, and check every name, parameter and value on the way."""
 
 import re
 from collections.abc import Iterator
@@ -6,144 +6,153 @@ from typing import Any
 
 from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
 from convexnn_bench.errors import InputError
-from convexnn_bench.harness.campaign import Campaign, Source, is_number, is_whole, nearest
+from convexnn_bench.harness.campaign import Campaign, Source, nearest
 from convexnn_bench.harness.cell import Cell
+from convexnn_bench.plugins.parameters import Number, is_whole
 from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
 from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
 from convexnn_bench.records.records import storable
 
-MOST_CELLS = 100_000  # more are a slip
+MOST_CELLS = 100_000  # a campaign with more is a mistake
 
 
 def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
-    """Every cell of a campaign, in order: part by part, problem by problem, solver by solver, seed by seed.
+    """Return every cell of a campaign: part by part, problem by problem, solver by solver, seed by seed.
 
-    Raises InputError for the first name, parameter or value that cannot be.
+    Raises InputError for the first name, parameter or value that is not allowed, with its line in `source`.
     """
-    place = source or Source()
-    check_limits(campaign, place)
+    source = source or Source()
+    check_limits(campaign, source)
     if campaign.solvers_dir is not None:
         try:
             SOLVERS.add_folder(campaign.solvers_dir)
         except InputError as error:
-            raise place(str(error), "solvers_dir") from error
+            raise source.error(str(error), "solvers_dir") from error
     cells: dict[str, Cell] = {}
-    for grid, where in _grids(campaign, place):
-        for cell in _cells(grid, where):
-            cells.setdefault(cell.key, cell)  # the same thing asked for twice is run once
+    for grid, lines in _grids(campaign, source):
+        for cell in _cells(grid, lines):
+            cells.setdefault(cell.key, cell)  # a cell that is asked for twice is run once
             if len(cells) > MOST_CELLS:
-                raise where(f"the campaign has more than {MOST_CELLS} cells: ask for fewer seeds or values", "seeds")
+                message = f"the campaign has more than {MOST_CELLS} cells: ask for fewer seeds or values"
+                raise lines.error(message, "seeds")
     return list(cells.values())
 
 
-def _grids(campaign: Campaign, place: Source) -> Iterator[tuple[Campaign, Source]]:
-    """The campaign's grids, each with the lines of the file it stands in."""
-    for number, grid in enumerate(campaign.grids(place.replaced)):
-        yield grid, place.within(number) if campaign.part else place
+def _grids(campaign: Campaign, source: Source) -> Iterator[tuple[Campaign, Source]]:
+    """Yield the grids of a campaign, each with a source that searches its own lines first."""
+    for index, grid in enumerate(campaign.grids(source.replaced)):
+        yield grid, source.within(index) if campaign.part else source
 
 
-def _cells(grid: Campaign, place: Source) -> Iterator[Cell]:
-    """The cells of a campaign without parts."""
+def _cells(grid: Campaign, source: Source) -> Iterator[Cell]:
+    """Yield the cells of a campaign without parts."""
     seeds = list(range(grid.seeds)) if isinstance(grid.seeds, int) else grid.seeds
-    solvers = list(_solvers(grid, place))
+    solvers = list(_solvers(grid, source))
     common = (grid.device, grid.limits, grid.solvers_dir, grid.name)
     for spec in grid.datasets:
-        # a seed of the data goes with the same seed of the solver
+        # with fresh data, data drawn with a seed meet the solver's start of the same seed only
         for data_seed in seeds if grid.fresh_data else [None]:
-            for label, dataset, own, rest in _problems(grid, place, spec, data_seed):
+            for label, dataset, data_parameters, problem_parameters in _problems(grid, source, spec, data_seed):
                 for solver, parameters in solvers:
                     for seed in seeds if data_seed is None else [data_seed]:
-                        yield Cell(dataset, own, rest, solver, parameters, seed, *common, label, spec)
+                        asked = (dataset, data_parameters, problem_parameters, solver, parameters, seed)
+                        yield Cell(*asked, *common, label, spec)
 
 
-def check_limits(campaign: Campaign, place: Source) -> None:
-    """Everything but the data sets and solvers themselves. Raises InputError for the first bad value."""
-    for grid, where in _grids(campaign, place):
-        _check_limits(grid, where)
+def check_limits(campaign: Campaign, source: Source) -> None:
+    """Check everything but the data sets and the solvers themselves. Raises InputError for the first bad value."""
+    for grid, lines in _grids(campaign, source):
+        for key, wrong in _wrong_values(grid):
+            if wrong:
+                raise lines.error(wrong, key)
+        _check_table(grid.problem, lines)
 
 
-def _check_limits(campaign: Campaign, place: Source) -> None:
+def _wrong_values(campaign: Campaign) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong with its value or "") for the keys of a campaign without parts."""
     for key in ("datasets", "solvers"):
-        if not getattr(campaign, key):
-            raise place(f"{key} is empty: name at least one", key)
+        yield key, "" if getattr(campaign, key) else f"{key} is empty: name at least one"
     for key in ("time_limit", "gap", "deadline", "memory_gb"):
         value = getattr(campaign, key)
-        if value is not None and not (value > 0 and value < float("inf")):
-            raise place(f"{key} must be positive and finite, got {value}", key)
-    if campaign.threads < 1:
-        raise place(f"threads must be at least 1, got {campaign.threads}", "threads")
-    seeds = [campaign.seeds - 1] if isinstance(campaign.seeds, int) else campaign.seeds
-    if not seeds or min(seeds) < 0:
-        raise place(f"seeds must be at least 1, or a list of whole numbers >= 0, got {campaign.seeds}", "seeds")
-    if isinstance(campaign.seeds, int) and campaign.seeds > MOST_CELLS:
-        raise place(f"seeds must be at most {MOST_CELLS}, got {campaign.seeds}", "seeds")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device):
-        raise place(f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}", "device")
-    if campaign.deadline is not None and campaign.deadline < campaign.time_limit:
-        raise place(
+        fits = value is None or 0 < value < float("inf")
+        yield key, "" if fits else f"{key} must be positive and finite, got {value}"
+    yield "threads", "" if campaign.threads >= 1 else f"threads must be at least 1, got {campaign.threads}"
+    yield "seeds", _wrong_seeds(campaign.seeds)
+    known = re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device)
+    yield "device", "" if known else f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}"
+    too_short = campaign.deadline is not None and campaign.deadline < campaign.time_limit
+    yield (
+        "deadline",
+        (
             f"deadline is {campaign.deadline:g} s, but solving alone may take time_limit = {campaign.time_limit:g} s: "
-            "a deadline covers set-up, solving and scoring",
-            "deadline",
-        )
-    _check_table(campaign.problem, place)
-    if not re.fullmatch(r"[\w-][\w.-]*", campaign.name):
-        words = (
-            "name (that of the file, where it is not given) must hold letters, digits, '-', '_' and '.' only, and not"
-        )
-        raise place(f"{words} begin with '.', got {campaign.name!r}: set name = \"...\" in it", "name")
+            "a deadline covers set-up, solving and scoring"
+            if too_short
+            else ""
+        ),
+    )
+    fits = re.fullmatch(r"[\w-][\w.-]*", campaign.name)
+    allowed = "must hold letters, digits, '-', '_' and '.' only, and not begin with '.'"
+    given = f'got {campaign.name!r}: set name = "..." in it'
+    yield "name", "" if fits else f"name (that of the file, where it is not given) {allowed}, {given}"
 
 
-def _check_table(given: dict[str, Any], place: Source) -> None:
-    """The keys of [problem] and what they may be, each by itself. Raises InputError with the line of the key."""
+def _wrong_seeds(seeds: int | list[int]) -> str:
+    if isinstance(seeds, int) and seeds > MOST_CELLS:
+        return f"seeds must be at most {MOST_CELLS}, got {seeds}"
+    smallest = seeds - 1 if isinstance(seeds, int) else min(seeds, default=-1)
+    return "" if smallest >= 0 else f"seeds must be at least 1, or a list of whole numbers >= 0, got {seeds}"
+
+
+def _check_table(given: dict[str, Any], source: Source) -> None:
+    """Check each key of [problem] and its values by themselves. Raises InputError with the line of the key."""
     for key, value in given.items():
         if key not in PROBLEM_PARAMETERS:
-            raise place(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
+            raise source.error(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)
         try:
-            for one in expand_grid({key: value}):
-                _check_problem(one)
+            for point in expand_grid({key: value}):
+                _check_problem(point)
         except InputError as error:
-            raise place(f"[problem]: {error}", key) from error
+            raise source.error(f"[problem]: {error}", key) from error
     if {"beta", "beta_fraction"} <= set(given):
-        raise place("[problem] has both beta and beta_fraction: give one of them", "beta_fraction")
+        raise source.error("[problem] has both beta and beta_fraction: give one of them", "beta_fraction")
 
 
 def _problems(
-    campaign: Campaign, place: Source, spec: str, seed: int | None
+    campaign: Campaign, source: Source, spec: str, seed: int | None
 ) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    """(label, data set, its parameters with defaults, problem parameters) for every point of a data set's grid."""
+    """Yield (label, data set, its parameters with defaults, problem parameters) for each point of the data set's grid.
+
+    seed: draws the data and the patterns, None where the spec or the defaults say so.
+    """
     try:
         name, inside = parse_spec(spec)
-        beta_inside = {"beta", "beta_fraction"} & set(inside)
-        shared = {
-            key: value
-            for key, value in campaign.problem.items()
-            if not (beta_inside and key in ("beta", "beta_fraction"))
-        }
+        betas = {"beta", "beta_fraction"}
+        hidden = betas if betas & set(inside) else set()  # one of them replaces the other
+        shared = {key: value for key, value in campaign.problem.items() if key not in hidden}
         drawn = {} if seed is None else {"seed": seed}
         for parameters in expand_grid({**drawn, **shared, **inside}):
             own, rest = split_parameters(name, parameters)
             _check_problem(rest)
             yield format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
     except InputError as error:
-        raise _placed(place, error, "datasets", spec) from error
+        raise _with_line(source, error, "datasets", spec) from error
 
 
 def _check_problem(given: dict[str, Any]) -> None:
-    """Names and ranges of problem parameters; the data may still rule a combination out."""
+    """Check names and ranges of problem parameters; the data may still rule a combination out."""
     for key, registry in (("loss", LOSSES), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
         if key in given:
             registry.make(given[key])
     for key in ("beta", "beta_fraction"):
-        value = given.get(key)
-        if value is not None and not (is_number(value) and 0 < value < float("inf")):
-            raise InputError(f"{key} must be a positive finite number, got {value!r}")
+        if given.get(key) is not None:
+            Number().check(key, given[key])
     patterns = given.get("patterns", "all")
     if patterns != "all" and not (is_whole(patterns) and patterns >= 1):
         raise InputError(f'patterns must be "all" or a positive whole number, got {patterns!r}')
 
 
-def _solvers(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(solver, its parameters with defaults) for every point of the grid."""
+def _solvers(campaign: Campaign, source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (solver, its parameters with defaults) for each point of the grid."""
     for spec in campaign.solvers:
         try:
             name, inside = parse_spec(spec)
@@ -157,11 +166,11 @@ def _solvers(campaign: Campaign, place: Source) -> Iterator[tuple[str, dict[str,
                 _make(name, parameters)
                 yield name, parameters
         except InputError as error:
-            raise _placed(place, error, "solvers", spec) from error
+            raise _with_line(source, error, "solvers", spec) from error
 
 
 def _check_storable(name: str, parameters: dict[str, Any]) -> None:
-    """Raises InputError for a value that would not be the same when read from a record."""
+    """Raise InputError for a value that a record would change."""
     for key, value in parameters.items():
         if not storable(value):
             raise InputError(
@@ -171,7 +180,7 @@ def _check_storable(name: str, parameters: dict[str, Any]) -> None:
 
 
 def _make(name: str, parameters: dict[str, Any]) -> None:
-    """Raises InputError for parameter values that the solver refuses."""
+    """Raise InputError for parameter values that the solver refuses."""
     try:
         SOLVERS.get(name)(**parameters)
     except InputError:
@@ -180,9 +189,9 @@ def _make(name: str, parameters: dict[str, Any]) -> None:
         raise InputError(f"solver {name!r} refuses its parameters: {type(error).__name__}: {error}") from error
 
 
-def _placed(place: Source, error: InputError, key: str, spec: str) -> InputError:
-    """The error with its line in the file in front, or with the text on the command line that it belongs to."""
+def _with_line(source: Source, error: InputError, key: str, spec: str) -> InputError:
+    """Return the error with its line in the file in front, or with the text on the command line that it is about."""
     message = str(error)
-    if not place.knows(key) and spec not in message:
+    if not source.knows(key) and spec not in message:
         message = f"{spec}: {message}"
-    return place(message, key, spec, spec.partition("[")[0])
+    return source.error(message, key, spec, spec.partition("[")[0])

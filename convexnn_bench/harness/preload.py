@@ -1,4 +1,4 @@
-"""Imported once by the process server, so that every cell starts with the heavy modules and all plug-ins in memory."""
+"""Load the heavy modules and all plug-ins, once in the process server, so that every cell starts with them."""
 
 import contextlib
 import importlib
@@ -21,11 +21,11 @@ MODULES = (
     "convexnn_bench.running.runner",
 )
 for name in MODULES:
-    # what is missing here is reported by the solver or data set that needs it
+    # The solver or data set that needs a missing package reports it.
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 for plugins in (registry.LOSSES, registry.ARCHITECTURES, registry.ACTIVATIONS, registry.DATASETS, registry.SOLVERS):
-    # a file that does not load is reported by the command, which scans the same folders
+    # The command scans the same folders, and reports a file that does not load.
     with contextlib.suppress(RegistryError):
         plugins.classes  # noqa: B018
-BLAS = ThreadpoolController()  # looking for the libraries takes as long as starting a process
+BLAS = ThreadpoolController()  # made once, because its search for libraries takes as long as a fork

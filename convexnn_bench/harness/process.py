@@ -1,8 +1,8 @@
-"""One function in a process of its own: messages as they come, a deadline, a memory limit, the peak.
+"""Run one function in a process of its own, with a deadline and a memory limit, and collect what it sends and prints.
 
-Processes are forked from a server that holds the heavy modules (torch, cvxpy, ...) already, so that a start
-costs tens of milliseconds and no cell sees the state another one left behind. What goes on in here is made of pipes and
-/proc alone: no temporary file is needed.
+Processes are forked from a server that has loaded the heavy modules (torch, cvxpy, ...) already, so that a start costs
+tens of milliseconds and no cell sees the state that another one left behind. Everything goes through pipes, which need
+no temporary files.
 """
 
 import contextlib
@@ -19,59 +19,65 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Literal
+
+import psutil
 
 from convexnn_bench.harness.streams import Messages, Tail
-from convexnn_bench.harness.tree import descendants, kill_all, resident_mb, start_time
+from convexnn_bench.harness.tree import descendants, kill_all, resident_mb
 
 PRELOAD = ["convexnn_bench.harness.server"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-POLL_SECONDS = 0.05
-KILL_SECONDS = 30.0  # a process that waits for a disk or a driver dies when that answers
+POLL_SECONDS = 0.05  # between two looks at the limits; what a process starts and loses in between may be missed
+KILL_SECONDS = 30.0  # wait for a killed process; one that waits for a disk or a driver dies when that answers
 OUTPUT_TAIL = 2000  # characters kept of what a process printed
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-LINK_GONE = 76  # exit code of a process that finds its end of the pipe closed
-END = "end"  # the last message of every process that came to its end
-_START = threading.Lock()
+PIPE_CLOSED = 76  # exit code of a process that finds its end of the pipe closed; any code that no library uses
+END = "end"  # kind of the last message of every process that comes to its end
+_MAIN_LOCK = threading.Lock()  # held while `__main__` is replaced
+
+Target = Callable[..., None] | str
 
 
 @dataclass
-class Outcome:
+class ProcessOutcome:
     """How a process ended.
 
-    messages: everything it sent. exit_code: as multiprocessing gives it, negative for a signal; it says nothing of a
-    process that was done, which is not waited for. stopped: "deadline", "memory", "closed" (its end of the pipe) or
-    "garbled" (what it sent cannot be read) when it was killed from here, else None. peak_mb: largest resident memory,
-    that of processes it started included as it was seen every POLL_SECONDS. output: tail of what it printed.
+    messages: every (kind, content) that it sent. exit_code: negative for a signal; it means nothing after the last
+    message, since the process is killed then. stopped: the reason for which the process was killed, None where it
+    ended by itself. "closed": it closed its pipe; "garbled": what it sent cannot be read. seconds: wall clock from its
+    start to its end. peak_mb: its largest resident memory, with that of the processes it started, which is looked at
+    every POLL_SECONDS. output: the end of what it printed.
     """
 
     messages: list[tuple[str, Any]] = field(default_factory=list)
     exit_code: int | None = None
-    stopped: str | None = None
+    stopped: Literal["deadline", "memory", "closed", "garbled"] | None = None
     seconds: float = 0.0
     peak_mb: float | None = None
     output: str = ""
 
 
 class Link:
-    """The process's own end of the pipe. A forked child that comes here, on a way back that is not its own, ends."""
+    """The new process's end of the pipe. If the solver forked, the child exits here: only the original may report."""
 
     def __init__(self, connection: Connection):
         self._connection, self._pid, self._lock = connection, os.getpid(), threading.Lock()
 
     def send(self, message: tuple[str, Any]) -> None:
+        """Send a pair (kind, content). Exit where the pipe is closed, since nothing can be reported any more."""
         if os.getpid() != self._pid:
             os._exit(0)
         with self._lock:
             try:
                 self._connection.send(message)
-            except OSError:  # closed from inside: there is no other way to tell
-                os._exit(LINK_GONE)
+            except OSError:
+                os._exit(PIPE_CLOSED)
 
 
 @contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """The thread variables set while the server starts: BLAS libraries read them once, when they load."""
+def _thread_variables(threads: int) -> Iterator[None]:
+    """Set the thread variables while the server starts: BLAS libraries read them once, when they load."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
@@ -88,90 +94,104 @@ def start_server(threads: int) -> None:
     """Start the server that processes are forked from; it loads its modules while the caller goes on."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with _environment(threads):
+    with _thread_variables(threads):
         forkserver.ensure_running()
 
 
-def _enter(
-    target: Callable[..., None] | str, link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]
-) -> None:
-    """First thing in the new process: own session, output to the pipe for it, threads pinned."""
+def _enter(target: Target, link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]) -> None:
+    """Prepare the new process, run its function, and say that it has come to its end."""
+    # 1. The process leads a session of its own, dies with the command, and adopts what it started.
     os.setsid()
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no cell outlives the command
-        prctl(PR_SET_CHILD_SUBREAPER, 1)  # a daemon that leaves the session stays a child of ours
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)  # a daemon that leaves the session stays a descendant
         parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():  # it was gone before the call above
+        if parent is not None and not parent.is_alive():  # it died before the first call above
             os._exit(1)
-    # the server ends when nobody holds this any more: a cell that did would keep it, and itself, alive
+    # 2. The server ends when nobody holds this descriptor any more. A cell that held it would keep both alive.
     server: Any = forkserver._forkserver
     if server._forkserver_alive_fd is not None:
         os.close(server._forkserver_alive_fd)
         server._forkserver_alive_fd = None
+    # 3. What it prints goes to the pipe for it. It is one process, also where torchrun started its worker.
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    os.environ.pop("WORLD_SIZE", None)  # a cell is one process, whatever has started its worker
-    own = Link(link)
+    os.environ.pop("WORLD_SIZE", None)
+    # 4. Run the function.
+    reporting = Link(link)
     function = pkgutil.resolve_name(target) if isinstance(target, str) else target
-    function(own, threads, *arguments)
+    function(reporting, threads, *arguments)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the target may have closed or replaced them
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the function may have closed or replaced them
             stream.flush()
-    own.send((END, None))
+    reporting.send((END, None))
 
 
 def run_process(
-    target: Callable[..., None] | str,
+    target: Target,
     arguments: tuple[Any, ...],
     threads: int,
     deadline: float | None,
     memory_gb: float | None = None,
     on_message: Callable[[str, Any], None] | None = None,
-) -> Outcome:
+) -> ProcessOutcome:
     """Run target(link, threads, *arguments) in a new process until it ends or is killed.
 
-    target: a function, or its name as "package.module:function", which is then imported in the new process only. The
-    process sends (kind, content) pairs through link. deadline: seconds on the wall clock since the process began.
-    memory_gb: resident memory in GiB, of it and what it started, above which it is killed (read where /proc exists).
-    What it started goes with it: its session, and on Linux also what has left the session.
+    Everything that the process has started is killed with it: its session, and on Linux also what has left the session.
+
+    Parameters
+    ----------
+    target
+        A function, or its name "package.module:function", which is then imported in the new process only. It sends
+        (kind, content) pairs with `link.send`.
+    deadline
+        Seconds on the wall clock since the process began, after which it is killed; None for no deadline.
+    memory_gb
+        Resident memory in GiB, of the process and what it started, above which it is killed. Read where /proc exists.
+    on_message
+        Called with every (kind, content) as it comes.
     """
     start_server(threads)
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     printed, output = context.Pipe(duplex=False)
-    run = _Watch(Outcome(), Messages(receiver.fileno()), Tail(printed.fileno(), 4 * OUTPUT_TAIL), on_message)
+    watch = _Watch(Messages(receiver.fileno()), Tail(printed.fileno(), 4 * OUTPUT_TAIL), on_message)
     process = context.Process(target=_enter, args=(target, sender, output, threads, arguments))
+    outcome = watch.outcome
     try:
-        with _own_main(target):
+        with _without_main(target):
             process.start()  # returns when the server has loaded its modules and has forked the process
         started = time.perf_counter()
         sender.close()
         output.close()
         try:
-            run.until_end(process, started, deadline, memory_gb)
+            outcome.stopped = watch.until_end(process, started, deadline, memory_gb)
         finally:
-            kill_all(process.pid if process.is_alive() else None, process.pid, run.seen)
+            kill_all(process.pid if process.is_alive() else None, process.pid, watch.seen.values())
             process.join(timeout=KILL_SECONDS)
-        run.outcome.seconds = time.perf_counter() - started
-        run.outcome.exit_code = process.exitcode
-        run.printed.read()
-        run.outcome.output = run.printed.text()[-OUTPUT_TAIL:]
+        outcome.seconds = time.perf_counter() - started
+        outcome.exit_code = process.exitcode
+        watch.printed.read()
+        outcome.output = watch.printed.text()[-OUTPUT_TAIL:]
         if process.exitcode is not None:
             process.close()
     finally:
         for end in (receiver, sender, printed, output):
             end.close()
-    return run.outcome
+    return outcome
 
 
 @contextlib.contextmanager
-def _own_main(target: Callable[..., None] | str) -> Iterator[None]:
-    """multiprocessing runs the caller's main module anew in every process, for what is defined there; unless `target`
-    is, that costs time and asks every script for its `if __name__ == "__main__"`."""
-    with _START:
+def _without_main(target: Target) -> Iterator[None]:
+    """Hide the caller's main module from the new process, unless the function is defined there.
+
+    multiprocessing would run the main module again in every process. That costs time, and every script would need its
+    `if __name__ == "__main__"`.
+    """
+    with _MAIN_LOCK:
         main = sys.modules["__main__"]
         if isinstance(target, str) or target.__module__ != "__main__":
             sys.modules["__main__"] = types.ModuleType("__main__")
@@ -183,42 +203,43 @@ def _own_main(target: Callable[..., None] | str) -> Iterator[None]:
 
 @dataclass
 class _Watch:
-    """A process that is watched. seen: the processes it started, with their start times (which tell a pid's owners)."""
+    """A running process as its parent sees it. seen: every descendant that was seen so far, by its number."""
 
-    outcome: Outcome
     link: Messages
     printed: Tail
     on_message: Callable[[str, Any], None] | None
-    seen: dict[int, int] = field(default_factory=dict)
-    ended: bool = False
+    outcome: ProcessOutcome = field(default_factory=ProcessOutcome)
+    seen: dict[int, psutil.Process] = field(default_factory=dict)
+    ended: bool = False  # the last message has come
 
-    def until_end(self, process: Any, started: float, deadline: float | None, memory_gb: float | None) -> None:
-        """Take messages until the process ends or breaks a limit."""
-        outcome = self.outcome
+    def until_end(
+        self, process: Any, started: float, deadline: float | None, memory_gb: float | None
+    ) -> Literal["deadline", "memory", "closed", "garbled"] | None:
+        """Take messages until the process ends or must be killed; return the reason to kill it, if any."""
         while True:
+            # 1. Wait for a message, for output, for the end, or for the next look at the limits.
             ends = [stream.descriptor for stream in (self.link, self.printed) if stream.open]
             ready = wait([*ends, process.sentinel], timeout=POLL_SECONDS)
+            # 2. Take what has come.
             self.printed.read()
             if not self._take():
-                outcome.stopped = "garbled"
-                return
-            now = self._measure(process.pid)
+                return "garbled"
+            memory_mb = self._measure(process.pid)
+            # 3. Has it ended? A process that has only closed its pipe is given a second to end.
             if self.ended:
-                return
+                return None
             if process.sentinel in ready or not self.link.open:
                 process.join(timeout=1.0)
                 self._take()
-                outcome.stopped = None if process.exitcode is not None or self.ended else "closed"
-                return
-            if memory_gb is not None and now > memory_gb * 1024:
-                outcome.stopped = "memory"
-                return
+                return None if process.exitcode is not None or self.ended else "closed"
+            # 4. Does it keep its limits?
+            if memory_gb is not None and memory_mb > memory_gb * 1024:
+                return "memory"
             if deadline is not None and time.perf_counter() - started > deadline:
-                outcome.stopped = "deadline"
-                return
+                return "deadline"
 
     def _take(self) -> bool:
-        """Take what lies in the pipe; False when it cannot be read."""
+        """Take the messages in the pipe; False where they cannot be read."""
         for kind, content in self.link.read():
             if kind == END:
                 self.ended = True
@@ -229,10 +250,12 @@ class _Watch:
         return not self.link.garbled
 
     def _measure(self, pid: int) -> float:
-        """MiB in memory now, and a look at what was started."""
-        peak, now = resident_mb(pid)
+        """Return the memory of the process and its descendants in MiB, and remember the descendants."""
+        peak, current = resident_mb(pid)
         for child in descendants(pid):
-            now += resident_mb(child)[1]
-            self.seen.setdefault(child, start_time(child))
-        self.outcome.peak_mb = max(self.outcome.peak_mb or 0.0, peak, now) or None
-        return now
+            current += resident_mb(child)[1]
+            if child not in self.seen:
+                with contextlib.suppress(psutil.Error):  # it has ended since
+                    self.seen[child] = psutil.Process(child)
+        self.outcome.peak_mb = max(self.outcome.peak_mb or 0.0, peak, current) or None
+        return current

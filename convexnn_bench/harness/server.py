@@ -1,7 +1,7 @@
-"""Imported by the process server alone: what every cell starts with, and an end to all cells when the command is gone.
+"""Imported by the process server only: load what every cell needs, and kill everything when the command is gone.
 
-The server notices that the command has died, by whatever signal, and ends. Its cells would die with it; what they had
-started would not.
+The server ends when the command has died, by whatever signal. Its cells die with it, and what these have started is
+killed here.
 """
 
 import atexit
@@ -15,5 +15,5 @@ _SERVER = os.getpid()
 
 @atexit.register
 def _end() -> None:
-    if os.getpid() == _SERVER:  # not in what was forked from it
+    if os.getpid() == _SERVER:  # a forked process inherits this function
         kill_below(_SERVER)

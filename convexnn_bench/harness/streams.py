@@ -1,4 +1,4 @@
-"""Reading ends of pipes that are never waited for: what a process sends and prints, however it comes."""
+"""Read what a process sends and prints from pipes, without ever waiting for it."""
 
 import contextlib
 import os
@@ -6,22 +6,22 @@ import pickle
 import struct
 from typing import Any
 
-PIECE = 2**16
-MOST = 2**20  # bytes of output taken at a time, so that limits are looked at meanwhile
-LARGEST = 2**28  # bytes of one message; more is no message of ours
+CHUNK = 2**16  # bytes read at a time, the size of a pipe on Linux
+MOST_OUTPUT = 2**20  # bytes of output taken before the limits are looked at again
+LARGEST_MESSAGE = 2**28  # bytes; a longer one was not sent by `Link`
 
 
 class _Stream:
-    """open: False once the other end is closed."""
+    """The reading end of a pipe. open: False once the other end is closed."""
 
     def __init__(self, descriptor: int):
         self.descriptor, self.open = descriptor, True
         os.set_blocking(descriptor, False)
 
-    def _piece(self) -> bytes:
-        """What lies in the pipe; nothing when it is empty, or closed."""
+    def _chunk(self) -> bytes:
+        """Return what lies in the pipe; nothing when it is empty or closed."""
         try:
-            data = os.read(self.descriptor, PIECE)
+            data = os.read(self.descriptor, CHUNK)
         except BlockingIOError:
             return b""
         except OSError:
@@ -31,26 +31,28 @@ class _Stream:
 
 
 class Tail(_Stream):
-    """Text of which the last bytes are kept."""
+    """A stream of text, of which the last `keep` bytes are kept."""
 
     def __init__(self, descriptor: int, keep: int):
         super().__init__(descriptor)
         self.keep, self.kept = keep, b""
 
     def read(self) -> None:
+        """Take what has come, at most about MOST_OUTPUT bytes."""
         taken = 0
-        while taken < MOST and self.open and (piece := self._piece()):
-            self.kept = (self.kept + piece)[-self.keep :]
-            taken += len(piece)
+        while taken < MOST_OUTPUT and self.open and (chunk := self._chunk()):
+            self.kept = (self.kept + chunk)[-self.keep :]
+            taken += len(chunk)
 
     def text(self) -> str:
+        """Return the end of the text."""
         return self.kept.decode(errors="replace")
 
 
 class Messages(_Stream):
-    """Pairs (kind, content) as `multiprocessing.connection.Connection.send` writes them.
+    """A stream of pairs (kind, content), as `multiprocessing.connection.Connection.send` writes them.
 
-    A message that stays half-written holds nobody up. garbled: something else was written into the pipe.
+    Nobody waits for the rest of a message that was half-written. garbled: True once something else was in the pipe.
     """
 
     def __init__(self, descriptor: int):
@@ -59,28 +61,28 @@ class Messages(_Stream):
         self._left = bytearray()
 
     def read(self) -> list[tuple[str, Any]]:
-        """The whole messages that have come."""
-        while self.open and (piece := self._piece()):
-            self._left += piece
-        found: list[tuple[str, Any]] = []
+        """Return the messages that have come whole."""
+        while self.open and (chunk := self._chunk()):
+            self._left += chunk
+        messages: list[tuple[str, Any]] = []
         while not self.garbled and (frame := self._frame()) is not None:
             try:
                 kind, content = pickle.loads(frame)
             except Exception:  # bytes of another writer may raise anything
                 self.garbled = True
             else:
-                found.append((str(kind), content))
-        return found
+                messages.append((str(kind), content))
+        return messages
 
     def _frame(self) -> bytes | None:
-        """One whole message: its length as !i, or -1 and !Q, and its bytes."""
+        """Return one whole message or None. It stands behind its length, which is written as !i, or as -1 and !Q."""
         head, size = 4, -1
-        with contextlib.suppress(struct.error):  # not all of the length is here yet
+        with contextlib.suppress(struct.error):  # a part of the length has not come yet
             (size,) = struct.unpack_from("!i", self._left)
             if size == -1:
                 head = 12
                 (size,) = struct.unpack_from("!Q", self._left, 4)
-            if not 0 <= size <= LARGEST:
+            if not 0 <= size <= LARGEST_MESSAGE:
                 self.garbled = True
                 return None
         if size < 0 or len(self._left) < head + size:

@@ -1,14 +1,23 @@
-"""A process and those it started, read from /proc: their memory, and an end to all of them."""
+"""A process and the processes it started: their memory, and how all of them are killed.
+
+psutil tells a process from a later one with the same number. Two facts are read from /proc instead: the peak of the
+memory, which psutil lacks on Linux, and the children, for which psutil reads every process of the machine. With 130
+processes that took 4.3 ms against 0.5 ms, and it happens twenty times a second beside a solver that is being timed.
+"""
 
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+
+import psutil
+
+ENDED = (psutil.Error, ProcessLookupError, PermissionError)  # raised for a process that has just ended
 
 
 def resident_mb(pid: int) -> tuple[float, float]:
-    """(peak, current) resident memory of a process in MiB; zeros where it cannot be read."""
+    """Return the peak and the current resident memory of a process in MiB; zeros where they cannot be read."""
     values = {"VmHWM": 0.0, "VmRSS": 0.0}
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -22,50 +31,45 @@ def resident_mb(pid: int) -> tuple[float, float]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started; none where it cannot be read."""
+    """Return the processes that a process started, and those that these started; none where /proc is missing."""
     found: list[int] = []
-    open_ones = [pid]
-    while open_ones:
+    to_visit = [pid]
+    while to_visit:
         with contextlib.suppress(OSError):  # a process may end at any moment
-            for path in list(Path(f"/proc/{open_ones.pop()}/task").glob("*/children")):
+            for path in list(Path(f"/proc/{to_visit.pop()}/task").glob("*/children")):
                 children = [int(child) for child in path.read_text().split()]
                 found += children
-                open_ones += children
+                to_visit += children
     return found
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since the machine did; 0 where it cannot be read."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def kill_below(pid: int) -> None:
-    """Kill what a process has started, and what those have."""
+    """Kill every descendant of a process."""
     for _ in range(2):  # a child may have started another one while the list was read
         for child in descendants(pid):
-            _kill(os.kill, child)
+            with contextlib.suppress(*ENDED):
+                os.kill(child, signal.SIGKILL)
 
 
-def kill_all(alive: int | None, session: int | None, seen: dict[int, int]) -> None:
-    """Kill a process and what it started: what is in its session, below it, or was seen there before.
+def kill_all(alive: int | None, session: int | None, seen: Iterable[psutil.Process]) -> None:
+    """Kill a process and everything it started.
 
-    alive: the process, None where it has ended. seen: its children and theirs, with their start times.
+    alive: the process, None where it has ended. session: its session, whose members are killed. seen: descendants
+    that were seen earlier; one that has left the session and lost its parent is found in no other way.
     """
+    # 1. Stop the process, so that it starts nothing more, and kill what is below it now.
     if alive is not None:
-        _kill(os.kill, alive, signal.SIGSTOP)  # it starts nothing more
+        with contextlib.suppress(*ENDED):
+            os.kill(alive, signal.SIGSTOP)
         kill_below(alive)
-    for child, start in seen.items():
-        if start and start_time(child) == start:
-            _kill(os.kill, child)
+    # 2. Kill what was below it earlier. psutil refuses where the number belongs to another process by now.
+    for child in seen:
+        with contextlib.suppress(*ENDED):
+            child.kill()
+    # 3. Kill its session, and the process itself.
     if session is not None:
-        _kill(os.killpg, session)
+        with contextlib.suppress(*ENDED):
+            os.killpg(session, signal.SIGKILL)
     if alive is not None:
-        _kill(os.kill, alive)
-
-
-def _kill(call: Callable[[int, int], None], pid: int, number: int = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        call(pid, number)
+        with contextlib.suppress(*ENDED):
+            os.kill(alive, signal.SIGKILL)

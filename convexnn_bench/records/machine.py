@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from convexnn_bench import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -81,12 +83,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_gb() -> float | None:
-    """Memory of the machine in GiB, where it can be read."""
-    names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
-    if not all(name in os.sysconf_names for name in names):
-        return None
-    return round(os.sysconf(names[0]) * os.sysconf(names[1]) / 2**30, 1)
+def memory_gb() -> float:
+    """Return the memory of the machine in GiB."""
+    return round(psutil.virtual_memory().total / 2**30, 1)
 
 
 @cache

@@ -25,7 +25,8 @@ def bad_solvers(tmp_path_factory):
 
 
 def test_a_good_cell_leaves_a_complete_record():
-    record = run_cell(spiral_cell("fista", n=30))
+    cell = spiral_cell("fista", n=30)
+    record = run_cell(cell)
     assert record["status"] == "gap_reached"
     assert record["gap"] <= 1e-6
     assert record["objective"] >= record["lower_bound"] > 0
@@ -40,9 +41,9 @@ def test_a_good_cell_leaves_a_complete_record():
         "complete",
     )
     assert record["machine"]["torch"]
-    assert record["limits"]["deadline"] == 30.0
+    assert record["limits"]["deadline"] == cell.limits.deadline
     assert to_json(record)
-    result = cnn.solve(spiral_cell("fista", n=30).make_problem(), "fista", gap=1e-6)
+    result = cnn.solve(cnn.make_problem(cell.dataset, **cell.problem_arguments), "fista", gap=1e-6)
     values = np.linalg.svd(result.blocks, compute_uv=False)
     kept = (values > 1e-6 * values.max()).sum(axis=1)
     assert (record["active_blocks"], record["largest_rank"]) == ((kept > 0).sum(), kept.max())

@@ -236,7 +236,7 @@ def test_the_deadline_runs_from_the_start_of_the_process_not_of_its_server(monke
         time.sleep(3.0)
         yield
 
-    monkeypatch.setattr(process, "_own_main", slow)
+    monkeypatch.setattr(process, "_without_main", slow)
     outcome = process.run_process(_send_word, (), 1, deadline=2.9)
     assert (outcome.stopped, outcome.messages) == (None, [("word", 1)])
 

@@ -1,36 +1,39 @@
-"""Where the cells of a campaign run. A cell goes out as a picklable description, a record comes back."""
+"""Where the cells of a campaign run. A picklable description of a cell goes out, and a record comes back."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import blank_record, run_cell
+from convexnn_bench.plugins.parameters import Whole
 from convexnn_bench.plugins.registry import SOLVERS, importable
 from convexnn_bench.records.machine import code_version
 from convexnn_bench.records.records import Record, one_line
 
 
 class LostError(ConvexNNError, RuntimeError):
-    """A cell left no record, because what ran it is gone. The message says what happened."""
+    """A cell left no record because its worker is gone. The message says what happened."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to be run. sizes: what is known of its problem already."""
+    """A cell to run. problem: the fields of its problem that are known already."""
 
     cell: Cell
-    sizes: dict[str, Any] = field(default_factory=dict)
+    problem: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Events:
-    """What an executor tells: a cell started; (cell, kind, content) of a message from inside it; words of its own."""
+    """Functions that an executor calls while cells run.
+
+    started(cell); message(cell, kind, content) with what a running cell sends; note(text) with a line for a person.
+    """
 
     started: Callable[[Cell], None] = lambda cell: None
     message: Callable[[Cell, str, Any], None] = lambda cell, kind, content: None
@@ -40,10 +43,22 @@ class Events:
 class BaseExecutor(ABC):
     """Runs cells somewhere. A file of this folder with one subclass is one more executor.
 
-    name: on the command line, `--executor name[parameter=value]`. requires: packages that must be importable. here:
-    whether cells run on this machine.
-    summary: one line for `convexnn-bench list`. The parameters are those of `__init__`; `workers` is the number of
-    cells that run at the same time, None for the executor's own choice.
+    Parameters
+    ----------
+    workers
+        Number of cells that run at the same time; None for the executor's own choice. The parameters of a subclass's
+        `__init__` are those of `--executor name[parameter=value]`.
+
+    Attributes
+    ----------
+    name
+        Name on the command line.
+    summary
+        One line for `convexnn-bench list`.
+    requires
+        Packages that must be importable.
+    here
+        True if cells run on this machine.
     """
 
     name: str
@@ -52,58 +67,77 @@ class BaseExecutor(ABC):
     here = True
 
     def __init__(self, workers: int | None = None):
-        if workers is not None and (not isinstance(workers, Integral) or isinstance(workers, bool) or workers < 1):
-            raise InputError(f"workers must be a whole number, at least 1, got {workers!r}")
+        self.workers: int | None = Whole(optional=True).check("workers", workers)
         missing = self.unavailable()
         if missing is not None:
             raise InputError(f"executor {self.name!r}: {missing}")
-        self.workers = workers
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """What is missing on this machine, in words a user can act on; None when nothing is."""
+        """Return what this machine lacks, in words a user can act on, or None."""
         missing = [package for package in cls.requires if not importable(package)]
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
 
     @abstractmethod
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
-        """Every job with its record, as they end. `jobs` is asked for the next one only when there is room for it.
+        """Run every job and yield it with its record, in the order in which they end.
 
-        out: the campaign's folder. Raises ExecutorError when there is nothing to run on; records already given stay.
+        Parameters
+        ----------
+        jobs
+            Ask it for the next job only when there is room for one.
+        out
+            The folder of the campaign.
+        events
+            Call `started` for each cell, and the others where there is something to say.
+
+        Raises
+        ------
+        ExecutorError
+            There is nothing left to run on. Records that were yielded stay.
         """
 
 
 class PoolExecutor(BaseExecutor):
-    """Executors that hand out cells to several workers: a window of cells is under way at any time."""
+    """Base of executors with several workers; a subclass fills in the five methods that `run` calls.
+
+    Attributes
+    ----------
+    poll_seconds
+        Longest time that `ended` waits.
+    title
+        What `open` waits for, in words, such as "the scheduler at tcp://host:8786".
+    """
 
     poll_seconds = 0.5
-    title: str  # of what is waited for, such as "the scheduler at tcp://host:8786"
+    title: str
 
     @abstractmethod
     def open(self, out: Path, threads: int) -> None:
-        """Get hold of the workers. Raises InputError where they cannot be had."""
+        """Connect to the workers; each cell takes `threads` threads. Raises InputError where that is impossible."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of them, and stop what still runs; also after an `open` that failed."""
+        """Stop what still runs and let the workers go. Called also after an `open` that failed."""
 
     @abstractmethod
     def room(self, running: int) -> int:
-        """How many cells could be submitted beside those that are running."""
+        """Return how many cells can be submitted beside the `running` ones."""
 
     @abstractmethod
     def submit(self, job: Job) -> Hashable:
-        """Send a cell off; what is returned stands for it. Raises LostError where its worker went at that moment."""
+        """Submit a cell and return a handle of it. Raises LostError where its worker is gone at that moment."""
 
     @abstractmethod
     def ended(self, handles: Sequence[Any]) -> list[Any]:
-        """Those that have ended, or are lost. May wait up to `poll_seconds`."""
+        """Return the handles whose cells have ended or are lost. May wait up to `poll_seconds`."""
 
     @abstractmethod
     def collect(self, handle: Any) -> Record:
-        """The record of one that has ended. Raises LostError."""
+        """Return the record of a cell that has ended. Raises LostError where there is none."""
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
+        """Keep as many cells running as there is room for. See `BaseExecutor.run`."""
         running: dict[Any, tuple[Job, float]] = {}
         job = next(jobs, None)
         if job is None:
@@ -112,6 +146,7 @@ class PoolExecutor(BaseExecutor):
             events.note(f"getting hold of {self.title}")
             self.open(out, job.cell.limits.threads)
             while job is not None or running:
+                # 1. Submit cells while there is room.
                 while job is not None and self.room(len(running)) > 0:
                     started = time.perf_counter()
                     try:
@@ -120,6 +155,7 @@ class PoolExecutor(BaseExecutor):
                     except LostError as error:
                         yield job, lost_record(job, error, 0.0)
                     job = next(jobs, None)
+                # 2. Collect the records of those that have ended.
                 for handle in self.ended(list(running)):
                     done, started = running.pop(handle)
                     try:
@@ -132,16 +168,16 @@ class PoolExecutor(BaseExecutor):
 
 
 def run_remote(job: Job) -> Record:
-    """`run_cell` where this process knows nothing of the campaign yet."""
+    """Run the cell of a job in a worker, which knows nothing of the campaign yet."""
     if job.cell.solvers_dir is not None:
         SOLVERS.add_folder(job.cell.solvers_dir)
-    return run_cell(job.cell, job.sizes)
+    return run_cell(job.cell, job.problem)
 
 
 def lost_record(job: Job, error: LostError, seconds: float) -> Record:
-    """The record of a cell whose worker is gone: this machine's description stands in for the worker's."""
+    """Return the record of a cell whose worker is gone. It describes this machine in place of the worker's."""
     lost = {"status": "crashed", "reason": one_line(str(error)), "wall_seconds": seconds}
-    return {**blank_record(job.cell, job.sizes), **lost}
+    return {**blank_record(job.cell, job.problem), **lost}
 
 
 def _same_code(record: Record) -> Record:

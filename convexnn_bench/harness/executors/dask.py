@@ -1,7 +1,8 @@
-"""Cells on the workers of a dask cluster: one started here, or one that is running already."""
+"""Run cells on the workers of a dask cluster, one that is started here or one that is running already."""
 
 import contextlib
 import logging
+import multiprocessing
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +16,26 @@ from convexnn_bench.records.records import Record
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = 20.0  # wait for the answer of a scheduler
+LOOK_SECONDS = 1.0  # between two looks at which workers are alive
 
 
 def _look() -> tuple[str, bool]:
-    """(code version, whether this process may start others), asked of a worker."""
-    import multiprocessing
-
+    """Return the code version and whether this process may start others; runs in each worker."""
     return code_version(), not multiprocessing.current_process().daemon
 
 
 class DaskExecutor(PoolExecutor):
-    """workers: of the cluster started here, by default one for every `threads` cores; with an address, how many of its
-    workers to use, by default all. address: of a running scheduler, as "tcp://host:8786", whose workers see this
-    package, the solvers' folder and the data under the same paths.
+    """Runs one cell at a time on each worker. A worker that dies costs its cell, which might kill another one too.
 
-    A worker has one cell at a time. One that dies costs that cell; its cell goes to no other, which it might kill too.
+    Parameters
+    ----------
+    workers
+        Number of workers of the cluster started here, by default one for every `threads` cores. With an address: how
+        many of its workers to use, by default all.
+    address
+        A running scheduler, as "tcp://host:8786", whose workers see this package, the folder of solvers and the data
+        under the same paths.
     """
 
     name = "dask"
@@ -49,16 +54,17 @@ class DaskExecutor(PoolExecutor):
         self._settings = contextlib.ExitStack()
         self._cluster: Any = None
         self._client: Client | None = None
-        self._where: dict[Future, str] = {}  # what runs, and on which worker
+        self._where: dict[Future, str] = {}  # the worker of each running cell
 
     def open(self, out: Path, threads: int) -> None:
+        """Start the cluster or connect to it, and check its workers."""
         import dask
         from distributed import Client, LocalCluster
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost worker is told in its cell's record
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the record of its cell reports a lost worker
         if self.address is None:
             number = self.workers or max(1, cores() // threads)
-            # workers start a process for every cell, and so do those that take the place of one that died
+            # a worker starts a process for every cell; so does one that replaces a dead worker
             self._settings.enter_context(dask.config.set({"distributed.worker.daemon": False}))
             self._cluster = LocalCluster(
                 n_workers=number,
@@ -92,10 +98,12 @@ class DaskExecutor(PoolExecutor):
 
     @property
     def client(self) -> "Client":
+        """The connection that `open` has made."""
         assert self._client is not None
         return self._client
 
     def close(self) -> None:
+        """Cancel what still runs, and stop the cluster if it was started here."""
         for future in self._where:
             future.cancel()
         if self._client is not None:
@@ -112,13 +120,14 @@ class DaskExecutor(PoolExecutor):
         return [address for address in self._addresses if address not in busy]
 
     def room(self, running: int) -> int:
+        """Return the number of free workers; wait for one where all are gone."""
         if not running:
             self._wait_for_workers()
         free = len(self._free())
         return free if self.workers is None else min(free, self.workers - running)
 
     def _wait_for_workers(self) -> None:
-        """A cluster that has lost all its workers is given time to replace them."""
+        """Give a cluster that has lost all its workers some time to replace them."""
         until = time.monotonic() + self.patience
         while not self._free():
             if time.monotonic() > until:
@@ -127,6 +136,7 @@ class DaskExecutor(PoolExecutor):
             self._addresses = self._alive()
 
     def submit(self, job: Job) -> "Future":
+        """Submit the cell to a free worker, and to no other one."""
         address = self._free()[0]
         future = self.client.submit(
             run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
@@ -135,18 +145,20 @@ class DaskExecutor(PoolExecutor):
         return future
 
     def ended(self, handles: Sequence[Any]) -> list[Any]:
+        """Return the cells that are done, and those whose worker is gone."""
         from distributed import wait
 
         try:
             done = list(wait(handles, timeout=self.poll_seconds, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             done = []
-        if not done or time.monotonic() - self._last_look > 1.0:
+        if not done or time.monotonic() - self._last_look > LOOK_SECONDS:
             self._addresses, self._last_look = self._alive(), time.monotonic()
         gone = [future for future in handles if future not in done and self._where[future] not in self._addresses]
         return done + gone
 
     def collect(self, handle: "Future") -> Record:
+        """Return the record that the worker sent."""
         address = self._where.pop(handle)
         if not handle.done():
             handle.cancel()

@@ -1,4 +1,4 @@
-"""One cell at a time on this machine, so that times mean something."""
+"""Run one cell at a time on this machine, so that times mean something."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from convexnn_bench.records.records import Record
 
 
 class LocalExecutor(BaseExecutor):
-    """The default."""
+    """The default executor. `workers` may be 1 or None."""
 
     name = "local"
     summary = "one cell at a time on this machine, so that times mean something"
@@ -25,7 +25,8 @@ class LocalExecutor(BaseExecutor):
             )
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
+        """Run the jobs one after the other. See `BaseExecutor.run`."""
         for job in jobs:
             cell = job.cell
             events.started(cell)
-            yield job, run_cell(cell, job.sizes, partial(events.message, cell))
+            yield job, run_cell(cell, job.problem, partial(events.message, cell))

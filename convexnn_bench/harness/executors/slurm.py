@@ -1,4 +1,4 @@
-"""Cells as jobs of a SLURM cluster, through submitit; its local executor runs the same jobs on this machine."""
+"""Run cells as jobs of a SLURM cluster, through submitit; its local executor runs the same jobs on this machine."""
 
 import math
 import shutil
@@ -14,24 +14,32 @@ from convexnn_bench.records.records import JOBS, Record, keep_late
 if TYPE_CHECKING:
     import submitit
 
-START_SECONDS = 120.0  # a job may take to import everything on a slow file system
-OWN_MEMORY_GB = 2.0  # of the process that watches the cell
+START_SECONDS = 120.0  # asked for in addition, to import everything from a slow file system
+WATCHER_MEMORY_GB = 2.0  # asked for in addition, for the process that watches the cell
 
 
 def run_and_keep(job: Job, out: Path) -> Record:
-    """Run a cell, and leave its record in `out` too, where a campaign that was killed meanwhile finds it later."""
+    """Run a cell and write its record to `out` as well, where a campaign that was stopped meanwhile finds it."""
     record = run_remote(job)
     keep_late(record, out)
     return record
 
 
 class SlurmExecutor(PoolExecutor):
-    """One job a cell, `workers` of them in the queue or running at any time (16 unless given).
+    """Runs one job for each cell.
 
-    cluster: "slurm", or "local" for processes of this machine (2 unless `workers` is given), to try it out.
-    partition, account, qos, constraint, gres: as sbatch takes them. Time and memory asked for follow from the limits of
-    the cell. Jobs write to the campaign's folder, which all machines must see under the same path, as they must the
-    package. Logs of jobs that left no record stay in its subfolder jobs/.
+    A job asks for time and memory according to the limits of its cell. It writes to the campaign's folder, which all
+    machines must see under the same path, and the package as well. The log of a job that left no record stays in the
+    subfolder jobs/.
+
+    Parameters
+    ----------
+    workers
+        Number of jobs that are queued or running at any time; by default 16, or 2 with cluster="local".
+    cluster
+        "slurm", or "local" for processes of this machine, to try it out.
+    partition, account, qos, constraint, gres
+        As sbatch takes them.
     """
 
     name = "slurm"
@@ -56,25 +64,29 @@ class SlurmExecutor(PoolExecutor):
         self.cluster, self.here = cluster, cluster == "local"
         self.title = "SLURM" if cluster == "slurm" else "submitit's local executor"
         self.window = workers or (16 if cluster == "slurm" else 2)
-        asked = {"partition": partition, "account": account, "qos": qos, "constraint": constraint, "gres": gres}
+        options = {"partition": partition, "account": account, "qos": qos, "constraint": constraint, "gres": gres}
         self._running: dict[submitit.Job[Record], None] = {}
-        self.options = {f"slurm_{key}": value for key, value in asked.items() if value is not None}
+        self.options = {f"slurm_{key}": value for key, value in options.items() if value is not None}
 
     def open(self, out: Path, threads: int) -> None:
+        """Remember the folder; SLURM needs no connection."""
         self.out = out.absolute()
 
     def close(self) -> None:
+        """Cancel the jobs that still run."""
         for job in self._running:
             job.cancel()
 
     def room(self, running: int) -> int:
+        """Return how many jobs are missing to the window."""
         return self.window - running
 
     def submit(self, job: Job) -> "submitit.Job[Record]":
+        """Submit a job. Raises ExecutorError with the words of sbatch where it is refused."""
         import submitit
 
         limits = job.cell.limits
-        memory = {} if limits.memory_gb is None else {"mem_gb": math.ceil(limits.memory_gb + OWN_MEMORY_GB)}
+        memory = {} if limits.memory_gb is None else {"mem_gb": math.ceil(limits.memory_gb + WATCHER_MEMORY_GB)}
         executor = submitit.AutoExecutor(self.out / JOBS, cluster=self.cluster)
         executor.update_parameters(
             name="convexnn",
@@ -85,23 +97,25 @@ class SlurmExecutor(PoolExecutor):
         )
         try:
             submitted = executor.submit(run_and_keep, job, self.out)
-        except Exception as error:  # sbatch's own words: a wrong partition, a full queue
+        except Exception as error:  # sbatch refused it: a wrong partition, a full queue
             raise ExecutorError(f"the job could not be submitted: {error}") from error
         self._running[submitted] = None
         return submitted
 
     def ended(self, handles: Sequence[Any]) -> list[Any]:
+        """Return the jobs that are done."""
         done = [job for job in handles if job.done()]
         if not done:
             time.sleep(self.poll_seconds)
         return done
 
     def collect(self, handle: "submitit.Job[Record]") -> Record:
+        """Return the record of a job, and remove its log."""
         del self._running[handle]
         error = handle.exception()
         if error is not None:
-            told = str(error).strip().splitlines()
-            raise LostError(f"job {handle.job_id} left no record: {told[-1] if told else type(error).__name__}")
+            lines = str(error).strip().splitlines()
+            raise LostError(f"job {handle.job_id} left no record: {lines[-1] if lines else type(error).__name__}")
         record = handle.result()
         for path in self.out.joinpath(JOBS).glob(f"{handle.job_id}_*"):
             path.unlink(missing_ok=True)
