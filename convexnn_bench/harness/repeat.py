@@ -1,4 +1,4 @@
-"""How to run again what left a record: a command, or a campaign file where no command says it all."""
+"""Say how to run records again: by a command, or by a campaign file where a setting has no flag."""
 
 import json
 import re
@@ -11,42 +11,42 @@ from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campai
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.records.records import Record
 
-Part = tuple[list[str], list[str], list[int], dict[str, Any]]  # data sets, solvers, seeds, limits
-FEW = 5  # commands that are told one by one
+Part = tuple[list[str], list[str], list[int], dict[str, Any]]  # problems, solvers, seeds, limits of one grid
+MOST_COMMANDS = 5  # more become one campaign file
 
 
 def campaign_again(records: Sequence[Record]) -> list[str]:
-    """Commands and campaign files that together make the cells of `records`.
+    """Return commands and campaign files that together make the cells of `records`.
 
-    They make no other cells, unless the campaign ships with the package and was not finished. Of solvers of one's own
-    the folder is not known: add `--solvers-dir`.
+    They make no other cells, unless the campaign ships with the package and was not finished. Records do not name the
+    folder of a user's solvers: add `--solvers-dir`.
     """
-    told = []
+    texts = []
     for name in dict.fromkeys(record["campaign"] for record in records):
-        own = [record for record in records if record["campaign"] == name]
-        told += [f"convexnn-bench run {name}"] if _is_shipped(name, own) else _rebuilt(name, own)
-    return told
+        group = [record for record in records if record["campaign"] == name]
+        texts += [f"convexnn-bench run {name}"] if _is_shipped(name, group) else _rebuilt(name, group)
+    return texts
 
 
 def cell_again(record: Record) -> str:
-    """A command that runs this one cell, else a campaign file of it: its key is the record's, with the same code."""
+    """Return a command that runs this one cell, or a campaign file. The same code gives the cell the same key."""
     (part,) = _parts([record])
     return _command(part, record) or cell_campaign(record)
 
 
 def cell_campaign(record: Record) -> str:
-    """A campaign file of this one cell."""
+    """Return a campaign file of this one cell."""
     (part,) = _parts([record])
     return "\n".join([*_part_lines(part), *_shared_lines(record)])
 
 
 def _is_shipped(name: str, records: Sequence[Record]) -> bool:
-    """Whether the campaign of this name that ships with the package makes every one of the cells."""
+    """Return True if a campaign of this name ships with the package and makes every one of the cells."""
     if name not in shipped_names():
         return False
     try:
         cells = plan(*load_campaign(find_campaign(name)))
-    except (ConvexNNError, OSError):  # data or packages of some cells are not here
+    except (ConvexNNError, OSError):  # data or packages of some cells are missing on this machine
         return False
     made = {
         (c.problem_name, c.solver_name, c.seed, c.device, *_limits(vars(c.limits), c.limits.wall_seconds))
@@ -64,56 +64,59 @@ def _limits(given: dict[str, Any], deadline: float) -> tuple[Any, ...]:
 
 
 def _rebuilt(name: str, records: Sequence[Record]) -> list[str]:
-    """The campaign from its cells; one file for each device and number of threads, which parts cannot choose."""
-    kinds = dict.fromkeys((record["device"], record["limits"]["threads"]) for record in records)
-    told = []
-    for kind in kinds:
-        own = [record for record in records if (record["device"], record["limits"]["threads"]) == kind]
-        parts = _parts(own)
-        commands = [command for part in parts if (command := _command(part, own[0]))]
-        if len(commands) == len(parts) <= FEW:
-            told += commands
+    """Return the campaign made from its cells, once for each device and number of threads, which parts share."""
+    shared: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        shared.setdefault((record["device"], record["limits"]["threads"]), []).append(record)
+    texts = []
+    for group in shared.values():
+        parts = _parts(group)
+        commands = [command for part in parts if (command := _command(part, group[0]))]
+        if len(commands) == len(parts) <= MOST_COMMANDS:
+            texts += commands
             continue
         named = [f"name = {_text(name)}"] if re.fullmatch(r"[\w.-]+", name) else []
-        lines = [*named, *_shared_lines(own[0])]
+        lines = [*named, *_shared_lines(group[0])]
         for part in parts:
             lines += ["", "[[part]]", *_part_lines(part)]
-        told.append("\n".join(lines))
-    return told
+        texts.append("\n".join(lines))
+    return texts
 
 
 def _parts(records: Sequence[Record]) -> list[Part]:
-    """Whole grids that together are the records: seeds of a problem and solver, solvers of a problem, problems."""
-    seeds: dict[tuple[str, str, str], list[int]] = {}
+    """Return grids that together are the records. Limits are compared as JSON text."""
+    # 1. The seeds of each problem and solver.
+    seeds: dict[tuple[str, str, str], set[int]] = {}
     for record in records:
         limits = json.dumps({key: value for key, value in record["limits"].items() if key != "threads"})
-        own = seeds.setdefault((limits, record["problem_name"], record["solver_name"]), [])
-        if record["seed"] not in own:
-            own.append(record["seed"])
+        seeds.setdefault((limits, record["problem_name"], record["solver_name"]), set()).add(record["seed"])
+    # 2. The solvers of each problem that have the same seeds.
     solvers: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
     for (limits, problem, solver), numbers in seeds.items():
         solvers.setdefault((limits, problem, tuple(sorted(numbers))), []).append(solver)
+    # 3. The problems that have the same solvers.
     problems: dict[tuple[str, tuple[int, ...], tuple[str, ...]], list[str]] = {}
-    for (limits, problem, of), names in solvers.items():
-        problems.setdefault((limits, of, tuple(names)), []).append(problem)
-    return [(names, list(solved), list(of), json.loads(limits)) for (limits, of, solved), names in problems.items()]
+    for (limits, problem, drawn), names in solvers.items():
+        problems.setdefault((limits, drawn, tuple(names)), []).append(problem)
+    return [(names, list(run), list(drawn), json.loads(limits)) for (limits, drawn, run), names in problems.items()]
 
 
 def _command(part: Part, record: Record) -> str | None:
-    """`convexnn-bench run`, where what cannot be said on the command line is as it is by default."""
+    """Return the command, or None if a setting has no flag."""
     problems, solvers, seeds, limits = part
-    defaults = load_campaign(find_campaign("quickstart"))[0]  # what is not on the command line comes from there
+    defaults = load_campaign(find_campaign("quickstart"))[0]  # the command takes everything without a flag from it
     if seeds != list(range(len(seeds))) or not _by_default(defaults, limits, record):
         return None
     words = ["convexnn-bench", "run"]
     words += [word for name in problems for word in ("--dataset", shlex.quote(name))]
     words += [word for name in solvers for word in ("--solver", shlex.quote(name))]
-    # with a time limit on the command line the deadline follows from it
+    # The deadline follows from a time limit on the command line.
     words += ["--time-limit", f"{limits['time_limit']!r}", "--gap", f"{limits['gap']!r}"]
     return " ".join([*words, *(["--seeds", str(len(seeds))] if len(seeds) > 1 else [])])
 
 
 def _by_default(defaults: Campaign, limits: dict[str, Any], record: Record) -> bool:
+    """Return True if every setting without a flag has its default."""
     shared = record["device"], record["limits"]["threads"], limits["memory_gb"]
     follows = limits["deadline"] == 2 * limits["time_limit"] + 10
     plain = not defaults.problem and not defaults.part and defaults.seeds == 1 and not defaults.fresh_data
@@ -121,7 +124,7 @@ def _by_default(defaults: Campaign, limits: dict[str, Any], record: Record) -> b
 
 
 def _part_lines(part: Part) -> list[str]:
-    """The keys of a grid in a campaign file."""
+    """Return the keys of one grid in a campaign file."""
     problems, solvers, seeds, limits = part
     lines = [
         f"datasets = {_list(problems)}",
@@ -130,7 +133,7 @@ def _part_lines(part: Part) -> list[str]:
         f"time_limit = {limits['time_limit']!r}",
         f"gap = {limits['gap']!r}",
     ]
-    if limits["deadline"] != 2 * limits["time_limit"] + 10:  # what a campaign without one gets
+    if limits["deadline"] != 2 * limits["time_limit"] + 10:  # the deadline of a campaign that sets none
         lines.append(f"deadline = {limits['deadline']!r}")
     if limits["memory_gb"] is not None:
         lines.append(f"memory_gb = {limits['memory_gb']!r}")
@@ -138,7 +141,7 @@ def _part_lines(part: Part) -> list[str]:
 
 
 def _shared_lines(record: Record) -> list[str]:
-    """The keys that hold for the whole of a campaign file, where they are not as always."""
+    """Return the keys that hold for a whole campaign file, without those at their defaults."""
     threads = [] if record["limits"]["threads"] == 1 else [f"threads = {record['limits']['threads']!r}"]
     return threads + ([] if record["device"] == "cpu" else [f"device = {_text(record['device'])}"])
 
@@ -148,5 +151,5 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _text(value: str) -> str:
-    """As TOML writes text; JSON's escapes are among TOML's."""
+    """Return text as TOML writes it; JSON's escapes are among TOML's."""
     return json.dumps(value, ensure_ascii=False)

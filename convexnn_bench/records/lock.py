@@ -1,4 +1,4 @@
-"""One campaign at a time in a folder: a lock on its records, which the kernel lets go of when the process ends."""
+"""Let one campaign at a time write to a folder, by a lock that the kernel releases when the process ends."""
 
 import contextlib
 import errno
@@ -13,9 +13,9 @@ UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # a 
 
 
 class RecordsLock:
-    """Holds `path` (records.jsonl) from `__enter__` on if it is there, from `take` on otherwise.
+    """A lock on `path` (records.jsonl), held from `__enter__` on if the file exists, else from `take` on.
 
-    Both raise InputError when another process holds it, and when it cannot be opened for writing.
+    Both raise InputError when another process holds the lock, and when the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path):
@@ -33,7 +33,7 @@ class RecordsLock:
             self._descriptor = None
 
     def take(self) -> None:
-        """Make the file and hold it. Raises InputError also when records have come meanwhile from somebody else."""
+        """Make the file and lock it. Raises InputError also when another campaign has written records meanwhile."""
         if self._descriptor is None:
             self._hold(create=True)
             if self.path.stat().st_size:

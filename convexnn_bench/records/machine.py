@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and with which code."""
+"""Describe the machine that numbers are measured on, and the code that they are measured with."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ from convexnn_bench import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
 LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "scs", "mosek", "scikit-learn")
-NOT_IN_HASH = ("report", "cli", "campaigns")  # these show results; they do not make them
+NOT_IN_HASH = ("report", "cli", "campaigns")  # packages that show results and do not make them
 
 
 def installed(package: str) -> str | None:
-    """Version of an installed distribution, without importing it."""
+    """Return the version of an installed package without importing it, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -28,7 +28,7 @@ def installed(package: str) -> str | None:
 
 @cache
 def code_version() -> str:
-    """Package version + hash of the source files that results depend on: no record outlives its code."""
+    """Return the package's version and a hash of the source files that results depend on."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).parts
@@ -39,19 +39,11 @@ def code_version() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of the checkout the package runs from ("-dirty" with changes); None when it is none."""
+    """Return the commit of the checkout that the package runs from ("-dirty" with changes), None outside one."""
     if not (PACKAGE.parent / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(PACKAGE.parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    options = ("--always", "--dirty", "--abbrev=12", "--exclude=*")
+    command = ["git", "-C", str(PACKAGE.parent), "describe", *options]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -60,7 +52,7 @@ def git_commit() -> str | None:
 
 
 def processor() -> str:
-    """Model name of the processor."""
+    """Return the model name of the processor."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         for line in listing.read_text(errors="replace").splitlines():
@@ -70,7 +62,7 @@ def processor() -> str:
 
 
 def blas() -> str | None:
-    """BLAS that numpy was built with."""
+    """Return name and version of the BLAS that numpy was built with."""
     import numpy as np
 
     shown: Any = np.show_config(mode="dicts")
@@ -79,7 +71,7 @@ def blas() -> str | None:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -90,7 +82,7 @@ def memory_gb() -> float:
 
 @cache
 def describe_machine() -> dict[str, Any]:
-    """Versions, processor, memory, BLAS and commit."""
+    """Return the members of the field `machine` of a record."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

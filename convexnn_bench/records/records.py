@@ -1,4 +1,4 @@
-"""Records: what every cell leaves behind, one JSON object a line while a campaign runs, Parquet at its end.
+"""Write and read the records of cells: one JSON object a line while a campaign runs, Parquet at its end.
 
 `records.fields` says what each field holds.
 """
@@ -25,19 +25,19 @@ STATUSES = (
     "skipped",
     "failed",
 )
-BAD_STATUSES = ("crashed", "failed")  # these make the command exit with 1
+BAD_STATUSES = ("crashed", "failed")  # not definite: the command exits with code 1
 Record = dict[str, Any]
 
 
 def make_key(description: Mapping[str, Any]) -> str:
-    """sha256 of a description of a cell; the order of its keys does not matter."""
+    """Return the sha256 of a description of a cell. The order of its keys does not matter."""
     return hashlib.sha256(json.dumps(plain(description), sort_keys=True).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON holds it: numbers that are not finite become None, numpy scalars Python numbers.
+    """Return a value as JSON holds it: numbers that are not finite become None, numpy scalars become Python numbers.
 
-    Text that has no UTF-8 form (lone surrogates) keeps its escapes.
+    Text without a UTF-8 form (lone surrogates) becomes text with escapes.
     """
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
@@ -55,41 +55,41 @@ def plain(value: Any) -> Any:
 
 
 def storable(value: Any) -> bool:
-    """Whether `plain` keeps a value as it is: two that differ are told apart in a record, and in its key."""
+    """Return True if the value survives JSON unchanged, so that records and keys distinguish it from any other."""
     if isinstance(value, list | tuple):
         return all(map(storable, value))
     return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def one_line(text: str) -> str:
-    """The first 400 characters as one line that a terminal shows as it is: no control characters."""
+    """Return the first 400 characters as one line, with escapes in place of control characters."""
     words = " ".join(plain(text[:4000]).split())[:400]
     return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """One line of valid JSON."""
+    """Return the record as one line of valid JSON."""
     return json.dumps(plain(record), allow_nan=False, ensure_ascii=False)
 
 
 class RecordFile:
-    """Append-only JSON lines; a record that `append` has returned from survives a loss of power."""
+    """A file of JSON lines that only grows. A record survives a loss of power once `append` has returned."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """The whole record, flushed to the disk, or nothing of it.
+        """Write the whole record and flush it to the disk, or write nothing.
 
-        Raises OSError when the disk is full or the folder read-only.
+        Raises OSError when the disk is full or the folder is read-only.
         """
         line = to_json(record).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(descriptor).st_size
         try:
             if not _ends_line(descriptor):
-                line = b"\n" + line  # what a write cut short left behind stays a line of its own
-            while line:  # a disk that is nearly full takes a part, and tells why with the rest
+                line = b"\n" + line  # the rest of an interrupted write stays a line by itself
+            while line:  # a disk that is nearly full takes a part and raises an error for the rest
                 line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         except BaseException as error:
@@ -101,9 +101,9 @@ class RecordFile:
             os.close(descriptor)
 
     def read(self) -> tuple[dict[str, Record], list[str]]:
-        """({key: record}, complaints), in the order of the file; of two records of one key the last counts.
+        """Return {key: record} in the order of the file, and a complaint about each line that cannot be read.
 
-        A line cut short by a kill is left out and named among the complaints.
+        Of two records with one key the last counts. A process that is killed may leave a line cut short.
         """
         records: dict[str, Record] = {}
         complaints: list[str] = []
@@ -129,11 +129,11 @@ def _ends_line(descriptor: int) -> bool:
     return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
 
 
-JOBS = "jobs"  # subfolder of a campaign's folder: what jobs on other machines leave there
+JOBS = "jobs"  # subfolder of a campaign's folder, where jobs on other machines write
 
 
 def keep_late(record: Mapping[str, Any], out: Path) -> None:
-    """Write a record to a file of its own in `out`, in one step, for a campaign that may be gone by now."""
+    """Write a record to a file of its own below `out`, in one step, in case its campaign was stopped meanwhile."""
     target = _late(out, record["key"])
     target.parent.mkdir(exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -142,14 +142,14 @@ def keep_late(record: Mapping[str, Any], out: Path) -> None:
 
 
 def drop_late(key: str, out: Path) -> None:
-    """Remove what `keep_late` wrote of a cell, and the subfolder with the last of it."""
+    """Remove the file that `keep_late` wrote for a cell, and the subfolder when it is empty."""
     _late(out, key).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # there is none, or something is left in it
+    with contextlib.suppress(OSError):  # the subfolder does not exist or is not empty
         (out / JOBS).rmdir()
 
 
 def late_records(out: Path) -> list[Record]:
-    """The records that jobs have left since their campaign was stopped."""
+    """Return the records that jobs have written since their campaign was stopped."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / JOBS).glob("*.record"))]
 
 
@@ -159,7 +159,7 @@ def _late(out: Path, key: str) -> Path:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to, of the same suffix, which takes the place of `path` when the block ends without an error."""
+    """Yield a path with the same suffix to write to. It replaces `path` when the block ends without an error."""
     target = Path(path)
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
@@ -168,14 +168,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(partial, target)
     except OSError as error:
-        full = error.strerror or str(error)
-        raise OSError(error.errno, full, str(target)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def flat(record: Mapping[str, Any]) -> Record:
-    """One row of a table: parameters as JSON text; problem, limits and machine as columns with a prefix."""
+    """Return one row of a table: parameters as JSON text, the members of groups as columns with a prefix."""
     row: Record = {}
     for name, value in record.items():
         kind = KINDS.get(name)
@@ -193,7 +192,7 @@ def flat(record: Mapping[str, Any]) -> Record:
 
 
 def to_parquet(records: list[Record], path: str | Path) -> Path:
-    """All records as one Parquet file, put in place in one step. Raises OSError when it cannot be written."""
+    """Write all records to one Parquet file, in one step. Raises OSError when it cannot be written."""
     import pandas as pd
 
     with whole_file(path) as partial:

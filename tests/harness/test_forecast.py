@@ -101,7 +101,7 @@ def test_merging_keeps_one_record_a_cell_the_best_one(tmp_path):
         ("1", "solved", "2026-01-02"), ("2", "solved", "2026-01-04"), ("3", "crashed", "2026-01-05"),
     ]  # fmt: skip
     assert len(complaints) == 2
-    assert "of 5 records 2 were of cells that have another one" in complaints[-1]
+    assert "2 of 5 records were left out" in complaints[-1]
     assert list(RecordFile(out / "records.jsonl").read()[0]) == ["1", "2", "3"]
     assert (out / "records.parquet").exists()
     again, _ = merge([tmp_path / "a"], out)  # what is there already takes part
