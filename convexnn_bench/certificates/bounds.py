@@ -6,24 +6,22 @@ It needs no stationarity. (Sahiner et al., ICLR 2024, section 3 and its appendix
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.evaluation import Evaluated, as_point, device_of, evaluate
+from convexnn_bench.certificates.points import as_point
 from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations.point import Evaluation, Point
+from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
 from convexnn_bench.operator.rounding import adjoint_rounding
-
-if TYPE_CHECKING:
-    from convexnn_bench.losses.base import BaseLoss
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 FEASIBILITY_TOLERANCE = 1e-8  # relative violation of the ReLU cones above which a gap is refused
 ROUNDING_TOLERANCE = 1e-10  # of the bound, by which rounding may leave the objective below it
@@ -31,7 +29,7 @@ RANK_TOLERANCE = 1e-6  # singular values below this fraction of the largest one 
 
 
 def lower_bound(
-    problem: "Problem",
+    problem: Problem,
     Lambda: torch.Tensor,
     scope: str | None = None,
     *,
@@ -56,7 +54,7 @@ def lower_bound(
 
 
 def best_dual(
-    loss: "BaseLoss", Y: torch.Tensor, Lambda: torch.Tensor, beta: float, norm: float
+    loss: BaseLoss, Y: torch.Tensor, Lambda: torch.Tensor, beta: float, norm: float
 ) -> tuple[float, torch.Tensor]:
     """(-F*(s Lambda), s Lambda) at the best s with s norm <= beta, the value on the safe side of its rounding.
 
@@ -73,7 +71,7 @@ def best_dual(
     return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, scaled  # + 0.0: no minus zero
 
 
-def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
+def certify(problem: Problem, point: Any, scope: Any = None) -> Certificate:
     """Certificate of a Result, blocks, (U, V) factors, (W1, W2) weights, or a torch module.
 
     scope: the program the bound is about. "sampled" is the one with the problem's blocks, "complete" that of the
@@ -85,12 +83,14 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
     blocks whose norm could not be evaluated, and, with scope="sampled", for a ReLU network whose patterns are not among
     the problem's blocks.
     """
-    if not hasattr(problem, "vector_cone"):
+    if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     point = as_point(problem, point)
     scope = _scope(problem, point, scope)
-    device = device_of(problem, point)
-    at = evaluate(problem, point, scope, device)
+    if scope == "sampled":
+        point.check_patterns(problem)
+    device = point.device(problem)
+    at = point.evaluate(problem, device)
     loss, Y = problem.loss, problem.operator(device).Y
     gradient = loss.gradient(at.predictions, Y)
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
@@ -111,7 +111,7 @@ def certify(problem: "Problem", point: Any, scope: Any = None) -> Certificate:
 
 
 def _best_bound(
-    problem: "Problem", point: Point, gradient: torch.Tensor, scope: str, device: str
+    problem: Problem, point: Point, gradient: torch.Tensor, scope: str, device: str
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
     """As `lower_bound`, from grad F or from the dual point that the point carries. The norm is that of grad F."""
     loss, Y = problem.loss, problem.operator(device).Y
@@ -157,9 +157,9 @@ def concluded(
     )
 
 
-def _scope(problem: "Problem", point: Point, asked: Any) -> str:
+def _scope(problem: Problem, point: Point, asked: Any) -> str:
     if asked is None:
-        return "complete" if problem.has_cone and point.network is not None else problem.scope
+        return point.default_scope(problem)
     if asked not in ("sampled", "complete"):
         raise InputError(f"scope must be 'sampled', 'complete' or None, got {asked!r}")
     if asked == problem.scope or (asked == "complete" and problem.has_cone):
@@ -170,7 +170,7 @@ def _scope(problem: "Problem", point: Point, asked: Any) -> str:
     raise InputError(f"scope={asked!r} does not fit this {problem.activation.name} problem: {reason}")
 
 
-def _rank_tests(problem: "Problem", at: Evaluated, gradient: torch.Tensor, device: str) -> dict[str, Any]:
+def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device: str) -> dict[str, Any]:
     """Theorems 3.3 and 3.5 at a Burer-Monteiro point without cones."""
     if at.factors is None or problem.has_cone:
         return {}

@@ -104,15 +104,6 @@ def to_blocks(U: Left, V: Right) -> Blocks:
     return U @ V.transpose(1, 2)
 
 
-def to_split(problem: Instance, U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
-    """For scalar-output ReLU: (sum over v_j > 0 of u_j v_j, sum over v_j < 0 of u_j |v_j|), both in the cone."""
-    if problem.q > 1:
-        raise InputError(f"only scalar outputs split into two cone vectors, this problem has q = {problem.q}")
-    plus = (U * V.clamp_min(0)).sum(dim=2)
-    minus = (U * (-V).clamp_min(0)).sum(dim=2)
-    return torch.stack([plus, minus], dim=2)
-
-
 def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
     """Every column pair is a neuron: column j of block k becomes neuron j P + k, which carries gate k.
 

@@ -6,9 +6,14 @@ is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et al., ICLR 
 for it is the cost of the pair found by `cone_factors`, an upper bound.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from convexnn_bench.checks import as_numpy, check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.instance import Instance
 from convexnn_bench.norms.gauge import gauge_factors
@@ -17,6 +22,37 @@ Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
+
+
+def check_shape(problem: Instance, name: str, array: Any, columns: int) -> None:
+    """Raise InputError unless the array is P x p x `columns`."""
+    expected, letters = (problem.P, problem.p, columns), "P x p x q" if name == "Z" else "P x p x 2"
+    if np.shape(array) != expected:
+        sizes = " x ".join(map(str, expected))
+        raise InputError(f"{name} must be {letters} = {sizes}, got shape {tuple(np.shape(array))}")
+
+
+def check_blocks(problem: Instance, Z: Any) -> Blocks:
+    """Return a stack or a list of P blocks p x q as one float64 tensor; InputError for anything else."""
+    if isinstance(Z, Sequence) and not isinstance(Z, str):
+        blocks = [as_numpy(block, "Z") for block in Z]
+        shapes = sorted({block.shape for block in blocks})
+        if shapes != [(problem.p, problem.q)]:
+            raise InputError(
+                f"Z must hold P = {problem.P} blocks of shape p x q = {problem.p} x {problem.q}, got {len(blocks)} of "
+                f"shape {' and '.join(map(str, shapes)) or '()'}"
+            )
+        Z = np.stack(blocks)
+    array = check_array("Z", Z)
+    check_shape(problem, "Z", array, problem.q)
+    return torch.as_tensor(array)
+
+
+def check_split(problem: Instance, split: Any) -> Split:
+    """Return the pairs of cone vectors as a float64 tensor P x p x 2; InputError for anything else."""
+    array = check_array("split", split)
+    check_shape(problem, "split", array, 2)
+    return torch.as_tensor(array)
 
 
 def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:

@@ -1,31 +1,78 @@
-"""A solver's raw point, in the parametrisation of its own formulation."""
+"""Points of the three formulations: raw parameters, how each is evaluated, and how each becomes one of the others.
 
+A point of the convex program is blocks Z, a Burer-Monteiro point is factors (U, V) with Z_k = U_k V_k^T, a point of the
+network is its weights (W1, W2). Each class evaluates the two terms of its own objective,
+
+    F(predictions) + beta * regulariser,
+
+in float64, and measures by how much the point violates the ReLU cones.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from convexnn_bench.formulations import burer_monteiro, convex, network
+from convexnn_bench.instance import Instance
 
-def _length(value: Any) -> str:
-    return f" of {len(value)}" if isinstance(value, tuple | list) else ""
+FIELDS = ("blocks", "split", "cone_factors", "factors", "network", "dual")
+PAIRS = ("factors", "network", "cone_factors")
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-@dataclass
-class Point:
-    """Raw parameters, numpy or torch; never a score.
+@dataclass(frozen=True)
+class Evaluation:
+    """Both terms of the objective at a point, float64, and what a certificate needs beside them.
 
-    Exactly one of `blocks`, `factors` and `network` is given.
-
-    blocks: P x p x q, a point of the convex program.
-    split: P x p x 2, with blocks, for scalar-output ReLU: Z_k = split[k, :, 0] - split[k, :, 1], both in cone k.
-    cone_factors: (U, V), with blocks, for vector-output ReLU: Z_k = U_k V_k^T with the columns of U_k in cone k. The
-        block norm is the least 1/2 (||U_k||^2 + ||V_k||^2) over such pairs, so that a pair proves an upper bound on it.
-    factors: (U, V), P x p x m and P x q x m, a Burer-Monteiro point.
-    network: (W1, W2), p x M and q x M; with gated ReLU neuron j uses gate j mod P.
-    dual: n_out x c, a candidate multiplier Lambda near grad F; it is made feasible before it is used.
+    predictions: n_out x c. regulariser: what beta multiplies. infeasibility: largest violation of a row of the ReLU
+    cones, relative to that row's largest pre-activation. factors: (U, V) of a point that has factors, else None.
     """
 
+    predictions: torch.Tensor
+    regulariser: float
+    infeasibility: float = 0.0
+    factors: Pair | None = None
+
+
+class Point:
+    """Raw parameters of one formulation, as numpy arrays or torch tensors; never a score.
+
+    `Point(...)` makes a `ConvexPoint`, a `FactoredPoint` or a `NetworkPoint`, by which of `blocks`, `factors` and
+    `network` it receives. Every field that the point does not have is None.
+
+    Parameters
+    ----------
+    blocks : array P x p x q, optional
+        A point of the convex program.
+    split : array P x p x 2, optional
+        With `blocks`, for scalar-output ReLU: Z_k = split[k, :, 0] - split[k, :, 1], both in cone k.
+    cone_factors : pair of arrays P x p x m and P x q x m, optional
+        With `blocks`, for vector-output ReLU: Z_k = U_k V_k^T with the columns of U_k in cone k. The norm of a block
+        is the least 1/2 (||U_k||^2 + ||V_k||^2) over such pairs, so that a pair proves an upper bound on it.
+    factors : pair of arrays P x p x m and P x q x m, optional
+        A Burer-Monteiro point (U, V).
+    network : pair of arrays p x M and q x M, optional
+        Weights (W1, W2); with gated ReLU neuron j uses gate j mod P.
+    dual : array n_out x c, optional
+        A candidate multiplier Lambda near grad F. It is made feasible before it is used.
+
+    Raises
+    ------
+    ValueError
+        Not exactly one of `blocks`, `factors` and `network` was given, or a pair is no pair.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> point = Point(factors=(np.ones((4, 3, 2)), np.ones((4, 1, 2))))
+    >>> point.formulation, point.blocks
+    ('burer_monteiro', None)
+    """
+
+    formulation: str
     blocks: Any = None
     split: Any = None
     cone_factors: tuple[Any, Any] | None = None
@@ -33,30 +80,178 @@ class Point:
     network: tuple[Any, Any] | None = None
     dual: Any = None
 
-    def __post_init__(self) -> None:
-        given = [name for name in ("blocks", "factors", "network") if getattr(self, name) is not None]
+    def __new__(
+        cls,
+        blocks: Any = None,
+        split: Any = None,
+        cone_factors: Any = None,
+        factors: Any = None,
+        network: Any = None,
+        dual: Any = None,
+    ) -> "Point":
+        if cls is not Point:  # unpickling and copying call this without arguments
+            return super().__new__(cls)
+        fields = {
+            "blocks": (blocks, ConvexPoint),
+            "factors": (factors, FactoredPoint),
+            "network": (network, NetworkPoint),
+        }
+        given = {name: kind for name, (value, kind) in fields.items() if value is not None}
         if len(given) != 1:
-            raise ValueError(f"a point is exactly one of blocks, factors and network, got {given or 'none'}")
-        for name in ("factors", "network", "cone_factors"):
-            pair = getattr(self, name)
-            if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2):
-                raise ValueError(f"{name} must be a pair of arrays, got {type(pair).__name__}{_length(pair)}")
+            raise ValueError(f"a point is exactly one of blocks, factors and network, got {list(given) or 'none'}")
+        return super().__new__(next(iter(given.values())))
 
-    @property
-    def formulation(self) -> str:
-        """Which formulation the raw parameters belong to."""
-        if self.blocks is not None:
-            return "convex"
-        return "burer_monteiro" if self.factors is not None else "network"
+    def __init__(
+        self,
+        blocks: Any = None,
+        split: Any = None,
+        cone_factors: Any = None,
+        factors: Any = None,
+        network: Any = None,
+        dual: Any = None,
+    ):
+        for name, value in zip(FIELDS, (blocks, split, cone_factors, factors, network, dual), strict=True):
+            if name in PAIRS and value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
+                size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+                raise ValueError(f"{name} must be a pair of arrays, got {type(value).__name__}{size}")
+            setattr(self, name, value)
+
+    def arrays(self) -> Iterator[Any]:
+        """Every array of the point but the multiplier, in a fixed order."""
+        for name in FIELDS[:-1]:
+            value = getattr(self, name)
+            if value is not None:
+                yield from value if name in PAIRS else (value,)
 
     def copy(self) -> "Point":
-        """The same numbers in arrays of its own, on the same device."""
+        """Return the same numbers in arrays of its own, on the same device."""
+        return type(self)(**{name: _copied(value) for name, value in vars(self).items()})
 
-        def own(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(own, value))
-            if isinstance(value, torch.Tensor):
-                return value.detach().clone()
-            return value.copy() if isinstance(value, np.ndarray) else value
+    def default_scope(self, problem: Instance) -> str:
+        """Return the scope of a certificate that does not name one: that of the problem's blocks."""
+        return problem.scope
 
-        return Point(**{name: own(value) for name, value in vars(self).items()})
+    def device(self, problem: Instance) -> str:
+        """Return where the point is evaluated: on the CPU where there are cones, for these are numpy's."""
+        devices = {str(array.device) for array in self.arrays() if isinstance(array, torch.Tensor)}
+        return devices.pop() if len(devices) == 1 and not problem.has_cone else "cpu"
+
+    def check_size(self, problem: Instance) -> None:
+        """Raise InputError for arrays of the wrong shape, where that must be known before any array is copied."""
+
+    def check_patterns(self, problem: Instance) -> None:
+        """Raise UnsupportedError where the point uses patterns that are not among the problem's blocks."""
+
+    def evaluate(self, problem: Instance, device: str) -> Evaluation:
+        """Return the terms of the point's own objective. Raise InputError where its arrays do not fit the problem."""
+        raise TypeError(f"{type(self).__name__} must define evaluate")
+
+    def to_blocks(self, problem: Instance) -> torch.Tensor:
+        """Return the blocks Z (P x p x q) with the point's predictions; UnsupportedError where there are none."""
+        return burer_monteiro.to_blocks(*self.to_factors(problem))
+
+    def to_factors(self, problem: Instance) -> Pair:
+        """Return factors (U, V) with the point's predictions; UnsupportedError where none were found."""
+        raise TypeError(f"{type(self).__name__} must define to_factors")
+
+    def to_network(self, problem: Instance) -> Pair:
+        """Return weights (W1, W2) with the point's predictions; UnsupportedError where none were found."""
+        return burer_monteiro.to_network(problem, *self.to_factors(problem))
+
+
+class ConvexPoint(Point):
+    """Blocks Z of the convex program, for ReLU perhaps with the vectors of the cones that they are made of."""
+
+    formulation = "convex"
+
+    def check_size(self, problem: Instance) -> None:
+        convex.check_shape(problem, "Z", self.blocks, problem.q)
+        if self.split is not None:
+            convex.check_shape(problem, "split", self.split, 2)
+
+    def evaluate(self, problem: Instance, device: str) -> Evaluation:
+        operator = problem.operator(device)
+        Z = convex.check_blocks(problem, self.blocks).to(operator.device)
+        if not problem.has_cone:
+            return Evaluation(operator.apply(Z), convex.regulariser(problem, Z))
+        if problem.vector_cone:
+            return evaluate_factors(problem, *self.to_factors(problem), device)
+        split = self._split(problem, Z)
+        Z = (split[:, :, :1] - split[:, :, 1:]).contiguous()  # the certificate is about the pair
+        return Evaluation(operator.apply(Z), convex.regulariser(problem, Z, split), violation(problem, split))
+
+    def _split(self, problem: Instance, Z: torch.Tensor) -> torch.Tensor:
+        return convex.split_cone(problem, Z) if self.split is None else convex.check_split(problem, self.split)
+
+    def to_blocks(self, problem: Instance) -> torch.Tensor:
+        return convex.check_blocks(problem, self.blocks)
+
+    def to_factors(self, problem: Instance) -> Pair:
+        if self.cone_factors is not None:
+            return burer_monteiro.check_factors(problem, *self.cone_factors)
+        Z = self.to_blocks(problem)
+        split = self._split(problem, Z) if problem.has_cone and not problem.vector_cone else None
+        return convex.to_factors(problem, Z, split=split)
+
+
+class FactoredPoint(Point):
+    """Burer-Monteiro factors (U, V), for ReLU with the columns of U_k in cone k."""
+
+    formulation = "burer_monteiro"
+    factors: tuple[Any, Any]
+
+    def evaluate(self, problem: Instance, device: str) -> Evaluation:
+        return evaluate_factors(problem, *self.to_factors(problem), device)
+
+    def to_factors(self, problem: Instance) -> Pair:
+        return burer_monteiro.check_factors(problem, *self.factors)
+
+
+class NetworkPoint(Point):
+    """Weights (W1, W2) of the original network."""
+
+    formulation = "network"
+    network: tuple[Any, Any]
+
+    def default_scope(self, problem: Instance) -> str:
+        """A ReLU network chooses its own patterns, so that its certificate is about all of them."""
+        return "complete" if problem.has_cone else problem.scope
+
+    def device(self, problem: Instance) -> str:
+        return "cpu"
+
+    def check_patterns(self, problem: Instance) -> None:
+        if problem.has_cone:
+            self.to_factors(problem)
+
+    def evaluate(self, problem: Instance, device: str) -> Evaluation:
+        W1, W2 = self.to_network(problem)
+        return Evaluation(network.predict(problem, W1, W2), network.regulariser(W1, W2))
+
+    def to_factors(self, problem: Instance) -> Pair:
+        return network.to_factors(problem, *self.to_network(problem))
+
+    def to_network(self, problem: Instance) -> Pair:
+        return network.check_weights(problem, *self.network)
+
+
+def evaluate_factors(problem: Instance, U: torch.Tensor, V: torch.Tensor, device: str) -> Evaluation:
+    """Return the terms of the factored objective, with R = 1/2 (||U||^2 + ||V||^2)."""
+    U, V = U.to(device), V.to(device)
+    R = 0.5 * float(U.square().sum() + V.square().sum())
+    # balanced, so that a short u with a long v counts for what it contributes
+    infeasibility = violation(problem, burer_monteiro.balance(U, V)[0])
+    return Evaluation(problem.operator(device).apply_factors(U, V), R, infeasibility, (U, V))
+
+
+def violation(problem: Instance, U: torch.Tensor) -> float:
+    """Return the largest violation of K_k U_k >= 0, relative to the largest pre-activation of its row."""
+    return 0.0 if problem.cones is None else float(problem.cones.violation(U.numpy()))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_copied, value))
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
-from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.settings import usual_numbers
@@ -97,7 +95,7 @@ class Monitor:
     def _certify(self, found: Any, seconds: float) -> None:
         if not isinstance(found, Point):
             raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
-        _check_size(self.problem, found)
+        found.check_size(self.problem)  # before an array of any size is copied
         point = found.copy()  # what the solver goes on to do with its arrays is not certified
         if self.problem.is_shared:
             check_same_point(point, self.solver.name)
@@ -114,18 +112,6 @@ class Monitor:
             self.status = "gap_reached"
 
 
-def _check_size(problem: Problem, point: Point) -> None:
-    """Raises InputError for blocks of another shape, before an array of any size is copied."""
-    for name, columns in (("blocks", problem.q), ("split", 2)):
-        shape, expected = np.shape(getattr(point, name)), (problem.P, problem.p, columns)
-        if getattr(point, name) is not None and shape != expected:
-            sizes = " x ".join(map(str, expected))
-            name = "Z must be P x p x q" if name == "blocks" else "split must be P x p x 2"
-            raise InputError(f"{name} = {sizes}, got shape {tuple(shape)}")
-
-
 def _bounded(point: Point) -> bool:
-    """No entry is NaN, infinite, or so large that objectives overflow."""
-    pairs = [*(point.factors or ()), *(point.network or ()), *(point.cone_factors or ())]
-    arrays = [point.blocks, point.split, *pairs]
-    return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in arrays if array is not None)
+    """Return False where an entry is NaN, infinite, or so large that objectives overflow."""
+    return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in point.arrays())

@@ -32,8 +32,8 @@ def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict
 
 def check_same_point(point: Point, name: str) -> None:
     """Raises ConvexNNError where the processes that share solver `name` came to different points."""
-    arrays = (point.blocks, *(point.factors or ()), *(point.network or ()), point.dual)
-    if not parallel.alike_in(*(torch.as_tensor(array) for array in arrays if array is not None)):
+    arrays = [*point.arrays(), *([] if point.dual is None else [point.dual])]
+    if not parallel.alike_in(*map(torch.as_tensor, arrays)):
         raise ConvexNNError(
             f"the processes that share {name!r} came to different points: they need equal machines with as many "
             "threads each, and a solver that does the same in all of them"

@@ -10,15 +10,13 @@ What a program in the same process does on purpose to the code of this package c
 
 import zlib
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from convexnn_bench.errors import ChangedProblemError
-
-if TYPE_CHECKING:
-    from convexnn_bench.problem import Problem
+from convexnn_bench.problem import Problem
 
 PARTS = ("architecture", "activation", "loss")
 TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operator; the last are formed when first used
@@ -27,7 +25,7 @@ TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operato
 class Untouched:
     """The state of a problem at one moment; `check` compares it with that of now."""
 
-    def __init__(self, problem: "Problem"):
+    def __init__(self, problem: Problem):
         self.problem = problem
         self.values = _values(problem)
         self.versions: dict[tuple[Any, bool, str], tuple[int, int]] = {}
@@ -73,7 +71,7 @@ class Untouched:
         return zlib.crc32(repr((arrays, parts)).encode())
 
 
-def _values(problem: "Problem") -> dict[str, Any]:
+def _values(problem: Problem) -> dict[str, Any]:
     """Checksums of the arrays, and the numbers and objects that the objective and the bound are made of."""
     found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
     if problem.gates is not None:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.certificates.evaluation import as_point
+from convexnn_bench.certificates.points import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
-from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
@@ -81,12 +80,7 @@ def check_smooth(problem: Any) -> Problem:
 
 def as_factors(problem: Problem, point: Any) -> tuple[Left, Right]:
     """(U, V) of a point of any formulation: a Result, factors, network weights, or blocks (by their SVD)."""
-    given = as_point(problem, point)
-    if given.factors is not None:
-        return burer_monteiro.check_factors(problem, *given.factors)
-    if given.network is not None:
-        return network.to_factors(problem, *network.check_weights(problem, *given.network))
-    return convex.to_factors(problem, problem._blocks(given.blocks))
+    return as_point(problem, point).to_factors(problem)
 
 
 def smallest_curvature(problem: Any, point: Any, seed: Any = 0) -> Curvature:

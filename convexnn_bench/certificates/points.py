@@ -1,0 +1,75 @@
+"""A user's point, in whatever form it comes, as a `Point`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.checks import as_numpy
+from convexnn_bench.errors import InputError
+from convexnn_bench.formulations import network
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.modules.reading import read_module
+from convexnn_bench.problem import Problem
+
+
+def as_point(problem: Problem, point: Any) -> Point:
+    """A Point from a result, blocks, (U, V) factors, (W1, W2) weights or a torch module.
+
+    Two arrays of three axes are factors, of two axes network weights. Raises InputError otherwise.
+    """
+    if isinstance(point, Point):
+        return point
+    if hasattr(point, "point"):  # a Result
+        if point.point is None:
+            raise InputError(f"the result has no point to certify: {point.status}, {point.reason}")
+        return point.point
+    if isinstance(point, torch.nn.Module):
+        return _module_point(problem, point)
+    if isinstance(point, tuple | list):
+        return _arrays_point(problem, [as_numpy(array, "the point") for array in point], isinstance(point, list))
+    if isinstance(point, np.ndarray | torch.Tensor):
+        return Point(blocks=point)
+    raise InputError(
+        "a point is a Result, blocks (P x p x q), factors (U, V), network weights (W1, W2) or a torch module, "
+        f"got {type(point).__name__}"
+    )
+
+
+def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> Point:
+    """Two arrays of three axes are factors; matrices are P blocks, or the weights of a network."""
+    shapes = sorted({array.shape for array in arrays})
+    axes = {len(shape) for shape in shapes}
+    if len(arrays) == 2 and axes == {3}:
+        return Point(factors=(arrays[0], arrays[1]))
+    blocks = len(arrays) == problem.P and shapes == [(problem.p, problem.q)]
+    weights = len(arrays) == 2 and axes == {2} and not is_list  # a list of matrices is a list of blocks
+    if blocks and weights and problem.p == problem.q:
+        raise InputError(
+            "this pair of p x q matrices may be two blocks or the weights of a network: give the blocks as one "
+            "2 x p x q array, or the weights as Point(network=(W1, W2))"
+        )
+    if weights and not blocks:
+        return Point(network=(arrays[0], arrays[1]))
+    if len(shapes) != 1:
+        raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {shapes}")
+    return Point(blocks=np.stack(arrays))
+
+
+def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
+    """Weights of a module that is a network of this problem: its architecture and activation, without biases."""
+    reading = read_module(module, problem.X)
+    if reading.first_bias or reading.output_bias is not None:
+        raise InputError(
+            "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "
+            "which sets the problem up with them"
+        )
+    shapes = reading.W1.shape[0], reading.W2.shape[0]
+    if reading.activation == problem.activation.name and shapes == (problem.p, problem.q):
+        found = network.predict(problem, torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)).numpy()
+        if np.allclose(found, reading.predict(problem.X), rtol=1e-9, atol=1e-12 * float(np.abs(found).max())):
+            return Point(network=(reading.W1, reading.W2))
+    raise InputError(
+        f"the module is a {reading.words}, which is no network of this {problem.activation.name} "
+        f"{problem.architecture.name} problem with p={problem.p}, q={problem.q}"
+    )
