@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from convexnn_bench.datasets.base import average_pool, one_of
 from convexnn_bench.errors import InputError
 
 Images = UInt8[np.ndarray, "n channels side side"]
@@ -130,11 +129,3 @@ def read_batch(path: Path) -> tuple[Images, Labels]:
         return pixels.reshape(len(labels), 3, 32, 32).astype(np.uint8), labels.astype(np.uint8)
     except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a CIFAR-10 batch: {error}") from error
-
-
-def arranged_images(images: np.ndarray, layout: str, pool: int) -> np.ndarray:
-    """float64 images, averaged over pool x pool squares, as they are ("image") or one a row ("flat")."""
-    one_of("layout", layout, ("flat", "image"))
-    n, channels, side, _ = images.shape
-    small = average_pool(images.reshape(n * channels, side, side).astype(np.float64), pool).reshape(n, -1)
-    return small if layout == "flat" else small.reshape(n, channels, side // pool, side // pool)

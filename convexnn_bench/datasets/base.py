@@ -5,7 +5,6 @@ default that is recorded with the results.
 """
 
 import inspect
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,6 @@ from convexnn_bench.plugins.parameters import Choice, Number, Whole
 from convexnn_bench.plugins.registry import importable
 
 TARGETS = ("one_hot", "signs", "binary")
-LAYOUTS = ("flat", "image", "tokens")
 
 
 @dataclass(frozen=True)
@@ -152,20 +150,3 @@ def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndar
     n, side, _ = images.shape
     small = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
     return small.reshape(n, -1)
-
-
-def arranged(pixels: Float[np.ndarray, "n d"], layout: str, bias: bool) -> np.ndarray:
-    """Square images, one a row, as they are ("flat"), as n x 1 x side x side ("image") or n x side x side ("tokens").
-
-    bias: a last column of ones, for "flat" alone.
-    """
-    one_of("layout", layout, LAYOUTS)
-    one_of("bias", bias, (True, False))
-    if layout == "flat":
-        return with_bias(pixels) if bias else pixels
-    if bias:
-        raise InputError(
-            f'bias=True goes with layout="flat" alone, got layout={layout!r}; a CNN has biases with cnn[bias=true]'
-        )
-    side = math.isqrt(pixels.shape[1])
-    return pixels.reshape(-1, 1, side, side) if layout == "image" else pixels.reshape(-1, side, side)

@@ -1,6 +1,6 @@
 """Fashion-MNIST: 70000 grey images of clothes, 28 x 28 pixels in ten classes, from the files of its authors."""
 
-from convexnn_bench.datasets._idx_images import IdxImages
+from convexnn_bench.datasets._images import IdxImages
 
 
 class FashionMnist(IdxImages):
@@ -10,10 +10,13 @@ class FashionMnist(IdxImages):
     summary = "Fashion-MNIST, 28x28 images of clothes, from files that you have (FashionMNIST/raw)"
     title = "Fashion-MNIST"
     folder = "FashionMNIST/raw"
-    checksums = {
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    files = {
+        "train": {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        },
+        "test": {
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
     }
-    parameters = IdxImages.parameters

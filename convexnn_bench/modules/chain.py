@@ -1,10 +1,16 @@
 """A torch module as a chain of plain operations, or the reason why it is none."""
 
+import builtins
 import copy
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.fx
+from torch.nn import functional
 
 from convexnn_bench.errors import UnsupportedError
 
@@ -12,13 +18,14 @@ SUPPORTED = (
     "supported are [Flatten,] Linear, [ReLU,] Linear; Conv2d, [ReLU,] [a linear pooling,] Flatten, Linear; and "
     "convexnn_bench.AttentionBlock"
 )
-FLAT, PASS = "flatten", "identity"
-CLAMPS = (torch.clamp, torch.clamp_min, "clamp", "clamp_", "clamp_min", "clamp_min_")
 
 
 @dataclass(frozen=True)
 class Step:
-    """kind: "linear", "conv", "pool" (with the layer as `module`), "relu", "flatten" or "identity"."""
+    """One operation of a chain.
+
+    kind: "linear", "conv", "pool" (with the layer as `module`), "relu", "flatten" or "identity".
+    """
 
     kind: str
     module: Any = None
@@ -31,62 +38,41 @@ class MeanPool(torch.nn.Module):
         return x.mean(dim=(2, 3))
 
 
+RELU, FLAT, PASS = Step("relu"), Step("flatten"), Step("identity")
+
+
 def refuse(what: str) -> UnsupportedError:
+    """Return the error that says what the module is or has, and which modules are read."""
     return UnsupportedError(f"the module {what}; {SUPPORTED}")
 
 
 def chain_of(module: torch.nn.Module, samples: int) -> list[Step]:
-    """The operations in order, identities left out. Raises UnsupportedError for anything that is no such chain.
+    """Return the operations in order, without identities. Raise UnsupportedError for anything that is no chain.
 
-    samples: the number of samples, what len() of the data gives in a module's forward.
+    samples: the number of samples, which is what len() of the data returns in a module's forward.
     """
-    return [step for step in _layers(module, samples) if step.kind != PASS]
-
-
-def _of_torch(module: torch.nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn")
+    return [step for step in _layers(module, samples) if step is not PASS]
 
 
 def _own_forward(module: torch.nn.Module) -> bool:
-    """Whether forward is the user's, in a class of theirs or in a subclass of a layer of torch."""
+    """Return True where forward is the user's, in a class of theirs or in a subclass of a layer of torch."""
     return not type(module).forward.__module__.startswith("torch.nn") and not isinstance(module, MeanPool)
 
 
 def _layers(module: torch.nn.Module, samples: int) -> list[Step]:
-    """Steps of a layer of torch.nn, or of a Sequential of them; a module of another kind inside is traced."""
-    nn = torch.nn
+    """Return the steps of a layer of torch.nn, of a Sequential, or, by tracing, of a module of the user's own."""
     if _own_forward(module):
         return _traced(module, samples)
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, torch.nn.Sequential):
         return [step for layer in module for step in _layers(layer, samples)]
-    if isinstance(module, nn.Linear):
-        return [Step("linear", module)]
-    if isinstance(module, nn.Conv2d):
-        return [Step("conv", module)]
-    if isinstance(module, nn.ReLU):
-        return [Step("relu")]
-    if isinstance(module, nn.Flatten):
-        if (module.start_dim, module.end_dim) != (1, -1):
-            raise refuse(f"has Flatten({module.start_dim}, {module.end_dim}), where Flatten() is expected")
-        return [Step(FLAT)]
-    if isinstance(module, nn.Identity):
-        return [Step(PASS)]
-    if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d | MeanPool):
-        return [Step("pool", module)]
-    if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d):
-        if module.p == 0:
-            return [Step(PASS)]
-        raise refuse(f"has {module}: it was trained on another, random objective")
-    if isinstance(module, nn.MultiheadAttention | nn.Softmax):
-        raise refuse(f"has {type(module).__name__}: softmax attention has no convex program of this kind")
-    if _of_torch(module):
+    read = next((LAYERS[kind] for kind in type(module).__mro__ if kind in LAYERS), None)
+    if read is None:
         raise refuse(f"has {type(module).__name__}, which is not among the layers of the theory")
-    return _traced(module, samples)
+    return [read(module)]
 
 
 def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Module], Any]:
-    """A copy's layers by name and the symbolic trace of its forward, in which len() gives the number of samples."""
-    import torch.fx
+    """Return a copy's layers by name and the symbolic trace of its forward, in which len() is the number of samples."""
 
     class Value(torch.fx.Proxy):
         def __len__(self) -> int:
@@ -108,7 +94,7 @@ def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Mo
 
 
 def _traced(module: torch.nn.Module, samples: int) -> list[Step]:
-    """Steps of a module of the user's own, read off its symbolic trace."""
+    """Return the steps of a module of the user's own, read off its symbolic trace."""
     name = type(module).__name__
     layers, graph = _graph(module, samples)
     steps: list[Step] = []
@@ -132,10 +118,7 @@ def _traced(module: torch.nn.Module, samples: int) -> list[Step]:
 
 
 def _is_size(node: Any, current: Any) -> bool:
-    """Whether a node only asks for the size of the data, as x.view(x.size(0), -1) does."""
-    import builtins
-    import operator
-
+    """Return True where a node only asks for the size of the data, as x.view(x.size(0), -1) does."""
     if node.op == "call_method" and node.target == "size":
         return True
     if node.op == "call_function" and node.target in (builtins.getattr, operator.getitem, builtins.len):
@@ -144,40 +127,90 @@ def _is_size(node: Any, current: Any) -> bool:
 
 
 def _operation(node: Any, name: str) -> Step:
-    """A function or a method on the data."""
-    nn, arguments = torch.nn.functional, node.args[1:]
-    if node.op == "call_function" and node.target in (torch.relu, nn.relu, torch.relu_):
-        return Step("relu")
-    if node.op == "call_method" and node.target in ("relu", "relu_"):
-        return Step("relu")
-    if node.target in CLAMPS and _only_below(arguments, node.kwargs):
-        return Step("relu")
-    flatten = (node.op == "call_function" and node.target is torch.flatten) or (
-        node.op == "call_method" and node.target == "flatten"
-    )
-    if flatten and (arguments == (1,) or node.kwargs == {"start_dim": 1}):
-        return Step(FLAT)
-    if node.op == "call_method" and node.target in ("view", "reshape"):
-        shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
-        if len(shape) == 2 and (shape[1] == -1 or (shape[0] == -1 and isinstance(shape[1], int))):
-            return Step(FLAT)  # that every sample stays one row shows in the outputs
-    if node.target in ("squeeze", torch.squeeze) and (arguments or tuple(node.kwargs.values())) in ((-1,), (1,)):
-        return Step(PASS)  # of a single output
-    mean = (node.op == "call_method" and node.target == "mean") or (
-        node.op == "call_function" and node.target is torch.mean
-    )
-    if mean:
-        axes = arguments[0] if arguments else node.kwargs.get("dim")
-        if isinstance(axes, tuple | list) and sorted(axis % 4 for axis in axes) == [2, 3]:
-            return Step("pool", MeanPool())
-    if node.op == "call_function" and node.target in (nn.avg_pool2d, nn.adaptive_avg_pool2d):
-        kind = torch.nn.AvgPool2d if node.target is nn.avg_pool2d else torch.nn.AdaptiveAvgPool2d
-        return Step("pool", kind(*arguments, **node.kwargs))
-    what = getattr(node.target, "__name__", node.target)
-    raise refuse(f"{name} uses {what}, which is not among the operations of the theory")
+    """Return the step of a function or a method on the data, as OPERATIONS reads it."""
+    read = OPERATIONS.get(node.target)
+    step = None if read is None else read(node.args[1:], node.kwargs)
+    if step is None:
+        what = getattr(node.target, "__name__", node.target)
+        raise refuse(f"{name} uses {what}, which is not among the operations of the theory")
+    return step
 
 
-def _only_below(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether a clamp has the lower bound zero and no upper bound."""
-    given = dict(zip(("min", "max"), arguments, strict=False)) | named
-    return given.get("min") == 0 and given.get("max") is None
+# -- layers of torch.nn, one function for each kind that needs a look at its settings ---------------------------------
+
+
+def _flatten_layer(module: Any) -> Step:
+    if (module.start_dim, module.end_dim) != (1, -1):
+        raise refuse(f"has Flatten({module.start_dim}, {module.end_dim}), where Flatten() is expected")
+    return FLAT
+
+
+def _dropout_layer(module: Any) -> Step:
+    if module.p != 0:
+        raise refuse(f"has {module}: it was trained on another, random objective")
+    return PASS
+
+
+def _softmax_layer(module: Any) -> Step:
+    raise refuse(f"has {type(module).__name__}: softmax attention has no convex program of this kind")
+
+
+LAYERS: dict[type, Callable[[Any], Step]] = {
+    torch.nn.Linear: partial(Step, "linear"),
+    torch.nn.Conv2d: partial(Step, "conv"),
+    torch.nn.ReLU: lambda module: RELU,
+    torch.nn.Flatten: _flatten_layer,
+    torch.nn.Identity: lambda module: PASS,
+    **dict.fromkeys((torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d, MeanPool), partial(Step, "pool")),
+    **dict.fromkeys((torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d), _dropout_layer),
+    **dict.fromkeys((torch.nn.MultiheadAttention, torch.nn.Softmax), _softmax_layer),
+}
+
+
+# -- functions and methods, from their arguments after the data; None for arguments that no layer has -----------------
+
+Arguments, Named = tuple[Any, ...], dict[str, Any]
+
+
+def _clamp(arguments: Arguments, named: Named) -> Step | None:
+    """A clamp is a ReLU where its lower bound is zero and it has no upper bound."""
+    limits = dict(zip(("min", "max"), arguments, strict=False)) | named
+    return RELU if limits.get("min") == 0 and limits.get("max") is None else None
+
+
+def _flatten(arguments: Arguments, named: Named) -> Step | None:
+    return FLAT if arguments == (1,) or named == {"start_dim": 1} else None
+
+
+def _view(arguments: Arguments, named: Named) -> Step | None:
+    """A view of two axes flattens; that every sample stays one row shows in the outputs."""
+    shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
+    flat = len(shape) == 2 and (shape[1] == -1 or (shape[0] == -1 and isinstance(shape[1], int)))
+    return FLAT if flat else None
+
+
+def _squeeze(arguments: Arguments, named: Named) -> Step | None:
+    """Squeezing the last axis changes nothing but the shape of a single output."""
+    return PASS if (arguments or tuple(named.values())) in ((-1,), (1,)) else None
+
+
+def _mean(arguments: Arguments, named: Named) -> Step | None:
+    axes = arguments[0] if arguments else named.get("dim")
+    over_pixels = isinstance(axes, tuple | list) and sorted(axis % 4 for axis in axes) == [2, 3]
+    return Step("pool", MeanPool()) if over_pixels else None
+
+
+def _pool(layer: type[torch.nn.Module], arguments: Arguments, named: Named) -> Step:
+    return Step("pool", layer(*arguments, **named))
+
+
+OPERATIONS: dict[Any, Callable[[Arguments, Named], Step | None]] = {
+    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), lambda arguments, named: RELU),
+    **dict.fromkeys((torch.clamp, torch.clamp_min, "clamp", "clamp_", "clamp_min", "clamp_min_"), _clamp),
+    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
+    **dict.fromkeys(("view", "reshape"), _view),
+    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    functional.avg_pool2d: partial(_pool, torch.nn.AvgPool2d),
+    functional.adaptive_avg_pool2d: partial(_pool, torch.nn.AdaptiveAvgPool2d),
+}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
-from convexnn_bench.datasets import cifar10
 from convexnn_bench.datasets._image_files import read_idx
+from convexnn_bench.datasets.cifar10 import Cifar10
 from convexnn_bench.layerwise.experiment import load_split
 from convexnn_bench.plugins.registry import DATASETS
 
@@ -74,7 +74,7 @@ def write_cifar(root, per_batch=4):
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     draw, made = np.random.default_rng(1), {}
-    for name in cifar10.NAMES:
+    for name in Cifar10.names():
         pixels = draw.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
         labels = [int(label) for label in draw.integers(0, 10, per_batch)]
         made[name] = pixels, labels
@@ -100,8 +100,8 @@ def test_idx_images_and_labels(root, name, packed):
 def test_cifar_batches(root):
     made = write_cifar(root)
     data = DATASETS.get("cifar10")(layout="image", verify=False).data()
-    pixels = np.concatenate([made[name][0] for name in cifar10.NAMES[:5]])
-    labels = np.concatenate([made[name][1] for name in cifar10.NAMES[:5]])
+    pixels = np.concatenate([made[name][0] for name in Cifar10.names()[:5]])
+    labels = np.concatenate([made[name][1] for name in Cifar10.names()[:5]])
     np.testing.assert_array_equal(data.X, pixels.reshape(-1, 3, 32, 32) / 255.0)  # red, green, blue planes
     np.testing.assert_array_equal(data.Y.argmax(axis=1), labels)
     test = DATASETS.get("cifar10")(split="test", verify=False).data()
@@ -124,7 +124,7 @@ def test_absent_files_are_named_with_the_place_to_put_them(root, name):
     folder = IDX.get(name, "cifar-10-batches-py")
     assert str(root / folder) in reason
     assert str(root.parent / "cache" / "convexnn-bench" / folder) in reason
-    for file in cifar10.NAMES if name == "cifar10" else DATASETS.get(name).checksums:
+    for file in DATASETS.get(name).names():
         assert file in reason
     with pytest.raises(cnn.InputError, match="is not available: needs the files of"):
         cnn.make_problem(name)
@@ -142,10 +142,10 @@ def test_files_that_were_not_published_are_refused_by_their_checksum(root, monke
     with pytest.raises(cnn.InputError, match=r"data_batch_1 is not the file that was published: its md5 is .*verify"):
         DATASETS.get("cifar10")().data()
     actual = {}
-    for name in cifar10.NAMES:
+    for name in Cifar10.names():
         actual[name] = hashlib.md5((root / "cifar-10-batches-py" / name).read_bytes()).hexdigest()
-    own = {split: {name: actual[name] for name in names} for split, names in cifar10.BATCHES.items()}
-    monkeypatch.setattr(cifar10, "BATCHES", own)
+    own = {split: {name: actual[name] for name in names} for split, names in Cifar10.files.items()}
+    monkeypatch.setattr(Cifar10, "files", own)
     assert DATASETS.get("cifar10")().data().X.shape == (20, 3072)
 
 
