@@ -118,7 +118,7 @@ class FileImages(ImageDataset):
     def fingerprint(self) -> str | None:
         return image_files.stamp(self.folder, self.names())
 
-    def read(self, split: str = "train", verify: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, *, split: str = "train", verify: bool = True, **source: Any) -> tuple[np.ndarray, np.ndarray]:
         one_of("split", split, tuple(self.files))
         one_of("verify", verify, (True, False))
         paths = image_files.located(self.folder, self.files[split], self.title, verify)

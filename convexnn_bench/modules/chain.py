@@ -169,12 +169,13 @@ LAYERS: dict[type, Callable[[Any], Step]] = {
 
 # -- functions and methods, from their arguments after the data; None for arguments that no layer has -----------------
 
-Arguments, Named = tuple[Any, ...], dict[str, Any]
+Arguments = tuple[Any, ...]
+Named = dict[str, Any]
 
 
 def _clamp(arguments: Arguments, named: Named) -> Step | None:
     """A clamp is a ReLU where its lower bound is zero and it has no upper bound."""
-    limits = dict(zip(("min", "max"), arguments, strict=False)) | named
+    limits: Named = dict(zip(("min", "max"), arguments, strict=False)) | named
     return RELU if limits.get("min") == 0 and limits.get("max") is None else None
 
 

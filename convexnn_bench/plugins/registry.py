@@ -11,11 +11,20 @@ import sys
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from convexnn_bench.errors import InputError, RegistryError, UnknownNameError
 from convexnn_bench.plugins.specs import parse_spec
 
+if TYPE_CHECKING:  # the classes are imported when a registry is first used, so that listing names stays cheap
+    from convexnn_bench.activations.base import BaseActivation
+    from convexnn_bench.architectures.base import BaseArchitecture
+    from convexnn_bench.datasets.base import BaseDataset
+    from convexnn_bench.harness.executors.base import BaseExecutor
+    from convexnn_bench.losses.base import BaseLoss
+    from convexnn_bench.solver import BaseSolver
+
+T = TypeVar("T")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -27,31 +36,60 @@ def importable(package: str) -> bool:
         return False
 
 
-class Registry:
-    """Classes of one kind, by name. ``base`` is "module:Class", imported on first use."""
+class Registry(Generic[T]):
+    """Classes of one kind, by name: a mapping that scans its folders on first use.
+
+    Parameters
+    ----------
+    kind : str
+        What the classes are, as messages call them ("loss").
+    base : str
+        "module:Class" of their base class, which is imported on first use.
+    folder : Path
+        Where the files are.
+
+    Examples
+    --------
+    >>> from convexnn_bench.plugins.registry import LOSSES
+    >>> LOSSES.names()
+    ['cross_entropy', 'huber', 'logistic', 'squared', 'squared_hinge']
+    >>> LOSSES.make("huber[delta=0.5]")
+    Huber(delta=0.5)
+    """
 
     def __init__(self, kind: str, base: str, folder: Path):
         self.kind = kind
         self._base = base
         self._folders = [folder]
-        self._classes: dict[str, Any] | None = None
+        self._classes: dict[str, type[T]] | None = None
 
     @property
-    def base(self) -> type:
+    def base(self) -> type[T]:
+        """The base class."""
         module, name = self._base.split(":")
-        return getattr(importlib.import_module(module), name)
+        base: type[T] = getattr(importlib.import_module(module), name)
+        return base
 
     @property
-    def classes(self) -> dict[str, Any]:
+    def classes(self) -> dict[str, type[T]]:
+        """{name: class}. The first access loads every file of the folders."""
         if self._classes is None:
-            found: dict[str, Any] = {}
+            found: dict[str, type[T]] = {}
             for folder in self._folders:
                 found.update(self._scan(folder, found))
             self._classes = found
         return self._classes
 
     def add_folder(self, folder: str | Path) -> None:
-        """Scan one more folder; its names must be new. Raises InputError if it is no folder."""
+        """Scan one more folder.
+
+        Raises
+        ------
+        InputError
+            `folder` is not a directory.
+        RegistryError
+            A file does not load, holds no class of this kind or several, or its name is taken.
+        """
         path = Path(folder).resolve()
         if not path.is_dir():
             raise InputError(f"{self.kind} folder {str(folder)!r} is not a directory")
@@ -60,16 +98,17 @@ class Registry:
             self._folders.append(path)
             self.classes.update(scanned)
 
-    def _scan(self, folder: Path, known: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _scan(self, folder: Path, known: dict[str, type[T]]) -> dict[str, type[T]]:
+        found: dict[str, type[T]] = {}
         for path in sorted(folder.glob("*.py")):
             if path.stem in ("__init__", "base") or path.stem.startswith("_"):
                 continue
             cls = self._load(path)
-            other = found.get(cls.name) or known.get(cls.name)
+            name = cls.name
+            other = found.get(name) or known.get(name)
             if other is not None:
-                raise RegistryError(f"{path}: the {self.kind} name {cls.name!r} is taken by {inspect.getfile(other)}")
-            found[cls.name] = cls
+                raise RegistryError(f"{path}: the {self.kind} name {name!r} is taken by {inspect.getfile(other)}")
+            found[name] = cls
         return found
 
     def _load(self, path: Path) -> Any:
@@ -87,7 +126,7 @@ class Registry:
         except Exception as error:
             sys.modules.pop(name, None)
             raise RegistryError(f"{path} does not load: {type(error).__name__}: {error}") from error
-        own = [
+        own: list[Any] = [
             value
             for value in vars(module).values()
             if inspect.isclass(value) and issubclass(value, self.base) and value.__module__ == name
@@ -109,25 +148,41 @@ class Registry:
         return f"convexnn_bench_plugins.{self.kind.replace(' ', '_')}.{folder}.{path.stem}"
 
     def names(self) -> list[str]:
+        """Return the registered names in alphabetical order."""
         return sorted(self.classes)
 
-    def get(self, name: str) -> Any:
-        """The class registered under ``name``. Raises UnknownNameError with the nearest name."""
+    def get(self, name: str) -> type[T]:
+        """Return the class registered under `name`. Raise UnknownNameError with the nearest name otherwise."""
         if name in self.classes:
             return self.classes[name]
         near = difflib.get_close_matches(str(name), self.names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownNameError(f"unknown {self.kind} {name!r}: {hint}known: {', '.join(self.names())}")
 
-    def make(self, name_or_instance: Any, **parameters: Any) -> Any:
-        """An instance from a name, or the instance itself. Raises InputError for anything else."""
+    def make(self, name_or_instance: str | T | type[T], **parameters: Any) -> T:
+        """Return an instance from a name, from a class, or the instance itself.
+
+        Parameters
+        ----------
+        name_or_instance : str, class or instance
+            A name, with parameters in brackets if wanted: "huber[delta=0.5]".
+        **parameters
+            Further parameters, where it is no instance yet.
+
+        Raises
+        ------
+        UnknownNameError
+            The name is not registered; the message says the nearest one.
+        InputError
+            A parameter is unknown or not allowed, or the argument is neither a name nor of this kind.
+        """
         if isinstance(name_or_instance, self.base):
             if parameters:
                 raise InputError(
                     f"this {self.kind} is an instance already: give {', '.join(parameters)} where it is made"
                 )
             return name_or_instance
-        if inspect.isclass(name_or_instance) and issubclass(name_or_instance, self.base):
+        if isinstance(name_or_instance, type) and issubclass(name_or_instance, self.base):
             return name_or_instance(**parameters)
         if not isinstance(name_or_instance, str):
             raise InputError(
@@ -152,13 +207,17 @@ def _solver_folder() -> Path:
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / "solvers"
 
 
-LOSSES = Registry("loss", "convexnn_bench.losses.base:BaseLoss", _PACKAGE / "losses")
-ARCHITECTURES = Registry(
+LOSSES: "Registry[BaseLoss]" = Registry("loss", "convexnn_bench.losses.base:BaseLoss", _PACKAGE / "losses")
+ARCHITECTURES: "Registry[BaseArchitecture]" = Registry(
     "architecture", "convexnn_bench.architectures.base:BaseArchitecture", _PACKAGE / "architectures"
 )
-ACTIVATIONS = Registry("activation", "convexnn_bench.activations.base:BaseActivation", _PACKAGE / "activations")
-DATASETS = Registry("data set", "convexnn_bench.datasets.base:BaseDataset", _PACKAGE / "datasets")
-SOLVERS = Registry("solver", "convexnn_bench.solver:BaseSolver", _solver_folder())
-EXECUTORS = Registry(
+ACTIVATIONS: "Registry[BaseActivation]" = Registry(
+    "activation", "convexnn_bench.activations.base:BaseActivation", _PACKAGE / "activations"
+)
+DATASETS: "Registry[BaseDataset]" = Registry(
+    "data set", "convexnn_bench.datasets.base:BaseDataset", _PACKAGE / "datasets"
+)
+SOLVERS: "Registry[BaseSolver]" = Registry("solver", "convexnn_bench.solver:BaseSolver", _solver_folder())
+EXECUTORS: "Registry[BaseExecutor]" = Registry(
     "executor", "convexnn_bench.harness.executors.base:BaseExecutor", _PACKAGE / "harness" / "executors"
 )
