@@ -65,10 +65,10 @@ def test_every_example_is_registered_under_the_name_of_its_file(examples):
 def test_a_new_data_set_and_a_new_solver(examples):
     problem = cnn.make_problem("rings[n=30]", seed=1, patterns=10, beta_fraction=0.1)
     assert problem.X.shape == (30, 3)
-    result = cnn.solve(problem, "ista[damping=0.9]", gap=1e-2, time_limit=20)
+    result = cnn.solve(problem, "ista[damping=0.9]", gap=1e-2, time_limit=600)
     assert result.status == "gap_reached"
     assert result.parameters == {"damping": 0.9}
-    other = cnn.solve(problem, "fista", gap=1e-4, time_limit=20)
+    other = cnn.solve(problem, "fista", gap=1e-4, time_limit=600)
     assert result.certificate.dual <= other.objective
     assert other.certificate.dual <= result.objective
     with pytest.raises(cnn.InputError, match="damping must be a number above 0 and below 2, got 2"):
@@ -85,7 +85,7 @@ def test_a_new_loss_activation_and_architecture_together(examples, solver):
     problem = cnn.Problem(X, Y, architecture="bags", activation="axis_gated", loss="log_cosh", beta_fraction=0.2)
     assert (problem.N, problem.p, problem.q, problem.P, problem.n_out) == (30, 2, 2, 4, 10)
     gap = 1e-3 if solver == "ista" else 1e-4
-    result = cnn.solve(problem, solver, gap=gap, time_limit=20)
+    result = cnn.solve(problem, solver, gap=gap, time_limit=600)
     assert result.status == "gap_reached", result.reason
     rows = (problem.masks[:, :, None] * X.reshape(30, 1, 2)).reshape(10, 3, 4, 2).mean(axis=1)
     predictions = np.einsum("nkp,kpq->nq", rows, result.blocks)
