@@ -1,7 +1,6 @@
 """Arguments as they come from a user: arrays of every kind, and what is refused with which words."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +9,6 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.plugins.parameters import is_whole
 
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def no_type_check(function: Function) -> Function:
-    """Return a public function as it is; it raises InputError for what its annotations exclude.
-
-    jaxtyping's import hook, which the tests use, adds no run-time check to a function with a decorator of this name,
-    so that the function's own messages are tested. mypy checks it as any other (unlike `typing.no_type_check`).
-    """
-    return function
 
 
 def as_numpy(value: Any, name: str = "the array") -> np.ndarray:

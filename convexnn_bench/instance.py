@@ -5,7 +5,6 @@ formulations (`convexnn_bench.formulations`) are functions of an instance, and `
 """
 
 import copy
-import sys
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, no_type_check, plain_number
+from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss
@@ -26,6 +25,7 @@ from convexnn_bench.operator.lifted import Operator
 from convexnn_bench.operator.rows import Rows
 from convexnn_bench.operator.shared import SharedOperator
 from convexnn_bench.patterns.enumeration import Patterns
+from convexnn_bench.plugins.parameters import Number, Whole
 from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
 
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
@@ -37,7 +37,6 @@ class Instance:
     The arguments are those of `Problem`, which documents them.
     """
 
-    @no_type_check
     def __init__(
         self,
         X: ArrayLike | torch.Tensor,
@@ -56,13 +55,11 @@ class Instance:
         self.loss: BaseLoss = LOSSES.make(loss)
         beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+        self.seed: int = Whole(low=0).check("seed", seed)
         self.X = _own_copy(check_array("X", X))  # what the caller does to X later is not our affair
         self.architecture.check_data(self.X)
         self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
         self.n_out, self.c = self.Y.shape
-        self.seed = int(seed)
         self._rows = Rows(self.architecture, self.X)
         self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
@@ -90,10 +87,7 @@ class Instance:
                 f"beta_fraction={beta_fraction!r}"
             )
         name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        # comparisons alone, for a Python integer may be too long for a float; NaN fails them
-        if not number or not 0 < value <= sys.float_info.max:
-            raise InputError(f"{name} must be a positive finite number, got {value!r}")
+        Number().check(name, value)
 
     def _check_outputs(self) -> None:
         """The targets must have as many rows as the network has predictions; one sample tells how many that is."""

@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from convexnn_bench.checks import as_numpy, check_array, no_type_check
-from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
 
@@ -64,42 +62,22 @@ class Problem(Instance):
     (3, 6)
     """
 
-    @no_type_check
-    def _blocks(self, Z: BlockArray) -> torch.Tensor:
-        if isinstance(Z, Sequence) and not isinstance(Z, str):
-            blocks = [as_numpy(block, "Z") for block in Z]
-            shapes = sorted({block.shape for block in blocks})
-            if shapes != [(self.p, self.q)]:
-                raise InputError(
-                    f"Z must hold P = {self.P} blocks of shape p x q = {self.p} x {self.q}, got {len(blocks)} of "
-                    f"shape {' and '.join(map(str, shapes)) or '()'}"
-                )
-            Z = np.stack(blocks)
-        array = check_array("Z", Z)
-        if array.shape != (self.P, self.p, self.q):
-            raise InputError(f"Z must be P x p x q = {self.P} x {self.p} x {self.q}, got shape {tuple(array.shape)}")
-        return torch.as_tensor(array)
-
-    @no_type_check
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:
         """A(Z), the predictions at blocks Z (P x p x q)."""
-        return self.operator().apply(self._blocks(Z)).numpy()
+        return self.operator().apply(convex.check_blocks(self, Z)).numpy()
 
-    @no_type_check
     def objective(self, Z: BlockArray) -> float:
         """F(A(Z)) + beta sum_k ||Z_k||_k at blocks Z (P x p x q).
 
         Raises InputError where a ReLU block is no sum of products u v^T with u in its cone, and UnsupportedError
         where the norm of a vector-output ReLU block could not be evaluated (it is NP-hard in general).
         """
-        return convex.objective(self, self._blocks(Z))
+        return convex.objective(self, convex.check_blocks(self, Z))
 
-    @no_type_check
     def factored_objective(self, U: Array, V: Array) -> float:
         """F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), U P x p x m, V P x q x m. Cones are not checked."""
         return burer_monteiro.objective(self, *burer_monteiro.check_factors(self, U, V))
 
-    @no_type_check
     def network_objective(self, W1: Array, W2: Array) -> float:
         """F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||^2 + ||W2||^2), W1 p x M, W2 q x M."""
         return network.objective(self, *network.check_weights(self, W1, W2))

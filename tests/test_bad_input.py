@@ -324,7 +324,7 @@ def test_beta_fraction_of_nothing():
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None], ids=repr)
 def test_seed_of_the_patterns(seed):
-    with assert_refused("seed must be a non-negative integer", repr(seed)):
+    with assert_refused("seed must be a whole number, at least 0", repr(seed)):
         make(seed=seed)
 
 
