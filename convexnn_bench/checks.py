@@ -1,18 +1,20 @@
-"""Arguments as they come from a user: arrays of every kind, and what is refused with which words."""
+"""Checks of arrays that a user supplies. Every refusal names the array, what is allowed and what was found."""
 
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins.parameters import is_whole
 
+Array = ArrayLike | torch.Tensor  # what a user may give where an array is expected
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
 
 
 def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
-    """numpy array from array-likes and torch tensors (detached, on any device). InputError where there is none."""
+    """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
     if hasattr(value, "toarray") or (isinstance(value, torch.Tensor) and value.layout != torch.strided):
@@ -27,14 +29,14 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
 
 
 def plain_number(value: Any) -> Any:
-    """The Python number in a numpy or torch scalar; anything else as it is."""
+    """Return the Python number in a numpy or torch scalar; anything else as it is."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0):
         return value.item()
     return value
 
 
 def check_array(name: str, value: Any) -> np.ndarray:
-    """float64 array in C order of finite numbers. Raises InputError, with `name` in front, for anything else."""
+    """Return a float64 array of finite numbers in C order; raise InputError, `name` in front, for anything else."""
     array = as_numpy(value, name)
     if array.ndim == 0 and array.dtype == object:
         raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
@@ -50,7 +52,7 @@ def check_array(name: str, value: Any) -> np.ndarray:
 
 
 def check_patterns(patterns: Any, N: int) -> Any:
-    """ "all", a positive int, or an array (whose shape and content are checked with the masks)."""
+    """Return "all", a positive int, or an array, whose shape and content are checked with the masks."""
     allowed = f'patterns must be "all", a whole number of gates to sample, or an N x P bool array with N = {N} rows'
     if isinstance(patterns, str) and patterns == "all":
         return patterns
@@ -65,7 +67,7 @@ def check_patterns(patterns: Any, N: int) -> Any:
 
 
 def check_scale(name: str, array: np.ndarray) -> None:
-    """Refuse magnitudes whose products leave float64; zero is no magnitude."""
+    """Raise InputError for magnitudes whose products leave float64; an array of zeros passes."""
     size = float(np.abs(array).max(initial=0.0))
     if size > 0 and not SMALLEST <= size <= LARGEST:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each message names the argument, the value and what is allowed."""
+"""Errors that a user can act on: each message names the argument, the value and what is allowed."""
 
 
 class ConvexNNError(Exception):
@@ -26,8 +26,8 @@ class UnsupportedError(ConvexNNError):
 
 
 class ExecutorError(ConvexNNError, RuntimeError):
-    """The machines that a campaign's cells run on can be had no longer; what has finished is kept."""
+    """The machines that run a campaign's cells are gone; the records of finished cells are kept."""
 
 
 class ChangedProblemError(ConvexNNError, RuntimeError):
-    """A solver changed the data or the methods of the problem it was given."""
+    """A solver changed the data or the methods of its problem."""

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.checks import as_numpy, check_array, check_patterns, check_scale, plain_number
+from convexnn_bench.checks import Array, as_numpy, check_array, check_patterns, check_scale, plain_number
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.errors import InputError
 from convexnn_bench.losses.base import BaseLoss
@@ -39,13 +38,13 @@ class Instance:
 
     def __init__(
         self,
-        X: ArrayLike | torch.Tensor,
-        Y: ArrayLike | torch.Tensor,
+        X: Array,
+        Y: Array,
         architecture: str | BaseArchitecture = "mlp",
         activation: str | BaseActivation = "gated_relu",
         loss: str | BaseLoss = "squared",
         beta: float | None = None,
-        patterns: str | int | ArrayLike = "all",
+        patterns: str | int | Array = "all",
         seed: int = 0,
         *,
         beta_fraction: float | None = None,

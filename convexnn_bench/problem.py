@@ -10,14 +10,12 @@ Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over sam
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
+from convexnn_bench.checks import Array
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
 
-Array = ArrayLike | torch.Tensor
 BlockArray = Array | Sequence[Array]
 
 

@@ -1,4 +1,4 @@
-"""The base class of all solvers. Names follow benchopt: skip, set_problem, run, get_result."""
+"""The base class of all solvers. The names of its methods are those of benchopt."""
 
 import importlib
 from collections.abc import Callable
@@ -17,19 +17,36 @@ FORMULATIONS = ("convex", "burer_monteiro", "network")
 
 
 class BaseSolver:
-    """An algorithm for one formulation.
+    """An algorithm for one formulation. A subclass defines `set_problem`, `run` and `get_result`.
 
-    Class attributes
-    ----------------
-    name: registered name. formulation: "convex", "burer_monteiro" or "network".
-    parameters: name -> list of values; the first is the default, all are swept by a campaign.
-    allowed: name -> Whole(...), Number(...) or Choice(...), checked before anything else is done.
-    requires: packages that must be importable.
-    one_shot: the solver calls its callback once, at the end.
+    The runner sets `seed`, `device`, `time_limit` (seconds or None), `gap` (target or None) and `iterations` (how often
+    the callback may return True, or None) before it calls `set_problem`. `message` may hold what the algorithm itself
+    said when it ended; it is never the verdict.
 
-    Set by the harness before `set_problem`: seed, device, time_limit (seconds or None), gap (target or None),
-    iterations (how often the callback may return True, or None).
-    `message` may hold what the algorithm itself said when it ended; it is never the verdict.
+    Parameters
+    ----------
+    **parameters
+        Values for names in the class attribute `parameters`; every other name keeps its default.
+
+    Attributes
+    ----------
+    name : str
+        Registered name.
+    formulation : {"convex", "burer_monteiro", "network"}
+        Which program the solver's points belong to.
+    parameters : dict
+        Name -> list of values. The first is the default; a campaign sweeps all of them.
+    allowed : dict
+        Name -> Whole(...), Number(...) or Choice(...), checked before any other work.
+    requires : tuple of str
+        Packages that must be importable.
+    one_shot : bool
+        The solver calls its callback once, at the end.
+
+    Raises
+    ------
+    InputError
+        A parameter is unknown, or its value is not allowed.
     """
 
     name: str
@@ -60,47 +77,47 @@ class BaseSolver:
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """What is missing on this machine, in words a user can act on; None when nothing is."""
+        """Return what is missing on this machine, in words a user can act on; None when nothing is."""
         missing = [package for package in cls.requires if not importable(package)]
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
 
     @classmethod
     def declaration_error(cls) -> str | None:
-        """What is wrong with the class itself, checked when its file is loaded; None when nothing is."""
+        """Return what is wrong with the class itself; None when nothing is. Checked when the file is loaded."""
         formulation = getattr(cls, "formulation", None)
         if formulation not in FORMULATIONS:
             return f"formulation must be one of {', '.join(FORMULATIONS)}, got {formulation!r}"
         for key, values in cls.parameters.items():
             if not isinstance(values, list) or not values:
                 return f"parameters[{key!r}] must be a non-empty list, the default first, got {values!r}"
-        own = ("set_problem", "run", "get_result")
-        missing = [name for name in own if getattr(cls, name) is getattr(BaseSolver, name)]
+        required = ("set_problem", "run", "get_result")
+        missing = [name for name in required if getattr(cls, name) is getattr(BaseSolver, name)]
         return f"the solver must define {', '.join(missing)}" if missing else None
 
     def load_packages(self) -> None:
-        """Import what the solver needs before its clock starts: imports are no part of setting a problem up."""
+        """Import the required packages. The clock of the set-up starts afterwards."""
         for package in self.requires:
             importlib.import_module(package)
 
     def skip(self, problem: Problem) -> str | None:
-        """Why this problem is not for this solver, in words a user can act on; None when it is."""
+        """Return why the solver cannot take this problem, in words a user can act on; None when it can."""
         return None
 
     def set_problem(self, problem: Problem) -> None:
-        """Build and compile; timed apart, as setup_seconds."""
+        """Build and compile. The time counts as `setup_seconds`, not as solving."""
         raise TypeError(f"{type(self).__name__} must define set_problem")
 
     def run(self, callback: Callback) -> None:
-        """`while callback(): step`. The callback scores the current point when it is due, its clock stopped."""
+        """Run `while callback(): step`. The callback stops the clock and scores the current point when that is due."""
         raise TypeError(f"{type(self).__name__} must define run")
 
     def get_result(self) -> Point:
-        """Raw parameters of the current point; never a score."""
+        """Return the raw parameters of the current point; never a score."""
         raise TypeError(f"{type(self).__name__} must define get_result")
 
 
 def reason_to_skip(solver: BaseSolver, problem: Problem) -> str | None:
-    """What `skip` answers. Raises TypeError for anything but None and words."""
+    """Return what `skip` answers. Raise TypeError for anything but None and words."""
     reason = solver.skip(problem)
     if reason is None or (isinstance(reason, str) and reason.strip()):
         return reason

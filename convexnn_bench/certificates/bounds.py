@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.points import as_point
+from convexnn_bench.certificates.points import PointLike, as_point
 from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import burer_monteiro
@@ -21,11 +21,15 @@ from convexnn_bench.losses.base import BaseLoss
 from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
 from convexnn_bench.operator.rounding import adjoint_rounding
+from convexnn_bench.plugins.parameters import Choice
 from convexnn_bench.problem import Problem
 
-FEASIBILITY_TOLERANCE = 1e-8  # relative violation of the ReLU cones above which a gap is refused
-ROUNDING_TOLERANCE = 1e-10  # of the bound, by which rounding may leave the objective below it
-RANK_TOLERANCE = 1e-6  # singular values below this fraction of the largest one of all blocks count as zero
+# relative violation of the ReLU cones above which a gap is refused (tests hold projections to a tenth of it)
+FEASIBILITY_TOLERANCE = 1e-8
+# part of the bound by which the objective may fall below it through rounding; above it the gap is refused
+ROUNDING_TOLERANCE = 1e-10
+# singular values below this fraction of the largest one of all blocks count as zero in the rank tests
+RANK_TOLERANCE = 1e-6
 
 
 def lower_bound(
@@ -36,11 +40,11 @@ def lower_bound(
     device: str = "cpu",
     G: torch.Tensor | None = None,
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
-    """(-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
+    """Return (-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
 
     Lambda: n_out x c in dom F*, float64 on `device`. scope "complete": the maximum over every activation pattern of a
-    ReLU network, where the problem's blocks are a sample of them. The dual norms and the value are on the safe side of
-    their rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
+    ReLU network, of which the problem's blocks are a sample. The dual norms and the value are on the safe side of their
+    rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
     `problem.operator(device).adjoint`.
     """
     operator = problem.operator(device)
@@ -56,12 +60,12 @@ def lower_bound(
 def best_dual(
     loss: BaseLoss, Y: torch.Tensor, Lambda: torch.Tensor, beta: float, norm: float
 ) -> tuple[float, torch.Tensor]:
-    """(-F*(s Lambda), s Lambda) at the best s with s norm <= beta, the value on the safe side of its rounding.
+    """Return (-F*(s Lambda), s Lambda) at the best s with s norm <= beta, the value on the safe side of its rounding.
 
     norm: at least max_k ||A_k^* Lambda||^dual. Lambda: n_out x c in dom F*, float64.
     """
     lo, hi = loss.scale_range(Lambda, Y)
-    # of a norm that is no number nothing follows: s = 0
+    # a norm that is NaN admits s = 0 alone
     limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf if norm == 0 else 0.0
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
     scaled = s * Lambda
@@ -71,17 +75,46 @@ def best_dual(
     return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, scaled  # + 0.0: no minus zero
 
 
-def certify(problem: Problem, point: Any, scope: Any = None) -> Certificate:
-    """Certificate of a Result, blocks, (U, V) factors, (W1, W2) weights, or a torch module.
+def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Certificate:
+    """Certify a point: bound how far its objective is above the global optimum.
 
-    scope: the program the bound is about. "sampled" is the one with the problem's blocks, "complete" that of the
-    original ReLU network, with every activation pattern. By default a ReLU network gets "complete", and any other
-    point that of the problem; a point of a sampled ReLU program may be given "complete" too, for its neurons are a
-    network.
+    Parameters
+    ----------
+    problem : Problem
+        The training problem.
+    point : Result, Point, array, pair of arrays or torch.nn.Module
+        A result, blocks (P x p x q), factors (U, V), network weights (W1, W2), or a torch module without biases that
+        is a network of this problem.
+    scope : {"sampled", "complete"}, optional
+        The program that the bound is about: the one with the problem's blocks, or that of the original ReLU network,
+        with every activation pattern. The default is "complete" for a ReLU network and the problem's own scope for
+        every other point. A point of a sampled ReLU program may be given "complete" too, for its neurons are a network.
 
-    Raises InputError for a point or a scope that does not fit the problem, UnsupportedError for vector-output ReLU
-    blocks whose norm could not be evaluated, and, with scope="sampled", for a ReLU network whose patterns are not among
-    the problem's blocks.
+    Returns
+    -------
+    Certificate
+        Objective, lower bound, gap and their scope, all in float64.
+
+    Raises
+    ------
+    InputError
+        The point or the scope does not fit the problem.
+    UnsupportedError
+        The norm of vector-output ReLU blocks could not be evaluated; or, with scope="sampled", a ReLU network has
+        patterns that are not among the problem's blocks.
+
+    Notes
+    -----
+    Weak duality: p* >= -F*(Lambda) for every Lambda with ||A_k^* Lambda||^dual <= beta in every block k. The
+    multiplier is grad F at the point, scaled to the best admissible length (Sahiner et al., ICLR 2024, section 3).
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
+    >>> certificate = certify(problem, cnn.solve(problem, "bm_newton"))
+    >>> certificate.gap <= 1e-6, certificate.scope
+    (True, 'complete')
     """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
@@ -113,7 +146,7 @@ def certify(problem: Problem, point: Any, scope: Any = None) -> Certificate:
 def _best_bound(
     problem: Problem, point: Point, gradient: torch.Tensor, scope: str, device: str
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
-    """As `lower_bound`, from grad F or from the dual point that the point carries. The norm is that of grad F."""
+    """Return the better `lower_bound` of grad F and of the point's own multiplier, and the norm of grad F."""
     loss, Y = problem.loss, problem.operator(device).Y
     dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
     if point.dual is not None:
@@ -138,7 +171,7 @@ def concluded(
     refused: str | None = None,
     **fields: Any,
 ) -> Certificate:
-    """The certificate of an objective and a lower bound. norm: of grad F. fields: what else it holds."""
+    """Return the certificate of an objective and a lower bound. norm: that of grad F. fields: its other fields."""
     if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
         refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
     return Certificate(
@@ -157,21 +190,23 @@ def concluded(
     )
 
 
-def _scope(problem: Problem, point: Point, asked: Any) -> str:
-    if asked is None:
+def _scope(problem: Problem, point: Point, scope: str | None) -> str:
+    if scope is None:
         return point.default_scope(problem)
-    if asked not in ("sampled", "complete"):
-        raise InputError(f"scope must be 'sampled', 'complete' or None, got {asked!r}")
-    if asked == problem.scope or (asked == "complete" and problem.has_cone):
-        return str(asked)
+    Choice(("sampled", "complete", None)).check("scope", scope)
+    if scope == problem.scope or (scope == "complete" and problem.has_cone):
+        return str(scope)
     reason = (
         "its blocks are all activation patterns" if problem.scope == "complete" else "its gates are part of the model"
     )
-    raise InputError(f"scope={asked!r} does not fit this {problem.activation.name} problem: {reason}")
+    raise InputError(
+        f"scope={scope!r} does not fit this {problem.activation.name} problem: {reason}; leave scope out, or give "
+        f"{problem.scope!r}"
+    )
 
 
 def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device: str) -> dict[str, Any]:
-    """Theorems 3.3 and 3.5 at a Burer-Monteiro point without cones."""
+    """Return the fields that say whether Theorems 3.3 and 3.5 apply at a Burer-Monteiro point without cones."""
     if at.factors is None or problem.has_cone:
         return {}
     U, V = at.factors
@@ -193,6 +228,6 @@ def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device
 
 
 def _padded_singular_values(factor: torch.Tensor) -> torch.Tensor:
-    """Singular values of every block, zeros appended up to m of them."""
+    """Return the singular values of every block, with zeros appended up to m of them."""
     values = torch.linalg.svdvals(factor)
     return torch.nn.functional.pad(values, (0, factor.shape[2] - values.shape[1]))

@@ -1,4 +1,4 @@
-"""What was proven of a point."""
+"""The certificate of a point: its objective, a proven lower bound, and what else was proven."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,29 +10,49 @@ import numpy as np
 class Certificate:
     """Bounds on how far a point is from the global optimum p* of its program, all in float64.
 
-    primal: objective of the point in its own formulation (a sum over samples).
-    dual: proven lower bound on p*.
-    gap: (primal - dual) / |dual|, relative; nan where `refused` says why there is none.
-    stationarity_bound: (max_k ||G_k|| / beta - 1)_+ , which bounds (primal - p*) / p* at an exactly stationary
-        point (Theorem 3.4); at any point primal - p* <= stationarity_bound * p* + stationarity_error.
-    stationarity_error: eps = <grad F, A(Z)> + beta R, with R the regulariser; zero at a stationary point.
-    scope: "complete" if the bound holds over every activation pattern, "sampled" if over the blocks at hand.
-    infeasibility: largest violation of a row of the ReLU cones, relative to that row's largest pre-activation, in
-        balanced factors; 0 without cones.
-    max_dual_norm, worst_block: upper bound on max_k ||G_k||^dual, G_k = A_k^*(grad F), and the block it comes from (-1
-        where it does not come from one block).
-    dual_norm_lower, dual_norm_method: a lower bound on the same, attained by a vector that was found, and how the upper
-        bound was obtained. Where the two differ (vector-output ReLU, or all patterns without enumeration), part of
-        the gap may be due to the bound rather than to the point.
-    gradient_norm: norm of the gradient of the factored objective at a Burer-Monteiro point, relative to beta
-        times the norm of the factors; None for other points.
-    full_rank: Theorem 3.5 applies (every block has rank min(p, q), or is zero and ||G_k|| <= beta): with a small
-        gradient_norm the point is global. None for points without factors, and for ReLU.
-    rank_deficient: every block has a zero column to spare (rank U_k < m): Theorem 3.3 then makes a second-order
-        stationary point global. None as above.
-    ranks: numerical rank of every block's factors; None as above.
-    refused: why no gap is stated, else None.
-    multiplier: the dual feasible Lambda (n_out x c) with -F*(Lambda) = dual up to rounding, which anyone may check.
+    Attributes
+    ----------
+    primal : float
+        Objective of the point in its own formulation, a sum over samples.
+    dual : float
+        Proven lower bound on p*.
+    gap : float
+        (primal - dual) / |dual|, relative; nan where `refused` says why no gap is stated.
+    stationarity_bound : float
+        (max_k ||G_k|| / beta - 1)_+. It bounds (primal - p*) / p* at an exactly stationary point; at any point
+        primal - p* <= stationarity_bound * p* + stationarity_error.
+    stationarity_error : float
+        <grad F, A(Z)> + beta R, with R the regulariser; zero at a stationary point.
+    scope : {"complete", "sampled"}
+        "complete" if the bound holds over every activation pattern, "sampled" if over the problem's blocks.
+    infeasibility : float
+        Largest violation of a row of the ReLU cones, relative to that row's largest pre-activation, in balanced
+        factors; 0 without cones.
+    max_dual_norm, worst_block : float, int
+        Upper bound on max_k ||G_k||^dual with G_k = A_k^*(grad F), and the block that attains it (-1 where the bound
+        does not come from one block).
+    dual_norm_lower, dual_norm_method : float, str
+        Lower bound on the same maximum, attained by a vector, and the method behind the upper bound. Where the two
+        differ (vector-output ReLU, or all patterns without enumeration), the bound may cause a part of the gap.
+    gradient_norm : float or None
+        Norm of the gradient of the factored objective, relative to beta times the norm of the factors; None for points
+        that are not Burer-Monteiro points.
+    full_rank : bool or None
+        Theorem 3.5 applies: every block has rank min(p, q), or is zero and ||G_k|| <= beta. With a small
+        `gradient_norm` the point is global. None for points without factors, and for ReLU.
+    rank_deficient : bool or None
+        Every block has a column to spare (rank U_k < m). Theorem 3.3 then makes a second-order stationary point
+        global. None as above.
+    ranks : tuple of int or None
+        Numerical rank of every block's factors. None as above.
+    refused : str or None
+        Why no gap is stated.
+    multiplier : array n_out x c or None
+        The dual feasible Lambda with -F*(Lambda) = dual up to rounding, which anyone may check.
+
+    Notes
+    -----
+    The theorems are those of Sahiner et al., ICLR 2024; `stationarity_bound` is Theorem 3.4.
     """
 
     primal: float
@@ -79,7 +99,7 @@ class Certificate:
 
 
 def relative_gap(primal: float, dual: float) -> float:
-    """(primal - dual) / |dual|; infinite where the bound is zero and the objective is not."""
+    """Return (primal - dual) / |dual|; infinite where the bound is zero and the objective is not."""
     if dual == 0:
         return 0.0 if primal == 0 else math.inf
     return (primal - dual) / abs(dual)

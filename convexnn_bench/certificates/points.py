@@ -1,11 +1,12 @@
 """A user's point, in whatever form it comes, as a `Point`."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from convexnn_bench.checks import as_numpy
+from convexnn_bench.checks import Array, as_numpy
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import network
 from convexnn_bench.formulations.point import Point
@@ -13,10 +14,21 @@ from convexnn_bench.modules.reading import read_module
 from convexnn_bench.problem import Problem
 
 
-def as_point(problem: Problem, point: Any) -> Point:
-    """A Point from a result, blocks, (U, V) factors, (W1, W2) weights or a torch module.
+class HasPoint(Protocol):
+    """Anything with a point, such as a `Result`."""
 
-    Two arrays of three axes are factors, of two axes network weights. Raises InputError otherwise.
+    point: Point | None
+    status: str
+    reason: str
+
+
+PointLike = Point | HasPoint | torch.nn.Module | Array | Sequence[Array]
+
+
+def as_point(problem: Problem, point: Any) -> Point:
+    """Return a Point for a result, blocks, (U, V) factors, (W1, W2) weights or a torch module.
+
+    Two arrays of three axes are factors, two arrays of two axes network weights. Raise InputError otherwise.
     """
     if isinstance(point, Point):
         return point
@@ -37,7 +49,7 @@ def as_point(problem: Problem, point: Any) -> Point:
 
 
 def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> Point:
-    """Two arrays of three axes are factors; matrices are P blocks, or the weights of a network."""
+    """Return the point that arrays are: two of three axes are factors, matrices are blocks or network weights."""
     shapes = sorted({array.shape for array in arrays})
     axes = {len(shape) for shape in shapes}
     if len(arrays) == 2 and axes == {3}:
@@ -57,7 +69,7 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
 
 
 def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
-    """Weights of a module that is a network of this problem: its architecture and activation, without biases."""
+    """Return the weights of a module that is a network of this problem, without biases."""
     reading = read_module(module, problem.X)
     if reading.first_bias or reading.output_bias is not None:
         raise InputError(

@@ -1,6 +1,6 @@
-"""Image files in the folders that torchvision uses: where they are, whether they are as published, what they hold.
+"""Find, verify and read image files in the folders that torchvision uses.
 
-Nothing is downloaded. Folders looked in: that of the environment variable CONVEXNN_DATA, then the user's cache.
+Nothing is downloaded. The folders are that of the environment variable CONVEXNN_DATA, then the user's cache.
 """
 
 import gzip
@@ -24,14 +24,14 @@ FROM_NUMPY = ("_reconstruct", "ndarray", "dtype")  # all that a pickled array ne
 
 
 def roots() -> list[Path]:
-    """Where data are looked for, in order."""
+    """Return the folders that may have data, in the order of search."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convexnn-bench"
-    given = os.environ.get("CONVEXNN_DATA")
-    return [Path(given), cache] if given else [cache]
+    folder = os.environ.get("CONVEXNN_DATA")
+    return [Path(folder), cache] if folder else [cache]
 
 
 def find(folder: str, names: list[str]) -> Path | None:
-    """The first root's `folder` that has all the files, IDX files also unpacked; None where none has."""
+    """Return the first `folder` below a root that has all the files, packed or not; None where none has."""
     for root in roots():
         if all(_existing(root / folder, name) for name in names):
             return root / folder
@@ -39,7 +39,7 @@ def find(folder: str, names: list[str]) -> Path | None:
 
 
 def missing(folder: str, names: list[str], what: str) -> str | None:
-    """What to put where, in words; None when all files are there."""
+    """Return which files to put where, in words; None when all files are there."""
     if find(folder, names) is not None:
         return None
     for root in roots():
@@ -61,9 +61,9 @@ def _existing(folder: Path, name: str) -> Path | None:
 
 
 def located(folder: str, files: Files, what: str, verify: bool) -> dict[str, Path]:
-    """{name: path}. Raises InputError for files that are not there, or, with `verify`, not those that were published.
+    """Return {name: path}. Raise InputError for missing files and, with `verify`, for changed ones.
 
-    An unpacked file is taken as it is: what was published, with checksums, are the packed ones.
+    Checksums were published for the packed files, so that an unpacked file is taken as it is.
     """
     lacking = missing(folder, list(files), what)
     if lacking is not None:
@@ -89,7 +89,7 @@ def _md5(path: Path) -> str:
 
 
 def stamp(folder: str, names: list[str]) -> str | None:
-    """Sizes and times of the files, which change when they do; None where they are not there."""
+    """Return sizes and times of the files, which change when the files do; None where the files are missing."""
     found = find(folder, names)
     if found is None:
         return None
@@ -98,7 +98,7 @@ def stamp(folder: str, names: list[str]) -> str | None:
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """An IDX file of unsigned bytes, packed or not. Raises InputError for anything else."""
+    """Return the array in an IDX file of unsigned bytes, packed or not. Raise InputError for anything else."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, dimensions = struct.unpack_from(">HBB", content)
@@ -112,7 +112,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
 
 
 class _Arrays(pickle.Unpickler):
-    """Unpickles numpy arrays and plain Python values, and nothing else."""
+    """Unpickle numpy arrays and plain Python values, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in FROM_NUMPY:
@@ -121,7 +121,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def read_batch(path: Path) -> tuple[Images, Labels]:
-    """One CIFAR-10 batch. Raises InputError for anything else; nothing in the file is run."""
+    """Return images and labels of one CIFAR-10 batch. Raise InputError for anything else; run nothing in the file."""
     try:
         with path.open("rb") as stream:
             content = _Arrays(stream, encoding="bytes").load()

@@ -1,6 +1,5 @@
-"""`make_problem`: from a registered data set to a training problem."""
+"""Make a training problem from a registered data set."""
 
-import inspect
 from typing import Any
 
 from convexnn_bench.datasets._parameters import split_parameters
@@ -10,15 +9,34 @@ from convexnn_bench.plugins.specs import parse_spec
 from convexnn_bench.problem import Problem
 
 
-def make_problem(name: Any, **parameters: Any) -> Problem:
-    """The training problem of a registered data set.
+def make_problem(name: str, **parameters: Any) -> Problem:
+    """Make the training problem of a registered data set.
 
-    name: a data set ("spiral"), with parameters in brackets if you like ("spiral[n=150]"). parameters:
-    those of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction,
-    patterns. seed: of all that is drawn at random, the data (where the data set has a `seed`: its noise, or
-    its choice of n samples) and the sampled patterns. pattern_seed: of the patterns alone, in place of `seed`;
-    0 if neither is given. What is not given takes the data set's default. Raises UnknownNameError for a name
-    that is not registered and InputError for a parameter or value that cannot be.
+    Parameters
+    ----------
+    name : str
+        A data set, with parameters in brackets if wanted: "spiral[n=150]".
+    **parameters
+        Parameters of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction, patterns.
+        `seed` sets all that is drawn at random: the data, where the data set has a `seed`, and the sampled patterns.
+        `pattern_seed` sets the patterns alone. Every other parameter has the data set's default.
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    UnknownNameError
+        The name is not registered.
+    InputError
+        A parameter is unknown, or its value is not allowed.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.make_problem("spiral[n=30]", patterns=5).Y.shape
+    (30, 3)
     """
     if not isinstance(name, str):
         raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")
@@ -41,8 +59,8 @@ def make_problem(name: Any, **parameters: Any) -> Problem:
 
 
 def _targets_hint(name: str, chosen: dict[str, Any]) -> str:
-    """How to get targets in {-1, 1} from a data set of classes, when that was the trouble."""
-    has_targets = "targets" in inspect.signature(DATASETS.get(name).load).parameters
+    """Return how to get targets in {-1, 1} from a data set of classes, where that was the reason."""
+    has_targets = "targets" in DATASETS.get(name).parameters
     wants_signs = chosen.get("loss") in ("logistic", "squared_hinge")
     return (
         "; this data set makes such labels with targets=signs or targets=binary" if has_targets and wants_signs else ""

@@ -1,4 +1,4 @@
-"""Parameters of a data set and of the problem made from it, told apart by their names."""
+"""Separate the parameters of a data set from those of the problem that is made from it."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ PROBLEM_PARAMETERS = (
 
 
 def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the data set and of the problem, apart.
+    """Return the parameters of the data set, and those of the problem.
 
-    ``seed`` belongs to both (data drawn at random, and sampled patterns); ``pattern_seed`` sets the second
-    alone. Raises UnknownNameError for the data set and InputError for a parameter of neither.
+    `seed` belongs to both: to data drawn at random and to sampled patterns. `pattern_seed` sets the second alone. Raise
+    UnknownNameError for the data set and InputError for a parameter of neither.
     """
     dataset = DATASETS.get(name)
     own = {key: value for key, value in parameters.items() if key in dataset.parameters}

@@ -1,4 +1,4 @@
-"""What a data set supplies: arrays X and Y, and the problem it is meant for.
+"""The interface of a data set: arrays X and Y, and the problem that they are meant for.
 
 Nothing is normalised silently. Every transformation of the data is a named parameter of the data set, with a
 default that is recorded with the results.
@@ -20,10 +20,10 @@ TARGETS = ("one_hot", "signs", "binary")
 
 @dataclass(frozen=True)
 class Data:
-    """Samples, targets and defaults.
+    """Samples, targets and the problem that they are meant for.
 
-    X: n x d samples. Y: n or n x c targets, as the default loss expects them. defaults: keyword arguments of
-    `Problem` (loss, activation, beta_fraction, patterns, ...) used where the caller gives none.
+    X: n x d samples. Y: n or n x c targets, as the default loss expects them. defaults: keyword arguments of `Problem`
+    (loss, activation, beta_fraction, patterns, ...) for those that the caller leaves out.
     """
 
     X: np.ndarray
@@ -32,14 +32,28 @@ class Data:
 
 
 class BaseDataset:
-    """One data set. A subclass defines ``name`` and ``load`` with a default for every parameter.
+    """One data set. A subclass defines `name` and `load`, with a default for every parameter.
+
+    Parameters
+    ----------
+    **given
+        Values for names in `parameters`; every other name keeps its default.
 
     Attributes
     ----------
-    name: registered name.
-    summary: one line for `convexnn-bench list`.
-    parameters: {parameter: default}, read off the signature of ``load`` unless the class declares it.
-    requires: (import name, what to install) of a package that is not a dependency, or None.
+    name : str
+        Registered name.
+    summary : str
+        One line for `convexnn-bench list`.
+    parameters : dict
+        Parameter -> default, read off the signature of `load` unless the class declares it.
+    requires : tuple of str, optional
+        Import name of a package that is no dependency, and how to install it.
+
+    Raises
+    ------
+    InputError
+        A parameter is unknown.
     """
 
     name: str
@@ -62,29 +76,29 @@ class BaseDataset:
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """What is missing on this machine, in words a user can act on; None when nothing is."""
+        """Return what is missing on this machine, in words a user can act on; None when nothing is."""
         if cls.requires is not None and not importable(cls.requires[0]):
             return f"needs the package {cls.requires[0]}: {cls.requires[1]}"
         return None
 
     def load(self, *_: Any, **parameters: Any) -> Data:
-        """The data for these parameters, given by keyword. Raises InputError for a value that cannot be."""
+        """Return the data for these parameters. Raise InputError for a value that is not allowed."""
         raise TypeError(f"{type(self).__name__} must define load")
 
     def data(self) -> Data:
-        """`load` with the parameters given to the constructor. Raises InputError where it cannot."""
+        """Return `load` of the parameters of the constructor. Raise InputError where the data set is not available."""
         missing = self.unavailable()
         if missing:
             raise InputError(f"data set {self.name!r} is not available: {missing}")
         return self.load(**{**self.parameters, **self.given})
 
     def fingerprint(self) -> str | None:
-        """A hash of data that lives outside the package and may change; None for a built-in data set."""
+        """Return a hash of data outside the package, which may change; None for a built-in data set."""
         return None
 
 
 def check_known(name: str, given: dict[str, Any], allowed: dict[str, Any]) -> dict[str, Any]:
-    """`given`, when every key is allowed. Raises InputError naming the first that is not."""
+    """Return `given`. Raise InputError, which names the first unknown key, where a key is not allowed."""
     unknown = sorted(set(given) - set(allowed))
     if unknown:
         listed = ", ".join(allowed) or "none"
@@ -110,19 +124,19 @@ def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """numpy's default generator. Raises InputError for a seed that is no whole number >= 0."""
+    """Return numpy's default generator. Raise InputError for a seed that is no whole number >= 0."""
     return np.random.default_rng(whole("seed", seed, 0))
 
 
 def subset(n: Any, available: int, seed: Any) -> np.ndarray:
-    """Indices of n of the samples in random order; all of them, in the given order, for n=None."""
+    """Return the indices of n random samples in random order; of all samples, in their order, for n=None."""
     if n is None:
         return np.arange(available)
     return generator(seed).permutation(available)[: whole("n", n, 2, available)]
 
 
 def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[np.ndarray, str]:
-    """Targets (n x c) and the loss that fits, from class numbers 0..c-1.
+    """Return targets (n x c) and the loss that fits, from class numbers 0..c-1.
 
     "one_hot": 0/1 columns, cross_entropy. "signs": the same with -1/1 (one class against the rest), logistic.
     "binary": one column, +1 for class `positive` and -1 for all others, logistic.
@@ -135,18 +149,18 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
 
 
 def standard_columns(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Columns with mean 0 and standard deviation 1; a constant column becomes 0."""
+    """Return columns with mean 0 and standard deviation 1; a constant column becomes 0."""
     spread = X.std(axis=0)
     return (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
 def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """X with a last column of ones, so that the first layer has a bias."""
+    """Return X with a last column of ones, so that the first layer has a bias."""
     return np.hstack([X, np.ones((X.shape[0], 1))])
 
 
 def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:
-    """Means over pool x pool squares, n x (side / pool)^2, row by row."""
+    """Return means over pool x pool squares, n x (side / pool)^2, row by row."""
     n, side, _ = images.shape
     small = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
     return small.reshape(n, -1)

@@ -1,11 +1,11 @@
-"""A loss whose predictions carry a bias of the second layer, minimised over it.
+"""A loss of predictions plus a bias of the second layer, minimised over that bias.
 
     F_b(z) = min_b F(z + 1 b^T) + beta/2 ||b||^2           (penalised), or without the last term (free)
     F_b^*(L) = F^*(L) + ||L^T 1||^2 / (2 beta)             (penalised), or F^*(L) where L^T 1 = 0, else +inf (free)
 
 by exchanging the minimum over b with the supremum in the conjugate. A network with a second-layer bias under F is the
-network without one under F_b, so that everything else applies as it stands. The file is no registered loss: its bias
-belongs to one problem.
+network without one under F_b, so that nothing else has to know about the bias. The class is not registered, since its
+bias belongs to one problem.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ import torch
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 
 EPS = torch.finfo(torch.float64).eps
-GRID_BITS = 40  # entries of a balanced multiplier are whole multiples of 2^-40 of the largest: their sums are exact
-NEWTON_STEPS = 100
-SETTLED = 1e-16  # relative decrease of the value below which a step changes nothing
-LARGEST_GROWTH = 2.0**60  # of a step downhill, which doubles while it helps
-LARGEST_SCALE = 1e3  # multiples of a gradient that are searched where the loss itself sets no limit
+GRID_BITS = 40  # entries of a balanced multiplier are multiples of 2^-40 of the largest, so that their sums are exact
+NEWTON_STEPS = 100  # at most, for the best bias
+SETTLED = 1e-16  # relative decrease of the value that counts as none: half the rounding of float64
+LARGEST_GROWTH = 2.0**60  # limit of the length of a step, which doubles while that lowers the value
+LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, where the loss itself sets none
 
 
 class OutputBias(BaseLoss):
@@ -43,7 +43,7 @@ class OutputBias(BaseLoss):
         return self.loss.prepare_targets(Y)
 
     def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """The minimising b, shape c, by a damped Newton method; downhill where the loss is flat (a saturated Huber).
+        """Return the minimising b (shape c), by a damped Newton method with gradient steps where the loss is flat.
 
         Where a free bias has no minimiser (separable classes) the last iterate is returned; any b gives an upper bound
         on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z + 1 b^T).
@@ -57,11 +57,12 @@ class OutputBias(BaseLoss):
         def slope(b: torch.Tensor) -> torch.Tensor:
             return self.loss.gradient(z + b, Y).sum(dim=0) + weight * b
 
-        # a mean shift of the predictions is taken out at once where that is better
+        # 1. Start at zero, or at a shift of the mean where that has a lower value.
         starts = [torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)]
         b = min(starts, key=value)
         now = value(b)
         for _ in range(NEWTON_STEPS):
+            # 2. Newton step.
             g = slope(b)
             # cross-entropy does not see a shift of all entries: the least-squares step leaves it alone
             curvature = torch.func.jacrev(slope)(b)
@@ -69,6 +70,7 @@ class OutputBias(BaseLoss):
             system = curvature.cpu(), -g[:, None].cpu()
             newton = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].to(b.device)
             moved, after = _line_search(value, b, newton, now)
+            # 3. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
             if not now - after > SETTLED * abs(now):
                 further, below = _line_search(value, moved, -g / max(self.smoothness * len(z) + weight, 1e-300), after)
                 if not now - below > SETTLED * abs(now):
@@ -139,7 +141,7 @@ class OutputBias(BaseLoss):
 def _line_search(
     value: Callable[[torch.Tensor], float], b: torch.Tensor, step: torch.Tensor, now: float
 ) -> tuple[torch.Tensor, float]:
-    """(b', value at b') no higher than `now` along the step: halved while it is too long, doubled while that helps."""
+    """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, else double it."""
     if not bool(torch.isfinite(step).all()):
         return b, now
     length, after = 1.0, value(b + step)
@@ -157,7 +159,7 @@ def _line_search(
 
 
 def _on_grid(L: Predictions) -> tuple[torch.Tensor, float]:
-    """(whole numbers q, grid) with q grid = L, rounded toward zero."""
+    """Return (whole numbers q, grid) with q * grid = L, rounded toward zero."""
     largest = float(L.abs().max())
     # entries next to the least numbers of float64 go to zero
     grid = 2.0 ** (int(np.ceil(np.log2(largest))) - GRID_BITS) if largest > 1e-290 else 1.0
@@ -165,20 +167,20 @@ def _on_grid(L: Predictions) -> tuple[torch.Tensor, float]:
 
 
 def _take(stock: torch.Tensor, amount: int) -> torch.Tensor:
-    """Whole numbers 0 <= t <= stock that sum to `amount`, in proportion to `stock` but for the rounding."""
+    """Return whole numbers 0 <= t <= stock that sum to `amount`, proportional to `stock` up to rounding."""
     total = int(stock.sum())
     share = torch.floor(stock.double() * (amount / max(total, 1) * (1 - 1e-12))).to(torch.int64)
     share = torch.minimum(share.clamp_min(0), stock)
-    for place in (stock - share).argsort(descending=True).tolist():
+    for index in (stock - share).argsort(descending=True).tolist():
         missing = amount - int(share.sum())
         if missing <= 0:
             break
-        share[place] += min(missing, int(stock[place] - share[place]))
+        share[index] += min(missing, int(stock[index] - share[index]))
     return share
 
 
 def balanced_entries(L: Predictions) -> Predictions:
-    """L with columns that sum to zero exactly: the entries of each column's heavier sign shrunk towards zero."""
+    """Return L with columns that sum to zero exactly: the entries of each column's heavier sign shrink towards zero."""
     q, grid = _on_grid(L)
     for column in range(q.shape[1]):
         excess = int(q[:, column].sum())
@@ -188,7 +190,7 @@ def balanced_entries(L: Predictions) -> Predictions:
 
 
 def balanced_rows(L: Predictions, Y: Predictions) -> Predictions:
-    """L with rows and columns that sum to zero exactly and rows of L + Y in the simplex (Y one-hot).
+    """Return L with rows and columns that sum to zero exactly and rows of L + Y in the simplex (Y one-hot).
 
     In each row the label's entry is minus the sum of the others. Then probability moves, within rows, from classes
     whose column sum is too large to those where it is too small.
@@ -197,7 +199,7 @@ def balanced_rows(L: Predictions, Y: Predictions) -> Predictions:
     label = Y.argmax(dim=1, keepdim=True)
     q.scatter_(1, label, 0)
     q.scatter_(1, label, -q.sum(dim=1, keepdim=True))
-    # far more than is ever moved, and small enough for sums
+    # more than is ever moved, and small enough for exact sums
     full = torch.floor(Y / grid).clamp_max(2.0**44).to(torch.int64)
     sums = q.sum(dim=0)
     for high in torch.nonzero(sums > 0).flatten().tolist():

@@ -1,4 +1,4 @@
-"""What a loss supplies: value, gradient, conjugate, dual domain and CVXPY expressions, all as sums.
+"""The interface of a loss: value, gradient, conjugate, dual domain and CVXPY expressions, all as sums.
 
 F is convex in the predictions z (n_out x c). Its conjugate is F*(L) = sup_z <L, z> - F(z). Weak duality
 (Sahiner et al., ICLR 2024, proof of Theorem 3.4) needs L in dom F*; with L = s grad F(z) that holds for s in
@@ -21,16 +21,28 @@ Curvature = Callable[[Directions], Directions]
 
 
 class BaseLoss:
-    """A convex loss F(z) = sum_i f(z_i, y_i) >= 0, z and Y of shape n_out x c.
+    """A convex loss F(z) = sum_i f(z_i, y_i) >= 0 of predictions z and targets Y, both n_out x c.
+
+    A subclass defines `value`, `gradient`, `conjugate`, `project_dual`, `cvxpy_value` and `cvxpy_conjugate`, and
+    `scale_range` where it is larger than [0, 1].
 
     Attributes
     ----------
-    name: registered name.
-    smoothness: Lipschitz constant of grad F with respect to z (Euclidean norm).
-    unit_curvature: F'' is the identity, which saves products with it.
-    separable: F is a sum over rows, as every loss of a file of its own is; one minimised over an output bias is not.
-    rows_sum_to_zero: dom F* couples the entries of a row as that of cross-entropy does; otherwise it holds, with L,
-        whatever lies between L and 0 entry by entry.
+    name : str
+        Registered name.
+    smoothness : float
+        Lipschitz constant of grad F with respect to z (Euclidean norm).
+    unit_curvature : bool
+        F'' is the identity, which saves products with it.
+    separable : bool
+        F is a sum over rows. A loss that is minimised over an output bias is not.
+    rows_sum_to_zero : bool
+        dom F* couples the entries of a row, as that of cross-entropy does. Otherwise it contains, with L, every L'
+        whose entries lie between those of L and 0.
+
+    Notes
+    -----
+    F*(L) = sup_z <L, z> - F(z) is the conjugate.
     """
 
     name: str
@@ -40,10 +52,10 @@ class BaseLoss:
     rows_sum_to_zero: bool = False
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
-        """Targets as float64 n_out x c. Raises InputError when they do not fit the loss."""
+        """Return the targets as float64 n_out x c. Raise InputError where they do not fit the loss."""
         Y = np.asarray(Y)
         if Y.dtype.kind not in "fiub":
-            raise InputError(f"Y must be numeric, got dtype {Y.dtype}")
+            raise InputError(f"Y must be numeric, got dtype {Y.dtype}; convert it with .astype(float)")
         Y = Y.astype(np.float64)
         if Y.ndim == 1:
             Y = Y[:, None]
@@ -55,37 +67,37 @@ class BaseLoss:
         return np.ascontiguousarray(Y)
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
-        """F(z), a sum over samples and outputs."""
+        """Return F(z), a sum over samples and outputs."""
         raise TypeError(f"{type(self).__name__} must define value")
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
-        """grad F(z)."""
+        """Return grad F(z)."""
         raise TypeError(f"{type(self).__name__} must define gradient")
 
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
-        """D -> F''(z) D for D of shape n_out x c x r, r directions; F''(z) is symmetric and positive semidefinite.
+        """Return the function D -> F''(z) D for r directions D (n_out x c x r).
 
-        At a kink of grad F it is an element of the generalised Hessian. By default a vector-Jacobian product of
-        `gradient`, which a loss may write out; tests hold the two together.
+        F''(z) is symmetric and positive semidefinite; at a kink of grad F it is an element of the generalised Hessian.
+        The default is a vector-Jacobian product of `gradient`. A loss may write it out; tests compare the two.
         """
         product = torch.func.vjp(lambda at: self.gradient(at, Y), z)[1]
         many = torch.vmap(lambda D: product(D)[0], in_dims=-1, out_dims=-1)
         return lambda D: many(D)
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
-        """F*(L), +inf outside its domain."""
+        """Return F*(L), infinity outside its domain."""
         raise TypeError(f"{type(self).__name__} must define conjugate")
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
-        """A point of dom F* near L (L itself where it lies inside)."""
+        """Return a point of dom F* near L: L itself where it lies inside."""
         raise TypeError(f"{type(self).__name__} must define project_dual")
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
-        """(lo, hi): F*(s L) is finite for every s in [lo, hi], given L in dom F*."""
+        """Return (lo, hi) such that, for L in dom F*, F*(s L) is finite for every s in [lo, hi]."""
         return 0.0, 1.0
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
-        """argmax over s in [lo, hi] of the concave -F*(s L); a bounded scalar search."""
+        """Return the argmax over s in [lo, hi] of the concave -F*(s L), by a bounded scalar search."""
         from scipy.optimize import minimize_scalar
 
         if not hi > lo:
@@ -100,11 +112,11 @@ class BaseLoss:
         return min(candidates, key=negative_dual)
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
-        """F as a CVXPY expression of the expression z (n_out x c), with the constraints it needs."""
+        """Return F as a CVXPY expression of the expression z (n_out x c), and the constraints that it needs."""
         raise TypeError(f"{type(self).__name__} must define cvxpy_value")
 
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
-        """F* as a convex CVXPY expression of L (n_out x c), with its domain as constraints."""
+        """Return F* as a convex CVXPY expression of L (n_out x c), and its domain as constraints."""
         raise TypeError(f"{type(self).__name__} must define cvxpy_conjugate")
 
     def __repr__(self) -> str:
@@ -113,14 +125,17 @@ class BaseLoss:
 
 
 def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) -> float:
-    """argmax over [lo, hi] of s sum(slope) - s^2/2 sum(L^2), slope linear in L; L is scaled against underflow."""
+    """Return the argmax over [lo, hi] of s sum(slope) - s^2/2 sum(L^2), with slope linear in L.
+
+    Both sums are taken of numbers divided by the largest entry of L, against underflow.
+    """
     largest = L.abs().max()
     size, norm, along = torch.stack([largest, (L / largest).square().sum(), (slope / largest).sum()]).tolist()
     return min(max(along / norm / size if size > 0 else 0.0, lo), hi)
 
 
 def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:
-    """Check labels in {-1, 1}. Raises InputError with the values found."""
+    """Return labels in {-1, 1}. Raise InputError, with the values found, for any others."""
     values = np.unique(Y)
     if not np.isin(values, (-1.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in values[:5])

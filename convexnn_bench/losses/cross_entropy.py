@@ -10,10 +10,20 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 
 
 class CrossEntropy(BaseLoss):
-    """Softmax cross-entropy against one-hot (or probability) rows y_i.
+    """Softmax cross-entropy against class numbers 0..c-1, one-hot rows or rows of probabilities.
 
-    F*(L) = sum (L + Y) log(L + Y) where the rows of L + Y lie in the simplex, else +inf.
-    Integer labels 0..c-1 of shape n are turned into one-hot rows.
+    Notes
+    -----
+    F(z) = sum_i logsumexp(z_i) - <y_i, z_i>, and F*(L) = sum (L + Y) log(L + Y) where the rows of L + Y lie in the
+    simplex, else infinity. Class numbers of shape n become one-hot rows.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.CrossEntropy().prepare_targets([0, 2, 1])
+    array([[1., 0., 0.],
+           [0., 0., 1.],
+           [0., 1., 0.]])
     """
 
     name = "cross_entropy"

@@ -10,12 +10,34 @@ from convexnn_bench.plugins.parameters import Number
 
 
 class Huber(BaseLoss):
-    """Squared loss with slopes clipped at +-delta; F*(L) = 1/2 ||L||^2 + <L, Y> for |L| <= delta."""
+    """Huber loss: the squared loss with slopes clipped at `delta`.
+
+    Parameters
+    ----------
+    delta : float
+        Largest slope, a positive number.
+
+    Raises
+    ------
+    InputError
+        `delta` is not a positive finite number.
+
+    Notes
+    -----
+    F(z) = sum h(z - y) with h(r) = r^2/2 for |r| <= delta and delta |r| - delta^2/2 beyond. F*(L) = 1/2 ||L||^2 +
+    <L, Y> where every |L| <= delta, else infinity.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.Huber(delta=0.5)
+    Huber(delta=0.5)
+    """
 
     name = "huber"
     smoothness = 1.0
 
-    def __init__(self, delta: Any = 1.0):
+    def __init__(self, delta: float = 1.0):
         self.delta: float = Number().check("huber loss: delta", delta)
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
@@ -47,7 +69,7 @@ class Huber(BaseLoss):
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        delta: Any = self.delta  # CVXPY annotates it as int, and means a positive number
+        delta: Any = self.delta  # CVXPY's annotation says int, its documentation a positive number
         return 0.5 * cp.sum(cp.huber(z - Y, delta)), []  # CVXPY's huber is twice h
 
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:

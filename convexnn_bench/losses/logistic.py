@@ -9,7 +9,18 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar,
 
 
 class Logistic(BaseLoss):
-    """sum log(1 + exp(-y z)); with a = -y L in [0, 1], F*(L) = sum a log a + (1 - a) log(1 - a)."""
+    """Logistic loss for labels -1 and 1, output by output.
+
+    Notes
+    -----
+    F(z) = sum log(1 + exp(-y z)). With a = -y L in [0, 1], F*(L) = sum a log a + (1 - a) log(1 - a).
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.Logistic().prepare_targets([1, -1]).tolist()
+    [[1.0], [-1.0]]
+    """
 
     name = "logistic"
     smoothness = 0.25

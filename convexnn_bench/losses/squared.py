@@ -9,7 +9,18 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar,
 
 
 class Squared(BaseLoss):
-    """1/2 ||z - Y||_F^2; F*(L) = 1/2 ||L||^2 + <L, Y>."""
+    """Squared loss.
+
+    Notes
+    -----
+    F(z) = 1/2 ||z - Y||_F^2 and F*(L) = 1/2 ||L||_F^2 + <L, Y>, both sums over samples and outputs.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.Problem([[1.0], [2.0]], [1.0, 3.0], loss=cnn.Squared(), activation="linear", beta=0.1).objective([[[0.0]]])
+    5.0
+    """
 
     name = "squared"
     smoothness = 1.0

@@ -9,7 +9,18 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar,
 
 
 class SquaredHinge(BaseLoss):
-    """1/2 sum max(0, 1 - y z)^2; with a = -y L >= 0, F*(L) = sum a^2/2 - a."""
+    """Squared hinge loss for labels -1 and 1, output by output.
+
+    Notes
+    -----
+    F(z) = 1/2 sum max(0, 1 - y z)^2. With a = -y L >= 0, F*(L) = sum a^2/2 - a.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> cnn.SquaredHinge().prepare_targets([1, -1]).tolist()
+    [[1.0], [-1.0]]
+    """
 
     name = "squared_hinge"
     smoothness = 1.0

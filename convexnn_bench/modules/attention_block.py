@@ -1,26 +1,48 @@
 """A trainable self-attention block that `certify_module` can read."""
 
-from typing import Any
-
 import torch
 
-from convexnn_bench.errors import InputError
+from convexnn_bench.plugins.parameters import Choice
 
 
 class AttentionBlock(torch.nn.Module):
-    """sum_j phi(X U_j X^T) X V_j for tokens X (n x s x d), without softmax (Sahiner et al., ICLR 2024, eq. 9).
+    """Self-attention without softmax: sum_j phi(X U_j X^T) X V_j for tokens X (n x s x d).
 
-    d: length of a token. c: outputs. heads: m. activation: "linear" or "relu". output: "tokens" gives n x s x c, "mean"
-    their mean over the tokens, n x c. Parameters U (m x d x d) and V (m x d x c).
+    Its parameters are U (heads x d x d) and V (heads x d x c).
+
+    Parameters
+    ----------
+    d : int
+        Length of a token.
+    c : int
+        Number of outputs.
+    heads : int
+        Number of heads j.
+    activation : {"linear", "relu"}
+        phi.
+    output : {"tokens", "mean"}
+        One output a token, n x s x c, or their mean over the tokens, n x c.
+
+    Raises
+    ------
+    InputError
+        `activation` or `output` is not one of these.
+
+    Notes
+    -----
+    Sahiner et al., ICLR 2024, equation 9.
+
+    Examples
+    --------
+    >>> import torch
+    >>> AttentionBlock(d=3, c=2, heads=4, output="mean")(torch.zeros(5, 6, 3)).shape
+    torch.Size([5, 2])
     """
 
-    def __init__(self, d: int, c: int, heads: int, activation: Any = "linear", output: Any = "tokens"):
+    def __init__(self, d: int, c: int, heads: int, activation: str = "linear", output: str = "tokens"):
         super().__init__()
-        if activation not in ("linear", "relu"):
-            raise InputError(f"activation must be 'linear' or 'relu', got {activation!r}")
-        if output not in ("tokens", "mean"):
-            raise InputError(f"output must be 'tokens' or 'mean', got {output!r}")
-        self.activation, self.output = activation, output
+        self.activation = Choice(("linear", "relu")).check("activation", activation)
+        self.output = Choice(("tokens", "mean")).check("output", output)
         self.U = torch.nn.Parameter(torch.randn(heads, d, d) / d)
         self.V = torch.nn.Parameter(torch.randn(heads, d, c) / (d * heads) ** 0.5)
 

@@ -1,4 +1,4 @@
-"""The callback of a solver under way: its clock, and its points certified while that stands still."""
+"""The callback of a running solver: it certifies points, and its clock stops meanwhile."""
 
 import itertools
 import threading
@@ -19,23 +19,22 @@ from convexnn_bench.solver import BaseSolver
 
 OnScore = Callable[[float, Certificate], None]
 
-LARGEST_ENTRY = 1e100  # of a point; data are held below 1e40, so that its objective is finite
-FIRST_SCORE = 1e-3  # seconds
-SCORE_RATIO = 1.2  # points are scored at times in geometric progression ...
-SCORE_SHARE = 1.0  # ... and never for longer, in all, than about the solver itself has run
-
-ONE_SHOT_SCORES = 200  # calls of a one-shot solver that are scored at once; the others like anyone's
+LARGEST_ENTRY = 1e100  # of a point: data are at most 1e40, so that the objective stays finite
+FIRST_SCORE = 1e-3  # seconds of solving before the second score
+SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in a factor of ten
+SCORE_SHARE = 1.0  # of the solver's own time: all scores together take no longer than that
+ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
 
 
 class Diverged(Exception):
-    """The solver's point is not finite any more."""
+    """The entries of the solver's point are no longer finite, or too large for an objective."""
 
 
 class Monitor:
-    """The callback: a clock that stops while a point is scored, and the decision to go on.
+    """The callback of one run: it scores points, keeps the clock, and decides when the solver stops.
 
-    It may be called from any thread. Once it has answered False no point is scored any more, whatever the solver does.
-    Processes that share a problem go by the first one's clock, so that they decide alike.
+    Any thread may call it. After the first False it scores no further point, whatever the solver does. Processes that
+    share a problem use the clock of the first one, so that they decide alike.
     """
 
     def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore, untouched: Untouched):
@@ -48,7 +47,7 @@ class Monitor:
         self.status: str | None = None
         self._calls = itertools.count(1)
         self._due = 0.0
-        self._stopped = 0.0  # seconds the clock stood still
+        self._stopped = 0.0  # seconds of scoring, during which the clock stood still
         self._lock = threading.RLock()
         self._start = self._now()
 
@@ -62,12 +61,12 @@ class Monitor:
         return parallel.agreed(seconds) if self.problem.is_shared else seconds
 
     def elapsed(self) -> float:
-        """Seconds the solver has run, scoring left out."""
+        """Return the seconds that the solver has run, without scoring."""
         return self._now() - self._start - self._stopped
 
     def __call__(self) -> bool:
-        """Score the point when it is due; False tells the solver to stop."""
-        # without waiting for the device: most calls end here
+        """Score the point when it is due. Return False where the solver must stop."""
+        # most calls return at once, without waiting for the device
         seconds = self._clock() - self._start - self._stopped
         out_of_time = self.time_limit is not None and seconds >= self.time_limit
         out_of_iterations = self.iterations is not None and next(self._calls) > self.iterations
@@ -83,7 +82,7 @@ class Monitor:
         return self.status is None
 
     def score(self) -> None:
-        """Certify the solver's current point, its clock stopped. Raises ChangedProblemError for another problem's."""
+        """Certify the solver's current point off the clock. Raise ChangedProblemError where the problem was changed."""
         seconds = self.elapsed()
         found = self.solver.get_result()
         with usual_numbers():
@@ -96,14 +95,14 @@ class Monitor:
         if not isinstance(found, Point):
             raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
         found.check_size(self.problem)  # before an array of any size is copied
-        point = found.copy()  # what the solver goes on to do with its arrays is not certified
+        point = found.copy()  # the solver may go on to change its own arrays
         if self.problem.is_shared:
             check_same_point(point, self.solver.name)
         self.untouched.check(f"solver {self.solver.name!r}")
         if not _bounded(point):
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
         if point.dual is None and self.certificate is not None:
-            point.dual = self.certificate.multiplier  # a bound once proven holds for every later point
+            point.dual = self.certificate.multiplier  # a proven bound holds for every later point
         certificate = certify(self.problem, point)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))

@@ -1,4 +1,4 @@
-"""What a solve leaves behind."""
+"""The result of a solve: its point in every formulation, its certificate, its times and its curve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,14 +15,26 @@ from convexnn_bench.problem import Problem
 
 @dataclass
 class Result:
-    """One solver's run on one problem.
+    """The outcome of one solver on one problem.
 
-    objective: of the final point in the solver's own formulation, as certified (a sum over samples).
-    status: gap_reached, solved, stalled, time_limit, diverged or skipped; `reason` says it in words.
-    setup_seconds, solve_seconds: building and compiling; solving, the scoring of points left out.
-    curve: (seconds, objective, gap) of every point scored, seconds as in solve_seconds.
-    certificate: what was proven of the final point; None where there is no point.
-    point: the solver's raw parameters.
+    Attributes
+    ----------
+    problem : Problem
+        The problem that was solved.
+    solver, parameters, seed, device : str, dict, int, str
+        The solver's name, its parameters, the seed of its start point, and where it ran.
+    status : str
+        gap_reached, solved, stalled, time_limit, diverged or skipped.
+    reason : str
+        The status in words.
+    setup_seconds, solve_seconds : float
+        Time to build and compile, and time to solve. Scoring counts for neither.
+    curve : list of (seconds, objective, gap)
+        Every point that was scored; seconds as in `solve_seconds`.
+    certificate : Certificate or None
+        What was proven of the final point; None where there is no point.
+    point : Point or None
+        The solver's raw parameters.
     """
 
     problem: Problem = field(repr=False)
@@ -40,12 +52,12 @@ class Result:
 
     @property
     def objective(self) -> float:
-        """Objective of the final point; nan where there is none."""
+        """Certified objective of the final point, a sum over samples; nan where there is no point."""
         return self.certificate.primal if self.certificate is not None else float("nan")
 
     @property
     def gap(self) -> float:
-        """Certified relative gap; nan where there is none."""
+        """Certified relative gap of the final point; nan where there is none."""
         return self.certificate.gap if self.certificate is not None else float("nan")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""One solver on one problem, in this process: set-up and solve timed apart, points scored off the clock."""
+"""Run one solver on one problem in this process, with separate clocks for set-up and solving."""
 
 import time
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.solver import BaseSolver, reason_to_skip
 from convexnn_bench.terminal import progress
 
-POSITIVE_OR_NONE = Number(optional=True, infinite=True)
+LIMIT = Number(optional=True, infinite=True)  # of seconds, or of the gap
 
 
 def check_device(device: Any) -> str:
-    """The device's name, of several processes each one's own. Raises InputError where torch does not see it."""
+    """Return the device's name, each process its own under torchrun. Raise InputError where torch does not see it."""
     try:
         chosen = torch.device(parallel.own_device(str(device))) if isinstance(device, str | torch.device) else None
     except RuntimeError:
@@ -41,54 +41,89 @@ def check_device(device: Any) -> str:
 
 
 def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: Any, iterations: Any) -> str:
-    """The device's name; raises InputError for an argument of `solve` that is not usable."""
+    """Return the device's name; raise InputError for an argument of `solve` that is not usable."""
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     for name, value in (("time_limit", time_limit), ("gap", gap)):
-        POSITIVE_OR_NONE.check(name, value)
+        LIMIT.check(name, value)
     SEED.check("seed", seed)
     Whole(optional=True).check("iterations", iterations)
     return check_device(device)
 
 
 def solve(
-    problem: Any,
-    solver: Any,
-    time_limit: Any = 60.0,
-    gap: Any = 1e-6,
-    seed: Any = 0,
-    device: Any = "cpu",
+    problem: Problem,
+    solver: str | BaseSolver | type[BaseSolver],
+    time_limit: float | None = 60.0,
+    gap: float | None = 1e-6,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
     *,
-    iterations: Any = None,
-    on_score: Any = None,
-    on_setup: Any = None,
+    iterations: int | None = None,
+    on_score: OnScore | None = None,
+    on_setup: Callable[[float], None] | None = None,
     show_progress: bool = True,
     **parameters: Any,
 ) -> Result:
-    """Solve a problem with one solver and certify what it returns.
+    """Solve a problem with one solver and certify the point that it returns.
 
-    problem: a `Problem`.
-    solver: a registered name, optionally with parameters, "bm_lbfgs[m=2]", or an instance.
-    time_limit: seconds of solving (set-up and scoring not counted), None for no limit.
-    gap: certified relative gap at which the solver is stopped; None runs it to its own end.
-    iterations: steps after which an iterative solver is stopped, with status "stalled"; None for no limit. The same
-    number gives the same point on a slow machine and a fast one.
-    seed: of the start point. device: "cpu" or "cuda".
-    on_score: called with (seconds, certificate) whenever a point has been scored. on_setup: with the seconds of set-up.
-    show_progress: a bar on stderr, on a terminal or in a notebook only. parameters: the solver's own.
+    Parameters
+    ----------
+    problem : Problem
+        The training problem.
+    solver : str or BaseSolver
+        A registered name, with parameters in brackets if wanted ("bm_lbfgs[m=2]"), or an instance.
+    time_limit : float, optional
+        Seconds of solving; set-up and scoring do not count. None for no limit.
+    gap : float, optional
+        Certified relative gap at which the solver is stopped. None lets it run to its own end.
+    seed : int
+        Seed of the start point.
+    device : str or torch.device
+        "cpu", "cuda" or "cuda:0".
+    iterations : int, optional
+        Steps after which an iterative solver is stopped, with status "stalled". The same number gives the same point
+        on a slow machine and on a fast one.
+    on_score : callable, optional
+        Called with (seconds, certificate) whenever a point was scored.
+    on_setup : callable, optional
+        Called with the seconds of set-up.
+    show_progress : bool
+        Show a bar on stderr, on a terminal or in a notebook only.
+    **parameters
+        Parameters of the solver.
 
-    Under torchrun the processes share the samples of `bm_*` solvers (formulation "burer_monteiro"), but for ReLU: each
-    gets the same result, and has to make the same call. Every other solver, and ReLU, each process runs on its own.
+    Returns
+    -------
+    Result
+        The point, its certificate, its times and its curve. A solver that is missing or does not fit the problem gives
+        status "skipped" with the reason.
 
-    Returns a Result; a solver that is missing or does not fit the problem gives status "skipped" with the
-    reason. Errors inside a solver are raised. Raises InputError for unusable arguments, among them fewer samples than
-    processes, or not the same ones in all of them, where they share.
+    Raises
+    ------
+    InputError
+        An argument is not usable. Under torchrun: there are fewer samples than processes, or the processes were not
+        all given the same arguments.
+
+    Notes
+    -----
+    Under torchrun all processes must make the same call. They share the samples of a Burer-Monteiro solver (`bm_*`)
+    and each gets the same result. Every other solver, and every solver of a ReLU problem, runs in each process on its
+    own. Errors inside a solver are raised.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
+    >>> result = cnn.solve(problem, "bm_newton")
+    >>> result.status, round(result.objective, 3)
+    ('gap_reached', 0.155)
     """
     device = check_arguments(problem, time_limit, gap, seed, device, iterations)
     for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
         if called is not None and not callable(called):
             raise InputError(f"{name} must be a function of {given}, got {called!r}")
-    algorithm: BaseSolver = SOLVERS.make(solver, **parameters)
+    algorithm = SOLVERS.make(solver, **parameters)
     time_limit = None if time_limit is None else float(time_limit)
     gap = None if gap is None else float(gap)
     algorithm.seed, algorithm.device = int(seed), device
@@ -111,14 +146,14 @@ def solve(
                 on_score(seconds, certificate)
 
         _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched)
-    untouched.check(f"solver {algorithm.name!r}")  # for those who go on with the problem
+    untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     return result
 
 
 def _run(
     result: Result, algorithm: BaseSolver, on_score: OnScore, on_setup: Callable[[float], None], untouched: Untouched
 ) -> None:
-    """Set up, solve and certify, into `result`."""
+    """Set up, solve and certify, and write the outcome into `result`."""
     problem = untouched.problem
     algorithm.load_packages()
     started = time.perf_counter()
@@ -143,7 +178,7 @@ def _run(
 
 
 def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
-    """Status and its reason in words, from the certificate first and the solver's own message last."""
+    """Return the status and its reason in words, from the certificate first and the solver's message last."""
     assert monitor.certificate is not None
     certified = monitor.certificate
     said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""

@@ -1,4 +1,4 @@
-"""Settings of numpy and torch that a solver may change for itself, put back for whoever comes next."""
+"""Restore the settings of numpy and torch that a solver may change for itself."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def usual_numbers() -> Iterator[None]:
-    """float64 where no dtype is named, and numpy's own handling of errors, inside the block."""
+    """Use float64 where no dtype is named, and numpy's default handling of errors, inside the block."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -33,7 +33,7 @@ def _go_to(folder: str | None) -> None:
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Default dtype, threads, gradient mode, numpy's errors and the working directory are afterwards what they were."""
+    """Restore default dtype, threads, gradient mode, numpy's errors and the working directory after the block."""
     with ExitStack() as after:
         after.callback(torch.set_default_dtype, torch.get_default_dtype())
         after.callback(torch.set_num_threads, torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""When the processes of torchrun share a solve, and that all of them do the same in it."""
+"""Which solves the processes of torchrun share, and the check that all of them do the same."""
 
 import zlib
 from typing import Any
@@ -14,24 +14,24 @@ from convexnn_bench.solver import BaseSolver
 
 
 def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict[str, Any]) -> Problem:
-    """The problem as the solver is to get it: shared for a Burer-Monteiro solver, but for ReLU, under torchrun.
+    """Return the problem for the solver: under torchrun shared, for a Burer-Monteiro solver without cones.
 
-    ReLU's cones are no sums over samples, and other formulations take samples in ways of their own: there every process
-    works alone. Raises InputError where the processes differ in what they were given.
+    ReLU's cones are no sums over samples, and solvers of other formulations treat samples in ways of their own: there
+    every process works alone. Raise InputError where the processes have different problems, solvers or settings.
     """
     if parallel.started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
         return problem
     parallel.join(solver.device)
     limits = solver.time_limit, solver.gap, solver.iterations
     settings = solver.name, parameters, solver.seed, *limits, torch.device(solver.device).type
-    told = repr((Untouched(problem).fingerprint(), settings))
-    if not parallel.alike(zlib.crc32(told.encode())):
+    call = repr((Untouched(problem).fingerprint(), settings))
+    if not parallel.alike(zlib.crc32(call.encode())):
         raise InputError("the processes that share a solve were not all given the same problem, solver and settings")
     return problem.shared()
 
 
 def check_same_point(point: Point, name: str) -> None:
-    """Raises ConvexNNError where the processes that share solver `name` came to different points."""
+    """Raise ConvexNNError where the processes that share solver `name` have different points."""
     arrays = [*point.arrays(), *([] if point.dual is None else [point.dual])]
     if not parallel.alike_in(*map(torch.as_tensor, arrays)):
         raise ConvexNNError(

@@ -1,11 +1,11 @@
-"""Whether a problem is still what it was when it was handed to a solver.
+"""Check that a solver left its problem unchanged.
 
-A solver holds the very arrays that its points are certified with. One that changes them in place, by a slip or to look
-better, is told apart from one that solved the problem: a checksum of every array (zlib.crc32, about 2 GB/s) is taken
-before set-up and compared before every certificate, off the clock. Tensors of the operators on other devices, and those
-derived from the arrays, are told by torch's own count of in-place changes.
+A solver works with the same arrays that its points are certified with. If it changed them, by mistake or on purpose,
+the certificate would be about another problem. So a checksum of every array (zlib.crc32, about 2 GB/s) is taken before
+set-up and compared before every certificate, off the clock. For tensors of the operators on other devices, and for
+tensors that follow from the arrays, torch's own count of in-place changes is compared.
 
-What a program in the same process does on purpose to the code of this package cannot be seen from inside of it.
+Code in the same process that rewrites this package on purpose cannot be detected from inside.
 """
 
 import zlib
@@ -19,11 +19,11 @@ from convexnn_bench.errors import ChangedProblemError
 from convexnn_bench.problem import Problem
 
 PARTS = ("architecture", "activation", "loss")
-TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operator; the last are formed when first used
+TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operator; the last two are formed on first use
 
 
 class Untouched:
-    """The state of a problem at one moment; `check` compares it with that of now."""
+    """The state of a problem at one moment; `check` compares it with the current state."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
@@ -32,7 +32,7 @@ class Untouched:
         self._look_at_tensors()
 
     def check(self, who: str) -> None:
-        """Raises ChangedProblemError that names what is not as it was."""
+        """Raise ChangedProblemError, which names what changed, where something did."""
         changed = self.changed()
         if changed:
             raise ChangedProblemError(
@@ -41,16 +41,16 @@ class Untouched:
             )
 
     def changed(self) -> list[str]:
-        """The attributes of the problem that are not as they were."""
+        """Return the attributes of the problem that changed."""
         now = _values(self.problem)
         if "Phi" in now:
-            self.values.setdefault("Phi", now["Phi"])  # it is formed when it is first asked for
+            self.values.setdefault("Phi", now["Phi"])  # formed on first use
         names = list(dict.fromkeys([*self.values, *now]))
         found = [f"problem.{name}" for name in names if self.values.get(name) != now.get(name)]
         return list(dict.fromkeys(found + self._look_at_tensors()))
 
     def _look_at_tensors(self) -> list[str]:
-        """The operators' tensors that were changed or replaced since they were first seen here."""
+        """Return the operators' tensors that changed, or were replaced, since the first look at them."""
         found = []
         for key, operator in self.problem._operators.items():
             if key[1] != torch.float64:
@@ -65,14 +65,14 @@ class Untouched:
         return list(dict.fromkeys(found))
 
     def fingerprint(self) -> int:
-        """One number for all that a problem on another machine has to have in common with this one, below 2^32."""
+        """Return a number below 2^32 that equal problems share, on any machine."""
         arrays = {name: value for name, value in self.values.items() if name in ("X", "Y", "masks", "beta")}
         parts = [(type(getattr(self.problem, name)).__name__, self.values[name][1]) for name in PARTS]
         return zlib.crc32(repr((arrays, parts)).encode())
 
 
 def _values(problem: Problem) -> dict[str, Any]:
-    """Checksums of the arrays, and the numbers and objects that the objective and the bound are made of."""
+    """Return checksums of the arrays, and the numbers and objects that determine the objective and the bound."""
     found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
     if problem.gates is not None:
         found["gates"] = _checksum(problem.gates)
@@ -87,12 +87,12 @@ def _values(problem: Problem) -> dict[str, Any]:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """The plain parameters of a loss, an activation or an architecture."""
+    """Return the plain parameters of a loss, an activation or an architecture."""
     return {name: value for name, value in vars(part).items() if isinstance(value, int | float | str | tuple)}
 
 
 def _checksum(array: Any) -> Any:
-    """Of an array's numbers, shape and kind; of anything else, what it is."""
+    """Return shape, kind and checksum of a plain array; of anything else, what it is."""
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         return f"{type(array).__name__} at {id(array)}"
     return array.shape, array.dtype.str, zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
