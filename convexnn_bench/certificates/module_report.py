@@ -1,4 +1,4 @@
-"""`certify_module`: how far a user's own trained network can be from the global optimum of its training problem."""
+"""Bound how far a user's own trained network is from the global optimum of its training problem."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import torch
 
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.certificates.certificate import relative_gap
-from convexnn_bench.checks import as_numpy, check_array, plain_number
+from convexnn_bench.checks import Array, as_numpy, check_array, plain_number
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.losses._output_bias import OutputBias
@@ -21,18 +21,32 @@ from convexnn_bench.plugins.parameters import YES_OR_NO, Choice, is_number
 from convexnn_bench.plugins.registry import LOSSES
 from convexnn_bench.problem import Problem
 
-ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # all patterns are taken where they are found and bounded that fast
+ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
 REDUCTIONS, OUTPUT_BIASES = ("sum", "mean"), ("penalised", "free")
 
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What was proven of a network.
+    """The bound on a user's own network, and how the network was understood.
 
-    primal: its own training objective, F + beta/2 (squared weights), a sum over samples. dual: a lower bound on that of
-    every network of its kind, of any width. gap: (primal - dual) / |dual|. certificate: of the same network with its
-    output bias, if any, at its best value. problem: the training problem. beta: the weight decay in its units.
-    network: what the module was read as. assumptions: how weight decay, biases and labels were understood.
+    Attributes
+    ----------
+    primal : float
+        The network's training objective, F + beta/2 times the squared weights, a sum over samples.
+    dual : float
+        Lower bound on the objective of every network of its kind, of any width.
+    gap : float
+        (primal - dual) / |dual|; nan where the certificate was refused.
+    certificate : Certificate
+        Certificate of the same network with its output bias, if any, at the best value.
+    problem : Problem
+        The training problem.
+    beta : float
+        The weight decay in the problem's units.
+    network : str
+        What the module was read as.
+    assumptions : tuple of str
+        How weight decay, biases and labels were understood.
     """
 
     primal: float
@@ -44,7 +58,7 @@ class ModuleReport:
 
     @property
     def dual(self) -> float:
-        """Proven lower bound on the training objective of every such network."""
+        """Lower bound on the training objective of every such network."""
         return self.certificate.dual
 
     @property
@@ -54,22 +68,26 @@ class ModuleReport:
 
     @property
     def scope(self) -> str:
+        """ "complete" or "sampled", as in the certificate."""
         return self.certificate.scope
 
     @property
     def infeasibility(self) -> float:
+        """Violation of the ReLU cones, as in the certificate."""
         return self.certificate.infeasibility
 
     @property
     def stationarity_bound(self) -> float:
+        """Bound at a stationary point, as in the certificate."""
         return self.certificate.stationarity_bound
 
     @property
     def stationarity_error(self) -> float:
+        """Distance from stationarity, as in the certificate."""
         return self.certificate.stationarity_error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         names = ("primal", "dual", "gap", "scope", "infeasibility", "beta", "network")
         values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
         bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
@@ -104,37 +122,67 @@ class ModuleReport:
 
 
 def certify_module(
-    module: Any,
-    X: Any,
-    Y: Any,
-    loss: Any = "squared",
-    weight_decay: Any = None,
+    module: torch.nn.Module,
+    X: Array,
+    Y: Array,
+    loss: str | BaseLoss = "squared",
+    weight_decay: float | None = None,
     *,
-    reduction: Any = "sum",
-    output_bias: Any = "penalised",
-    bias_decay: Any = True,
+    reduction: str = "sum",
+    output_bias: str = "penalised",
+    bias_decay: bool = True,
 ) -> ModuleReport:
-    """A proven bound on how far a trained two-layer torch network is from the global optimum of its training.
+    """Bound how far a trained two-layer torch network is from the global optimum of its training problem.
 
-    module: Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten,
-        Linear), a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or
-        without ReLU. It is read, not changed, and the reading is checked on X. Gated ReLU networks are not covered:
-        their gates are part of the model, and no layer of torch holds them.
-    X: the training inputs as the module takes them. Y: targets; for cross_entropy labels or one-hot rows, for logistic
-        and squared_hinge labels -1/1 or 0/1.
-    loss: a name or an instance, such as "squared", "cross_entropy" or cnn.Huber(delta=0.5).
-    weight_decay: lam, as given to torch's SGD or Adam, which add lam/2 ||parameters||^2 to the loss.
-    reduction: how that loss adds up. "sum": the losses of this package, F = 1/2 ||z - Y||^2, the sum of
-        cross-entropies, ...; then beta = lam. "mean": torch's mean. With n rows of c outputs, MSELoss is 2 F / (n c),
-        so beta = lam n c / 2; CrossEntropyLoss is F / n, so beta = lam n; BCEWithLogitsLoss and HuberLoss (and the
-        squared hinge) are F / (n c), so beta = lam n c. AdamW's decoupled decay is no term of any objective; the
-        report then judges the network by the objective stated here.
-    output_bias: "penalised" where weight decay applied to the bias of the last layer (torch's default, for all
-        parameters given to the optimiser), "free" where it did not.
-    bias_decay: whether weight decay applied to the biases of the first layer. Those are weights of a constant feature;
-        without decay the program is another one, and the module is refused.
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten, Linear),
+        a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or without
+        ReLU. It is not changed. Gated ReLU networks are not covered: their gates are part of the model, and no layer
+        of torch has them.
+    X : array
+        The training inputs as the module takes them. The reading of the module is checked on them.
+    Y : array
+        Targets: labels or one-hot rows for cross_entropy, labels -1/1 or 0/1 for logistic and squared_hinge.
+    loss : str or BaseLoss
+        A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``.
+    weight_decay : float
+        The number lam of torch's SGD or Adam, which add lam/2 times the squared parameters to the loss.
+    reduction : {"sum", "mean"}
+        How that loss adds up. "sum" is the losses of this package, and beta = lam. "mean" is torch's mean.
+    output_bias : {"penalised", "free"}
+        Whether weight decay applied to the bias of the last layer. It does in torch by default.
+    bias_decay : bool
+        Whether weight decay applied to the biases of the first layer, which are weights of a constant feature. Without
+        it the program is another one, and the module is refused.
 
-    Raises InputError for arguments that do not fit, and UnsupportedError for a module that is none of these.
+    Returns
+    -------
+    ModuleReport
+        The network's objective, the lower bound, the gap, and how the arguments were understood.
+
+    Raises
+    ------
+    InputError
+        An argument does not fit.
+    UnsupportedError
+        The module is none of these.
+
+    Notes
+    -----
+    For n rows of c outputs and reduction="mean", MSELoss is 2 F / (n c), so that beta = lam n c / 2. CrossEntropyLoss
+    is F / n, so that beta = lam n. BCEWithLogitsLoss, HuberLoss and the squared hinge are F / (n c), so that beta =
+    lam n c. AdamW's decoupled decay is no term of any objective; the report then judges the network by the objective
+    stated here. The bound is weak duality (Sahiner et al., ICLR 2024), see `certify`.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> report = certify_module(module, np.eye(2), np.ones(2), weight_decay=0.1)
+    >>> report.dual <= report.primal
+    True
     """
     lam = _check_arguments(weight_decay, reduction, output_bias, bias_decay)
     data = check_array("X", X)
@@ -144,11 +192,11 @@ def certify_module(
             "bias_decay=False: biases of the first layer without weight decay are not covered, since the program's "
             "norm is that of weights and bias together; train with weight decay on all parameters of the first layer"
         )
-    base: BaseLoss = LOSSES.make(loss)
+    base = LOSSES.make(loss)
     inputs = reading.data(data)
     rows, notes = _targets(base, reading.architecture.target_rows(as_numpy(Y, "Y"), inputs), reading.outputs(data))
     beta = lam * _normaliser(base, rows, reduction)
-    wrapped = base
+    wrapped: BaseLoss = base
     if reading.output_bias is not None:
         wrapped = OutputBias(base, beta if output_bias == "penalised" else None)
     problem = Problem(
@@ -161,7 +209,7 @@ def certify_module(
 
 
 def _up(value: float) -> str:
-    """Two digits, rounded up, so that what is proven stays so."""
+    """Return two digits, rounded up, so that the statement stays proven."""
     return _rounded(value, 2, ROUND_CEILING)
 
 
@@ -184,9 +232,9 @@ def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_d
 
 
 def _targets(loss: BaseLoss, Y: np.ndarray, c: int) -> tuple[np.ndarray, list[str]]:
-    """Targets n_out x c for a network of c outputs, and what was made of them.
+    """Return targets n_out x c for a network of c outputs, and notes on how they were read.
 
-    Labels 0/1, as torch has them, become -1/1 where the loss reads those; class labels become one-hot rows of c
+    Labels 0/1, as torch has them, become -1/1 where the loss takes those. Class labels become one-hot rows of c
     entries, also where the last classes do not occur.
     """
     notes = []
@@ -196,12 +244,12 @@ def _targets(loss: BaseLoss, Y: np.ndarray, c: int) -> tuple[np.ndarray, list[st
         Y = np.eye(c)[Y.ravel().astype(int)]
     rows = loss.prepare_targets(Y)
     if rows.shape[1] != c:
-        raise InputError(f"the module has {c} outputs but Y tells of {rows.shape[1]}")
+        raise InputError(f"Y must have as many columns or classes as the module has outputs, {c}, got {rows.shape[1]}")
     return rows, notes
 
 
 def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:
-    """beta / lam: what turns torch's reduction of the loss into this package's sum."""
+    """Return beta / lam: the factor from torch's reduction of the loss to this package's sum."""
     if reduction == "sum":
         return 1.0
     if loss.name == "cross_entropy":
@@ -210,7 +258,7 @@ def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:
 
 
 def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
-    """All patterns where they are few; one otherwise, for the bound is over all of them whatever the blocks are."""
+    """Return "all" where all patterns are few, else 1: the bound is over all patterns whatever the blocks are."""
     if reading.activation != "relu":
         return "all"
     cost = enumeration_cost(reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy())
@@ -218,7 +266,7 @@ def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
 
 
 def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
-    """F + beta/2 (squared weights) of the module as it is, with its own output bias."""
+    """Return F + beta/2 (squared weights) of the module as it is, with its own output bias."""
     value = float(base.value(torch.as_tensor(reading.predict(X)), torch.as_tensor(problem.Y)))
     decayed = [reading.W1, reading.W2, *([reading.output_bias] if penalised else [])]
     squares = sum(float(torch.as_tensor(weight).square().sum()) for weight in decayed if weight is not None)
@@ -228,10 +276,10 @@ def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray
     return objective
 
 
-def _decay_words(lam: float, reduction: str, torchs: float) -> str:
+def _decay_words(lam: float, reduction: str, in_units_of_torch: float) -> str:
     what = "the sum of the losses" if reduction == "sum" else "torch's mean of the losses"
     words = f"Weight decay: lam/2 ||w||^2 on {what}, as SGD and Adam add it (AdamW does not), lam = {lam:.6g}."
-    return words if reduction == "sum" else f"{words} In those units the objective is {torchs:.9g}."
+    return words if reduction == "sum" else f"{words} In those units the objective is {in_units_of_torch:.9g}."
 
 
 def _bias_words(reading: Reading, output_bias: str) -> list[str]:

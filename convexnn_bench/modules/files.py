@@ -1,4 +1,4 @@
-"""Networks and data from files, without running what they hold: state dicts with weights_only, plain arrays."""
+"""Load networks and data from files without running code in them: state dicts and plain arrays alone."""
 
 import warnings
 from pathlib import Path
@@ -9,17 +9,18 @@ import torch
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.modules.attention_block import AttentionBlock
+from convexnn_bench.plugins.parameters import Choice
 
 SAVE = "save it with torch.save(model.state_dict(), path)"
 State = dict[str, torch.Tensor]
 
 
 def load_state(path: Any) -> State:
-    """The tensors of a state dict, or of {"state_dict": ...}; nothing else is loaded. Raises InputError otherwise."""
+    """Return the tensors of a state dict, or of {"state_dict": ...}. Raise InputError for any other content."""
     path = _existing("MODEL", path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of damaged files; the error says it
+            warnings.simplefilter("ignore")  # the error says what torch warns of
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -41,7 +42,7 @@ def _kind(value: torch.Tensor) -> str:
 
 
 def load_arrays(path: Any) -> tuple[np.ndarray, np.ndarray]:
-    """X and Y of an .npz file. Raises InputError where they are missing or are not plain arrays."""
+    """Return X and Y of an .npz file. Raise InputError where they are missing or are not plain arrays."""
     path = _existing("DATA", path)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -63,27 +64,27 @@ def _existing(name: str, path: Any) -> Path:
 
 
 def module_from_state(state: State, activation: str, stride: int, padding: int, pool: str) -> torch.nn.Module:
-    """The network whose parameters these are: two 2-axis weights, a 4-axis and a 2-axis one, or U and V of 3 axes.
+    """Return the network with these parameters: weights of 2 and 2 axes, of 4 and 2 axes, or U and V of 3 axes.
 
     activation: "relu" or "linear". stride, padding and pool ("none", "global", or the side of the AvgPool2d window) are
-    those of a CNN, which its parameters do not tell. Raises InputError where the parameters are of no such network.
+    those of a CNN, which do not follow from its parameters. Raise InputError where the parameters are of no such
+    network.
     """
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     weights = [name for name, shape in shapes.items() if len(shape) >= 2]
     axes = [len(shapes[name]) for name in weights]
-    told = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
-    if activation not in ("relu", "linear"):
-        raise InputError(f"activation must be 'relu' or 'linear', got {activation!r}")
+    listed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    Choice(("relu", "linear")).check("activation", activation)
     if set(shapes) == {"U", "V"} and axes == [3, 3]:
         heads, d, _ = shapes["U"]
         block = AttentionBlock(d, shapes["V"][2], heads, activation, "mean" if pool == "global" else "tokens")
-        return _filled(block, state, told)
+        return _filled(block, state, listed)
     if stride < 1 or padding < 0:
         raise InputError(f"stride must be at least 1 and padding at least 0, got {stride} and {padding}")
     if axes not in ([2, 2], [4, 2]):
         raise InputError(
             "the parameters must be those of Linear, Linear, of Conv2d, Linear, or U and V of an AttentionBlock, in "
-            f"order; got {told}"
+            f"order; got {listed}"
         )
     biases = [name.removesuffix("weight") + "bias" in shapes for name in weights]
     first, last = (shapes[name] for name in weights)
@@ -106,18 +107,18 @@ def module_from_state(state: State, activation: str, stride: int, padding: int, 
         extra = ", ".join(sorted(set(shapes) - set(names)))
         raise InputError(f"the state dict holds parameters that are none of two layers' weights and biases: {extra}")
     if any(target.shape != shapes[name] for target, name in zip(targets, names, strict=True)):
-        raise InputError(f"the parameters do not fit together: {told}")
+        raise InputError(f"the parameters do not fit together: {listed}")
     with torch.no_grad():
         for target, name in zip(targets, names, strict=True):
             target.data = state[name].detach().clone().double()
     return torch.nn.Sequential(*layers, tail).double()
 
 
-def _filled(module: torch.nn.Module, state: State, told: str) -> torch.nn.Module:
+def _filled(module: torch.nn.Module, state: State, listed: str) -> torch.nn.Module:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"the parameters do not fit together: {told}") from error
+        raise InputError(f"the parameters do not fit together: {listed}") from error
     return module.double()
 
 

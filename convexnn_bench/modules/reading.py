@@ -17,16 +17,16 @@ from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.chain import MeanPool, Step, chain_of, refuse
 
-REPRODUCED = 1e-6  # relative to the largest output
+REPRODUCED = 1e-6  # largest difference between the module's outputs and those of its reading, relative to the largest
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a module is, in the terms of a problem.
+    """A module as a network of a problem.
 
-    architecture, activation: of the problem. W1 (p x M), W2 (q x M): its weights; with `first_bias` the last row of W1
-    holds the biases of the first layer, weights of a constant feature. output_bias: of the second layer (c), or None.
-    flat: samples are flattened first. words: the same for a reader.
+    architecture, activation: those of the problem. W1 (p x M), W2 (q x M): the weights; with `first_bias` the last row
+    of W1 is the biases of the first layer, which are weights of a constant feature. output_bias: that of the second
+    layer (c), or None. flat: samples are flattened first. words: a description for the user.
     """
 
     architecture: BaseArchitecture
@@ -39,7 +39,7 @@ class Reading:
     words: str
 
     def data(self, X: np.ndarray) -> np.ndarray:
-        """X as the problem takes it: flattened, and with the constant feature, where the module has them."""
+        """Return X as the problem takes it: flattened, and with the constant feature, where the module has them."""
         if self.flat:
             X = X.reshape(len(X), -1)
         if self.first_bias and isinstance(self.architecture, MLP):
@@ -47,7 +47,7 @@ class Reading:
         return X
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The outputs that this reading says the module has, one row an output."""
+        """Return the outputs of the network that was read, n_out x c."""
         data = torch.as_tensor(self.data(X))
         H = self.architecture.first_layer(torch.as_tensor(self.W1), data)
         H = H.clamp_min(0) if self.activation == "relu" else H
@@ -55,15 +55,15 @@ class Reading:
         return self.architecture.combine(H, torch.as_tensor(self.W2), data, self.outputs(X)).numpy() + bias
 
     def outputs(self, X: np.ndarray) -> int:
-        """c, the outputs in a row of the predictions."""
+        """Return c, the number of outputs in a row of the predictions."""
         return int(self.W2.shape[0] // self.architecture.width_out(self.data(X), 1))
 
 
 def read_module(module: Any, X: np.ndarray) -> Reading:
-    """The module as a network on data X (float64). The module itself is not changed.
+    """Return the module as a network on data X (float64), without changing the module.
 
-    Raises UnsupportedError where it is no two-layer network of the theory, and InputError where X does not fit it. The
-    reading is checked: it reproduces the module's outputs on X in float64, or is refused.
+    Raise UnsupportedError where it is no two-layer network of the theory, or where the reading does not reproduce its
+    outputs on X, and InputError where X does not fit it.
     """
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
@@ -85,7 +85,7 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
 
 
 def _check_parameters(module: torch.nn.Module, read: int) -> None:
-    """Weight decay must act on the weights that were read, `read` numbers: each once, and not through others."""
+    """Raise UnsupportedError unless weight decay acts on each of the `read` numbers once, and on no others."""
     for name, _ in module.named_parameters():
         if name.rsplit(".", 1)[-1] not in ("weight", "bias", "U", "V"):
             raise refuse(f"has the parameter {name}: only weights and biases of layers, without weight norms, are read")
@@ -98,7 +98,7 @@ def _check_parameters(module: torch.nn.Module, read: int) -> None:
 
 
 def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray) -> None:
-    """Raise where the reading does not reproduce the module on X."""
+    """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
     twin = copy.deepcopy(module).double().cpu().eval()
     try:
         with torch.no_grad():
@@ -132,7 +132,7 @@ def _attention(block: Any) -> Reading:
 
 
 def _chain(steps: list[Step], X: np.ndarray) -> Reading:
-    """Match [flatten] linear [relu] linear, or conv [relu] [pool] flatten linear."""
+    """Return the reading of [flatten] linear [relu] linear, or of conv [relu] [pool] flatten linear."""
     kinds = [step.kind for step in steps]
     plain = [kind for kind in kinds if kind not in ("relu", "pool", "flatten")]
     activation = "relu" if "relu" in kinds else "linear"
@@ -202,7 +202,7 @@ def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Readin
 
 
 def _pooling_matrix(pool: Any, height: int, width: int) -> np.ndarray:
-    """P (a x K) of a linear pooling, from its values at the unit images; the identity for none."""
+    """Return P (a x K) of a linear pooling, from its values at the unit images; the identity for none."""
     K = math.prod((height, width))
     if pool is None:
         return np.eye(K)

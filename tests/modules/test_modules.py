@@ -250,7 +250,7 @@ def test_labels_as_torch_users_have_them():
     with torch.no_grad():
         value = nn.CrossEntropyLoss(reduction="sum")(three(torch.as_tensor(X)), torch.as_tensor(labels))
     assert report.primal == pytest.approx(float(value) + 0.1 * squares, rel=1e-12)
-    with pytest.raises(cnn.InputError, match="3 outputs but Y tells of 4"):
+    with pytest.raises(cnn.InputError, match="as many columns or classes as the module has outputs, 3, got 4"):
         cnn.certify_module(three, X, np.array([0, 1, 2, 3, 0, 1]), "cross_entropy", 0.2)
 
 
