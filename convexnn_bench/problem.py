@@ -57,7 +57,7 @@ class Problem(Instance):
     >>> import convexnn_bench as cnn
     >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
     >>> problem.masks.shape
-    (3, 6)
+    (3, 5)
     """
 
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:

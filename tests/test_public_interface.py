@@ -1,9 +1,13 @@
 """Names and meanings that code outside this repository relies on."""
 
+import ast
+import doctest
+import importlib
 import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +74,32 @@ def test_every_exported_name_is_there_and_has_a_docstring():
     ):
         assert name in dir(cnn)
     assert not hasattr(cnn, "no_such_name")
+
+
+def test_editors_and_mypy_see_the_names_that_are_exported():
+    tree = ast.parse(Path(cnn.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert sorted(["__version__", *seen]) == sorted(cnn.__all__)
+    for name, module in seen.items():
+        assert getattr(importlib.import_module(module), name) is getattr(cnn, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(cnn.__all__) - {"__version__"}))
+def test_examples_in_docstrings_run(name):
+    value = getattr(cnn, name)
+    value = type(value) if name.isupper() else value  # a registry documents its class
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    module = importlib.import_module(value.__module__)
+    for example in doctest.DocTestFinder().find(value, name, module=module, globs=dict(vars(module))):
+        assert runner.run(example).failed == 0, example.name
+
+
+def test_the_former_address_of_the_registries_warns():
+    sys.modules.pop("convexnn_bench.registry", None)
+    with pytest.warns(DeprecationWarning, match="import from convexnn_bench.plugins"):
+        registry = importlib.import_module("convexnn_bench.registry")
+    assert registry.LOSSES is cnn.LOSSES
 
 
 def test_importing_the_package_imports_nothing_heavy():
