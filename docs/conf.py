@@ -1,6 +1,7 @@
 """Sphinx: `make docs` builds the site in docs/_build/html, warnings being errors."""
 
 import importlib.util
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ project = "convexnn-bench"
 author = "The convexnn-bench developers"
 copyright = author
 version = release = __version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = "convexnn-bench"
 exclude_patterns = ["_build"]
@@ -24,7 +25,9 @@ nb_execution_mode = "off"  # notebooks are executed by notebooks/build.py and co
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "none"  # the sections of a docstring say the types
+napoleon_google_docstring = False
+napoleon_use_ivar = True  # attributes as fields, since :members: may list them again
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -69,9 +72,21 @@ def _list_plugins() -> None:
     (HERE / "plugins.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with formulas: shown as they are, not read as reStructuredText."""
-    if any(line.strip() for line in lines):
+def _readable(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let docstrings be read as reStructuredText, though their formulas use its special characters.
+
+    Docstrings with numpydoc sections keep their markup, with bars escaped. Plain paragraphs are escaped altogether.
+    Every other docstring is shown as it is written.
+    """
+    if any(re.fullmatch(r"\s*-{3,}", line) for line in lines):
+        in_example = False
+        for number, line in enumerate(lines):
+            in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+            if not in_example and "``" not in line:
+                lines[number] = line.replace("|", "\\|")
+    elif not any(line.startswith(" ") for line in lines):
+        lines[:] = [re.sub(r"([*|`_\\])", r"\\\1", line) for line in lines]
+    else:
         lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in lines), ""]
 
 
@@ -79,4 +94,4 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     _copy_notebooks()
     _list_plugins()
-    app.connect("autodoc-process-docstring", _as_written)
+    app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon
