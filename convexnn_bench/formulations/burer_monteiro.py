@@ -1,4 +1,7 @@
-"""Burer-Monteiro: min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2) (eqs. 19-21), K_k U_k >= 0 for ReLU."""
+"""The Burer-Monteiro formulation min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2), K_k U_k >= 0 for ReLU.
+
+Sahiner et al., ICLR 2024, equations 19-21. Blocks are Z_k = U_k V_k^T.
+"""
 
 from typing import Any
 
@@ -18,7 +21,7 @@ Scalar = Float[torch.Tensor, ""]
 
 
 def check_factors(problem: Instance, U: Any, V: Any) -> tuple[Left, Right]:
-    """Factors as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
+    """Return factors as float64 tensors. Raise InputError for wrong shapes and non-finite entries."""
     U, V = check_array("U", U), check_array("V", V)
     m = U.shape[2] if U.ndim == 3 else -1
     if m == 0 or U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):
@@ -30,23 +33,25 @@ def check_factors(problem: Instance, U: Any, V: Any) -> tuple[Left, Right]:
 
 
 def default_columns(problem: Instance) -> int:
-    """m: min(p, q), with which no second-order stationary point is spurious (Theorems 3.3 and 3.5). With a cone, 2 for
-    a scalar output, one column for either sign; else p, the columns a completely positive p x p matrix needs for
-    p <= 4, and never more than the p q of Caratheodory's theorem."""
+    """Return m = min(p, q), for which no second-order stationary point is spurious (Theorems 3.3 and 3.5).
+
+    With a cone, m = 2 for a scalar output, one column for either sign. For vector outputs m = p, which a completely
+    positive p x p matrix needs for p <= 4, and which is never more than the p q of Caratheodory's theorem.
+    """
     if problem.has_cone:
         return 2 if problem.q == 1 else problem.p
     return min(problem.p, problem.q)
 
 
 def objective(problem: Instance, U: Left, V: Right) -> float:
-    """The factored objective; cones are not checked."""
+    """Return the factored objective, without a check of the cones."""
     operator = problem.operator(str(U.device))
     loss = problem.loss.value(operator.apply_factors(U, V), operator.Y)
     return float(loss + 0.5 * problem.beta * (U.square().sum() + V.square().sum()))
 
 
 def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
-    """Objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F), written out."""
+    """Return the objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F)."""
     z, pullback = operator.factored(U, V)
     left, right = pullback(problem.loss.gradient(z, operator.Y))
     value = problem.loss.value(z, operator.Y) + 0.5 * problem.beta * (U.square().sum() + V.square().sum())
@@ -54,11 +59,10 @@ def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right)
 
 
 def natural_scale(problem: Instance, operator: Operator) -> float:
-    """The size of a block after one exact gradient step from zero, which sets the scale of a start point.
+    """Return the size of a block after one exact gradient step from zero, which sets the scale of a start point.
 
-    From Z = 0 along -A^*(grad F(0)) =: -G the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2)
-    with L the loss's smoothness; t ||G|| / sqrt(P) is then the norm of a typical block. It follows any
-    rescaling of X and Y.
+    From Z = 0 along -G := -A^*(grad F(0)) the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2), with L the
+    loss's smoothness. Then t ||G|| / sqrt(P) is the norm of a typical block. It scales with X and Y as blocks do.
     """
     gradient = problem.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
     G = operator.adjoint(gradient)
@@ -70,7 +74,7 @@ def natural_scale(problem: Instance, operator: Operator) -> float:
 
 
 def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float = 0.1) -> tuple[Left, Right]:
-    """Gaussian factors whose blocks have norm about `scale` times the natural one."""
+    """Return Gaussian factors whose blocks have about `scale` times the natural norm."""
     generator = torch.Generator().manual_seed(seed)
     U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
     V = torch.randn(problem.P, problem.q, m, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -83,14 +87,14 @@ def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float
 
 
 def project(problem: Instance, U: Left) -> Left:
-    """The nearest U with K_k U_k >= 0; U itself without a cone."""
+    """Return the nearest U with K_k U_k >= 0; U itself without a cone."""
     if problem.cones is None:
         return U
     return torch.as_tensor(problem.cones.project(U.cpu().numpy())).to(U)
 
 
 def balance(U: Left, V: Right) -> tuple[Left, Right]:
-    """Every column pair rescaled to ||u|| = ||v||, its product kept; never raises the objective."""
+    """Return columns rescaled to ||u|| = ||v|| with the same products, which never raises the objective."""
     left = torch.linalg.vector_norm(U, dim=-2, keepdim=True)
     right = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
     alive = (left > 0) & (right > 0)
@@ -100,14 +104,14 @@ def balance(U: Left, V: Right) -> tuple[Left, Right]:
 
 
 def to_blocks(U: Left, V: Right) -> Blocks:
-    """Z_k = U_k V_k^T."""
+    """Return Z_k = U_k V_k^T."""
     return U @ V.transpose(1, 2)
 
 
 def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every column pair is a neuron: column j of block k becomes neuron j P + k, which carries gate k.
+    """Return the network with one neuron a column pair: column j of block k becomes neuron j P + k, with gate k.
 
-    For ReLU the columns must lie in their cones (D_k Phi u = max(Phi u, 0)); zero neurons are dropped there.
+    For ReLU the columns must lie in their cones, where D_k Phi u = max(Phi u, 0); zero neurons are dropped.
     """
     W1 = U.permute(1, 2, 0).reshape(problem.p, -1)
     W2 = V.permute(1, 2, 0).reshape(problem.q, -1)

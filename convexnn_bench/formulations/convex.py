@@ -1,9 +1,9 @@
 """The convex program min_Z F(A(Z)) + beta sum_k ||Z_k||_k (Sahiner et al., ICLR 2024, eqs. 2, 3, 6).
 
 ||.||_k is the nuclear norm without a cone. For scalar-output ReLU it is the gauge
-min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is kept as `split`. For vector outputs it
-is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et al., ICLR 2021), NP-hard in general: what stands
-for it is the cost of the pair found by `cone_factors`, an upper bound.
+min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is called the split of Z_k. For vector
+outputs it is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et al., ICLR 2021), which is NP-hard in
+general. There the cost of the pair that `cone_factors` returns replaces it, an upper bound.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
+
+NEGLIGIBLE = 1e-14  # of the largest norm or singular value: what is below is rounding
+TINY = 1e-300  # keeps quotients by a norm of zero finite
 
 
 def check_shape(problem: Instance, name: str, array: Any, columns: int) -> None:
@@ -56,22 +59,22 @@ def check_split(problem: Instance, split: Any) -> Split:
 
 
 def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
-    """The sum of singular values of every block (the Euclidean norm where p = 1 or q = 1)."""
+    """Return the sum of singular values of every block, which is the Euclidean norm where p = 1 or q = 1."""
     if min(Z.shape[1:]) == 1:
         return torch.linalg.vector_norm(Z, dim=(1, 2))
     return torch.linalg.svdvals(Z).sum(dim=1)
 
 
 def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
-    """The numerical rank of every block: its singular values above `floor` times the largest one of all blocks."""
+    """Return how many singular values of every block are above `floor` times the largest one of all blocks."""
     values = torch.linalg.vector_norm(Z, dim=(1, 2))[:, None] if min(Z.shape[1:]) == 1 else torch.linalg.svdvals(Z)
     return ((values > floor * values.max()) & (values > 0)).sum(dim=1)
 
 
 def split_cone(problem: Instance, Z: Blocks) -> Split:
-    """The pair of vectors in cone k whose difference is Z_k, with the least sum of norms.
+    """Return the two vectors of cone k with difference Z_k and the least sum of norms, for scalar outputs.
 
-    For scalar outputs. Raises InputError where Z_k is no such difference.
+    Raise InputError where Z_k is no difference of two vectors of its cone.
     """
     assert problem.cones is not None
     assert problem.q == 1
@@ -79,12 +82,12 @@ def split_cone(problem: Instance, Z: Blocks) -> Split:
 
 
 def cone_factors(problem: Instance, Z: Blocks) -> tuple[Left, Right]:
-    """(U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, of least 1/2 (||U||^2 + ||V||^2) as far as known.
+    """Return (U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, and a small 1/2 (||U||^2 + ||V||^2).
 
-    For vector outputs. It is the least where the left singular vectors lie in the cone, and, to the accuracy of the
-    conic solver, where the doubly non-negative relaxation was factored, as with at most four facets; in general an
-    upper bound. Raises InputError where Z_k is no sum of products u v^T with u in its cone, UnsupportedError where
-    CVXPY is needed and not installed, or no pair was found.
+    For vector outputs. The cost is the least possible where the left singular vectors lie in the cone, and, to the
+    accuracy of the conic solver, where the doubly non-negative relaxation could be factored, as with at most four
+    facets. In general it is an upper bound. Raise InputError where Z_k is no sum of products u v^T with u in its cone,
+    UnsupportedError where CVXPY is needed and not installed, or where no pair was found.
     """
     assert problem.cones is not None
     U, V = gauge_factors(problem.cones, Z.cpu().numpy())
@@ -92,7 +95,7 @@ def cone_factors(problem: Instance, Z: Blocks) -> tuple[Left, Right]:
 
 
 def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> float:
-    """sum_k ||Z_k||_k."""
+    """Return sum_k ||Z_k||_k."""
     if not problem.has_cone:
         return float(nuclear_norms(Z).sum())
     if problem.vector_cone:
@@ -103,20 +106,21 @@ def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> flo
 
 
 def objective(problem: Instance, Z: Blocks, split: Split | None = None) -> float:
-    """F(A(Z)) + beta sum_k ||Z_k||_k."""
+    """Return F(A(Z)) + beta sum_k ||Z_k||_k."""
     operator = problem.operator()
     loss = problem.loss.value(operator.apply(Z), operator.Y)
     return float(loss) + problem.beta * regulariser(problem, Z, split)
 
 
 def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
-    """Balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
+    """Return balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
 
-    Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With one, those of `cone_factors`; for a
-    scalar output the two columns are (a / sqrt(||a||), sqrt(||a||)) and (b / sqrt(||b||), -sqrt(||b||)).
+    Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With a cone and vector outputs, they are
+    those of `cone_factors`. With a scalar output the two columns are (a / sqrt(||a||), sqrt(||a||)) and
+    (b / sqrt(||b||), -sqrt(||b||)) for the split (a, b).
 
-    m: number of columns, at least the largest rank (2 with a cone); the least that fits by default.
-    Raises InputError when m is smaller than a block's rank.
+    m: number of columns, at least the largest rank (2 with a cone); the least possible by default. Raise InputError
+    where m is smaller than a block's rank.
     """
     if problem.vector_cone:
         U, V = cone_factors(problem, Z)
@@ -124,16 +128,16 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
     elif problem.has_cone:
         split = split_cone(problem, Z) if split is None else split
         norms = torch.linalg.vector_norm(split, dim=1)  # P x 2
-        # a vector that is rounding of the largest one would leave its cone once scaled up by its root
-        roots = torch.where(norms > 1e-14 * norms.max(), norms, torch.zeros_like(norms)).sqrt()
+        # dividing a vector of the size of rounding by its small root would move it out of its cone
+        roots = torch.where(norms > NEGLIGIBLE * norms.max(), norms, torch.zeros_like(norms)).sqrt()
         split = split * (roots > 0)[:, None, :]
         U = split / torch.where(roots > 0, roots, torch.ones_like(roots))[:, None, :]
         V = (roots * torch.tensor([1.0, -1.0], dtype=Z.dtype, device=Z.device))[:, None, :]
         rank = 2
     else:
         left, values, right = torch.linalg.svd(Z, full_matrices=False)
-        # singular values that are rounding of the largest one carry no column
-        tolerance = 1e-14 * values.amax().clamp_min(0)
+        # singular values of the size of rounding get no column
+        tolerance = NEGLIGIBLE * values.amax().clamp_min(0)
         rank = max(1, int((values > tolerance).sum(dim=1).max()))
         roots = values[:, :rank].sqrt()
         U, V = left[:, :, :rank] * roots[:, None, :], right[:, :rank].transpose(1, 2) * roots[:, None, :]
@@ -145,17 +149,17 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
 
 
 def soft_threshold(Z: Blocks, threshold: float) -> Blocks:
-    """prox of threshold * nuclear norm, block by block: singular values lowered by `threshold`.
+    """Return the prox of threshold * nuclear norm, block by block: singular values s become (s - threshold)_+.
 
-    Through the eigenvectors B of the smaller Gram matrix: Z B diag((1 - threshold / s)_+) B^T.
+    With the eigenvectors B of the smaller Gram matrix that is Z B diag((1 - threshold / s)_+) B^T.
     """
     _, p, q = Z.shape
     if min(p, q) == 1:
         norms = torch.linalg.vector_norm(Z, dim=(1, 2), keepdim=True)
-        return Z * (1 - threshold / norms.clamp_min(1e-300)).clamp_min(0)
+        return Z * (1 - threshold / norms.clamp_min(TINY)).clamp_min(0)
     gram = Z.transpose(1, 2) @ Z if q <= p else Z @ Z.transpose(1, 2)
     squares, basis = torch.linalg.eigh(gram)
     values = squares.clamp_min(0).sqrt()
-    shrink = (1 - threshold / values.clamp_min(1e-300)).clamp_min(0)
+    shrink = (1 - threshold / values.clamp_min(TINY)).clamp_min(0)
     scaled = (basis * shrink[:, None, :]) @ basis.transpose(1, 2)
     return Z @ scaled if q <= p else scaled @ Z

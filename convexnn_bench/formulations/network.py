@@ -1,7 +1,7 @@
 """The original network: min F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2) (eq. 1).
 
-Gradients come from autograd, apart from the hand-written ones of the Burer-Monteiro formulation.
-With gated ReLU the M neurons are dealt out over the P gates in turn: neuron j carries gate j mod P.
+Gradients come from autograd, which makes them independent of those that the Burer-Monteiro formulation writes out. With
+gated ReLU neuron j uses gate j mod P.
 """
 
 from typing import Any
@@ -21,9 +21,11 @@ from convexnn_bench.operator.lifted import Operator
 First = Float[torch.Tensor, "p M"]
 Second = Float[torch.Tensor, "q M"]
 
+LARGEST_RELU_WIDTH = 1000  # neurons by default: ReLU neurons choose their patterns, so that they need not be as many
+
 
 def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
-    """Weights as float64 tensors. Raises InputError for wrong shapes and non-finite entries."""
+    """Return weights as float64 tensors. Raise InputError for wrong shapes and non-finite entries."""
     W1, W2 = check_array("W1", W1), check_array("W2", W2)
     M = W1.shape[1] if W1.ndim == 2 else -1
     if W1.shape != (problem.p, M) or W2.shape != (problem.q, M):
@@ -35,7 +37,7 @@ def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
 
 
 def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
-    """N x M masks of the neurons' gates, as numbers (empty for activations without gates)."""
+    """Return the N x M masks of the neurons' gates as numbers, empty for activations without gates."""
     if not problem.activation.has_gates:
         return operator.masks[:, :0]
     masks = operator.masks[:, :M].to(operator.dtype)  # products with numbers are quicker than with bools
@@ -43,7 +45,7 @@ def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
 
 
 def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
-    """C(phi(Phi W1) W2^T), for the rows held by `operator`, all at once."""
+    """Return C(phi(Phi W1) W2^T) for the rows of `operator`, all at once."""
     if isinstance(problem.activation, Linear):
         return operator.apply_factors(W1[None], W2[None])
     masks = gate_masks(problem, operator, W1.shape[1])
@@ -51,43 +53,43 @@ def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Flo
 
 
 def parts(problem: Instance, operator: Operator, M: int) -> list[Operator]:
-    """The operator on some samples at a time, so few that what is held of M neurons stays in the cache.
+    """Return views of the operator on a few samples each, so that the hidden layer of M neurons fits in the cache.
 
-    Parts are whole samples, since a second layer may mix the rows of a sample, and views: nothing is copied.
+    Parts are whole samples, since a second layer may mix the rows of a sample.
     """
     if isinstance(problem.activation, Linear):
-        return [operator]  # may do without hidden units
+        return [operator]  # which needs no hidden units
     samples = len(operator.X)
-    rows, outputs = operator.N // samples, operator.n_out // samples  # of one sample, consecutive
-    step = max(1, 2 * operator.part_size(M) // rows)  # twice, since autograd has a cost of its own a part
+    rows, outputs = operator.N // samples, operator.n_out // samples  # of one sample; they are consecutive
+    step = max(1, 2 * operator.part_size(M) // rows)  # twice, since autograd has a fixed cost a part
     slices = [[slice(i * each, (i + step) * each) for each in (1, rows, outputs)] for i in range(0, samples, step)]
     return [operator.restricted(*part) for part in slices]
 
 
 def predict(problem: Instance, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
-    """The network's predictions on the problem's data, float64, some samples at a time."""
+    """Return the network's predictions on the problem's data, float64, a few samples at a time."""
     return torch.cat([forward(problem, part, W1, W2) for part in parts(problem, problem.operator(), W1.shape[1])])
 
 
 def regulariser(W1: First, W2: Second) -> float:
-    """1/2 (||W1||^2 + ||W2||^2)."""
+    """Return 1/2 (||W1||^2 + ||W2||^2)."""
     return 0.5 * float(W1.square().sum() + W2.square().sum())
 
 
 def objective(problem: Instance, W1: First, W2: Second) -> float:
-    """The network objective."""
+    """Return the network objective."""
     loss = problem.loss.value(predict(problem, W1, W2), problem.operator().Y)
     return float(loss) + problem.beta * regulariser(W1, W2)
 
 
 def default_width(problem: Instance) -> int:
-    """M: as many neurons as the Burer-Monteiro default has columns; for ReLU at most 1000 of them."""
+    """Return as many neurons as the Burer-Monteiro default has columns, for ReLU at most LARGEST_RELU_WIDTH."""
     columns = problem.P * burer_monteiro.default_columns(problem)
-    return min(columns, 1000) if problem.has_cone else columns
+    return min(columns, LARGEST_RELU_WIDTH) if problem.has_cone else columns
 
 
 def start(problem: Instance, operator: Operator, M: int, seed: int, scale: float = 0.1) -> tuple[First, Second]:
-    """Gaussian weights at the scale of the Burer-Monteiro start."""
+    """Return Gaussian weights at the scale of the Burer-Monteiro start."""
     generator = torch.Generator().manual_seed(seed)
     W1 = torch.randn(problem.p, M, generator=generator, dtype=operator.dtype).to(operator.device)
     W2 = torch.randn(problem.q, M, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -97,10 +99,10 @@ def start(problem: Instance, operator: Operator, M: int, seed: int, scale: float
 
 
 def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
-    """For each ReLU neuron the block whose cone holds it, -1 for a neuron that no row activates.
+    """Return, for each ReLU neuron, the block whose cone it lies in, -1 for a neuron that no row activates.
 
-    The pattern 1{Phi u >= 0} is looked up; a neuron on a boundary (or within rounding of it) may belong to a
-    neighbouring block instead, found by testing the cones. Raises UnsupportedError where no block fits.
+    The pattern 1{Phi u >= 0} is looked up. A neuron on a boundary, or within rounding of it, may belong to a
+    neighbouring block instead, for which all cones are tested. Raise UnsupportedError where no block fits.
     """
     H = problem.Phi @ W1
     rounding = 8 * (problem.p + 8) * EPS * (np.abs(problem.Phi) @ np.abs(W1))  # of every entry of H
@@ -113,7 +115,7 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
             continue
         blocks[j] = known.get(np.packbits(h >= 0).tobytes(), -2)
         if blocks[j] == -2:
-            # rows that contradict the mask must be zero to rounding
+            # rows that contradict the mask must be zero up to rounding
             fits = (np.where(problem.masks, -h[:, None], h[:, None]) <= tolerance[:, None]).all(axis=0)
             if fits.any():
                 blocks[j] = int(fits.argmax())
@@ -128,9 +130,9 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
 
 
 def to_factors(problem: Instance, W1: First, W2: Second) -> tuple[torch.Tensor, torch.Tensor]:
-    """Burer-Monteiro factors with the same neurons: each goes to the block of its gate, or of its own pattern.
+    """Return Burer-Monteiro factors with the same neurons, each in the block of its gate, or of its own pattern.
 
-    Neurons that no row activates are dropped. The objective never rises. Raises UnsupportedError where a
+    Neurons that no row activates are dropped. The objective never rises. Raise UnsupportedError where a
     ReLU neuron's pattern is not among the blocks.
     """
     M = W1.shape[1]

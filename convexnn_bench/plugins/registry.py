@@ -1,7 +1,7 @@
 """Plug-ins found by scanning folders: one file, one class, registered under its ``name``.
 
-A new loss, activation, architecture, data set or solver is one new file. A file that does not load is an
-error that names the file; it is never passed over.
+A new loss, activation, architecture, data set or solver is one new file. A file that does not load is an error, which
+names the file.
 """
 
 import difflib
@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def importable(package: str) -> bool:
-    """Whether a package can be imported; False too where a finder refuses it, or it is half installed."""
+    """Return True where a package can be imported; False also where a finder refuses it, or it is half installed."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
@@ -114,7 +114,7 @@ class Registry(Generic[T]):
     def _load(self, path: Path) -> Any:
         name = self._module_name(path)
         try:
-            if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have been mended since
+            if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have changed since
                 module = sys.modules[name]
             else:
                 spec = importlib.util.spec_from_file_location(name, path)
@@ -141,10 +141,12 @@ class Registry(Generic[T]):
         return own[0]
 
     def _module_name(self, path: Path) -> str:
-        """The import name inside the package, else a private one, so that no file is loaded twice."""
+        """Return the import name inside the package, else a private one, so that no file is loaded twice."""
         if path.is_relative_to(_PACKAGE):
             return ".".join((_PACKAGE.name, *path.relative_to(_PACKAGE).with_suffix("").parts))
-        folder = f"{path.parent.name}_{zlib.crc32(str(path.parent).encode()):08x}"  # folders of one name are kept apart
+        folder = (
+            f"{path.parent.name}_{zlib.crc32(str(path.parent).encode()):08x}"  # tells folders of the same name apart
+        )
         return f"convexnn_bench_plugins.{self.kind.replace(' ', '_')}.{folder}.{path.stem}"
 
     def names(self) -> list[str]:
@@ -202,7 +204,7 @@ class Registry(Generic[T]):
 
 @cache
 def _solver_folder() -> Path:
-    """The checkout's top-level ``solvers``, else the copy installed with the package."""
+    """Return the checkout's top-level `solvers`, else the copy that is installed with the package."""
     checkout = _PACKAGE.parent / "solvers"
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / "solvers"
 

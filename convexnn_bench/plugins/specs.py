@@ -13,7 +13,7 @@ _SPEC = re.compile(r"^\s*([A-Za-z_][\w-]*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that stand outside brackets and quotes."""
+    """Split at commas outside brackets and quotes."""
     parts, depth, quote, current = [], 0, "", ""
     for character in text:
         if quote:
@@ -35,7 +35,7 @@ def _split(text: str) -> list[str]:
 
 
 def _literal(text: str) -> Any:
-    """A Python literal where it is one, a list of such, else the bare word as a string."""
+    """Return a Python literal, a list of literals, or the bare word as a string."""
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         return [_literal(part) for part in _split(text[1:-1])]
@@ -48,9 +48,9 @@ def _literal(text: str) -> Any:
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
-    """``"name[key=value,...]"`` -> ``(name, {key: value})``.
+    """Return (name, {key: value}) for "name[key=value,...]".
 
-    Raises InputError when the text is not of that form or a key stands twice.
+    Raise InputError where the text is not of that form, or where a key stands twice.
     """
     match = _SPEC.match(text)
     if not match:
@@ -69,7 +69,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def expand_grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the values that are lists; other values are kept as they are."""
+    """Return every combination of the values that are lists, each with the other values as they are."""
     for key, value in parameters.items():
         if isinstance(value, list) and not value:
             raise InputError(f"{key}=[] sweeps over nothing: give at least one value")
@@ -78,7 +78,7 @@ def expand_grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
-    """The inverse of parse_spec, keys in alphabetical order."""
+    """Return the text that `parse_spec` reads, with keys in alphabetical order."""
     if not parameters:
         return name
     inside = ",".join(f"{key}={_text(value)}" for key, value in sorted(parameters.items()))
@@ -86,7 +86,7 @@ def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as `_literal` reads it back; words are quoted where they would be read as something else."""
+    """Return a value as `_literal` reads it, with quotes around words that it would read as something else."""
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str):
