@@ -99,7 +99,7 @@ def compare(
     importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
     settings = {"time_limit": time_limit, "gap": gap, "seed": seed, "device": device, "iterations": iterations}
     table = Comparison(problem, [], gap=gap)
-    with progress("comparing", total=len(algorithms), show=parallel.first()) as update:
+    with progress("comparing", total=len(algorithms), show=parallel.is_first()) as update:
         untouched = Untouched(problem)
         for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)

@@ -1,15 +1,16 @@
-"""Several processes that share the samples, as torchrun starts them; with one process every function here does nothing.
+"""Let several processes, as torchrun starts them, share the samples. With one process every function does nothing.
 
-Every rank holds the data, the same factors and the same random generator, works on its share of the samples, and adds
-its sums to those of the others: gloo on CPUs, NCCL on GPUs. So all ranks take the same steps, those of one process but
-for the order of summation. What all ranks compute for themselves is the same in every bit on equal machines with as
-many threads each, and so are sums over the ranks, which every rank is sent from one place.
+Every rank holds the data, the same factors and the same random generator. It works on its share of the samples, and
+the ranks add up their sums, by gloo on CPUs and NCCL on GPUs. A sum is sent to all ranks from one place and so is the
+same in every bit; so is what every rank computes by itself, on equal machines with equal numbers of threads. All ranks
+therefore take the same steps, and these are the steps of one process except for the order of summation.
 """
 
 import atexit
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -18,27 +19,27 @@ from torch import distributed
 T = TypeVar("T")
 
 
-def started() -> int:
-    """How many processes torchrun has started, 1 without it."""
+def processes_started() -> int:
+    """Return how many processes torchrun has started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
-    """Whether this process is the one that speaks, of those that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0" or started() <= 1
+def is_first() -> bool:
+    """Return True in the one process that prints, of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0" or processes_started() <= 1
 
 
-def own_device(device: str) -> str:
-    """The device of this process: one GPU for each process of a machine where torchrun has started several."""
-    on_gpu = started() > 1 and torch.device(device).type == "cuda"
+def rank_device(device: str) -> str:
+    """Return the device of this process: with several processes on a machine, each takes a GPU of its own."""
+    on_gpu = processes_started() > 1 and torch.device(device).type == "cuda"
     return f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else device
 
 
 def join(device: str) -> str:
-    """Meet the other processes where torchrun has started several, until this one ends; returns its own device."""
-    if started() <= 1:
+    """Connect to the other processes that torchrun has started, until this one ends. Return its device."""
+    if processes_started() <= 1:
         return device
-    device, nccl = own_device(device), torch.cuda.is_available() and distributed.is_nccl_available()
+    device, nccl = rank_device(device), torch.cuda.is_available() and distributed.is_nccl_available()
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
@@ -48,7 +49,7 @@ def join(device: str) -> str:
 
 
 def leave() -> None:
-    """End what `join` began."""
+    """Close the connection that `join` has opened."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -58,45 +59,46 @@ def _several() -> bool:
 
 
 def rank() -> int:
+    """Return the index of this process."""
     return distributed.get_rank() if _several() else 0
 
 
 def size() -> int:
+    """Return the number of connected processes."""
     return distributed.get_world_size() if _several() else 1
 
 
-def share(items: Iterable[T]) -> Iterator[T]:
-    """Those of the items that are this rank's: every `size`-th."""
-    own, of = rank(), size()
-    return (item for place, item in enumerate(items) if place % of == own)
+def rank_items(items: Iterable[T]) -> Iterator[T]:
+    """Return every item of this rank: one in `size()`."""
+    return islice(items, rank(), None, size())
 
 
-def own(rows: torch.Tensor) -> torch.Tensor:
-    """This rank's share of the rows of a batch."""
+def rank_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a batch that belong to this rank."""
     return rows[rank() :: size()]
 
 
-def shares(total: int) -> list[slice]:
-    """`total` things dealt out to the ranks, neighbours together and as evenly as can be."""
-    of = size()
-    return [slice(total * place // of, total * (place + 1) // of) for place in range(of)]
+def rank_slices(total: int) -> list[slice]:
+    """Return one slice of range(total) for each rank, in order and as equal in length as possible."""
+    ranks = size()
+    return [slice(total * index // ranks, total * (index + 1) // ranks) for index in range(ranks)]
 
 
-def put_together(part: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    """The rows of all ranks' parts, in the order of the ranks. counts: how many rows each rank has."""
+def gather_rows(part: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """Return the rows of all ranks in the order of the ranks. counts: number of rows of each rank."""
     if not _several():
         return part
-    most = max(counts)  # what is sent must have one size
+    most = max(counts)  # all ranks must send the same number of rows
     sent = part if len(part) == most else torch.cat([part, part.new_zeros(most - len(part), *part.shape[1:])])
-    found = part.new_empty(len(counts), most, *part.shape[1:])
-    distributed.all_gather(list(found), sent.contiguous())
+    gathered = part.new_empty(len(counts), most, *part.shape[1:])
+    distributed.all_gather(list(gathered), sent.contiguous())
     if min(counts) == most:
-        return found.flatten(0, 1)
-    return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
+        return gathered.flatten(0, 1)
+    return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
 
 
-def agreed(number: float) -> float:
-    """The first rank's number: a clock, say, so that all ranks decide alike."""
+def from_first(number: float) -> float:
+    """Return the number of the first rank, such as its clock, so that all ranks decide alike."""
     if not _several():
         return number
     sent = torch.tensor(number, dtype=torch.float64, device=_messages())
@@ -104,8 +106,8 @@ def agreed(number: float) -> float:
     return float(sent)
 
 
-def alike(number: int) -> bool:
-    """Whether all ranks hold the same whole number, below 2^63."""
+def same_number(number: int) -> bool:
+    """Return True if all ranks hold the same whole number, which must be below 2^63."""
     if not _several():
         return True
     ends = torch.tensor([number, -number], device=_messages())
@@ -113,29 +115,29 @@ def alike(number: int) -> bool:
     return int(ends[0]) == -int(ends[1])
 
 
-def alike_in(*tensors: torch.Tensor) -> bool:
-    """Whether all ranks hold the same numbers."""
+def same_tensors(*tensors: torch.Tensor) -> bool:
+    """Return True if all ranks hold the same numbers."""
     if not _several():
         return True
-    found = 0
+    checksum = 0
     for tensor in tensors:
-        found = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), found)
-    return alike(found)
+        checksum = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), checksum)
+    return same_number(checksum)
 
 
 def _messages() -> str:
-    """Where a number must lie to be sent: a user's own process group may know of GPUs only."""
+    """Return where a number must lie to be sent: a user's own process group may accept GPU tensors only."""
     return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
-def add_up(*tensors: torch.Tensor) -> None:
-    """Each tensor becomes its sum over the ranks, in place."""
+def sum_over_ranks(*tensors: torch.Tensor) -> None:
+    """Replace each tensor by its sum over the ranks, in place."""
     if _several():
         for tensor in tensors:
             distributed.all_reduce(tensor)
 
 
-def wait() -> None:
-    """Until all ranks are here."""
+def barrier() -> None:
+    """Wait until all ranks have come here."""
     if _several():
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""Words for a person who waits: a progress bar on stderr, and large counts, sizes and times in messages.
+"""Show progress to a person who waits, and put large counts, sizes and times into words.
 
 The bar is shown on a terminal and in a notebook, and is silent when stderr is piped.
 """

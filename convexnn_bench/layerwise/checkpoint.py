@@ -18,10 +18,10 @@ def checkpoint_in(folder: Any) -> Path:
     """The file's path; the folder is made. Raises InputError for what is no folder, or not one for all processes."""
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"checkpoint must be a folder, got {folder!r}")
-    parallel.wait()  # for what another process may still be writing
+    parallel.barrier()  # for what another process may still be writing
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not parallel.alike(zlib.crc32(path.read_bytes()) if path.is_file() else -1):
+    if not parallel.same_number(zlib.crc32(path.read_bytes()) if path.is_file() else -1):
         raise InputError(
             f"checkpoint: the processes do not all find the same file {path}: give a folder that they share"
         )

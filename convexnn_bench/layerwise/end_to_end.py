@@ -41,7 +41,7 @@ def train_end_to_end(
         set_rate(optimizer, training, epoch)
         for rows in torch.randperm(n, generator=generator).to(Y.device).split(training.batch):
             images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
-            maps, targets = parallel.own(images), Y[parallel.own(rows).to(Y.device)]
+            maps, targets = parallel.rank_rows(images), Y[parallel.rank_rows(rows).to(Y.device)]
             value = None
             if len(maps):  # a last batch may have fewer samples than there are processes
                 with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed):

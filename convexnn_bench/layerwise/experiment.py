@@ -119,7 +119,7 @@ def run_layerwise(
     asked = plan.asked()
     told: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
     done = _before(out, asked)
-    parallel.wait()  # all have read it before one writes
+    parallel.barrier()  # all have read it before one writes
     for seed in range(seeds):
         if seed not in done:
             live = Live(draw, told, list(done.values()))
@@ -160,7 +160,7 @@ def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
     """Seeds that are finished in `out`. Raises InputError where that is of another run."""
     path = out / RESULTS
     text = path.read_bytes() if path.is_file() else b""
-    if not parallel.alike(zlib.crc32(text)):
+    if not parallel.same_number(zlib.crc32(text)):
         raise InputError(f"--out: the processes do not all find the same {path}: give a folder that they share")
     if not text:
         return {}

@@ -38,7 +38,7 @@ class LayerwiseNetwork:
         if shared:  # no process without a batch
             step = min(step, -(-len(X) // parallel.size()))
         starts = range(0, len(X), step)
-        for first in parallel.share(starts) if shared else starts:
+        for first in parallel.rank_items(starts) if shared else starts:
             rows = slice(first, min(first + step, len(X)))
             with torch.no_grad():
                 yield rows, self.features(X[rows].to(dtype))

@@ -101,7 +101,7 @@ def train_layerwise(
     }
     asked |= {"beta": beta, "beta_fraction": fraction, "seed": seed, "data": data.digest()}
     run = _Run(data, plans, training, criterion, beta, fraction, seed, device, json.dumps(asked, sort_keys=True))
-    if not parallel.alike(zlib.crc32(run.asked.encode())):
+    if not parallel.same_number(zlib.crc32(run.asked.encode())):
         raise InputError("the processes that share the training were not all given the same data, stages and settings")
     run.on_epoch = on_epoch
     run.open(checkpoint)
@@ -180,7 +180,7 @@ class _Run:
         squares = torch.zeros((), dtype=torch.float64, device=self.device)
         for _, maps in batches():
             squares += maps.square().sum()
-        parallel.add_up(squares)
+        parallel.sum_over_ranks(squares)
         size = len(self.data.X) * math.prod(self._sides(number_))
         if float(squares) == 0:
             raise InputError(f"stage {number_ + 1}: its input is zero everywhere")
@@ -227,7 +227,7 @@ class _Run:
                 best = max(best, epoch["lower_bound"])
                 update(text=f"{words}, epoch {own.epoch}: certified gap {epoch['gap']:.1e}")
             self.result.history.append(epoch)
-            if not parallel.alike_in(*own.weights):
+            if not parallel.same_tensors(*own.weights):
                 raise ConvexNNError(
                     "the processes that share the training came to different weights: use equal machines"
                 )

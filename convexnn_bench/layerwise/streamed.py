@@ -59,7 +59,7 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
         lengths = torch.linalg.vector_norm(patches, dim=2).view(a2, len(Lambda), -1)
         magnitude += (lengths.mean(dim=2) @ torch.linalg.vector_norm(Lambda, dim=1)).sum()
         terms += patches.shape[1]
-    parallel.add_up(G, magnitude, terms)
+    parallel.sum_over_ranks(G, magnitude, terms)
     return Adjoint(by_blocks(stage, G), (float(terms) + stage.p + 20) * EPS * float(magnitude))
 
 
@@ -106,7 +106,7 @@ def certify_stage(
 
     found = adjoint(stage, batches, slope)
     norm = found.norm()
-    parallel.add_up(z)
+    parallel.sum_over_ranks(z)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
     gradient = loss.gradient(z, Y)

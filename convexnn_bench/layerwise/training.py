@@ -50,7 +50,7 @@ def step(
     optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], slopes: Sequence[torch.Tensor], decay: float
 ) -> None:
     """Descend on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
-    parallel.add_up(*slopes)
+    parallel.sum_over_ranks(*slopes)
     for weight, slope in zip(weights, slopes, strict=True):
         weight.grad = slope.add(weight.detach(), alpha=decay)
     optimizer.step()
@@ -94,12 +94,12 @@ class StageTraining:
         if parts is None:
             return self._drawn
         kept = self.stage.prepared(torch.cat([maps for _, maps in parts]))
-        return lambda rows: kept[parallel.own(rows).to(kept.device)]
+        return lambda rows: kept[parallel.rank_rows(rows).to(kept.device)]
 
     def _drawn(self, rows: torch.Tensor) -> Maps:
         with torch.no_grad():
             images = augmented(self.X[rows.to(self.X.device)].to(self.how.dtype), self.how.augment, self.generator)
-            return self.stage.prepared(self.before.features(parallel.own(images)))
+            return self.stage.prepared(self.before.features(parallel.rank_rows(images)))
 
     def run_epoch(self, on_step: Callable[[int], None] = lambda done: None) -> None:
         """One pass over the samples in a new order."""
@@ -107,7 +107,7 @@ class StageTraining:
         set_rate(self.optimizer, self.how, self.epoch)
         done = 0
         for rows in torch.randperm(n, generator=self.generator).to(self.Y.device).split(self.how.batch):
-            self._step(self._inputs(rows), self.Y[parallel.own(rows).to(self.Y.device)], len(rows))
+            self._step(self._inputs(rows), self.Y[parallel.rank_rows(rows).to(self.Y.device)], len(rows))
             done += len(rows)
             on_step(done)
         self.epoch += 1

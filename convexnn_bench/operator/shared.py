@@ -26,7 +26,7 @@ class SharedOperator(Operator):
             raise InputError(
                 f"n = {n}, fewer samples than the {ranks} processes that are to share them: start at most {n}"
             )
-        samples, place = parallel.shares(n), parallel.rank()
+        samples, place = parallel.rank_slices(n), parallel.rank()
         self.whole = whole
         self._rows = [slice(part.start * whole.N // n, part.stop * whole.N // n) for part in samples]
         self._outputs = [slice(part.start * whole.n_out // n, part.stop * whole.n_out // n) for part in samples]
@@ -35,14 +35,14 @@ class SharedOperator(Operator):
         self.__dict__.update(vars(whole))  # X, Y, masks, Phi: one copy
 
     def _gathered(self, z: Predictions) -> Predictions:
-        return parallel.put_together(z, [rows.stop - rows.start for rows in self._outputs])
+        return parallel.gather_rows(z, [rows.stop - rows.start for rows in self._outputs])
 
     def apply(self, Z: Blocks) -> Predictions:
         return self._gathered(self.own.apply(Z))
 
     def adjoint(self, L: Predictions) -> Blocks:
         G = self.own.adjoint(L[self._own_outputs]).contiguous()
-        parallel.add_up(G)
+        parallel.sum_over_ranks(G)
         return G
 
     def apply_factors(self, U: Left, V: Right) -> Predictions:
@@ -66,7 +66,7 @@ class SharedOperator(Operator):
     def summed(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both sums over the processes, in one message."""
         both = torch.cat([left.reshape(-1), right.reshape(-1)])
-        parallel.add_up(both)
+        parallel.sum_over_ranks(both)
         return both[: left.numel()].view(left.shape), both[left.numel() :].view(right.shape)
 
     def on_blocks(self, blocks: torch.Tensor) -> "SharedOperator":

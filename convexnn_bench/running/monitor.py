@@ -58,7 +58,7 @@ class Monitor:
 
     def _clock(self) -> float:
         seconds = time.perf_counter()
-        return parallel.agreed(seconds) if self.problem.is_shared else seconds
+        return parallel.from_first(seconds) if self.problem.is_shared else seconds
 
     def elapsed(self) -> float:
         """Return the seconds that the solver has run, without scoring."""

@@ -26,7 +26,7 @@ LIMIT = Number(optional=True, infinite=True)  # of seconds, or of the gap
 def check_device(device: Any) -> str:
     """Return the device's name, each process its own under torchrun. Raise InputError where torch does not see it."""
     try:
-        chosen = torch.device(parallel.own_device(str(device))) if isinstance(device, str | torch.device) else None
+        chosen = torch.device(parallel.rank_device(str(device))) if isinstance(device, str | torch.device) else None
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
@@ -137,7 +137,7 @@ def solve(
         result.reason = reason
         return result
 
-    show = show_progress and parallel.first()
+    show = show_progress and parallel.is_first()
     with settings_kept(), progress(algorithm.name, total=time_limit, show=show) as update:
 
         def scored(seconds: float, certificate: Certificate) -> None:
@@ -162,7 +162,7 @@ def _run(
         torch.cuda.synchronize(result.device)
     result.setup_seconds = time.perf_counter() - started
     if problem.is_shared:
-        result.setup_seconds = parallel.agreed(result.setup_seconds)
+        result.setup_seconds = parallel.from_first(result.setup_seconds)
     on_setup(result.setup_seconds)
     monitor = Monitor(problem, algorithm, on_score, untouched)
     try:

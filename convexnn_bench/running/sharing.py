@@ -19,13 +19,13 @@ def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict
     ReLU's cones are no sums over samples, and solvers of other formulations treat samples in ways of their own: there
     every process works alone. Raise InputError where the processes have different problems, solvers or settings.
     """
-    if parallel.started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
+    if parallel.processes_started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
         return problem
     parallel.join(solver.device)
     limits = solver.time_limit, solver.gap, solver.iterations
     settings = solver.name, parameters, solver.seed, *limits, torch.device(solver.device).type
     call = repr((Untouched(problem).fingerprint(), settings))
-    if not parallel.alike(zlib.crc32(call.encode())):
+    if not parallel.same_number(zlib.crc32(call.encode())):
         raise InputError("the processes that share a solve were not all given the same problem, solver and settings")
     return problem.shared()
 
@@ -33,7 +33,7 @@ def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict
 def check_same_point(point: Point, name: str) -> None:
     """Raise ConvexNNError where the processes that share solver `name` have different points."""
     arrays = [*point.arrays(), *([] if point.dual is None else [point.dual])]
-    if not parallel.alike_in(*map(torch.as_tensor, arrays)):
+    if not parallel.same_tensors(*map(torch.as_tensor, arrays)):
         raise ConvexNNError(
             f"the processes that share {name!r} came to different points: they need equal machines with as many "
             "threads each, and a solver that does the same in all of them"
