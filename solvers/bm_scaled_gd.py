@@ -1,7 +1,7 @@
 """Scaled gradient descent on the Burer-Monteiro factorisation: each factor's step is scaled by the other's spectrum."""
 
 from convexnn_bench.algorithms.descent.methods import StepDone, Vector, gradient_descent
-from convexnn_bench.algorithms.descent.scaled_gradient import Preconditioner
+from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric
 from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Whole
@@ -24,7 +24,7 @@ class Solver(BurerMonteiroSolver):
 
     def set_problem(self, problem: Problem) -> None:
         super().set_problem(problem)
-        self.precondition = Preconditioner(self.objective)
+        self.precondition = ScaledMetric(self.objective)
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
         return gradient_descent(self.objective, x, step_done, precondition=self.precondition)

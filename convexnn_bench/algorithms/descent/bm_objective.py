@@ -1,4 +1,4 @@
-"""The Burer-Monteiro objective on a flat vector, with the cones kept by projection or augmented Lagrangian."""
+"""The Burer-Monteiro objective on a flat vector x = (U, V), with the ReLU cones as a projection or as a penalty."""
 
 import torch
 from jaxtyping import Float
@@ -9,14 +9,18 @@ from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 
-PENALTY = 30.0  # in units of the largest ||G_k|| at zero
+PENALTY = 30.0  # the first penalty rho, in units of the largest ||G_k|| at zero; chosen by trial (commit 384fbfb)
 
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 
 
 class BMObjective:
-    """Value and gradient at x = (U, V) flattened, on a device; `penalty` adds the cones' augmented term."""
+    """Value and gradient at x, on a device. m: columns of a block, None for the default of the formulation.
+
+    penalty: the augmented Lagrangian's term for the cones, once `add_cone_penalty` was called. gradient_size: the
+    largest entry of the last gradient.
+    """
 
     def __init__(self, problem: Problem, m: int | None, seed: int, device: str):
         self.problem = problem
@@ -25,17 +29,19 @@ class BMObjective:
         self.split = problem.P * problem.p * self.m
         self.start = self.flatten(*burer_monteiro.start(problem, self.operator, self.m, seed))
         self.penalty: ConePenalty | None = None
-        self.gradient_size = torch.tensor(torch.inf)  # largest entry of the gradient last computed
+        self.gradient_size = torch.tensor(torch.inf)
 
     def flatten(self, U: Left, V: Right) -> Vector:
+        """Return x = (U, V)."""
         return torch.cat([U.reshape(-1), V.reshape(-1)])
 
     def factors(self, x: Vector) -> tuple[Left, Right]:
-        """(U, V) as views of x."""
+        """Return (U, V) as views of x."""
         U = x[: self.split].view(self.problem.P, self.problem.p, self.m)
         return U, x[self.split :].view(self.problem.P, self.problem.q, self.m)
 
     def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
+        """Return value and gradient at x."""
         U, V = self.factors(x)
         value, left, right = burer_monteiro.value_and_gradient(self.problem, self.operator, U, V)
         if self.penalty is not None:
@@ -46,24 +52,27 @@ class BMObjective:
         return value, gradient
 
     def project(self, x: Vector) -> Vector:
-        """U moved to its cones (x itself where there are none)."""
+        """Return x with U projected onto its cones, or x itself if there are none."""
         if not self.problem.has_cone:
             return x
         U, V = self.factors(x)
         return self.flatten(burer_monteiro.project(self.problem, U), V)
 
     def point(self, x: Vector) -> Point:
-        """The feasible Burer-Monteiro point at x (x itself where it is not finite, to be reported as it is)."""
+        """Return the feasible point nearest to x; if x is not finite, x itself, for the report of the divergence."""
         finite = bool(torch.isfinite(x).all())
         return Point(factors=self.factors(self.project(x) if finite else x))
 
     def entry_scale(self) -> float:
-        """Typical size of an entry of the start point, the unit of Adam's step."""
+        """Return the mean size of an entry of the start point, the unit of Adam's step."""
         return float(self.start.abs().mean())
 
     def add_cone_penalty(self) -> None:
-        """Penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)): at balance a column
-        then leaves its cone by a small part of its length. Far below that, columns shrink and leave it."""
+        """Add the cones' term, its penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)).
+
+        At balance a column then leaves its cone by a small part of its length; with a much smaller penalty it would
+        leave its cone altogether.
+        """
         U, _ = self.factors(self.start)
         Y = self.operator.Y
         G = self.operator.adjoint(self.problem.loss.gradient(torch.zeros_like(Y), Y))

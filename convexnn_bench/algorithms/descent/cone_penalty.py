@@ -18,12 +18,13 @@ from convexnn_bench.cones.facets import HULL_DIMENSIONS
 from convexnn_bench.operator.lifted import Operator
 from convexnn_bench.problem import Problem
 
-LARGEST_MULTIPLIER = 1e6  # in units of beta max ||u||, the size of the gradient they balance
-LARGEST_GROWTH = 1e6  # of the penalty
+LARGEST_MULTIPLIER = 1e6  # in units of beta max ||u||, the size of the gradient that the multipliers balance
+LARGEST_GROWTH = 1e6  # of the penalty rho, relative to its first value
+GROWTH, SUFFICIENT_FALL = 4.0, 0.5  # rho grows by the first unless the violation falls to the second of its last value
 
 
 class FacetRows:
-    """h = K_k U_k with the facets of every block, P x F x m; padded with zero rows, which hold everywhere."""
+    """The constraints h = K_k U_k, P x F x m, with the facets of every cone, padded with zero rows (0 >= 0)."""
 
     def __init__(self, problem: Problem, operator: Operator):
         assert problem.cones is not None
@@ -31,15 +32,16 @@ class FacetRows:
         self.rows = torch.as_tensor(rows).to(device=operator.device, dtype=operator.dtype)
 
     def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "P F m"]:
+        """Return h."""
         return self.rows @ U
 
     def pull(self, pushed: Float[torch.Tensor, "P F m"]) -> Float[torch.Tensor, "P p m"]:
-        """K_k^T of it."""
+        """Return K_k^T pushed_k, the adjoint of `slack`."""
         return self.rows.transpose(1, 2) @ pushed
 
 
 class AllRows:
-    """h = (2 D_k - I) Phi U_k with unit rows, N x P x m, for cones whose facets take long to find."""
+    """The constraints h = (2 D_k - I) Phi U_k with unit rows, N x P x m, for cones whose facets take long to find."""
 
     def __init__(self, operator: Operator):
         self.sign = 2.0 * operator.masks.to(operator.dtype)[:, :, None] - 1.0  # N x P x 1
@@ -47,16 +49,21 @@ class AllRows:
         self.unit = operator.Phi / torch.where(norms > 0, norms, torch.ones_like(norms))
 
     def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "N P m"]:
+        """Return h."""
         stacked = self.unit @ U.permute(1, 0, 2).reshape(self.unit.shape[1], -1)
         return self.sign * stacked.view(self.unit.shape[0], U.shape[0], -1)
 
     def pull(self, pushed: Float[torch.Tensor, "N P m"]) -> Float[torch.Tensor, "P p m"]:
+        """Return the adjoint of `slack`."""
         pulled = self.unit.T @ (self.sign * pushed).reshape(self.unit.shape[0], -1)
         return pulled.view(self.unit.shape[1], pushed.shape[1], -1).permute(1, 0, 2)
 
 
 class ConePenalty:
-    """The penalty term, its gradient in U, and the multiplier update, for all blocks at once."""
+    """The term for all blocks at once. rho: the first penalty.
+
+    violation: the largest -h at the last update, relative to the longest column.
+    """
 
     def __init__(self, problem: Problem, operator: Operator, U: Float[torch.Tensor, "P p m"], rho: float):
         self.rows = FacetRows(problem, operator) if problem.p <= HULL_DIMENSIONS else AllRows(operator)
@@ -64,20 +71,21 @@ class ConePenalty:
         self.multipliers = torch.zeros_like(self.rows.slack(U))
         self._largest_rho = LARGEST_GROWTH * rho
         self._last = torch.inf
-        self.violation = torch.inf  # largest -h at the last update, relative to the longest column
+        self.violation = torch.inf
 
     def value_and_gradient(
         self, U: Float[torch.Tensor, "P p m"]
     ) -> tuple[Float[torch.Tensor, ""], Float[torch.Tensor, "P p m"]]:
-        """1/(2 rho) sum ((lambda - rho h)_+^2 - lambda^2) and its gradient -K^T (lambda - rho h)_+."""
+        """Return 1/(2 rho) sum ((lambda - rho h)_+^2 - lambda^2) and its gradient -K^T (lambda - rho h)_+."""
         pushed = (self.multipliers - self.rho * self.rows.slack(U)).clamp_min(0)
         value = (pushed.square().sum() - self.multipliers.square().sum()) / (2 * self.rho)
         return value, -self.rows.pull(pushed)
 
     def update(self, U: Float[torch.Tensor, "P p m"]) -> None:
-        """Multiplier step; the penalty grows fourfold (to a limit) where the violation has not been halved.
+        """Update the multipliers, then the penalty.
 
-        Violation is the larger of infeasibility and lack of complementarity, max |min(h, lambda / rho)|.
+        The penalty grows unless max |min(h, lambda / rho)| has fallen, which measures both infeasibility and lack of
+        complementarity.
         """
         slack = self.rows.slack(U)
         size = max(float(torch.linalg.vector_norm(U, dim=1).max()), 1e-300)
@@ -85,6 +93,6 @@ class ConePenalty:
         bound = LARGEST_MULTIPLIER * self.beta * size
         self.multipliers = (self.multipliers - self.rho * slack).clamp(0, bound)
         self.violation = float((-slack).clamp_min(0).max()) / size
-        if lack > 0.5 * self._last:
-            self.rho = min(4.0 * self.rho, self._largest_rho)
+        if lack > SUFFICIENT_FALL * self._last:
+            self.rho = min(GROWTH * self.rho, self._largest_rho)
         self._last = lack

@@ -1,8 +1,9 @@
-"""First-order methods on a flat vector of parameters: (spectral projected) gradient descent, Adam, L-BFGS.
+"""First-order methods on a flat vector x: gradient descent, spectral projected gradient, Adam, L-BFGS, minibatch SGD.
 
-Each takes an `Objective` (value and gradient at x), a start point, and `step_done(x)`, which is called after
-every step and returns False to stop. Each returns why it ended, or None when it was stopped.
-Step sizes follow from the objective, none is set by hand.
+Each takes an `Objective`, which returns value and gradient at x, a start point, and `step_done(x)`, which is called
+before the first step and after every step and returns False to stop. Each returns why it ended, or None if it was
+stopped. Step sizes follow from the objective. Every line search reads all numbers of a trial at once: a GPU is waited
+for once a trial.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Vector = Float[torch.Tensor, " size"]
 Objective = Callable[[Vector], tuple[torch.Tensor, Vector]]
@@ -18,12 +19,23 @@ StepDone = Callable[[Vector], bool]
 Project = Callable[[Vector], Vector]
 Precondition = Callable[[Vector, Vector], Vector]
 
-ARMIJO_GROWTH = 1.5
-SMALLEST_STEP = 1e-18  # relative to the first one
-IDLE_STEPS = 1000  # without a new least value, which only rounding brings about
-MEMORY = 10  # values that the line search of the spectral method looks back on
-SPECTRAL_RANGE = 1e-10, 1e10  # of its step, relative to the first one
-PLATEAU_STEPS = 50  # Adam looks at the objective once in so many steps
+STEP_GROWTH = 1.5  # of gradient descent, after every accepted step
+SMALLEST_STEP = 1e-18  # relative to the first step; below it a line search gives up
+IDLE_STEPS = 1000  # in a row without a new least value, which only rounding brings about
+ROUNDING = 1e-15  # of the objective: smaller increases are accepted
+
+# of the spectral projected gradient: values as in Birgin, Martinez & Raydan (2000), but for the range of the step
+MEMORY = 10  # values that the line search looks back on
+SUFFICIENT_DECREASE = 1e-4  # part of the decrease predicted by the slope
+STEP_RANGE = 1e-10, 1e10  # relative to the first step
+
+PLATEAU_STEPS = 50  # between two readings of the objective by Adam's schedule, each of which waits for the device
+PLATEAU = 1e-5  # relative decrease that counts as progress for that schedule
+
+# of minibatch SGD, chosen by trial
+FAILED_EPOCHS = 5  # in a row above the best objective, after which the step is halved
+DIVERGED = 10.0  # times the best objective: the step is halved at once
+EXPLODED = 1e3  # times the largest entry of the start point: the epoch is abandoned
 
 
 def gradient_descent(
@@ -34,13 +46,15 @@ def gradient_descent(
     first_step: float = 1.0,
     precondition: Precondition | None = None,
 ) -> str | None:
-    """(Projected, or preconditioned) gradient descent with backtracking.
+    """Minimise by gradient descent with backtracking, optionally projected or preconditioned.
 
-    x+ = Pi(x - t g) is accepted when f(x+) <= f(x) + <g, x+ - x> + ||x+ - x||^2 / (2 t): the quadratic upper
-    model holds, so f falls by at least ||x+ - x||^2 / (2 t). The step grows by half after each success.
+    1. Take x+ = Pi(x - t g).
+    2. Accept it if f(x+) <= f(x) + <g, x+ - x> + ||x+ - x||^2 / (2 t), that is, if the quadratic upper model holds; f
+       then falls by at least ||x+ - x||^2 / (2 t). Otherwise halve t and try again.
+    3. Let t grow by half.
 
-    precondition: (x, g) -> M(x)^-1 g with M(x) positive definite, which takes the place of g in the step, and the norm
-    of M that of the Euclidean one. Not together with `project`, which would have to project in that norm.
+    precondition: (x, g) -> M(x)^-1 g with M(x) positive definite, which replaces g in step 1; the norm in step 2 is
+    that of M. It excludes `project`, which would have to project in that norm.
     """
     if project is not None and precondition is not None:
         raise ValueError("gradient_descent takes project or precondition, not both")
@@ -51,16 +65,15 @@ def gradient_descent(
     while step_done(x):
         direction = gradient if precondition is None else precondition(x, gradient)
         while True:
+            # 1. the trial point
             candidate = project(x - step * direction)
             move = candidate - x
-            found, new_gradient = objective(candidate)
+            trial, new_gradient = objective(candidate)
             # <M move, move>, where M move = -t g
             square = move @ move if precondition is None else -step * (gradient @ move)
-            # all that is decided on, at once: a GPU is waited for once a trial
-            new_value, slope, length = torch.stack([found, gradient @ move, square]).tolist()
-            model = value + slope + length / (2 * step)
-            # rounding of f decides once the model's decrease falls below it
-            if new_value <= model + 1e-15 * abs(value):
+            new_value, slope, length = torch.stack([trial, gradient @ move, square]).tolist()
+            # 2. the quadratic upper model
+            if new_value <= value + slope + length / (2 * step) + ROUNDING * abs(value):
                 break
             step *= 0.5
             if step < SMALLEST_STEP * first_step:
@@ -68,7 +81,8 @@ def gradient_descent(
         if not length > 0:
             return "the gradient step no longer moves the point"
         x, value, gradient = candidate, new_value, new_gradient
-        step *= ARMIJO_GROWTH
+        # 3. a longer step next time
+        step *= STEP_GROWTH
         if value < best:
             best, idle = value, 0
         elif (idle := idle + 1) == IDLE_STEPS:
@@ -79,26 +93,29 @@ def gradient_descent(
 def spectral_projected_gradient(
     objective: Objective, x: Vector, step_done: StepDone, project: Project, first_step: float = 1.0
 ) -> str | None:
-    """Spectral projected gradient onto a convex set (Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000, SPG2).
+    """Minimise over a convex set by SPG2 (Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000).
 
-    d = Pi(x - t g) - x with the step t = <s, s> / <s, y> of Barzilai and Borwein from the last move s and change of
-    gradient y; x+ = x + a d with the largest a <= 1 found by which f falls below the largest of its last MEMORY values.
-    f may rise from one iterate to the next: `step_done` is given the best one so far.
+    1. Take the direction d = Pi(x - t g) - x.
+    2. Search for x+ = x + a d from a = 1 downwards until f(x+) is below the largest of the last MEMORY values by
+       SUFFICIENT_DECREASE of the slope's prediction; a shrinks by quadratic interpolation, by a factor in [0.1, 0.5].
+    3. Set t = <s, s> / <s, y> (Barzilai & Borwein), where s is the move and y the change of gradient.
+
+    f may rise from one iterate to the next: `step_done` gets the best iterate so far.
     """
     first, gradient = objective(x)
     value = float(first)
     recent, step, best, best_x, idle = [value], first_step, value, x, 0
     while step_done(best_x):
+        # 1. the direction
         move, length = project(x - step * gradient) - x, 1.0
         while True:
+            # 2. the non-monotone line search
             candidate = x + length * move
-            found, new_gradient = objective(candidate)
+            trial, new_gradient = objective(candidate)
             moved, change = candidate - x, new_gradient - gradient
-            # all that is decided on, at once: a GPU is waited for once a trial
-            numbers = torch.stack([found, gradient @ move, moved @ moved, moved @ change])
+            numbers = torch.stack([trial, gradient @ move, moved @ moved, moved @ change])
             new_value, slope, square, curvature = numbers.tolist()
-            # rounding of f decides once the expected decrease falls below it
-            if new_value <= max(recent) + 1e-4 * length * slope + 1e-15 * abs(value):
+            if new_value <= max(recent) + SUFFICIENT_DECREASE * length * slope + ROUNDING * abs(value):
                 break
             bend = new_value - value - length * slope
             length *= min(max(-0.5 * length * slope / bend if bend > 0 else 0.5, 0.1), 0.5)
@@ -106,8 +123,9 @@ def spectral_projected_gradient(
                 return "no step lowers the objective any more"
         if not square > 0:
             return "the gradient step no longer moves the point"
+        # 3. the spectral step
         step = square / curvature if curvature > 0 else 10.0 * step
-        step = min(max(step, SPECTRAL_RANGE[0] * first_step), SPECTRAL_RANGE[1] * first_step)
+        step = min(max(step, STEP_RANGE[0] * first_step), STEP_RANGE[1] * first_step)
         x, value, gradient = candidate, new_value, new_gradient
         recent = [*recent[1 - MEMORY :], value]
         if value < best:
@@ -118,21 +136,21 @@ def spectral_projected_gradient(
 
 
 def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, patience: int = 4) -> str | None:
-    """Adam (Kingma & Ba, 2015); the rate is halved when the objective has not improved for `patience` looks.
+    """Minimise by Adam (Kingma & Ba, 2015); halve its rate when `patience` readings of the objective bring no progress.
 
     rate: length of a parameter's first step, in the units of the parameters.
     """
     parameter = x.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameter], lr=rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=0.5, patience=patience, threshold=1e-5, min_lr=1e-12 * rate, eps=0.0
+        optimiser, factor=0.5, patience=patience, threshold=PLATEAU, min_lr=1e-12 * rate, eps=0.0
     )
     steps = 0
     while step_done(parameter.detach()):
         value, parameter.grad = objective(parameter.detach())
         optimiser.step()
         steps += 1
-        if steps % PLATEAU_STEPS == 0:  # reading the value waits for the device: once in a while
+        if steps % PLATEAU_STEPS == 0:
             schedule.step(float(value))
             if optimiser.param_groups[0]["lr"] <= 1e-11 * rate:
                 return "the step size has been halved to nothing"
@@ -140,11 +158,11 @@ def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, pati
 
 
 def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 20) -> str | None:
-    """L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once from a clean memory when stuck.
+    """Minimise by L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once when it is stuck.
 
-    torch's has absolute tolerances (10^-10 for curvature, 10^-9 for brackets), which would mean something else on every
-    scale of the data; it is given f(unit w) / height with w of size 10^3 and f / height of 10^8 at the start, where
-    they are below rounding.
+    torch's tolerances are absolute (1e-10 for curvature, 1e-9 for brackets), so that they would mean something else on
+    every scale of the data. It therefore minimises f(unit w) / height, with w of size 1e3 and f / height of 1e8 at the
+    start, where these tolerances are below rounding.
     """
     unit = 1e-3 * float(x.square().mean().sqrt()) or 1.0
     height = 1e-8 * float(objective(x)[0].abs()) or 1.0
@@ -172,16 +190,16 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
         before = parameter.detach().clone()
         optimiser.step(closure)
         finite = bool(torch.isfinite(parameter.detach()).all())
-        if not finite or torch.equal(before, parameter.detach()):
-            # a line search on values at rounding may return nonsense: back to the last point, memory cleared
-            with torch.no_grad():
-                parameter.copy_(before)
-            stuck += 1
-            optimiser = fresh()
-            if stuck == 2:
-                return "the line search no longer moves the point"
-        else:
+        if finite and not torch.equal(before, parameter.detach()):
             stuck = 0
+            continue
+        # a line search on values at rounding may return nonsense: go back to the last point and clear the memory
+        with torch.no_grad():
+            parameter.copy_(before)
+        stuck += 1
+        optimiser = fresh()
+        if stuck == 2:
+            return "the line search no longer moves the point"
     return None
 
 
@@ -189,31 +207,34 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
 class Batches(Protocol):
     """Minibatches of a finite sum."""
 
-    def epoch(self, generator: np.random.Generator) -> list[np.ndarray]: ...
+    def epoch(self, generator: np.random.Generator) -> list[Int[np.ndarray, " b"]]: ...
 
-    def gradient(self, x: Vector, batch: np.ndarray) -> Vector: ...
+    def gradient(self, x: Vector, batch: Int[np.ndarray, " b"]) -> Vector: ...
 
 
 def momentum_sgd(
     objective: Objective, batches: Batches, x: Vector, step_done: StepDone, momentum: float, seed: int
 ) -> str | None:
-    """Minibatch gradient descent, x <- x - t v, v <- momentum v + gradient.
+    """Minimise by minibatch gradient descent with heavy-ball momentum.
 
-    The step starts at (1 - momentum) times the longest one that lowers the full objective from the start point,
-    and is halved when an epoch ends above the best objective seen five times running, or has diverged (tenfold, or an
-    entry beyond 10^3 times those of the start, which ends the epoch): then the best point is taken up again.
+    1. Set the step t to (1 - momentum) times the longest of 1, 1/2, 1/4, ... that lowers the full objective.
+    2. For every batch of an epoch: v <- momentum v + gradient, x <- x - t v.
+    3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
+       epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.
     """
     generator = np.random.default_rng(seed)
     best_value, gradient = objective(x)
     best, step, failures = x, 1.0, 0
+    # 1. the first step
     while not bool(objective(x - step * gradient)[0] < best_value):
         step *= 0.5
         if step < 1e-300:
             return "no step lowers the objective from the start point"
     step *= 1 - momentum
-    smallest, limit = 1e-10 * step, 1e3 * x.abs().max()
+    smallest, limit = 1e-10 * step, EXPLODED * x.abs().max()
     velocity = torch.zeros_like(x)
     while step_done(x):
+        # 2. one epoch
         for batch in batches.epoch(generator):
             velocity = momentum * velocity + batches.gradient(x, batch)
             moved = x - step * velocity
@@ -222,12 +243,13 @@ def momentum_sgd(
             x = moved
             if not step_done(x):
                 return None
+        # 3. a smaller step from the best point, if epochs no longer help
         value, _ = objective(x)
         if bool(value < best_value) and not exploded:
             best, best_value, failures = x, value, 0
             continue
         failures += 1
-        if exploded or failures == 5 or not bool(value < 10 * best_value):
+        if exploded or failures == FAILED_EPOCHS or not bool(value < DIVERGED * best_value):
             step, failures = 0.5 * step, 0
             x, velocity = best, torch.zeros_like(x)
             if step < smallest:
@@ -236,7 +258,7 @@ def momentum_sgd(
 
 
 def load_optimisers() -> None:
-    """Make torch load what its optimisers need (over a second on first use), so that set-up pays for it."""
+    """Let torch load its optimisers, which takes over a second on first use, before the solver's clock starts."""
     parameter = torch.zeros(1, requires_grad=True)
     torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.Adam([parameter]))
     torch.optim.LBFGS([parameter])

@@ -1,4 +1,4 @@
-"""The network objective on a flat vector, by autograd, on all samples or on minibatches."""
+"""The network objective on a flat vector x = (W1, W2), with gradients by autograd, on all samples or on minibatches."""
 
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from convexnn_bench.problem import Problem
 
 
 class NetworkObjective:
-    """Value and gradient at x = (W1, W2) flattened, on a device."""
+    """Value and gradient at x, on a device. width: number of neurons, None for the default of the formulation."""
 
     def __init__(self, problem: Problem, width: int | None, seed: int, device: str):
         self.problem = problem
@@ -24,13 +24,13 @@ class NetworkObjective:
         self.start = torch.cat([W1.reshape(-1), W2.reshape(-1)])
 
     def weights(self, x: Vector) -> tuple[torch.Tensor, torch.Tensor]:
-        """(W1, W2) as views of x."""
+        """Return (W1, W2) as views of x."""
         split = self.problem.p * self.width
         return x[:split].view(self.problem.p, -1), x[split:].view(self.problem.q, -1)
 
     def loss_and_gradient(self, x: Vector, operator: Operator) -> tuple[torch.Tensor, Vector]:
-        """F on the operator's rows, and its gradient."""
-        # with respect to the matrices: through slices of x each would come back as a vector of zeros as long as x
+        """Return F on the operator's rows, and its gradient."""
+        # differentiate with respect to the matrices: the gradient of a slice of x would be a vector as long as x
         leaves = [W.requires_grad_(True) for W in self.weights(x.detach())]
         loss = self.problem.loss.value(network.forward(self.problem, operator, *leaves), operator.Y)
         gradients = torch.autograd.grad(loss, leaves)
@@ -38,12 +38,12 @@ class NetworkObjective:
 
     @cached_property
     def _parts(self) -> list[Operator]:
-        """Sets of samples over which the loss is a sum; gradients are taken of one after the other."""
+        """Parts of the samples that fit memory one after the other, where the loss is a sum over samples."""
         separable = self.problem.loss.separable
         return network.parts(self.problem, self.operator, self.width) if separable else [self.operator]
 
     def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
-        """F(x) + beta/2 ||x||^2 and its gradient."""
+        """Return F(x) + beta/2 ||x||^2 and its gradient."""
         value, gradient = 0.5 * self.problem.beta * x.square().sum(), self.problem.beta * x
         for part in self._parts:
             loss, slope = self.loss_and_gradient(x, part)
@@ -51,22 +51,22 @@ class NetworkObjective:
         return value, gradient
 
     def batches(self, size: int) -> "Minibatches":
-        """The same objective over random minibatches of samples."""
+        """Return the same objective over random minibatches of `size` samples."""
         return Minibatches(self, size)
 
     def point(self, x: Vector) -> Point:
-        """The network at x."""
+        """Return the network at x."""
         return Point(network=self.weights(x))
 
     def entry_scale(self) -> float:
-        """Typical size of an entry of the start point, the unit of Adam's step."""
+        """Return the mean size of an entry of the start point, the unit of Adam's step."""
         return float(self.start.abs().mean())
 
 
 class Minibatches:
-    """Minibatch gradients: the loss of a batch of b samples counts n / b times, the weight decay in full.
+    """Minibatch gradients. The loss of a batch of b samples counts n / b times, and the weight decay in full.
 
-    An epoch visits every sample once in an order drawn from `seed`.
+    An epoch visits every sample once, in an order drawn from its generator.
     """
 
     def __init__(self, full: NetworkObjective, size: int):
@@ -76,13 +76,13 @@ class Minibatches:
         self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
         self.outputs = full.problem.n_out // self.samples
 
-    def epoch(self, generator: np.random.Generator) -> list[np.ndarray]:
-        """Index arrays of the batches of one epoch."""
+    def epoch(self, generator: np.random.Generator) -> list[Int[np.ndarray, " b"]]:
+        """Return the sample indices of every batch of one epoch."""
         order = generator.permutation(self.samples)
         return [order[start : start + self.size] for start in range(0, self.samples, self.size)]
 
-    def gradient(self, x: Vector, batch: np.ndarray) -> Vector:
-        """An unbiased estimate of the full gradient."""
+    def gradient(self, x: Vector, batch: Int[np.ndarray, " b"]) -> Vector:
+        """Return an unbiased estimate of the full gradient."""
         problem, operator = self.full.problem, self.full.operator
         samples = torch.as_tensor(batch, device=operator.device)
         part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))
@@ -91,7 +91,7 @@ class Minibatches:
 
 
 def _of_samples(samples: Int[torch.Tensor, " b"], each: int) -> Int[torch.Tensor, " b_each"]:
-    """The rows of some samples, `each` consecutive ones a sample."""
+    """Return the rows of some samples, of which each has `each` consecutive ones."""
     if each == 1:
         return samples
     return (samples[:, None] * each + torch.arange(each, device=samples.device)).reshape(-1)

@@ -1,42 +1,44 @@
-"""Solvers that minimise a flat objective step by step: what the Burer-Monteiro and network ones share."""
+"""The base classes of the solvers that minimise a flat objective step by step, Burer-Monteiro and network.
 
-from collections.abc import Callable
+A run has two parts: 1. `minimise`, which a solver's file defines, and 2. for a ReLU problem of moderate size and a
+solver that has the parameter `finish`, the method of `relu.finish`, which goes on from there to an optimum.
+"""
 
 import torch
 
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.methods import StepDone, Vector, load_optimisers
 from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
-from convexnn_bench.algorithms.relu.finish import affordable, finish_factors, finish_network
+from convexnn_bench.algorithms.relu.finish import ReportPoint, affordable, finish_factors, finish_network
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice, Whole
 
-SLOW = 1e-3
-
-Report = Callable[[Point | None], bool]
+SLOW = 1e-3  # relative decrease of the objective in a window of steps below which `finish` takes over
 
 
 class DescentSolver(BaseSolver):
-    """Keeps the current point, scores it through the callback; a subclass supplies `minimise`, and `finish` where
-    a ReLU problem is taken on by algorithms/relu/finish.py once `minimise` has ended."""
+    """A solver that steps from point to point, each scored through the callback.
+
+    x: the current vector. finished: the best point of `finish_from`, once there is one.
+    """
 
     objective: BMObjective | NetworkObjective
     x: Vector
-    found: Point | None = None
+    finished: Point | None = None
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        """Step until `step_done(x)` is False; return why it ended by itself, else None."""
+        """Step until `step_done(x)` is False; return why the method ended by itself, else None."""
         raise TypeError(f"{type(self).__name__} must define minimise")
 
-    def finish_from(self, report: Report) -> str | None:
-        """Go on from self.x where `minimise` has ended; every better point goes to `report`."""
+    def finish_from(self, report: ReportPoint) -> str | None:
+        """Go on from self.x after `minimise` has ended, and report every better point."""
         raise TypeError(f"{type(self).__name__} must define finish_from")
 
     @property
     def finishes(self) -> bool:
-        """Whether the solver has a parameter `finish`, it is on, and the problem is one that it helps."""
+        """Whether the parameter `finish` exists and is on, and the problem is small enough for it."""
         return bool(getattr(self, "finish", False)) and affordable(self.objective.problem)
 
     def load_packages(self) -> None:
@@ -54,7 +56,7 @@ class DescentSolver(BaseSolver):
 
         def report(point: Point | None) -> bool:
             if point is not None:
-                self.found = point
+                self.finished = point
             return callback()
 
         self.message = self.minimise(self.x, step_done)
@@ -62,15 +64,20 @@ class DescentSolver(BaseSolver):
             self.message = self.finish_from(report)
 
     def get_result(self) -> Point:
-        # optimisers step in place: a point that has been scored must stay what it was
-        return self.objective.point(self.x.clone()) if self.found is None else self.found
+        # optimisers step in place: a copy keeps a scored point as it was
+        return self.objective.point(self.x.clone()) if self.finished is None else self.finished
 
 
 class BurerMonteiroSolver(DescentSolver):
-    """m: columns a block; min(p, q) by default, for ReLU 2 with one output and p with several.
+    """A descent solver on the factors (U, V).
 
-    finish: for ReLU on data of moderate size, go on from where the method ends by Newton's method on the faces of the
-    cones and the staircase, with at most m columns a block (as many as it takes where m is None).
+    Parameters
+    ----------
+    m : int or None
+        Columns of a block. The default is min(p, q); for ReLU it is 2 with one output and p with several.
+    finish : bool
+        For ReLU on data of moderate size, go on from the method's last point by Newton's method on the faces of the
+        cones and the staircase, with at most m columns a block (without a limit if m is None).
     """
 
     formulation = "burer_monteiro"
@@ -84,14 +91,20 @@ class BurerMonteiroSolver(DescentSolver):
         self.objective = BMObjective(problem, self.m, self.seed, self.device)
         self.x = self.objective.start
 
-    def finish_from(self, report: Report) -> str | None:
+    def finish_from(self, report: ReportPoint) -> str | None:
         U, V = self.objective.factors(self.objective.project(self.x))
         problem, value = self.objective.problem, burer_monteiro.objective(self.objective.problem, U, V)
         return finish_factors(problem, U.cpu().numpy(), V.cpu().numpy(), value, self.m, report)
 
 
 class NetworkSolver(DescentSolver):
-    """width: number of neurons; by default as many as the Burer-Monteiro default has columns."""
+    """A descent solver on the original network.
+
+    Parameters
+    ----------
+    width : int or None
+        Number of neurons. The default is as many as the Burer-Monteiro default has columns.
+    """
 
     formulation = "network"
     parameters = {"width": [None]}
@@ -105,16 +118,26 @@ class NetworkSolver(DescentSolver):
 
 
 class FinishedNetworkSolver(NetworkSolver):
-    """finish: for ReLU on data of moderate size, go on from where the method slows down by Newton's method on the cells
-    between kinks, across kinks, and with dead neurons put to new use; never more neurons than `width`."""
+    """A network solver with the parameter `finish`.
+
+    Parameters
+    ----------
+    width : int or None
+        Number of neurons, as for `NetworkSolver`.
+    finish : bool
+        For ReLU on data of moderate size, go on once the method slows down: by Newton's method on the cells between
+        kinks, across kinks, and with dead neurons put to new use, but never with more neurons than `width`.
+    """
 
     parameters = {**NetworkSolver.parameters, "finish": [True]}
     allowed = {**NetworkSolver.allowed, "finish": Choice((True, False))}
     finish: bool
 
     def until_slow(self, step_done: StepDone, window: int) -> StepDone:
-        """`step_done`, ended early where `finish` takes over: when `window` steps lower the objective by less than
-        SLOW of it."""
+        """Return `step_done`, ended early where `finish` takes over.
+
+        That is when `window` steps have lowered the objective by less than SLOW of its value.
+        """
         if not self.finishes:
             return step_done
         steps, least = 0, float("inf")
@@ -130,7 +153,7 @@ class FinishedNetworkSolver(NetworkSolver):
 
         return limited
 
-    def finish_from(self, report: Report) -> str | None:
+    def finish_from(self, report: ReportPoint) -> str | None:
         W1, W2 = (part.cpu().numpy() for part in self.objective.weights(self.x))
         value = float(self.objective(self.x)[0])
         return finish_network(self.objective.problem, W1, W2, value, self.seed, report)

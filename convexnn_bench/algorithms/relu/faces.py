@@ -1,10 +1,15 @@
 """Newton's method on the faces of the ReLU cones.
 
-Each step finds for every neuron the face of its cone on which the steepest feasible descent lies (the multipliers of
-the facets it sits on, by non-negative least squares), and minimises the damped quadratic model of f there within all
-other facets (sequential quadratic programming: Nocedal & Wright, Numerical Optimization, section 18.1), so that the
-facets of the optimum are found many at a time and the last steps converge quadratically. Indefinite Hessians are
-replaced by their absolute values. Where that fails, a projected gradient step is taken.
+Every step solves a quadratic model of the objective within the cones (sequential quadratic programming: Nocedal &
+Wright, Numerical Optimization, section 18.1), so that many facets of the optimum are found at a time and the last steps
+converge quadratically. `descend` repeats:
+
+1. Project the gradient onto the feasible directions: for each neuron the multipliers of its facets, a non-negative
+   least squares problem, say which facets the steepest descent stays on. They define the neuron's face.
+2. Take a Newton step: minimise the model with the Hessian |H| + mu on the faces, subject to all other facets, and raise
+   the damping mu until the objective falls enough. |H| has the absolute values of H's eigenvalues.
+3. If no damping helps, take a projected gradient step.
+4. Drop the neurons that have become negligible.
 """
 
 from collections.abc import Callable
@@ -13,40 +18,42 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.algorithms.relu.neurons import NeuronObjective, Neurons
+from convexnn_bench.algorithms.relu.neurons import Lefts, NeuronObjective, ReluNeurons, Residual, Rights
 from convexnn_bench.cones.nearest_point import least_distance, nearest_point, unit_rows
 
-Array = Float[np.ndarray, "..."]
-Tick = Callable[[Neurons], bool]
+AfterStep = Callable[[ReluNeurons], bool]  # called after every step; returns False to stop
+Trial = tuple[ReluNeurons, float]  # a point and its objective
+Coordinates = Float[np.ndarray, " size"]
 
-NEWTON_SIZE = 600  # variables up to which Hessians are formed
-SINGULAR = 1e-11  # eigenvalues below this part of the largest are raised to it
-ARMIJO = 1e-4
-TRIALS = 16  # dampings of a Newton step, then the gradient has its turn
-HALVINGS = 60  # of a gradient step
-PASSES = 20  # of the facets that a step is held to
-IDLE = 4  # steps without a fall of f that can be seen
-DEAD = 1e-18  # ||u||^2 or ||v||^2 as a part of all neurons' that counts as none
-ROUNDING = 4e-15  # of f: no decrease can be seen below this
+ARMIJO = 1e-4  # part of the predicted decrease that a step must attain (Nocedal & Wright, section 3.1)
+ROUNDING = 4e-15  # of the objective, about 18 units of rounding; no smaller decrease can be seen
+SINGULAR = 1e-11  # eigenvalues below this part of the largest are raised to it, so that |H| stays invertible
+DEAD = 1e-18  # ||u||^2 or ||v||^2 below this part of the squared norm of all neurons counts as zero
+# the others were chosen by trial (commit 384fbfb)
+NEWTON_SIZE = 600  # most entries of (U, V) for which Hessians are formed; their eigenvalues take a second there
+DAMPINGS = 16  # Newton steps tried with a damping raised sixfold each time, before a gradient step is taken
+HALVINGS = 60  # of a gradient step's length
+FACET_PASSES = 20  # in which the facets that a Newton step would violate are added to its constraints
+IDLE_STEPS = 4  # steps in a row without a visible decrease, after which the descent ends
 
 
 @dataclass
-class Slope:
-    """Gradient at a point, the steepest feasible descent -down in U, and bases of the faces that it stays on."""
+class ProjectedGradient:
+    """The gradient (left, right) at a point, its projection -down in U, and a basis of every neuron's face."""
 
-    left: Float[np.ndarray, "J p"]
-    right: Float[np.ndarray, "J q"]
-    down: Float[np.ndarray, "J p"]
+    left: Lefts
+    right: Rights
+    down: Lefts
     bases: list[Float[np.ndarray, "p _"]]
 
     @property
-    def size(self) -> float:
-        """Norm of the projected gradient: zero at a stationary point."""
+    def norm(self) -> float:
+        """Norm of the projected gradient, which is zero at a stationary point."""
         return float(np.sqrt(np.sum(self.down**2) + np.sum(self.right**2)))
 
 
-def slope_at(neurons: Neurons, left: Float[np.ndarray, "J p"], right: Float[np.ndarray, "J q"]) -> Slope:
-    """The gradient projected on the cones of feasible directions, and the faces."""
+def projected_gradient(neurons: ReluNeurons, left: Lefts, right: Rights) -> ProjectedGradient:
+    """Project the gradient onto the cones of feasible directions, and find the faces on which the descent stays."""
     down, bases = left.copy(), []
     p = neurons.U.shape[1]
     active = neurons.active()
@@ -56,52 +63,53 @@ def slope_at(neurons: Neurons, left: Float[np.ndarray, "J p"], right: Float[np.n
             rows = neurons.rows[j][active[j]]
             down[j] = -nearest_point(rows, -left[j])[0]
             bases[-1] = null_space(rows[-rows @ down[j] <= 1e-9 * np.linalg.norm(left[j])])
-    return Slope(left, right, down, bases)
+    return ProjectedGradient(left, right, down, bases)
 
 
 def null_space(rows: Float[np.ndarray, "F p"]) -> Float[np.ndarray, "p r"]:
-    """Orthonormal basis of {u : rows u = 0}, for unit rows."""
+    """Return an orthonormal basis of {u : rows u = 0}, for unit rows."""
     if not rows.size:
         return np.eye(rows.shape[1])
     _, values, basis = np.linalg.svd(rows)
     return basis[int(np.sum(values > 1e-9)) :].T
 
 
-class Model:
-    """The quadratic model of f on the faces, its Hessian H replaced by |H| + mu, within the cones.
+class FaceModel:
+    """The quadratic model g^T d + d^T (|H| + mu) d / 2 of the objective on the faces, minimised within the cones.
 
-    With |H| + mu = Q diag(e) Q^T and y = e^(1/2) Q^T d + e^(-1/2) Q^T g the step d is the shortest y with A d >= -s, A
-    and s the rows and slacks of the facets (Lawson & Hanson, 1974, problem LDP), found with the facets that matter.
+    With |H| + mu = Q diag(e) Q^T and y = e^(1/2) Q^T d + e^(-1/2) Q^T g the minimiser d is the shortest y subject to
+    A d >= -s, where A and s are the rows and slacks of the facets (Lawson & Hanson, 1974, problem LDP).
     """
 
-    def __init__(self, objective: NeuronObjective, neurons: Neurons, R: Float[np.ndarray, "N q"], slope: Slope):
+    def __init__(self, objective: NeuronObjective, neurons: ReluNeurons, R: Residual, projected: ProjectedGradient):
         self.neurons, self.several = neurons, neurons.V.shape[1] > 1
         J, p = neurons.U.shape
-        bases = slope.bases
-        if self.several:
+        bases = projected.bases
+        if self.several:  # v_j alone carries the size of a neuron: u_j moves at right angles to itself
             bases = [basis @ null_space(unit_rows(u[None] @ basis)) for basis, u in zip(bases, neurons.U, strict=True)]
         widths = [basis.shape[1] for basis in bases]
-        self.split, self.owner = sum(widths), np.repeat(np.arange(J), widths)
-        self.basis = np.zeros((J, p, self.split))  # u-part of a step: basis[j] d
+        self.split = sum(widths)
+        self.basis = np.zeros((J, p, self.split))  # u_j changes by basis[j] d[:split]
         for j, (start, basis) in enumerate(zip(np.cumsum([0, *widths]), bases, strict=False)):
             self.basis[j, :, start : start + widths[j]] = basis
         values, self.vectors = np.linalg.eigh(objective.hessian(neurons, R, bases))
         self.values = np.maximum(np.abs(values), SINGULAR * np.abs(values).max(initial=0.0))
-        gradient = np.einsum("jpr,jp->r", self.basis, slope.left)
+        gradient = np.einsum("jpr,jp->r", self.basis, projected.left)
         if self.several:
-            gradient = np.concatenate([gradient, slope.right.ravel()])
+            gradient = np.concatenate([gradient, projected.right.ravel()])
         self.along = self.vectors.T @ gradient
         self.slack = np.maximum(neurons.slack(neurons.U), 0.0)
         self.rows = neurons.rows @ self.basis  # J x F x r
-        self.free = np.linalg.norm(self.rows, axis=2) > 1e-7
+        self.free = np.linalg.norm(self.rows, axis=2) > 1e-7  # facets that a step can approach or leave
         self.working = neurons.active() & self.free
 
-    def step(self, mu: float) -> tuple[Array, Array] | None:
+    def step(self, mu: float) -> tuple[Lefts, Rights] | None:
+        """Return the minimiser's changes of U and V, or None if no step satisfying all facets was found."""
         root = np.sqrt(self.values + mu)
-        back = self.vectors / root  # d = back (y - along / root)
+        back = self.vectors / root  # d = back (y - target)
         target = self.along / root
         working = self.working.copy()
-        for _ in range(PASSES):
+        for _ in range(FACET_PASSES):
             y = self._shortest(back, target, working)
             if y is None:
                 return None
@@ -117,8 +125,9 @@ class Model:
         return None
 
     def _shortest(
-        self, back: Array, target: Array, working: Bool[np.ndarray, "J F"]
-    ) -> Float[np.ndarray, " size"] | None:
+        self, back: Float[np.ndarray, "size size"], target: Coordinates, working: Bool[np.ndarray, "J F"]
+    ) -> Coordinates | None:
+        """Return the shortest y for which d satisfies the working facets."""
         if not working.any():
             return np.zeros(len(target))
         F = self.rows[working] @ back[: self.split]
@@ -127,74 +136,84 @@ class Model:
         return least_distance(F, F @ target - self.slack[working] / scale)
 
 
-class Descent:
-    """Steps from one point to the next, f falling."""
+class FaceSteps:
+    """Newton and gradient steps that lower the objective; the gradient's step length is kept between calls."""
 
     def __init__(self, objective: NeuronObjective):
         self.objective = objective
-        self.step = 1.0 / objective.beta
+        self.length = 1.0 / objective.beta
 
-    def newton(self, neurons: Neurons, value: float, slope: Slope, R: Array) -> tuple[Neurons, float] | None:
-        """A damped Newton step, the damping raised until f falls enough."""
-        if neurons.V.size + neurons.U.size > NEWTON_SIZE:  # the Hessian would be too large
+    def newton(self, neurons: ReluNeurons, value: float, projected: ProjectedGradient, R: Residual) -> Trial | None:
+        """Return the first Newton step that lowers the objective enough while its damping is raised."""
+        if neurons.V.size + neurons.U.size > NEWTON_SIZE:
             return None
-        model = Model(self.objective, neurons, R, slope)
-        for trial in range(TRIALS):
+        model = FaceModel(self.objective, neurons, R, projected)
+        for trial in range(DAMPINGS):
             step = model.step(self.objective.damping)
-            found = None if step is None else self._attempt(neurons, value, slope, *step)
-            if found is not None:
+            accepted = None if step is None else self._accepted(neurons, value, projected, *step)
+            if accepted is not None:
                 self.objective.damping *= 1.0 if trial else 0.1
-                return found
+                return accepted
             self.objective.damping = max(6.0 * self.objective.damping, 1e-6 * self.objective.beta)
         return None
 
-    def gradient(self, neurons: Neurons, value: float, slope: Slope) -> tuple[Neurons, float] | None:
-        """A projected gradient step, halved until f falls enough."""
+    def gradient(self, neurons: ReluNeurons, value: float, projected: ProjectedGradient) -> Trial | None:
+        """Return the first projected gradient step that lowers the objective enough while it is halved."""
         for _ in range(HALVINGS):
-            found = self._attempt(neurons, value, slope, -self.step * slope.down, -self.step * slope.right)
-            if found is not None:
-                self.step *= 2
-                return found
-            self.step *= 0.5
+            step = -self.length * projected.down, -self.length * projected.right
+            accepted = self._accepted(neurons, value, projected, *step)
+            if accepted is not None:
+                self.length *= 2
+                return accepted
+            self.length *= 0.5
         return None
 
-    def _attempt(
-        self, neurons: Neurons, value: float, slope: Slope, left: Array, right: Array
-    ) -> tuple[Neurons, float] | None:
+    def _accepted(
+        self, neurons: ReluNeurons, value: float, projected: ProjectedGradient, left: Lefts, right: Rights
+    ) -> Trial | None:
+        """Return the projected and rebalanced end of a step if it satisfies Armijo's condition, else None."""
         V = neurons.V + right
-        V = np.where(np.sum(V * neurons.V, axis=1, keepdims=True) > 0, V, 0.0)  # a neuron that turns round is gone
+        V = np.where(
+            np.sum(V * neurons.V, axis=1, keepdims=True) > 0, V, 0.0
+        )  # a neuron whose v turns round is dropped
         candidate = neurons.moved(neurons.project(neurons.U + left), V).rescaled()
         change = candidate.U - neurons.U, candidate.V - neurons.V
-        expected = float(np.sum(slope.left * change[0]) + np.sum(slope.right * change[1]))
+        expected = float(np.sum(projected.left * change[0]) + np.sum(projected.right * change[1]))
         new = self.objective.value(candidate)
         enough = expected < 0 and new <= value + ARMIJO * expected + ROUNDING * abs(value)
         return (candidate, new) if enough else None
 
 
 def descend(
-    objective: NeuronObjective, neurons: Neurons, tolerance: float, steps: int, tick: Tick
-) -> tuple[Neurons, bool]:
-    """(point, going on) after steps on faces, f falling, until the projected gradient is at most `tolerance` times
-    beta ||(U, V)||, or `steps` are done, or rounding ends it, or `tick` says no."""
-    neurons, descent, idle = neurons.balanced(), Descent(objective), 0
+    objective: NeuronObjective, neurons: ReluNeurons, tolerance: float, most_steps: int, after_step: AfterStep
+) -> tuple[ReluNeurons, bool]:
+    """Descend on the faces; return the point, and False if `after_step` stopped the descent.
+
+    It ends once the projected gradient is at most `tolerance` beta ||(U, V)||, after `most_steps` steps, or when
+    rounding hides all progress. The steps are numbered as at the top of this module.
+    """
+    neurons, steps, idle = neurons.balanced(), FaceSteps(objective), 0
     value = objective.value(neurons)
-    for _ in range(steps):
+    for _ in range(most_steps):
         if not len(neurons):
             break
+        # 1. the projected gradient and the faces
         R = objective.residual(neurons)
-        slope = slope_at(neurons, *objective.gradient(neurons, R))
-        size = float(np.sqrt(np.sum(neurons.U**2) + np.sum(neurons.V**2)))
-        if slope.size <= tolerance * objective.beta * size:
+        projected = projected_gradient(neurons, *objective.gradient(neurons, R))
+        norm = float(np.sqrt(np.sum(neurons.U**2) + np.sum(neurons.V**2)))
+        if projected.norm <= tolerance * objective.beta * norm:
             break
-        found = descent.newton(neurons, value, slope, R) or descent.gradient(neurons, value, slope)
-        idle = 0 if found is not None and found[1] < value * (1 - 1e-15) else idle + 1
-        if found is None or idle == IDLE:
+        # 2. a Newton step, 3. else a gradient step
+        step = steps.newton(neurons, value, projected, R) or steps.gradient(neurons, value, projected)
+        idle = 0 if step is not None and step[1] < value * (1 - 1e-15) else idle + 1
+        if step is None or idle == IDLE_STEPS:
             break
-        neurons, value = found
+        neurons, value = step
+        # 4. without negligible neurons
         smaller = np.minimum(np.sum(neurons.U**2, axis=1), np.sum(neurons.V**2, axis=1))
-        if (smaller <= DEAD * size**2).any():
-            neurons = neurons.take(smaller > DEAD * size**2)
+        if (smaller <= DEAD * norm**2).any():
+            neurons = neurons.take(smaller > DEAD * norm**2)
             value = objective.value(neurons)
-        if not tick(neurons):
+        if not after_step(neurons):
             return neurons, False
     return neurons, True

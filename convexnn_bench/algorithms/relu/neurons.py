@@ -1,108 +1,110 @@
-"""A few ReLU neurons (u_j, v_j), each held in one cone on which the network is bilinear: value, gradient, Hessian.
+"""A small set of ReLU neurons, each confined to one cone, and the training objective over them.
 
-f(U, V) = F(C(sum_j D_j Phi u_j v_j^T)) + beta/2 sum_j (||u_j||^2 + ||v_j||^2), with K_j u_j >= 0 for the unit rows K_j
-of the cone of neuron j (Sahiner et al., ICLR 2024, eq. 21, column by column). With M = sum_j D_j Phi u_j v_j^T and
-R = C^*(grad F) the gradients are Phi^T D_j R v_j + beta u_j and R^T D_j Phi u_j + beta v_j.
+Neuron j contributes the pair (u_j, v_j). On the cone K_j u_j >= 0 its activation pattern D_j is fixed, so that the
+network is bilinear there and the objective is smooth (Sahiner et al., ICLR 2024, eq. 21, column by column):
+
+    f(U, V) = F(C(M)) + beta/2 sum_j (||u_j||^2 + ||v_j||^2),    M = sum_j D_j Phi u_j v_j^T
+
+With R = C^*(grad F) the gradients are Phi^T D_j R v_j + beta u_j and R^T D_j Phi u_j + beta v_j.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from convexnn_bench.cones.nearest_point import nearest_point, unit_rows
 from convexnn_bench.problem import Problem
 
-ON_FACET = 1e-10  # K u below this part of ||u||: on the facet
-PARALLEL = 1e-12  # 1 - cosine below which two vectors count as one
+# u lies on a facet if its slack there is below this part of ||u||; far above rounding (1e-13 in `nearest_point`)
+ON_FACET = 1e-10
+# two vectors count as parallel if 1 - cosine is below this; the cosine itself has rounding errors near 1e-15
+PARALLEL = 1e-12
 
-Array = Float[np.ndarray, "..."]
+Lefts = Float[np.ndarray, "J p"]
+Rights = Float[np.ndarray, "J q"]
+Residual = Float[np.ndarray, "N q"]
 
 
 @dataclass
-class Neurons:
-    """J neurons: U J x p, V J x q, masks J x N (D_j), blocks J (their block, -1 where there is none).
+class ReluNeurons:
+    """J neurons with the cones that confine them.
 
-    rows: J x F x p, the unit rows of the cones, padded with zero rows, which hold everywhere.
+    U: J x p. V: J x q. masks: J x N, the patterns D_j. blocks: the index of each neuron's block, -1 if it has none.
+    rows: J x F x p, the unit rows of the cones, padded with zero rows, whose constraint 0 >= 0 always holds.
     """
 
-    U: Float[np.ndarray, "J p"]
-    V: Float[np.ndarray, "J q"]
+    U: Lefts
+    V: Rights
     masks: Bool[np.ndarray, "J N"]
     rows: Float[np.ndarray, "J F p"]
-    blocks: np.ndarray
+    blocks: Int[np.ndarray, " J"]
 
     def __len__(self) -> int:
         return len(self.U)
 
-    def moved(self, U: Float[np.ndarray, "J p"], V: Float[np.ndarray, "J q"]) -> "Neurons":
-        """The same cones at another point."""
-        return Neurons(U, V, self.masks, self.rows, self.blocks)
+    def moved(self, U: Lefts, V: Rights) -> "ReluNeurons":
+        """Return neurons in the same cones at another point."""
+        return ReluNeurons(U, V, self.masks, self.rows, self.blocks)
 
-    def take(self, kept: np.ndarray) -> "Neurons":
-        """Some of the neurons, by index or mask."""
-        return Neurons(self.U[kept], self.V[kept], self.masks[kept], self.rows[kept], self.blocks[kept])
+    def take(self, kept: np.ndarray) -> "ReluNeurons":
+        """Return some of the neurons, chosen by indices or by a mask."""
+        return ReluNeurons(self.U[kept], self.V[kept], self.masks[kept], self.rows[kept], self.blocks[kept])
 
-    def joined(self, other: "Neurons") -> "Neurons":
-        """All of both."""
+    def joined(self, other: "ReluNeurons") -> "ReluNeurons":
+        """Return the neurons of both sets."""
         width = max(self.rows.shape[1], other.rows.shape[1])
         rows = [np.pad(part.rows, ((0, 0), (0, width - part.rows.shape[1]), (0, 0))) for part in (self, other)]
-        return Neurons(
-            np.concatenate([self.U, other.U]),
-            np.concatenate([self.V, other.V]),
-            np.concatenate([self.masks, other.masks]),
-            np.concatenate(rows),
-            np.concatenate([self.blocks, other.blocks]),
-        )
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("U", "V", "masks", "blocks"))
+        U, V, masks, blocks = map(np.concatenate, pairs)
+        return ReluNeurons(U, V, masks, np.concatenate(rows), blocks)
 
     @property
     def sizes(self) -> Float[np.ndarray, " J"]:
-        """||u_j|| ||v_j||, the norm of what the neuron contributes."""
+        """||u_j|| ||v_j||, the norm of each neuron's contribution u_j v_j^T."""
         return np.linalg.norm(self.U, axis=1) * np.linalg.norm(self.V, axis=1)
 
-    def slack(self, U: Float[np.ndarray, "J p"]) -> Float[np.ndarray, "J F"]:
-        """K_j u_j."""
+    def slack(self, U: Lefts) -> Float[np.ndarray, "J F"]:
+        """Return K_j u_j for every neuron."""
         return (self.rows @ U[:, :, None])[:, :, 0]
 
-    def project(self, U: Float[np.ndarray, "J p"]) -> Float[np.ndarray, "J p"]:
-        """Every u_j moved to the nearest point of its cone."""
+    def project(self, U: Lefts) -> Lefts:
+        """Return the nearest point of its cone to every u_j."""
         lengths = np.linalg.norm(U, axis=1)
         outside = self.slack(U).min(axis=1, initial=0.0) < -1e-15 * lengths
         if not outside.any():
             return U
         U = U.copy()
         for j in np.flatnonzero(outside):
-            U[j] = nearest_point(self.rows_of(j), U[j])[0]
+            rows = self.rows[j]
+            U[j] = nearest_point(rows[np.any(rows != 0, axis=1)], U[j])[0]
         return U
 
-    def rows_of(self, j: int | np.integer) -> Float[np.ndarray, "F p"]:
-        """Row F x p of neuron j without the padding."""
-        rows = self.rows[j]
-        return rows[np.any(rows != 0, axis=1)]
-
     def active(self) -> Bool[np.ndarray, "J F"]:
-        """Facets that u_j lies on."""
+        """Return which facets every u_j lies on."""
         lengths = np.linalg.norm(self.U, axis=1)[:, None]
         real = np.any(self.rows != 0, axis=2)
         return real & (self.slack(self.U) <= ON_FACET * lengths)
 
-    def balanced(self) -> "Neurons":
-        """`rescaled`, neurons without effect left out; f does not rise."""
+    def balanced(self) -> "ReluNeurons":
+        """Return the neurons with ||u_j|| = ||v_j||, without those that contribute nothing; f does not rise."""
         out = self.rescaled()
         return out.take(np.any(out.U != 0, axis=1))
 
-    def rescaled(self) -> "Neurons":
-        """||u|| = ||v|| with the products kept; neurons without effect become zero."""
+    def rescaled(self) -> "ReluNeurons":
+        """Return the neurons with ||u_j|| = ||v_j|| and the same products; those of product zero become zero."""
         left, right = np.linalg.norm(self.U, axis=1), np.linalg.norm(self.V, axis=1)
         alive = (left > 0) & (right > 0)
         ratio = np.where(alive, np.sqrt(np.where(alive, right, 1.0) / np.where(alive, left, 1.0)), 0.0)[:, None]
         return self.moved(self.U * ratio, np.where(ratio > 0, self.V / np.where(ratio > 0, ratio, 1.0), 0.0))
 
-    def merged(self) -> "Neurons":
-        """Pairs with parallel u, or with parallel v in one cone, made one; f does not rise.
+    def merged(self) -> "ReluNeurons":
+        """Return the neurons with mergeable pairs replaced by one neuron each; f does not rise.
 
-        u_1 v_1^T + u_2 v_2^T is again one product, of norm at most the sum of the two (triangle inequality).
+        Two neurons merge if their u are parallel, or if their v are parallel and they share a cone: then
+        u_1 v_1^T + u_2 v_2^T is one product again, of norm at most the sum of the two (triangle inequality).
         """
         out = self.balanced()
         while len(out) > 1:
@@ -113,16 +115,17 @@ class Neurons:
         return out
 
     def _mergeable(self) -> tuple[int, int, bool] | None:
+        """Return the first pair that can be merged, and whether its u are parallel."""
         left, right = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (self.U, self.V))
-        names = np.unique(self.masks, axis=0, return_inverse=True)[1].reshape(-1)
+        pattern = np.unique(self.masks, axis=0, return_inverse=True)[1].reshape(-1)
         same_u = left @ left.T >= 1 - PARALLEL
-        same_v = (right @ right.T >= 1 - PARALLEL) & (names[:, None] == names)
-        found = np.argwhere(np.triu(same_u | same_v, 1))
-        return (int(found[0][0]), int(found[0][1]), bool(same_u[tuple(found[0])])) if len(found) else None
+        same_v = (right @ right.T >= 1 - PARALLEL) & (pattern[:, None] == pattern)
+        pairs = np.argwhere(np.triu(same_u | same_v, 1))
+        return (int(pairs[0][0]), int(pairs[0][1]), bool(same_u[tuple(pairs[0])])) if len(pairs) else None
 
-    def _merge(self, i: int, j: int, same_u: bool) -> "Neurons":
+    def _merge(self, i: int, j: int, same_u: bool) -> "ReluNeurons":
         U, V = self.U.copy(), self.V.copy()
-        a, b = np.linalg.norm(U[i]), np.linalg.norm(U[j])  # of V as well: the pairs are balanced
+        a, b = np.linalg.norm(U[i]), np.linalg.norm(U[j])  # also the norms of v_i and v_j: the pairs are balanced
         if same_u:
             U[i], V[i] = U[i] / a, a * V[i] + b * V[j]
         else:
@@ -131,82 +134,88 @@ class Neurons:
 
 
 class NeuronObjective:
-    """f, its gradient, and its Hessian on faces of the cones, float64 on the CPU."""
+    """The objective f with its gradient and its Hessian on faces of the cones, in float64 on the CPU."""
 
     def __init__(self, problem: Problem):
         self.problem, self.beta = problem, problem.beta
         self.operator = problem.operator()
         self.Phi = problem.Phi
-        self.N, self.p, self.q = problem.N, problem.p, problem.q
-        self.evaluations = 0
-        self.damping = problem.beta  # of Newton steps, carried from one descent to the next
+        self.damping = problem.beta  # of Newton steps, kept from one descent to the next
 
-    def hidden(self, neurons: Neurons, U: Array) -> Float[np.ndarray, "N J"]:
-        """D_j Phi u_j."""
-        return (self.Phi @ U.T) * neurons.masks.T
+    def hidden(self, neurons: ReluNeurons) -> Float[np.ndarray, "N J"]:
+        """Return D_j Phi u_j for every neuron."""
+        return (self.Phi @ neurons.U.T) * neurons.masks.T
 
-    def predictions(self, neurons: Neurons) -> torch.Tensor:
-        """C(sum_j D_j Phi u_j v_j^T)."""
-        return self.operator.second_layer(torch.as_tensor(self.hidden(neurons, neurons.U) @ neurons.V))
+    def predictions(self, neurons: ReluNeurons) -> Float[torch.Tensor, "n_out c"]:
+        """Return C(sum_j D_j Phi u_j v_j^T)."""
+        return self.operator.second_layer(torch.as_tensor(self.hidden(neurons) @ neurons.V))
 
-    def value(self, neurons: Neurons) -> float:
-        self.evaluations += 1
+    def value(self, neurons: ReluNeurons) -> float:
+        """Return f(U, V)."""
         loss = self.problem.loss.value(self.predictions(neurons), self.operator.Y)
         return float(loss) + 0.5 * self.beta * float(np.sum(neurons.U**2) + np.sum(neurons.V**2))
 
-    def residual(self, neurons: Neurons) -> Float[np.ndarray, "N q"]:
-        """R = C^*(grad F)."""
+    def residual(self, neurons: ReluNeurons) -> Residual:
+        """Return R = C^*(grad F)."""
         gradient = self.problem.loss.gradient(self.predictions(neurons), self.operator.Y)
         return self.operator.second_layer_adjoint(gradient).numpy()
 
-    def gradient(self, neurons: Neurons, R: Float[np.ndarray, "N q"]) -> tuple[Array, Array]:
-        """With respect to U and V, J x p and J x q."""
+    def gradient(self, neurons: ReluNeurons, R: Residual) -> tuple[Lefts, Rights]:
+        """Return the gradients with respect to U and V."""
         pulled = ((R @ neurons.V.T) * neurons.masks.T).T @ self.Phi
-        return pulled + self.beta * neurons.U, self.hidden(neurons, neurons.U).T @ R + self.beta * neurons.V
+        return pulled + self.beta * neurons.U, self.hidden(neurons).T @ R + self.beta * neurons.V
 
-    def loss_curvature(self, z: torch.Tensor) -> Float[np.ndarray, "n_out c c"]:
-        """F'' of every row of the predictions (F is a sum over rows); at a kink of grad F that of one side."""
+    def loss_curvature(self, z: Float[torch.Tensor, "n_out c"]) -> Float[np.ndarray, "n_out c c"]:
+        """Return F'' for every row of the predictions; at a kink of grad F the derivative of one side."""
         pullback = torch.func.vjp(lambda at: self.problem.loss.gradient(at, self.operator.Y), z)[1]
         columns = torch.eye(z.shape[1], dtype=z.dtype)
         return np.stack([pullback(column.expand_as(z).clone())[0].numpy() for column in columns], axis=1)
 
     def hessian(
-        self, neurons: Neurons, R: Float[np.ndarray, "N q"], bases: list[Float[np.ndarray, "p _"]]
+        self, neurons: ReluNeurons, R: Residual, bases: list[Float[np.ndarray, "p _"]]
     ) -> Float[np.ndarray, "size size"]:
-        """Hessian at balanced neurons of F + beta sum_j ||u_j|| ||v_j||, which is f where pairs stay balanced.
+        """Return the Hessian of F + beta sum_j ||u_j|| ||v_j||, which equals f on balanced neurons.
 
-        One output: coordinates y_j with u_j + bases[j] y_j, v_j fixed; f is convex in them. Several: (y_1 .. y_J,
-        v_1 .. v_J), the bases (orthonormal columns) orthogonal to u_j, so that v_j alone carries the size of a neuron.
+        One output: the coordinates are y_j with u_j + bases[j] y_j, and v_j is fixed; f is convex in them. Several
+        outputs: (y_1 .. y_J, v_1 .. v_J), with orthonormal bases orthogonal to u_j, so that v_j alone carries the size.
         """
         J, q = neurons.V.shape
+        N = len(self.Phi)
         owner = np.repeat(np.arange(J), [basis.shape[1] for basis in bases])
         basis = np.concatenate(bases, axis=1)
-        T = (self.Phi @ basis) * neurons.masks.T[:, owner]  # N x r
+        T = (self.Phi @ basis) * neurons.masks.T[:, owner]  # N x r, the derivatives of D_j Phi u_j
         r = len(owner)
         size = r + (J * q if q > 1 else 0)
-        jacobian = np.zeros((self.N, q, size))
+        # Jacobian of M: (D_j Phi basis_j) v_j^T in the coordinates y_j, and D_j Phi u_j in those of v_j
+        jacobian = np.zeros((N, q, size))
         jacobian[:, :, :r] = T[:, None, :] * neurons.V.T[:, owner]
         curved = self.beta * np.eye(size)
         if q == 1:
+            # ||u_j|| |v_j| is flat along u_j: beta (I - u u^T / ||u||^2) within each neuron
             along = np.sum(basis * unit_rows(neurons.U)[owner].T, axis=0)
             curved -= self.beta * np.outer(along, along) * (owner[:, None] == owner)
         else:
-            H = self.hidden(neurons, neurons.U)
+            H = self.hidden(neurons)
             cross = T.T @ R  # d^2 f / dy dv beside the Gauss-Newton part
             for b in range(q):
                 jacobian[:, b, r + b :: q] = H
-                places = r + owner * q + b
-                curved[np.arange(r), places] = curved[places, np.arange(r)] = cross[:, b]
+                index = r + owner * q + b
+                curved[np.arange(r), index] = curved[index, np.arange(r)] = cross[:, b]
             for j, v in enumerate(unit_rows(neurons.V)):
                 part = slice(r + j * q, r + (j + 1) * q)
                 curved[part, part] -= self.beta * np.outer(v, v)
         return curved + self._gauss_newton(jacobian.reshape(-1, size), self.predictions(neurons))
 
-    def _gauss_newton(self, jacobian: Float[np.ndarray, "Nq size"], z: torch.Tensor) -> Float[np.ndarray, "size size"]:
+    @cached_property
+    def _second_layer(self) -> np.ndarray:
+        return self.operator.second_layer_matrix()
+
+    def _gauss_newton(
+        self, jacobian: Float[np.ndarray, "Nq size"], z: Float[torch.Tensor, "n_out c"]
+    ) -> Float[np.ndarray, "size size"]:
+        """Return J^T C^T F'' C J."""
         if not self.problem.architecture.second_layer_is_identity:
-            if not hasattr(self, "_C"):
-                self._C = self.operator.second_layer_matrix()
-            jacobian = self._C @ jacobian
+            jacobian = self._second_layer @ jacobian
         curvature = self.loss_curvature(z)
         jacobian = jacobian.reshape(*curvature.shape[:2], -1)
         weighted = (curvature @ jacobian).reshape(-1, jacobian.shape[2])

@@ -1,26 +1,27 @@
-"""Fewer neurons for the same predictions, by Caratheodory's theorem; the objective never rises.
+"""Fewer neurons with the same predictions, by Caratheodory's theorem; the objective never rises.
 
-With directions fixed, predictions and regulariser are linear in the neurons' sizes s_j >= 0: sum_j s_j a_j and
-beta sum_j s_j. Along a null vector of (a_j) on which the sum does not grow, sizes move until one is zero; at most
-rank(a_j) neurons are left.
+With fixed directions, the predictions and the regulariser are linear in the neurons' sizes s_j >= 0: they are
+sum_j s_j a_j and beta sum_j s_j, where a_j are the predictions of neuron j alone. Moving the sizes along a null vector
+of (a_j) whose entries do not sum to more than zero keeps the predictions, and the sum does not grow. The first size to
+reach zero removes its neuron. At most rank(a_j) neurons are left.
 """
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.algorithms.relu.neurons import NeuronObjective, Neurons
+from convexnn_bench.algorithms.relu.neurons import Lefts, NeuronObjective, ReluNeurons, Rights
 
 NULL = 1e-10  # singular values below this part of the largest count as zero
 
 
-def reduced(objective: NeuronObjective, neurons: Neurons) -> Neurons:
-    """At most as many neurons as there are predictions, parallel ones merged."""
+def reduce_neurons(objective: NeuronObjective, neurons: ReluNeurons) -> ReluNeurons:
+    """Return at most as many neurons as there are predictions, with parallel neurons merged."""
     neurons = neurons.balanced()
     outputs = int(objective.operator.Y.numel())
     if len(neurons) > outputs:
         sizes = neurons.sizes
-        new = fewer(sizes, unit_predictions(objective, neurons.U, neurons.V, neurons.masks))
+        new = reduce_sizes(sizes, unit_predictions(objective, neurons.U, neurons.V, neurons.masks))
         kept = new > 0
         ratio = np.sqrt(new[kept] / sizes[kept])[:, None]
         left = neurons.take(kept)
@@ -29,12 +30,9 @@ def reduced(objective: NeuronObjective, neurons: Neurons) -> Neurons:
 
 
 def unit_predictions(
-    objective: NeuronObjective,
-    U: Float[np.ndarray, "J p"],
-    V: Float[np.ndarray, "J q"],
-    masks: Bool[np.ndarray, "J N"],
+    objective: NeuronObjective, U: Lefts, V: Rights, masks: Bool[np.ndarray, "J N"]
 ) -> Float[np.ndarray, "n_out_c J"]:
-    """Predictions of every neuron alone, for ||u|| ||v|| = 1."""
+    """Return the predictions of every neuron alone, scaled to ||u|| ||v|| = 1."""
     U = U / np.linalg.norm(U, axis=1, keepdims=True)
     V = V / np.linalg.norm(V, axis=1, keepdims=True)
     H = (objective.Phi @ U.T) * masks.T
@@ -42,28 +40,33 @@ def unit_predictions(
     return np.stack([each.numpy().ravel() for each in alone], axis=1)
 
 
-def fewer(sizes: Float[np.ndarray, " J"], predictions: Float[np.ndarray, "outputs J"]) -> Float[np.ndarray, " J"]:
-    """Sizes with the same predictions and a sum that is no larger, at most rank(predictions) of them above zero."""
+def reduce_sizes(
+    sizes: Float[np.ndarray, " J"], predictions: Float[np.ndarray, "outputs J"]
+) -> Float[np.ndarray, " J"]:
+    """Return sizes with the same predictions and no larger sum, of which at most rank(predictions) are positive."""
+    # 1. a basis of the null vectors of (a_j)
     _, values, basis = np.linalg.svd(predictions, full_matrices=True)
     rank = int(np.sum(values > NULL * values.max(initial=0.0)))
     null = basis[rank:].T.copy()  # J x (J - rank)
     kept = sizes > 0
     now = sizes.copy()
     while null.shape[1]:
+        # 2. move along one on which the sum does not grow, until the first size is zero
         d = _downward(null)
         falling = kept & (d < 0)
         if not falling.any():
             break
         ratios = np.where(falling, now / np.where(falling, -d, 1.0), np.inf)
-        gone = int(np.argmin(ratios))
-        now = np.where(kept, np.maximum(now + ratios[gone] * d, 0.0), 0.0)
-        now[gone], kept[gone] = 0.0, False
-        null = _without(null, gone)
+        first = int(np.argmin(ratios))
+        now = np.where(kept, np.maximum(now + ratios[first] * d, 0.0), 0.0)
+        # 3. remove that neuron, and the null vectors that would move it
+        now[first], kept[first] = 0.0, False
+        null = _vanishing_at(null, first)
     return now
 
 
 def _downward(null: Float[np.ndarray, "J r"]) -> Float[np.ndarray, " J"]:
-    """A null vector whose entries sum to at most zero."""
+    """Return a null vector whose entries sum to at most zero."""
     sums = null.sum(axis=0)
     d = -null @ sums
     if np.abs(d).max(initial=0.0) <= 1e-8 * np.abs(null).max(initial=0.0):
@@ -71,13 +74,13 @@ def _downward(null: Float[np.ndarray, "J r"]) -> Float[np.ndarray, " J"]:
     return d
 
 
-def _without(null: Float[np.ndarray, "J r"], gone: int) -> Float[np.ndarray, "J r_left"]:
-    """Basis of the null vectors that vanish at one index."""
-    pivot = int(np.argmax(np.abs(null[gone])))
-    if null[gone, pivot] == 0:
+def _vanishing_at(null: Float[np.ndarray, "J r"], index: int) -> Float[np.ndarray, "J r_left"]:
+    """Return a basis of the null vectors that vanish at one index, by one step of elimination."""
+    pivot = int(np.argmax(np.abs(null[index])))
+    if null[index, pivot] == 0:
         return null
-    column = null[:, pivot] / null[gone, pivot]
+    column = null[:, pivot] / null[index, pivot]
     rest = np.delete(null, pivot, axis=1)
-    rest = rest - np.outer(column, rest[gone])
-    rest[gone] = 0.0
+    rest = rest - np.outer(column, rest[index])
+    rest[index] = 0.0
     return rest

@@ -1,87 +1,99 @@
-"""The Burer-Monteiro staircase for ReLU: descend on the cones, append the neurons that still lower f, and again.
+"""The Burer-Monteiro staircase for ReLU: descend on the cones, add neurons that lower the objective, and repeat.
 
-Without the second half a descent method may end at a wrong stationary point, where some columns are zero: a zero pair
-(u, v) has a zero gradient. It ends where the point is stationary and no direction that was found has a norm
-||R^T D Phi u|| above beta, which for scalar outputs, and for vector outputs in the plane, proves it global.
+A descent method alone may end at a wrong stationary point whose columns are partly zero, since the gradient of a zero
+pair (u, v) is zero. Every round of the staircase
+
+1. reduces the neurons to as few as the predictions need,
+2. descends on the faces of their cones, and moves neurons across facets while that allows further descent,
+3. prices new directions, whose norms ||R^T D Phi u|| exceed beta if a neuron there lowers the objective,
+4. adds the best of them, and tightens the tolerance of the descent to a tenth of the largest excess.
+
+It ends where the point is stationary and the thorough search of step 3 finds no direction. Over blocks that search is
+exact for one output, and for several outputs with p = 2: the point is then a global optimum.
 """
 
 import numpy as np
-from jaxtyping import Float
 
-from convexnn_bench.algorithms.relu.directions import NetworkPrices
-from convexnn_bench.algorithms.relu.faces import Tick, descend
-from convexnn_bench.algorithms.relu.neurons import NeuronObjective, Neurons
-from convexnn_bench.algorithms.relu.pricing import BlockPrices, Price, distinct
-from convexnn_bench.algorithms.relu.reduction import reduced
+from convexnn_bench.algorithms.relu.directions import NetworkPricing
+from convexnn_bench.algorithms.relu.faces import AfterStep, descend
+from convexnn_bench.algorithms.relu.neurons import NeuronObjective, ReluNeurons, Residual
+from convexnn_bench.algorithms.relu.pricing import BlockPricing, PricedDirections, distinct
+from convexnn_bench.algorithms.relu.reduction import reduce_neurons
 
-ADDED = 8  # neurons a round
-ROUNDS = 200
-FINAL = 1e-11  # relative projected gradient that ends the last descent
+FINAL = 1e-11  # projected gradient that ends the last descent, in units of beta ||(U, V)||; rounding is near 1e-15
 EXCESS = 1e-10  # relative excess of a norm over beta that counts as none
-STEPS = 40  # Newton steps a round
+# chosen by trial (commit 384fbfb)
+FIRST = 1e-2  # tolerance of the first descent, in the units of FINAL
+ADDED = 8  # most neurons that one round adds
+ROUNDS = 200
+STEPS = 40  # most Newton steps of one descent, and most descents of one round
 
 
-class Staircase:
-    """Working set of neurons of one problem."""
+class NeuronStaircase:
+    """The staircase of one problem, with blocks or all directions priced."""
 
-    def __init__(self, objective: NeuronObjective, prices: BlockPrices | NetworkPrices):
-        self.objective, self.prices = objective, prices
+    def __init__(self, objective: NeuronObjective, pricing: BlockPricing | NetworkPricing):
+        self.objective, self.pricing = objective, pricing
 
-    def run(self, neurons: Neurons, tick: Tick) -> str | None:
-        """Until the point is optimal; returns why it ended, None where `tick` stopped it."""
-        tolerance, thorough = 1e-2, False
+    def run(self, neurons: ReluNeurons, after_step: AfterStep) -> str | None:
+        """Climb until the point is optimal; return why it ended, or None if `after_step` stopped it."""
+        tolerance, thorough = FIRST, False
         for _ in range(ROUNDS):
-            neurons, going = self._descend(reduced(self.objective, neurons), tolerance, tick)
+            # 1. reduce, 2. descend
+            neurons, going = self._descend(reduce_neurons(self.objective, neurons), tolerance, after_step)
             if not going:
                 return None
+            # 3. price new directions
             R = self.objective.residual(neurons)
-            price = self.prices(R, self.objective.beta * (1 + EXCESS), thorough)
-            grown = self._added(neurons, R, price)
-            excess = float(price.norms[0]) / self.objective.beta - 1 if len(price.norms) else 0.0
+            priced = self.pricing.price(R, self.objective.beta * (1 + EXCESS), thorough)
+            excess = float(priced.norms[0]) / self.objective.beta - 1 if len(priced.norms) else 0.0
+            # 4. add the best; without any, descend to the end, then search thoroughly, then stop
+            grown = self._added(neurons, R, priced)
             if grown is None:
                 if thorough and tolerance == FINAL:
-                    full = "" if not len(price.norms) else ", but no neuron is left to add"
+                    full = "" if not len(priced.norms) else ", but no neuron can be added"
                     return f"stationary, and the largest norm found exceeds beta by {excess:.1e}{full}"
                 thorough, tolerance = tolerance == FINAL, FINAL
             else:
                 neurons, thorough = grown, False
                 tolerance = max(min(tolerance, 0.1 * excess), FINAL)
-                if not tick(neurons):
+                if not after_step(neurons):
                     return None
         return f"{ROUNDS} rounds did not reach the target"
 
-    def _descend(self, neurons: Neurons, tolerance: float, tick: Tick) -> tuple[Neurons, bool]:
-        """On the cones at hand, and again while neurons cross to neighbouring ones."""
+    def _descend(self, neurons: ReluNeurons, tolerance: float, after_step: AfterStep) -> tuple[ReluNeurons, bool]:
+        """Descend on the present cones, and again as long as neurons cross to neighbouring ones."""
         for _ in range(STEPS):
-            neurons, going = descend(self.objective, neurons, tolerance, STEPS, tick)
+            neurons, going = descend(self.objective, neurons, tolerance, STEPS, after_step)
             if not going or not len(neurons):
                 return neurons, going
             R = self.objective.residual(neurons)
-            neurons, crossed = self.prices.crossed(neurons, R, self.objective.beta)
+            neurons, crossed = self.pricing.crossed(neurons, R, self.objective.beta)
             if not crossed:
                 break
         return neurons, True
 
-    def _added(self, neurons: Neurons, R: Float[np.ndarray, "N q"], price: Price) -> Neurons | None:
-        """Up to ADDED of the priced directions as neurons, at the size that lowers f; None where there is none."""
-        H = np.maximum(price.directions @ self.objective.Phi.T, 0.0) * price.masks
-        chosen = self.prices.room(neurons, price, distinct(H, ADDED))
+    def _added(self, neurons: ReluNeurons, R: Residual, priced: PricedDirections) -> ReluNeurons | None:
+        """Add up to ADDED of the priced directions as neurons; return None if none of them lowers the objective."""
+        H = np.maximum(priced.directions @ self.objective.Phi.T, 0.0) * priced.masks
+        chosen = self.pricing.within_limit(neurons, priced, distinct(H, ADDED))
         if not chosen:
             return None
-        price = Price(price.norms[chosen], price.directions[chosen], price.masks[chosen], price.blocks[chosen])
-        H = np.maximum(self.objective.Phi @ price.directions.T, 0.0) * price.masks.T
+        priced = priced.take(chosen)
+        H = np.maximum(self.objective.Phi @ priced.directions.T, 0.0) * priced.masks.T
         V = -(H.T @ R)
         V /= np.linalg.norm(V, axis=1, keepdims=True)
-        new = self.prices.placed(price.directions, V, price)
+        new = self.pricing.neurons_at(priced, V)
+        # (sqrt(t) u, sqrt(t) v) changes f by at most -t slope + t^2 curvature / 2: start at the minimiser, then shorten
         change = self.objective.predictions(new)
-        slope = float(np.sum(price.norms - self.objective.beta))
+        slope = float(np.sum(priced.norms - self.objective.beta))
         curvature = self.objective.problem.loss.smoothness * float(change.square().sum())
-        step, before = slope / max(curvature, 1e-300), self.objective.value(neurons)
-        while step > 1e-300:
-            grown = neurons.joined(new.moved(np.sqrt(step) * new.U, np.sqrt(step) * new.V))
+        t, before = slope / max(curvature, 1e-300), self.objective.value(neurons)
+        while t > 1e-300:
+            grown = neurons.joined(new.moved(np.sqrt(t) * new.U, np.sqrt(t) * new.V))
             if self.objective.value(grown) < before:
                 return grown
-            step *= 0.25
-            if step * slope < 1e-16 * abs(before):
+            t *= 0.25
+            if t * slope < 1e-16 * abs(before):
                 break
         return None

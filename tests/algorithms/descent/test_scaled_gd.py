@@ -9,7 +9,7 @@ from textbook import textbook_optimum
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.methods import gradient_descent
-from convexnn_bench.algorithms.descent.scaled_gradient import Preconditioner, block_norms_squared, scaled
+from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric, block_norms_squared, scaled
 from convexnn_bench.formulations import burer_monteiro
 
 PAIRS = [(loss, activation) for loss in LOSS_NAMES for activation in ("linear", "gated_relu")]
@@ -35,7 +35,7 @@ def iterates(problem: "cnn.Problem", U: torch.Tensor, V: torch.Tensor, steps: in
         blocks.append(burer_monteiro.to_blocks(*objective.factors(x)))
         return len(blocks) <= steps
 
-    gradient_descent(objective, objective.flatten(U, V), step_done, precondition=Preconditioner(objective))
+    gradient_descent(objective, objective.flatten(U, V), step_done, precondition=ScaledMetric(objective))
     return blocks
 
 
@@ -139,7 +139,7 @@ def test_all_steps_lower_the_objective_not_only_those_that_are_scored():
         values.append(float(objective(x)[0]))
         return len(values) <= 200
 
-    gradient_descent(objective, objective.start, step_done, precondition=Preconditioner(objective))
+    gradient_descent(objective, objective.start, step_done, precondition=ScaledMetric(objective))
     assert (np.diff(values) <= 1e-14 * values[0]).all()
     assert values[-1] < 0.9 * values[0]
 
@@ -161,7 +161,7 @@ def test_an_ill_conditioned_optimum_slows_plain_steps_and_not_scaled_ones():
             points.append(x)
             return len(points) <= 100
 
-        precondition = Preconditioner(objective) if name == "scaled" else None
+        precondition = ScaledMetric(objective) if name == "scaled" else None
         gradient_descent(objective, objective.start, step_done, precondition=precondition)
         blocks = burer_monteiro.to_blocks(*objective.factors(points[-1]))
         distance[name] = np.linalg.norm(blocks[0].numpy() - optimum)

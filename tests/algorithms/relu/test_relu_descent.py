@@ -9,12 +9,12 @@ import torch
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.cone_penalty import AllRows, ConePenalty, FacetRows
-from convexnn_bench.algorithms.relu.directions import NetworkPrices
-from convexnn_bench.algorithms.relu.faces import slope_at
+from convexnn_bench.algorithms.relu.directions import NetworkPricing
+from convexnn_bench.algorithms.relu.faces import projected_gradient
 from convexnn_bench.algorithms.relu.finish import finish_factors, finish_network
 from convexnn_bench.algorithms.relu.neurons import NeuronObjective
-from convexnn_bench.algorithms.relu.pricing import BlockPrices
-from convexnn_bench.algorithms.relu.reduction import fewer
+from convexnn_bench.algorithms.relu.pricing import BlockPricing
+from convexnn_bench.algorithms.relu.reduction import reduce_sizes
 from convexnn_bench.formulations import burer_monteiro, network
 
 
@@ -193,8 +193,8 @@ def test_priced_directions_attain_their_norms_and_none_is_missed_in_the_plane(ne
     """Against ||R^T (Phi u)_+|| over a fine grid of the circle."""
     problem = gaussian(9, 2, c, seed=5)
     R = np.random.default_rng(2).standard_normal((problem.N, problem.q))
-    prices = NetworkPrices(problem, 100, 0) if network else BlockPrices(problem, None)
-    price = prices(R, 0.0, True)
+    prices = NetworkPricing(problem, 100, 0) if network else BlockPricing(problem, None)
+    price = prices.price(R, 0.0, True)
     H = np.maximum(price.directions @ problem.Phi.T, 0)
     np.testing.assert_allclose(np.linalg.norm(H @ R, axis=1), price.norms, rtol=1e-8)
     angles = np.linspace(0, 2 * np.pi, 20001)
@@ -212,10 +212,10 @@ def test_gradient_and_hessian_of_neurons_by_finite_differences(loss):
     problem = cnn.Problem(
         rng.standard_normal((9, 3)), np.sign(Y) if loss == "logistic" else Y, activation="relu", loss=loss, beta=0.2
     )
-    objective, prices = NeuronObjective(problem), NetworkPrices(problem, 9, 0)
+    objective, prices = NeuronObjective(problem), NetworkPricing(problem, 9, 0)
     neurons = prices.start(rng.standard_normal((4, 3)), rng.standard_normal((4, problem.q)))
     R = objective.residual(neurons)
-    slope = slope_at(neurons, *objective.gradient(neurons, R))
+    slope = projected_gradient(neurons, *objective.gradient(neurons, R))
     for _ in range(4):
         dU, dV = 1e-6 * rng.standard_normal(neurons.U.shape), 1e-6 * rng.standard_normal(neurons.V.shape)
         ahead, behind = (neurons.moved(neurons.U + s * dU, neurons.V + s * dV) for s in (1, -1))
@@ -223,10 +223,10 @@ def test_gradient_and_hessian_of_neurons_by_finite_differences(loss):
         assert objective.value(ahead) - objective.value(behind) == pytest.approx(expected, rel=1e-5)
 
 
-def test_fewer_keeps_predictions_and_does_not_raise_the_sum():
+def test_reduced_sizes_keep_predictions_and_does_not_raise_the_sum():
     rng = np.random.default_rng(6)
     predictions, sizes = rng.standard_normal((5, 40)), rng.random(40)
-    new = fewer(sizes, predictions)
+    new = reduce_sizes(sizes, predictions)
     assert (new >= 0).all()
     assert (new > 0).sum() <= 5
     assert new.sum() <= sizes.sum()

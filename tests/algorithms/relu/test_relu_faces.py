@@ -7,9 +7,9 @@ from conftest import targets
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.methods import spectral_projected_gradient
-from convexnn_bench.algorithms.relu.faces import descend, null_space, slope_at
-from convexnn_bench.algorithms.relu.neurons import NeuronObjective, Neurons
-from convexnn_bench.algorithms.relu.pricing import BlockPrices
+from convexnn_bench.algorithms.relu.faces import descend, null_space, projected_gradient
+from convexnn_bench.algorithms.relu.neurons import NeuronObjective, ReluNeurons
+from convexnn_bench.algorithms.relu.pricing import BlockPricing
 
 
 def relu_problem(seed: int, loss: str = "squared", c: int = 2, d: int = 3, n: int = 8) -> "cnn.Problem":
@@ -18,11 +18,11 @@ def relu_problem(seed: int, loss: str = "squared", c: int = 2, d: int = 3, n: in
     return cnn.Problem(rng.standard_normal((n, d)), Y, activation="relu", loss=loss, beta_fraction=0.1, patterns=12)
 
 
-def random_neurons(problem: "cnn.Problem", seed: int, count: int = 5) -> Neurons:
+def random_neurons(problem: "cnn.Problem", seed: int, count: int = 5) -> ReluNeurons:
     """Balanced neurons in the cones of different blocks, some of them on facets."""
     rng = np.random.default_rng(seed)
     U, V = rng.standard_normal((count, problem.p)), rng.standard_normal((count, problem.q))
-    return BlockPrices(problem, None).start(U, V, rng.permutation(problem.P)[:count]).balanced()
+    return BlockPricing(problem, None).start(U, V, rng.permutation(problem.P)[:count]).balanced()
 
 
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy", "logistic"])
@@ -44,7 +44,7 @@ def test_gradient_is_that_of_the_factored_objective(loss, seed):
     assert objective.value(neurons) == pytest.approx(problem.factored_objective(U, V), rel=1e-12)
 
 
-def reparametrised(objective: NeuronObjective, neurons: Neurons) -> float:
+def reparametrised(objective: NeuronObjective, neurons: ReluNeurons) -> float:
     """F + beta sum ||u_j|| ||v_j||, from the value of f."""
     squares = np.sum(neurons.U**2) + np.sum(neurons.V**2)
     return objective.value(neurons) - objective.beta * (0.5 * float(squares) - float(np.sum(neurons.sizes)))
@@ -82,7 +82,7 @@ def test_descent_falls_inside_the_cones_to_a_stationary_point(c, seed):
     objective, values = NeuronObjective(problem), []
     start = random_neurons(problem, seed)
 
-    def tick(neurons: Neurons) -> bool:
+    def tick(neurons: ReluNeurons) -> bool:
         values.append(objective.value(neurons))
         assert neurons.slack(neurons.U).min() >= -1e-12 * np.linalg.norm(neurons.U, axis=1).max()
         return True
@@ -101,7 +101,7 @@ def test_descent_falls_inside_the_cones_to_a_stationary_point(c, seed):
 def test_the_slope_leaves_facets_only_inwards():
     problem = relu_problem(1)
     neurons, objective = random_neurons(problem, 1, count=10), NeuronObjective(problem)
-    slope = slope_at(neurons, *objective.gradient(neurons, objective.residual(neurons)))
+    slope = projected_gradient(neurons, *objective.gradient(neurons, objective.residual(neurons)))
     assert neurons.active().any()
     inward = neurons.slack(-slope.down)[neurons.active()]
     assert inward.min() >= -1e-9 * np.abs(slope.left).max()
