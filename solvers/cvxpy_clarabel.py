@@ -37,5 +37,5 @@ class Solver(ConicSolver):
             limits |= {"min_switch_step_length": 1e-3, "min_terminate_step_length": 1e-8}
         return {**options, **limits, "accept_unknown": True}
 
-    def said(self, raw: Any) -> str:
+    def summary(self, raw: Any) -> str:
         return f"Clarabel: {raw.status}, {raw.iterations} iterations"

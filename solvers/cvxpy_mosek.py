@@ -29,7 +29,7 @@ class Solver(ConicSolver):
         options: dict[str, Any] = {"mosek_params": mosek_parameters(float(self.tolerance), self.time_limit)}
         return {**options, "accept_unknown": True, **({"save_file": self.save_file} if self.save_file else {})}
 
-    def said(self, raw: Any) -> str:
+    def summary(self, raw: Any) -> str:
         import mosek
 
         if "task" not in raw:

@@ -42,5 +42,5 @@ class Solver(ConicSolver):
             options["time_limit_secs"] = float(self.time_limit)
         return options
 
-    def said(self, raw: Any) -> str:
+    def summary(self, raw: Any) -> str:
         return f"SCS: {raw['info']['status'].strip()}, {raw['info']['iter']} iterations"

@@ -1,10 +1,17 @@
 """Column generation: the ReLU program over all activation patterns, without enumerating them.
 
-A master program, the convex program of the patterns found so far (the working set), is solved; its multiplier Lambda
-prices every other pattern at max ||R^T D_k Phi u|| over its cone and the unit ball, R = C^*(Lambda), and a pattern
-priced above beta enters (the program: Pilanci & Ergen, ICML 2020; its dual has a constraint for every direction u).
-When none is left the master's optimum is that of the ReLU network of any width.
+The program (Pilanci & Ergen, ICML 2020) has a dual constraint max ||R^T D_k Phi u|| <= beta for every pattern, over the
+unit vectors u of its cone, with R = C^*(Lambda). Starting without patterns and with Lambda = grad F(0), repeat
+
+1. price: look for patterns whose dual norm exceeds beta at Lambda, and stop if there is none;
+2. add them to the working set;
+3. solve the master program, the convex program of the working set, for its point and multiplier Lambda;
+4. keep the point if it is the best so far, and drop the blocks that are zero there.
+
+Without a pattern left in step 1 the master's optimum is that of the ReLU network of any width.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,14 +23,17 @@ from convexnn_bench.formulations import burer_monteiro, convex
 from convexnn_bench.formulations.point import Point
 from convexnn_bench.norms.all_patterns.ascent import ascend
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import BaseSolver
+from convexnn_bench.solver import BaseSolver, Callback
 
-IDLE = 1e-9  # blocks below this fraction of the largest one leave the working set
-NUDGE = 1e-6  # how far a direction is moved off the boundaries of cells that it lies on, relative to its length
+IDLE = 1e-9  # blocks below this part of the largest one leave the working set; interior-point solutions reach it
+NUDGE = 1e-6  # distance by which a direction is moved off the boundaries of cells, relative to its length
+MASTER_GAP, CHECK_EVERY = 1e-9, 100  # gap that ends an iterative master, and callbacks between two certificates of it
+
+Masks = Bool[np.ndarray, "N P"]
 
 
-class WorkingSet:
-    """The patterns of the master program and their pricing, for one ReLU problem."""
+class PatternSet:
+    """The working set: the patterns of the master program, with the pricing of all others."""
 
     def __init__(self, problem: Problem, seed: int):
         self.problem = problem
@@ -32,28 +42,29 @@ class WorkingSet:
         lengths = np.linalg.norm(problem.Phi, axis=1)
         self._lengths = lengths[lengths > 0]
         self._rows = np.flatnonzero(lengths > 0)
-        self.rounds = 0
+        self._pricings = 0
 
     def price(self, Lambda: Float[torch.Tensor, "n_out c"], beta: float, most: int) -> Bool[np.ndarray, "N new"]:
-        """At most `most` patterns outside the working set whose dual norm was found above beta, the largest first."""
+        """Return at most `most` new patterns whose dual norm exceeds beta, the largest first."""
         R = self.problem.operator().second_layer_adjoint(Lambda).numpy()
-        self.rounds += 1
-        values, U = ascend(self.problem.Phi, R, seed=self.rounds)
-        known = {_name(mask) for mask in self.masks.T}
-        found: list[np.ndarray] = []
+        self._pricings += 1
+        # local ascent over all directions, then the exact maximum where the problem is small enough for it
+        values, U = ascend(self.problem.Phi, R, seed=self._pricings)
+        known = {_key(mask) for mask in self.masks.T}
+        new: list[np.ndarray] = []
         for j in np.flatnonzero(values > beta):
             for mask in self._cells_near(U[:, j]):
-                if _name(mask) not in known and len(found) < most:
-                    known.add(_name(mask))
-                    found.append(mask)
-        if not found:
+                if _key(mask) not in known and len(new) < most:
+                    known.add(_key(mask))
+                    new.append(mask)
+        if not new:
             exact = self.problem.all_patterns.worst_pattern(R)
-            if exact is not None and exact[0] > beta and _name(exact[1]) not in known:
-                found.append(exact[1])
-        return np.stack(found, axis=1) if found else np.zeros((self.problem.N, 0), dtype=bool)
+            if exact is not None and exact[0] > beta and _key(exact[1]) not in known:
+                new.append(exact[1])
+        return np.stack(new, axis=1) if new else np.zeros((self.problem.N, 0), dtype=bool)
 
     def _cells_near(self, u: Float[np.ndarray, " p"]) -> list[Bool[np.ndarray, " N"]]:
-        """Patterns of open cells whose closures hold u, or nearly: the best directions lie on boundaries as a rule."""
+        """Return patterns of open cells whose closures contain u, or nearly: the best u mostly lie on boundaries."""
         noise = self.generator.standard_normal((len(u), 3))
         near = u[:, None] + NUDGE * np.hstack([np.zeros((len(u), 1)), noise / np.linalg.norm(noise, axis=0)])
         values = self.problem.Phi @ near
@@ -63,42 +74,94 @@ class WorkingSet:
         return [mask for mask in masks.T if mask[self._rows].any()]
 
     def add(self, masks: Bool[np.ndarray, "N new"]) -> None:
+        """Add patterns."""
         self.masks = np.hstack([self.masks, masks])
 
-    def keep(self, sizes: Float[np.ndarray, " P"]) -> None:
-        """Drop the blocks that are zero at the master's optimum."""
+    def drop_idle(self, sizes: Float[np.ndarray, " P"]) -> None:
+        """Drop the blocks that are zero at the master's optimum, where `sizes` are their norms."""
         if sizes.max(initial=0.0) > 0:
             self.masks = self.masks[:, sizes > IDLE * sizes.max()]
 
 
-def _name(mask: Bool[np.ndarray, " N"]) -> bytes:
+class ColumnGeneration:
+    """The method on one ReLU problem.
+
+    make_master: returns a new solver for a master program. tolerance: a pattern is added if its dual norm exceeds
+    (1 + tolerance) beta. most_new: patterns added at a time. master_calls: callbacks after which an iterative master is
+    stopped. point: the best point so far, a ReLU network. message: what the method reached.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        make_master: Callable[[], BaseSolver],
+        tolerance: float,
+        most_new: int,
+        master_calls: int,
+    ):
+        self.problem, self.make_master, self.master_calls = problem, make_master, master_calls
+        self.most_new, self.threshold = most_new, problem.beta * (1 + tolerance)
+        self.point = Point(network=(np.zeros((problem.p, 1)), np.zeros((problem.q, 1))))
+        self.patterns = PatternSet(problem, seed)
+        self.message: str | None = None
+
+    def run(self, callback: Callback) -> None:
+        """Repeat the steps above, with one callback before each round."""
+        problem, Y = self.problem, self.problem.operator().Y
+        Lambda = problem.loss.gradient(torch.zeros_like(Y), Y)
+        best, rounds = np.inf, 0
+        while callback():
+            # 1. price, 2. add
+            new = self.patterns.price(Lambda, self.threshold, self.most_new)
+            size = self.patterns.masks.shape[1]
+            if new.shape[1] == 0:
+                self.message = f"no pattern is priced above beta: {size} patterns after {rounds} rounds"
+                return
+            self.patterns.add(new)
+            # 3. solve the master program
+            master = restrict(problem, self.patterns.masks)
+            point, Lambda, sizes = solve_master(master, self.make_master(), self.master_calls)
+            rounds += 1
+            # 4. keep the best point; blocks leave only if the objective fell, so that no working set recurs
+            value = problem.network_objective(*point.network) if point.network is not None else np.inf
+            self.point.dual = point.dual
+            if value < best:
+                best, self.point = value, point
+                self.patterns.drop_idle(sizes)
+            self.message = f"{self.patterns.masks.shape[1]} patterns after {rounds} rounds"
+
+
+def _key(mask: Bool[np.ndarray, " N"]) -> bytes:
     return np.packbits(mask).tobytes()
 
 
-def restrict(problem: Problem, masks: Bool[np.ndarray, "N P"]) -> Problem:
-    """The same training problem with these patterns."""
+def restrict(problem: Problem, masks: Masks) -> Problem:
+    """Return the same training problem with these patterns."""
     return Problem(
         problem.X, problem.Y, problem.architecture, problem.activation, problem.loss, problem.beta, masks, problem.seed
     )
 
 
-def solve_master(master: Problem, solver: BaseSolver, calls: int) -> tuple[Point, torch.Tensor, np.ndarray]:
-    """(network, Lambda, block sizes) at the master's optimum.
+def solve_master(
+    master: Problem, solver: BaseSolver, calls: int
+) -> tuple[Point, Float[torch.Tensor, "n_out c"], Float[np.ndarray, " P"]]:
+    """Return the master's optimum as a network, its multiplier Lambda, and the norms of its blocks.
 
-    An iterative solver is stopped after `calls` callbacks, or once its gap is 1e-9.
+    An iterative solver is stopped after `calls` callbacks, or once its certified gap is MASTER_GAP.
     """
     count = 0
 
     def callback() -> bool:
         nonlocal count
         count += 1
-        due = not solver.one_shot and count % 100 == 0
-        return count <= calls and not (due and certify(master, solver.get_result()).gap <= 1e-9)
+        due = not solver.one_shot and count % CHECK_EVERY == 0
+        return count <= calls and not (due and certify(master, solver.get_result()).gap <= MASTER_GAP)
 
     solver.set_problem(master)
     solver.run(callback)
     point = solver.get_result()
-    U, V = point_factors(master, point)
+    U, V = balanced_factors(master, point)
     W1, W2 = burer_monteiro.to_network(master, U, V)
     dual = point.dual
     if dual is None:
@@ -109,8 +172,8 @@ def solve_master(master: Problem, solver: BaseSolver, calls: int) -> tuple[Point
     return Point(network=(W1.numpy(), W2.numpy()), dual=Lambda.numpy()), Lambda, sizes.numpy()
 
 
-def point_factors(problem: Problem, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
-    """Balanced factors in their cones, from blocks with a split or cone factors, or from factors."""
+def balanced_factors(problem: Problem, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return factors in their cones with ||u|| = ||v||, from blocks with a split or cone factors, or from factors."""
     pair = point.factors if point.factors is not None else point.cone_factors
     if pair is not None:
         U, V = burer_monteiro.check_factors(problem, *pair)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.column_generation import WorkingSet
+from convexnn_bench.algorithms.column_generation import PatternSet
 from convexnn_bench.norms.all_patterns.ascent import attained
 
 
@@ -21,7 +21,7 @@ def test_the_working_set_stays_small():
     solver = cnn.SOLVERS.make("column_generation")
     every = problem_of(20, 3, "all", seed=2)
     assert cnn.solve(every, solver, gap=1e-8, show_progress=False).certificate.gap <= 1e-8
-    assert 1 <= solver.working.masks.shape[1] < every.P / 4
+    assert 1 <= solver.method.patterns.masks.shape[1] < every.P / 4
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
@@ -40,18 +40,18 @@ def test_sampled_patterns_end_at_the_optimum_over_all(loss):
 def test_iterative_masters_stand_in_for_the_conic_solver(monkeypatch):
     monkeypatch.setattr(cnn.SOLVERS.get("column_generation"), "masters", {False: ("fista",), True: ("bm_lbfgs",)})
     problem = problem_of(10, 2, "all", seed=3)
-    found = cnn.solve(problem, "column_generation", gap=1e-5, time_limit=10, show_progress=False)
+    found = cnn.solve(problem, "column_generation", gap=1e-5, time_limit=600, show_progress=False)
     assert found.certificate.gap <= 1e-5
 
 
 def test_priced_patterns_are_attained_new_and_above_beta():
     problem = problem_of(20, 3, 5, seed=1)
-    working, operator = WorkingSet(problem, 0), problem.operator()
+    patterns, operator = PatternSet(problem, 0), problem.operator()
     Lambda = problem.loss.gradient(0 * operator.Y, operator.Y)
     R = operator.second_layer_adjoint(Lambda).numpy()
-    first = working.price(Lambda, problem.beta, 6)
-    working.add(first)
-    second = working.price(Lambda, problem.beta, 6)
+    first = patterns.price(Lambda, problem.beta, 6)
+    patterns.add(first)
+    second = patterns.price(Lambda, problem.beta, 6)
     together = np.hstack([first, second])
     assert len({mask.tobytes() for mask in together.T}) == together.shape[1] >= 2
     for mask in together.T:

@@ -1,14 +1,14 @@
 """Sparse matrices of the lifted operator for the conic programs.
 
 Vectors are row-major: vec(G) runs over (k, a, b) of the P x p x q blocks, vec(L) over (i, c') of the predictions. With
-M = C^*(L), N x q, the adjoint is G_k = Phi^T D_k M. Two ways to state vec(G) as a linear function of vec(L):
+M = C^*(L), N x q, the adjoint is G_k = Phi^T D_k M. There are two ways to state vec(G) as a linear function of vec(L):
 
-    flat   G = R L, every block from all its rows: sum_k |D_k| p q entries
-    tree   G_k = G_parent(k) + Phi^T (D_k - D_parent(k)) M, that is T G = R L, along a minimum spanning tree of the
-           masks in Hamming distance: only the rows in which a mask differs from its parent's are entered
+    flat   G = R L computes every block from all its rows, and has sum_k |D_k| p q entries;
+    tree   G_k = G_parent(k) + Phi^T (D_k - D_parent(k)) M, that is T G = R L, follows a minimum spanning tree of the
+           masks in Hamming distance, and has entries only for the rows in which a mask differs from its parent's.
 
-In an arrangement of hyperplanes neighbouring cells differ in one row, so that for a complete set of patterns the tree
-has about P p q entries where the flat map has P N p q / 2.
+In an arrangement of hyperplanes neighbouring cells differ in one row. For a complete set of patterns the tree therefore
+has about P p q entries, and the flat map P N p q / 2.
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from jaxtyping import Bool
 
 from convexnn_bench.problem import Problem
 
-TREE_SAVING = 4.0  # the tree is taken where it has this many times fewer entries than the flat map
-TREE_BLOCKS = 4000  # the P x P distances of more blocks are not formed
+TREE_SAVING = 4.0  # the tree is used if it has so many times fewer entries (measured: benchmarks/exact_forms.py)
+TREE_BLOCKS = 4000  # most blocks for which the P x P distances are formed, 64 MB in float32
 
 
 @dataclass(frozen=True)
 class AdjointMap:
-    """T vec(G) = R vec(L), T square and unit triangular up to an ordering; T is None for the identity (flat)."""
+    """T vec(G) = R vec(L). T is unit triangular up to an ordering, and None stands for the identity (flat)."""
 
     R: sp.csr_array
     T: sp.csr_array | None
 
 
 def spanning_tree(masks: Bool[np.ndarray, "N P"]) -> tuple[np.ndarray, int]:
-    """(parent of every block or -1 for the root, total Hamming length with the root counted from the empty mask)."""
+    """Return the parent of every block (-1: the root) and the tree's length, the root counted from the empty mask."""
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
     P = masks.shape[1]
@@ -49,7 +49,7 @@ def spanning_tree(masks: Bool[np.ndarray, "N P"]) -> tuple[np.ndarray, int]:
 
 
 def _row_blocks(signs: sp.coo_array, Phi: np.ndarray, q: int) -> sp.csr_array:
-    """Rows (k, a), columns i: signs[k, i] Phi[i, a], then a Kronecker product with the identity of size q."""
+    """Return the matrix of rows (k, a), columns i and entries signs[k, i] Phi[i, a], times the identity of size q."""
     N, p = Phi.shape
     rows = (signs.row[:, None] * p + np.arange(p)).ravel()
     columns = np.repeat(signs.col, p)
@@ -59,7 +59,7 @@ def _row_blocks(signs: sp.coo_array, Phi: np.ndarray, q: int) -> sp.csr_array:
 
 
 def adjoint_map(problem: Problem, tree: bool | None = None) -> AdjointMap:
-    """The adjoint A^* as sparse matrices; tree=None chooses by the number of entries."""
+    """Return the adjoint A^* as sparse matrices; tree=None chooses the form by the number of entries."""
     masks, Phi, q = problem.masks, problem.Phi, problem.q
     parent, signs = None, sp.coo_array(masks.T.astype(np.float64))
     if tree or (tree is None and 1 < problem.P <= TREE_BLOCKS):
@@ -81,7 +81,7 @@ def adjoint_map(problem: Problem, tree: bool | None = None) -> AdjointMap:
 
 
 def facet_rows(problem: Problem, reduce: bool = True) -> sp.csr_array:
-    """The rows of all cones, block diagonal: the facets F_k, or all of K_k, in columns k p .. (k + 1) p."""
+    """Return the rows of all cones, block diagonal: the facets F_k, or all of K_k, in columns k p .. (k + 1) p."""
     assert problem.cones is not None
     cones, P, p = problem.cones, problem.P, problem.p
     parts = [cones.facets[k] if reduce else cones.signed_rows(k) for k in range(P)]

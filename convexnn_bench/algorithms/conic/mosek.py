@@ -1,4 +1,4 @@
-"""MOSEK through CVXPY: whether it may be used here, and a faster route for matrix variables."""
+"""MOSEK through CVXPY: whether it can be used on this machine, and a faster interface for matrix variables."""
 
 import importlib.util
 import itertools
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+# environment variables that MOSEK reads
 SERVER = "MSK_SPAR_REMOTE_OPTSERVER_HOST"
 LICENCE = "MOSEKLM_LICENSE_FILE"
 
 
 def mosek_missing() -> str | None:
-    """One line saying what MOSEK lacks on this machine, None when a licence can be checked out.
+    """Return one line about what MOSEK lacks on this machine, or None if a licence can be checked out.
 
-    With the address of a remote server in the environment variable MSK_SPAR_REMOTE_OPTSERVER_HOST no licence is
-    needed here.
+    If the environment variable MSK_SPAR_REMOTE_OPTSERVER_HOST holds the address of a remote server, this machine needs
+    no licence.
     """
     if importlib.util.find_spec("mosek") is None:
         return "package mosek is not installed: pip install mosek (a licence is needed too)"
@@ -40,7 +41,7 @@ def mosek_missing() -> str | None:
 
 
 def mosek_parameters(tolerance: float, time_limit: float | None) -> dict[str, Any]:
-    """MOSEK parameters: interior-point tolerances, time limit (seconds), remote server."""
+    """Return MOSEK's parameters: interior-point tolerances, time limit (seconds) and remote server."""
     names = ("PFEAS", "DFEAS", "REL_GAP")
     parameters: dict[str, Any] = {f"MSK_DPAR_INTPNT_CO_TOL_{name}": tolerance for name in names}
     if time_limit is not None:
@@ -50,18 +51,18 @@ def mosek_parameters(tolerance: float, time_limit: float | None) -> dict[str, An
     return parameters
 
 
-def matrix_entries(A: Any, c: np.ndarray, orders: list[int]) -> tuple[list[Any], list[Any]]:
-    """Coefficients of matrix variables: (i, j, (rows, columns, values)) for A, (j, (rows, columns, values)) for c.
+def matrix_entries(A: sp.sparray | sp.spmatrix, c: np.ndarray, orders: list[int]) -> tuple[list[Any], list[Any]]:
+    """Return the coefficients of matrix variables: (i, j, (rows, columns, values)) for A, (j, (...)) for c.
 
-    A: rows x sum of n (n + 1) / 2 over the orders n, c the same without rows; lower triangles, column by column. The
-    same lists as CVXPY's own, with one pass over the entries of A instead of one sparse slice a row and variable.
+    A has the columns of all lower triangles, column by column: sum of n (n + 1) / 2 over the orders n. The lists equal
+    CVXPY's own, but need one pass over the entries of A instead of one sparse slice for every row and variable.
     """
     triangles = [np.triu_indices(n) for n in orders]
-    lower_row = np.concatenate([columns for _, columns in triangles]).tolist()
-    lower_column = np.concatenate([rows for rows, _ in triangles]).tolist()
+    lower_row = np.concatenate([right for _, right in triangles]).tolist()
+    lower_column = np.concatenate([left for left, _ in triangles]).tolist()
 
-    def triangle(start: int, end: int, places: list[int], values: list[float]) -> Any:
-        inside = places[start:end]
+    def triangle(start: int, end: int) -> Any:
+        inside = columns[start:end]
         return [lower_row[e] for e in inside], [lower_column[e] for e in inside], values[start:end]
 
     variable = np.repeat(np.arange(len(orders)), [n * (n + 1) // 2 for n in orders])
@@ -70,9 +71,9 @@ def matrix_entries(A: Any, c: np.ndarray, orders: list[int]) -> tuple[list[Any],
     row, column, value = entries.row[order], entries.col[order], entries.data[order]
     first = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(variable[column], prepend=-1))
     bounds = np.append(first, len(row)).tolist()
-    places, values = column.tolist(), value.tolist()
+    columns, values = column.tolist(), value.tolist()
     A_bar = [
-        (int(row[start]), int(variable[column[start]]), triangle(start, end, places, values))
+        (int(row[start]), int(variable[column[start]]), triangle(start, end))
         for start, end in itertools.pairwise(bounds)
     ]
     starts = np.cumsum([0, *(n * (n + 1) // 2 for n in orders)]).tolist()
@@ -84,18 +85,19 @@ def matrix_entries(A: Any, c: np.ndarray, orders: list[int]) -> tuple[list[Any],
 
 
 def mosek_backend() -> Any:
-    """CVXPY's MOSEK interface, with `matrix_entries` for its double loop; the task and its reading back are CVXPY's."""
+    """Return CVXPY's MOSEK interface with `matrix_entries` in place of its double loop over rows and variables."""
     from cvxpy import settings
     from cvxpy.reductions.cone2cone import affine2direct as cones
     from cvxpy.reductions.solvers.conic_solvers.mosek_conif import MOSEK
 
     class SparseMosek(MOSEK):
-        """MOSEK, its task assembled by entries."""
+        """MOSEK with a task that is assembled entry by entry."""
 
         def name(self) -> str:
             return "MOSEK_SPARSE"
 
         def apply(self, problem: Any) -> tuple[Any, Any]:
+            # the steps of MOSEK.apply in CVXPY, with A and c split into scalar and matrix variables
             if not problem.formatted:
                 problem = self.format_constraints(problem, self.EXP_CONE_ORDER)
             data, inverse = cones.Dualize.apply(problem)

@@ -1,27 +1,27 @@
 """The exact convex program stated for a conic solver, in the form that was fastest (benchmarks/exact_forms.py).
 
-The dual program is solved,
+In most cases that is the dual program,
 
     min_L F*(L)   subject to   ||A_k^* L||_k <= beta for every block k,   ||.||_k the dual norm of the block,
 
-in n_out c variables, whatever the number of blocks; the blocks Z_k are the multipliers of its constraints: minimising
-F*(L) - sum_k <Z_k, A_k^* L> over L gives -F(A(Z)). How the norms are stated is in `conic_norms`, the matrices of A^* in
-`conic_maps`.
+which has n_out c variables, whatever the number of blocks. The blocks Z_k are the multipliers of its constraints:
+minimising F*(L) - sum_k <Z_k, A_k^* L> over L gives -F(A(Z)). The norms are stated in `norms.conic_forms`, the matrices
+of A^* in `maps`.
 
-One kind of program an interior-point method solves faster from the primal side: ReLU with sampled patterns, where
+For ReLU with sampled patterns, an interior-point method is faster on the primal program,
 
     min F(z) + beta sum_k (||u_k|| + ||v_k||)   subject to   z = A(u - v),  F_k u_k >= 0,  F_k v_k >= 0,
 
-F_k the non-redundant rows of K_k, and Lambda is the multiplier of z = A(u - v) (Pilanci & Ergen 2020, eq. 8).
+where F_k are the non-redundant rows of K_k and Lambda is the multiplier of z = A(u - v) (Pilanci & Ergen 2020, eq. 8).
 
-For vector-output ReLU the block norm and its dual are NP-hard, and the dual norm is replaced by an upper bound on it.
-What is solved is then the dual of the doubly non-negative relaxation
+For vector-output ReLU the block norm and its dual are NP-hard. An upper bound replaces the dual norm, and the program
+becomes the dual of the doubly non-negative relaxation
 
     min F(A(Z)) + beta/2 sum_k (tr S_k + tr T_k)   subject to   [[S_k, Z_k], [Z_k^T, T_k]] >= 0,  F_k S_k F_k^T >= 0
 
-(the copositive program of Sahiner et al., ICLR 2021, relaxed), whose value is a lower bound on the optimum; it is the
-optimum where every S_k is a sum of products u u^T with u in cone k, as it always is with at most four facets. Columns
-u are sought in `cone_factors`, so that the point is feasible, and its objective an upper bound.
+of the copositive program of Sahiner et al. (ICLR 2021). Its value is a lower bound on the optimum, and equals it if
+every S_k is a sum of products u u^T with u in cone k, which always holds with at most four facets. `norms.cone_factors`
+looks for such columns u, so that the point is feasible and its objective an upper bound.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,16 @@ from convexnn_bench.norms.cone_factors import Frame, Relaxation, cone_frames
 from convexnn_bench.norms.conic_forms import NORM_FORMS, norm_cone, norm_cone_lmi, norm_form
 from convexnn_bench.problem import Problem
 
-EXACT_ROUNDING = 1e-6  # relative distance of the point from the relaxation's value
-MOST_ENTRIES = 50_000_000  # of the matrix that holds the multipliers' p x p products of facets
+EXACT_ROUNDING = 1e-6  # relative distance from the relaxation's value up to which a point is called exact
+MOST_ENTRIES = 50_000_000  # of the matrix of the multipliers' p x p products of facets, 600 MB as a sparse matrix
 
 
 @dataclass(frozen=True)
 class ConicProgram:
-    """A CVXPY problem and `point`, which reads a Point off it once it is solved.
+    """A CVXPY problem, and `point`, which reads a Point from it after it was solved.
 
-    relaxation: for vector-output ReLU, reads the solution of the doubly non-negative relaxation itself. remark: what is
-    to be said of a point that was read.
+    relaxation: for vector-output ReLU, reads the solution of the doubly non-negative relaxation itself. remark: returns
+    a remark for the user about a point.
     """
 
     program: Any
@@ -59,11 +59,11 @@ class ConicProgram:
 
 @dataclass(frozen=True)
 class Units:
-    """objective = `objective` objective', L = `gradient` L', Z = `blocks` Z': tolerances mean the same on any scale.
+    """Units of the objective, of L and of Z in the program, so that tolerances mean the same on data of any scale.
 
-    gradient is the root mean square residual at z = 0, (2 F(0) / number of targets)^(1/2), or max |grad F(0)| if that
-    is less; the objective is measured in gradient^2 where it is quadratic or piecewise so, which leaves its curvature
-    at one, and in F(0) otherwise: of the scalings tried these took SCS the fewest iterations; Clarabel minds little.
+    `gradient` is the root mean square residual at z = 0, (2 F(0) / number of targets)^(1/2), or max |grad F(0)| if that
+    is less. `objective` is gradient^2 if the loss is piecewise quadratic, which leaves its curvature at one, and F(0)
+    otherwise. SCS took the fewest iterations with these units (commit 384fbfb); Clarabel hardly depends on them.
     """
 
     objective: float
@@ -81,8 +81,8 @@ class Units:
         return cls(objective, gradient, objective / problem.beta)
 
 
-def build(problem: Problem, interior_point: bool = True) -> ConicProgram:
-    """The program in the form measured fastest for the problem's structure and the kind of solver."""
+def build_program(problem: Problem, interior_point: bool = True) -> ConicProgram:
+    """Return the program in the form that was fastest for the problem's structure and the kind of solver."""
     map_ = adjoint_map(problem)
     if problem.vector_cone:
         return relaxed_program(problem, map_, interior_point)
@@ -92,9 +92,9 @@ def build(problem: Problem, interior_point: bool = True) -> ConicProgram:
 
 
 def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
-    """min F*(L) s.t. ||A_k^* L|| <= beta, in units where the bound is one.
+    """Return min F*(L) s.t. ||A_k^* L|| <= beta, in units in which the bound is one.
 
-    form: a name in NORM_FORMS for blocks without a cone; blocks with a cone are held by `norm_cone`.
+    form: a name in NORM_FORMS for blocks without a cone; for blocks with a cone the form is always `norm_cone`.
     """
     import cvxpy as cp
 
@@ -114,10 +114,10 @@ def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
 
 @dataclass(frozen=True)
 class DualSide:
-    """What every dual program shares, in the program's units.
+    """The part that all dual programs share, in the program's units.
 
-    L: variable, n_out x c. G: vec of the blocks A_k^* L / beta. objective: F*(L). constraints: dom F*, and what defines
-    G where it is a variable of its own.
+    L: the variable, n_out x c. G: vec of the blocks A_k^* L / beta. objective: F*(L). constraints: dom F*, and the
+    equations of G if it is a variable of its own.
     """
 
     units: Units
@@ -128,6 +128,7 @@ class DualSide:
 
     @classmethod
     def of(cls, problem: Problem, map_: AdjointMap, own_variable: bool = False) -> "DualSide":
+        """State the objective and G; own_variable makes G a variable also where an expression would do."""
         import cvxpy as cp
 
         L: Any = cp.Variable((problem.n_out, problem.c))
@@ -141,14 +142,14 @@ class DualSide:
         return cls(units, L, G, conjugate / units.objective, [*domain, *equations])
 
     def value(self) -> np.ndarray:
-        """L in the problem's units."""
+        """Return L in the problem's units, after the program was solved."""
         return np.asarray(self.units.gradient * self.L.value)
 
 
 def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = True) -> ConicProgram:
-    """The dual of the doubly non-negative relaxation, for vector-output ReLU.
+    """Return the dual of the doubly non-negative relaxation, for vector-output ReLU.
 
-    A splitting method needs fewer iterations where the blocks G are variables of their own.
+    A splitting method needs fewer iterations if the blocks G are variables of their own.
     """
     import cvxpy as cp
 
@@ -173,14 +174,14 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = T
         assert point.cone_factors is not None
         excess = problem.factored_objective(*point.cone_factors) / value() - 1 if value() else 0.0
         exact = abs(excess) <= EXACT_ROUNDING
-        found = "exact, rounded to a feasible point of that value" if exact else "best point found"
-        return f"doubly non-negative relaxation of value {value():.9g}; {found} (relative difference {excess:.1e})"
+        words = "exact, rounded to a feasible point of that value" if exact else "best point found"
+        return f"doubly non-negative relaxation of value {value():.9g}; {words} (relative difference {excess:.1e})"
 
     return ConicProgram(program, point, relaxation, remark)
 
 
 def _check_size(frames: list[Frame]) -> None:
-    """Raise UnsupportedError where the multipliers of pairs of facets do not fit."""
+    """Raise UnsupportedError if the multipliers of pairs of facets do not fit memory."""
     pairs = sum(len(frame.rows) * (len(frame.rows) - 1) // 2 for frame in frames)
     if frames and pairs * frames[0].map.size > MOST_ENTRIES:
         raise UnsupportedError(
@@ -191,9 +192,9 @@ def _check_size(frames: list[Frame]) -> None:
 
 
 def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True) -> ConicProgram:
-    """min F(z) + beta sum_k (||u_k|| + ||v_k||), u_k and v_k in cone k, for scalar outputs and the flat map.
+    """Return min F(z) + beta sum_k (||u_k|| + ||v_k||), u_k and v_k in cone k, for scalar outputs and the flat map.
 
-    reduce: keep the facets of every cone only, rather than all N rows of K_k.
+    reduce: state only the facets of every cone instead of all N rows of K_k.
     """
     import cvxpy as cp
 
@@ -217,7 +218,7 @@ def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True)
 
 
 def split_point(problem: Problem, split: np.ndarray, dual: np.ndarray) -> Point:
-    """The point of cone vectors (P x p x 2), each projected onto its cone so that it is feasible to rounding."""
+    """Return the point of cone vectors (P x p x 2), each projected onto its cone to be feasible up to rounding."""
     assert problem.cones is not None
     split = np.asarray(problem.cones.project(split))
     return Point(blocks=split[:, :, :1] - split[:, :, 1:], split=split, dual=dual)

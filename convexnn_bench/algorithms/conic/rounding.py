@@ -1,4 +1,9 @@
-"""A feasible point of the vector-output ReLU program from a solution of its doubly non-negative relaxation."""
+"""A feasible point of the vector-output ReLU program from a solution of its doubly non-negative relaxation.
+
+1. Factor every S_k into columns u u^T with u in cone k, which gives U_k V_k^T = Z_k if the relaxation is exact there.
+2. If the objective of these factors exceeds the relaxation's value, add extreme rays to the blocks that were not exact.
+3. Lower the objective from there by convex programs in V and in U alternately (`descend_factors`).
+"""
 
 from collections.abc import Callable
 
@@ -10,11 +15,12 @@ from convexnn_bench.formulations.burer_monteiro import balance
 from convexnn_bench.norms.cone_factors import Frame, Relaxation, extreme_rays, factor_block
 from convexnn_bench.problem import Problem
 
-ZERO = 1e-6  # blocks below this part of the largest are zero
-CLOSED = 1e-7  # relative distance of the factors' objective from the relaxation's value at which they are left alone
-MOST_RAYS, SMALL = 40, 1e-3  # extreme rays tried for a block that could not be factored, and the size of their v
-STALLED = 1e-12  # relative decrease of a step at which the descent ends
-ROUNDS, STEPS = 4, 150  # of the descent from there: in V, then in U, each by accelerated proximal gradients
+ZERO = 1e-6  # blocks below this part of the largest are zero; interior-point solutions are accurate to less
+CLOSED = 1e-7  # relative distance from the relaxation's value up to which the factors are final
+STALLED = 1e-12  # relative decrease of a proximal step at which a descent ends
+# chosen by trial (commit 384fbfb)
+MOST_RAYS, SMALL = 40, 1e-3  # most extreme rays added to a block, and the size of their v relative to the others
+ROUNDS, STEPS = 4, 150  # pairs of descents in V and U, and the most proximal steps of each
 
 Lefts = Float[torch.Tensor, "J p"]
 Rights = Float[torch.Tensor, "J q"]
@@ -22,8 +28,8 @@ Factors = tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]
 
 
 def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = True) -> Factors:
-    """(U, V) with the columns of U_k in cone k; U_k V_k^T = Z_k where every S_k could be factored, and, with improve, a
-    point of lower objective nearby where that is not so."""
+    """Return (U, V) with the columns of U_k in cone k; improve: take steps 2 and 3 if step 1 was not exact."""
+    # 1. factor the blocks
     weights, p = relaxation.weights, problem.p
     kept = np.flatnonzero(weights > ZERO * max(float(np.max(weights)), 0.0))
     pairs, inexact = {}, []
@@ -39,15 +45,16 @@ def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = T
     if problem.factored_objective(0 * U, 0 * V) <= value:
         return 0 * U, 0 * V
     if improve and value > relaxation.value + CLOSED * abs(relaxation.value):
+        # 2. extreme rays, 3. descent
         pairs |= {k: _with_rays(relaxation.frames[k], *pairs[k]) for k in inexact}
-        lower = descend(problem, *_stacked(problem, pairs))
+        lower = descend_factors(problem, *_stacked(problem, pairs))
         if problem.factored_objective(*lower) < value:
             return lower
     return U, V
 
 
 def _stacked(problem: Problem, pairs: dict[int, tuple[np.ndarray, np.ndarray]]) -> Factors:
-    """The pairs of some blocks as (U, V), columns of zeros added, and U projected on its cones."""
+    """Return the pairs of some blocks as (U, V), padded with zero columns, U projected onto its cones."""
     assert problem.cones is not None
     m = max([problem.p, *(left.shape[1] for left, _ in pairs.values())])
     U, V = np.zeros((problem.P, problem.p, m)), np.zeros((problem.P, problem.q, m))
@@ -57,32 +64,32 @@ def _stacked(problem: Problem, pairs: dict[int, tuple[np.ndarray, np.ndarray]]) 
 
 
 def _with_rays(frame: Frame, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Extreme rays of the cone added, with small v for the descent to start from."""
+    """Return the columns with extreme rays of the cone added, whose v are small and random."""
     rays = frame.map @ extreme_rays(frame.rows)[:MOST_RAYS].T
     small = SMALL * np.linalg.norm(V) * np.random.default_rng(0).standard_normal((len(V), rays.shape[1]))
     return np.concatenate([U, rays], axis=1), np.concatenate([V, small], axis=1)
 
 
-def descend(problem: Problem, U: np.ndarray, V: np.ndarray) -> Factors:
-    """A point of the factored program below (U, V): alternately in V and in U, in either of which it is convex,
+def descend_factors(problem: Problem, U: np.ndarray, V: np.ndarray) -> Factors:
+    """Lower the objective from (U, V) by minimising in V and in U alternately. Columns may vanish; none is added.
 
-        min F(A(U V^T)) + beta sum_j ||u_j|| ||v_j||   with u_j in its cone, the other factor's columns of length one,
+    With the other factor's columns fixed at length one, each is the convex group lasso
 
-    a group lasso. Columns only ever leave.
+        min F(A(U V^T)) + beta sum_j ||u_j|| ||v_j||   with u_j in its cone.
     """
     assert problem.cones is not None
     for _ in range(ROUNDS):
         for side in (_descend_right, _descend_left):
-            block, place = np.nonzero(np.any(U != 0, axis=1) & np.any(V != 0, axis=1))
-            u, v = side(problem, block, torch.as_tensor(U[block, :, place]), torch.as_tensor(V[block, :, place]))
+            block, column = np.nonzero(np.any(U != 0, axis=1) & np.any(V != 0, axis=1))
+            u, v = side(problem, block, torch.as_tensor(U[block, :, column]), torch.as_tensor(V[block, :, column]))
             U, V = np.zeros_like(U), np.zeros_like(V)
-            U[block, :, place], V[block, :, place] = u.numpy(), v.numpy()
+            U[block, :, column], V[block, :, column] = u.numpy(), v.numpy()
     left, right = balance(torch.as_tensor(U), torch.as_tensor(V))
     return np.asarray(problem.cones.project(left.numpy())), right.numpy()
 
 
 def _slope(problem: Problem, mask: torch.Tensor, u: Lefts, v: Rights) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """F at the columns' predictions, their pre-activations (N x J), and C^*(grad F)."""
+    """Return F at the columns' predictions, their pre-activations (N x J), and C^*(grad F)."""
     operator = problem.operator()
     H = mask * (operator.Phi @ u.T)
     z = operator.second_layer(H @ v)
@@ -91,7 +98,7 @@ def _slope(problem: Problem, mask: torch.Tensor, u: Lefts, v: Rights) -> tuple[f
 
 
 def _descend_right(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
-    """The best v for the directions u; block, ascending: which block a column belongs to."""
+    """Return the best v for the directions u. block: the block of every column, ascending."""
     mask = problem.operator().masks[:, torch.as_tensor(block)].to(u.dtype)
     u, v = _shift(u, v)
 
@@ -103,11 +110,11 @@ def _descend_right(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> 
 
 
 def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
-    """The best u in their cones for the directions v; block as before."""
+    """Return the best u in their cones for the directions v. block: the block of every column, ascending."""
     operator, cones = problem.operator(), problem.cones
     assert cones is not None
     mask = operator.masks[:, torch.as_tensor(block)].to(u.dtype)
-    place = np.arange(len(block)) - np.searchsorted(block, block)
+    column = np.arange(len(block)) - np.searchsorted(block, block)
     v, u = _shift(v, u)
 
     def smooth(x: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -115,15 +122,15 @@ def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> t
         return value, (mask * (R @ v.T)).T @ operator.Phi
 
     def project(x: torch.Tensor) -> torch.Tensor:
-        full = np.zeros((problem.P, problem.p, int(place.max(initial=0)) + 1))
-        full[block, :, place] = x.numpy()
-        return torch.as_tensor(np.asarray(cones.project(full))[block, :, place])
+        full = np.zeros((problem.P, problem.p, int(column.max(initial=0)) + 1))
+        full[block, :, column] = x.numpy()
+        return torch.as_tensor(np.asarray(cones.project(full))[block, :, column])
 
     return group_lasso(smooth, project, u, problem.beta, STEPS), v
 
 
 def _shift(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of x at length one, or zero, their length given to y."""
+    """Return x with rows of length one or zero, and y with its rows multiplied by the lengths that x had."""
     lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / torch.where(lengths > 0, lengths, torch.ones_like(lengths)), y * lengths
 
@@ -135,8 +142,11 @@ def group_lasso(
     beta: float,
     steps: int,
 ) -> torch.Tensor:
-    """min smooth(x) + beta sum_j ||x_j|| over rows x_j in cones: accelerated proximal gradients (Beck & Teboulle 2009)
-    with backtracking, restarted where the objective rises. The proximal map projects, then shortens."""
+    """Minimise smooth(x) + beta sum_j ||x_j|| over rows x_j in cones.
+
+    By accelerated proximal gradients (Beck & Teboulle 2009) with backtracking, restarted if the objective rises. The
+    proximal map projects a row onto its cone, then shortens it.
+    """
 
     def total(value: float, x: torch.Tensor) -> float:
         return value + beta * float(torch.linalg.vector_norm(x, dim=1).sum())

@@ -9,7 +9,7 @@ from conftest import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.conic.maps import adjoint_map, facet_rows, spanning_tree
-from convexnn_bench.algorithms.conic.program import build, dual_program, primal_cone_program
+from convexnn_bench.algorithms.conic.program import build_program, dual_program, primal_cone_program
 from convexnn_bench.norms.conic_forms import norm_form, symmetric_places
 
 
@@ -92,7 +92,7 @@ def test_spanning_tree_length_on_masks_known_by_hand():
 def test_matrix_forms_agree(form, tree, shape):
     d, c = shape
     problem = random_problem(1, n=12, d=d, c=c, patterns=8)
-    reference = cnn.certify(problem, solved(build(problem)))
+    reference = cnn.certify(problem, solved(build_program(problem)))
     certificate = cnn.certify(problem, solved(dual_program(problem, adjoint_map(problem, tree), form)))
     assert certificate.gap <= 1e-6
     assert certificate.primal == pytest.approx(reference.primal, rel=1e-7)
@@ -120,13 +120,13 @@ def test_cone_forms_agree(loss, patterns):
 @pytest.mark.parametrize("patterns", ["all", 5])
 def test_an_architecture_with_its_own_second_layer(c, patterns):
     problem = pooling_problem(c, patterns)
-    assert cnn.certify(problem, solved(build(problem))).gap <= 1e-6
+    assert cnn.certify(problem, solved(build_program(problem))).gap <= 1e-6
 
 
 def test_one_row_blocks_are_vectors():
     problem = random_problem(2, n=10, d=1, c=3, patterns="all")
     assert norm_form(problem.p, problem.q) == "soc"
-    assert cnn.certify(problem, solved(build(problem))).gap <= 1e-6
+    assert cnn.certify(problem, solved(build_program(problem))).gap <= 1e-6
 
 
 def test_small_inequalities_where_one_side_is_much_longer():

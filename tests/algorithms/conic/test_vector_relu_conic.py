@@ -12,8 +12,8 @@ from test_cvxpy_forms import Pooling
 from textbook import loss_expression
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.conic.program import build
-from convexnn_bench.algorithms.conic.rounding import descend
+from convexnn_bench.algorithms.conic.program import build_program
+from convexnn_bench.algorithms.conic.rounding import descend_factors
 from convexnn_bench.formulations import convex
 from convexnn_bench.norms.cone_factors import tight_frame
 
@@ -137,7 +137,7 @@ def test_three_features_against_the_textbook_and_local_minima(seed, c):
     # no factors of the program are below the relaxation, and the rounding is as good as descent from random points
     rng = np.random.default_rng(seed)
     U = np.asarray(problem.cones.project(rng.standard_normal((problem.P, 3, 2))))
-    local = problem.factored_objective(*descend(problem, U, rng.standard_normal((problem.P, c, 2))))
+    local = problem.factored_objective(*descend_factors(problem, U, rng.standard_normal((problem.P, c, 2))))
     assert value * (1 - 1e-7) <= objective <= local * (1 + 1e-6)
 
 
@@ -213,7 +213,7 @@ def test_a_cut_off_run_still_gives_a_feasible_point(cut):
 def test_too_many_facets_are_refused(monkeypatch):
     monkeypatch.setattr("convexnn_bench.algorithms.conic.program.MOST_ENTRIES", 100)
     with pytest.raises(cnn.UnsupportedError, match="multipliers of pairs of facets"):
-        build(gaussian(0))
+        build_program(gaussian(0))
 
 
 # -- blocks given alone --------------------------------------------------------------------------------------------
