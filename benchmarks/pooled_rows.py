@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from convexnn_bench import CNN, Problem
-from convexnn_bench.operator import lifted as operator
 from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.products import pooled as products
 
 Call = Callable[[], object]
 CASES = (  # n, side, pool, P
@@ -55,11 +55,11 @@ def rows(repetitions: int) -> Iterator[tuple[str, str, float, float]]:
         X, Y = rng.standard_normal((n, 1, side, side)), rng.standard_normal((n, 10))
         problem = Problem(X, Y, architecture=CNN(patch=3, padding=1, pool=pool), beta=1.0, patterns=P)
         found = []
-        for most in (operator.POOLED_ELEMENTS, 0):
-            operator.POOLED_ELEMENTS, kept = most, operator.POOLED_ELEMENTS
+        for most in (products.POOLED_ELEMENTS, 0):
+            products.POOLED_ELEMENTS, kept = most, products.POOLED_ELEMENTS
             one = Operator(problem.architecture, problem.X, problem.Y, problem.masks)
             found.append((calls(one), seconds(calls(one)["A"])))
-            operator.POOLED_ELEMENTS = kept
+            products.POOLED_ELEMENTS = kept
         (pooled, first), (masked, other) = found
         case = f"n={n} {side}x{side} pool={pool} P={P}"
         yield case, "set-up", 1e3 * first, 1e3 * other

@@ -17,7 +17,7 @@ from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.operator.lifted import CHUNK_ELEMENTS as C
+from convexnn_bench.operator.chunks import CHUNK_ELEMENTS as C
 
 MMAP_THRESHOLD = -3  # malloc.h
 LIBRARIES = 24 * 2**20  # bytes that libraries may take for themselves

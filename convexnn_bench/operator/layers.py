@@ -1,7 +1,7 @@
-"""The two layers of an architecture on one device: H = Phi W and C(M), with their adjoints.
+"""The two layers of an architecture on one device, H = Phi W and C(M), with their adjoints.
 
-Where the architecture gives a map by structure that is used, and its adjoint is derived as a vector-Jacobian product;
-Phi itself is formed when it is first asked for.
+A map that the architecture gives by structure is used as it is, and its adjoint is derived as a vector-Jacobian
+product. Phi itself is formed on first use.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,37 @@ from jaxtyping import Float
 
 from convexnn_bench.architectures.base import BaseArchitecture
 
-KEPT = 4  # adjoints, each with an N x columns matrix
+ADJOINTS = 4  # vector-Jacobian products that are kept, each with a matrix of N x columns numbers
 
 Predictions = Float[torch.Tensor, "n_out c"]
-Adjoint = Callable[[torch.Tensor], torch.Tensor]
+Blocks = Float[torch.Tensor, "P p q"]
+Left = Float[torch.Tensor, "P p m"]
+Right = Float[torch.Tensor, "P q m"]
+Pullback = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+LinearFunction = Callable[[torch.Tensor], torch.Tensor]
 Index = torch.Tensor | slice
 
 
 def _gives(architecture: BaseArchitecture, hook: str) -> bool:
-    """Whether the architecture defines an optional map itself."""
+    """Return whether the architecture defines an optional map itself."""
     return getattr(type(architecture), hook) is not getattr(BaseArchitecture, hook)
 
 
 class Layers:
     """Phi and C for data X and targets Y, as maps.
 
-    N: rows of Phi, p: its columns, q: length of a second-layer vector, n_out x c: the shape of Y.
+    Attributes
+    ----------
+    N, p : int
+        Rows and columns of Phi.
+    q : int
+        Length of a second-layer vector.
+    n_out, c : int
+        The shape of Y and of the predictions.
+    has_rows : bool
+        Whether products with the first layer use Phi, rather than the architecture's `first_layer`.
+    pools : bool
+        Whether the architecture defines `pool_rows`.
     """
 
     def __init__(self, architecture: BaseArchitecture, X: np.ndarray, Y: np.ndarray, device: str, dtype: torch.dtype):
@@ -42,62 +57,74 @@ class Layers:
         self.N, self.p = len(self.X) * first.shape[0], first.shape[1]
         self.n_out, self.c = Y.shape
         self.q = architecture.width_out(X, self.c)
-        self._structured_first = _gives(architecture, "first_layer")
-        self._structured_second = _gives(architecture, "combine")
-        self._pools = _gives(architecture, "pool_rows")
-        self._vjps: dict[tuple[str, int], Adjoint] = {}
+        self.has_rows = not _gives(architecture, "first_layer")
+        self.pools = _gives(architecture, "pool_rows")
+        self._combines = _gives(architecture, "combine")
+        self._adjoints: dict[tuple[str, int], LinearFunction] = {}
 
     @cached_property
     def Phi(self) -> Float[torch.Tensor, "N p"]:
         """The rows of the first layer."""
         return self.architecture.phi_rows(self.X)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether Phi is at hand and C the identity, as in an MLP, so that samples can be taken some at a time."""
+        return self.has_rows and self.architecture.second_layer_is_identity
+
     def _restrict(self, samples: Index, rows: Index, outputs: Index) -> None:
         """Keep these samples only."""
-        Phi = None if self._structured_first else self.Phi[rows]
+        Phi = self.Phi[rows] if self.has_rows else None
         self.__dict__.pop("Phi", None)
         if Phi is not None:
             self.Phi = Phi
         self.X, self.Y = self.X[samples], self.Y[outputs]
-        self._vjps = {}
+        self._adjoints = {}
 
-    def _adjoint_of(
-        self, name: str, linear: Callable[[torch.Tensor], torch.Tensor], rows: int, columns: int
-    ) -> Adjoint:
-        """The adjoint of a linear map of rows x columns matrices, by name and width; the last few are kept.
+    def adjoint_of(self, name: str, linear: LinearFunction, rows: int, columns: int) -> LinearFunction:
+        """Return the adjoint of a linear map of rows x columns matrices; the last few are kept, by name and width.
 
-        A vector-Jacobian product; the map is linear, so any base point does.
+        It is a vector-Jacobian product. The map is linear, so that any base point does.
         """
         key = (name, columns)
-        if key not in self._vjps:
+        if key not in self._adjoints:
             zero = torch.zeros(rows, columns, dtype=self.dtype, device=self.device)
             vjp = torch.func.vjp(linear, zero)[1]
-            if len(self._vjps) >= KEPT:
-                self._vjps.pop(next(iter(self._vjps)))
-            self._vjps[key] = lambda L: vjp(L)[0]
-        return self._vjps[key]
+            if len(self._adjoints) >= ADJOINTS:
+                self._adjoints.pop(next(iter(self._adjoints)))
+            self._adjoints[key] = lambda L: vjp(L)[0]
+        return self._adjoints[key]
+
+    # -- neurons ----------------------------------------------------------------------------------------
 
     def first_layer(self, W: Float[torch.Tensor, "p M"]) -> Float[torch.Tensor, "N M"]:
-        """Phi W."""
-        return self.architecture.first_layer(W, self.X) if self._structured_first else self.Phi @ W
+        """Return Phi W."""
+        return self.Phi @ W if self.has_rows else self.architecture.first_layer(W, self.X)
 
     def first_layer_adjoint(self, B: Float[torch.Tensor, "N M"]) -> Float[torch.Tensor, "p M"]:
-        """Phi^T B."""
-        if not self._structured_first:
+        """Return Phi^T B."""
+        if self.has_rows:
             return self.Phi.T @ B
-        return self._adjoint_of("first", self.first_layer, self.p, B.shape[1])(B)
+        return self.adjoint_of("first", self.first_layer, self.p, B.shape[1])(B)
 
     def combine_neurons(self, H: Float[torch.Tensor, "N M"], W2: Float[torch.Tensor, "q M"]) -> Predictions:
-        """C(H W2^T), the predictions from the hidden units of M neurons."""
-        if self._structured_second:
+        """Return C(H W2^T), the predictions from the hidden units of M neurons."""
+        if self._combines:
             return self.architecture.combine(H, W2, self.X, self.c)
         return self.second_layer(H @ W2.T)
+
+    def combined(self, H: Float[torch.Tensor, "N M"], W2: Float[torch.Tensor, "q M"]) -> tuple[Predictions, Pullback]:
+        """Return C(H W2^T) and the pullback L -> (C^*(L) W2, C^*(L)^T H) of `combine_neurons` at (H, W2)."""
+        if self._combines:
+            evaluated = torch.func.vjp(self.combine_neurons, H, W2)
+            return evaluated[0], evaluated[1]
+        return self.combine_neurons(H, W2), lambda L: self.combine_adjoint(H, W2, L)
 
     def combine_adjoint(
         self, H: Float[torch.Tensor, "N M"], W2: Float[torch.Tensor, "q M"], L: Predictions
     ) -> tuple[Float[torch.Tensor, "N M"], Float[torch.Tensor, "q M"]]:
-        """(C^*(L) W2, C^*(L)^T H), the vector-Jacobian product of `combine_neurons` at (H, W2)."""
-        if self._structured_second:
+        """Return (C^*(L) W2, C^*(L)^T H), the pullback of `combine_neurons` at (H, W2)."""
+        if self._combines:
             return torch.func.vjp(self.combine_neurons, H, W2)[1](L)
         R = self.second_layer_adjoint(L)
         return R @ W2, R.T @ H
@@ -105,19 +132,19 @@ class Layers:
     # -- C and its adjoint ------------------------------------------------------------------------------
 
     def second_layer(self, M: Float[torch.Tensor, "N q"]) -> Predictions:
-        """C(M)."""
+        """Return C(M)."""
         if self.architecture.second_layer_is_identity:
             return M
         return self.architecture.second_layer(M, self.X, self.c)
 
     def second_layer_adjoint(self, L: Predictions) -> Float[torch.Tensor, "N q"]:
-        """C^*(L), the vector-Jacobian product of C."""
+        """Return C^*(L), the vector-Jacobian product of C."""
         if self.architecture.second_layer_is_identity:
             return L
-        return self._adjoint_of("second", self.second_layer, self.N, self.q)(L)
+        return self.adjoint_of("second", self.second_layer, self.N, self.q)(L)
 
     def second_layer_matrix(self) -> scipy.sparse.csr_array:
-        """C as a sparse (n_out c) x (N q) matrix, both sides vectorised row by row."""
+        """Return C as a sparse (n_out c) x (N q) matrix, both sides vectorised row by row."""
         if self.architecture.second_layer_is_identity:
             return scipy.sparse.csr_array(scipy.sparse.identity(self.N * self.q, format="csr"))
         rows = []

@@ -9,8 +9,8 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
-from convexnn_bench.operator.layers import Index, Predictions
-from convexnn_bench.operator.lifted import Blocks, Left, Operator, Pullback, Right
+from convexnn_bench.operator.layers import Blocks, Index, Left, Predictions, Pullback, Right
+from convexnn_bench.operator.lifted import Operator
 
 
 class SharedOperator(Operator):
@@ -71,9 +71,11 @@ class SharedOperator(Operator):
 
     def on_blocks(self, blocks: torch.Tensor) -> "SharedOperator":
         part = SharedOperator(self.whole.on_blocks(blocks))
-        if self.own._pooled is not None:
-            part.own._pooled = self.own._pooled.on_blocks(blocks)  # else formed anew for every set of blocks
+        part.own = self.own.on_blocks(blocks)  # shares its pooled rows, which would be formed anew otherwise
         return part
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {**super().tensors(), **{f"own {name}": tensor for name, tensor in self.own.tensors().items()}}
 
     def restricted(self, samples: Index, rows: Index, outputs: Index) -> Operator:
         """Not shared: every process computes all of it."""

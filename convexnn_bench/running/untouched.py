@@ -9,7 +9,6 @@ Code in the same process that rewrites this package on purpose cannot be detecte
 """
 
 import zlib
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from convexnn_bench.errors import ChangedProblemError
 from convexnn_bench.problem import Problem
 
 PARTS = ("architecture", "activation", "loss")
-TENSORS = ("X", "Y", "masks", "Phi", "_mask_matrix", "_pooled")  # of an operator; the last two are formed on first use
 
 
 class Untouched:
@@ -28,7 +26,7 @@ class Untouched:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.values = _values(problem)
-        self.versions: dict[tuple[Any, bool, str], tuple[int, int]] = {}
+        self.versions: dict[tuple[Any, str], tuple[int, int]] = {}
         self._look_at_tensors()
 
     def check(self, who: str) -> None:
@@ -55,13 +53,10 @@ class Untouched:
         for key, operator in self.problem._operators.items():
             if key[1] != torch.float64:
                 continue  # certificates are in float64
-            for part, name in product((operator, vars(operator).get("own")), TENSORS):
-                tensor = vars(part).get(name) if part is not None else None
-                tensor = getattr(tensor, "S", tensor)  # of pooled rows
-                if isinstance(tensor, torch.Tensor):
-                    state = id(tensor), 0 if tensor.is_inference() else tensor._version
-                    if self.versions.setdefault((key, part is operator, name), state) != state:
-                        found.append(f"{name.strip('_')} of problem.operator({key[0]!r})")
+            for name, tensor in operator.tensors().items():
+                state = id(tensor), 0 if tensor.is_inference() else tensor._version
+                if self.versions.setdefault((key, name), state) != state:
+                    found.append(f"{name.removeprefix('own ')} of problem.operator({key[0]!r})")
         return list(dict.fromkeys(found))
 
     def fingerprint(self) -> int:

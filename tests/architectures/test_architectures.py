@@ -336,13 +336,13 @@ def test_attention_is_trained_and_certified_without_forming_phi(monkeypatch, act
     X, Y = rng.standard_normal((6, 3, 3)), rng.standard_normal((6, 3))
     problem = cnn.Problem(X, Y, Attention("mean"), activation, beta_fraction=0.1, patterns=4)
     for solver in ("bm_lbfgs", "network_lbfgs"):
-        result = cnn.solve(problem, solver, gap=1e-5, time_limit=20)
+        result = cnn.solve(problem, solver, gap=1e-5, time_limit=200)
         assert result.gap <= 1e-5
 
 
 def test_linear_attention_reaches_the_optimum_from_either_formulation():
     problem = problem_of("attention-tokens", "linear", c=1)
-    results = [cnn.solve(problem, solver, gap=1e-8, time_limit=20) for solver in ("bm_lbfgs", "network_lbfgs")]
+    results = [cnn.solve(problem, solver, gap=1e-8, time_limit=200) for solver in ("bm_lbfgs", "network_lbfgs")]
     assert results[0].objective == pytest.approx(results[1].objective, rel=1e-6)
 
 

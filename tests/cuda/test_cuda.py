@@ -15,7 +15,8 @@ import convexnn_bench as cnn
 from convexnn_bench.algorithms.newton.neurons import BlockNeurons
 from convexnn_bench.algorithms.newton.point import PointState
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
-from convexnn_bench.operator import lifted as operators
+from convexnn_bench.operator import chunks
+from convexnn_bench.operator.products import pooled
 from convexnn_bench.operator.rounding import adjoint_rounding
 from convexnn_bench.running import monitor, runner
 
@@ -151,8 +152,9 @@ def products(operator, problem, at):
 @pytest.mark.parametrize("name", [name for name, (problem, _) in PROBLEMS.items() if not problem.has_cone])
 def test_operators(cuda, monkeypatch, name, dtype, chunked):
     if chunked:
-        for size in ("CHUNK_ELEMENTS", "SMALLEST_PART", "POOLED_ELEMENTS"):
-            monkeypatch.setattr(operators, size, {"CHUNK_ELEMENTS": 16, "SMALLEST_PART": 3, "POOLED_ELEMENTS": 0}[size])
+        monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 16)
+        monkeypatch.setattr(chunks, "SMALLEST_PART", 3)
+        monkeypatch.setattr(pooled, "POOLED_ELEMENTS", 0)
     monkeypatch.setattr(PROBLEMS[name][0], "_operators", {})
     problem = PROBLEMS[name][0]
     accuracy = 1e-11 if dtype == torch.float64 else 1e-4

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 import convexnn_bench as cnn
 from convexnn_bench.errors import ChangedProblemError
 from convexnn_bench.formulations import burer_monteiro, network
-from convexnn_bench.operator import lifted as operator_module
+from convexnn_bench.operator import chunks
 from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.products import pooled as pooled_module
+from convexnn_bench.operator.products.hidden_units import HiddenUnits
+from convexnn_bench.operator.products.mask_matrix import MaskMatrix
 from convexnn_bench.running.untouched import Untouched
 
 
@@ -53,10 +56,10 @@ def test_chunks_give_the_same_numbers(monkeypatch):
     L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
     operator = problem.operator()
     whole = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
-    monkeypatch.setattr(operator_module, "CHUNK_ELEMENTS", 2 * 11 * problem.q)
-    operator.__dict__.pop("_mask_matrix")  # kept of the first time, when it fitted
+    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 2 * 11 * problem.q)
+    operator.__dict__.pop("mask_matrix")  # kept of the first time, when it fitted
     parts = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
-    assert operator._mask_matrix is None
+    assert operator.mask_matrix is None
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-13)
 
@@ -165,15 +168,16 @@ def test_restricted_operator_is_the_operator_of_the_subset():
 @pytest.mark.parametrize("m", [1, 5])  # fewer and more columns than outputs
 @pytest.mark.parametrize("P", [1, 7])
 def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m, through_blocks):
-    monkeypatch.setattr(Operator, "_wide", lambda self, m: through_blocks)
+    for way in (HiddenUnits, MaskMatrix):
+        monkeypatch.setattr(way, "through_blocks", lambda *_: through_blocks)
     problem = random_problem(2, n=11, patterns=P)
     rng = np.random.default_rng(0)
     U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, m)))
     V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, m)))
     L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
     operator = problem.operator()
-    monkeypatch.setattr(operator_module, "SMALLEST_PART", 2)
-    monkeypatch.setattr(operator_module, "PART_ELEMENTS", 2)
+    monkeypatch.setattr(chunks, "SMALLEST_PART", 2)
+    monkeypatch.setattr(chunks, "PART_ELEMENTS", 2)
     z, pullback = operator.factored(U, V)
     left, right = pullback(L)
     G = torch.as_tensor(dense(problem).T @ L.numpy()).view(problem.P, problem.p, problem.q)
@@ -187,9 +191,9 @@ def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m, through_bloc
 def test_the_way_with_fewer_numbers_is_taken():
     """p q = 8 numbers a sample through the blocks, P m through the columns."""
     few, many = (random_problem(0, n=40, d=4, c=2, patterns=patterns).operator() for patterns in (2, 30))
-    assert not few._wide(2)
-    assert few._wide(16)
-    assert many._wide(1)
+    assert not few.through_blocks(2)
+    assert few.through_blocks(16)
+    assert many.through_blocks(1)
 
 
 POOLINGS = ["global", 2, 3, np.random.default_rng(7).standard_normal((5, 25))]
@@ -203,14 +207,17 @@ def test_pooled_rows_give_what_masked_rows_give(pool, patterns, monkeypatch):
     given = np.ones((7 * 25, 1), dtype=bool) if patterns == "one" else patterns
     architecture = cnn.CNN(patch=2, pool=pool, bias=True)
     problem = cnn.Problem(X, Y, architecture=architecture, activation="gated_relu", beta=0.1, patterns=given)
-    monkeypatch.setattr(operator_module, "CHUNK_ELEMENTS", 3 * 25 * problem.P * problem.p)  # three samples at a time
+    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 3 * 25 * problem.P * problem.p)  # three samples at a time
     pooled = Operator(architecture, X, problem.Y, problem.masks)
-    assert pooled._pooled is not None
+    assert pooled.is_pooled
     assert pooled.product_rows == 7
-    monkeypatch.setattr(operator_module, "POOLED_ELEMENTS", 0)
+    monkeypatch.setattr(pooled_module, "POOLED_ELEMENTS", 0)
     masked = Operator(architecture, X, problem.Y, problem.masks)
-    assert masked._pooled is None
-    pooled.__dict__["_linear"] = masked.__dict__["_linear"] = None  # the linear map is pooled in a way of its own
+    assert not masked.is_pooled
+    # the linear map is pooled in a way of its own
+    pooled.__dict__["_linear_map"] = masked.__dict__["_linear_map"] = (
+        None  # the linear map is pooled in a way of its own
+    )
     P, p, q = problem.P, problem.p, problem.q
     Z, L = torch.as_tensor(rng.standard_normal((P, p, q))), torch.as_tensor(rng.standard_normal((7, 3)))
     torch.testing.assert_close(pooled.apply(Z), masked.apply(Z), rtol=1e-12, atol=1e-12)
@@ -222,7 +229,7 @@ def test_pooled_rows_give_what_masked_rows_give(pool, patterns, monkeypatch):
     for m in (1, min(p, q)):  # through columns, through blocks
         U = torch.as_tensor(rng.standard_normal((P, p, m)))
         V = torch.as_tensor(rng.standard_normal((P, q, m)))
-        assert pooled._wide(m) == (m > 1)
+        assert pooled.through_blocks(m) == (m > 1)
         expected, pull = masked.factored(U, V)
         found, own = pooled.factored(U, V)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -234,17 +241,17 @@ def test_pooled_rows_give_what_masked_rows_give(pool, patterns, monkeypatch):
     for place, block in enumerate(owner):
         alone = torch.zeros(P, p, q, dtype=torch.float64)
         alone[block] = E[place]
-        torch.testing.assert_close(pooled._pooled.images(E, owner)[:, :, place], masked.apply(alone))
+        torch.testing.assert_close(pooled.images(E, owner)[:, :, place], masked.apply(alone))
 
 
 def test_rows_that_are_not_pooled_and_those_too_many_stay_rows(monkeypatch):
     rng = np.random.default_rng(4)
     X, Y = rng.standard_normal((5, 1, 4, 4)), rng.standard_normal(5)
     problem = cnn.Problem(X, Y, architecture=cnn.CNN(patch=2, pool="identity"), beta=0.1, patterns=4)
-    assert problem.operator()._pooled is None
+    assert not problem.operator().is_pooled
     problem = cnn.Problem(X, Y, architecture=cnn.CNN(patch=2, pool="global"), beta=0.1, patterns=4)
-    monkeypatch.setattr(operator_module, "POOLED_ELEMENTS", 5 * problem.P * problem.p - 1)
-    assert problem.operator()._pooled is None
+    monkeypatch.setattr(pooled_module, "POOLED_ELEMENTS", 5 * problem.P * problem.p - 1)
+    assert not problem.operator().is_pooled
 
 
 def test_pooled_rows_that_were_changed_are_told():
@@ -254,6 +261,6 @@ def test_pooled_rows_that_were_changed_are_told():
     untouched = Untouched(problem)
     problem.predict(np.zeros((4, 4, 1)))
     untouched.check("nobody")
-    problem.operator()._pooled.S.mul_(0.5)
+    problem.operator().tensors()["pooled"].mul_(0.5)
     with pytest.raises(ChangedProblemError, match="somebody changed the problem it was given: pooled of problem"):
         untouched.check("somebody")

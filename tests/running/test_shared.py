@@ -14,6 +14,7 @@ from shared_task import NEWTON, SOLVERS, factors, hessian_products, numbers, pro
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.cell_run import run_cell
+from convexnn_bench.operator.products.linear_map import LinearMap
 
 TASK = Path(shared_task.__file__)
 SECONDS = 200
@@ -76,11 +77,11 @@ def test_three_processes_as_well(given, tmp_path):
 def test_the_problems_take_every_way_through_the_operator(given):
     halves = {name: problem.operator().restricted(*3 * [slice(0, problem.N // 2)])
               for name, problem in given.items() if name.startswith("mlp")}  # fmt: skip
-    assert halves["mlp_wide"]._wide(3)
-    assert given["mlp_wide"].operator()._wide(3)
-    assert not halves["mlp_narrow"]._wide(3)
-    assert given["cnn_linear"].operator()._linear is not None
-    assert given["attention"].operator()._structured_first
+    assert halves["mlp_wide"].through_blocks(3)
+    assert given["mlp_wide"].operator().through_blocks(3)
+    assert not halves["mlp_narrow"].through_blocks(3)
+    assert isinstance(given["cnn_linear"].operator().products, LinearMap)
+    assert not given["attention"].operator().has_rows
     assert {len(problem.X) % 2 for problem in given.values()} == {1}
 
 

@@ -117,9 +117,9 @@ class Spoils(Wanders):
     def run(self, callback):
         operator = self.problem.operator()
         operator.apply_factors(*factors(self.problem))
-        assert operator.own._mask_matrix is not None
+        assert operator.own.mask_matrix is not None
         callback()
-        operator.own._mask_matrix.zero_()
+        operator.own.mask_matrix.zero_()
         callback()
 
     def get_result(self):

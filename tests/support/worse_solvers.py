@@ -83,7 +83,7 @@ BODIES = {
         def run(self, callback):
             operator = self.problem.operator(self.device)
             callback()
-            operator._mask_matrix.zero_()
+            operator.mask_matrix.zero_()
             time.sleep(0.01)
             callback()
         """,

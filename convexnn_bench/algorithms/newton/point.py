@@ -164,7 +164,7 @@ class PointState:
     @property
     def separable(self) -> bool:
         """Whether Phi is formed and C is the identity, so that samples can be taken some at a time."""
-        return self.operator.architecture.second_layer_is_identity and not self.operator._structured_first
+        return self.operator.is_plain
 
     @cached_property
     def _distinct_blocks(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,7 +175,7 @@ class PointState:
     def _uses_blocks(self) -> bool:
         """Whether Hessian products go through the p x q matrices of the blocks instead of the neurons."""
         J, blocks = len(self.neurons), len(self._distinct_blocks[0])
-        return J > 0 and (self.operator._pooled is not None or self.operator._wide(J / blocks, blocks))
+        return J > 0 and (self.operator.is_pooled or self.operator.through_blocks(J / blocks, blocks))
 
     @cached_property
     def _block_gradients(self) -> Float[torch.Tensor, "B p q"]:

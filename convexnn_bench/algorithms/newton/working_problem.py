@@ -73,7 +73,7 @@ class WorkingProblem:
     @cached_property
     def feature_rows(self) -> Float[torch.Tensor, "N p"]:
         """Phi, formed where the architecture has it by structure only."""
-        if not self.operator._structured_first:
+        if self.operator.has_rows:
             return self.operator.Phi
         unit = torch.eye(self.problem.p, dtype=self.operator.dtype, device=self.operator.device)
         return self.operator.first_layer(unit)

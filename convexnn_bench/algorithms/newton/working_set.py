@@ -29,7 +29,7 @@ from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
 from convexnn_bench.norms.spectral import spectral_norms
-from convexnn_bench.operator.lifted import CHUNK_ELEMENTS
+from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
 
 # Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
 EXCESS = 1e-11  # a dual norm above beta by up to this multiple of beta does not exceed it

@@ -114,7 +114,7 @@ class SemismoothSystem:
     def _elementwise(self) -> bool:
         """Return whether S has its product form and W is diagonal, which a product with uneven entries shows."""
         operator = self.operator
-        if operator.q > 1 or not operator.architecture.second_layer_is_identity or operator._structured_first:
+        if operator.q > 1 or not operator.is_plain:
             return False
         probe = torch.linspace(1.0, 2.0, self.size, dtype=operator.dtype, device=operator.device)[:, None]
         weights = self.weigh(torch.ones_like(probe))
@@ -173,14 +173,7 @@ class SemismoothSystem:
     def matrix_columns(self) -> Float[torch.Tensor, "size r"]:
         """Return B, the predictions A_k(E_e) of every eigenmatrix of M."""
         E, owner = self.shrinkage.eigenmatrices()
-        operator, (r, p, q) = self.operator, E.shape
-        if operator._pooled is not None:
-            return operator._pooled.images(E, owner).reshape(-1, r)
-        H = operator.first_layer(E.permute(1, 0, 2).reshape(p, -1)).view(operator.N, r, q)
-        H = H * operator.masks[:, owner, None]
-        if operator.architecture.second_layer_is_identity:
-            return H.permute(0, 2, 1).reshape(-1, r)
-        return torch.vmap(operator.second_layer, in_dims=1, out_dims=-1)(H).reshape(-1, r)
+        return self.operator.images(E, owner).reshape(-1, len(E))
 
     def _weighed(self, B: Float[torch.Tensor, "size r"]) -> Float[torch.Tensor, "size r"]:
         """Return W B."""

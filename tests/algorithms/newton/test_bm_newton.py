@@ -93,11 +93,11 @@ def test_the_hessian_matrix_is_that_of_the_products(problem):
 
 
 def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
-    from convexnn_bench.operator import lifted as operator
+    from convexnn_bench.operator import chunks
 
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
-    monkeypatch.setattr(operator, "SMALLEST_PART", 7)
-    monkeypatch.setattr(operator, "PART_ELEMENTS", 8)
+    monkeypatch.setattr(chunks, "SMALLEST_PART", 7)
+    monkeypatch.setattr(chunks, "PART_ELEMENTS", 8)
     point = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     b = point.tangent(step[problem.p :]) / point.sizes

@@ -1,0 +1,86 @@
+"""Products by the first layer of all blocks at once, Phi [Z_1 .. Z_P], followed by the masks.
+
+An architecture that gives its first layer by structure never forms Phi, and this is how it is multiplied with. The
+columns of the factored form, Phi [U_1 .. U_P], go this way wherever C does not pool rows first.
+"""
+
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.operator.chunks import chunks
+from convexnn_bench.operator.layers import Blocks, Left, Predictions, Pullback, Right
+from convexnn_bench.operator.masked_layers import MaskedLayers, into_blocks, side_by_side
+from convexnn_bench.operator.products.base import ColumnProducts
+
+
+class HiddenUnits(ColumnProducts):
+    """Products through the N x q rows D_k Phi Z_k of every block, some blocks at a time."""
+
+    def apply(self, layers: MaskedLayers, Z: Blocks) -> Predictions:
+        total = torch.zeros(layers.N, layers.q, dtype=layers.dtype, device=layers.device)
+        for part in chunks(layers.P, layers.N * layers.q):
+            total += layers.masked(layers.first_layer(side_by_side(Z[part])), part, layers.q).sum(dim=1)
+        return layers.second_layer(total)
+
+    def adjoint(self, layers: MaskedLayers, L: Predictions) -> Blocks:
+        R = layers.second_layer_adjoint(L)
+        G = torch.empty(layers.P, layers.p, layers.q, dtype=layers.dtype, device=layers.device)
+        for part in chunks(layers.P, layers.N * layers.q):
+            blocks = part.stop - part.start
+            if layers.unmasked:
+                masked = R[:, None, :].expand(-1, blocks, -1)
+            else:
+                masked = R[:, None, :] * layers.masks[:, part, None]
+            G[part] = into_blocks(layers.first_layer_adjoint(masked.reshape(layers.N, -1)), blocks)
+        return G
+
+    def images(
+        self, layers: MaskedLayers, E: Float[torch.Tensor, "r p q"], owner: Int[torch.Tensor, " r"]
+    ) -> Float[torch.Tensor, "n_out c r"]:
+        H = layers.first_layer(side_by_side(E)).view(layers.N, *E.shape[::2])
+        H = H * layers.masks[:, owner, None]
+        if layers.architecture.second_layer_is_identity:
+            return H.permute(0, 2, 1)
+        return torch.vmap(layers.second_layer, in_dims=1, out_dims=-1)(H)
+
+    def through_blocks(self, layers: MaskedLayers, m: int | float, blocks: int | None = None) -> bool:
+        """Return False: with m <= q columns the hidden units are never more than the rows of the blocks."""
+        return False
+
+    def apply_columns(self, layers: MaskedLayers, U: Left, V: Right) -> Predictions:
+        m = U.shape[2]
+        parts = []
+        for part in chunks(layers.P, layers.N * max(m, 1)):
+            H = layers.masked(layers.first_layer(side_by_side(U[part])), part, m).reshape(layers.N, -1)
+            parts.append(layers.combine_neurons(H, side_by_side(V[part])))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+
+    def factored_columns(self, layers: MaskedLayers, U: Left, V: Right) -> tuple[Predictions, Pullback]:
+        if layers.is_plain:
+            return _by_samples(layers, side_by_side(U), side_by_side(V))
+        H, m = layers.hidden(U), U.shape[2]
+        z, combine_pullback = layers.combined(H.reshape(layers.N, -1), side_by_side(V))
+
+        def pullback(L: Predictions) -> tuple[Left, Right]:
+            back, right = combine_pullback(L)
+            return layers.pull(back, m), into_blocks(right, layers.P)
+
+        return z, pullback
+
+
+def _by_samples(
+    layers: MaskedLayers, U: Float[torch.Tensor, "p Pm"], V: Float[torch.Tensor, "q Pm"]
+) -> tuple[Predictions, Pullback]:
+    """Return the factored form of an MLP, some samples at a time, so that their hidden units stay in the cache."""
+    parts = layers.sample_parts(U.shape[1])
+    m = U.shape[1] // layers.P
+    hidden = [layers.masked_rows(layers.Phi[rows] @ U, rows, m) for rows in parts]
+
+    def pullback(L: Predictions) -> tuple[Left, Right]:
+        left, right = torch.zeros_like(U), torch.zeros_like(V)
+        for rows, H in zip(parts, hidden, strict=True):
+            left.addmm_(layers.Phi[rows].T, layers.masked_rows(L[rows] @ V, rows, m))
+            right.addmm_(L[rows].T, H)
+        return into_blocks(left, layers.P), into_blocks(right, layers.P)
+
+    return torch.cat([H @ V.T for H in hidden]), pullback
