@@ -1,64 +1,15 @@
-"""Shared by all tests: one thread a process (two processes run side by side), and random small problems."""
+"""Shared by all tests: one thread a process (two processes run side by side), shapes checked, and fixtures."""
 
-import numpy as np
+import jaxtyping
 import pytest
+import shape_checks
 import torch
-from hypothesis import HealthCheck, settings
-from standin_cuda import standing_in
 
-import convexnn_bench as cnn
+jaxtyping.jaxtyped = shape_checks.jaxtyped  # before the package is imported, whose functions it decorates
+
+from problems import combinations  # noqa: E402
 
 torch.set_num_threads(1)
-settings.register_profile(
-    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
-settings.load_profile("suite")
-
-LOSS_NAMES = ("squared", "cross_entropy", "logistic", "squared_hinge", "huber")
-
-
-def targets(loss: str, n: int, c: int, rng: np.random.Generator) -> np.ndarray:
-    """Random targets that fit a loss; cross-entropy gets at least two classes."""
-    if loss == "cross_entropy":
-        return np.eye(max(c, 2))[rng.integers(max(c, 2), size=n)]
-    if loss in ("logistic", "squared_hinge"):
-        return rng.choice([-1.0, 1.0], size=(n, c))
-    return rng.standard_normal((n, c)) * 2
-
-
-def random_problem(
-    seed: int = 0,
-    loss: str = "squared",
-    activation: str = "gated_relu",
-    n: int = 9,
-    d: int = 3,
-    c: int = 2,
-    beta_fraction: float = 0.1,
-    patterns=4,
-) -> "cnn.Problem":
-    """A small problem with Gaussian data. Scalar outputs for ReLU where the loss allows."""
-    rng = np.random.default_rng(seed)
-    c = 1 if activation == "relu" else c
-    Y = targets(loss, n, c, rng)
-    return cnn.Problem(
-        rng.standard_normal((n, d)),
-        Y,
-        activation=activation,
-        loss=loss,
-        beta_fraction=beta_fraction,
-        patterns=patterns,
-        seed=seed,
-    )
-
-
-def combinations() -> list[tuple[str, str]]:
-    """Every loss with every activation that this version covers (cross-entropy has vector outputs)."""
-    return [
-        (loss, activation)
-        for loss in LOSS_NAMES
-        for activation in ("linear", "gated_relu", "relu")
-        if not (activation == "relu" and loss == "cross_entropy")
-    ]
 
 
 @pytest.fixture(params=combinations(), ids=lambda pair: "-".join(pair))
@@ -70,6 +21,8 @@ def combination(request):
 @pytest.fixture
 def traffic(monkeypatch):
     """A stand-in for a GPU (tests/support/standin_cuda.py), and its count of transfers between host and device."""
+    from standin_cuda import standing_in  # few tests need it
+
     with standing_in(monkeypatch) as counted:
         yield counted
 

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from conftest import combinations, random_problem
+from problems import combinations, random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import find_campaign, load_campaign

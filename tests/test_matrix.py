@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import LOSS_NAMES, targets
+from problems import LOSS_NAMES, targets
 
 import convexnn_bench as cnn
 

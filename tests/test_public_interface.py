@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import combinations, random_problem
+from problems import combinations, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import combinations, random_problem
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from problems import combinations, random_problem
+from properties import given, settings
+from properties import strategies as st
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from conftest import random_problem
+from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.certificates import bounds

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import targets
 from cuda_problems import PROBLEMS, close, same_certificate
+from problems import targets
 from torch import nn
 
 import convexnn_bench as cnn

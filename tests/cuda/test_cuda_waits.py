@@ -7,7 +7,7 @@ copies to the device (of memory that is not pinned).
 import numpy as np
 import pytest
 import torch
-from conftest import random_problem
+from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.newton.neurons import BlockNeurons

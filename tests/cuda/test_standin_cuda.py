@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import random_problem
+from problems import random_problem
 from standin_tensor import StandIn
 
 HOST = torch.arange(6.0, dtype=torch.float64).view(2, 3)

@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS_NAMES, targets
+from problems import LOSS_NAMES, targets
 from textbook import loss_expression
 from torch import nn
 from typer.testing import CliRunner

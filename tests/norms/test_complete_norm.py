@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS_NAMES, targets
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from problems import LOSS_NAMES, targets
+from properties import given, settings
+from properties import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench.certificates import lower_bound

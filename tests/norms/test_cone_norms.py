@@ -5,8 +5,8 @@ import itertools
 import cvxpy as cp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from properties import given, settings
+from properties import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench.cones.all_cones import Cones

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_problem
-from hypothesis import given
-from hypothesis import strategies as st
+from problems import random_problem
+from properties import given
+from properties import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench.errors import ChangedProblemError

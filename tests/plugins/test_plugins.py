@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from properties import given
+from properties import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import random_problem
+from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.running import monitor

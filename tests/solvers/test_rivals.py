@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_problem
+from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms import rival as rivals
@@ -246,7 +246,7 @@ def test_its_process_ends_with_ours_however_that_ends(fake, problem, tmp_path):
         sys.path[:0] = {list(map(str, folders))!r}
         from pathlib import Path
         import convexnn_bench as cnn
-        from conftest import random_problem
+        from problems import random_problem
         from test_rivals import Fake
         Fake.path_of_script = Path({str(Fake.path_of_script)!r})
         cnn.solve(random_problem(3, c=1, n=20, d=3, patterns=5), Fake(), time_limit=None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import targets
+from problems import targets
 
 import convexnn_bench as cnn
 

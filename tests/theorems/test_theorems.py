@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS_NAMES, random_problem
+from problems import LOSS_NAMES, random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.theorems.checks import check_full_rank, check_rank_deficient

@@ -4,7 +4,7 @@ import cvxpy as cp
 import cvxpy.settings
 import numpy as np
 import pytest
-from conftest import random_problem
+from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.conic import mosek as conic_mosek

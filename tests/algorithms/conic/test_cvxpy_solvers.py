@@ -3,7 +3,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
-from conftest import combinations, random_problem
+from problems import combinations, random_problem
 from scipy.optimize import minimize
 from textbook import textbook_optimum
 

@@ -7,7 +7,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS_NAMES, targets
+from problems import LOSS_NAMES, targets
 from test_cvxpy_forms import Pooling
 from textbook import loss_expression
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS_NAMES, random_problem
+from problems import LOSS_NAMES, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import targets
+from problems import targets
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.descent.methods import spectral_projected_gradient
