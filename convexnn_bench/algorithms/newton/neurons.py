@@ -9,29 +9,20 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-# A step turns the matrix of a neuron into one of rank two. Its second singular value becomes a neuron of its own above
-# this multiple of the first. Chosen by trials on the ladder.
-SPLIT_RATIO = 0.02
-# Neurons up to this multiple of the largest size leave. Chosen by trials on the ladder.
-NEGLIGIBLE_SIZE = 1e-9
+# Chosen by trials on the ladder (docs/benchmarks.md).
+SPLIT_RATIO = 0.02  # a step splits a neuron in two if their sizes have at least this ratio
+NEGLIGIBLE_SIZE = 1e-9  # neurons up to this multiple of the largest size leave
 
 Lengths = Float[torch.Tensor, " J"]
 
 
 @dataclass(frozen=True)
 class BlockNeurons:
-    """J neurons of given blocks, as the columns w_j and y_j of two matrices.
+    """J neurons of given blocks, as the columns w_j and y_j of two matrices."""
 
-    Attributes
-    ----------
-    blocks : the index k of each neuron's block.
-    left : the vectors w_j, of length s_j.
-    right : the unit vectors y_j.
-    """
-
-    blocks: Int[torch.Tensor, " J"]
-    left: Float[torch.Tensor, "p J"]
-    right: Float[torch.Tensor, "q J"]
+    blocks: Int[torch.Tensor, " J"]  # the index k of each neuron's block
+    left: Float[torch.Tensor, "p J"]  # the vectors w_j, of length s_j
+    right: Float[torch.Tensor, "q J"]  # the unit vectors y_j
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -84,11 +75,10 @@ class BlockNeurons:
 
 
 def singular_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (A, values, B) with Z = A diag(values) B^T up to rounding, values falling.
+    """Return (left, values, right) with Z = left diag(values) right^T up to rounding, min(p, q) pairs, values falling.
 
-    With r = min(p, q), A is B x p x r, values B x r and B is B x q x r. They come from the eigenvectors of the smaller
-    Gram matrix. That side is orthonormal and the other has unit columns, so that the product is Z however inaccurate
-    the eigenvectors are.
+    They come from the eigenvectors of the smaller Gram matrix. That side is orthonormal and the other has unit columns,
+    so that the product is Z however inaccurate the eigenvectors are.
     """
     if Z.shape[2] > Z.shape[1]:
         right, values, left = singular_pairs(Z.transpose(1, 2))

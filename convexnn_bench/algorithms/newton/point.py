@@ -38,21 +38,15 @@ SamplePart = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Calla
 
 
 class PointState:
-    """Value, gradient and Hessian products at one point, each computed on first use.
-
-    Attributes
-    ----------
-    sizes : s_j = ||w_j||.
-    hidden : D_j Phi w_j, one column a neuron.
-    z : the predictions.
-    value : f.
-    """
+    """Value, gradient and Hessian products at one point, each computed on first use."""
 
     def __init__(self, working: WorkingProblem, neurons: BlockNeurons):
         self.working, self.neurons = working, neurons
         self.operator, self.beta = working.operator, working.beta
         self.masks = working.masks(neurons.blocks)
         self.sizes = neurons.sizes
+        self._sample_parts: dict[torch.dtype, list[SamplePart]] = {}
+        # The hidden units D_j Phi w_j, the predictions z, and f.
         if len(neurons):
             self.hidden = self.operator.first_layer(neurons.left).mul_(self.masks)
             self.z = self.operator.combine_neurons(self.hidden, neurons.right)
@@ -92,10 +86,7 @@ class PointState:
 
     @cached_property
     def relative_gradient(self) -> float:
-        """The largest gradient of a neuron, in units of beta.
-
-        The dual norm of the neuron's block may differ from beta by so much.
-        """
+        """The largest gradient of a neuron, in units of beta; its block's dual norm may differ from beta by so much."""
         g, p = self.gradient, self.neurons.left.shape[0]
         left, right = torch.linalg.vector_norm(g[:p], dim=0), torch.linalg.vector_norm(g[p:], dim=0)
         return float(torch.maximum(left, right).max()) / self.beta
@@ -113,10 +104,7 @@ class PointState:
         return -(self.neurons.left * self._pulled_back[0]).sum(dim=0) / self.sizes.square()
 
     def hessian_product(self, step: Step, single: bool = False) -> Step:
-        """Return the Hessian times (a, b).
-
-        single : whether the matrix products are float32 where `separable` allows it.
-        """
+        """Return the Hessian times (a, b), with float32 matrix products if `single` and where samples separate."""
         self.working.products += 1
         p, unit = self.neurons.left.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
@@ -143,9 +131,9 @@ class PointState:
     def rotation_curvatures(self) -> Float[torch.Tensor, "J J"] | None:
         """Curvatures beta / sqrt(s_i s_j) of rotations within a block; None where every block has one neuron.
 
-        For neurons i, j of one block, singular pairs of Z_k, the rotation is, up to its length, a_j = x_i, a_i = -x_j,
-        b_j = y_i, b_i = -y_j with x = w / s. It changes neither Z nor f. Away from a stationary point its second
-        derivative has either sign and would mislead a step, so that the model has the curvature of other directions.
+        For neurons i, j of one block, the rotation a_j = x_i, a_i = -x_j, b_j = y_i, b_i = -y_j with x = w / s changes
+        neither Z nor f. Away from a stationary point its second derivative has either sign and would mislead a step,
+        so that the model gets the curvature that other directions have.
         """
         blocks = self.neurons.blocks
         if self.neurons.right.shape[0] == 1:
@@ -206,10 +194,6 @@ class PointState:
         back, right = operator.combine_adjoint(self.hidden, Y, self.curvature(dz[:, :, None])[:, :, 0])
         cross, other = operator.combine_adjoint(Ha, b, self.loss_gradient)
         return operator.first_layer_adjoint((back + cross).mul_(self.masks)), right + other
-
-    @cached_property
-    def _sample_parts(self) -> dict[torch.dtype, list[SamplePart]]:
-        return {}
 
     def sample_parts(self, dtype: torch.dtype) -> list[SamplePart]:
         """Return (Phi, masks, hidden, L, products with F'') of some samples at a time."""

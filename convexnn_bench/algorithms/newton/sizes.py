@@ -81,11 +81,7 @@ class Atoms:
 def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: float = SETTLED) -> Sizes:
     """Return the minimiser, from the start s >= 0; f never rises.
 
-    units : neurons whose left vectors x are of unit length. settled : relative decrease of f in a step that ends it.
-
-    1. Minimise the quadratic model over s >= 0; its minimiser minus s is the direction.
-    2. Halve the step until f has fallen by ARMIJO times what the slope predicts.
-    3. Take the step, and end once it gained little; with the squared loss the first full step is exact.
+    The left vectors of `units` have length 1. It ends with a step that lowers f by at most `settled`, relatively.
     """
     atoms, loss, beta = Atoms(working, units), working.loss, working.beta
 
@@ -95,14 +91,14 @@ def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: 
     z = atoms.predict(s)
     f = value(z, s)
     for _ in range(MOST_STEPS):
-        # 1.
+        # 1. Minimise the quadratic model over s >= 0.
         K, gradient = atoms.gram(z), atoms.correlations(loss.gradient(z, working.targets)) + beta
         K = K + RIDGE * torch.eye(len(s), dtype=K.dtype, device=K.device) * K.diagonal().mean()
         direction = nonnegative_minimum(K, gradient - K @ s, (s > 0) | (gradient < 0)) - s
         slope, length = float(gradient @ direction), 1.0
         if not slope < -NO_DECREASE * abs(f):
             break
-        # 2.
+        # 2. Halve the step until f falls by ARMIJO times what the slope predicts.
         while True:
             candidate = s + length * direction
             z_candidate = atoms.predict(candidate)
@@ -112,7 +108,7 @@ def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: 
             length *= 0.5
         if not lower < f:
             break
-        # 3.
+        # 3. Take the step. With the squared loss a full step is exact.
         done = f - lower <= settled * abs(f) or (loss.unit_curvature and length == 1.0)
         s, z, f = candidate, z_candidate, lower
         if done:
@@ -123,29 +119,25 @@ def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: 
 def nonnegative_minimum(K: Gram, linear: Sizes, positive: Bool[torch.Tensor, " J"]) -> Sizes:
     """Return argmin over x >= 0 of 1/2 x^T K x + linear^T x for positive definite K, by block principal pivoting.
 
-    positive : the first guess of where x > 0.
-
-    1. Solve for x on the entries taken to be positive; its slack K x + linear is zero there.
-    2. An entry is wrong if x or the slack is negative; end if there is none.
-    3. Change the side of all wrong entries. Once that has not lowered their number PATIENCE times, change the last one
-       only, which always ends (Judice & Pires, Comput. Oper. Res. 21, 1994; Kim & Park, SIAM J. Sci. Comput. 33, 2011).
+    `positive` is the first guess of where x > 0. See Judice & Pires, Comput. Oper. Res. 21, 1994, and Kim & Park, SIAM
+    J. Sci. Comput. 33, 2011, algorithm 1.
     """
     tolerance = WRONG_SIGN * float(linear.abs().max())
     fewest, patience = len(linear) + 1, PATIENCE
     x = torch.zeros_like(linear)
     for _ in range(MOST_PIVOTS):
-        # 1.
+        # 1. Solve for x on the entries taken to be positive.
         inside = torch.nonzero(positive)[:, 0]
         factor = torch.linalg.cholesky_ex(K[inside][:, inside])[0]
         x = torch.zeros_like(linear)
         x[inside] = -torch.cholesky_solve(linear[inside, None], factor)[:, 0]
-        # 2.
+        # 2. An entry is wrong if x or the slack K x + linear is negative.
         slack = K @ x + linear
         wrong = torch.where(positive, x < 0, slack < -tolerance)
         count = int(wrong.sum())
         if count == 0:
             break
-        # 3.
+        # 3. Change the side of all wrong entries, and of the last one only once that has not helped PATIENCE times.
         if count < fewest:
             fewest, patience = count, PATIENCE
         elif patience > 0:

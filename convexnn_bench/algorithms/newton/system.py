@@ -35,24 +35,16 @@ DIAGONAL_SHIFT = 1e-13
 
 @dataclass(frozen=True)
 class TrialStep:
-    """A step (p + q) x J that lowers the quadratic model by `predicted_decrease`.
-
-    at_boundary : whether the radius ended conjugate gradients. products : the Hessian products that they took.
-    """
+    """A step within the trust region."""
 
     step: Step
-    predicted_decrease: float
-    at_boundary: bool
-    products: int = 0
+    predicted_decrease: float  # of the quadratic model
+    at_boundary: bool  # whether the radius ended conjugate gradients
+    products: int = 0  # Hessian products that conjugate gradients took
 
 
 class NewtonSystem:
-    """The subproblem at one point, factorised at most once whatever damping and radius are tried.
-
-    Parameters
-    ----------
-    cg_products : Hessian products that a step by conjugate gradients is expected to cost.
-    """
+    """The subproblem at one point; its matrix is formed once for all dampings that are tried."""
 
     def __init__(self, point: PointState, cg_products: float = TYPICAL_PRODUCTS):
         self.point = point
@@ -62,7 +54,7 @@ class NewtonSystem:
     def trial_step(self, damping: float, radius: float, accuracy: float) -> TrialStep | None:
         """Return the step, or None if the damped Hessian is not positive definite.
 
-        damping : mu of the direct routes. radius : of conjugate gradients. accuracy : their final relative residual.
+        `damping` is mu of the direct routes, `accuracy` the relative residual at which conjugate gradients end.
         """
         if self.route == "products":
             return self._checked_conjugate_gradients(radius, accuracy)
@@ -77,13 +69,11 @@ class NewtonSystem:
     # -- products ---------------------------------------------------------------------------------------
 
     def _checked_conjugate_gradients(self, radius: float, accuracy: float) -> TrialStep:
-        """Return the step, with the predicted decrease of a float32 step computed once more in float64.
-
-        Where the two differ by more than FLOAT32_DISAGREEMENT, float64 takes over for the rest of the run.
-        """
+        """Return the step, or repeat it in float64 and for the rest of the run where float32 misleads."""
         trial = self._by_conjugate_gradients(radius, accuracy)
         if not self.point.single:
             return trial
+        # The predicted decrease is computed once more, in float64.
         exact = -float((trial.step * (self.point.gradient + 0.5 * self.point.model_product(trial.step))).sum())
         if abs(exact - trial.predicted_decrease) <= FLOAT32_DISAGREEMENT * abs(trial.predicted_decrease):
             return replace(trial, predicted_decrease=exact)
@@ -166,21 +156,17 @@ class NewtonSystem:
 
             d = -theta (g_d + (I - w w^T / s^2) Phi^T D R y),    E t + Q^T y = -g_t,
             (I + S / (1 + mu)) y = Q t - R sum_j D_j Phi theta_j g_d.
-
-        1. Factorise I + S / (1 + mu).
-        2. Eliminate y, which leaves a J x J system for t; return None if it is not positive definite.
-        3. Recover y and d.
         """
         point, p = self.point, self.point.neurons.left.shape[0]
         unit, sign = point.directions, point.neurons.right
         root = point.curvature(torch.ones_like(point.z)[:, :, None]).sqrt()[:, 0]  # N x 1
-        # 1.
+        # 1. Factorise I + S / (1 + mu).
         if self._matrix is None:
             self._matrix = sample_matrix(point, root)
         K = self._matrix / (1 + mu)
         K.diagonal().add_(1.0)
         factor = torch.linalg.cholesky_ex(K)[0]
-        # 2.
+        # 2. Eliminate y, which leaves a J x J system for t.
         g = point.gradient[:p]
         g_t = (unit * g).sum(dim=0)
         g_d, theta = g - unit * g_t, point.sizes / (point.beta * (1 + mu))
@@ -193,7 +179,7 @@ class NewtonSystem:
         if int(failed):
             return None
         t = torch.cholesky_solve(-g_t[:, None] - Q.T @ solved[:, -1:], inner)
-        # 3.
+        # 3. Recover y and d.
         y = solved[:, :-1] @ t + solved[:, -1:]
         back = point.operator.first_layer_adjoint(point.masks * (root * y)) * sign
         d = -theta * (g_d + back - unit * (unit * back).sum(dim=0))

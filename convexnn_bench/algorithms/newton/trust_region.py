@@ -42,13 +42,12 @@ OnPoint = Callable[[PointState], bool]
 class TrustRegion:
     """How far a step may go. Each kind of route learns from its own steps only.
 
-    damping : mu of the direct routes. radius : of conjugate gradients. products : Hessian products that conjugate
-    gradients last took, at least TYPICAL_PRODUCTS. Each direct step lets radius and products decay to their defaults.
+    Each direct step lets the estimates for conjugate gradients decay to their defaults.
     """
 
-    damping: float = 1.0
-    radius: float = START_RADIUS
-    products: float = TYPICAL_PRODUCTS
+    damping: float = 1.0  # mu of the direct routes
+    radius: float = START_RADIUS  # of conjugate gradients
+    products: float = TYPICAL_PRODUCTS  # Hessian products that conjugate gradients last took, and at least as many
 
     @property
     def cg_products(self) -> float:
@@ -86,9 +85,8 @@ class TrustRegionNewton:
     ) -> tuple[PointState, bool]:
         """Take steps until the relative gradient is at most `tolerance`; f falls with each, but for rounding.
 
-        products : ends after the step that brings the Hessian products to this number; 0 for any number.
-
-        Returns the last point, and False if `on_point`, which is called with every point, ended the run.
+        It ends after `most_steps`, or after the step with which it has taken `products` Hessian products, if not 0.
+        Return the last point, and False if `on_point`, which is called with every point, ended the run.
         """
         last = self.working.products + (products or math.inf)
         for _ in range(most_steps):
@@ -197,8 +195,7 @@ class TrustRegionNewton:
     def _along(self, point: PointState, trial: TrialStep) -> tuple[PointState, float]:
         """Return the point at the end of the step, and the ratio.
 
-        With scalar outputs f is convex in w, so that part of a step helps where the whole step does not: the step is
-        halved until it does.
+        With scalar outputs f is convex in w, and the step is halved until it helps.
         """
         if point.neurons.right.shape[0] > 1:
             candidate = PointState(self.working, point.moved(trial.step))

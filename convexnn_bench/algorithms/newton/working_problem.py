@@ -17,27 +17,16 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 class WorkingProblem:
-    """f on sets of neurons, in float64 on one device.
-
-    Parameters
-    ----------
-    single : whether Hessian products may be float32; f and its gradient never are.
-
-    Attributes
-    ----------
-    beta : the beta of f, which may stand above the problem's for a while.
-    products : the number of Hessian products so far.
-    curvature_floor : least F'' of the quadratic model, in units of the largest F'' there can be.
-    """
+    """f on sets of neurons, in float64 on one device."""
 
     def __init__(self, problem: Problem, device: str, single: bool = True):
-        self.single = single
-        self.problem, self.loss, self.beta = problem, problem.loss, problem.beta
+        self.single = single  # whether Hessian products may be float32; f and its gradient never are
+        self.problem, self.loss, self.device = problem, problem.loss, device
+        self.beta = problem.beta  # may be set above the problem's for a while
         self.operator: Operator = problem.operator(device)
         self.targets = self.operator.Y
-        self.products = 0
-        self.curvature_floor = 0.0
-        self.device = device
+        self.products = 0  # Hessian products so far
+        self.curvature_floor = 0.0  # least F'' of the quadratic model, in units of the loss's largest curvature
         self._last_masks: tuple[torch.Tensor, torch.Tensor] | None = None
         self._last_operators: tuple[torch.Tensor, dict[torch.dtype, Operator]] | None = None
 

@@ -54,29 +54,17 @@ Report = Callable[[BlockNeurons, torch.Tensor | None], bool]
 
 @dataclass(frozen=True)
 class Pricing:
-    """What one pricing of all blocks says.
+    """What one pricing of all blocks says."""
 
-    Attributes
-    ----------
-    bound : lower bound from the best multiple of L.
-    blocks : the blocks that enter, most violated first.
-    G : A_k^* L of these blocks.
-    largest_norm : largest dual norm if one exceeds beta, else 0.
-    """
-
-    bound: float
-    blocks: Int[torch.Tensor, " B"]
-    G: Float[torch.Tensor, "B p q"]
-    largest_norm: float
+    blocks: Int[torch.Tensor, " B"]  # the blocks that may enter, most violated first
+    G: Float[torch.Tensor, "B p q"]  # A_k^* L of these blocks
+    largest_norm: float  # largest dual norm if one exceeds beta, else 0
 
 
 class WorkingSetNewton:
-    """One run of the method.
+    """One run, until the certified relative gap is at most `gap`, or rounding ends it.
 
-    Parameters
-    ----------
-    gap : certified relative gap to stop at, or None to go on until rounding ends the run.
-    report : called with every point's neurons and the best multiplier so far; returns whether to go on.
+    `report` is called with every point's neurons and the best multiplier so far, and returns whether to go on.
     """
 
     def __init__(self, working: WorkingProblem, gap: float | None, report: Report):
@@ -88,10 +76,7 @@ class WorkingSetNewton:
         self.rounds = 0
 
     def run(self) -> str | None:
-        """Run until the certified gap is at most the target, and return why it ended.
-
-        It returns None if `report` ended it. The steps are those of the module's docstring.
-        """
+        """Run the steps of the module's docstring; return why it ended, or None if `report` ended it."""
         self.working.beta = max(self.problem.beta, FIRST_BETA * self.problem.beta_max)
         point = PointState(self.working, self.working.no_neurons())
         idle, sharpness, moved = 0, GRADIENT_TOLERANCE, True
@@ -166,14 +151,10 @@ class WorkingSetNewton:
         order = torch.argsort(norms, descending=True, stable=True)
         blocks = blocks[order][(norms > threshold[blocks])[order]][:CANDIDATES]
         blocks = blocks[self.spread(blocks, max(LEAST_ENTERING, len(point.neurons)))]
-        return Pricing(bound, blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
+        return Pricing(blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
 
     def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
-        """Return the indices of up to `enough` blocks, the first ones, preferring masks that differ.
-
-        Only one of two blocks may enter whose masks have a cosine above ALIKE[0], and so on for the next of ALIKE while
-        there are not enough.
-        """
+        """Return the indices of up to `enough` blocks, the first ones among those whose masks differ by ALIKE."""
         if len(blocks) <= enough:
             return torch.arange(len(blocks), device=blocks.device)
         cosines = self._mask_cosines(blocks).cpu().numpy()
@@ -201,13 +182,8 @@ class WorkingSetNewton:
     # -- entering and leaving ---------------------------------------------------------------------------
 
     def entered(self, point: PointState, pricing: Pricing) -> PointState:
-        """Return the point after the priced blocks have entered, with all sizes at their best.
-
-        1. Take the singular pairs of -G_k with values above beta, at most MOST_ENTERING of them.
-        2. Optimise the sizes of old and new neurons, the new ones from zero.
-        3. Drop neurons without size, and merge those of one block. Keep the old point if f is not lower.
-        """
-        # 1.
+        """Return the point after the priced blocks have entered, with all sizes at their best."""
+        # Take the singular pairs of -G_k with values above beta.
         left, values, right = singular_pairs(-pricing.G)
         over = values > self.working.beta * (1 + EXCESS)
         if not len(point.neurons) and not bool(over.any()):
@@ -216,12 +192,12 @@ class WorkingSetNewton:
             over &= values >= values.flatten().topk(MOST_ENTERING).values[-1]
         row, pair = torch.nonzero(over, as_tuple=True)
         new = BlockNeurons(pricing.blocks[row], left[row, :, pair].T, right[row, :, pair].T)
-        # 2.
+        # Optimise the sizes of old and new neurons, the new ones from zero.
         units = BlockNeurons(point.neurons.blocks, point.directions, point.neurons.right).joined(new)
         sizes = torch.cat([point.sizes, torch.zeros_like(values[row, pair])])
         settled = SIZES_TOLERANCE * min(self._gap(point), 1.0)
         sizes = best_sizes(self.working, units, sizes, max(settled, SETTLED))
-        # 3.
+        # Drop neurons without size, and merge those of one block.
         neurons = BlockNeurons(units.blocks, units.left * sizes, units.right)
         neurons = neurons.selected(sizes > NEGLIGIBLE_SIZE * sizes.max())
         if not len(neurons):

@@ -31,39 +31,24 @@ Predictions = Float[torch.Tensor, "n_out c"]
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
 GROWTH = 10.0  # of sigma; a step that is given up divides it by the square
-QUICK_STEPS, MOST_STEPS = (
-    6,
-    20,
-)  # Newton steps of one proximal step up to which sigma grows, and at which it is given up
+QUICK_STEPS = 6  # Newton steps of one proximal step up to which sigma grows
+MOST_STEPS = 20  # Newton steps of one proximal step at which it is given up
 MANY = 4  # sigma does not grow either when more than one block came in for so many active ones
 PATIENCE = 8  # proximal steps that together have to halve the gap
 MOST_RETREATS = 10  # proximal steps in a row that may be given up
 
 
 class SemismoothNewton:
-    """The state of the method; `steps` runs it.
-
-    Parameters
-    ----------
-    target : relative gap at which it ends, or None to end where the gap no longer falls.
-
-    Attributes
-    ----------
-    working : the indices of the blocks in the working set.
-    centre : Z0.
-    z : where the next step begins.
-    objective : objective of the best point so far, which `blocks` returns.
-    bound, multiplier : the best lower bound, and the Lambda that proved it.
-    gap : the relative gap between the two.
-    """
+    """The state of the method, run by `steps` until the relative gap is at most `target` or no longer falls."""
 
     def __init__(self, problem: Problem, device: str, target: float | None):
         self.problem, self.device, self.target = problem, device, target
         self.whole_operator = problem.operator(device)
         self.Y, self.beta, self.loss = self.whole_operator.Y, problem.beta, problem.loss
-        self.z = torch.zeros_like(self.Y)
-        self.multiplier, self.bound, self.gap = self.z, -math.inf, math.inf
+        self.z = torch.zeros_like(self.Y)  # where the next proximal step begins
+        # The best point so far and the best lower bound, the Lambda that proved it, and the gap between them.
         self.objective = float(self.loss.value(self.z, self.Y))
+        self.multiplier, self.bound, self.gap = self.z, -math.inf, math.inf
         self.working = self._best = torch.zeros(0, dtype=torch.int64, device=self.Y.device)
         self._best_blocks = self._zeros(0)
         self.history = SystemHistory()
@@ -90,10 +75,7 @@ class SemismoothNewton:
     # -- the proximal point method ----------------------------------------------------------------------
 
     def steps(self) -> Iterator[None]:
-        """Run to the end, and yield after each Newton step; `message` says why it ended.
-
-        The numbers are those of the module's docstring.
-        """
+        """Run the steps of the module's docstring, and yield after each Newton step; `message` says why it ended."""
         # 1.
         self._start()
         while self.message is None:

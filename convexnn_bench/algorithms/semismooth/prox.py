@@ -21,12 +21,8 @@ TINY = 1e-300  # keeps a division by zero finite where its result is not used
 class Shrinkage:
     """prox of tau ||.||_* at V, on the active blocks, where it is not zero.
 
-    Attributes
-    ----------
-    active : indices of the J active blocks, ascending.
-    Z : the proximal point on them, J x p x q.
-    values : singular values of V on them, ascending, J x min(p, q).
-    shrunk : singular values of Z, (values - tau)_+.
+    On the J blocks with indices `active`, in ascending order, Z is the proximal point, J x p x q. `values` are the
+    singular values of V, J x min(p, q), ascending, and `shrunk` those of Z, (values - tau)_+.
     """
 
     def __init__(self, V: Blocks, tau: float):

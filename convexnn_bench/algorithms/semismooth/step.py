@@ -46,66 +46,42 @@ ROUNDING = 4 * torch.finfo(torch.float64).eps  # of psi and of the divergence, r
 
 @dataclass
 class ProximalCentre:
-    """The centre Z0 on the working set.
-
-    Attributes
-    ----------
-    Z : all blocks of the working set.
-    shrinkage : the prox that gave the blocks which are not zero.
-    active : the indices of those blocks.
-    fit : A Z0.
-    """
+    """The centre Z0 on the working set."""
 
     Z: Blocks
-    shrinkage: Shrinkage
-    active: Int[torch.Tensor, " J"]
-    fit: Predictions
+    shrinkage: Shrinkage  # the prox that gave the blocks which are not zero
+    active: Int[torch.Tensor, " J"]  # the indices of those blocks
+    fit: Predictions  # z0 = A Z0
 
 
 @dataclass
 class DualTrial:
-    """One z and what follows from it.
-
-    Attributes
-    ----------
-    Lambda, G : grad F_nu(z), and A^* Lambda on the working set.
-    shrinkage, operator, fit : Z(z), the operator on its active blocks, and A Z(z).
-    psi, divergence : the merit function and D(fit, z).
-    rounding : the error that psi and divergence may have.
-    proximal : the two proximal terms of (*) at Z(z).
-    objective : F(fit) + beta sum_k ||Z(z)_k||_*.
-    """
+    """One z and what follows from it."""
 
     z: Predictions
-    Lambda: Predictions
-    G: Blocks
-    shrinkage: Shrinkage
-    operator: Operator
-    fit: Predictions
-    psi: float
-    divergence: float
-    rounding: float
-    proximal: float
-    objective: float
+    Lambda: Predictions  # grad F_nu(z)
+    G: Blocks  # A^* Lambda on the working set
+    shrinkage: Shrinkage  # Z(z)
+    operator: Operator  # A on the active blocks of Z(z)
+    fit: Predictions  # A Z(z)
+    psi: float  # the merit function
+    divergence: float  # D(fit, z), the duality gap of (*)
+    rounding: float  # the error that psi and divergence may have
+    proximal: float  # the two proximal terms of (*) at Z(z)
+    objective: float  # F(fit) + beta sum_k ||Z(z)_k||_*
 
 
 @dataclass
 class ProximalStep:
-    """The problem (*) around a centre.
-
-    Attributes
-    ----------
-    operator : A, on the working set.
-    target : relative gap of the whole program that is asked for, or 0.
-    """
+    """The problem (*) around a centre."""
 
     loss: BaseLoss
     beta: float
-    operator: Operator
+    operator: Operator  # A on the working set
     centre: ProximalCentre
     sigma: float
     nu: float
-    target: float
+    target: float  # relative gap of the whole program that is asked for, or 0
     history: SystemHistory
 
     def at(self, z: Predictions) -> DualTrial:
@@ -128,19 +104,12 @@ class ProximalStep:
             0.5 * self.nu * (fit - centre.fit).square().sum(),
         ]
         at_z, at_fit, inner, along, norm, quadratic, moved, near_z, near_fit = torch.stack(numbers).tolist()
-        return DualTrial(
-            z=z,
-            Lambda=Lambda,
-            G=G,
-            shrinkage=shrinkage,
-            operator=operator,
-            fit=fit,
-            psi=inner - at_z - near_z + quadratic,
-            divergence=max(at_fit + near_fit - at_z - near_z - along, 0.0),
-            rounding=ROUNDING * (abs(at_z) + abs(at_fit) + abs(inner) + quadratic),
-            proximal=max(moved, 0.0) / (2 * self.sigma) + near_fit,
-            objective=at_fit + self.beta * norm,
-        )
+        psi = inner - at_z - near_z + quadratic
+        divergence = max(at_fit + near_fit - at_z - near_z - along, 0.0)
+        rounding = ROUNDING * (abs(at_z) + abs(at_fit) + abs(inner) + quadratic)
+        proximal = max(moved, 0.0) / (2 * self.sigma) + near_fit
+        objective = at_fit + self.beta * norm
+        return DualTrial(z, Lambda, G, shrinkage, operator, fit, psi, divergence, rounding, proximal, objective)
 
     def enough(self, trial: DualTrial) -> float:
         """Return the divergence at which the Newton steps end."""
@@ -148,22 +117,17 @@ class ProximalStep:
         return max(DELTA * trial.proximal, asked, trial.rounding)
 
     def newton(self, trial: DualTrial, first: bool) -> DualTrial | None:
-        """Return the next trial, which lowers psi or the duality gap of (*), or None if no step does.
-
-        1. At the first step, start from (V0, z) and take the full step if it makes progress.
-        2. Solve the Newton system at z.
-        3. Halve the step until it makes progress.
-        """
-        # 1.
+        """Return the next trial, which lowers psi or the duality gap of (*), or None if no step does."""
+        # 1. At the first step, start from (V0, z) and take the full step if it makes progress.
         if first and len(self.centre.active):
             ahead = self.at(trial.z + self._from_centre(trial))
             if _better(ahead, trial, 0.0):
                 return ahead
-        # 2.
+        # 2. Solve the Newton system at z.
         h = trial.z - trial.fit
         system = self._system(trial, trial.operator, trial.shrinkage)
         direction = system.solve(-h, self._tolerance(trial))
-        # 3.
+        # 3. Halve the step until it makes progress.
         slope, length = float((h * system.weigh(direction)).sum()), 1.0
         while length >= SHORTEST:
             following = self.at(trial.z + length * direction)

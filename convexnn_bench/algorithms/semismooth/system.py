@@ -35,28 +35,15 @@ MOST_CG_STEPS = 2000
 
 @dataclass
 class SystemHistory:
-    """What earlier systems leave for the next.
+    """What earlier systems leave for the next."""
 
-    Attributes
-    ----------
-    route : the route that solved the last system.
-    cg_steps : conjugate gradient steps of the last system, or twice as many as were not enough.
-    gram : Phi Phi^T, once the route samples has formed it.
-    """
-
-    route: str = ""
-    cg_steps: int = FIRST_GUESS
-    gram: torch.Tensor | None = None
+    route: str = ""  # of the last system
+    cg_steps: int = FIRST_GUESS  # conjugate gradient steps of the last system, or twice as many as were not enough
+    gram: torch.Tensor | None = None  # Phi Phi^T, once the route samples has formed it
 
 
 class SemismoothSystem:
-    """The matrix I + sigma A M A^* W of one system.
-
-    Parameters
-    ----------
-    operator : A, on the active blocks of `shrinkage`.
-    curve : products with W.
-    """
+    """The matrix I + sigma A M A^* W, A on the active blocks of `shrinkage`, with `curve` for products with W."""
 
     def __init__(
         self, operator: Operator, shrinkage: Shrinkage, curve: Curvature, sigma: float, history: SystemHistory
@@ -131,23 +118,15 @@ class SemismoothSystem:
         operator, shrinkage = self.operator, self.shrinkage
         if not self.thin:
             return operator.apply(shrinkage.jacobian(operator.adjoint(x)))
-        _, V = self._factors
-        HV, HU = self._neurons.factor_gradients(self._hidden, x, V)
-        S, T = shrinkage.jacobian_factors(HV, HU)
-        return self._neurons.combine(self._hidden, T) + self._neurons.combine(self._neurons.hidden(S), V)
+        neurons, V, hidden = self._thin_parts
+        S, T = shrinkage.jacobian_factors(*neurons.factor_gradients(hidden, x, V))
+        return neurons.combine(hidden, T) + neurons.combine(neurons.hidden(S), V)
 
     @cached_property
-    def _neurons(self) -> Operator:
-        """The operator with one block for every direction of M."""
-        return self.operator.on_blocks(self.shrinkage.directions[0])
-
-    @cached_property
-    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.shrinkage.factors()
-
-    @cached_property
-    def _hidden(self) -> Float[torch.Tensor, "N R 1"]:
-        return self._neurons.hidden(self._factors[0])
+    def _thin_parts(self) -> tuple[Operator, Float[torch.Tensor, "R q 1"], Float[torch.Tensor, "N R 1"]]:
+        """The operator with one block for every direction of M, the factors V, and the hidden units of U."""
+        neurons, (U, V) = self.operator.on_blocks(self.shrinkage.directions[0]), self.shrinkage.factors()
+        return neurons, V, neurons.hidden(U)
 
     def conjugate_gradients(self, b: Predictions, tolerance: float, most: int) -> tuple[Predictions, int, bool]:
         """Return (x, steps, whether the tolerance was met); x is determined as far as W sees it."""
