@@ -12,8 +12,7 @@ from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
-from convexnn_bench.records.folder import check_folder, make_folder
-from convexnn_bench.records.lock import RecordsLock
+from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
 from convexnn_bench.records.machine import cores
 from convexnn_bench.records.records import Record, RecordFile, drop_late, late_records, to_parquet
 
@@ -101,14 +100,9 @@ def _run_locked(
     lock: RecordsLock,
 ) -> CampaignOutcome:
     """Run the cells while no other campaign can write to `out`."""
-    # 1. Read the records in the folder, and take in those that jobs left after an earlier campaign had stopped.
+    # 1. Read the records in the folder.
     file = RecordFile(out / "records.jsonl")
-    records, complaints = file.read()
-    for record in late_records(out):
-        if record["key"] not in records:
-            file.append(record)
-            records[record["key"]] = record
-        drop_late(record["key"], out)
+    records, complaints = _read_records(file, out)
     # 2. Tell the observer which cells have a record. Their problem may go by another name in this campaign.
     waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
     again = {cell.key for cell in waiting}
@@ -145,6 +139,17 @@ def _run_locked(
     # 5. Write the table.
     missing = _write_table(list(records.values()), out)
     return CampaignOutcome([records[cell.key] for cell in cells], len(cells) - len(waiting), missing)
+
+
+def _read_records(file: RecordFile, out: Path) -> tuple[dict[str, Record], list[str]]:
+    """Read the file, and take in the records that jobs left after an earlier campaign had stopped."""
+    records, complaints = file.read()
+    for record in late_records(out):
+        if record["key"] not in records:
+            file.append(record)
+            records[record["key"]] = record
+        drop_late(record["key"], out)
+    return records, complaints
 
 
 def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Observer) -> None:

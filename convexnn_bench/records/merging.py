@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.records.lock import RecordsLock
+from convexnn_bench.records.folder import RecordsLock
 from convexnn_bench.records.records import BAD_STATUSES, Record, RecordFile, to_json, to_parquet, whole_file
 
 

@@ -27,7 +27,7 @@ from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.streams import Messages, Tail
 from convexnn_bench.records import records as records_module
-from convexnn_bench.records.lock import RecordsLock
+from convexnn_bench.records.folder import RecordsLock
 from convexnn_bench.records.merging import merge
 from convexnn_bench.records.records import STATUSES, RecordFile, one_line, storable, whole_file
 

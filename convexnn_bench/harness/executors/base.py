@@ -137,7 +137,6 @@ class PoolExecutor(BaseExecutor):
         """Return the record of a cell that has ended. Raises LostError where there is none."""
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
-        """Keep as many cells running as there is room for. See `BaseExecutor.run`."""
         running: dict[Any, tuple[Job, float]] = {}
         job = next(jobs, None)
         if job is None:

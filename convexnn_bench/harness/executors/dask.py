@@ -57,7 +57,6 @@ class DaskExecutor(PoolExecutor):
         self._where: dict[Future, str] = {}  # the worker of each running cell
 
     def open(self, out: Path, threads: int) -> None:
-        """Start the cluster or connect to it, and check its workers."""
         import dask
         from distributed import Client, LocalCluster
 
@@ -103,7 +102,6 @@ class DaskExecutor(PoolExecutor):
         return self._client
 
     def close(self) -> None:
-        """Cancel what still runs, and stop the cluster if it was started here."""
         for future in self._where:
             future.cancel()
         if self._client is not None:
@@ -120,7 +118,6 @@ class DaskExecutor(PoolExecutor):
         return [address for address in self._addresses if address not in busy]
 
     def room(self, running: int) -> int:
-        """Return the number of free workers; wait for one where all are gone."""
         if not running:
             self._wait_for_workers()
         free = len(self._free())
@@ -136,7 +133,6 @@ class DaskExecutor(PoolExecutor):
             self._addresses = self._alive()
 
     def submit(self, job: Job) -> "Future":
-        """Submit the cell to a free worker, and to no other one."""
         address = self._free()[0]
         future = self.client.submit(
             run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
@@ -145,7 +141,6 @@ class DaskExecutor(PoolExecutor):
         return future
 
     def ended(self, handles: Sequence[Any]) -> list[Any]:
-        """Return the cells that are done, and those whose worker is gone."""
         from distributed import wait
 
         try:
@@ -158,7 +153,6 @@ class DaskExecutor(PoolExecutor):
         return done + gone
 
     def collect(self, handle: "Future") -> Record:
-        """Return the record that the worker sent."""
         address = self._where.pop(handle)
         if not handle.done():
             handle.cancel()

@@ -25,7 +25,6 @@ class LocalExecutor(BaseExecutor):
             )
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
-        """Run the jobs one after the other. See `BaseExecutor.run`."""
         for job in jobs:
             cell = job.cell
             events.started(cell)

@@ -69,20 +69,16 @@ class SlurmExecutor(PoolExecutor):
         self.options = {f"slurm_{key}": value for key, value in options.items() if value is not None}
 
     def open(self, out: Path, threads: int) -> None:
-        """Remember the folder; SLURM needs no connection."""
         self.out = out.absolute()
 
     def close(self) -> None:
-        """Cancel the jobs that still run."""
         for job in self._running:
             job.cancel()
 
     def room(self, running: int) -> int:
-        """Return how many jobs are missing to the window."""
         return self.window - running
 
     def submit(self, job: Job) -> "submitit.Job[Record]":
-        """Submit a job. Raises ExecutorError with the words of sbatch where it is refused."""
         import submitit
 
         limits = job.cell.limits
@@ -103,14 +99,12 @@ class SlurmExecutor(PoolExecutor):
         return submitted
 
     def ended(self, handles: Sequence[Any]) -> list[Any]:
-        """Return the jobs that are done."""
         done = [job for job in handles if job.done()]
         if not done:
             time.sleep(self.poll_seconds)
         return done
 
     def collect(self, handle: "submitit.Job[Record]") -> Record:
-        """Return the record of a job, and remove its log."""
         del self._running[handle]
         error = handle.exception()
         if error is not None:
