@@ -1,8 +1,9 @@
 """The interactive charts of the page: Vega-Lite specifications, and the rows they are drawn from.
 
-Rows are put in by the page, so that every number is in the file once. A row's `line` is its solver without the
-tolerance: it has the colour, marker and dashes that it has in the figures. Every chart has a parameter `shown`, the
-lines that are switched on.
+The page inserts the rows, so that every number is in the file once. A row's `line` is its solver without the
+tolerance, drawn in the colour, marker and dashes of the figures. Every chart has a parameter `shown`, the lines that
+are switched on, and parameters for the problem, gap or size that it shows. The figures for print draw the same numbers
+in panels (report.figures.campaign).
 """
 
 import math
@@ -16,26 +17,26 @@ from convexnn_bench.report.numbers import derived, optimum
 from convexnn_bench.report.numbers.time_to_gap import without_tolerance
 from convexnn_bench.report.tables import format_target
 
-SHAPES = {
+SHAPES = {  # of a matplotlib marker in Vega
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "<": "triangle-left",
     ">": "triangle-right",
 }  # fmt: skip
 SOLID: dict[Any, list[float]] = {"-": [1, 0]}
 TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
 POINT = {"type": "point", "filled": True, "size": 50}
-# the wheel alone scrolls the page
+# only with Ctrl: the wheel alone scrolls the page
 ZOOM = [{"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}, "bind": "scales"}]
-FLOOR = 1e-10  # distances below are drawn there
+FLOOR = 1e-10  # relative; smaller bounds and distances are drawn at this height
 Chart = dict[str, Any]
 
 
 def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """[{name, colour, shape, dash}] of every line."""
-    found = []
-    for name, own in styles(records).items():
-        dash = SOLID.get(own.dashes) or [3 * length for length in own.dashes[1]]
-        found.append({"name": name, "colour": own.colour, "shape": SHAPES[own.marker], "dash": dash})
-    return found
+    """Return [{name, colour, shape, dash}] of every line."""
+    looks = []
+    for name, look in styles(records).items():
+        dash = SOLID.get(look.dashes) or [3 * length for length in look.dashes[1]]
+        looks.append({"name": name, "colour": look.colour, "shape": SHAPES[look.marker], "dash": dash})
+    return looks
 
 
 def _names(solver: str) -> dict[str, str]:
@@ -43,7 +44,7 @@ def _names(solver: str) -> dict[str, str]:
 
 
 def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
-    """Encodings by solver; their legend is the page's own."""
+    """Return the encodings by solver, without a legend: the page has its own."""
     names = [look["name"] for look in looks]
     kinds = {"color": "colour", "shape": "shape", "strokeDash": "dash"}
     return {
@@ -56,18 +57,14 @@ def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
 
 
 def _axis(field: str, title: Any, label: str = "~g") -> Chart:
-    """A logarithmic axis. label: how its numbers are written, "~e" for powers of ten."""
+    """Return a logarithmic axis. label: the format of its numbers, "~e" for powers of ten."""
     axis = {"title": title, "format": label, "labelOverlap": True}
-    return {
-        "field": field,
-        "type": "quantitative",
-        "scale": {"type": "log", "nice": False, "padding": 12},
-        "axis": axis,
-    }
+    scale = {"type": "log", "nice": False, "padding": 12}
+    return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 
 def _tooltip(**fields: str) -> list[Chart]:
-    """{field: title}; numbers to three digits."""
+    """Return the tooltip with the fields {field: title}, numbers to three digits."""
     numbers = ("seconds", "gap", "excess", "least", "most", "bound", "ratio", "size")
     return [
         {"field": field, "title": title}
@@ -77,7 +74,7 @@ def _tooltip(**fields: str) -> list[Chart]:
 
 
 def _chart(height: int, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
-    """A layered chart as wide as the page allows; `shown` and the given parameters are set from the page."""
+    """Return a layered chart as wide as the page allows. The page sets the parameters, `shown` among them."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
@@ -90,14 +87,14 @@ def _chart(height: int, params: dict[str, Any], layer: list[Chart], transform: S
 
 
 def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Certified gap, or distance to the optimum, against time; one problem at a time."""
+    """Chart the certified gap, or the distance to the optimum, against time, one problem at a time."""
     rows = []
     for one in derived.curves(records):
-        shown = [
+        points = [
             [_round(seconds), *(_round(min(max(v, GAP_FLOOR), GAP_CEILING)) for v in pair)]
             for seconds, *pair in zip(one.seconds, one.gaps, one.excess, strict=True)
         ]
-        rows.append({"problem": one.problem, **_names(one.solver), "seed": one.seed, "points": shown})
+        rows.append({"problem": one.problem, **_names(one.solver), "seed": one.seed, "points": points})
     scales = _scales(looks)
     encoding = {
         "x": _axis("seconds", "set-up + solve time (s)"),
@@ -124,18 +121,22 @@ def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
 
 
 def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Performance profiles; one gap at a time."""
-    rows, scales, asked = [], _scales(looks), [format_target(gap) for gap in derived.gaps_of(records)]
+    """Chart performance profiles, one gap at a time."""
+    rows, scales = [], _scales(looks)
     for gap in derived.gaps_of(records):
-        found = derived.profiles(records, gap)
-        end = 2 * max((ratio for one in found for ratio in one.ratios), default=1.0)
-        for one in found:
+        profiles = derived.profiles(records, gap)
+        end = 2 * max((ratio for one in profiles for ratio in one.ratios), default=1.0)
+        for one in profiles:
             steps = [(1.0, 0.0), *((ratio, (k + 1) / one.runs) for k, ratio in enumerate(one.ratios))]
             rows += [
                 {"gap": format_target(gap), **_names(one.solver), "ratio": _round(ratio), "share": _round(share)}
                 for ratio, share in [*steps, (end, steps[-1][1])]
             ]
-    y = {"field": "share", "type": "quantitative", "axis": {"title": "races in which it got there", "format": "%"}}
+    y = {
+        "field": "share",
+        "type": "quantitative",
+        "axis": {"title": "races in which it reached the gap", "format": "%"},
+    }
     encoding = {
         "x": _axis("ratio", "time, in times of the quickest solver's"),
         "y": {**y, "scale": {"domain": [0, 1]}},
@@ -144,21 +145,22 @@ def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
         "tooltip": _tooltip(solver="solver", ratio="times the quickest"),
     }
     layer = [{"mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2}, "encoding": encoding}]
-    return _chart(320, {"gap": asked[-1]}, layer, [{"filter": "datum.gap === gap"}]), rows
+    finest = format_target(derived.gaps_of(records)[-1])
+    return _chart(320, {"gap": finest}, layer, [{"filter": "datum.gap === gap"}]), rows
 
 
 def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Seconds against a size, with the fitted powers; one family of problems at a time."""
+    """Chart seconds against a size, with the fitted powers, one family of problems at a time."""
     rows, scales = [], _scales(looks)
     for one in derived.scalings(records):
         panel = f"{one.size} of {one.title}"
         for solver, points in one.points.items():
             law = one.laws.get(solver)
-            told = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else "too few sizes"
+            exponent = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else "too few sizes"
             for size, seconds in points:
                 fitted = None if law is None else _round(law.factor * size**law.exponent)
                 row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
-                rows.append({**row, "fitted": fitted, "exponent": told})
+                rows.append({**row, "fitted": fitted, "exponent": exponent})
         for solver, points in one.missed.items():
             for size, seconds in points:
                 row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
@@ -181,11 +183,11 @@ def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
 
 
 def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """What was proven against what is known of the truth, and the paper's bound against the same."""
+    """Chart the certified gap, or the paper's bound, against what is known of the true distance."""
     rows, scales = [], _scales(looks)
-    found = optimum.truths(records)
-    end = optimum.reach(found) if found else 1.0
-    for one in found:
+    truths = optimum.truths(records)
+    end = optimum.reach(truths) if truths else 1.0
+    for one in truths:
         names = {"problem": one.problem, **_names(one.solver)}
         known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}
         for kind, bound in (("certified", one.gap), ("paper", one.paper)):
@@ -206,25 +208,21 @@ def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         {"data": ends, "mark": grey, "encoding": {"x": x, "y": y}},
     ]
     chart = _chart(380, {"kind": "certified"}, layer)
-    own = chart.pop("transform")
-    for part in layer[:2]:  # the diagonal belongs to no solver
-        part["transform"] = [*own, {"filter": "datum.kind === kind"}]
+    shown = chart.pop("transform")
+    for part in layer[:2]:  # not the diagonal, which belongs to no solver
+        part["transform"] = [*shown, {"filter": "datum.kind === kind"}]
     return chart, rows
 
 
 def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Blocks that are not zero, out of all, a row a problem."""
+    """Chart the number of blocks that are not zero, out of all, a row a problem."""
     rows, scales = [], _scales(looks)
     for one in derived.ranks(records):
-        told = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
-        rows.append({**told, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
+        row = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
+        rows.append({**row, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
     y = {"field": "problem", "type": "nominal", "sort": None, "axis": {"title": None}}
-    x = {
-        "field": "active",
-        "type": "quantitative",
-        "scale": {"type": "log", "nice": False},
-        "axis": {"title": "blocks"},
-    }
+    log = {"type": "log", "nice": False}
+    x = {"field": "active", "type": "quantitative", "scale": log, "axis": {"title": "blocks"}}
     tooltip = _tooltip(problem="problem", solver="solver", active="blocks not zero", P="of", ranks="ranks")
     bar = {"type": "rule", "strokeWidth": 7, "color": "#8888883a"}
     layer: list[Chart] = [
@@ -241,10 +239,10 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
         },
     ]  # fmt: skip
     problems = [row["problem"] for row in rows]
-    crowd = max(map(problems.count, problems), default=1)  # solvers of a problem, one above the other
+    crowd = max(map(problems.count, problems), default=1)  # the most solvers of one problem, drawn one above the other
     return _chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
 
 
 def _round(value: float) -> float | None:
-    """To four digits, to save space; None where there is no number."""
+    """Round to four digits, to save space; return None for what is not finite."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
