@@ -1,4 +1,8 @@
-"""Several solvers on one problem, in this process: a table and a figure for notebooks."""
+"""Several solvers on one problem, in this process: a table and a figure for notebooks.
+
+A campaign (`convexnn-bench run`) gives each solver a process of its own, with limits on its time and memory; here they
+run one after the other, and the problem is checked between them.
+"""
 
 import importlib
 import io
@@ -7,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench import parallel
+from convexnn_bench.checks import no_type_check
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.plugins.specs import format_spec
@@ -31,17 +36,25 @@ if TYPE_CHECKING:
 class Comparison:
     """What several solvers made of one problem.
 
-    results: solver label -> Result, for every solver that returned one. records: one a solver, failed ones
-    too.
+    Attributes
+    ----------
+    problem : Problem
+        The problem that all of them solved.
+    records : list of dict
+        One record a solver, in the order asked for, those of failed and skipped solvers too.
+    results : dict
+        {solver with its parameters: its Result}, for every solver that returned one.
+    gap : float or None
+        The certified relative gap that was asked for.
     """
 
     problem: Problem
     records: list[Record]
     results: dict[str, Result] = field(default_factory=dict)
-    gap: Any = None
+    gap: float | None = None
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
+        """Return one row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
         import pandas as pd
 
         shown = [field for field in FIELDS if field.frame]
@@ -50,8 +63,8 @@ class Comparison:
         return frame.rename(columns={"solver_name": "solver"})
 
     def plot(self) -> "Figure":
-        """Certified relative gap against set-up plus solve time."""
-        import matplotlib.pyplot  # noqa: F401  (tells a notebook how to show figures)
+        """Draw the certified relative gap against set-up plus solve time."""
+        import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
 
         return gap_figure(self.records, self.gap)
 
@@ -72,21 +85,47 @@ class Comparison:
         return self._render(html=True)
 
 
+@no_type_check
 def compare(
-    problem: Any,
-    solvers: Any,
-    gap: Any = 1e-6,
-    time_limit: Any = 60.0,
-    seed: Any = 0,
-    device: Any = "cpu",
+    problem: Problem,
+    solvers: Sequence[str | BaseSolver],
+    gap: float | None = 1e-6,
+    time_limit: float | None = 60.0,
+    seed: int = 0,
+    device: str = "cpu",
     *,
-    iterations: Any = None,
+    iterations: int | None = None,
 ) -> Comparison:
-    """Run each solver on the problem, one after the other, and certify what comes back.
+    """Run each solver on the problem, one after the other, and certify what it returns.
 
-    solvers: names, with parameters in brackets if you like ("bm_lbfgs[m=2]"), or instances. gap, time_limit
-    (seconds of solving), seed, device, iterations: as in `solve`. A solver that raises gives a row with status
-    "failed". Raises InputError for unusable arguments and UnknownNameError for a name that is not registered.
+    Parameters
+    ----------
+    problem : Problem
+        The problem to solve.
+    solvers : sequence of str or BaseSolver
+        Registered names, with parameters in brackets if needed ("bm_lbfgs[m=2]"), or instances.
+    gap, time_limit, seed, device, iterations
+        As in `solve`, the same for every solver.
+
+    Returns
+    -------
+    Comparison
+        Its table and figure show all solvers. A solver that raises has a row with status "failed".
+
+    Raises
+    ------
+    InputError
+        If an argument is not usable.
+    UnknownNameError
+        If a name is not registered.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.make_problem("spiral", n=9)
+    >>> table = cnn.compare(problem, ["bm_lbfgs[m=2]", "bm_newton"], gap=1e-1, iterations=20)
+    >>> list(table.results)
+    ['bm_lbfgs[m=2]', 'bm_newton']
     """
     check_arguments(problem, time_limit, gap, seed, device, iterations)
     if isinstance(solvers, str | BaseSolver) or not isinstance(solvers, Sequence) or not solvers:
@@ -96,7 +135,7 @@ def compare(
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError(f"solver {twice[0]!r} is given twice")
-    importlib.import_module("convexnn_bench.harness.preload")  # no set-up time shall hold an import
+    importlib.import_module("convexnn_bench.harness.preload")  # so that no set-up time includes an import
     settings = {"time_limit": time_limit, "gap": gap, "seed": seed, "device": device, "iterations": iterations}
     table = Comparison(problem, [], gap=gap)
     with progress("comparing", total=len(algorithms), show=parallel.is_first()) as update:
@@ -110,20 +149,17 @@ def compare(
     return table
 
 
-def _attempt(
-    untouched: Untouched,
-    algorithm: BaseSolver,
-    settings: dict[str, Any],
-) -> Result | Exception:
-    """The result, or what the solver raised."""
+def _attempt(untouched: Untouched, algorithm: BaseSolver, settings: dict[str, Any]) -> Result | Exception:
+    """Return the result, or what the solver raised."""
     try:
         untouched.check("a solver before this one")
         return solve(untouched.problem, algorithm, **settings, show_progress=False)
-    except Exception as error:  # a solver may raise anything; the others still run, and the row says what it was
+    except Exception as error:  # a solver may raise anything; the others still run, and the row shows the error
         return error
 
 
 def _label(algorithm: BaseSolver) -> str:
+    """Return the solver's name with the parameters that differ from their defaults."""
     changed = {
         key: getattr(algorithm, key)
         for key, values in algorithm.parameters.items()

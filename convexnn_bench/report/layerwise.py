@@ -166,8 +166,8 @@ def _curves(left: "Axes", right: "Axes", history: Sequence[Epoch], label: str | 
     for index, stage in enumerate(dict.fromkeys(epoch["stage"] for epoch in history)):
         epochs = [epoch for epoch in history if epoch["stage"] == stage]
         look: dict[str, Any] = {
-            "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "linewidth": 1.2,
-            **style,
+            "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4,
+            "linewidth": 1.2, **style,
         }  # fmt: skip
         left.plot(*_points(epochs, "test_accuracy", offset), label=label and label.format(stage), **look)
         right.plot(*_points(epochs, "gap", offset), **look)

@@ -29,9 +29,9 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
     if not path.is_file():
         why = "it holds no records.jsonl" if folder.is_dir() else "it is not a folder"
         raise InputError(f"there are no records in {str(folder)!r}, {why}: run a campaign with --out {folder} first")
-    found, complaints = RecordFile(path).read()
+    by_key, complaints = RecordFile(path).read()
     whole = []
-    for key, record in found.items():
+    for key, record in by_key.items():
         lacking = missing(record)
         if lacking:
             complaints.append(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convexnn_bench.records.records import Record
 from convexnn_bench.report.numbers.time_to_gap import curve_name
@@ -42,7 +42,7 @@ def style(index: int) -> Style:
     return Style(COLOURS[index % len(COLOURS)], marker, DASHES[index % len(DASHES)])
 
 
-def plain_axis(axis: "Axes", which: str = "both") -> None:
+def plain_axis(axis: "Axes", which: Literal["both", "x", "y"] = "both") -> None:
     """Give a panel a light grid behind its lines, along `which` axes, and no frame on top and on the right."""
     axis.grid(True, which="major", axis=which, color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)

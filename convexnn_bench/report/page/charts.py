@@ -132,14 +132,11 @@ def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
                 {"gap": format_target(gap), **_names(one.solver), "ratio": _round(ratio), "share": _round(share)}
                 for ratio, share in [*steps, (end, steps[-1][1])]
             ]
-    y = {
-        "field": "share",
-        "type": "quantitative",
-        "axis": {"title": "races in which it reached the gap", "format": "%"},
-    }
+    axis = {"title": "races in which it reached the gap", "format": "%"}
+    y = {"field": "share", "type": "quantitative", "axis": axis, "scale": {"domain": [0, 1]}}
     encoding = {
         "x": _axis("ratio", "time, in times of the quickest solver's"),
-        "y": {**y, "scale": {"domain": [0, 1]}},
+        "y": y,
         "color": scales["color"],
         "strokeDash": scales["strokeDash"],
         "tooltip": _tooltip(solver="solver", ratio="times the quickest"),
