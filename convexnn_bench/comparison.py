@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from convexnn_bench import parallel
-from convexnn_bench.checks import no_type_check
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.plugins.specs import format_spec
@@ -85,14 +86,13 @@ class Comparison:
         return self._render(html=True)
 
 
-@no_type_check
 def compare(
     problem: Problem,
     solvers: Sequence[str | BaseSolver],
     gap: float | None = 1e-6,
     time_limit: float | None = 60.0,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     *,
     iterations: int | None = None,
 ) -> Comparison:
