@@ -1,1 +1,1 @@
-"""Runs: one cell in a process of its own, campaigns of cells, and the records they leave."""
+"""Run cells, each in a process of its own, and campaigns of cells, which leave one record for each."""

@@ -131,9 +131,9 @@ def _problems(
         shared = {key: value for key, value in campaign.problem.items() if key not in hidden}
         drawn = {} if seed is None else {"seed": seed}
         for parameters in expand_grid({**drawn, **shared, **inside}):
-            own, rest = split_parameters(name, parameters)
+            data, rest = split_parameters(name, parameters)
             _check_problem(rest)
-            yield format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **own}, rest
+            yield format_spec(name, parameters), name, {**DATASETS.get(name).parameters, **data}, rest
     except InputError as error:
         raise _with_line(source, error, "datasets", spec) from error
 

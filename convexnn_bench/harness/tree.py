@@ -32,15 +32,15 @@ def resident_mb(pid: int) -> tuple[float, float]:
 
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process started, and those that these started; none where /proc is missing."""
-    found: list[int] = []
+    below: list[int] = []
     to_visit = [pid]
     while to_visit:
         with contextlib.suppress(OSError):  # a process may end at any moment
             for path in list(Path(f"/proc/{to_visit.pop()}/task").glob("*/children")):
                 children = [int(child) for child in path.read_text().split()]
-                found += children
+                below += children
                 to_visit += children
-    return found
+    return below
 
 
 def kill_below(pid: int) -> None:

@@ -66,8 +66,8 @@ def blas() -> str | None:
     import numpy as np
 
     shown: Any = np.show_config(mode="dicts")
-    found = (shown or {}).get("Build Dependencies", {}).get("blas", {})
-    return f"{found.get('name')} {found.get('version')}" if found else None
+    library = (shown or {}).get("Build Dependencies", {}).get("blas", {})
+    return f"{library.get('name')} {library.get('version')}" if library else None
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ from convexnn_bench.running.result import Result
 
 
 def describe_problem(problem: Problem) -> dict[str, Any]:
-    """Sizes and choices of a problem, for its record."""
+    """Return sizes and choices of a problem, the members of the field `problem`."""
     return {
         "n": problem.X.shape[0],
         "d": int(math.prod(problem.X.shape[1:])),
@@ -31,7 +31,7 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
 
 
 def describe_certificate(certificate: Certificate) -> dict[str, Any]:
-    """What was proven of a point, as fields of a record."""
+    """Return what was proven of a point, as fields of a record."""
     return {
         "objective": certificate.primal,
         "lower_bound": certificate.dual,
@@ -47,23 +47,23 @@ def describe_certificate(certificate: Certificate) -> dict[str, Any]:
 
 
 def describe_ranks(result: Result) -> dict[str, int]:
-    """How many blocks of the final point are not zero, their largest rank and the sum of their ranks.
+    """Return the number of blocks of the final point that are not zero, their largest rank and the sum of their ranks.
 
-    Nothing where there is no finite point in the convex program (a ReLU network that uses other patterns is none).
+    The result is empty where the point is not finite, or is a ReLU network with patterns outside the convex program.
     """
     blocks = result.blocks if result.certificate is not None else None
     if blocks is None:
         return {}
-    found = ranks(torch.as_tensor(blocks))
+    block_ranks = ranks(torch.as_tensor(blocks))
     return {
-        "active_blocks": int((found > 0).sum()),
-        "largest_rank": int(found.max()),
-        "total_rank": int(found.sum()),
+        "active_blocks": int((block_ranks > 0).sum()),
+        "largest_rank": int(block_ranks.max()),
+        "total_rank": int(block_ranks.sum()),
     }
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """The numbers of a result that go into its record; no arrays."""
+    """Return the numbers of a result, as fields of a record."""
     proven = {} if result.certificate is None else describe_certificate(result.certificate)
     return {
         **proven,
