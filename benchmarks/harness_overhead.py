@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/harness_overhead.py [--out DIR]
 
-Overhead of a cell: from the moment its process is asked for to the moment its record is on the disk, without set-up and
-solve. Parts of it: the process until it holds the problem ("start"), from the problem to its end without set-up and
-solve ("score": certificates, ranks), and the record ("record": from the end of the process to the next cell). The first
-cell waits for the fork server to import everything and is told apart. Memory is that of the parent, VmRSS.
+The overhead of a cell is the time from the call until its record is on the disk, without set-up and solve. Its parts
+are "start", until the process holds the problem; "score", from there to its result without set-up and solve
+(certificates, ranks); and "record", from the result to the next cell (end of the process, the record's flush). The
+first cell waits for the process server to import everything, and is left out of the medians. Memory is the parent's
+VmRSS.
 """
 
 import os
@@ -35,11 +36,11 @@ TINY = Campaign(
 
 
 class Clock:
-    """Observer: when each cell started, held its problem and ended, and the parent's memory then."""
+    """Observer that notes when each cell starts, holds its problem and has its result, and the parent's memory."""
 
     def __init__(self, update: Any):
-        self.update, self.rows, self.started_at, self.problem_at = update, [], 0.0, 0.0
-        self.ended_at = time.perf_counter()
+        self.update, self.rows = update, []
+        self.started_at = self.problem_at = self.result_at = 0.0
 
     def planned(self, cells: list[Cell], known: int) -> None:
         if known:
@@ -54,18 +55,19 @@ class Clock:
     def message(self, cell: Cell, kind: str, content: Any) -> None:
         if kind == "problem":
             self.problem_at = time.perf_counter()
+        elif kind == "result":
+            self.result_at = time.perf_counter()
 
     def finished(self, record: Record) -> None:
         now = time.perf_counter()
         work = record["setup_seconds"] + record["solve_seconds"]
-        start = self.problem_at - self.started_at
         self.rows.append(
             {
                 "status": record["status"],
                 "overhead": now - self.started_at - work,
-                "start": start,
-                "score": record["wall_seconds"] - start - work,
-                "record": now - self.started_at - record["wall_seconds"],
+                "start": self.problem_at - self.started_at,
+                "score": self.result_at - self.problem_at - work,
+                "record": now - self.result_at,
                 "work": work,
                 "parent_mb": resident_mb(os.getpid())[1],
             }
@@ -88,7 +90,7 @@ def main() -> None:
     for name in ("overhead", "start", "score", "record", "work"):
         middle, high, most = np.quantile([row[name] for row in warm], [0.5, 0.95, 1.0])
         print(f"{name:9s} median {middle * 1e3:6.1f} ms, 95 % {high * 1e3:6.1f} ms, largest {most * 1e3:6.1f} ms")
-    at = [rows[place]["parent_mb"] for place in (0, len(rows) // 2, -1)]
+    at = [rows[index]["parent_mb"] for index in (0, len(rows) // 2, -1)]
     print(f"parent    {at[0]:.1f} MiB after the first cell, {at[1]:.1f} after half, {at[2]:.1f} after all")
     print(f"written: {write_csv(rows, folder / 'harness_overhead.csv')}")
 
