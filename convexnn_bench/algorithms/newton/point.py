@@ -104,14 +104,14 @@ class PointState:
         return -(self.neurons.left * self._pulled_back[0]).sum(dim=0) / self.sizes.square()
 
     def hessian_product(self, step: Step, single: bool = False) -> Step:
-        """Return the Hessian times (a, b), with float32 matrix products if `single` and where samples separate."""
+        """Return the Hessian times (a, b), with float32 matrix products if `single` and the operator is plain."""
         self.working.products += 1
         p, unit = self.neurons.left.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
         b = turned / self.sizes
         if self._uses_blocks:
             left, right = self._products_by_blocks(a, b, single)
-        elif self.separable:
+        elif self.operator.is_plain:
             left, right = self._products_by_samples(a, b, single)
         else:
             left, right = self._products_by_neurons(a, b)
@@ -147,12 +147,7 @@ class PointState:
     @property
     def single(self) -> bool:
         """Whether Hessian products are to be float32: where they are large matrix products."""
-        return self.working.single and self.separable
-
-    @property
-    def separable(self) -> bool:
-        """Whether Phi is formed and C is the identity, so that samples can be taken some at a time."""
-        return self.operator.is_plain
+        return self.working.single and self.operator.is_plain
 
     @cached_property
     def _distinct_blocks(self) -> tuple[torch.Tensor, torch.Tensor]:

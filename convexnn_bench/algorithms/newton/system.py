@@ -195,7 +195,7 @@ def cheapest_route(point: PointState, cg_products: float = TYPICAL_PRODUCTS) -> 
     q = point.neurons.right.shape[0]
     size = J * (p + (q if q > 1 else 0))
     costs = {"products": cg_products * (8 * N * J * (p + q) * PRODUCT_SLOWNESS + PRODUCT_OVERHEAD)}
-    if point.separable:
+    if operator.is_plain:
         outputs = 1 if loss.unit_curvature else q
         if max(N, size) * size <= LARGEST_MATRIX:
             costs["hessian"] = 2 * N * outputs * size**2 + size**3 / 3

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from convexnn_bench.algorithms.semismooth.prox import TINY, Shrinkage
 from convexnn_bench.algorithms.semismooth.step import DualTrial, ProximalCentre, ProximalStep
@@ -23,10 +23,8 @@ from convexnn_bench.algorithms.semismooth.system import SystemHistory
 from convexnn_bench.algorithms.semismooth.working_set import LEAST_BLOCKS, first_set, violators
 from convexnn_bench.certificates import lower_bound
 from convexnn_bench.certificates.certificate import relative_gap
+from convexnn_bench.operator.layers import Blocks, Predictions
 from convexnn_bench.problem import Problem
-
-Blocks = Float[torch.Tensor, "P p q"]
-Predictions = Float[torch.Tensor, "n_out c"]
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent

@@ -12,7 +12,8 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 
-Blocks = Float[torch.Tensor, "P p q"]
+from convexnn_bench.operator.layers import Blocks
+
 Active = Float[torch.Tensor, "J p q"]
 
 TINY = 1e-300  # keeps a division by zero finite where its result is not used

@@ -7,11 +7,11 @@ back, as measured on the data sets teacher and digits.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from convexnn_bench.norms.spectral import spectral_norms
+from convexnn_bench.operator.layers import Blocks
 
-Blocks = Float[torch.Tensor, "P p q"]
 Indices = Int[torch.Tensor, " w"]
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
