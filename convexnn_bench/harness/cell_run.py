@@ -142,15 +142,9 @@ def _death(outcome: ProcessOutcome, limits: Limits) -> tuple[str, str]:
     if outcome.stopped == "memory":
         return "memory_limit", f"killed above {limits.memory_gb:g} GiB"
     if outcome.stopped == "garbled":
-        return (
-            "crashed",
-            "the solver wrote into the pipe that carries its results, which is not its own",
-        )
+        return "crashed", "the solver wrote into the pipe that carries its results"
     if outcome.stopped == "closed" or code == PIPE_CLOSED:
-        return (
-            "crashed",
-            "the solver closed the pipe that carries its results, which is not its own",
-        )
+        return "crashed", "the solver closed the pipe that carries its results"
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
         hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""

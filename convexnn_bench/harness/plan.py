@@ -62,45 +62,33 @@ def _cells(grid: Campaign, source: Source) -> Iterator[Cell]:
 def check_limits(campaign: Campaign, source: Source) -> None:
     """Check everything but the data sets and the solvers themselves. Raises InputError for the first bad value."""
     for grid, lines in _grids(campaign, source):
-        for key, wrong in _wrong_values(grid):
-            if wrong:
-                raise lines.error(wrong, key)
+        for key, fits, message in _requirements(grid):
+            if not fits:
+                raise lines.error(message, key)
         _check_table(grid.problem, lines)
 
 
-def _wrong_values(campaign: Campaign) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong with its value or "") for the keys of a campaign without parts."""
+def _requirements(campaign: Campaign) -> Iterator[tuple[str, bool, str]]:
+    """Yield (key, True if its value is allowed, the message if not) for the keys of a campaign without parts."""
     for key in ("datasets", "solvers"):
-        yield key, "" if getattr(campaign, key) else f"{key} is empty: name at least one"
+        yield key, bool(getattr(campaign, key)), f"{key} is empty: name at least one"
     for key in ("time_limit", "gap", "deadline", "memory_gb"):
         value = getattr(campaign, key)
-        fits = value is None or 0 < value < float("inf")
-        yield key, "" if fits else f"{key} must be positive and finite, got {value}"
-    yield "threads", "" if campaign.threads >= 1 else f"threads must be at least 1, got {campaign.threads}"
-    yield "seeds", _wrong_seeds(campaign.seeds)
-    known = re.fullmatch(r"cpu|cuda(:\d+)?", campaign.device)
-    yield "device", "" if known else f"device must be 'cpu', 'cuda' or 'cuda:0', got {campaign.device!r}"
-    too_short = campaign.deadline is not None and campaign.deadline < campaign.time_limit
-    yield (
-        "deadline",
-        (
-            f"deadline is {campaign.deadline:g} s, but solving alone may take time_limit = {campaign.time_limit:g} s: "
-            "a deadline covers set-up, solving and scoring"
-            if too_short
-            else ""
-        ),
-    )
-    fits = re.fullmatch(r"[\w-][\w.-]*", campaign.name)
-    allowed = "must hold letters, digits, '-', '_' and '.' only, and not begin with '.'"
-    given = f'got {campaign.name!r}: set name = "..." in it'
-    yield "name", "" if fits else f"name (that of the file, where it is not given) {allowed}, {given}"
-
-
-def _wrong_seeds(seeds: int | list[int]) -> str:
-    if isinstance(seeds, int) and seeds > MOST_CELLS:
-        return f"seeds must be at most {MOST_CELLS}, got {seeds}"
+        yield key, value is None or 0 < value < float("inf"), f"{key} must be positive and finite, got {value}"
+    yield "threads", campaign.threads >= 1, f"threads must be at least 1, got {campaign.threads}"
+    seeds, device, deadline = campaign.seeds, campaign.device, campaign.deadline
     smallest = seeds - 1 if isinstance(seeds, int) else min(seeds, default=-1)
-    return "" if smallest >= 0 else f"seeds must be at least 1, or a list of whole numbers >= 0, got {seeds}"
+    yield "seeds", smallest >= 0, f"seeds must be at least 1, or a list of whole numbers >= 0, got {seeds}"
+    fits = not isinstance(seeds, int) or seeds <= MOST_CELLS
+    yield "seeds", fits, f"seeds must be at most {MOST_CELLS}, got {seeds}"
+    fits = re.fullmatch(r"cpu|cuda(:\d+)?", device) is not None
+    yield "device", fits, f"device must be 'cpu', 'cuda' or 'cuda:0', got {device!r}"
+    fits = deadline is None or deadline >= campaign.time_limit
+    message = f"deadline is {deadline or 0:g} s, but solving alone may take time_limit = {campaign.time_limit:g} s"
+    yield "deadline", fits, f"{message}: a deadline covers set-up, solving and scoring"
+    fits = re.fullmatch(r"[\w-][\w.-]*", campaign.name) is not None
+    message = "name (that of the file, where it is not given) must hold letters, digits, '-', '_' and '.' only"
+    yield "name", fits, f"{message}, and not begin with '.', got {campaign.name!r}: set name = \"...\" in it"
 
 
 def _check_table(given: dict[str, Any], source: Source) -> None:
