@@ -14,9 +14,7 @@ import torch
 from common import print_machine
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.newton.neurons import BlockNeurons
-from convexnn_bench.algorithms.newton.point import PointState
-from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
+from convexnn_bench.algorithms.newton import BlockNeurons, PointState, WorkingProblem
 
 BLOCKS = (100, 200, 400, 800, 1600)
 

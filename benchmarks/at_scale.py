@@ -23,12 +23,11 @@ import torch
 from common import median_seconds, parser, print_machine
 from torch import distributed, multiprocessing
 
-from convexnn_bench.architectures.mlp import MLP
-from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, Training, certify_stage
-from convexnn_bench.layerwise.training import StageTraining
-from convexnn_bench.operator.lifted import Operator
-from convexnn_bench.plugins.registry import LOSSES
-from convexnn_bench.records.records import to_json, whole_file
+from convexnn_bench.architectures import MLP
+from convexnn_bench.layerwise import LayerwiseNetwork, Stage, StagePlan, StageTraining, Training, certify_stage
+from convexnn_bench.operator import Operator
+from convexnn_bench.plugins import LOSSES
+from convexnn_bench.records import to_json, whole_file
 
 GIB = 2**30
 IMAGES, PIXELS, OUTPUTS = 10**6, 3 * 224 * 224, 1000

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import convexnn_bench as cnn
-from convexnn_bench.theorems.figures import FLOOR, KINDS
+from convexnn_bench.theorems import FLOOR, KINDS
 
 HEADS, STARTS, SEEDS = (1, 2, 3, 4, 5, 6), 10, (0, 2)
 

@@ -17,8 +17,8 @@ import torch
 from common import parser, print_machine, registered, write
 
 import convexnn_bench as cnn
-from convexnn_bench.plugins.specs import parse_spec
-from convexnn_bench.report.figures.styles import COLOURS
+from convexnn_bench.plugins import parse_spec
+from convexnn_bench.report import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.records.machine import describe_machine
-from convexnn_bench.report.ladder import write_csv
+from convexnn_bench.records import describe_machine
+from convexnn_bench.report import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,8 @@ from common import parser, prepared, print_machine, registered, write
 
 import convexnn_bench as cnn
 from convexnn_bench.formulations import burer_monteiro, convex
-from convexnn_bench.report.figures.styles import COLOURS
-from convexnn_bench.theorems.trust_region import trust_region_newton
+from convexnn_bench.report import COLOURS
+from convexnn_bench.theorems import trust_region_newton
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

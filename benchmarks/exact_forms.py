@@ -32,8 +32,7 @@ import numpy as np
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.conic.maps import adjoint_map
-from convexnn_bench.algorithms.conic.program import ConicProgram, dual_program, primal_cone_program, split_point
+from convexnn_bench.algorithms.conic import ConicProgram, adjoint_map, dual_program, primal_cone_program, split_point
 
 Form = Callable[["cnn.Problem"], ConicProgram]
 

@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 from common import parser, print_machine
 
-from convexnn_bench.harness.campaign import Campaign
-from convexnn_bench.harness.cell import Cell
-from convexnn_bench.harness.execute import run_campaign
-from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.ladder import write_csv
+from convexnn_bench.harness import Campaign, Cell, resident_mb, run_campaign
+from convexnn_bench.records import Record
+from convexnn_bench.report import write_csv
 from convexnn_bench.terminal import progress
 
 TINY = Campaign(

@@ -44,15 +44,10 @@ from common import (
 )
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.descent.bm_objective import BMObjective
-from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
-from convexnn_bench.algorithms.newton.neurons import BlockNeurons
-from convexnn_bench.algorithms.newton.point import PointState
-from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
-from convexnn_bench.harness.process import run_process
-from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.report.figures.scaling import scaling_figure
-from convexnn_bench.report.numbers.power_law import fit_power_law
+from convexnn_bench.algorithms.descent import BMObjective, NetworkObjective
+from convexnn_bench.algorithms.newton import BlockNeurons, PointState, WorkingProblem
+from convexnn_bench.harness import resident_mb, run_process
+from convexnn_bench.report import fit_power_law, scaling_figure
 
 BASE = {"n": 4000, "P": 100, "m": 4, "d": 50, "c": 4}
 LOW = {"n": 1000, "P": 25, "m": 2, "d": 25}  # the smallest of each sweep; every next one doubles

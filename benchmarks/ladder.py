@@ -17,9 +17,7 @@ from ladder_figures import ladder_figure, map_figure
 from rich.console import Console
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, write_csv
-from convexnn_bench.report.make import read_folder
-from convexnn_bench.report.numbers.time_to_gap import GAPS, solver_times
+from convexnn_bench.report import GAPS, csv_rows, markdown, print_ladder, read_folder, solver_times, write_csv
 
 
 def main() -> None:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report.figures.styles import COLOURS
-from convexnn_bench.report.numbers.time_to_gap import GAPS, SolverTimes, by_rung
-from convexnn_bench.report.tables import format_seconds, format_target
+from convexnn_bench.report import COLOURS, GAPS, SolverTimes, by_rung, format_seconds, format_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,10 +20,7 @@ import numpy as np
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.architectures.attention import Attention
-from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.architectures.cnn import CNN
-from convexnn_bench.architectures.mlp import MLP
+from convexnn_bench.architectures import CNN, MLP, Attention, BaseArchitecture
 
 BLOCKS, COLUMNS = 10, 5  # gates, and neurons a gate
 Network = tuple[torch.nn.Module, torch.Tensor]  # and its input

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from common import save_figure
 
-from convexnn_bench.plugins.specs import parse_spec
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.numbers.optimum import optimum_intervals, program
-from convexnn_bench.report.tables import finite, format_gap
+from convexnn_bench.plugins import parse_spec
+from convexnn_bench.records import Record
+from convexnn_bench.report import finite, format_gap, optimum_intervals, program
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from convexnn_bench import CNN, Problem
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator import Operator
 from convexnn_bench.operator.products import pooled as products
 
 Call = Callable[[], object]

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import convexnn_bench as cnn
-from convexnn_bench.report.tables import format_gap
+from convexnn_bench.report import format_gap
 
 SECONDS, TARGET, TOP = 20.0, 1e-6, 1e3
 SOLVERS = {  # colour, marker, dashes, words

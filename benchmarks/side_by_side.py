@@ -18,7 +18,7 @@ import numpy as np
 from common import print_machine, registered
 
 import convexnn_bench as cnn
-from convexnn_bench.plugins.specs import parse_spec
+from convexnn_bench.plugins import parse_spec
 
 
 def run(dataset: str, solver: str, gap: float, seconds: float, seed: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.parameters import is_whole
+from convexnn_bench.plugins import is_whole
 
 Array = ArrayLike | torch.Tensor  # what a user may give where an array is expected
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64

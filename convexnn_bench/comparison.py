@@ -14,17 +14,11 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.registry import SOLVERS
-from convexnn_bench.plugins.specs import format_spec
+from convexnn_bench.plugins import SOLVERS, format_spec
 from convexnn_bench.problem import Problem
-from convexnn_bench.records.fields import FIELDS, blank
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.figures.gaps import gap_figure
-from convexnn_bench.report.tables import print_results
-from convexnn_bench.running.describe import describe_problem, describe_result
-from convexnn_bench.running.result import Result
-from convexnn_bench.running.runner import check_arguments, solve
-from convexnn_bench.running.untouched import Untouched
+from convexnn_bench.records import FIELDS, Record, blank
+from convexnn_bench.report import gap_figure, print_results
+from convexnn_bench.running import Result, Untouched, check_arguments, describe_problem, describe_result, solve
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import progress
 

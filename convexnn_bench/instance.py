@@ -12,20 +12,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.activations.base import BaseActivation
-from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.activations import BaseActivation
+from convexnn_bench.architectures import BaseArchitecture
 from convexnn_bench.checks import Array, as_numpy, check_array, check_patterns, check_scale, plain_number
-from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones import Cones
 from convexnn_bench.errors import InputError
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
-from convexnn_bench.norms.block_norms import max_dual_norm
-from convexnn_bench.operator.lifted import Operator
-from convexnn_bench.operator.rows import Rows
-from convexnn_bench.operator.shared import SharedOperator
-from convexnn_bench.patterns.enumeration import Patterns
-from convexnn_bench.plugins.parameters import Number, Whole
-from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, LOSSES
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.norms import CompleteNorm, max_dual_norm
+from convexnn_bench.operator import Operator, Rows, SharedOperator
+from convexnn_bench.patterns import Patterns
+from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Whole
 
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
 

@@ -2,7 +2,7 @@
 
 import warnings
 
-from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS, Registry
+from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS, Registry
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "DATASETS", "LOSSES", "SOLVERS", "Registry"]
 

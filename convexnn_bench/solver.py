@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.plugins.parameters import Choice, Number, Whole
-from convexnn_bench.plugins.registry import importable
+from convexnn_bench.formulations import Point
+from convexnn_bench.plugins import Choice, Number, Whole, importable
 from convexnn_bench.problem import Problem
 
 __all__ = ["BaseSolver", "Callback", "Choice", "Number", "Whole", "reason_to_skip"]

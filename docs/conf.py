@@ -50,7 +50,7 @@ def _list_plugins() -> None:
     """plugins.md: what is registered, from the classes themselves."""
     import inspect
 
-    from convexnn_bench.plugins.registry import DATASETS, SOLVERS
+    from convexnn_bench.plugins import DATASETS, SOLVERS
 
     lines = [
         "# Solvers and data sets",

@@ -1,12 +1,12 @@
 """Gradient descent on the Burer-Monteiro factorisation; for ReLU spectral projected gradient on the cones."""
 
-from convexnn_bench.algorithms.descent.methods import (
+from convexnn_bench.algorithms.descent import (
+    BurerMonteiroSolver,
     StepDone,
     Vector,
     gradient_descent,
     spectral_projected_gradient,
 )
-from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver
 
 
 class Solver(BurerMonteiroSolver):

@@ -1,8 +1,6 @@
 """L-BFGS on the Burer-Monteiro factorisation; an augmented Lagrangian keeps the cones for ReLU."""
 
-from convexnn_bench.algorithms.descent.augmented_lagrangian import outer_loop
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, lbfgs
-from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver
+from convexnn_bench.algorithms.descent import BurerMonteiroSolver, StepDone, Vector, lbfgs, outer_loop
 from convexnn_bench.solver import Whole
 
 

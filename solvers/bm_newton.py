@@ -2,11 +2,9 @@
 
 import torch
 
-from convexnn_bench.algorithms.newton.neurons import BlockNeurons
-from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
-from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
-from convexnn_bench.algorithms.relu.finish import affordable, finish_factors
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.algorithms.newton import BlockNeurons, WorkingProblem, WorkingSetNewton
+from convexnn_bench.algorithms.relu import affordable, finish_factors
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice
 

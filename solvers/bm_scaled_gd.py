@@ -1,8 +1,6 @@
 """Scaled gradient descent on the Burer-Monteiro factorisation: each factor's step is scaled by the other's spectrum."""
 
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, gradient_descent
-from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric
-from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver
+from convexnn_bench.algorithms.descent import BurerMonteiroSolver, ScaledMetric, StepDone, Vector, gradient_descent
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Whole
 

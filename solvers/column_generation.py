@@ -1,8 +1,8 @@
 """The ReLU program over all activation patterns by column generation."""
 
 from convexnn_bench.algorithms.column_generation import ColumnGeneration
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.formulations import Point
+from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Number, Whole
 

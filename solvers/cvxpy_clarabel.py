@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from convexnn_bench.algorithms.conic.solver import ConicSolver
+from convexnn_bench.algorithms.conic import ConicSolver
 from convexnn_bench.solver import Number, Whole
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from convexnn_bench.algorithms.conic.mosek import mosek_backend, mosek_missing, mosek_parameters
-from convexnn_bench.algorithms.conic.solver import ConicSolver
+from convexnn_bench.algorithms.conic import ConicSolver, mosek_backend, mosek_missing, mosek_parameters
 from convexnn_bench.solver import Number
 
 

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from convexnn_bench.algorithms.conic.solver import ConicSolver
+from convexnn_bench.algorithms.conic import ConicSolver
 from convexnn_bench.solver import Choice, Number, Whole
 
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from convexnn_bench.algorithms.descent.fista import fista
-from convexnn_bench.formulations import convex
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.algorithms.descent import fista
+from convexnn_bench.formulations import Point, convex
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 

@@ -1,7 +1,6 @@
 """Adam on the original network, full batch."""
 
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, adam
-from convexnn_bench.algorithms.descent.solvers import FinishedNetworkSolver
+from convexnn_bench.algorithms.descent import FinishedNetworkSolver, StepDone, Vector, adam
 from convexnn_bench.solver import Number
 
 

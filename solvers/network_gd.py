@@ -1,7 +1,6 @@
 """Gradient descent with backtracking on the original network."""
 
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, gradient_descent
-from convexnn_bench.algorithms.descent.solvers import NetworkSolver
+from convexnn_bench.algorithms.descent import NetworkSolver, StepDone, Vector, gradient_descent
 
 
 class Solver(NetworkSolver):

@@ -1,7 +1,6 @@
 """L-BFGS on the original network."""
 
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, lbfgs
-from convexnn_bench.algorithms.descent.solvers import FinishedNetworkSolver
+from convexnn_bench.algorithms.descent import FinishedNetworkSolver, StepDone, Vector, lbfgs
 from convexnn_bench.solver import Whole
 
 

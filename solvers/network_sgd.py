@@ -1,7 +1,6 @@
 """Minibatch gradient descent with momentum on the original network."""
 
-from convexnn_bench.algorithms.descent.methods import StepDone, Vector, momentum_sgd
-from convexnn_bench.algorithms.descent.solvers import NetworkSolver
+from convexnn_bench.algorithms.descent import NetworkSolver, StepDone, Vector, momentum_sgd
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 

@@ -1,7 +1,7 @@
 """Semismooth Newton augmented Lagrangian on the convex program."""
 
-from convexnn_bench.algorithms.semismooth.method import SemismoothNewton
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.algorithms.semismooth import SemismoothNewton
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 

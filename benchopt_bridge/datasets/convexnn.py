@@ -3,7 +3,7 @@
 from benchopt import BaseDataset
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.registry import DATASETS
+from convexnn_bench.plugins import DATASETS
 
 
 class Dataset(BaseDataset):

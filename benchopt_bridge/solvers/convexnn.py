@@ -2,7 +2,7 @@
 
 from benchopt import BaseSolver
 
-from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.plugins import SOLVERS
 
 
 class Solver(BaseSolver):

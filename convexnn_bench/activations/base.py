@@ -4,14 +4,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.operator.rows import Rows
-from convexnn_bench.patterns.enumeration import (
-    Patterns,
-    enumerate_patterns,
-    enumeration_cost,
-    patterns_from_masks,
-)
-from convexnn_bench.patterns.sampling import sample_patterns
+from convexnn_bench.operator import Rows
+from convexnn_bench.patterns import Patterns, enumerate_patterns, enumeration_cost, patterns_from_masks, sample_patterns
 from convexnn_bench.terminal import progress
 
 SHOWN_SECONDS = 1.0  # an enumeration expected to take longer shows its cost and a bar

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from convexnn_bench.activations.base import BaseActivation
-from convexnn_bench.operator.rows import Rows
-from convexnn_bench.patterns.enumeration import Patterns
+from convexnn_bench.operator import Rows
+from convexnn_bench.patterns import Patterns
 
 
 class Linear(BaseActivation):

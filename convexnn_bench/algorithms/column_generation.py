@@ -19,9 +19,8 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.certificates import certify
 from convexnn_bench.errors import ConvexNNError
-from convexnn_bench.formulations import burer_monteiro, convex
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.all_patterns.ascent import ascend
+from convexnn_bench.formulations import Point, burer_monteiro, convex
+from convexnn_bench.norms import ascend
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 

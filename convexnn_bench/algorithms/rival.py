@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.errors import ConvexNNError
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice, Number
 

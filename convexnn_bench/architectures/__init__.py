@@ -1,0 +1,8 @@
+"""The two maps of the data that a network applies: MLP, CNN and self-attention, one class a file."""
+
+from convexnn_bench.architectures.attention import Attention
+from convexnn_bench.architectures.base import BaseArchitecture, check_rank
+from convexnn_bench.architectures.cnn import CNN
+from convexnn_bench.architectures.mlp import MLP
+
+__all__ = ["CNN", "MLP", "Attention", "BaseArchitecture", "check_rank"]

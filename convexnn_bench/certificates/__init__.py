@@ -1,6 +1,17 @@
 """Certificates: the only place with duality in it."""
 
-from convexnn_bench.certificates.bounds import certify, lower_bound
-from convexnn_bench.certificates.certificate import Certificate
+from convexnn_bench.certificates.bounds import best_dual, certify, concluded, lower_bound
+from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.certificates.module_report import certify_module
+from convexnn_bench.certificates.points import as_point
 
-__all__ = ["Certificate", "certify", "lower_bound"]
+__all__ = [
+    "Certificate",
+    "as_point",
+    "best_dual",
+    "certify",
+    "certify_module",
+    "concluded",
+    "lower_bound",
+    "relative_gap",
+]

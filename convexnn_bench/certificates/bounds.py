@@ -15,13 +15,11 @@ from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.certificates.points import PointLike, as_point
 from convexnn_bench.checks import as_numpy
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Evaluation, Point
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.norms.block_norms import max_dual_norm
-from convexnn_bench.norms.spectral import EPS, MaxDualNorm, spectral_norms
-from convexnn_bench.operator.rounding import adjoint_rounding
-from convexnn_bench.plugins.parameters import Choice
+from convexnn_bench.formulations import Evaluation, Point, burer_monteiro
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
+from convexnn_bench.operator import adjoint_rounding
+from convexnn_bench.plugins import Choice
 from convexnn_bench.problem import Problem
 
 # relative violation of the ReLU cones above which a gap is refused (tests hold projections to a tenth of it)

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.certificates import Certificate, certify
-from convexnn_bench.certificates.certificate import relative_gap
+from convexnn_bench.certificates.bounds import certify
+from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.checks import Array, as_numpy, check_array, plain_number
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.losses._output_bias import OutputBias
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.modules.reading import Reading, read_module
-from convexnn_bench.patterns.enumeration import enumeration_cost
-from convexnn_bench.plugins.parameters import YES_OR_NO, Choice, is_number
-from convexnn_bench.plugins.registry import LOSSES
+from convexnn_bench.formulations import Point
+from convexnn_bench.losses import BaseLoss, OutputBias
+from convexnn_bench.modules import Reading, read_module
+from convexnn_bench.patterns import enumeration_cost
+from convexnn_bench.plugins import LOSSES, YES_OR_NO, Choice, is_number
 from convexnn_bench.problem import Problem
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated

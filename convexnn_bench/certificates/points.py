@@ -8,9 +8,8 @@ import torch
 
 from convexnn_bench.checks import Array, as_numpy
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations import network
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.modules.reading import read_module
+from convexnn_bench.formulations import Point, network
+from convexnn_bench.modules import read_module
 from convexnn_bench.problem import Problem
 
 

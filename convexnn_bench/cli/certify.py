@@ -42,9 +42,9 @@ def certify(
     number of samples and outputs, and is printed. Exit code: 0, or 2 for what cannot be read or is not covered.
     """
     with plain_errors():
-        from convexnn_bench.certificates.module_report import certify_module
-        from convexnn_bench.modules.files import load_arrays, load_state, module_from_state
-        from convexnn_bench.records.records import to_json
+        from convexnn_bench.certificates import certify_module
+        from convexnn_bench.modules import load_arrays, load_state, module_from_state
+        from convexnn_bench.records import to_json
 
         X, Y = load_arrays(data)
         module = module_from_state(load_state(model), activation, stride, padding, pool)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench import __version__
-from convexnn_bench.harness.cell import Cell, Limits
-from convexnn_bench.harness.cell_run import run_cell
-from convexnn_bench.plugins.registry import DATASETS, EXECUTORS, SOLVERS, importable
-from convexnn_bench.records.machine import describe_machine
+from convexnn_bench.harness import Cell, Limits, run_cell
+from convexnn_bench.plugins import DATASETS, EXECUTORS, SOLVERS, importable
+from convexnn_bench.records import describe_machine
 
 if TYPE_CHECKING:
     from rich.console import Console

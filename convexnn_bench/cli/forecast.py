@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from convexnn_bench.harness.forecast import Forecast
-from convexnn_bench.report.tables import counted
+from convexnn_bench.harness import Forecast
+from convexnn_bench.report import counted
 
 FEW = 40  # problems that are told one by one
 

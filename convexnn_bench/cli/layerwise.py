@@ -8,7 +8,7 @@ import typer
 from convexnn_bench.cli.common import plain_errors, wide_console
 
 if TYPE_CHECKING:
-    from convexnn_bench.layerwise.experiment import Plan
+    from convexnn_bench.layerwise import Plan
 
 
 def layerwise(
@@ -61,8 +61,7 @@ def layerwise(
     folder cannot be written to.
     """
     with plain_errors():
-        from convexnn_bench.layerwise import Training
-        from convexnn_bench.layerwise.experiment import BASELINES, DEFAULT_STAGES, Plan, stage_plan
+        from convexnn_bench.layerwise import BASELINES, DEFAULT_STAGES, Plan, Training, stage_plan
 
         plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
         how = Training(
@@ -78,7 +77,7 @@ def layerwise(
 def _joined(device: str) -> str:
     """The device of this process, which has joined the others that torchrun has started."""
     from convexnn_bench import parallel
-    from convexnn_bench.running.runner import check_device
+    from convexnn_bench.running import check_device
 
     return parallel.join(check_device(device))
 
@@ -86,8 +85,8 @@ def _joined(device: str) -> str:
 def _train(plan: "Plan", seeds: int, out: Path) -> None:
     """Train, and print what came of it; of several processes the first one speaks."""
     from convexnn_bench import parallel
-    from convexnn_bench.layerwise.experiment import run_layerwise
-    from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
+    from convexnn_bench.layerwise import run_layerwise
+    from convexnn_bench.report import print_layerwise, save_layerwise_figure
 
     speaks = parallel.rank() == 0
     tell = (lambda line: typer.echo(line, err=True)) if speaks else (lambda line: None)

@@ -3,7 +3,7 @@
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, EXECUTORS, LOSSES, SOLVERS
+from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, DATASETS, EXECUTORS, LOSSES, SOLVERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ def print_listing(console: "Console") -> None:
     """Solvers by formulation, data sets, and the parts of a problem."""
     from rich.text import Text
 
-    from convexnn_bench.harness.campaign import shipped_names
+    from convexnn_bench.harness import shipped_names
 
     _solvers(console)
     _datasets(console)

@@ -21,8 +21,8 @@ def doctor(solvers_dir: SolversDir = None) -> None:
     alone("doctor")
     with plain_errors():
         from convexnn_bench.cli.doctor import print_doctor
-        from convexnn_bench.harness.process import start_server
-        from convexnn_bench.plugins.registry import SOLVERS
+        from convexnn_bench.harness import start_server
+        from convexnn_bench.plugins import SOLVERS
 
         if solvers_dir is not None:
             SOLVERS.add_folder(solvers_dir)

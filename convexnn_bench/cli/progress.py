@@ -4,13 +4,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.tables import format_gap, format_seconds, status_colour
+from convexnn_bench.records import Record
+from convexnn_bench.report import format_gap, format_seconds, status_colour
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from convexnn_bench.harness.cell import Cell
+    from convexnn_bench.harness import Cell
 
 RECENT = 12  # finished cells shown, where the terminal is high enough
 

@@ -17,7 +17,7 @@ def report(
     """
     alone("report")
     with plain_errors():
-        from convexnn_bench.report.make import make_report
+        from convexnn_bench.report import make_report
 
         sound = make_report(Path(folder), wide_console())
     raise typer.Exit(0 if sound else 1)
@@ -35,8 +35,8 @@ def merge(
     """
     alone("merge")
     with plain_errors():
-        from convexnn_bench.records.merging import merge as merge_records
-        from convexnn_bench.report.tables import counted
+        from convexnn_bench.records import merge as merge_records
+        from convexnn_bench.report import counted
 
         found, complaints = merge_records(folders, out)
         for complaint in complaints:

@@ -10,9 +10,7 @@ import typer
 from convexnn_bench.cli.common import SolversDir, alone, plain_errors, terminated_is_interrupted, wide_console, words
 
 if TYPE_CHECKING:
-    from convexnn_bench.harness.campaign import Campaign, Source
-    from convexnn_bench.harness.execute import CampaignOutcome
-    from convexnn_bench.harness.executors.base import BaseExecutor
+    from convexnn_bench.harness import BaseExecutor, Campaign, CampaignOutcome, Source
 
 
 def run(
@@ -104,7 +102,7 @@ class _Job:
 
 def _job(name: str | None, given: dict[str, Any], out: str | None, rerun: list[str]) -> _Job:
     """What the command line asks for, checked. given: what stands in the place of the campaign's own."""
-    from convexnn_bench.harness.plan import check_limits
+    from convexnn_bench.harness import check_limits
 
     campaign, source = _campaign(name, given)
     folder = Path(out) if out is not None else Path("results") / campaign.name
@@ -114,14 +112,14 @@ def _job(name: str | None, given: dict[str, Any], out: str | None, rerun: list[s
 
 
 def _place(executor: str, workers: int | None) -> "BaseExecutor":
-    from convexnn_bench.plugins.registry import EXECUTORS
+    from convexnn_bench.plugins import EXECUTORS
 
     return EXECUTORS.make(executor, **({} if workers is None else {"workers": workers}))
 
 
 def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
     """The campaign, run; interrupted or out of disk, one line says what is kept."""
-    from convexnn_bench.harness.process import start_server
+    from convexnn_bench.harness import start_server
 
     try:
         with terminated_is_interrupted():
@@ -137,7 +135,7 @@ def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome"
 
 
 def _exit_code(finished: "CampaignOutcome") -> int:
-    from convexnn_bench.records.records import BAD_STATUSES
+    from convexnn_bench.records import BAD_STATUSES
 
     return int(any(record["status"] in BAD_STATUSES for record in finished.records))
 
@@ -145,7 +143,7 @@ def _exit_code(finished: "CampaignOutcome") -> int:
 def _statuses(given: list[str]) -> set[str]:
     """The statuses that --rerun names; "failed" takes "crashed" with it."""
     from convexnn_bench.errors import InputError
-    from convexnn_bench.records.records import BAD_STATUSES, STATUSES
+    from convexnn_bench.records import BAD_STATUSES, STATUSES
 
     for status in given:
         if status not in STATUSES:
@@ -154,10 +152,10 @@ def _statuses(given: list[str]) -> set[str]:
 
 
 def _foretell(job: _Job, json: bool) -> None:
-    from convexnn_bench.harness.forecast import forecast
-    from convexnn_bench.records.records import to_json
+    from convexnn_bench.harness import forecast_cells
+    from convexnn_bench.records import to_json
 
-    found = forecast(job.campaign, job.folder, job.source, job.again)
+    found = forecast_cells(job.campaign, job.folder, job.source, job.again)
     if json:
         for one in found:
             cell = {"problem_name": one.cell.problem_name, "solver_name": one.cell.solver_name, "seed": one.cell.seed}
@@ -173,7 +171,7 @@ def _campaign(name: str | None, given: dict[str, Any]) -> "tuple[Campaign, Sourc
     """The campaign with what the command line says in its place, under a name of its own when it is another one."""
     from dataclasses import replace
 
-    from convexnn_bench.harness.campaign import find_campaign, load_campaign
+    from convexnn_bench.harness import find_campaign, load_campaign
 
     loaded, source = load_campaign(find_campaign(name or "quickstart"))
     changed = dict(given)
@@ -186,8 +184,8 @@ def _campaign(name: str | None, given: dict[str, Any]) -> "tuple[Campaign, Sourc
 
 def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
     from convexnn_bench.cli.progress import CampaignProgress
-    from convexnn_bench.harness.execute import run_campaign
-    from convexnn_bench.records.records import Record, to_json
+    from convexnn_bench.harness import run_campaign
+    from convexnn_bench.records import Record, to_json
 
     class JsonLines(CampaignProgress):
         """Prints every record as it comes."""
@@ -203,8 +201,7 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
-    from convexnn_bench.report.figures.gaps import save_gap_figure
-    from convexnn_bench.report.tables import counted, print_results
+    from convexnn_bench.report import counted, print_results, save_gap_figure
 
     console = wide_console()
     console.print()

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, interior_direction, reduce_rows
-from convexnn_bench.cones.nearest_point import EPS, nearest_point, norm_above, split_difference, unit_rows
 from convexnn_bench.cones.plane import PlaneCones
+from convexnn_bench.cones.projection import EPS, nearest_point, norm_above, split_difference, unit_rows
 from convexnn_bench.errors import InputError
 
 __all__ = ["Cones", "reduce_rows"]

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.cones.nearest_point import multipliers, nearest_point, unit_rows
+from convexnn_bench.cones.projection import multipliers, nearest_point, unit_rows
 
 HULL_DIMENSIONS = 8
 REDUNDANT = 1e-12

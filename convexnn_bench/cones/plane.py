@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.nearest_point import EPS, norm_above
+from convexnn_bench.cones.projection import EPS, norm_above
 
 CHUNK = 1_000_000
 

@@ -1,8 +1,31 @@
-"""Data sets, one a file, and `make_problem`, which turns one into a training problem.
+"""Data sets, one class a file, and `make_problem`, which turns one into a training problem.
 
-`make_problem` imports torch and is imported from `convexnn_bench.datasets._make`; what is here does not.
+Planning a campaign reads data sets without torch, which a problem needs: `make_problem` is imported on first use.
 """
 
-from convexnn_bench.datasets._parameters import PROBLEM_PARAMETERS, split_parameters
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["PROBLEM_PARAMETERS", "split_parameters"]
+from convexnn_bench.datasets._parameters import PROBLEM_PARAMETERS, split_parameters
+from convexnn_bench.datasets.base import BaseDataset, Data, generator, number, one_of, whole
+
+if TYPE_CHECKING:
+    from convexnn_bench.datasets._make import make_problem
+
+__all__ = [
+    "PROBLEM_PARAMETERS",
+    "BaseDataset",
+    "Data",
+    "generator",
+    "make_problem",
+    "number",
+    "one_of",
+    "split_parameters",
+    "whole",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "make_problem":
+        return importlib.import_module(f"{__name__}._make").make_problem
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

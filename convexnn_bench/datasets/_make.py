@@ -4,8 +4,7 @@ from typing import Any
 
 from convexnn_bench.datasets._parameters import split_parameters
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.registry import DATASETS
-from convexnn_bench.plugins.specs import parse_spec
+from convexnn_bench.plugins import DATASETS, parse_spec
 from convexnn_bench.problem import Problem
 
 

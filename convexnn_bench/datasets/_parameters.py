@@ -3,8 +3,7 @@
 from typing import Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.parameters import SEED
-from convexnn_bench.plugins.registry import DATASETS
+from convexnn_bench.plugins import DATASETS, SEED
 
 PROBLEM_PARAMETERS = (
     "architecture",

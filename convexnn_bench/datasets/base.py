@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.parameters import Choice, Number, Whole
-from convexnn_bench.plugins.registry import importable
+from convexnn_bench.plugins import Choice, Number, Whole, importable
 
 TARGETS = ("one_hot", "signs", "binary")
 

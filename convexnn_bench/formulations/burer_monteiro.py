@@ -12,7 +12,7 @@ from jaxtyping import Float
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.instance import Instance
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator import Operator
 
 Blocks = Float[torch.Tensor, "P p q"]
 Left = Float[torch.Tensor, "P p m"]

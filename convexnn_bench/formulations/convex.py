@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from convexnn_bench.checks import as_numpy, check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.instance import Instance
-from convexnn_bench.norms.gauge import gauge_factors
+from convexnn_bench.norms import gauge_factors
 
 Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.activations.linear import Linear
+from convexnn_bench.activations import Linear
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import burer_monteiro
 from convexnn_bench.instance import Instance
-from convexnn_bench.norms.spectral import EPS
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.norms import EPS
+from convexnn_bench.operator import Operator
 
 First = Float[torch.Tensor, "p M"]
 Second = Float[torch.Tensor, "q M"]

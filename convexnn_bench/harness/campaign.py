@@ -11,7 +11,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import Limits
-from convexnn_bench.plugins.parameters import is_number, is_whole
+from convexnn_bench.plugins import is_number, is_whole
 
 SHIPPED = Path(__file__).resolve().parent.parent / "campaigns"
 

@@ -7,10 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convexnn_bench.plugins.registry import DATASETS, SOLVERS
-from convexnn_bench.plugins.specs import format_spec
-from convexnn_bench.records.machine import code_version
-from convexnn_bench.records.records import make_key
+from convexnn_bench.plugins import DATASETS, SOLVERS, format_spec
+from convexnn_bench.records import code_version, make_key
 
 
 @dataclass(frozen=True)

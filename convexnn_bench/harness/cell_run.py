@@ -9,10 +9,8 @@ from typing import Any
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.process import PIPE_CLOSED, ProcessOutcome, run_process
-from convexnn_bench.plugins.registry import SOLVERS
-from convexnn_bench.records.fields import blank
-from convexnn_bench.records.machine import code_version, describe_machine
-from convexnn_bench.records.records import STATUSES, Record, one_line
+from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.records import STATUSES, Record, blank, code_version, describe_machine, one_line
 
 # Functions of the new process. They are named, because `inside` imports torch, which the command does without.
 CELL_TARGET = "convexnn_bench.harness.inside:cell_target"

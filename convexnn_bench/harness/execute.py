@@ -8,13 +8,20 @@ from typing import Any, Protocol, runtime_checkable
 from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import check_device, probe, skipped_record
-from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
-from convexnn_bench.harness.executors.local import LocalExecutor
+from convexnn_bench.harness.executors import BaseExecutor, Events, Job, LocalExecutor
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
-from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
-from convexnn_bench.records.machine import cores
-from convexnn_bench.records.records import Record, RecordFile, drop_late, late_records, to_parquet
+from convexnn_bench.records import (
+    Record,
+    RecordFile,
+    RecordsLock,
+    check_folder,
+    cores,
+    drop_late,
+    late_records,
+    make_folder,
+    to_parquet,
+)
 
 
 @runtime_checkable

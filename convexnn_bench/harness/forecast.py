@@ -8,8 +8,7 @@ from statistics import median
 from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.records.folder import check_folder
-from convexnn_bench.records.records import RecordFile
+from convexnn_bench.records import RecordFile, check_folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Forecast:
     unavailable: str | None
 
 
-def forecast(
+def forecast_cells(
     campaign: Campaign, out: Path, source: Source | None = None, rerun: Collection[str] = ()
 ) -> list[Forecast]:
     """Return one forecast for each cell of `run_campaign`; build no problem and write nothing.

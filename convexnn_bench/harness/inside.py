@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 
-from convexnn_bench.datasets._make import make_problem
+from convexnn_bench.datasets import make_problem
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.preload import BLAS
 from convexnn_bench.harness.process import Link
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.plugins.registry import SOLVERS
-from convexnn_bench.records.records import one_line, plain
-from convexnn_bench.running.describe import describe_certificate, describe_problem, describe_result
-from convexnn_bench.running.runner import check_device, solve
+from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.records import one_line, plain
+from convexnn_bench.running import check_device, describe_certificate, describe_problem, describe_result, solve
 from convexnn_bench.solver import reason_to_skip
 
 # Texts in exceptions that are no MemoryError and mean the same: from torch on a CPU, CUDA, cuBLAS and cuSOLVER.

@@ -8,10 +8,19 @@ from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, nearest
 from convexnn_bench.harness.cell import Cell
-from convexnn_bench.plugins.parameters import Number, is_whole
-from convexnn_bench.plugins.registry import ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS
-from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
-from convexnn_bench.records.records import storable
+from convexnn_bench.plugins import (
+    ACTIVATIONS,
+    ARCHITECTURES,
+    DATASETS,
+    LOSSES,
+    SOLVERS,
+    Number,
+    expand_grid,
+    format_spec,
+    is_whole,
+    parse_spec,
+)
+from convexnn_bench.records import storable
 
 MOST_CELLS = 100_000  # a campaign with more is a mistake
 

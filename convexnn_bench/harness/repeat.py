@@ -9,7 +9,7 @@ from typing import Any
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campaign, shipped_names
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.records.records import Record
+from convexnn_bench.records import Record
 
 Part = tuple[list[str], list[str], list[int], dict[str, Any]]  # problems, solvers, seeds, limits of one grid
 MOST_COMMANDS = 5  # more become one campaign file

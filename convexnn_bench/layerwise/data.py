@@ -10,7 +10,7 @@ import torch
 from convexnn_bench.checks import check_array, check_scale
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps
-from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.losses import BaseLoss
 
 
 @dataclass

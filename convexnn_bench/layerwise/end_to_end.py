@@ -11,7 +11,7 @@ from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.layerwise.training import augmented, optimizer_of, set_rate, slopes_of, step
-from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.losses import BaseLoss
 
 
 def train_end_to_end(

@@ -9,7 +9,7 @@ import torch
 
 from convexnn_bench.layerwise.plans import StagePlan, Training
 from convexnn_bench.layerwise.run import train_layerwise
-from convexnn_bench.running.runner import solve
+from convexnn_bench.running import solve
 
 GAP, TIME_LIMIT = 1e-4, 120.0  # of the exact solver
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from convexnn_bench import parallel
-from convexnn_bench.datasets.base import one_of, whole
+from convexnn_bench.datasets import one_of, whole
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.data import accuracy, check_data
 from convexnn_bench.layerwise.end_to_end import train_end_to_end
@@ -20,10 +20,8 @@ from convexnn_bench.layerwise.exact import exact_stage
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training
 from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
-from convexnn_bench.plugins.registry import DATASETS, LOSSES
-from convexnn_bench.plugins.specs import parse_spec
-from convexnn_bench.records.machine import code_version, describe_machine
-from convexnn_bench.records.records import to_json, whole_file
+from convexnn_bench.plugins import DATASETS, LOSSES, parse_spec
+from convexnn_bench.records import code_version, describe_machine, to_json, whole_file
 from convexnn_bench.terminal import progress
 
 Split = tuple[np.ndarray, np.ndarray]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from convexnn_bench.datasets.base import number, one_of, whole
+from convexnn_bench.datasets import number, one_of, whole
 from convexnn_bench.errors import InputError
 
 PRECISIONS = ("float32", "float64", "bfloat16")

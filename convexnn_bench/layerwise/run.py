@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convexnn_bench import parallel
-from convexnn_bench.datasets.base import number, whole
+from convexnn_bench.datasets import number, whole
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
 from convexnn_bench.layerwise.checkpoint import checkpoint_in, read_checkpoint
@@ -22,10 +22,10 @@ from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.layerwise.streamed import Batches, beta_max, certify_stage
 from convexnn_bench.layerwise.training import StageTraining
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.plugins.registry import LOSSES
-from convexnn_bench.records.records import whole_file
-from convexnn_bench.running.runner import check_device
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.plugins import LOSSES
+from convexnn_bench.records import whole_file
+from convexnn_bench.running import check_device
 from convexnn_bench.terminal import progress
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch.nn import functional
 
-from convexnn_bench.architectures.cnn import CNN
+from convexnn_bench.architectures import CNN
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.plans import StagePlan
 from convexnn_bench.problem import Problem

@@ -14,12 +14,11 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench import parallel
-from convexnn_bench.certificates.bounds import best_dual, concluded
-from convexnn_bench.certificates.certificate import Certificate
+from convexnn_bench.certificates import Certificate, best_dual, concluded
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.norms.spectral import EPS, MaxDualNorm, max_spectral_norm
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.norms import EPS, MaxDualNorm, max_spectral_norm
 
 # the rows, and their maps before `prepared`; of several processes the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]

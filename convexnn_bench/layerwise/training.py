@@ -11,7 +11,7 @@ from convexnn_bench import parallel
 from convexnn_bench.layerwise.network import LayerwiseNetwork, held
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
-from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.losses import BaseLoss
 
 
 def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:

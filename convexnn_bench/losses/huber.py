@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
-from convexnn_bench.plugins.parameters import Number
+from convexnn_bench.plugins import Number
 
 
 class Huber(BaseLoss):

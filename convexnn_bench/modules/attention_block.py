@@ -2,7 +2,7 @@
 
 import torch
 
-from convexnn_bench.plugins.parameters import Choice
+from convexnn_bench.plugins import Choice
 
 
 class AttentionBlock(torch.nn.Module):

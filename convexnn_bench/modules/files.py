@@ -9,7 +9,7 @@ import torch
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.modules.attention_block import AttentionBlock
-from convexnn_bench.plugins.parameters import Choice
+from convexnn_bench.plugins import Choice
 
 SAVE = "save it with torch.save(model.state_dict(), path)"
 State = dict[str, torch.Tensor]

@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from convexnn_bench.architectures.attention import Attention
-from convexnn_bench.architectures.base import BaseArchitecture
-from convexnn_bench.architectures.cnn import CNN
-from convexnn_bench.architectures.mlp import MLP
+from convexnn_bench.architectures import CNN, MLP, Attention, BaseArchitecture
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.chain import MeanPool, Step, chain_of, refuse

@@ -7,7 +7,7 @@ max{+-G_k^T u : K_k u >= 0, ||u|| <= 1} (Sahiner et al., ICLR 2024, eq. 23), wit
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones import Cones
 from convexnn_bench.norms.spectral import MaxDualNorm, max_spectral_norm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
 

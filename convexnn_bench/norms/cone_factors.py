@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
-from convexnn_bench.cones.facets import reduce_rows
-from convexnn_bench.cones.nearest_point import nearest_point, nonnegative_least_squares, unit_rows
+from convexnn_bench.cones import Cones, nearest_point, nonnegative_least_squares, reduce_rows, unit_rows
 
 FLAT = 1e-9  # a unit facet row whose projection on its cone is shorter than this vanishes on the cone
 RANK = 1e-8  # eigenvalues of S below this part of the largest are taken for zero: an error in Z of the same order,

@@ -11,7 +11,7 @@ has the same maximum.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.nearest_point import EPS, nearest_point
+from convexnn_bench.cones import EPS, nearest_point
 
 INSIDE = 1e-9  # a direction this close to the cone counts as inside: the bound stays above
 DEPENDENT = 1e-6  # rows within this of the others' span are not told apart: the null space is taken too large ...

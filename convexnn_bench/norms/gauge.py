@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones import Cones
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.norms.cone_factors import EXACT, FLAT, Frame, cone_frame, cone_pool, factor_block
 from convexnn_bench.norms.conic_forms import norm_cone_lmi
-from convexnn_bench.plugins.registry import importable
+from convexnn_bench.plugins import importable
 
 Pair = tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"]]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.cones.nearest_point import EPS
+from convexnn_bench.cones import EPS
 
 SMOOTHINGS = (30.0, 300.0, 3e3, 3e4, 3e5)
 STEPS = 200

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
-from convexnn_bench.cones.nearest_point import EPS, nearest_point
+from convexnn_bench.cones import EPS, Cones, nearest_point
 from convexnn_bench.norms.face_search import FaceSearch
 from convexnn_bench.norms.relaxation import doubly_nonnegative_bound
 from convexnn_bench.norms.spectral import MaxDualNorm, spectral_norms
 
 if TYPE_CHECKING:
-    from convexnn_bench.cones.plane import PlaneCones
+    from convexnn_bench.cones import PlaneCones
 
 FACE_DIMENSIONS = 8  # facets are cheap, and faces few, up to here
 NODES = 300_000  # of the branch and bound, for one call

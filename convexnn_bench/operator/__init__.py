@@ -1,0 +1,10 @@
+"""The operator A(Z) = C(sum_k D_k Phi Z_k), its adjoint and its factored form, by structure."""
+
+from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
+from convexnn_bench.operator.layers import Blocks, Predictions
+from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator.rounding import adjoint_rounding
+from convexnn_bench.operator.rows import Rows
+from convexnn_bench.operator.shared import SharedOperator
+
+__all__ = ["CHUNK_ELEMENTS", "Blocks", "Operator", "Predictions", "Rows", "SharedOperator", "adjoint_rounding"]

@@ -12,7 +12,7 @@ import scipy.sparse
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.architectures import BaseArchitecture
 
 ADJOINTS = 4  # vector-Jacobian products that are kept, each with a matrix of N x columns numbers
 

@@ -19,11 +19,15 @@ from jaxtyping import Float, Int
 
 from convexnn_bench.operator.layers import Blocks, Index, Left, Predictions, Pullback, Right
 from convexnn_bench.operator.masked_layers import MaskedLayers
-from convexnn_bench.operator.products.base import ColumnProducts, Products
-from convexnn_bench.operator.products.hidden_units import HiddenUnits
-from convexnn_bench.operator.products.linear_map import LinearMap
-from convexnn_bench.operator.products.mask_matrix import MaskMatrix
-from convexnn_bench.operator.products.pooled import PooledRows, pooled_rows
+from convexnn_bench.operator.products import (
+    ColumnProducts,
+    HiddenUnits,
+    LinearMap,
+    MaskMatrix,
+    PooledRows,
+    Products,
+    pooled_rows,
+)
 
 CACHED = ("_linear_map", "_column_products", "mask_matrix")  # depend on the masks or on the samples
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.architectures import BaseArchitecture
 from convexnn_bench.operator.chunks import chunks, fits, part_size
 from convexnn_bench.operator.layers import Layers, Left, Predictions, Right
 

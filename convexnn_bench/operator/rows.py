@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.architectures.base import BaseArchitecture
+from convexnn_bench.architectures import BaseArchitecture
 
 
 class Rows:

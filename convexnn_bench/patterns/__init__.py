@@ -6,6 +6,7 @@ from convexnn_bench.patterns.enumeration import (
     count_patterns,
     enumerate_patterns,
     enumeration_cost,
+    patterns_from_masks,
 )
 from convexnn_bench.patterns.sampling import sample_patterns
 
@@ -15,5 +16,6 @@ __all__ = [
     "count_patterns",
     "enumerate_patterns",
     "enumeration_cost",
+    "patterns_from_masks",
     "sample_patterns",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
-from convexnn_bench.operator.rows import Rows
+from convexnn_bench.operator import Rows
 from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK, Patterns, check_rows, enumeration_cost
 from convexnn_bench.terminal import in_bytes
 

@@ -1,6 +1,7 @@
 """Find plug-ins by scanning folders, check their parameters, and read names with parameters in brackets."""
 
-from convexnn_bench.plugins.parameters import Choice, Number, Whole
+from convexnn_bench.plugins import registry
+from convexnn_bench.plugins.parameters import SEED, YES_OR_NO, Choice, Number, Whole, is_number, is_whole
 from convexnn_bench.plugins.registry import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -19,7 +20,9 @@ __all__ = [
     "DATASETS",
     "EXECUTORS",
     "LOSSES",
+    "SEED",
     "SOLVERS",
+    "YES_OR_NO",
     "Choice",
     "Number",
     "Registry",
@@ -27,5 +30,8 @@ __all__ = [
     "expand_grid",
     "format_spec",
     "importable",
+    "is_number",
+    "is_whole",
     "parse_spec",
+    "registry",
 ]

@@ -1,1 +1,51 @@
 """Write, read and merge records, describe their fields, and lock the folder that they lie in."""
+
+from convexnn_bench.records.fields import FIELDS, blank, missing
+from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
+from convexnn_bench.records.machine import code_version, cores, describe_machine
+from convexnn_bench.records.merging import merge
+from convexnn_bench.records.records import (
+    BAD_STATUSES,
+    JOBS,
+    STATUSES,
+    Record,
+    RecordFile,
+    drop_late,
+    keep_late,
+    late_records,
+    make_key,
+    one_line,
+    plain,
+    storable,
+    to_json,
+    to_parquet,
+    whole_file,
+)
+
+__all__ = [
+    "BAD_STATUSES",
+    "FIELDS",
+    "JOBS",
+    "STATUSES",
+    "Record",
+    "RecordFile",
+    "RecordsLock",
+    "blank",
+    "check_folder",
+    "code_version",
+    "cores",
+    "describe_machine",
+    "drop_late",
+    "keep_late",
+    "late_records",
+    "make_folder",
+    "make_key",
+    "merge",
+    "missing",
+    "one_line",
+    "plain",
+    "storable",
+    "to_json",
+    "to_parquet",
+    "whole_file",
+]

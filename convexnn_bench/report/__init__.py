@@ -1,1 +1,55 @@
 """Tables and figures. They read records only and run nothing."""
+
+from convexnn_bench.report.figures import COLOURS, gap_figure, mark_target, plain_axis, save_gap_figure, scaling_figure
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, write_csv
+from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
+from convexnn_bench.report.make import make_report, read_folder
+from convexnn_bench.report.numbers import (
+    GAPS,
+    SolverTimes,
+    by_rung,
+    fit_power_law,
+    optimum_intervals,
+    program,
+    solver_times,
+)
+from convexnn_bench.report.tables import (
+    counted,
+    finite,
+    format_gap,
+    format_seconds,
+    format_target,
+    print_results,
+    status_colour,
+)
+
+__all__ = [
+    "COLOURS",
+    "GAPS",
+    "SolverTimes",
+    "by_rung",
+    "counted",
+    "csv_rows",
+    "finite",
+    "fit_power_law",
+    "format_gap",
+    "format_seconds",
+    "format_target",
+    "gap_figure",
+    "make_report",
+    "mark_target",
+    "markdown",
+    "optimum_intervals",
+    "plain_axis",
+    "print_ladder",
+    "print_layerwise",
+    "print_results",
+    "program",
+    "read_folder",
+    "save_gap_figure",
+    "save_layerwise_figure",
+    "scaling_figure",
+    "solver_times",
+    "status_colour",
+    "write_csv",
+]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.numbers.time_to_gap import (
+from convexnn_bench.records import Record
+from convexnn_bench.report.numbers import (
     GAPS,
     SolverTimes,
     Spread,

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.records.fields import missing
-from convexnn_bench.records.records import Record, RecordFile
-from convexnn_bench.report.figures.campaign import FIGURES, Drawn, save_all
+from convexnn_bench.records import Record, RecordFile, missing
+from convexnn_bench.report.figures import FIGURES, Drawn, save_all
 from convexnn_bench.report.ladder import print_ladder
-from convexnn_bench.report.numbers.derived import gaps_of
-from convexnn_bench.report.numbers.optimum import violations
-from convexnn_bench.report.numbers.time_to_gap import rung_name
-from convexnn_bench.report.page.page import summary, write_page
+from convexnn_bench.report.numbers import gaps_of, rung_name, violations
+from convexnn_bench.report.page import summary, write_page
 from convexnn_bench.report.tables import counted, group_by_problem, print_results
 from convexnn_bench.terminal import progress
 

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records.fields import FIELDS
-from convexnn_bench.records.records import Record
+from convexnn_bench.records import FIELDS, Record
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from convexnn_bench.certificates import Certificate
-from convexnn_bench.formulations.convex import ranks
+from convexnn_bench.formulations import ranks
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.result import Result
 

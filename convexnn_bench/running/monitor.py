@@ -10,7 +10,7 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.settings import usual_numbers
 from convexnn_bench.running.sharing import check_same_point

@@ -9,7 +9,7 @@ import numpy as np
 
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import UnsupportedError
-from convexnn_bench.formulations.point import FactoredPoint, Point
+from convexnn_bench.formulations import FactoredPoint, Point
 from convexnn_bench.problem import Problem
 
 

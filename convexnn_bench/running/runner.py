@@ -9,8 +9,7 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins.parameters import SEED, Number, Whole
-from convexnn_bench.plugins.registry import SOLVERS
+from convexnn_bench.plugins import SEED, SOLVERS, Number, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
 from convexnn_bench.running.result import Result

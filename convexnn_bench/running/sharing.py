@@ -7,7 +7,7 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.errors import ConvexNNError, InputError
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.solver import BaseSolver

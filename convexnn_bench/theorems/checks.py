@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from convexnn_bench.certificates import Certificate, certify
-from convexnn_bench.certificates.certificate import relative_gap
+from convexnn_bench.certificates import Certificate, certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.spectral import spectral_norms
+from convexnn_bench.formulations import Point
+from convexnn_bench.norms import spectral_norms
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.theorems.curvature import Curvature, as_factors, check_seed, check_smooth, smallest_curvature

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.certificates.points import as_point
+from convexnn_bench.certificates import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole

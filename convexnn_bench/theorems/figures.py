@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report.figures.styles import COLOURS, mark_target, plain_axis
+from convexnn_bench.report import COLOURS, mark_target, plain_axis
 from convexnn_bench.theorems.ends import End, StaircaseStep, Width
 
 if TYPE_CHECKING:

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convexnn_bench.certificates import certify
-from convexnn_bench.certificates.certificate import relative_gap
+from convexnn_bench.certificates import certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates import certify
-from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from convexnn_bench.cones import facets as cone_facets
-from convexnn_bench.cones import nearest_point as cone_geometry
+from convexnn_bench.cones import projection as cone_geometry
 from convexnn_bench.cones.all_cones import Cones, reduce_rows
-from convexnn_bench.cones.nearest_point import split_difference
+from convexnn_bench.cones.projection import split_difference
 from convexnn_bench.errors import InputError
 from convexnn_bench.patterns.enumeration import enumerate_patterns
 from convexnn_bench.patterns.sampling import sample_patterns

@@ -13,7 +13,7 @@ from convexnn_bench.cli.doctor import examine
 from convexnn_bench.cli.forecast import duration
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.execute import run_campaign
-from convexnn_bench.harness.forecast import forecast
+from convexnn_bench.harness.forecast import forecast_cells
 from convexnn_bench.records.merging import merge
 from convexnn_bench.records.records import RecordFile
 
@@ -29,16 +29,16 @@ def campaign(*solvers, **changes):
 def test_a_forecast_runs_nothing_and_knows_what_has_been_measured(tmp_path):
     out = tmp_path / "out"
     asked = campaign("fista", "cvxpy_scs", seeds=2, gap=1e-2)
-    before = forecast(asked, out)
+    before = forecast_cells(asked, out)
     assert not out.exists()
     assert [one.known for one in before] == [False] * 4
     assert {one.limit for one in before} == {60.0}
     run_campaign(campaign("fista", gap=1e-2), out, Watcher())
-    after = forecast(asked, out)
+    after = forecast_cells(asked, out)
     assert [one.known for one in after] == [True, False, False, False]
     assert after[1].seconds == after[0].seconds > 0  # another seed of the same solver and problem
     assert after[2].seconds is None
-    assert [one.known for one in forecast(asked, out, rerun=["gap_reached"])] == [False] * 4
+    assert [one.known for one in forecast_cells(asked, out, rerun=["gap_reached"])] == [False] * 4
 
 
 def test_dry_run_prints_the_cells_and_leaves_nothing_behind(tmp_path):

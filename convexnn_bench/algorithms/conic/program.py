@@ -34,9 +34,8 @@ import torch
 from convexnn_bench.algorithms.conic.maps import AdjointMap, adjoint_map, facet_rows
 from convexnn_bench.algorithms.conic.rounding import round_relaxation
 from convexnn_bench.errors import UnsupportedError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.cone_factors import Frame, Relaxation, cone_frames
-from convexnn_bench.norms.conic_forms import NORM_FORMS, norm_cone, norm_cone_lmi, norm_form
+from convexnn_bench.formulations import Point
+from convexnn_bench.norms import NORM_FORMS, Frame, Relaxation, cone_frames, norm_cone, norm_cone_lmi, norm_form
 from convexnn_bench.problem import Problem
 
 EXACT_ROUNDING = 1e-6  # relative distance from the relaxation's value up to which a point is called exact

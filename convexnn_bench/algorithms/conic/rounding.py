@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.formulations.burer_monteiro import balance
-from convexnn_bench.norms.cone_factors import Frame, Relaxation, extreme_rays, factor_block
+from convexnn_bench.formulations import balance
+from convexnn_bench.norms import Frame, Relaxation, extreme_rays, factor_block
 from convexnn_bench.problem import Problem
 
 ZERO = 1e-6  # blocks below this part of the largest are zero; interior-point solutions are accurate to less

@@ -5,7 +5,7 @@ from typing import Any
 
 from convexnn_bench.algorithms.conic.program import build_program
 from convexnn_bench.errors import ConvexNNError
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 

@@ -1,0 +1,35 @@
+"""First-order methods: on the factors, on the network, by proximal steps, and with the cones as constraints."""
+
+from convexnn_bench.algorithms.descent.augmented_lagrangian import outer_loop
+from convexnn_bench.algorithms.descent.bm_objective import BMObjective
+from convexnn_bench.algorithms.descent.methods import (
+    StepDone,
+    Vector,
+    adam,
+    gradient_descent,
+    lbfgs,
+    momentum_sgd,
+    spectral_projected_gradient,
+)
+from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
+from convexnn_bench.algorithms.descent.proximal_gradient import fista
+from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric
+from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver, FinishedNetworkSolver, NetworkSolver
+
+__all__ = [
+    "BMObjective",
+    "BurerMonteiroSolver",
+    "FinishedNetworkSolver",
+    "NetworkObjective",
+    "NetworkSolver",
+    "ScaledMetric",
+    "StepDone",
+    "Vector",
+    "adam",
+    "fista",
+    "gradient_descent",
+    "lbfgs",
+    "momentum_sgd",
+    "outer_loop",
+    "spectral_projected_gradient",
+]

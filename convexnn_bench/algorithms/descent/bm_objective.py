@@ -5,8 +5,7 @@ from jaxtyping import Float
 
 from convexnn_bench.algorithms.descent.cone_penalty import ConePenalty
 from convexnn_bench.algorithms.descent.methods import Vector
-from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.problem import Problem
 
 PENALTY = 30.0  # the first penalty rho, in units of the largest ||G_k|| at zero; chosen by trial (commit 384fbfb)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.algorithms.relu.pricing import padded_rows
-from convexnn_bench.cones.facets import HULL_DIMENSIONS
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.algorithms.relu import padded_rows
+from convexnn_bench.cones import HULL_DIMENSIONS
+from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
 LARGEST_MULTIPLIER = 1e6  # in units of beta max ||u||, the size of the gradient that the multipliers balance

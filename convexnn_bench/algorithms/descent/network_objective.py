@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Int
 
 from convexnn_bench.algorithms.descent.methods import Vector
-from convexnn_bench.formulations import network
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.formulations import Point, network
+from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
 

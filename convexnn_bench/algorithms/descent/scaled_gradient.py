@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.methods import Vector
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator import Operator
 
 POWER_ITERATIONS = 10  # the norms set a damping, for which one digit is enough
 

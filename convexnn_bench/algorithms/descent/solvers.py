@@ -9,9 +9,8 @@ import torch
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective
 from convexnn_bench.algorithms.descent.methods import StepDone, Vector, load_optimisers
 from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
-from convexnn_bench.algorithms.relu.finish import ReportPoint, affordable, finish_factors, finish_network
-from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.algorithms.relu import ReportPoint, affordable, finish_factors, finish_network
+from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice, Whole
 

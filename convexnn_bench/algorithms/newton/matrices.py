@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.algorithms.newton.point import PointState
-from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
+from convexnn_bench.operator import CHUNK_ELEMENTS
 
 
 def hessian_matrix(point: PointState) -> Float[torch.Tensor, "size size"]:

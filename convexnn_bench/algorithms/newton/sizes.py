@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.algorithms.newton.neurons import BlockNeurons
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
-from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
+from convexnn_bench.operator import CHUNK_ELEMENTS
 
 # Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
 RIDGE = 1e-11  # added to the diagonal in units of its mean, because neighbouring neurons are nearly parallel

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.algorithms.newton.neurons import BlockNeurons
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
 

@@ -26,10 +26,9 @@ from convexnn_bench.algorithms.newton.point import PointState
 from convexnn_bench.algorithms.newton.sizes import SETTLED, best_sizes
 from convexnn_bench.algorithms.newton.trust_region import TrustRegionNewton
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
-from convexnn_bench.certificates import lower_bound
-from convexnn_bench.certificates.certificate import relative_gap
-from convexnn_bench.norms.spectral import spectral_norms
-from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
+from convexnn_bench.certificates import lower_bound, relative_gap
+from convexnn_bench.norms import spectral_norms
+from convexnn_bench.operator import CHUNK_ELEMENTS
 
 # Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
 EXCESS = 1e-11  # a dual norm above beta by up to this multiple of beta does not exceed it

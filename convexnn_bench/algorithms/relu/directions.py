@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.algorithms.relu.neurons import ON_FACET, Lefts, ReluNeurons, Residual, Rights
 from convexnn_bench.algorithms.relu.pricing import Direction, PricedDirections, distinct, power_iteration
-from convexnn_bench.cones.nearest_point import nearest_point, unit_rows
+from convexnn_bench.cones import nearest_point, unit_rows
 from convexnn_bench.problem import Problem
 
 # chosen by trial on problems with known optima (commit 384fbfb)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.algorithms.relu.neurons import Lefts, NeuronObjective, ReluNeurons, Residual, Rights
-from convexnn_bench.cones.nearest_point import least_distance, nearest_point, unit_rows
+from convexnn_bench.cones import least_distance, nearest_point, unit_rows
 
 AfterStep = Callable[[ReluNeurons], bool]  # called after every step; returns False to stop
 Trial = tuple[ReluNeurons, float]  # a point and its objective

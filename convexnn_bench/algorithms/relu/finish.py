@@ -20,7 +20,7 @@ from convexnn_bench.algorithms.relu.neurons import Lefts, NeuronObjective, ReluN
 from convexnn_bench.algorithms.relu.pricing import BlockPricing
 from convexnn_bench.algorithms.relu.reduction import reduce_sizes, unit_predictions
 from convexnn_bench.algorithms.relu.staircase import NeuronStaircase
-from convexnn_bench.formulations.point import Point
+from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
 # chosen by trial (commit 384fbfb)

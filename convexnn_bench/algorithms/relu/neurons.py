@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from convexnn_bench.cones.nearest_point import nearest_point, unit_rows
+from convexnn_bench.cones import nearest_point, unit_rows
 from convexnn_bench.problem import Problem
 
 # u lies on a facet if its slack there is below this part of ||u||; far above rounding (1e-13 in `nearest_point`)

@@ -13,9 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from convexnn_bench.algorithms.relu.neurons import ON_FACET, Lefts, ReluNeurons, Residual, Rights
-from convexnn_bench.cones.all_cones import Cones
-from convexnn_bench.cones.facets import HULL_DIMENSIONS
-from convexnn_bench.cones.nearest_point import nearest_point, unit_rows
+from convexnn_bench.cones import HULL_DIMENSIONS, Cones, nearest_point, unit_rows
 from convexnn_bench.problem import Problem
 
 # the three were chosen by trial (commit 384fbfb)

@@ -21,9 +21,8 @@ from convexnn_bench.algorithms.semismooth.prox import TINY, Shrinkage
 from convexnn_bench.algorithms.semismooth.step import DualTrial, ProximalCentre, ProximalStep
 from convexnn_bench.algorithms.semismooth.system import SystemHistory
 from convexnn_bench.algorithms.semismooth.working_set import LEAST_BLOCKS, first_set, violators
-from convexnn_bench.certificates import lower_bound
-from convexnn_bench.certificates.certificate import relative_gap
-from convexnn_bench.operator.layers import Blocks, Predictions
+from convexnn_bench.certificates import lower_bound, relative_gap
+from convexnn_bench.operator import Blocks, Predictions
 from convexnn_bench.problem import Problem
 
 # Chosen by trials on the ladder (docs/benchmarks.md).

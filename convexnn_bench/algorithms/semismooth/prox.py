@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 
-from convexnn_bench.operator.layers import Blocks
+from convexnn_bench.operator import Blocks
 
 Active = Float[torch.Tensor, "J p q"]
 

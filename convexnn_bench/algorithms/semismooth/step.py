@@ -30,9 +30,8 @@ from jaxtyping import Int
 
 from convexnn_bench.algorithms.semismooth.prox import TINY, Shrinkage
 from convexnn_bench.algorithms.semismooth.system import SemismoothSystem, SystemHistory
-from convexnn_bench.losses.base import BaseLoss
-from convexnn_bench.operator.layers import Blocks, Predictions
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.operator import Blocks, Operator, Predictions
 
 DELTA = 0.5  # of criterion B; any value below 1 gives its rate of convergence
 GAP_FRACTION = 0.1  # a divergence below this multiple of the gap asked for always ends the step

@@ -20,9 +20,8 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.algorithms.semismooth.prox import Shrinkage
-from convexnn_bench.losses.base import Curvature
-from convexnn_bench.operator.layers import Predictions
-from convexnn_bench.operator.lifted import Operator
+from convexnn_bench.losses import Curvature
+from convexnn_bench.operator import Operator, Predictions
 
 # Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
 CALL_OVERHEAD = 5e6  # cost of calling an operator product, in operations

@@ -9,8 +9,8 @@ back, as measured on the data sets teacher and digits.
 import torch
 from jaxtyping import Int
 
-from convexnn_bench.norms.spectral import spectral_norms
-from convexnn_bench.operator.layers import Blocks
+from convexnn_bench.norms import spectral_norms
+from convexnn_bench.operator import Blocks
 
 Indices = Int[torch.Tensor, " w"]
 

@@ -1,1 +1,6 @@
 """Where cells run, one executor a file."""
+
+from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
+from convexnn_bench.harness.executors.local import LocalExecutor
+
+__all__ = ["BaseExecutor", "Events", "Job", "LocalExecutor"]

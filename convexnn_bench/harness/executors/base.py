@@ -10,10 +10,8 @@ from typing import Any
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import blank_record, run_cell
-from convexnn_bench.plugins.parameters import Whole
-from convexnn_bench.plugins.registry import SOLVERS, importable
-from convexnn_bench.records.machine import code_version
-from convexnn_bench.records.records import Record, one_line
+from convexnn_bench.plugins import SOLVERS, Whole, importable
+from convexnn_bench.records import Record, code_version, one_line
 
 
 class LostError(ConvexNNError, RuntimeError):

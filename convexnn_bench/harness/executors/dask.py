@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import ExecutorError, InputError
 from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
-from convexnn_bench.records.machine import code_version, cores
-from convexnn_bench.records.records import Record
+from convexnn_bench.records import Record, code_version, cores
 
 if TYPE_CHECKING:
     from distributed import Client, Future

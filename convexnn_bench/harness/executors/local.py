@@ -7,7 +7,7 @@ from pathlib import Path
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
-from convexnn_bench.records.records import Record
+from convexnn_bench.records import Record
 
 
 class LocalExecutor(BaseExecutor):

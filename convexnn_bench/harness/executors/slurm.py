@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import ExecutorError, InputError
 from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
-from convexnn_bench.records.records import JOBS, Record, keep_late
+from convexnn_bench.records import JOBS, Record, keep_late
 
 if TYPE_CHECKING:
     import submitit

@@ -1,0 +1,6 @@
+"""Bounds on the dual norm over every activation pattern of a ReLU network at once."""
+
+from convexnn_bench.norms.all_patterns.ascent import ascend
+from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
+
+__all__ = ["CompleteNorm", "ascend"]

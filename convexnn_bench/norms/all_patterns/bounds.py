@@ -11,13 +11,12 @@ basis v_1..v_q, h^2 <= sum_c max(h(v_c), h(-v_c))^2, sharpened pair by pair (out
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.all_cones import Cones
-from convexnn_bench.cones.nearest_point import EPS
+from convexnn_bench.cones import EPS, Cones
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.spectral import MaxDualNorm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
-from convexnn_bench.patterns.enumeration import enumerate_patterns, enumeration_cost
+from convexnn_bench.patterns import enumerate_patterns, enumeration_cost
 
 ENUMERATION_SECONDS = 1.0
 ENUMERATION_BYTES = 2**28

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.cones.nearest_point import EPS
+from convexnn_bench.cones import EPS
 from convexnn_bench.norms.all_patterns.decision_rule import LONGEST, WORK, positive_bound, step_cost
 
 CLOSE = 1e-4  # a bound within this fraction of what is attained is not improved any further

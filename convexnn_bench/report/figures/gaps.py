@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records.records import Record, whole_file
+from convexnn_bench.records import Record, whole_file
 from convexnn_bench.report.figures.styles import GREY, Style, mark_target, plain_axis, styles
-from convexnn_bench.report.numbers.time_to_gap import curve_name
+from convexnn_bench.report.numbers import curve_name
 from convexnn_bench.report.tables import finite, group_by_problem, sizes
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convexnn_bench.report.figures.styles import Style, plain_axis, style
-from convexnn_bench.report.numbers.power_law import Number, fit_power_law
+from convexnn_bench.report.numbers import Number, fit_power_law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

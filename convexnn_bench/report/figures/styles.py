@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.numbers.time_to_gap import curve_name
+from convexnn_bench.records import Record
+from convexnn_bench.report.numbers import curve_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

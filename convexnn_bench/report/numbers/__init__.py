@@ -1,0 +1,41 @@
+"""Numbers derived from records: times to a gap, enclosures of the optimum, power laws."""
+
+from convexnn_bench.report.numbers import derived, optimum
+from convexnn_bench.report.numbers.derived import gaps_of
+from convexnn_bench.report.numbers.optimum import optimum_intervals, program, violations
+from convexnn_bench.report.numbers.power_law import Number, fit_power_law
+from convexnn_bench.report.numbers.time_to_gap import (
+    GAPS,
+    SolverTimes,
+    Spread,
+    by_rung,
+    by_solver,
+    curve_name,
+    lead,
+    pooled,
+    rung_name,
+    solver_times,
+    without_tolerance,
+)
+
+__all__ = [
+    "GAPS",
+    "Number",
+    "SolverTimes",
+    "Spread",
+    "by_rung",
+    "by_solver",
+    "curve_name",
+    "derived",
+    "fit_power_law",
+    "gaps_of",
+    "lead",
+    "optimum",
+    "optimum_intervals",
+    "pooled",
+    "program",
+    "rung_name",
+    "solver_times",
+    "violations",
+    "without_tolerance",
+]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convexnn_bench.plugins.specs import format_spec, parse_spec
-from convexnn_bench.records.records import Record
+from convexnn_bench.plugins import format_spec, parse_spec
+from convexnn_bench.records import Record
 from convexnn_bench.report.numbers.optimum import SLACK, Interval, judged, optimum_intervals, program
 from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (

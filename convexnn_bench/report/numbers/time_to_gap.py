@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convexnn_bench.plugins.specs import format_spec, parse_spec
-from convexnn_bench.records.records import Record
+from convexnn_bench.plugins import format_spec, parse_spec
+from convexnn_bench.records import Record
 from convexnn_bench.report.tables import finite
 
 GAPS = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact

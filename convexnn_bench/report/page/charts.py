@@ -10,11 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from convexnn_bench.records.records import Record
-from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
-from convexnn_bench.report.figures.styles import styles
-from convexnn_bench.report.numbers import derived, optimum
-from convexnn_bench.report.numbers.time_to_gap import without_tolerance
+from convexnn_bench.records import Record
+from convexnn_bench.report.figures import GAP_CEILING, GAP_FLOOR, styles
+from convexnn_bench.report.numbers import derived, optimum, without_tolerance
 from convexnn_bench.report.tables import format_target
 
 SHAPES = {  # of a matplotlib marker in Vega

@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from convexnn_bench.harness.repeat import campaign_again, cell_again
-from convexnn_bench.records.records import BAD_STATUSES, Record, plain, whole_file
-from convexnn_bench.report.figures.campaign import Drawn
+from convexnn_bench.harness import campaign_again, cell_again
+from convexnn_bench.records import BAD_STATUSES, Record, plain, whole_file
+from convexnn_bench.report.figures import Drawn
 from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, ratio_rows, times_text
-from convexnn_bench.report.numbers import derived, optimum
-from convexnn_bench.report.numbers.time_to_gap import by_solver, pooled, rung_name, solver_times
+from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times
 from convexnn_bench.report.page import charts
 from convexnn_bench.report.tables import (
     Quantity,
