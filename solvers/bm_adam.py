@@ -1,11 +1,19 @@
-"""Adam on the Burer-Monteiro factorisation; an augmented Lagrangian keeps the cones for ReLU."""
+"""Adam on the Burer-Monteiro factorisation, for ReLU inside an augmented Lagrangian for the cones."""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, StepDone, Vector, adam, outer_loop
 from convexnn_bench.solver import Number
 
 
 class Solver(BurerMonteiroSolver):
-    """rate: length of the first step in units of the start point's entries."""
+    """Adam (Kingma & Ba, 2015).
+
+    Parameters
+    ----------
+    m, finish
+        As for every Burer-Monteiro descent solver.
+    rate : float
+        Length of the first step, relative to the mean size of an entry of the start point.
+    """
 
     name = "bm_adam"
     parameters = {**BurerMonteiroSolver.parameters, "rate": [0.1]}
@@ -13,7 +21,7 @@ class Solver(BurerMonteiroSolver):
     rate: float
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        rate = self.rate * self.objective.entry_scale()
+        rate = self.rate * self.entry_scale
         return outer_loop(
             self.objective, lambda y, done: adam(self.objective, y, done, rate), x, step_done, self.finishes
         )

@@ -10,7 +10,7 @@ from convexnn_bench.algorithms.descent import (
 
 
 class Solver(BurerMonteiroSolver):
-    """The paper's method, its step size found by backtracking; with cones the steps are spectral."""
+    """Gradient descent with backtracking, the paper's method; with cones spectral projected gradient."""
 
     name = "bm_gd"
 

@@ -1,11 +1,19 @@
-"""L-BFGS on the Burer-Monteiro factorisation; an augmented Lagrangian keeps the cones for ReLU."""
+"""L-BFGS on the Burer-Monteiro factorisation, for ReLU inside an augmented Lagrangian for the cones."""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, StepDone, Vector, lbfgs, outer_loop
 from convexnn_bench.solver import Whole
 
 
 class Solver(BurerMonteiroSolver):
-    """history: number of stored pairs."""
+    """L-BFGS with a strong-Wolfe line search.
+
+    Parameters
+    ----------
+    m, finish
+        As for every Burer-Monteiro descent solver.
+    history : int
+        Number of stored pairs of moves and changes of the gradient.
+    """
 
     name = "bm_lbfgs"
     parameters = {**BurerMonteiroSolver.parameters, "history": [20]}

@@ -1,4 +1,4 @@
-"""Scaled gradient descent on the Burer-Monteiro factorisation: each factor's step is scaled by the other's spectrum."""
+"""Scaled gradient descent on the Burer-Monteiro factorisation: the other factor's Gram matrix scales each step."""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, ScaledMetric, StepDone, Vector, gradient_descent
 from convexnn_bench.problem import Problem
@@ -6,7 +6,7 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(BurerMonteiroSolver):
-    """ScaledGD (Tong, Ma & Chi 2021), damped by weight decay, its step size found by backtracking in its own metric."""
+    """ScaledGD (Tong, Ma & Chi 2021), damped by the objective's curvature, with backtracking in its own metric."""
 
     name = "bm_scaled_gd"
     parameters = {"m": [None]}

@@ -7,9 +7,16 @@ from convexnn_bench.solver import Number, Whole
 
 
 class Solver(ConicSolver):
-    """Clarabel. tolerance: on the gap, absolute and relative, in the program's units; feasibility gets ten times that.
+    """Clarabel (Goulart & Chen, 2024).
 
-    max_threads: 0 takes all cores. One by default: its threads wait busily, and lose badly on cores that are shared.
+    Parameters
+    ----------
+    tolerance : float
+        On the gap, absolute and relative, in the program's units; ten times that on feasibility.
+    max_iter : int
+        Most interior-point iterations.
+    max_threads : int
+        0 uses all cores. The default is 1, since its threads wait busily and are slow on shared cores.
     """
 
     name = "cvxpy_clarabel"
@@ -29,11 +36,11 @@ class Solver(ConicSolver):
         options["tol_feas"] = 10 * float(self.tolerance)
         if self.time_limit is not None:
             options["time_limit"] = float(self.time_limit)
-        # "insufficient progress" short of the tolerance comes with a point, and the certificate judges it
+        # an end by "insufficient progress" comes with a point, which the certificate judges: accept it as "unknown"
         limits: dict[str, Any] = {"max_iter": int(self.max_iter), "max_threads": int(self.max_threads)}
         if self.conic.relaxation is not None:
-            # it gives up at the first short step, which entropies together with the relaxation's cones bring about half
-            # way; elsewhere going on costs iterations that gain nothing
+            # Clarabel ends at the first short step, which entropies together with the relaxation's cones cause half
+            # way; on other programs going on costs iterations without progress
             limits |= {"min_switch_step_length": 1e-3, "min_terminate_step_length": 1e-8}
         return {**options, **limits, "accept_unknown": True}
 

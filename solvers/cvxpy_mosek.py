@@ -7,7 +7,15 @@ from convexnn_bench.solver import Number
 
 
 class Solver(ConicSolver):
-    """MOSEK. tolerance: primal and dual feasibility and relative gap. save_file: write the task (.ptf, .task) first."""
+    """MOSEK.
+
+    Parameters
+    ----------
+    tolerance : float
+        On primal and dual feasibility and on the relative gap.
+    save_file : str or None
+        A file (.ptf, .task) to write the task to before it is solved.
+    """
 
     name = "cvxpy_mosek"
     requires = ("cvxpy", "mosek")

@@ -8,10 +8,18 @@ from convexnn_bench.solver import Choice, Number, Whole
 
 
 class Solver(ConicSolver):
-    """SCS. tolerance: on residuals and gap, absolute and relative, in the program's own units.
+    """SCS (O'Donoghue, 2021).
 
-    linear_solver: how SCS factorises; its own choice of MKL, where present, was seen to break down on these
-    programs, so its built-in sparse factorisation is used.
+    Parameters
+    ----------
+    tolerance : float
+        On residuals and gap, absolute and relative, in the program's units.
+    max_iters : int
+        Most iterations.
+    alpha : float
+        Over-relaxation, below 2.
+    linear_solver : str
+        How SCS factorises. The default is its built-in sparse method, since MKL broke down on these programs.
     """
 
     name = "cvxpy_scs"

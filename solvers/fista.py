@@ -9,7 +9,7 @@ from convexnn_bench.solver import BaseSolver, Callback
 
 
 class Solver(BaseSolver):
-    """Accelerated proximal gradient; for ReLU on the pair of cone vectors, projected and shrunk."""
+    """FISTA on the blocks; for ReLU with one output, on the pairs of cone vectors whose differences the blocks are."""
 
     name = "fista"
     formulation = "convex"
@@ -17,8 +17,8 @@ class Solver(BaseSolver):
     def skip(self, problem: Problem) -> str | None:
         if problem.vector_cone:
             return (
-                f"the proximal step of the vector-output ReLU block norm (q = {problem.q}) is as hard as the norm, "
-                "which is NP-hard: use a Burer-Monteiro solver, or CVXPY for the doubly non-negative relaxation"
+                f"the proximal step of the ReLU block norm with several outputs (q = {problem.q}) is NP-hard, as the "
+                "norm itself: use a Burer-Monteiro solver, or CVXPY for the doubly non-negative relaxation"
             )
         return super().skip(problem)
 
@@ -38,7 +38,7 @@ class Solver(BaseSolver):
         return G * self.signs if self.problem.has_cone else G
 
     def _prox(self, v: torch.Tensor, step: float) -> torch.Tensor:
-        # with a cone the prox of t ||u|| + indicator is projection, then shrinking of its norm
+        # the prox of t ||u|| plus the indicator of a cone projects u, then shortens it by t
         threshold = step * self.problem.beta
         if self.problem.cones is None:
             return convex.soft_threshold(v, threshold)

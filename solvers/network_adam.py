@@ -1,11 +1,19 @@
-"""Adam on the original network, full batch."""
+"""Adam on the original network, on all samples."""
 
 from convexnn_bench.algorithms.descent import FinishedNetworkSolver, StepDone, Vector, adam
 from convexnn_bench.solver import Number
 
 
 class Solver(FinishedNetworkSolver):
-    """rate: length of the first step in units of the start point's entries."""
+    """Adam (Kingma & Ba, 2015).
+
+    Parameters
+    ----------
+    width, finish
+        As for every network solver that finishes.
+    rate : float
+        Length of the first step, relative to the mean size of an entry of the start point.
+    """
 
     name = "network_adam"
     parameters = {**FinishedNetworkSolver.parameters, "rate": [0.1]}
@@ -13,4 +21,4 @@ class Solver(FinishedNetworkSolver):
     rate: float
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return adam(self.objective, x, self.until_slow(step_done, 200), self.rate * self.objective.entry_scale())
+        return adam(self.objective, x, self.until_slow(step_done, 200), self.rate * self.entry_scale)

@@ -4,7 +4,7 @@ from convexnn_bench.algorithms.descent import NetworkSolver, StepDone, Vector, g
 
 
 class Solver(NetworkSolver):
-    """Full-batch gradient descent; the network's kinks (ReLU) may end its line search early."""
+    """Gradient descent on all samples. The kinks of a ReLU network may end its line search early."""
 
     name = "network_gd"
 

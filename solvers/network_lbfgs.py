@@ -5,7 +5,15 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(FinishedNetworkSolver):
-    """history: number of stored pairs."""
+    """L-BFGS with a strong-Wolfe line search.
+
+    Parameters
+    ----------
+    width, finish
+        As for every network solver that finishes.
+    history : int
+        Number of stored pairs of moves and changes of the gradient.
+    """
 
     name = "network_lbfgs"
     parameters = {**FinishedNetworkSolver.parameters, "history": [20]}

@@ -1,12 +1,22 @@
 """Minibatch gradient descent with momentum on the original network."""
 
-from convexnn_bench.algorithms.descent import NetworkSolver, StepDone, Vector, momentum_sgd
+from convexnn_bench.algorithms.descent import Minibatches, NetworkSolver, StepDone, Vector, momentum_sgd
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 
 
 class Solver(NetworkSolver):
-    """batch: samples a step. momentum: heavy-ball factor."""
+    """Minibatch gradient descent with heavy-ball momentum.
+
+    Parameters
+    ----------
+    width : int or None
+        Number of neurons, as for every network solver.
+    batch : int
+        Samples of one step.
+    momentum : float
+        Heavy-ball factor, at least 0 and below 1.
+    """
 
     name = "network_sgd"
     parameters = {**NetworkSolver.parameters, "batch": [32], "momentum": [0.9]}
@@ -16,7 +26,7 @@ class Solver(NetworkSolver):
 
     def set_problem(self, problem: Problem) -> None:
         super().set_problem(problem)
-        self.minibatches = self.objective.batches(self.batch)
+        self.minibatches = Minibatches(self.objective, self.batch)
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return momentum_sgd(self.objective, self.minibatches, x, step_done, self.momentum, self.seed)
+        return momentum_sgd(self.objective, self.minibatches.epoch, x, step_done, self.momentum, self.seed)

@@ -8,10 +8,17 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(RivalSolver):
-    """adelie (Yang & Hastie 2024). tolerance: of its coordinate descent, and of its Newton steps for logistic loss.
+    """adelie (Yang & Hastie 2024).
 
-    lambdas: weight decays that the first solve goes through, in geometric progression from beta_max down to beta, each
-    from the solution of the one before; 1 solves for beta alone.
+    Parameters
+    ----------
+    tolerance : float
+        Of its coordinate descent, and of its Newton steps for logistic loss.
+    path : bool
+        As for every rival.
+    lambdas : int
+        Number of weight decays on the path of the first solve, in geometric progression from beta_max to beta; 1 solves
+        for beta alone.
     """
 
     name = "rival_adelie"

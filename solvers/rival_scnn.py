@@ -8,8 +8,17 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(RivalSolver):
-    """scnn (Mishkin, Sahiner & Pilanci, ICML 2022). tolerance: on the squared norm of the least subgradient of its
-    objective, which is ours divided by n. max_iters: of each solve."""
+    """scnn (Mishkin, Sahiner & Pilanci, ICML 2022).
+
+    Parameters
+    ----------
+    tolerance : float
+        On the squared norm of the least subgradient of its objective, which is ours divided by n.
+    path : bool
+        As for every rival.
+    max_iters : int
+        Most iterations of each solve.
+    """
 
     name = "rival_scnn"
     rival = "scnn"

@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.certificates import certify
-from convexnn_bench.errors import ConvexNNError
-from convexnn_bench.formulations import Point, burer_monteiro, convex
+from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.norms import ascend
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
@@ -73,7 +72,6 @@ class PatternSet:
         return [mask for mask in masks.T if mask[self._rows].any()]
 
     def add(self, masks: Bool[np.ndarray, "N new"]) -> None:
-        """Add patterns."""
         self.masks = np.hstack([self.masks, masks])
 
     def drop_idle(self, sizes: Float[np.ndarray, " P"]) -> None:
@@ -160,7 +158,9 @@ def solve_master(
     solver.set_problem(master)
     solver.run(callback)
     point = solver.get_result()
-    U, V = balanced_factors(master, point)
+    U, V = point.to_factors(master)
+    if point.split is None:  # those of a split are balanced and in their cones
+        U, V = burer_monteiro.balance(burer_monteiro.project(master, U), V)
     W1, W2 = burer_monteiro.to_network(master, U, V)
     dual = point.dual
     if dual is None:
@@ -169,15 +169,3 @@ def solve_master(
     Lambda = master.loss.project_dual(dual, master.operator().Y)
     sizes = (torch.linalg.vector_norm(U, dim=1) * torch.linalg.vector_norm(V, dim=1)).sum(dim=1)
     return Point(network=(W1.numpy(), W2.numpy()), dual=Lambda.numpy()), Lambda, sizes.numpy()
-
-
-def balanced_factors(problem: Problem, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return factors in their cones with ||u|| = ||v||, from blocks with a split or cone factors, or from factors."""
-    pair = point.factors if point.factors is not None else point.cone_factors
-    if pair is not None:
-        U, V = burer_monteiro.check_factors(problem, *pair)
-        return burer_monteiro.balance(burer_monteiro.project(problem, U), V)
-    if point.split is None:
-        raise ConvexNNError("the master's point does not say how its blocks are made of cone vectors")
-    split = torch.as_tensor(np.asarray(point.split))
-    return convex.to_factors(problem, split[:, :, :1] - split[:, :, 1:], split=split)

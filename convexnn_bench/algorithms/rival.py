@@ -1,9 +1,8 @@
-"""Other people's solvers on the same program, each in an environment and a process of its own.
+"""Other people's solvers on the same program, each with an environment and a process of its own.
 
-The process starts and imports in `load_packages`, which no clock counts; it converts the data in `set_problem`, solves
-on command in `run`, and answers with the blocks. What it is told and answers is described in rivals/serve.py. The pipe
-costs about a millisecond a point; the rival's own clock is in the solver's message. The process ends with the solver
-object, off every clock.
+The process starts and imports in `load_packages`, which no clock counts. It converts the data in `set_problem`, and in
+`run` it solves and answers with the blocks; rivals/serve.py describes the messages. The pipe costs about a millisecond
+a point, and the solver's message quotes the rival's own clock. The process ends with the solver object.
 """
 
 import json
@@ -26,21 +25,21 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice, Number
 
 PACKAGE = Path(__file__).parents[1]
-START_SECONDS = 120.0  # for the rival's imports
-OUTPUT_TAIL = 400  # characters of what a dead process printed
-LOOSEST = 1e-2  # where `path` starts
-# the others that the harness sets are inherited with the environment, and no rival here reads them
+START_SECONDS = 120.0  # limit for the rival's imports
+OUTPUT_TAIL = 400  # characters of a dead process's output that an error quotes
+LOOSEST = 1e-2  # the tolerance that `path` starts with
+# no rival reads the other variables that the harness sets
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 Blocks = Float[np.ndarray, "P p q"]
 
 
 class NoAnswer(Exception):
-    """The process was killed at the end of the time it had."""
+    """The process gave no answer in time and was killed."""
 
 
 def environments() -> Path:
-    """The folder of the rivals' environments: $CONVEXNN_RIVALS, else .rivals of the checkout, else the user's own."""
+    """Return the folder of the rivals' environments: $CONVEXNN_RIVALS, else the checkout's .rivals, else the user's."""
     chosen = os.environ.get("CONVEXNN_RIVALS")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -52,7 +51,7 @@ def environments() -> Path:
 class RivalProcess:
     """A rival in its own process: `set_up` once, then `solve` for one tolerance after another, then `close`.
 
-    Raises ConvexNNError where the process ends, answers nonsense or reports an exception, with what it printed.
+    Its methods raise ConvexNNError if the process ends, sends an invalid answer or reports an exception.
     """
 
     def __init__(self, name: str, python: Path, script: Path, threads: int):
@@ -62,7 +61,7 @@ class RivalProcess:
         self._link, far = Pipe()
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-        with far, (self._folder / "output").open("wb") as output:  # what the rival prints is kept apart from answers
+        with far, (self._folder / "output").open("wb") as output:
             process = subprocess.Popen(
                 [str(python), str(script), str(far.fileno())],
                 pass_fds=[far.fileno()],
@@ -73,18 +72,18 @@ class RivalProcess:
                 env=environment,
             )
         self._process = process
-        self.close = weakref.finalize(self, _end, process, self._link, folder)  # at the latest when this is forgotten
+        self.close = weakref.finalize(self, _end, process, self._link, folder)  # also when this object goes
         self.version = str(self._answer("ready", START_SECONDS, "importing")["ready"])
 
     def set_up(self, problem: Problem, parameters: dict[str, Any]) -> float:
-        """Hand the problem over; the seconds that the rival took to convert it."""
+        """Send the problem; return the seconds that the rival took to convert it."""
         path = self._folder / "problem.npz"
         np.savez(path, Phi=problem.Phi, Y=problem.Y, masks=problem.masks, beta=problem.beta)
         self._send(problem=str(path), parameters=parameters)
         return float(self._answer("set_up", None, "setting up")["set_up"])
 
     def solve(self, tolerance: float, shape: tuple[int, int, int], seconds: float | None) -> tuple[Blocks, dict]:
-        """The blocks, and the rival's own words and numbers about them. Raises NoAnswer after `seconds`."""
+        """Return the blocks, and the rival's own words and numbers about them. Raise NoAnswer after `seconds`."""
         self._send(tolerance=tolerance)
         answer = self._answer("shape", seconds, "solving")
         raw = self._receive(seconds, "solving")
@@ -99,11 +98,11 @@ class RivalProcess:
     def _send(self, **message: Any) -> None:
         try:
             self._link.send_bytes(json.dumps(message).encode())
-        except OSError:  # it has ended: reading what it left says why
+        except OSError:  # the process has ended: reading its last answer raises the reason
             self._answer("", 0.0, "waiting")
 
     def _answer(self, key: str, seconds: float | None, doing: str) -> dict[str, Any]:
-        """The next message, which must hold `key`."""
+        """Return the next message, which must contain `key`."""
         raw = self._receive(seconds, doing)
         try:
             answer = json.loads(raw)
@@ -124,8 +123,8 @@ class RivalProcess:
             printed = (self._folder / "output").read_bytes().decode(errors="replace")
             self.close()
             tail = " ".join(printed.split())[-OUTPUT_TAIL:]
-            said = f"it printed: {tail}" if tail else "it printed nothing"
-            raise ConvexNNError(f"{self.name} ended with exit code {code} while {doing}; {said}") from None
+            output = f"it printed: {tail}" if tail else "it printed nothing"
+            raise ConvexNNError(f"{self.name} ended with exit code {code} while {doing}; {output}") from None
         self.close()
         raise NoAnswer(f"{self.name} gave no answer within {seconds:g} s while {doing}")
 
@@ -138,13 +137,17 @@ def _end(process: subprocess.Popen, link: Any, folder: tempfile.TemporaryDirecto
 
 
 class RivalSolver(BaseSolver):
-    """What the rivals share. Runs on the CPU whatever `device` says, on as many threads as torch.
+    """The base class of the rivals. They run on the CPU whatever `device` says, with as many threads as torch.
 
-    tolerance: the rival's own, in its own units. path: solve for 1e-2, 1e-3, ... down to `tolerance`, each from the
-    last point, and score them all; otherwise one cold solve, which is the rival's plain use.
+    A subclass defines `rival` (the folder of its environment), `package` (which must be installed there), `losses`, and
+    `relu` (why it skips problems with cones).
 
-    A subclass gives `rival` (its environment's folder and the package that must be in it), `losses`, and `relu`: why
-    problems with cones are left out.
+    Parameters
+    ----------
+    tolerance : float
+        The rival's own, in its own units.
+    path : bool
+        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; False solves once, cold.
     """
 
     formulation = "convex"
@@ -163,12 +166,12 @@ class RivalSolver(BaseSolver):
 
     @classmethod
     def python(cls) -> Path:
-        """The interpreter of the rival's environment."""
+        """Return the interpreter of the rival's environment."""
         return environments() / cls.rival / "bin" / "python"
 
     @classmethod
     def script(cls) -> Path:
-        """What that interpreter runs."""
+        """Return the script that the interpreter runs."""
         return PACKAGE / "rivals" / f"run_{cls.rival}.py"
 
     @classmethod
@@ -195,7 +198,7 @@ class RivalSolver(BaseSolver):
         return self.relu if problem.has_cone else super().skip(problem)
 
     def options(self, problem: Problem) -> dict[str, Any]:
-        """What the rival's script is given beside `threads` and `loss`."""
+        """Return further parameters for the rival's script, beside `threads` and `loss`."""
         return {}
 
     def load_packages(self) -> None:
@@ -206,7 +209,7 @@ class RivalSolver(BaseSolver):
             raise ConvexNNError(str(error)) from None
 
     def set_problem(self, problem: Problem) -> None:
-        """Hand over Phi, Y, the masks and beta. Blocks are zero, where both rivals start, until there is an answer."""
+        """Send Phi, Y, the masks and beta. Before the first answer the blocks are zero, where both rivals start."""
         self.problem, self._shape = problem, (problem.P, problem.p, problem.q)
         self._blocks: Blocks = np.zeros(self._shape)
         threads = torch.get_num_threads()
@@ -214,7 +217,7 @@ class RivalSolver(BaseSolver):
         self._setup_seconds = self._process.set_up(problem, parameters)
 
     def run(self, callback: Callback) -> None:
-        """Raises ConvexNNError where the rival fails. One that is out of time is killed; its last point counts."""
+        """Solve for each tolerance. If the time runs out, kill the rival and keep its last point."""
         tolerances, spent = [self.tolerance], 0.0
         while self.path and tolerances[0] < LOOSEST / 1.001:
             tolerances.insert(0, min(10 * tolerances[0], LOOSEST))

@@ -1,4 +1,4 @@
-"""scnn (Mishkin, Sahiner & Pilanci, ICML 2022): R-FISTA for gated ReLU networks. Runs in scnn's environment."""
+"""scnn (Mishkin, Sahiner & Pilanci, ICML 2022), R-FISTA for gated ReLU networks; runs in scnn's environment."""
 
 from importlib.metadata import version
 from typing import Any
@@ -8,7 +8,7 @@ from serve import SetUp, Solve, serve
 
 
 def load() -> tuple[SetUp, str]:
-    """Scalar outputs without a cone, squared loss: 1/(2n) ||sum_k D_k Phi u_k - Y||^2 + (beta / n) sum_k ||u_k||."""
+    """Import scnn, which minimises 1/(2n) ||sum_k D_k Phi u_k - Y||^2 + (beta / n) sum_k ||u_k||."""
     import lab
     from scnn.metrics import Metrics
     from scnn.models import ConvexGatedReLU
@@ -18,10 +18,10 @@ def load() -> tuple[SetUp, str]:
     from scnn.solvers import RFISTA
 
     def set_up(data: dict[str, np.ndarray], parameters: dict[str, Any]) -> Solve:
-        """The steps of scnn.optimize.optimize_model, but for the masks.
+        """Take the steps of scnn.optimize.optimize_model, with the masks of the problem in their order.
 
-        There they are made from gate vectors, sorted, and freed of repeated and empty columns; here the very masks of
-        the problem are set, in their order. R-FISTA uses the gate vectors for nothing else.
+        scnn itself makes masks from gate vectors, sorts them, and drops repeated and empty ones. R-FISTA does not use
+        the gate vectors otherwise.
         """
         (n, p), P = data["Phi"].shape, data["masks"].shape[1]
         logger = interface.get_logger("scnn")

@@ -1,13 +1,13 @@
-"""A rival's side of `convexnn_bench/algorithms/rivals.py`. Runs in the rival's environment and imports nothing of ours.
+"""The rival's side of `convexnn_bench/algorithms/rival.py`. It runs in the rival's environment and imports only numpy.
 
 Messages are JSON objects; an array follows the message that gives its shape, as float64 in C order.
 
     out  {"ready": version}                                            after the rival's imports
     in   {"problem": path of an .npz, "parameters": {...}}
-    out  {"set_up": seconds}                                           conversion of the data, reading left out
+    out  {"set_up": seconds}                                           conversion of the data, without reading them
     in   {"tolerance": t}, any number of times
-    out  {"seconds": s, "said": words, "peak_mb": m, "shape": [...]}   and the array; s is of this solve alone
-    out  {"error": words}                                              in place of any answer, and the process ends
+    out  {"seconds": s, "said": words, "peak_mb": m, "shape": [...]}   then the array; s is of this solve alone
+    out  {"error": words}                                              instead of any answer; then the process ends
 """
 
 import ctypes
@@ -30,19 +30,19 @@ SetUp = Callable[[dict[str, np.ndarray], dict[str, Any]], Solve]
 
 
 def serve(load: Callable[[], tuple[SetUp, str]]) -> None:
-    """Answer on the connection whose descriptor is the last argument of the command line, until the other end closes.
+    """Answer on the connection whose descriptor is the last command line argument, until the other end closes it.
 
-    load: imports the rival; returns `set_up` and the rival's version. set_up(data, parameters), with data of keys Phi
-    (N x p), Y (n_out x c), masks (N x P, bool) and beta, returns `solve`. solve(tolerance) goes on from its last point
-    and returns the blocks P x p x q, and what the rival says of them in words.
+    load: imports the rival; returns `set_up` and the rival's version. set_up(data, parameters): takes Phi (N x p),
+    Y (n_out x c), masks (N x P, bool) and beta; returns `solve`. solve(tolerance): goes on from its last point; returns
+    the blocks P x p x q and the rival's words about them.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # does not outlive the process that asked
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # end together with the parent process
     link = Connection(int(sys.argv[-1]))
     try:
         _answer(link, load)
     except EOFError:
-        return  # nobody is listening any more
+        return  # the other end has closed the connection
     except Exception as error:
         traceback.print_exc()
         _send(link, error=" ".join(f"{type(error).__name__}: {error}".split())[:400])
@@ -72,8 +72,8 @@ def _send(link: Connection, **message: Any) -> None:
 
 
 def _peak_mb() -> float | None:
-    """Largest resident memory of this process in MiB; None where /proc is missing."""
-    # ru_maxrss will not do: on Linux it survives exec, so that it may be that of the process that started this one
+    """Return the largest resident memory of this process in MiB, or None without /proc."""
+    # ru_maxrss survives exec on Linux, so that it may be the parent's peak
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

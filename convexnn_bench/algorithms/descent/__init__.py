@@ -11,7 +11,7 @@ from convexnn_bench.algorithms.descent.methods import (
     momentum_sgd,
     spectral_projected_gradient,
 )
-from convexnn_bench.algorithms.descent.network_objective import NetworkObjective
+from convexnn_bench.algorithms.descent.network_objective import Minibatches, NetworkObjective
 from convexnn_bench.algorithms.descent.proximal_gradient import fista
 from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric
 from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver, FinishedNetworkSolver, NetworkSolver
@@ -20,6 +20,7 @@ __all__ = [
     "BMObjective",
     "BurerMonteiroSolver",
     "FinishedNetworkSolver",
+    "Minibatches",
     "NetworkObjective",
     "NetworkSolver",
     "ScaledMetric",

@@ -31,7 +31,6 @@ class BMObjective:
         self.gradient_size = torch.tensor(torch.inf)
 
     def flatten(self, U: Left, V: Right) -> Vector:
-        """Return x = (U, V)."""
         return torch.cat([U.reshape(-1), V.reshape(-1)])
 
     def factors(self, x: Vector) -> tuple[Left, Right]:
@@ -40,7 +39,6 @@ class BMObjective:
         return U, x[self.split :].view(self.problem.P, self.problem.q, self.m)
 
     def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
-        """Return value and gradient at x."""
         U, V = self.factors(x)
         value, left, right = burer_monteiro.value_and_gradient(self.problem, self.operator, U, V)
         if self.penalty is not None:
@@ -61,10 +59,6 @@ class BMObjective:
         """Return the feasible point nearest to x; if x is not finite, x itself, for the report of the divergence."""
         finite = bool(torch.isfinite(x).all())
         return Point(factors=self.factors(self.project(x) if finite else x))
-
-    def entry_scale(self) -> float:
-        """Return the mean size of an entry of the start point, the unit of Adam's step."""
-        return float(self.start.abs().mean())
 
     def add_cone_penalty(self) -> None:
         """Add the cones' term, its penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)).

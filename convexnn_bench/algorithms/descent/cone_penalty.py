@@ -32,7 +32,6 @@ class FacetRows:
         self.rows = torch.as_tensor(rows).to(device=operator.device, dtype=operator.dtype)
 
     def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "P F m"]:
-        """Return h."""
         return self.rows @ U
 
     def pull(self, pushed: Float[torch.Tensor, "P F m"]) -> Float[torch.Tensor, "P p m"]:
@@ -49,12 +48,10 @@ class AllRows:
         self.unit = operator.Phi / torch.where(norms > 0, norms, torch.ones_like(norms))
 
     def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "N P m"]:
-        """Return h."""
         stacked = self.unit @ U.permute(1, 0, 2).reshape(self.unit.shape[1], -1)
         return self.sign * stacked.view(self.unit.shape[0], U.shape[0], -1)
 
     def pull(self, pushed: Float[torch.Tensor, "N P m"]) -> Float[torch.Tensor, "P p m"]:
-        """Return the adjoint of `slack`."""
         pulled = self.unit.T @ (self.sign * pushed).reshape(self.unit.shape[0], -1)
         return pulled.view(self.unit.shape[1], pushed.shape[1], -1).permute(1, 0, 2)
 

@@ -7,17 +7,18 @@ for once a trial.
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 Vector = Float[torch.Tensor, " size"]
 Objective = Callable[[Vector], tuple[torch.Tensor, Vector]]
 StepDone = Callable[[Vector], bool]
 Project = Callable[[Vector], Vector]
 Precondition = Callable[[Vector, Vector], Vector]
+Epoch = Callable[[np.random.Generator], list[Callable[[Vector], Vector]]]  # draws the gradients of its batches
 
 STEP_GROWTH = 1.5  # of gradient descent, after every accepted step
 SMALLEST_STEP = 1e-18  # relative to the first step; below it a line search gives up
@@ -42,23 +43,19 @@ def gradient_descent(
     objective: Objective,
     x: Vector,
     step_done: StepDone,
-    project: Project | None = None,
     first_step: float = 1.0,
     precondition: Precondition | None = None,
 ) -> str | None:
-    """Minimise by gradient descent with backtracking, optionally projected or preconditioned.
+    """Minimise by gradient descent with backtracking, optionally preconditioned.
 
-    1. Take x+ = Pi(x - t g).
+    1. Take x+ = x - t g.
     2. Accept it if f(x+) <= f(x) + <g, x+ - x> + ||x+ - x||^2 / (2 t), that is, if the quadratic upper model holds; f
        then falls by at least ||x+ - x||^2 / (2 t). Otherwise halve t and try again.
     3. Let t grow by half.
 
     precondition: (x, g) -> M(x)^-1 g with M(x) positive definite, which replaces g in step 1; the norm in step 2 is
-    that of M. It excludes `project`, which would have to project in that norm.
+    then that of M.
     """
-    if project is not None and precondition is not None:
-        raise ValueError("gradient_descent takes project or precondition, not both")
-    project = project or (lambda point: point)
     first, gradient = objective(x)
     value = float(first)
     step, best, idle = first_step, value, 0
@@ -66,7 +63,7 @@ def gradient_descent(
         direction = gradient if precondition is None else precondition(x, gradient)
         while True:
             # 1. the trial point
-            candidate = project(x - step * direction)
+            candidate = x - step * direction
             move = candidate - x
             trial, new_gradient = objective(candidate)
             # <M move, move>, where M move = -t g
@@ -174,16 +171,8 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
         return value / height
 
     def fresh() -> torch.optim.LBFGS:
-        return torch.optim.LBFGS(
-            [parameter],
-            lr=1.0,
-            max_iter=1,
-            max_eval=25,
-            history_size=history,
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-            line_search_fn="strong_wolfe",
-        )
+        limits: dict[str, Any] = {"max_iter": 1, "max_eval": 25, "tolerance_grad": 0.0, "tolerance_change": 0.0}
+        return torch.optim.LBFGS([parameter], history_size=history, line_search_fn="strong_wolfe", **limits)
 
     optimiser, stuck = fresh(), 0
     while step_done(unit * parameter.detach()):
@@ -203,22 +192,13 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
     return None
 
 
-@runtime_checkable
-class Batches(Protocol):
-    """Minibatches of a finite sum."""
-
-    def epoch(self, generator: np.random.Generator) -> list[Int[np.ndarray, " b"]]: ...
-
-    def gradient(self, x: Vector, batch: Int[np.ndarray, " b"]) -> Vector: ...
-
-
 def momentum_sgd(
-    objective: Objective, batches: Batches, x: Vector, step_done: StepDone, momentum: float, seed: int
+    objective: Objective, epoch: Epoch, x: Vector, step_done: StepDone, momentum: float, seed: int
 ) -> str | None:
     """Minimise by minibatch gradient descent with heavy-ball momentum.
 
     1. Set the step t to (1 - momentum) times the longest of 1, 1/2, 1/4, ... that lowers the full objective.
-    2. For every batch of an epoch: v <- momentum v + gradient, x <- x - t v.
+    2. For every batch of an `epoch`: v <- momentum v + gradient, x <- x - t v.
     3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
        epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.
     """
@@ -235,8 +215,8 @@ def momentum_sgd(
     velocity = torch.zeros_like(x)
     while step_done(x):
         # 2. one epoch
-        for batch in batches.epoch(generator):
-            velocity = momentum * velocity + batches.gradient(x, batch)
+        for gradient_of_batch in epoch(generator):
+            velocity = momentum * velocity + gradient_of_batch(x)
             moved = x - step * velocity
             if exploded := not bool(moved.abs().max() <= limit):
                 break

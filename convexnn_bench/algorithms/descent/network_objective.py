@@ -1,6 +1,7 @@
 """The network objective on a flat vector x = (W1, W2), with gradients by autograd, on all samples or on minibatches."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -49,17 +50,8 @@ class NetworkObjective:
             value, gradient = value + loss, gradient.add_(slope)
         return value, gradient
 
-    def batches(self, size: int) -> "Minibatches":
-        """Return the same objective over random minibatches of `size` samples."""
-        return Minibatches(self, size)
-
     def point(self, x: Vector) -> Point:
-        """Return the network at x."""
         return Point(network=self.weights(x))
-
-    def entry_scale(self) -> float:
-        """Return the mean size of an entry of the start point, the unit of Adam's step."""
-        return float(self.start.abs().mean())
 
 
 class Minibatches:
@@ -75,12 +67,13 @@ class Minibatches:
         self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
         self.outputs = full.problem.n_out // self.samples
 
-    def epoch(self, generator: np.random.Generator) -> list[Int[np.ndarray, " b"]]:
-        """Return the sample indices of every batch of one epoch."""
+    def epoch(self, generator: np.random.Generator) -> list[Callable[[Vector], Vector]]:
+        """Return the gradients of the batches of one epoch, as functions of x."""
         order = generator.permutation(self.samples)
-        return [order[start : start + self.size] for start in range(0, self.samples, self.size)]
+        batches = (order[start : start + self.size] for start in range(0, self.samples, self.size))
+        return [partial(self.gradient, batch) for batch in batches]
 
-    def gradient(self, x: Vector, batch: Int[np.ndarray, " b"]) -> Vector:
+    def gradient(self, batch: Int[np.ndarray, " b"], x: Vector) -> Vector:
         """Return an unbiased estimate of the full gradient."""
         problem, operator = self.full.problem, self.full.operator
         samples = torch.as_tensor(batch, device=operator.device)

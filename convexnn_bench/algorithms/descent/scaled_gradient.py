@@ -68,7 +68,6 @@ class ScaledMetric:
         return 0.5 * (beta + torch.maximum(by_left, by_right))
 
     def __call__(self, x: Vector, gradient: Vector) -> Vector:
-        """Return M(x)^-1 gradient."""
         (U, V), (left, right) = self.objective.factors(x), self.objective.factors(gradient)
         damping = self.damping(U, V, left, right)
         return self.objective.flatten(

@@ -40,6 +40,11 @@ class DescentSolver(BaseSolver):
         """Whether the parameter `finish` exists and is on, and the problem is small enough for it."""
         return bool(getattr(self, "finish", False)) and affordable(self.objective.problem)
 
+    @property
+    def entry_scale(self) -> float:
+        """The mean size of an entry of the start point, the unit of Adam's step."""
+        return float(self.objective.start.abs().mean())
+
     def load_packages(self) -> None:
         super().load_packages()
         load_optimisers()

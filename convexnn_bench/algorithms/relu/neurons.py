@@ -151,7 +151,6 @@ class NeuronObjective:
         return self.operator.second_layer(torch.as_tensor(self.hidden(neurons) @ neurons.V))
 
     def value(self, neurons: ReluNeurons) -> float:
-        """Return f(U, V)."""
         loss = self.problem.loss.value(self.predictions(neurons), self.operator.Y)
         return float(loss) + 0.5 * self.beta * float(np.sum(neurons.U**2) + np.sum(neurons.V**2))
 

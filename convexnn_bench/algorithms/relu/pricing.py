@@ -37,7 +37,6 @@ class PricedDirections:
     blocks: Int[np.ndarray, " k"]
 
     def take(self, chosen: list[int]) -> "PricedDirections":
-        """Return some of the directions."""
         return PricedDirections(self.norms[chosen], self.directions[chosen], self.masks[chosen], self.blocks[chosen])
 
 

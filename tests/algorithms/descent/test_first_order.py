@@ -7,7 +7,7 @@ from problems import combinations, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.descent.methods import gradient_descent, lbfgs
+from convexnn_bench.algorithms.descent.methods import lbfgs
 
 SOLVERS = (
     *("fista", "bm_gd", "bm_scaled_gd", "bm_adam", "bm_lbfgs"),
@@ -142,26 +142,6 @@ def test_lbfgs_does_not_care_for_units(unit, scale):
     values = torch.stack([f(point)[0] for point in steps]) / f(x)[0]
     assert (values.diff() <= 0).all()
     assert values[-1] < 1e-12
-
-
-def test_gradient_descent_with_a_projection_ends_at_the_constrained_minimum():
-    centre = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    last = [centre]
-
-    def step_done(x: torch.Tensor) -> bool:
-        last[0] = x
-        return True
-
-    said = gradient_descent(
-        lambda x: ((x - centre).square().sum(), 2 * (x - centre)),
-        torch.ones(3, dtype=torch.float64),
-        step_done,
-        project=lambda x: x.clamp_min(0),
-        first_step=1e6,
-    )
-    assert said is not None
-    assert "no longer" in said
-    torch.testing.assert_close(last[0], centre.clamp_min(0), atol=1e-7, rtol=0)
 
 
 # -- GPU -----------------------------------------------------------------------------------------------------

@@ -204,12 +204,6 @@ def test_relu_is_skipped_with_a_way_out():
     assert "use bm_gd" in reason
 
 
-def test_projection_and_preconditioner_exclude_each_other():
-    x = torch.ones(2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="not both"):
-        gradient_descent(lambda x: (x @ x, 2 * x), x, lambda x: False, project=lambda x: x, precondition=lambda x, g: g)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 def test_on_a_gpu():
     problem = random_problem(1, n=9, d=2, patterns="all")
