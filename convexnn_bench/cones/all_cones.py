@@ -1,8 +1,7 @@
-"""The cones of the ReLU program, one a pattern: K_k u >= 0 with K_k = (2 D_k - I) Phi, for scalar outputs.
+"""The cones of the ReLU program, one for each pattern: K_k u >= 0 with K_k = (2 D_k - I) Phi.
 
-Dual norms of a block (Sahiner et al., ICLR 2024, eq. 23, with q = 1): max {|g^T u| : K_k u >= 0, ||u|| <= 1}
-= max(||Pi(g)||, ||Pi(-g)||) with Pi the projection onto the cone. Upper bounds come from multipliers lam >=
-0, as ||g + K^T lam|| plus an allowance for rounding; lower bounds from points of the cone.
+Projections onto them, how far points violate them, and the decomposition of a vector into a difference of two points
+(the gauge of a scalar-output block). The dual norms over them are in `norms`.
 """
 
 from collections.abc import Iterator
@@ -11,18 +10,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, interior_direction, reduce_rows
+from convexnn_bench.cones.projection import nearest_point, split_difference, unit_rows
 from convexnn_bench.cones.plane import PlaneCones
-from convexnn_bench.cones.projection import EPS, nearest_point, norm_above, split_difference, unit_rows
 from convexnn_bench.errors import InputError
 
-__all__ = ["Cones", "reduce_rows"]
-
-CHUNK = 1_000_000
-FACETS_PAY_AFTER = {True: 16, False: 200}
+CHUNK_ELEMENTS = 1_000_000  # products of rows and points at a time, 8 MB
+# Calls of `projection_rows` for a block after which its facets are computed: they are cheap up to HULL_DIMENSIONS, where
+# a convex hull gives them, and take a least-squares problem a row beyond.
+FACETS_PAY_AFTER, FACETS_PAY_AFTER_BEYOND = 16, 200
+VIOLATION_ROUNDING = 1e-12  # relative to ||phi_i|| max ||u||, the accuracy of a projection
 
 
 class Facets:
-    """facets[k]: unit rows (F_k, p) that describe cone k without redundancy, found when first asked for."""
+    """facets[k]: unit rows (F_k, p) that describe cone k without redundancy, computed on first use."""
 
     def __init__(self, cones: "Cones"):
         self._cones = cones
@@ -51,10 +51,34 @@ class Facets:
 
 
 class Cones:
-    """All cones of a scalar-output ReLU problem.
+    """All cones of a ReLU problem.
 
-    Phi N x p, masks N x P (bool), gates p x P with masks = 1{Phi gates >= 0} strictly inside, or None. Points
-    are arrays with the block first: U (P, p, m), G and Z (P, p). Raises InputError for other shapes and NaN.
+    Parameters
+    ----------
+    Phi : array, N x p
+        The rows of the first layer.
+    masks : bool array, N x P
+        One column for each cone.
+    gates : array, p x P, optional
+        Directions strictly inside the cones, masks = 1{Phi gates >= 0}.
+
+    Attributes
+    ----------
+    rows : array, n x p
+        The nonzero rows of Phi, scaled to length one.
+    signs : bool array, n x P
+        The masks of these rows.
+    facets : Facets
+        The rows of each cone without redundancy.
+
+    Raises
+    ------
+    InputError
+        For arrays of other shapes, and for points that hold NaN or infinite values.
+
+    Notes
+    -----
+    Points are arrays with the block first: U (P x p x m), G and Z (P x p).
     """
 
     def __init__(
@@ -72,16 +96,28 @@ class Cones:
         self.signs = masks[nonzero]
         self.facets = Facets(self)
         self._interior: dict[int, Float[np.ndarray, "p"] | None] = {}
-        self._uses = np.zeros(self.P, dtype=int)
+        self._calls = np.zeros(self.P, dtype=int)
         self._plane: PlaneCones | None = None
 
+    # -- descriptions of a cone ---------------------------------------------------------------------------
+
     def signed_rows(self, k: int) -> Float[np.ndarray, "n p"]:
-        """Unit rows of K_k, zero rows left out."""
+        """Return the unit rows of K_k, without zero rows."""
         return np.where(self.signs[:, k, None], self.rows, -self.rows)
 
+    def projection_rows(self, k: int) -> Float[np.ndarray, "n p"]:
+        """Return all rows of block k, or its facets once it was asked for so often that they pay.
+
+        A projection looks at few of the rows, so that computing the facets first is worth it for many of them only.
+        """
+        self._calls[k] += 1
+        enough = FACETS_PAY_AFTER if self.p <= HULL_DIMENSIONS else FACETS_PAY_AFTER_BEYOND
+        if k in self.facets or self._calls[k] > enough:
+            return self.facets[k]
+        return self.signed_rows(k)
+
     def interior(self, k: int) -> Float[np.ndarray, "p"] | None:
-        """A unit direction strictly inside cone k: its gate, or else one looked for; None without
-        interior."""
+        """Return a unit direction strictly inside cone k, its gate if that is one; None if there is no interior."""
         if k not in self._interior:
             rows = self.signed_rows(k)
             direction = None
@@ -98,96 +134,34 @@ class Cones:
         if self.p == 2 and self._plane is None:
             gates = self.gates
             if gates is None:
-                found = (self.interior(k) for k in range(self.P))
-                gates = np.stack([np.zeros(2) if g is None else g for g in found], axis=1)
+                directions = (self.interior(k) for k in range(self.P))
+                gates = np.stack([np.zeros(2) if g is None else g for g in directions], axis=1)
             self._plane = PlaneCones(self.rows, self.signs, gates)
         return self._plane
 
-    def _one_by_one(self) -> list[int]:
-        """Blocks that the closed form does not cover."""
+    def general_blocks(self) -> list[int]:
+        """Return the blocks that the closed form of the plane does not cover."""
         return list(range(self.P)) if self.plane is None else np.flatnonzero(self.plane.flat).tolist()
 
-    def _rows_for_projection(self, k: int) -> Float[np.ndarray, "n p"]:
-        """All rows, of which few are looked at, until block k was asked for so often that its facets pay."""
-        self._uses[k] += 1
-        if k in self.facets or self._uses[k] > FACETS_PAY_AFTER[self.p <= HULL_DIMENSIONS]:
-            return self.facets[k]
-        return self.signed_rows(k)
+    # -- points and cones ---------------------------------------------------------------------------------
 
     def project(self, U: Float[np.ndarray, "P p m"]) -> Float[np.ndarray, "P p m"]:
-        """Nearest point of each block's cone to every column: K_k u >= -1e-13 ||u|| for unit rows."""
-        U = self._checked(U, 3)
+        """Return the nearest point of each block's cone to every column: K_k u >= -1e-13 ||u|| for unit rows."""
+        U = self.checked(U, 3)
         out = np.zeros_like(U) if self.plane is None else self.plane.project(U)
-        for k in self._one_by_one():
+        for k in self.general_blocks():
             for j in np.flatnonzero(np.any(U[k] != 0, axis=0)):
-                out[k, :, j] = nearest_point(self._rows_for_projection(k), U[k, :, j])[0]
+                out[k, :, j] = nearest_point(self.projection_rows(k), U[k, :, j])[0]
         return out
 
-    def dual_norm(self, G: Float[np.ndarray, "P p"]) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
-        """(upper, lower) bounds on max {|g_k^T u| : K_k u >= 0, ||u|| <= 1}, each (P,); upper is rigorous."""
-        G = self._checked(G, 2)
-        upper, lower = np.zeros(self.P), np.zeros(self.P)
-        if self.plane is not None:
-            sides = [self.plane.bounds(G), self.plane.bounds(-G)]
-            upper, lower = np.maximum(sides[0][0], sides[1][0]), np.maximum(sides[0][1], sides[1][1])
-        for k in self._one_by_one():
-            upper[k], lower[k] = self._dual_norm_of(k, G[k])
-        return upper, lower
-
-    def max_dual_norm(self, G: Float[np.ndarray, "P p"]) -> tuple[float, int]:
-        """A rigorous upper bound on the largest dual norm over all blocks, and the block it comes from.
-
-        Blocks are refined in descending order of a cheap bound, until no other can exceed the largest found.
-        """
-        G = self._checked(G, 2)
-        if self.plane is not None:
-            upper, _ = self.dual_norm(G)
-            return float(np.max(upper)), int(np.argmax(upper))
-        cheap = self._single_row_bounds(G)
-        best, where = -1.0, 0
-        for k in np.argsort(-cheap, kind="stable"):
-            if cheap[k] <= best:
-                break
-            value = min(self._dual_norm_of(int(k), G[k])[0], float(cheap[k]))
-            if value > best:
-                best, where = value, int(k)
-        return best, where
-
-    def _dual_norm_of(self, k: int, g: Float[np.ndarray, "p"]) -> tuple[float, float]:
-        rows = self._rows_for_projection(k)
-        upper = lower = 0.0
-        length = float(np.linalg.norm(g))
-        for side in (g, -g) if length > 0 else ():
-            point, lam = nearest_point(rows, side)
-            rest = np.linalg.norm(side + lam @ rows)
-            bound = norm_above(rest, length + lam.sum(), self.p + int(np.sum(lam > 0)))
-            upper = max(upper, min(float(bound), length * (1 + (self.p + 8) * EPS)))
-            size = float(np.linalg.norm(point))
-            lower = max(lower, float(side @ point) / size if size > 0 else 0.0)
-        return upper, min(lower, upper)
-
-    def _single_row_bounds(self, G: Float[np.ndarray, "P p"]) -> Float[np.ndarray, "P"]:
-        """||g + lam K_i|| with the one row i and lam >= 0 that help most, the larger of both signs of g."""
-        squares = np.sum(G * G, axis=1)
-        worst = np.zeros(self.P)
-        step = max(1, CHUNK // max(1, self.rows.shape[0]))
-        for start in range(0, self.P, step):
-            part = slice(start, start + step)
-            values = self.rows @ G[part].T
-            values = np.where(self.signs[:, part], values, -values)
-            cut = np.minimum(np.max(-values, axis=0, initial=0.0), np.max(values, axis=0, initial=0.0))
-            slack = 8 * (self.p + 8) * EPS * squares[part]
-            worst[part] = np.sqrt(np.maximum(squares[part] - cut**2, 0.0) + slack)
-        return np.minimum(worst, np.sqrt(squares)) * (1 + (self.p + 8) * EPS)
-
     def violation(self, U: Float[np.ndarray, "P p m"]) -> float:
-        """Largest violation of a row of K_k u >= 0, relative to that row's largest |phi_i^T u| over all blocks.
+        """Return the largest violation of a row of K_k u >= 0, relative to the row's largest |phi_i^T u| of all blocks.
 
-        Violations below the rounding of a projection, 1e-12 ||phi_i|| max ||u||, count as none.
+        A violation below the rounding of a projection, 1e-12 ||phi_i|| max ||u||, counts as none.
         """
-        U = self._checked(U, 3)
+        U = self.checked(U, 3)
         largest, worst = np.zeros(len(self.Phi)), np.zeros(len(self.Phi))
-        step = max(1, CHUNK // (self.Phi.shape[0] * max(1, U.shape[2])))
+        step = max(1, CHUNK_ELEMENTS // (self.Phi.shape[0] * max(1, U.shape[2])))
         for start in range(0, self.P, step):
             part = slice(start, min(self.P, start + step))
             for j in range(U.shape[2]):
@@ -196,20 +170,23 @@ class Cones:
                 signed = np.where(self.masks[:, part], values, -values)
                 worst = np.maximum(worst, -signed.min(axis=1, initial=0.0))
         length = float(np.linalg.norm(U, axis=1).max(initial=0.0))
-        over = worst - 1e-12 * np.linalg.norm(self.Phi, axis=1) * length
+        over = worst - VIOLATION_ROUNDING * np.linalg.norm(self.Phi, axis=1) * length
         return float(np.max(over[over > 0] / largest[over > 0], initial=0.0))
 
     def decompose(self, Z: Float[np.ndarray, "P p"]) -> Float[np.ndarray, "P p 2"]:
-        """Z_k = plus - minus with both in cone k and ||plus|| + ||minus|| least: the gauge of the block.
+        """Return Z_k = plus - minus with both in cone k and ||plus|| + ||minus|| least: the gauge of the block.
 
-        Raises InputError where no such pair exists, which needs a cone without interior.
+        Raises
+        ------
+        InputError
+            If no such pair exists, which needs a cone without interior.
         """
-        Z = self._checked(Z, 2)
+        Z = self.checked(Z, 2)
         out = np.zeros((self.P, self.p, 2)) if self.plane is None else self.plane.split(Z)
-        for k in self._one_by_one():
+        for k in self.general_blocks():
             if not np.any(Z[k]):
                 continue
-            pair = split_difference(self._rows_for_projection(k), Z[k], self.interior(k))
+            pair = split_difference(self.projection_rows(k), Z[k], self.interior(k))
             if pair is None:
                 raise InputError(
                     f"block {k} is not a difference of two points of its cone; the cone has no interior "
@@ -218,7 +195,8 @@ class Cones:
             out[k] = np.stack(pair, axis=1)
         return out
 
-    def _checked(self, array: np.ndarray, ndim: int) -> np.ndarray:
+    def checked(self, array: np.ndarray, ndim: int) -> np.ndarray:
+        """Return points as float64; raise InputError unless they are finite and P x p (x m)."""
         array = np.asarray(array, dtype=np.float64)
         if array.ndim != ndim or array.shape[:2] != (self.P, self.p):
             expected = f"({self.P}, {self.p}{', m' if ndim == 3 else ''})"

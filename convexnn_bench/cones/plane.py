@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.projection import EPS, norm_above
+from convexnn_bench.cones.projection import EPS
 
 CHUNK = 1_000_000
 
@@ -59,25 +59,6 @@ class PlaneCones:
         first = (c1 >= c2)[:, None, :]
         on_ray = np.where(first, self.r1[:, :, None] * c1[:, None, :], self.r2[:, :, None] * c2[:, None, :])
         return np.where(inside[:, None, :], U, on_ray)
-
-    def bounds(self, G: Float[np.ndarray, "P 2"]) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
-        """max {g^T u} over each cone and the unit ball, (upper, lower); upper from multipliers of the
-        facets."""
-        length = np.linalg.norm(G, axis=1)
-        a, b = np.sum(self.f1 * G, axis=1), np.sum(self.f2 * G, axis=1)
-        cosine = np.sum(self.f1 * self.f2, axis=1)
-        determinant = np.sum(self.f2 * np.stack([-self.f1[:, 1], self.f1[:, 0]], axis=1), axis=1) ** 2
-        safe = np.where(determinant > 0, determinant, 1.0)
-        both = (-(a - cosine * b) / safe, -(b - cosine * a) / safe)
-        zero = np.zeros_like(a)
-        upper = length * (1 + 8 * EPS)
-        for lam1, lam2 in ((-a, zero), (zero, -b), both):
-            lam1, lam2 = np.maximum(lam1, 0.0), np.maximum(lam2, 0.0)
-            rest = np.linalg.norm(G + lam1[:, None] * self.f1 + lam2[:, None] * self.f2, axis=1)
-            upper = np.minimum(upper, norm_above(rest, length + lam1 + lam2, 4))
-        c = np.maximum(np.sum(self.r1 * G, axis=1), np.sum(self.r2 * G, axis=1))
-        lower = np.where(np.minimum(a, b) >= 0, length, np.maximum(c, 0.0))
-        return upper, np.minimum(lower, upper)
 
     def split(self, Z: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P 2 2"]:
         """Z = plus - minus of least ||plus|| + ||minus||. Outside +-cone the unit ball of the gauge ends in

@@ -45,16 +45,6 @@ def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x:
     return bool(np.max(gradient) <= tolerance and abs(x @ gradient) <= tolerance * (1 + float(x.sum())))
 
 
-def norm_above(
-    value: np.ndarray | np.floating, scale: np.ndarray | np.floating, terms: int
-) -> np.ndarray | np.floating:
-    """An upper bound on a norm computed in float64 as `value` from `terms` sums of total size `scale`.
-
-    A sum of n products is off by at most n eps times the sum of their sizes; four times that is allowed.
-    """
-    return value * (1 + (terms + 8) * EPS) + 4 * (terms + 8) * EPS * scale
-
-
 def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n"]:
     """argmin_{lam >= 0} ||u + K^T lam|| for unit rows K, ||u|| = 1; many rows are taken in as they are
     needed."""

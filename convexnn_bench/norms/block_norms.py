@@ -1,22 +1,25 @@
 """Rigorous upper bounds on the block dual norms ||G_k||_k^dual, and where they are attained.
 
-Without a cone the dual norm is the spectral norm (spectral.py). With a cone and q = 1 it is max over both signs of
-max{+-G_k^T u : K_k u >= 0, ||u|| <= 1} (Sahiner et al., ICLR 2024, eq. 23), with q > 1 see vector_outputs.py.
+The dual norm of a block is max ||G_k^T u|| over K_k u >= 0, ||u|| <= 1 (Sahiner et al., ICLR 2024, eq. 23):
+
+    without a cone     the spectral norm                   spectral.py
+    with a cone, q = 1 by projections onto the cone        scalar_outputs.py
+    with a cone, q > 1 branch and bound, or a relaxation   vector_outputs.py
 """
 
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.cones import Cones
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.norms.scalar_outputs import max_scalar_norm
 from convexnn_bench.norms.spectral import MaxDualNorm, max_spectral_norm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
 
 
 def max_dual_norm(cones: Cones | None, G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     """Return bounds on max_k ||G_k||_k^dual over the blocks at hand, within their `cones` where there are any."""
-    if cones is not None and G.shape[2] == 1:
-        value, block = cones.max_dual_norm(G[:, :, 0].cpu().numpy())
-        return MaxDualNorm(float(value), int(block), float(value), "projection onto the cones, exact")
-    if cones is not None:
-        return max_vector_norm(cones, G.cpu().numpy())
-    return max_spectral_norm(G)
+    if cones is None:
+        return max_spectral_norm(G)
+    if G.shape[2] == 1:
+        return max_scalar_norm(cones, G[:, :, 0].cpu().numpy())
+    return max_vector_norm(cones, G.cpu().numpy())

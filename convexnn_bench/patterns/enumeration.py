@@ -86,16 +86,6 @@ def count_patterns(N: int, r: int) -> int:
     return 2 * sum(math.comb(N - 1, k) for k in range(min(r, N)))
 
 
-def count_bound(N: int, r: int) -> float:
-    """The bound 2 r (e (N-1) / r)^r on the number of patterns (Pilanci & Ergen 2020), for N > r."""
-    if N < 1 or r < 1:
-        raise InputError(f"count_bound needs N >= 1 and r >= 1, got N={N}, r={r}")
-    try:
-        return 2 * r * (math.e * (N - 1) / r) ** r
-    except OverflowError:
-        return math.inf
-
-
 def enumeration_cost(Phi: Float[np.ndarray, "N p"]) -> EnumerationCost:
     """Cost of enumerating the patterns of Phi (N x p), before doing it. InputError for an unusable Phi."""
     Phi = check_rows(Phi)

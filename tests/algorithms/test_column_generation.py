@@ -6,6 +6,7 @@ import pytest
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.column_generation import PatternSet
 from convexnn_bench.norms.all_patterns.ascent import attained
+from convexnn_bench.norms.scalar_outputs import dual_norms
 
 
 def problem_of(n: int, d: int, patterns: object, seed: int = 0, loss: str = "squared") -> cnn.Problem:
@@ -58,7 +59,7 @@ def test_priced_patterns_are_attained_new_and_above_beta():
         cones = cnn.Problem(problem.X, problem.Y, activation="relu", beta=1.0, patterns=mask[:, None]).cones
         direction = cones.interior(0)
         assert (problem.Phi @ direction >= 0).tolist() == mask.tolist()
-        assert cones.dual_norm((problem.Phi.T @ (mask[:, None] * R)).T)[0][0] >= 0.99 * problem.beta
+        assert dual_norms(cones, (problem.Phi.T @ (mask[:, None] * R)).T)[0][0] >= 0.99 * problem.beta
         assert attained(problem.Phi, R, direction) <= problem.all_patterns.bound(R).value
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from convexnn_bench.cones import facets as cone_facets
 from convexnn_bench.cones import projection as cone_geometry
-from convexnn_bench.cones.all_cones import Cones, reduce_rows
+from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones.facets import reduce_rows
 from convexnn_bench.cones.projection import split_difference
 from convexnn_bench.errors import InputError
+from convexnn_bench.norms import scalar_outputs
+from convexnn_bench.norms.scalar_outputs import dual_norms, max_scalar_norm
 from convexnn_bench.patterns.enumeration import enumerate_patterns
 from convexnn_bench.patterns.sampling import sample_patterns
 
@@ -185,7 +188,7 @@ def dense_directions(p: int, count: int) -> np.ndarray:
 def test_dual_norm_against_dense_directions(p, count, slack):
     cones = make(8, p)
     G = normals(cones)
-    upper, lower = cones.dual_norm(G)
+    upper, lower = dual_norms(cones, G)
     directions = dense_directions(p, count)
     for k in range(cones.P):
         inside = np.all(all_rows(cones, k) @ directions >= 0, axis=0)
@@ -201,7 +204,7 @@ def test_upper_bound_is_above_every_feasible_point(p):
     cones = make(40, p, 8)
     rng = np.random.default_rng(6)
     G = normals(cones)
-    upper, lower = cones.dual_norm(G)
+    upper, lower = dual_norms(cones, G)
     points = cones.project(
         np.concatenate([rng.standard_normal((cones.P, p, 200)), G[:, :, None], -G[:, :, None]], axis=2)
     )
@@ -220,11 +223,11 @@ def test_dual_norm_where_the_answer_is_known(p):
     inside = cones.project(normals(cones)[:, :, None])[:, :, 0]
     size = np.linalg.norm(inside, axis=1)
     for G in (inside, -inside):
-        upper, lower = cones.dual_norm(G)
+        upper, lower = dual_norms(cones, G)
         assert np.allclose(upper, size, rtol=1e-12)
         assert np.all(upper >= lower)
         assert np.allclose(lower, size, rtol=1e-12)
-    assert np.all(cones.dual_norm(np.zeros((cones.P, p)))[0] == 0)
+    assert np.all(dual_norms(cones, np.zeros((cones.P, p)))[0] == 0)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-8, 1e8, 1e150])
@@ -232,9 +235,9 @@ def test_dual_norm_where_the_answer_is_known(p):
 def test_scale_does_not_matter(scale, p):
     cones = make(15, p, 4)
     G = normals(cones)
-    upper = cones.dual_norm(G)[0]
-    assert np.allclose(cones.dual_norm(scale * G)[0], scale * upper, rtol=1e-12, atol=0)
-    assert np.allclose(cones.max_dual_norm(scale * G)[0], scale * np.max(upper), rtol=1e-12, atol=0)
+    upper = dual_norms(cones, G)[0]
+    assert np.allclose(dual_norms(cones, scale * G)[0], scale * upper, rtol=1e-12, atol=0)
+    assert np.allclose(max_scalar_norm(cones, scale * G).value, scale * np.max(upper), rtol=1e-12, atol=0)
     assert np.allclose(
         cones.project(scale * G[:, :, None]),
         scale * cones.project(G[:, :, None]),
@@ -250,19 +253,19 @@ def test_max_dual_norm_is_the_largest(N, p, P):
     cones = make(N, p, P)
     for seed in range(5):
         G = normals(cones, seed)
-        upper, _ = cones.dual_norm(G)
-        value, where = cones.max_dual_norm(G)
-        assert value >= np.max(upper) * (1 - 1e-12)
-        assert value <= np.max(upper) * (1 + 1e-12)
-        assert where == np.argmax(upper)
+        upper, _ = dual_norms(cones, G)
+        found = max_scalar_norm(cones, G)
+        assert found.value >= np.max(upper) * (1 - 1e-12)
+        assert found.value <= np.max(upper) * (1 + 1e-12)
+        assert found.block == np.argmax(upper)
 
 
 def test_max_dual_norm_refines_few_blocks(monkeypatch):
     cones = make(100, 5, 100)
     looked_at = []
-    plain = Cones._dual_norm_of
-    monkeypatch.setattr(Cones, "_dual_norm_of", lambda self, k, g: looked_at.append(k) or plain(self, k, g))
-    cones.max_dual_norm(normals(cones))
+    plain = scalar_outputs.dual_norm
+    monkeypatch.setattr(scalar_outputs, "dual_norm", lambda cones, k, g: looked_at.append(k) or plain(cones, k, g))
+    max_scalar_norm(cones, normals(cones))
     assert 1 <= len(looked_at) < 50
 
 
@@ -313,7 +316,7 @@ def test_gauge_and_dual_norm_are_dual():
     cones = make(30, 4, 20)
     Z, G = normals(cones, 1), normals(cones, 2)
     cost = np.sum(np.linalg.norm(cones.decompose(Z), axis=1), axis=1)
-    assert np.all(np.abs(np.sum(Z * G, axis=1)) <= cost * cones.dual_norm(G)[0] * (1 + 1e-12))
+    assert np.all(np.abs(np.sum(Z * G, axis=1)) <= cost * dual_norms(cones, G)[0] * (1 + 1e-12))
 
 
 MASKS_OF_NOTHING = np.array([[True, False], [True, True], [False, False]])
@@ -336,7 +339,7 @@ def test_masks_that_no_direction_attains(Phi):
     assert np.allclose(V[0, :2], 0.0, atol=1e-12)
     assert np.allclose(V[0, 2:], U[0, 2:])
     assert cones.violation(V) <= 1e-12
-    upper, lower = cones.dual_norm(U[:, :, 0])
+    upper, lower = dual_norms(cones, U[:, :, 0])
     assert np.all(lower <= upper)
     assert upper[0] == pytest.approx(np.linalg.norm(U[0, 2:, 0]), abs=1e-12)
     with pytest.raises(InputError, match="no interior"):
@@ -361,7 +364,7 @@ def test_degenerate_data():
     ("call", "words"),
     [
         (lambda c: c.project(np.zeros((c.P, c.p + 1, 1))), "shape"),
-        (lambda c: c.dual_norm(np.zeros((c.P + 1, c.p))), "shape"),
+        (lambda c: dual_norms(c, np.zeros((c.P + 1, c.p))), "shape"),
         (lambda c: c.decompose(np.full((c.P, c.p), np.nan)), "NaN"),
         (lambda c: Cones(c.Phi[1:], c.masks), "rows"),
     ],
@@ -379,7 +382,7 @@ def test_three_thousand_blocks_in_the_plane_are_fast():
     assert cones.P == 3000
     start = time.process_time()
     sizes = [len(F) for F in cones.facets]
-    upper, lower = cones.dual_norm(normals(cones))
+    upper, lower = dual_norms(cones, normals(cones))
     cones.project(normals(cones)[:, :, None])
     assert time.process_time() - start < 1.0
     assert set(sizes) == {2}

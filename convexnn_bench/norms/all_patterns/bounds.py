@@ -9,14 +9,15 @@ basis v_1..v_q, h^2 <= sum_c max(h(v_c), h(-v_c))^2, sharpened pair by pair (out
 """
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, Cones
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
+from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import MaxDualNorm
-from convexnn_bench.norms.vector_outputs import max_vector_norm
-from convexnn_bench.patterns import enumerate_patterns, enumeration_cost
+from convexnn_bench.patterns.enumeration import enumerate_patterns, enumeration_cost
 
 ENUMERATION_SECONDS = 1.0
 ENUMERATION_BYTES = 2**28
@@ -84,10 +85,7 @@ class CompleteNorm:
         """The largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
         products = (self.rows[:, :, None] * R[:, None, :]).reshape(len(R), -1)
         G = (cells.masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
-        if R.shape[1] > 1:
-            return max_vector_norm(cells, G)
-        value, block = cells.max_dual_norm(G[:, :, 0])
-        return MaxDualNorm(float(value), int(block), float(value), "projection onto the cones, exact")
+        return max_dual_norm(cells, torch.as_tensor(G))
 
     def _upper(
         self, rows: Float[np.ndarray, "m p"], part: Float[np.ndarray, "m q"], R: Float[np.ndarray, "n q"]
