@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, interior_direction, reduce_rows
-from convexnn_bench.cones.projection import nearest_point, split_difference, unit_rows
 from convexnn_bench.cones.plane import PlaneCones
+from convexnn_bench.cones.projection import nearest_point, split_difference, unit_rows
 from convexnn_bench.errors import InputError
 
 CHUNK_ELEMENTS = 1_000_000  # products of rows and points at a time, 8 MB
-# Calls of `projection_rows` for a block after which its facets are computed: they are cheap up to HULL_DIMENSIONS, where
-# a convex hull gives them, and take a least-squares problem a row beyond.
+# Calls of `projection_rows` for a block after which its facets are computed. They are cheap up to HULL_DIMENSIONS,
+# where a convex hull gives them, and take a least-squares problem a row beyond.
 FACETS_PAY_AFTER, FACETS_PAY_AFTER_BEYOND = 16, 200
 VIOLATION_ROUNDING = 1e-12  # relative to ||phi_i|| max ||u||, the accuracy of a projection
 

@@ -10,7 +10,7 @@ The dual norm of a block is max ||G_k^T u|| over K_k u >= 0, ||u|| <= 1 (Sahiner
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
+from convexnn_bench.cones import Cones
 from convexnn_bench.norms.scalar_outputs import max_scalar_norm
 from convexnn_bench.norms.spectral import MaxDualNorm, max_spectral_norm
 from convexnn_bench.norms.vector_outputs import max_vector_norm

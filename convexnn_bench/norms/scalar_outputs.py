@@ -8,9 +8,7 @@ allowance for rounding (weak duality), and lower bounds from the projected point
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.cones.all_cones import Cones
-from convexnn_bench.cones.projection import EPS, nearest_point
-from convexnn_bench.cones.plane import PlaneCones
+from convexnn_bench.cones import EPS, Cones, PlaneCones, nearest_point
 from convexnn_bench.norms.spectral import MaxDualNorm
 
 CHUNK_ELEMENTS = 1_000_000  # products of rows and blocks at a time, 8 MB

@@ -17,7 +17,7 @@ from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import MaxDualNorm
-from convexnn_bench.patterns.enumeration import enumerate_patterns, enumeration_cost
+from convexnn_bench.patterns import enumerate_patterns, enumeration_cost
 
 ENUMERATION_SECONDS = 1.0
 ENUMERATION_BYTES = 2**28
