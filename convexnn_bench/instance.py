@@ -51,7 +51,7 @@ class Instance:
         beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
         self.seed: int = Whole(low=0).check("seed", seed)
-        self.X = _own_copy(check_array("X", X))  # what the caller does to X later is not our affair
+        self.X = _own_copy(check_array("X", X))  # the caller may change X later
         self.architecture.check_data(self.X)
         self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
         self.n_out, self.c = self.Y.shape
@@ -85,7 +85,7 @@ class Instance:
         Number().check(name, value)
 
     def _check_outputs(self) -> None:
-        """The targets must have as many rows as the network has predictions; one sample tells how many that is."""
+        """Raise InputError unless the targets have as many rows as the predictions, counted on one sample."""
         samples = self.X.shape[0]
         M = torch.zeros(self.N // samples, self.q, dtype=torch.float64)
         rows = samples * self.architecture.second_layer(M, torch.as_tensor(self.X[:1]), self.c).shape[0]
@@ -97,7 +97,7 @@ class Instance:
         if not self.beta_max > 0:
             raise InputError(
                 "beta_fraction cannot be used: beta_max is 0, since the gradient of the loss at the zero network "
-                "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
+                "vanishes (are the targets, or the active rows of X, all zero?); give beta instead"
             )
         return fraction * self.beta_max
 
@@ -105,12 +105,12 @@ class Instance:
 
     @property
     def Phi(self) -> Float[np.ndarray, "N p"]:
-        """The rows of the first layer, formed when they are first asked for."""
+        """The rows of the first layer, formed on first use."""
         return self._rows.array
 
     @property
     def has_cone(self) -> bool:
-        """True where the vectors u of a block are held in K_k u >= 0 (ReLU)."""
+        """True where the vectors u of block k are constrained to K_k u >= 0 (ReLU)."""
         return self.activation.has_cone
 
     @property
@@ -134,11 +134,11 @@ class Instance:
         return CompleteNorm(self.Phi)
 
     def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
-        """A on a device, built once and kept."""
-        place = torch.device(device)
-        if place.type == "cuda" and place.index is None:  # one operator for "cuda" and "cuda:0"
-            place = torch.device("cuda", torch.cuda.current_device())
-        device = str(place)
+        """Return A on a device, built on first use and kept."""
+        chosen = torch.device(device)
+        if chosen.type == "cuda" and chosen.index is None:  # one operator for "cuda" and "cuda:0"
+            chosen = torch.device("cuda", torch.cuda.current_device())
+        device = str(chosen)
         key = (device, dtype)
         if key not in self._operators:
             operator = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
@@ -155,7 +155,7 @@ class Instance:
         """
         problem = copy.copy(self)
         problem.is_shared, problem._operators = True, {}
-        problem.__dict__.pop("beta_max", None)  # one process may have asked for it already and another not
+        problem.__dict__.pop("beta_max", None)  # all processes must compute it together
         return problem
 
     @cached_property
@@ -179,7 +179,7 @@ class Instance:
 
 
 def _own_copy(array: np.ndarray) -> np.ndarray:
-    """In memory that begins at a multiple of 64 bytes, so that equal processes round products with it alike."""
+    """Return a copy at a multiple of 64 bytes in memory, so that equal processes round products with it alike."""
     own = torch.empty(array.shape, dtype=torch.float64).numpy()
     own[...] = array
     return own

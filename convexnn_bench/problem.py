@@ -61,21 +61,52 @@ class Problem(Instance):
     """
 
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:
-        """A(Z), the predictions at blocks Z (P x p x q)."""
+        """Return A(Z), the predictions n_out x c at blocks Z, an array P x p x q or a list of P matrices p x q."""
         return self.operator().apply(convex.check_blocks(self, Z)).numpy()
 
     def objective(self, Z: BlockArray) -> float:
-        """F(A(Z)) + beta sum_k ||Z_k||_k at blocks Z (P x p x q).
+        """Return F(A(Z)) + beta sum_k ||Z_k||_k.
 
-        Raises InputError where a ReLU block is no sum of products u v^T with u in its cone, and UnsupportedError
-        where the norm of a vector-output ReLU block could not be evaluated (it is NP-hard in general).
+        Parameters
+        ----------
+        Z : array P x p x q or list of P arrays p x q
+            The blocks.
+
+        Raises
+        ------
+        InputError
+            Z has another shape, or a ReLU block is no sum of products u v^T with u in its cone.
+        UnsupportedError
+            The norm of a vector-output ReLU block could not be evaluated. It is NP-hard in general.
         """
         return convex.objective(self, convex.check_blocks(self, Z))
 
     def factored_objective(self, U: Array, V: Array) -> float:
-        """F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), U P x p x m, V P x q x m. Cones are not checked."""
+        """Return F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), without a check of the cones.
+
+        Parameters
+        ----------
+        U, V : arrays P x p x m and P x q x m
+            The factors.
+
+        Raises
+        ------
+        InputError
+            The factors have other shapes, or entries that are not finite.
+        """
         return burer_monteiro.objective(self, *burer_monteiro.check_factors(self, U, V))
 
     def network_objective(self, W1: Array, W2: Array) -> float:
-        """F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||^2 + ||W2||^2), W1 p x M, W2 q x M."""
+        """Return F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||^2 + ||W2||^2).
+
+        Parameters
+        ----------
+        W1, W2 : arrays p x M and q x M
+            The weights of M neurons.
+
+        Raises
+        ------
+        InputError
+            The weights have other shapes, or entries that are not finite.
+        """
         return network.objective(self, *network.check_weights(self, W1, W2))

@@ -28,12 +28,15 @@ class Certificate:
     infeasibility : float
         Largest violation of a row of the ReLU cones, relative to that row's largest pre-activation, in balanced
         factors; 0 without cones.
-    max_dual_norm, worst_block : float, int
-        Upper bound on max_k ||G_k||^dual with G_k = A_k^*(grad F), and the block that attains it (-1 where the bound
-        does not come from one block).
-    dual_norm_lower, dual_norm_method : float, str
-        Lower bound on the same maximum, attained by a vector, and the method behind the upper bound. Where the two
-        differ (vector-output ReLU, or all patterns without enumeration), the bound may cause a part of the gap.
+    max_dual_norm : float
+        Upper bound on max_k ||G_k||^dual with G_k = A_k^*(grad F).
+    worst_block : int
+        The block that attains it, -1 where the bound does not come from one block.
+    dual_norm_lower : float
+        Lower bound on the same maximum, attained by a vector. Where the two differ (vector-output ReLU, or all
+        patterns without enumeration), the bound may cause a part of the gap.
+    dual_norm_method : str
+        The method behind the upper bound.
     gradient_norm : float or None
         Norm of the gradient of the factored objective, relative to beta times the norm of the factors; None for points
         that are not Burer-Monteiro points.

@@ -21,14 +21,22 @@ class Result:
     ----------
     problem : Problem
         The problem that was solved.
-    solver, parameters, seed, device : str, dict, int, str
-        The solver's name, its parameters, the seed of its start point, and where it ran.
+    solver : str
+        The solver's name.
+    parameters : dict
+        Its parameters.
+    seed : int
+        Seed of its start point.
+    device : str
+        Where it ran.
     status : str
         gap_reached, solved, stalled, time_limit, diverged or skipped.
     reason : str
         The status in words.
-    setup_seconds, solve_seconds : float
-        Time to build and compile, and time to solve. Scoring counts for neither.
+    setup_seconds : float
+        Time to build and compile.
+    solve_seconds : float
+        Time to solve, without scoring.
     curve : list of (seconds, objective, gap)
         Every point that was scored; seconds as in `solve_seconds`.
     certificate : Certificate or None
