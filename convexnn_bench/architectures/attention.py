@@ -49,7 +49,7 @@ class Attention(BaseArchitecture):
         return torch.einsum("isa,itb->istab", X, X).reshape(-1, d * d)
 
     def width_out(self, X: np.ndarray, c: int) -> int:
-        return X.shape[2] * c
+        return int(X.shape[2]) * c
 
     def second_layer(self, M: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
         n, s, d = X.shape

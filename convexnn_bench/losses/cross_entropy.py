@@ -46,14 +46,16 @@ class CrossEntropy(BaseLoss):
                 )
             if labels.max() >= 10_000:
                 raise InputError(f"Y has a label {labels.max():g}: labels must be 0..c-1 with c <= 10000")
-            return np.eye(int(labels.max()) + 1)[labels.astype(int)]
+            one_hot: np.ndarray = np.eye(int(labels.max()) + 1)[labels.astype(int)]
+            return one_hot
         if (Y < 0).any() or not np.allclose(Y.sum(axis=1), 1.0, rtol=0, atol=1e-9):
             row = int(np.argmax(np.maximum(-Y.min(axis=1), np.abs(Y.sum(axis=1) - 1))))
             raise InputError(
                 f"rows of Y must be non-negative and sum to one for the cross_entropy loss; row {row} sums to "
                 f"{Y[row].sum():g} with least entry {Y[row].min():g}"
             )
-        return Y / Y.sum(axis=1, keepdims=True)
+        rows: np.ndarray = Y / Y.sum(axis=1, keepdims=True)
+        return rows
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         # logsumexp(z) - <y, z> without its cancellation: every term below is non-negative
