@@ -150,7 +150,8 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
 def standard_columns(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     """Return columns with mean 0 and standard deviation 1; a constant column becomes 0."""
     spread = X.std(axis=0)
-    return (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    standard: np.ndarray = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return standard
 
 
 def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
@@ -161,5 +162,5 @@ def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
 def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:
     """Return means over pool x pool squares, n x (side / pool)^2, row by row."""
     n, side, _ = images.shape
-    small = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
+    small: np.ndarray = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
     return small.reshape(n, -1)
