@@ -193,7 +193,7 @@ def test_beta_max_is_where_the_zero_network_becomes_optimal(pair):
     above = cnn.Problem(base.X, base.Y, activation=pair[1], loss=pair[0], beta_fraction=1.001, patterns=base.masks)
     assert above.beta == pytest.approx(1.001 * base.beta_max, rel=1e-12)
     assert cnn.certify(above, zero).gap <= 1e-9
-    result = cnn.solve(above, "fista", gap=1e-9, time_limit=5)
+    result = cnn.solve(above, "fista", gap=1e-9, time_limit=600)
     assert result.objective == pytest.approx(above.objective(zero), rel=1e-8)
     below = cnn.Problem(base.X, base.Y, activation=pair[1], loss=pair[0], beta_fraction=0.9, patterns=base.masks)
     assert textbook_optimum(below) < below.objective(zero) * (1 - 1e-7)
@@ -206,7 +206,7 @@ def test_make_problem():
     assert (problem.P, problem.scope) == (90, "complete")
     assert problem.beta == pytest.approx(0.01 * problem.beta_max)
     # the published optimum of this problem lies between bound and objective
-    certificate = cnn.solve(problem, "bm_lbfgs", gap=1e-3, time_limit=20).certificate
+    certificate = cnn.solve(problem, "bm_lbfgs", gap=1e-3, time_limit=600).certificate
     assert certificate.dual <= 6.4407344 + 5e-8
     assert certificate.primal >= 6.4407344 - 5e-8
     assert certificate.gap <= 1e-3
@@ -312,7 +312,7 @@ def test_the_same_seed_gives_the_same_numbers(solver, activation):
 
 def test_a_run_to_its_own_end_repeats_itself():
     problem = random_problem(9, n=6, d=2, patterns=3)
-    one, other = (cnn.solve(problem, "bm_lbfgs", gap=None, time_limit=20, seed=1) for _ in range(2))
+    one, other = (cnn.solve(problem, "bm_lbfgs", gap=None, time_limit=600, seed=1) for _ in range(2))
     assert one.status == other.status == "solved"
     assert one.objective == other.objective
     np.testing.assert_array_equal(one.blocks, other.blocks)
@@ -320,7 +320,7 @@ def test_a_run_to_its_own_end_repeats_itself():
 
 def test_limits_are_kept_and_statuses_mean_what_they_say():
     problem = random_problem(10, n=30, d=3, patterns=20, beta_fraction=0.01)
-    reached = cnn.solve(problem, "bm_lbfgs", gap=0.5, time_limit=20)
+    reached = cnn.solve(problem, "bm_lbfgs", gap=0.5, time_limit=600)
     assert reached.status == "gap_reached"
     assert reached.certificate.gap <= 0.5
     limited = cnn.solve(problem, "bm_gd", gap=1e-12, time_limit=0.05)
@@ -384,7 +384,7 @@ def test_a_torch_module_of_the_users_own():
         (0.5 * (module(torch.as_tensor(X))[:, 0] - torch.as_tensor(y)).square().sum()).backward()
         optimiser.step()
     certificate = cnn.certify(problem, module)
-    exact = cnn.solve(problem, "fista", gap=1e-6, time_limit=10)
+    exact = cnn.solve(problem, "fista", gap=1e-6, time_limit=600)
     assert certificate.dual <= exact.objective
     assert certificate.primal >= exact.certificate.dual
     weights = (module[0].weight.detach().numpy().T, module[2].weight.detach().numpy())

@@ -100,7 +100,7 @@ def test_one_feature_by_brute_force(loss, activation):
             if value < best:
                 best, found = float(value), z
         centre, radius = found, radius / 8
-    result = cnn.solve(problem, "fista", gap=1e-9, time_limit=10)
+    result = cnn.solve(problem, "fista", gap=1e-9, time_limit=600)
     assert result.objective == pytest.approx(best, rel=1e-8)
     assert result.certificate.dual <= best
 
@@ -192,7 +192,7 @@ def test_a_gap_is_refused_outside_the_cones():
 
 def test_every_kind_of_point_gives_the_same_certificate():
     problem = random_problem(6, c=2)
-    result = cnn.solve(problem, "bm_lbfgs", time_limit=2, gap=1e-7)
+    result = cnn.solve(problem, "bm_lbfgs", time_limit=600, gap=1e-7)
     U, V = result.factors
     base = cnn.certify(problem, (U, V))
     assert cnn.certify(problem, [U, V]) == base
@@ -284,7 +284,7 @@ def test_balanced_factors_of_the_optimum_have_no_stationarity_error():
 def test_the_multiplier_proves_the_bound(combination):
     """Anyone can check a certificate: the multiplier is feasible and its value is the bound, in plain numpy."""
     problem = random_problem(10, *combination, n=12, patterns=5)
-    certificate = cnn.solve(problem, "fista", gap=1e-3, time_limit=3).certificate
+    certificate = cnn.solve(problem, "fista", gap=1e-3, time_limit=600).certificate
     multiplier = certificate.multiplier
     assert multiplier.shape == problem.Y.shape
     value = -float(problem.loss.conjugate(torch.as_tensor(multiplier), torch.as_tensor(problem.Y)))

@@ -127,7 +127,7 @@ def test_instances_classes_and_names_are_the_same_thing(examples):
     assert len({problem.beta_max for problem in problems}) == 1
     assert cnn.Problem(X, y, loss=cnn.Huber, beta=0.1).loss.delta == 1.0
     solver = SOLVERS.make("ista", damping=0.5)
-    assert cnn.solve(problems[0], solver, gap=0.1, time_limit=10).parameters == {"damping": 0.5}
+    assert cnn.solve(problems[0], solver, gap=0.1, time_limit=600).parameters == {"damping": 0.5}
 
 
 # -- files that do not load ----------------------------------------------------------------------------------
