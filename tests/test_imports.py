@@ -38,17 +38,17 @@ ORDER = (
 LEVEL = {room: level for level, line in enumerate(ORDER) for room in line.split()}
 # `rivals` are scripts for other environments and import nothing of ours; `registry` is kept for one release
 OUTSIDE_THE_ORDER = {"rivals", "registry", "__main__", ""}
-# A registry names the base classes of later rooms for type checkers, and so does the package for all that it exports
-TYPES_OF_LATER_ROOMS = {PACKAGE, f"{PACKAGE}.plugins.registry"}
+REGISTRY = f"{PACKAGE}.plugins.registry"  # names the base classes of later rooms for type checkers
 CORRIDORS = {PACKAGE, f"{PACKAGE}.algorithms"}  # their rooms have doors of their own
 
 
 class Arrow(NamedTuple):
-    """One import of ours: `source` imports the module or package `target`, perhaps inside a function."""
+    """One import of ours: `source` imports the module `target`, or names of it, from the written `address`."""
 
     source: str
     target: str
-    inside_function: bool
+    address: str
+    inside_function: bool = False
 
 
 def read_modules(root: Path = ROOT) -> dict[str, Path]:
@@ -68,15 +68,15 @@ def arrows_of(source: str, text: str) -> list[Arrow]:
     def visit(node: ast.AST, inside: bool) -> None:
         for child in ast.iter_child_nodes(node):
             for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            if for_types and source in TYPES_OF_LATER_ROOMS:
+            if for_types and source == REGISTRY:
                 continue
             if isinstance(child, ast.ImportFrom) and (child.module or "").split(".")[0] == PACKAGE:
                 for alias in child.names:
-                    submodule = f"{child.module}.{alias.name}"
-                    arrows.append(Arrow(source, submodule if submodule in MODULES else str(child.module), inside))
+                    address, submodule = str(child.module), f"{child.module}.{alias.name}"
+                    arrows.append(Arrow(source, submodule if submodule in MODULES else address, address, inside))
             elif isinstance(child, ast.Import):
                 ours = [alias.name for alias in child.names if alias.name.split(".")[0] == PACKAGE]
-                arrows.extend(Arrow(source, name, inside) for name in ours)
+                arrows.extend(Arrow(source, name, name, inside) for name in ours)
             visit(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
     visit(ast.parse(text), False)
@@ -104,13 +104,9 @@ def door_missed(arrow: Arrow) -> str | None:
     while length < len(target) and ".".join(target[:length]) in CORRIDORS:
         length += 1
     door = ".".join(target[:length])
-    return door if is_package(door) and door != arrow.target and not listed(door, arrow.target) else None
-
-
-def listed(door: str, target: str) -> bool:
-    """Whether a door lists one of its own modules as a name for others (`formulations.convex`)."""
-    name = target.removeprefix(f"{door}.")
-    return f'"{name}"' in MODULES[door].read_text(encoding="utf-8")
+    if door == arrow.target or not is_package(door):
+        return None
+    return None if arrow.address == door and Arrow(door, arrow.target, door) in ARROWS else door
 
 
 def points_upward(arrow: Arrow) -> bool:
@@ -153,7 +149,7 @@ def test_no_arrow_points_upward():
 
 def test_there_is_no_circle_of_modules_or_of_rooms():
     assert circle(ARROWS) is None
-    rooms = [Arrow(room_of(arrow.source), room_of(arrow.target), False) for arrow in ARROWS]
+    rooms = [Arrow(room_of(arrow.source), room_of(arrow.target), "") for arrow in ARROWS]
     assert circle([arrow for arrow in rooms if arrow.source != arrow.target]) is None
 
 

@@ -1,6 +1,6 @@
 """What a neuron does with its pre-activation: linear, gated ReLU and ReLU, one class a file."""
 
 from convexnn_bench.activations.base import BaseActivation
+from convexnn_bench.activations.gated_relu import GatedReLU
 from convexnn_bench.activations.linear import Linear
-
-__all__ = ["BaseActivation", "Linear"]
+from convexnn_bench.activations.relu import ReLU

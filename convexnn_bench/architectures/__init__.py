@@ -4,5 +4,3 @@ from convexnn_bench.architectures.attention import Attention
 from convexnn_bench.architectures.base import BaseArchitecture, check_rank
 from convexnn_bench.architectures.cnn import CNN
 from convexnn_bench.architectures.mlp import MLP
-
-__all__ = ["CNN", "MLP", "Attention", "BaseArchitecture", "check_rank"]

@@ -4,15 +4,3 @@ from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, reduce_rows
 from convexnn_bench.cones.plane import PlaneCones
 from convexnn_bench.cones.projection import EPS, least_distance, nearest_point, nonnegative_least_squares, unit_rows
-
-__all__ = [
-    "EPS",
-    "HULL_DIMENSIONS",
-    "Cones",
-    "PlaneCones",
-    "least_distance",
-    "nearest_point",
-    "nonnegative_least_squares",
-    "reduce_rows",
-    "unit_rows",
-]

@@ -12,18 +12,6 @@ from convexnn_bench.datasets.base import BaseDataset, Data, generator, number, o
 if TYPE_CHECKING:
     from convexnn_bench.datasets._make import make_problem
 
-__all__ = [
-    "PROBLEM_PARAMETERS",
-    "BaseDataset",
-    "Data",
-    "generator",
-    "make_problem",
-    "number",
-    "one_of",
-    "split_parameters",
-    "whole",
-]
-
 
 def __getattr__(name: str) -> Any:
     if name == "make_problem":

@@ -4,5 +4,3 @@ from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.formulations.burer_monteiro import balance
 from convexnn_bench.formulations.convex import ranks
 from convexnn_bench.formulations.point import Evaluation, FactoredPoint, Point
-
-__all__ = ["Evaluation", "FactoredPoint", "Point", "balance", "burer_monteiro", "convex", "network", "ranks"]

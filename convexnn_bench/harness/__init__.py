@@ -10,25 +10,3 @@ from convexnn_bench.harness.plan import check_limits
 from convexnn_bench.harness.process import run_process, start_server
 from convexnn_bench.harness.repeat import campaign_again, cell_again
 from convexnn_bench.harness.tree import resident_mb
-
-__all__ = [
-    "BaseExecutor",
-    "Campaign",
-    "CampaignOutcome",
-    "Cell",
-    "Forecast",
-    "Limits",
-    "Source",
-    "campaign_again",
-    "cell_again",
-    "check_limits",
-    "find_campaign",
-    "forecast_cells",
-    "load_campaign",
-    "resident_mb",
-    "run_campaign",
-    "run_cell",
-    "run_process",
-    "shipped_names",
-    "start_server",
-]

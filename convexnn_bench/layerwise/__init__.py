@@ -8,19 +8,3 @@ from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
 from convexnn_bench.layerwise.stage import Stage
 from convexnn_bench.layerwise.streamed import certify_stage
 from convexnn_bench.layerwise.training import StageTraining
-
-__all__ = [
-    "BASELINES",
-    "DEFAULT_STAGES",
-    "LayerwiseNetwork",
-    "LayerwiseResult",
-    "Plan",
-    "Stage",
-    "StagePlan",
-    "StageTraining",
-    "Training",
-    "certify_stage",
-    "run_layerwise",
-    "stage_plan",
-    "train_layerwise",
-]

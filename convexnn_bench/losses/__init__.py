@@ -2,5 +2,8 @@
 
 from convexnn_bench.losses._output_bias import OutputBias
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
-
-__all__ = ["BaseLoss", "Curvature", "OutputBias", "Predictions", "Scalar"]
+from convexnn_bench.losses.cross_entropy import CrossEntropy
+from convexnn_bench.losses.huber import Huber
+from convexnn_bench.losses.logistic import Logistic
+from convexnn_bench.losses.squared import Squared
+from convexnn_bench.losses.squared_hinge import SquaredHinge

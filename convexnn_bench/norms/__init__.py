@@ -6,23 +6,3 @@ from convexnn_bench.norms.cone_factors import Frame, Relaxation, cone_frames, ex
 from convexnn_bench.norms.conic_forms import NORM_FORMS, norm_cone, norm_cone_lmi, norm_form
 from convexnn_bench.norms.gauge import gauge_factors
 from convexnn_bench.norms.spectral import EPS, MaxDualNorm, max_spectral_norm, spectral_norms
-
-__all__ = [
-    "EPS",
-    "NORM_FORMS",
-    "CompleteNorm",
-    "Frame",
-    "MaxDualNorm",
-    "Relaxation",
-    "ascend",
-    "cone_frames",
-    "extreme_rays",
-    "factor_block",
-    "gauge_factors",
-    "max_dual_norm",
-    "max_spectral_norm",
-    "norm_cone",
-    "norm_cone_lmi",
-    "norm_form",
-    "spectral_norms",
-]

@@ -6,5 +6,3 @@ from convexnn_bench.operator.lifted import Operator
 from convexnn_bench.operator.rounding import adjoint_rounding
 from convexnn_bench.operator.rows import Rows
 from convexnn_bench.operator.shared import SharedOperator
-
-__all__ = ["CHUNK_ELEMENTS", "Blocks", "Operator", "Predictions", "Rows", "SharedOperator", "adjoint_rounding"]

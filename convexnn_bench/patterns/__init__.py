@@ -9,13 +9,3 @@ from convexnn_bench.patterns.enumeration import (
     patterns_from_masks,
 )
 from convexnn_bench.patterns.sampling import sample_patterns
-
-__all__ = [
-    "EnumerationCost",
-    "Patterns",
-    "count_patterns",
-    "enumerate_patterns",
-    "enumeration_cost",
-    "patterns_from_masks",
-    "sample_patterns",
-]

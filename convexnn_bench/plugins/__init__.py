@@ -13,25 +13,3 @@ from convexnn_bench.plugins.registry import (
     importable,
 )
 from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec
-
-__all__ = [
-    "ACTIVATIONS",
-    "ARCHITECTURES",
-    "DATASETS",
-    "EXECUTORS",
-    "LOSSES",
-    "SEED",
-    "SOLVERS",
-    "YES_OR_NO",
-    "Choice",
-    "Number",
-    "Registry",
-    "Whole",
-    "expand_grid",
-    "format_spec",
-    "importable",
-    "is_number",
-    "is_whole",
-    "parse_spec",
-    "registry",
-]

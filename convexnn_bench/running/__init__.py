@@ -4,14 +4,3 @@ from convexnn_bench.running.describe import describe_certificate, describe_probl
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.runner import check_arguments, check_device, solve
 from convexnn_bench.running.untouched import Untouched
-
-__all__ = [
-    "Result",
-    "Untouched",
-    "check_arguments",
-    "check_device",
-    "describe_certificate",
-    "describe_problem",
-    "describe_result",
-    "solve",
-]

@@ -15,22 +15,3 @@ from convexnn_bench.algorithms.descent.network_objective import Minibatches, Net
 from convexnn_bench.algorithms.descent.proximal_gradient import fista
 from convexnn_bench.algorithms.descent.scaled_gradient import ScaledMetric
 from convexnn_bench.algorithms.descent.solvers import BurerMonteiroSolver, FinishedNetworkSolver, NetworkSolver
-
-__all__ = [
-    "BMObjective",
-    "BurerMonteiroSolver",
-    "FinishedNetworkSolver",
-    "Minibatches",
-    "NetworkObjective",
-    "NetworkSolver",
-    "ScaledMetric",
-    "StepDone",
-    "Vector",
-    "adam",
-    "fista",
-    "gradient_descent",
-    "lbfgs",
-    "momentum_sgd",
-    "outer_loop",
-    "spectral_projected_gradient",
-]

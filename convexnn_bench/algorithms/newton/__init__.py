@@ -4,5 +4,3 @@ from convexnn_bench.algorithms.newton.neurons import BlockNeurons
 from convexnn_bench.algorithms.newton.point import PointState
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
-
-__all__ = ["BlockNeurons", "PointState", "WorkingProblem", "WorkingSetNewton"]

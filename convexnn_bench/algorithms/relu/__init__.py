@@ -2,5 +2,3 @@
 
 from convexnn_bench.algorithms.relu.finish import ReportPoint, affordable, finish_factors, finish_network
 from convexnn_bench.algorithms.relu.pricing import padded_rows
-
-__all__ = ["ReportPoint", "affordable", "finish_factors", "finish_network", "padded_rows"]

@@ -1,5 +1,3 @@
 """A semismooth Newton augmented Lagrangian method on the convex program (semismooth_newton)."""
 
 from convexnn_bench.algorithms.semismooth.method import SemismoothNewton
-
-__all__ = ["SemismoothNewton"]

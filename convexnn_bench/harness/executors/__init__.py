@@ -2,5 +2,3 @@
 
 from convexnn_bench.harness.executors.base import BaseExecutor, Events, Job
 from convexnn_bench.harness.executors.local import LocalExecutor
-
-__all__ = ["BaseExecutor", "Events", "Job", "LocalExecutor"]

@@ -2,5 +2,3 @@
 
 from convexnn_bench.norms.all_patterns.ascent import ascend
 from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
-
-__all__ = ["CompleteNorm", "ascend"]

@@ -5,5 +5,3 @@ from convexnn_bench.operator.products.hidden_units import HiddenUnits
 from convexnn_bench.operator.products.linear_map import LinearMap
 from convexnn_bench.operator.products.mask_matrix import MaskMatrix
 from convexnn_bench.operator.products.pooled import PooledRows, pooled_rows
-
-__all__ = ["ColumnProducts", "HiddenUnits", "LinearMap", "MaskMatrix", "PooledRows", "Products", "pooled_rows"]

@@ -4,20 +4,3 @@ from convexnn_bench.report.figures.campaign import FIGURES, Drawn, save_all
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, gap_figure, save_gap_figure
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.styles import COLOURS, GREY, MARKERS, mark_target, plain_axis, styles
-
-__all__ = [
-    "COLOURS",
-    "FIGURES",
-    "GAP_CEILING",
-    "GAP_FLOOR",
-    "GREY",
-    "MARKERS",
-    "Drawn",
-    "gap_figure",
-    "mark_target",
-    "plain_axis",
-    "save_all",
-    "save_gap_figure",
-    "scaling_figure",
-    "styles",
-]

@@ -17,25 +17,3 @@ from convexnn_bench.report.numbers.time_to_gap import (
     solver_times,
     without_tolerance,
 )
-
-__all__ = [
-    "GAPS",
-    "Number",
-    "SolverTimes",
-    "Spread",
-    "by_rung",
-    "by_solver",
-    "curve_name",
-    "derived",
-    "fit_power_law",
-    "gaps_of",
-    "lead",
-    "optimum",
-    "optimum_intervals",
-    "pooled",
-    "program",
-    "rung_name",
-    "solver_times",
-    "violations",
-    "without_tolerance",
-]

@@ -1,0 +1,55 @@
+"""The public names and their modules: what is imported on first use, and what editors and mypy see."""
+
+__version__: str
+
+from .activations import BaseActivation as BaseActivation
+from .activations import GatedReLU as GatedReLU
+from .activations import Linear as Linear
+from .activations import ReLU as ReLU
+from .architectures import CNN as CNN
+from .architectures import MLP as MLP
+from .architectures import Attention as Attention
+from .architectures import BaseArchitecture as BaseArchitecture
+from .certificates import Certificate as Certificate
+from .certificates import ModuleReport as ModuleReport
+from .certificates import certify as certify
+from .certificates import certify_module as certify_module
+from .comparison import compare as compare
+from .datasets import BaseDataset as BaseDataset
+from .datasets import make_problem as make_problem
+from .errors import ConvexNNError as ConvexNNError
+from .errors import InputError as InputError
+from .errors import PatternBudgetError as PatternBudgetError
+from .errors import RegistryError as RegistryError
+from .errors import UnknownNameError as UnknownNameError
+from .errors import UnsupportedError as UnsupportedError
+from .formulations import Point as Point
+from .losses import BaseLoss as BaseLoss
+from .losses import CrossEntropy as CrossEntropy
+from .losses import Huber as Huber
+from .losses import Logistic as Logistic
+from .losses import Squared as Squared
+from .losses import SquaredHinge as SquaredHinge
+from .modules import AttentionBlock as AttentionBlock
+from .patterns import count_patterns as count_patterns
+from .patterns import enumerate_patterns as enumerate_patterns
+from .patterns import enumeration_cost as enumeration_cost
+from .patterns import sample_patterns as sample_patterns
+from .plugins import ACTIVATIONS as ACTIVATIONS
+from .plugins import ARCHITECTURES as ARCHITECTURES
+from .plugins import DATASETS as DATASETS
+from .plugins import LOSSES as LOSSES
+from .plugins import SOLVERS as SOLVERS
+from .problem import Problem as Problem
+from .running import Result as Result
+from .running import solve as solve
+from .solver import BaseSolver as BaseSolver
+from .theorems import Curvature as Curvature
+from .theorems import SpuriousMinima as SpuriousMinima
+from .theorems import Staircase as Staircase
+from .theorems import TheoremCheck as TheoremCheck
+from .theorems import check_full_rank as check_full_rank
+from .theorems import check_rank_deficient as check_rank_deficient
+from .theorems import smallest_curvature as smallest_curvature
+from .theorems import spurious_minima as spurious_minima
+from .theorems import staircase as staircase
