@@ -25,7 +25,7 @@ from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campa
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.report.figures.campaign import FIGURES, draw_all
-from convexnn_bench.report.figures.styles import style, styles
+from convexnn_bench.report.figures.styles import style, styles_by_solver
 from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.numbers import derived, optimum
 from convexnn_bench.report.numbers.time_to_gap import pooled, solver_times
@@ -230,7 +230,7 @@ def test_a_solver_looks_the_same_in_every_figure_and_on_the_page():
     for one in records:
         if one["solver"] == "fista":  # the first of them has no part in all figures
             one.update(status="time_limit", gap=0.5, lower_bound=1 / 1.5, curve=[[1.0, 1.0, 0.5]], active_blocks=None)
-    looks = styles(records)
+    looks = styles_by_solver(records)
     assert list(looks) == ["fista", "bm_gd", "bm_newton", "cvxpy_scs"]
     assert [one["name"] for one in payload(records)["styles"]] == list(looks)
     for drawn in draw_all(records):

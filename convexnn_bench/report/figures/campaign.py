@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from convexnn_bench.records import Record, whole_file
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
-from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles
+from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles_by_solver
 from convexnn_bench.report.numbers import derived, optimum, rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
 
@@ -37,7 +37,7 @@ class Drawn:
 
 def draw_all(records: Sequence[Record]) -> Iterator[Drawn]:
     """Draw every figure in turn, all with the same styles."""
-    looks = styles(records)
+    looks = styles_by_solver(records)
     for name, (title, make) in FIGURES.items():
         made = make(records, looks)
         yield Drawn(name, title, [], made) if isinstance(made, str) else Drawn(name, title, made)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records import Record, whole_file
-from convexnn_bench.report.figures.styles import GREY, Style, mark_target, plain_axis, styles
+from convexnn_bench.report.figures.styles import GREY, Style, mark_target, plain_axis, styles_by_solver
 from convexnn_bench.report.numbers import curve_name
 from convexnn_bench.report.tables import finite, group_by_problem, sizes
 
@@ -31,7 +31,7 @@ def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figur
     down = max(1, math.ceil(len(groups) / across))
     figure = Figure(figsize=(6.4 * across, 3.7 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    looks = styles(records)
+    looks = styles_by_solver(records)
     for axis, (name, group) in zip(axes.flat, groups.items(), strict=False):
         _panel(axis, name, group, looks, target)
     for axis in axes.flat[len(groups) :]:

@@ -26,7 +26,7 @@ class Style:
     dashes: Any
 
 
-def styles(records: Sequence[Record]) -> dict[str, Style]:
+def styles_by_solver(records: Sequence[Record]) -> dict[str, Style]:
     """Return {solver without its tolerance: its style}, in the order of the records."""
     names = list(dict.fromkeys(curve_name(record) for record in records))
     return {name: style(index) for index, name in enumerate(names)}

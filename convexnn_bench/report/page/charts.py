@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convexnn_bench.records import Record
-from convexnn_bench.report.figures import GAP_CEILING, GAP_FLOOR, styles
+from convexnn_bench.report.figures import GAP_CEILING, GAP_FLOOR, styles_by_solver
 from convexnn_bench.report.numbers import derived, optimum, without_tolerance
 from convexnn_bench.report.tables import format_target
 
@@ -31,7 +31,7 @@ Chart = dict[str, Any]
 def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return [{name, colour, shape, dash}] of every line."""
     looks = []
-    for name, look in styles(records).items():
+    for name, look in styles_by_solver(records).items():
         dash = SOLID.get(look.dashes) or [3 * length for length in look.dashes[1]]
         looks.append({"name": name, "colour": look.colour, "shape": SHAPES[look.marker], "dash": dash})
     return looks
