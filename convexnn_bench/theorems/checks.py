@@ -26,22 +26,22 @@ import torch
 
 from convexnn_bench.certificates import Certificate, certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations import Point
-from convexnn_bench.norms import spectral_norms
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.norms.spectral import spectral_norms
+from convexnn_bench.plugins.parameters import SEED, Number, Whole
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import Number, Whole
-from convexnn_bench.theorems.curvature import Curvature, as_factors, check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.curvature import Curvature, as_factors, check_smooth, smallest_curvature
 from convexnn_bench.theorems.trust_region import Hessian, spread_start, trust_region_newton
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GAP_FACTOR = 10.0  # the conclusion is allowed the tolerances of all hypotheses together
+GAP_FACTOR = 10.0  # tolerance of the conclusion, in tolerances of one hypothesis: their errors add up
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One hypothesis, or the conclusion. value: the number that was looked at. limit: what it had to satisfy."""
+    """One hypothesis, or the conclusion: the number that was computed, and the limit that it has to satisfy."""
 
     text: str
     value: float
@@ -54,11 +54,24 @@ class Condition:
 
 @dataclass(frozen=True)
 class TheoremCheck:
-    """A theorem at a point.
+    """A theorem checked at one point.
 
-    hypotheses, conclusion: `Condition`s. holds: True, False (the conclusion fails although the hypotheses hold to the
-    tolerance), or None where a hypothesis is not met, so that the theorem says nothing. point: (U, V), P x p x m and
-    P x q x m. curvature: None for Theorem 3.5, which does not need it. note: what a failing hypothesis implies.
+    Attributes
+    ----------
+    theorem, about : str
+        The theorem, and a description of the problem and the point.
+    hypotheses : tuple of Condition
+        The hypotheses of the theorem.
+    conclusion : Condition
+        Its conclusion, a certified gap.
+    certificate : Certificate
+        The certificate of the point.
+    point : tuple of torch.Tensor
+        (U, V), P x p x m and P x q x m.
+    curvature : Curvature or None
+        None for Theorem 3.5, which does not need it.
+    note : str
+        What follows from a hypothesis that is not met.
     """
 
     theorem: str
@@ -72,19 +85,21 @@ class TheoremCheck:
 
     @property
     def holds(self) -> bool | None:
+        """Whether the conclusion holds; None if a hypothesis is not met, so that the theorem says nothing."""
         if not all(condition.met for condition in self.hypotheses):
             return None
         return self.conclusion.met
 
     @property
     def verdict(self) -> str:
+        """The same in words, with the hypotheses that are not met."""
         if self.holds is None:
             missing = [condition.text for condition in self.hypotheses if not condition.met]
             return f"hypothesis not met: {'; '.join(missing)}{self.note}"
         return "holds" if self.holds else "VIOLATED: the hypotheses hold to the tolerance and the conclusion does not"
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a condition: part, text, value, limit, met."""
+        """Return one row a condition: part, text, value, limit, met."""
         import pandas as pd
 
         parts = [("hypothesis", condition) for condition in self.hypotheses] + [("conclusion", self.conclusion)]
@@ -99,16 +114,45 @@ class TheoremCheck:
 
 
 def check_rank_deficient(
-    problem: Any, m: Any = None, seed: Any = 0, *, point: Any = None, tolerance: Any = 1e-6, steps: Any = 500
-) -> TheoremCheck:
-    """Theorem 3.3: a second-order stationary point that is rank deficient in every block is a global minimum.
+    problem: Problem, m: int | None = None, seed: int = 0, *, point: Any = None, tolerance: float = 1e-6,
+    steps: int = 500,
+) -> TheoremCheck:  # fmt: skip
+    """Check Theorem 3.3: a second-order point that is rank deficient in every block is a global minimum.
 
-    A random start with m columns a block is trained by trust-region Newton (at most `steps` steps), or `point` is taken
-    as it is: (U, V) or a Result. m: by default min(p, q) + 1, with which every stationary point is deficient.
-    tolerance: on the relative gradient and on -curvature / beta; the conclusion is a certified gap of at most ten times
-    as much.
+    Parameters
+    ----------
+    problem : Problem
+        A problem with linear or gated activation.
+    m : int, optional
+        Columns a block; by default min(p, q) + 1, with which every stationary point is rank deficient.
+    seed : int
+        Seed of the random start.
+    point : Result or arrays, optional
+        The point to check, (U, V) or a Result. By default a random start is trained by trust-region Newton.
+    tolerance : float
+        Tolerance on the relative gradient and on -curvature / beta. The conclusion is a certified gap of at most ten
+        times as much.
+    steps : int
+        Most steps of trust-region Newton.
 
-    Raises UnsupportedError for ReLU and InputError for unusable arguments.
+    Returns
+    -------
+    TheoremCheck
+        Hypotheses and conclusion with their numbers, and whether the theorem holds.
+
+    Raises
+    ------
+    UnsupportedError
+        If the activation is ReLU.
+    InputError
+        If an argument is not usable.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], activation="linear", beta=0.1)
+    >>> cnn.check_rank_deficient(problem).holds
+    True
     """
     problem, tolerance = check_smooth(problem), Number().check("tolerance", tolerance)
     U, V = _trained(problem, m, min(problem.p, problem.q) + 1, seed, point, steps)
@@ -135,26 +179,46 @@ def check_rank_deficient(
 
 
 def check_full_rank(
-    problem: Any, m: Any = None, seed: Any = 0, *, point: Any = None, tolerance: Any = 1e-6, steps: Any = 500
-) -> TheoremCheck:
-    """Theorem 3.5: a stationary point whose blocks have full rank min(p, q), or are zero with ||G_k||_2 <= beta, is
-    global; second-order conditions are not needed.
+    problem: Problem, m: int | None = None, seed: int = 0, *, point: Any = None, tolerance: float = 1e-6,
+    steps: int = 500,
+) -> TheoremCheck:  # fmt: skip
+    """Check Theorem 3.5: a stationary point with blocks of full rank, or zero, is a global minimum.
 
-    m: by default min(p, q). The other arguments, and what is raised, as in `check_rank_deficient`. A small beta gives
-    optima of full rank, except with cross-entropy and c <= d: the rows of its gradient sum to zero, so that no
-    stationary block of a perceptron has rank c.
+    Zero blocks must satisfy ||G_k||_2 <= beta; second-order conditions are not needed.
+
+    Parameters
+    ----------
+    m : int, optional
+        Columns a block; by default min(p, q).
+    problem, seed, point, tolerance, steps
+        As in `check_rank_deficient`.
+
+    Returns
+    -------
+    TheoremCheck
+        Hypotheses and conclusion with their numbers, and whether the theorem holds.
+
+    Raises
+    ------
+    UnsupportedError, InputError
+        As in `check_rank_deficient`.
+
+    Notes
+    -----
+    A small beta gives optima of full rank, except with cross-entropy and c <= d: the rows of its gradient sum to zero,
+    so that no stationary block of a perceptron has rank c.
     """
     problem, tolerance = check_smooth(problem), Number().check("tolerance", tolerance)
     U, V = _trained(problem, m, min(problem.p, problem.q), seed, point, steps)
     certificate = certify(problem, Point(factors=(U, V)))
     assert certificate.ranks is not None
     full, ranks = min(problem.p, problem.q), torch.tensor(certificate.ranks)
-    here = Hessian(problem, U, V)
-    norms = spectral_norms(here.G)[ranks == 0] / problem.beta
+    hessian = Hessian(problem, U, V)
+    norms = spectral_norms(hessian.G)[ranks == 0] / problem.beta
     partial = int(((ranks > 0) & (ranks < full)).sum())
     hypotheses = (
-        _stationary(here.relative_gradient, tolerance),
-        _at_most("the same against the least singular value s", _margin(here, ranks == full, full), tolerance),
+        _stationary(hessian.relative_gradient, tolerance),
+        _at_most("the same against the least singular value s", _margin(hessian, ranks == full, full), tolerance),
         Condition(f"blocks of partial rank, 0 < rank < {full}, of {problem.P}", float(partial), "= 0", partial == 0),
         _at_most(f"largest ||G_k|| / beta - 1 of the {len(norms)} zero blocks" if len(norms) else "no zero blocks",
                  float(norms.max()) - 1 if len(norms) else 0.0, tolerance),
@@ -170,32 +234,32 @@ def check_full_rank(
 
 
 def _trained(
-    problem: Problem, m: Any, default: int, seed: Any, point: Any, steps: Any
+    problem: Problem, m: int | None, default: int, seed: int, point: Any, steps: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(U, V) as given, or trained from a random start."""
+    """Return (U, V) of the point if there is one, else train a random start."""
     m = Whole(optional=True).check("m", m)
-    seed, steps = check_seed(seed), Whole().check("steps", steps)
+    seed, steps = SEED.check("seed", seed), Whole().check("steps", steps)
     if point is not None:
         U, V = as_factors(problem, point)
         if m is not None and m != U.shape[2]:
             raise InputError(f"m = {m} does not fit the point, whose factors have {U.shape[2]} columns: leave m out")
         return U, V
-    end = trust_region_newton(problem, *spread_start(problem, default if m is None else m, seed), steps=steps or 1)
+    end = trust_region_newton(problem, *spread_start(problem, default if m is None else m, seed), steps=steps)
     return end.U, end.V
 
 
-def _margin(here: Hessian, chosen: torch.Tensor, full: int) -> float:
-    """||R|| ||(U, V)|| / (beta s^2), s the least of the min(p, q) singular values of full-rank blocks' factors."""
-    if not bool(chosen.any()) or here.U.shape[2] < full:
+def _margin(hessian: Hessian, chosen: torch.Tensor, full: int) -> float:
+    """Return e = ||R|| ||(U, V)|| / (beta s^2), with s the least singular value of the full-rank blocks' factors."""
+    if not bool(chosen.any()) or hessian.U.shape[2] < full:
         return 0.0
-    least = min(float(torch.linalg.svdvals(side[chosen])[:, full - 1].min()) for side in (here.U, here.V))
-    size = float(torch.cat([here.U, here.V], dim=1).square().sum().sqrt())
-    slope = float(np.linalg.norm(here.flat_gradient()))
-    return slope * size / (here.beta * least**2) if least > 0 else math.inf
+    least = min(float(torch.linalg.svdvals(side[chosen])[:, full - 1].min()) for side in (hessian.U, hessian.V))
+    size = float(torch.cat([hessian.U, hessian.V], dim=1).square().sum().sqrt())
+    slope = float(np.linalg.norm(hessian.flat_gradient()))
+    return slope * size / (hessian.beta * least**2) if least > 0 else math.inf
 
 
 def _saddle(problem: Problem, certificate: Certificate, tolerance: float) -> str:
-    """The converse of Theorem 3.3, for the verdict."""
+    """Return the converse of Theorem 3.3 as a note: a rank-deficient point with ||G_k|| > beta is a saddle."""
     predicted = 1 - certificate.max_dual_norm / problem.beta
     if not certificate.rank_deficient or predicted >= -tolerance:
         return ""
@@ -227,6 +291,6 @@ def _at_most(text: str, value: float, high: float) -> Condition:
 
 def _global(certificate: Certificate, tolerance: float) -> Condition:
     limit = GAP_FACTOR * tolerance
-    # without cones a gap is refused only where rounding puts the objective below the bound
+    # computed here because a certificate refuses the gap if rounding puts the objective below the bound
     gap = relative_gap(certificate.primal, certificate.dual)
     return Condition("global: certified relative gap", gap, f"<= {limit:.0e}", gap <= limit)

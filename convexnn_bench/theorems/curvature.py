@@ -1,4 +1,8 @@
-"""The smallest curvature of the factored objective at a point: is it a second-order stationary point?"""
+"""The smallest curvature of the factored objective at a point, which says whether it is second-order stationary.
+
+The Hessian is formed and decomposed where it is small; else Lanczos' method finds its smallest eigenvalue from Hessian
+products (theorems.trust_region), which cost one application of the operator and one of its adjoint each.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,30 +12,42 @@ import torch
 
 from convexnn_bench.certificates import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.plugins.parameters import SEED, Number
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import Number, Whole
 from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
 
-DENSE_SIZE = 200  # variables up to which the Hessian is formed
+DENSE_SIZE = 200  # variables up to which the Hessian is formed: its decomposition takes milliseconds
 KINKED = ("huber", "squared_hinge")  # losses whose gradient has kinks
-TOLERANCES = (1e-12, 1e-9, 1e-6, 1e-3)  # of Lanczos, relative to the norm of the Hessian; the next where one fails
-RESTARTS = 200
+TOLERANCES = (1e-12, 1e-9, 1e-6, 1e-3)  # of Lanczos, relative to the norm of the Hessian; tried in turn until one holds
+RESTARTS = 200  # of Lanczos' method for each tolerance
+BASIS = 40  # Lanczos vectors between restarts
 
 
 @dataclass(frozen=True)
 class Curvature:
     """The smallest eigenvalue of the Hessian of F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2).
 
-    eigenvalue: the Rayleigh quotient of (dU, dV), never below the smallest eigenvalue but by rounding, so that a
-        negative one proves a direction of descent.
-    dU, dV: its unit eigenvector, P x p x m and P x q x m.
-    residual: ||H v - eigenvalue v||. Some eigenvalue of the Hessian lies within it of `eigenvalue`. That none lies
-        lower is what `method` is trusted for: "dense" computes all of them, "Lanczos" could overlook one only where
-        its random start vector has no part along it.
-    gradient_norm: of the objective; relative_gradient: divided by sqrt(2 beta f).
-    iterations: Hessian products. beta: the weight decay, the unit in which to read the curvature.
-    generalised: the loss is piecewise quadratic (Huber, squared hinge), and the Hessian an element of the generalised
-        one: at a kink, which one is a choice.
+    Attributes
+    ----------
+    eigenvalue : float
+        The Rayleigh quotient of (dU, dV). It is never below the smallest eigenvalue, up to rounding, so that a negative
+        one proves a direction of descent.
+    dU, dV : torch.Tensor
+        The unit eigenvector, P x p x m and P x q x m.
+    residual : float
+        ||H v - eigenvalue v||. Some eigenvalue of the Hessian is within this distance of `eigenvalue`.
+    gradient_norm, relative_gradient : float
+        Norm of the gradient of the objective f, and this norm divided by sqrt(2 beta f).
+    iterations : int
+        Number of Hessian products.
+    method : str
+        "dense" computes all eigenvalues. "Lanczos" could miss a smaller one only if its random start vector has no
+        component along that eigenvector.
+    beta : float
+        The weight decay, which is the unit in which to read the curvature.
+    generalised : bool
+        True for a piecewise quadratic loss (Huber, squared hinge). The Hessian is then an element of the generalised
+        Hessian, and at a kink this element is a choice.
     """
 
     eigenvalue: float
@@ -47,11 +63,11 @@ class Curvature:
 
     @property
     def relative(self) -> float:
-        """eigenvalue / beta."""
+        """The eigenvalue divided by beta."""
         return self.eigenvalue / self.beta
 
-    def is_second_order(self, tolerance: Any = 1e-6) -> bool:
-        """The relative gradient is at most `tolerance`, and the curvature at least -tolerance beta."""
+    def is_second_order(self, tolerance: float = 1e-6) -> bool:
+        """Return whether the relative gradient is at most `tolerance` and the curvature at least -tolerance beta."""
         tolerance = Number().check("tolerance", tolerance)
         return self.relative_gradient <= tolerance and self.relative >= -tolerance
 
@@ -66,37 +82,61 @@ class Curvature:
 
 
 def check_smooth(problem: Any) -> Problem:
-    """The problem, if the theorems are about it. Raises InputError and, for ReLU, UnsupportedError."""
+    """Return the problem if the theorems cover it. Raise InputError otherwise and, for ReLU, UnsupportedError."""
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     if problem.has_cone:
         raise UnsupportedError(
-            f"activation {problem.activation.name!r}: its Burer-Monteiro factors are held in cones K_k U_k >= 0, so "
-            "that a minimum is a constrained one, of which the Hessian and Theorems 3.3 and 3.5 say nothing; they are "
-            "about linear and gated activations"
+            f"activation {problem.activation.name!r}: its Burer-Monteiro factors are confined to cones K_k U_k >= 0. "
+            "Theorems 3.3 and 3.5 do not cover such constrained minima, only linear and gated activations"
         )
     return problem
 
 
 def as_factors(problem: Problem, point: Any) -> tuple[Left, Right]:
-    """(U, V) of a point of any formulation: a Result, factors, network weights, or blocks (by their SVD)."""
+    """Return (U, V) of a Result, factors, network weights, or blocks (by their SVD)."""
     return as_point(problem, point).to_factors(problem)
 
 
-def smallest_curvature(problem: Any, point: Any, seed: Any = 0) -> Curvature:
-    """The smallest eigenvalue of the Hessian of the factored objective at a point, with its eigenvector.
+def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature:
+    """Compute the smallest eigenvalue of the factored objective's Hessian at a point, with its eigenvector.
 
-    problem: linear or gated activation. point: (U, V), P x p x m and P x q x m, or a Result; network weights and blocks
-    are turned into factors. seed: of the start vector of Lanczos' method, which is used above 200 variables.
+    Parameters
+    ----------
+    problem : Problem
+        A problem with linear or gated activation.
+    point : Result or arrays
+        A Result, or (U, V), P x p x m and P x q x m. Network weights and blocks are turned into factors.
+    seed : int
+        Seed of the start vector of Lanczos' method, which is used above 200 variables.
 
-    At U = V = 0 it is beta - max_k ||G_k||_2, and appending a zero column to any point makes it the smaller of what it
-    was and that number (Sahiner et al., ICLR 2024, Theorem 3.3: beta >= ||G_k||_2 follows at a rank-deficient
-    second-order point).
+    Returns
+    -------
+    Curvature
+        The eigenvalue and eigenvector with their residual, and the gradient at the point.
 
-    Raises UnsupportedError for ReLU and InputError for a point that does not fit.
+    Raises
+    ------
+    UnsupportedError
+        If the activation is ReLU.
+    InputError
+        If the point does not fit the problem.
+
+    Notes
+    -----
+    At U = V = 0 the smallest curvature is beta - max_k ||G_k||_2. A zero column appended to any point gives the smaller
+    of its curvature and this number, so that beta >= ||G_k||_2 at a rank-deficient second-order point (Sahiner et al.,
+    ICLR 2024, Theorem 3.3).
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], activation="linear", beta=0.1)
+    >>> result = cnn.solve(problem, "bm_newton")
+    >>> cnn.smallest_curvature(problem, result).is_second_order()
+    True
     """
-    problem = check_smooth(problem)
-    seed = check_seed(seed)
+    problem, seed = check_smooth(problem), SEED.check("seed", seed)
     hessian = Hessian(problem, *as_factors(problem, point))
     gradient = hessian.flat_gradient()
     if not np.isfinite(gradient).all():
@@ -121,24 +161,20 @@ def smallest_curvature(problem: Any, point: Any, seed: Any = 0) -> Curvature:
     )
 
 
-def check_seed(seed: Any) -> int:
-    """The seed as int. Raises InputError."""
-    found = Whole(low=0).check("seed", seed)
-    assert found is not None
-    return found
-
-
 def _dense(hessian: Hessian, size: int) -> tuple[Flat, int]:
-    """Unit eigenvector of the smallest eigenvalue, from the Hessian formed column by column."""
+    """Return the unit eigenvector of the smallest eigenvalue, and the number of Hessian products.
+
+    The Hessian is formed column by column.
+    """
     matrix = np.stack([hessian.flat_product(unit) for unit in np.eye(size)])
     return np.ascontiguousarray(np.linalg.eigh(0.5 * (matrix + matrix.T))[1][:, 0]), size
 
 
 def _lanczos(hessian: Hessian, size: int, seed: int) -> tuple[Flat, int]:
-    """The same by ARPACK's restarted Lanczos method.
+    """Return the same as `_dense` by ARPACK's restarted Lanczos method.
 
-    Its tolerance is relative to the eigenvalue sought, and at an optimum that is zero: so it is asked for the largest
-    eigenvalue of (largest) I - H.
+    ARPACK's tolerance is relative to the eigenvalue, and the smallest one is zero at an optimum. So it is asked for the
+    largest eigenvalue of (largest of H) I - H.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
@@ -152,11 +188,11 @@ def _lanczos(hessian: Hessian, size: int, seed: int) -> tuple[Flat, int]:
 
     operator = LinearOperator((size, size), matvec=shifted, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(size)
-    options: dict[str, Any] = {"k": 1, "v0": start, "ncv": min(size - 1, 40), "maxiter": RESTARTS}
+    options: dict[str, Any] = {"k": 1, "v0": start, "ncv": min(size - 1, BASIS), "maxiter": RESTARTS}
     top = -float(eigsh(operator, which="SA", tol=1e-2, return_eigenvectors=False, **options)[0])
     for tolerance in TOLERANCES[:-1]:
         try:
             return eigsh(operator, which="LA", tol=tolerance, **options)[1][:, 0], products
         except ArpackNoConvergence:
-            continue  # the residual that is reported says what a coarser tolerance has left
+            continue  # with a coarser tolerance, whose effect the reported residual shows
     return eigsh(operator, which="LA", tol=TOLERANCES[-1], **options)[1][:, 0], products

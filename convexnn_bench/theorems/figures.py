@@ -1,4 +1,4 @@
-"""Figures of the theorem checks: random starts against the number of columns, and the staircase."""
+"""Figures of the theorem checks: the ends of random starts against the number of columns, and the staircase."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 FLOOR = 1e-13  # relative; an excess or a gap below it is drawn at this height
-KINDS = {  # how an end of training is drawn: colour, marker
+KINDS = {  # colour and marker of an end of training
     "global": (COLOURS[0], "o"),
     "second order, above p*": (COLOURS[1], "D"),
     "unfinished": ("#777777", "x"),

@@ -1,15 +1,15 @@
 """Where training ends from many random starts, against the number of columns (heads, neurons) of a block.
 
-What is proven, for linear and gated activations (Sahiner et al., ICLR 2024, Theorems 3.3 and 3.5): with m >= min(p, q)
-columns a block, every second-order stationary point has the optimal value p* of the convex program. For linear
-self-attention min(p, q) = min(d^2, d c) heads.
+For linear and gated activations it is proven (Sahiner et al., ICLR 2024, Theorems 3.3 and 3.5) that with m >= min(p, q)
+columns a block every second-order stationary point has the optimal value p* of the convex program. For linear
+self-attention these are min(d^2, d c) heads.
 
-What is only observed: everything about fewer columns. Two things can go wrong there and are kept apart:
+For fewer columns the ends are only observed. Two things can go wrong there, and the summary keeps them apart:
 - the least value that m columns can reach may lie above p* (it does where no optimum of the convex program has blocks
   of rank m or less): then every end is above p*, and none need be spurious for its own width;
 - a second-order point may lie above the least value of its own width. It is proven to be no global minimum of that
-  width as soon as any start of the same width ends lower. That it is a minimum at all, rather than a saddle whose
-  curvature is zero to the tolerance, is not proven.
+  width as soon as any start of the same width ends lower. It is not proven to be a minimum at all: it might be a saddle
+  whose curvature is zero to the tolerance.
 Without weight decay, linear perceptrons with squared loss have no spurious minimum at any width (Baldi and Hornik,
 1989); with it, and for other losses and architectures, no such theorem is used here.
 """
@@ -22,12 +22,12 @@ import numpy as np
 
 from convexnn_bench.certificates import certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations import Point
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.plugins.parameters import SEED, Number, Whole
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.checks import GAP_FACTOR
-from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.curvature import check_smooth, smallest_curvature
 from convexnn_bench.theorems.ends import End, Width
 from convexnn_bench.theorems.figures import starts_figure
 from convexnn_bench.theorems.rank_staircase import Staircase, staircase
@@ -37,11 +37,33 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+STAIRCASE_GAP = 1e-3  # gap of the staircase that encloses p*, in tolerances
+DEFAULT_WIDTHS = 7  # numbers of columns up to min(p, q) that are tried by default
+
 
 @dataclass(frozen=True)
 class SpuriousMinima:
-    """`ends` of all starts, `widths` summing them up. lower_bound: the best proven one on p*; upper_bound: the least
-    objective seen. optimal_rank: largest rank of a block of the certified optimum that the staircase found."""
+    """Where training ended from random starts, for each number of columns a block.
+
+    Attributes
+    ----------
+    title, about, column_name : str
+        What the problem is, and what its columns are called: heads, neurons, filters or columns.
+    covered_from : int
+        min(p, q), the number of columns from which the theorem applies.
+    starts : int
+        Random starts for each number of columns.
+    tolerance : float
+        On the relative gradient, on -curvature / beta, and on the relative excess over p*.
+    lower_bound, upper_bound : float
+        Best proven lower bound on p*, and least objective of all points.
+    optimal_rank : int
+        Largest rank of a block of the certified optimum that the staircase found.
+    ends : tuple of End
+        The end of every start.
+    widths : tuple of Width
+        Their summary for each number of columns.
+    """
 
     title: str
     about: str
@@ -57,17 +79,17 @@ class SpuriousMinima:
 
     @property
     def holds(self) -> bool:
-        """No second-order end with m >= min(p, q) columns is above the optimum."""
+        """Whether no second-order end with m >= min(p, q) columns is above the optimum."""
         return not any(width.covered and width.spurious for width in self.widths)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a start."""
+        """Return one row a start."""
         import pandas as pd
 
         return pd.DataFrame([vars(end) for end in self.ends])
 
     def plot(self) -> "Figure":
-        """Strip plot of the excess against m."""
+        """Draw the excess of every end against m."""
         return starts_figure(
             self.ends, self.widths, self.tolerance, self.covered_from, f"{self.column_name} m",
             f"{self.title}: {self.starts} random starts each",
@@ -89,30 +111,60 @@ class SpuriousMinima:
 
 
 def spurious_minima(
-    problem: Any,
-    columns: Any = None,
-    starts: Any = 20,
-    seed: Any = 0,
+    problem: Problem,
+    columns: Sequence[int] | None = None,
+    starts: int = 20,
+    seed: int = 0,
     *,
-    tolerance: Any = 1e-6,
-    steps: Any = 500,
+    tolerance: float = 1e-6,
+    steps: int = 500,
 ) -> SpuriousMinima:
-    """Train from `starts` random starts with each number of columns a block, and say where they end.
+    """Train from random starts with each number of columns a block, and say where they end.
 
-    columns: a list of whole numbers; by default up to min(p, q) + 1, thinned out where these are many. With a linear
-    activation the columns are the neurons, or heads, of the network itself. The starts are Gaussian with sizes spread
-    log-uniformly over a factor of 100 and the seeds seed, seed + 1, ...; training is trust-region Newton, at
-    most `steps` steps. tolerance: on the relative gradient, on -curvature / beta, and on the relative excess over p*.
+    Parameters
+    ----------
+    problem : Problem
+        A problem with linear or gated activation. With a linear one the columns are the neurons, heads or filters of
+        the network itself.
+    columns : sequence of int, optional
+        Numbers of columns; by default from 1 to min(p, q) + 1, thinned out if these are many.
+    starts : int
+        Random starts for each number of columns, Gaussian with sizes spread log-uniformly over a factor of 100.
+    seed : int
+        The starts have the seeds seed, seed + 1, ...
+    tolerance : float
+        On the relative gradient, on -curvature / beta, and on the relative excess over p*.
+    steps : int
+        Most steps of trust-region Newton for each start.
 
-    Raises UnsupportedError for ReLU and InputError for unusable arguments.
+    Returns
+    -------
+    SpuriousMinima
+        All ends, and a summary for each number of columns.
+
+    Raises
+    ------
+    UnsupportedError
+        If the activation is ReLU.
+    InputError
+        If an argument is not usable.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], activation="linear", beta=0.1)
+    >>> cnn.spurious_minima(problem, [1, 2], starts=2).holds
+    True
     """
-    problem, seed = check_smooth(problem), check_seed(seed)
-    starts, steps = Whole().check("starts", starts) or 1, Whole().check("steps", steps) or 1
+    problem, seed = check_smooth(problem), SEED.check("seed", seed)
+    starts, steps = Whole().check("starts", starts), Whole().check("steps", steps)
     tolerance = Number().check("tolerance", tolerance)
     columns = _columns(columns, min(problem.p, problem.q))
-    reference = staircase(problem, seed, gap=1e-3 * tolerance, steps=steps)
+    # 1. enclose p* by the staircase, far more tightly than the tolerance
+    reference = staircase(problem, seed, gap=STAIRCASE_GAP * tolerance, steps=steps)
     raw: list[tuple[int, int, Point]] = []
     bound, least = max(step.lower_bound for step in reference), min(step.objective for step in reference)
+    # 2. train every start; the certificate of any end may improve the enclosure
     with progress("random starts", total=len(columns) * starts) as update:
         for m in columns:
             for start in range(seed, seed + starts):
@@ -121,20 +173,21 @@ def spurious_minima(
                 certificate = certify(problem, raw[-1][2])
                 bound, least = max(bound, certificate.dual), min(least, certificate.primal)
                 update(len(raw), f"m = {m}, objective {end.objective:.7g}")
+    # 3. judge the ends by the final enclosure
     ends = tuple(_end(problem, *one, bound=bound, tolerance=tolerance) for one in raw)
     return _summary(problem, reference, ends, columns, starts, tolerance, bound, least)
 
 
 def _columns(columns: Any, enough: int) -> list[int]:
-    """The numbers of columns, ascending. Raises InputError."""
+    """Return the numbers of columns, ascending. Raises InputError."""
     if columns is None:
-        if enough <= 7:
+        if enough <= DEFAULT_WIDTHS:
             return list(range(1, enough + 2))
-        spread = np.unique(np.geomspace(1, enough, 7).round().astype(int))
+        spread = np.unique(np.geomspace(1, enough, DEFAULT_WIDTHS).round().astype(int))
         return [*map(int, spread), enough + 1]
     if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray | range) or not len(columns):
         raise InputError(f"columns must be a list of whole numbers, such as [1, 2, 4], got {columns!r}")
-    return sorted({Whole().check("columns", m) or 1 for m in columns})
+    return sorted({Whole().check("columns", m) for m in columns})
 
 
 def _end(problem: Problem, m: int, start: int, point: Point, *, bound: float, tolerance: float) -> End:

@@ -8,17 +8,18 @@ Theorem 3.3).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates import certify
-from convexnn_bench.formulations import Point, burer_monteiro
+from convexnn_bench.formulations import burer_monteiro
+from convexnn_bench.formulations.point import Point
+from convexnn_bench.plugins.parameters import SEED, Number, Whole
 from convexnn_bench.problem import Problem
-from convexnn_bench.solver import Number, Whole
 from convexnn_bench.terminal import progress
-from convexnn_bench.theorems.curvature import check_seed, check_smooth, smallest_curvature
+from convexnn_bench.theorems.curvature import check_smooth, smallest_curvature
 from convexnn_bench.theorems.ends import StaircaseStep
 from convexnn_bench.theorems.figures import staircase_figure
 from convexnn_bench.theorems.trust_region import trust_region_newton
@@ -30,10 +31,28 @@ if TYPE_CHECKING:
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 
+SPARE_COLUMNS = 2  # beyond min(p, q), in case that rounding leaves a gap there
+
 
 @dataclass(frozen=True)
 class Staircase:
-    """Its steps, and the last point (U, V). certified: the last gap is at most `target`. reason: why it ended."""
+    """The steps from the zero network to a certified optimum.
+
+    Attributes
+    ----------
+    about : str
+        A description of the problem.
+    steps : tuple of StaircaseStep
+        One step for each number of columns.
+    target : float
+        The certified relative gap that was asked for.
+    beta : float
+        The weight decay, which is the unit of the printed curvatures.
+    reason : str
+        Why the staircase ended.
+    point : tuple of torch.Tensor
+        The last (U, V), with a zero column appended.
+    """
 
     about: str
     steps: tuple[StaircaseStep, ...]
@@ -44,6 +63,7 @@ class Staircase:
 
     @property
     def certified(self) -> bool:
+        """Whether the last gap is at most the target."""
         return self.steps[-1].gap <= self.target
 
     def __iter__(self) -> Iterator[StaircaseStep]:
@@ -53,13 +73,13 @@ class Staircase:
         return len(self.steps)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a step."""
+        """Return one row a step."""
         import pandas as pd
 
         return pd.DataFrame([vars(step) for step in self.steps])
 
     def plot(self) -> "Figure":
-        """Objective, and certified relative gap, against m."""
+        """Draw the objective and the certified relative gap against m."""
         return staircase_figure(self.steps, self.target)
 
     def __str__(self) -> str:
@@ -74,47 +94,84 @@ class Staircase:
         return "\n".join([*lines, self.reason])
 
 
-def staircase(problem: Any, seed: Any = 0, *, gap: Any = 1e-6, steps: Any = 500) -> Staircase:
-    """Start at zero; append to every block with ||G_k||_2 > beta the top singular pair of -G_k; train; again, until the
-    certified relative gap is at most `gap`.
+def staircase(problem: Problem, seed: int = 0, *, gap: float = 1e-6, steps: int = 500) -> Staircase:
+    """Grow Burer-Monteiro factors column by column, from zero to a certified global optimum.
 
-    Training is trust-region Newton, at most `steps` steps a stair. seed: of the start vector of Lanczos' method;
-    nothing else is random. It ends by m = min(p, q) in exact arithmetic, where every second-order point is global; two
-    columns more are allowed for. Raises UnsupportedError for ReLU and InputError for unusable arguments.
+    1. Certify the point with a zero column appended to every block; stop if its relative gap is at most `gap`.
+    2. Fill this column, in every block with ||G_k||_2 > beta, with the top singular pair of -G_k, which descends; stop
+       if there is no such block.
+    3. Train by trust-region Newton, and go to 1.
+
+    Parameters
+    ----------
+    problem : Problem
+        A problem with linear or gated activation.
+    seed : int
+        Seed of the start vector of Lanczos' method; nothing else is random.
+    gap : float
+        Certified relative gap at which the staircase ends.
+    steps : int
+        Most steps of trust-region Newton for each number of columns.
+
+    Returns
+    -------
+    Staircase
+        The steps, and why it ended.
+
+    Raises
+    ------
+    UnsupportedError
+        If the activation is ReLU.
+    InputError
+        If an argument is not usable.
+
+    Notes
+    -----
+    In exact arithmetic the staircase ends by m = min(p, q), where every second-order point is global. SPARE_COLUMNS
+    more are allowed because of rounding.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], activation="linear", beta=0.1)
+    >>> cnn.staircase(problem).certified
+    True
     """
-    problem, seed = check_smooth(problem), check_seed(seed)
-    gap, steps = Number().check("gap", gap), Whole().check("steps", steps) or 1
+    problem, seed = check_smooth(problem), SEED.check("seed", seed)
+    gap, steps = Number().check("gap", gap), Whole().check("steps", steps)
     U = torch.zeros(problem.P, problem.p, 0, dtype=torch.float64)
     V = torch.zeros(problem.P, problem.q, 0, dtype=torch.float64)
-    found: list[StaircaseStep] = []
-    last = min(problem.p, problem.q) + 2
+    climbed: list[StaircaseStep] = []
+    last = min(problem.p, problem.q) + SPARE_COLUMNS
     with progress("staircase", total=last) as update:
         while True:
+            # 1. certify the point with a spare column
             padded = _padded(U), _padded(V)
-            found.append(_step(problem, padded, seed))
-            update(len(found), f"m = {found[-1].m}, certified gap {found[-1].gap:.1e}")
-            if found[-1].gap <= gap:
-                reason = f"certified at m = {found[-1].m}: gap {found[-1].gap:.1e} <= {gap:.0e}"
+            climbed.append(_step(problem, padded, seed))
+            update(len(climbed), f"m = {climbed[-1].m}, certified gap {climbed[-1].gap:.1e}")
+            if climbed[-1].gap <= gap:
+                reason = f"certified at m = {climbed[-1].m}: gap {climbed[-1].gap:.1e} <= {gap:.0e}"
                 break
+            # 2. fill the spare column with a direction of descent
             direction = descent_columns(problem, *padded)
-            if len(found) > last or direction is None:
-                why = "no block has ||G_k|| > beta" if direction is None else f"m = {found[-1].m} columns were tried"
-                reason = f"not certified: gap {found[-1].gap:.1e} > {gap:.0e}; {why}"
+            if len(climbed) > last or direction is None:
+                why = "no block has ||G_k|| > beta" if direction is None else f"m = {climbed[-1].m} columns were tried"
+                reason = f"not certified: gap {climbed[-1].gap:.1e} > {gap:.0e}; {why}"
                 break
+            # 3. train
             dU, dV = direction
             end = trust_region_newton(problem, torch.cat([U, dU], dim=2), torch.cat([V, dV], dim=2), steps=steps)
             U, V = end.U, end.V
-    return Staircase(repr(problem), tuple(found), gap, problem.beta, reason, padded)
+    return Staircase(repr(problem), tuple(climbed), gap, problem.beta, reason, padded)
 
 
 def descent_columns(
     problem: Problem, U: Left, V: Right
 ) -> tuple[Float[torch.Tensor, "P p 1"], Float[torch.Tensor, "P q 1"]] | None:
-    """A column for every block that lowers the objective: sqrt(t_k) times the top singular pair of -G_k, zero where
-    ||G_k||_2 <= beta; None where all are.
+    """Return a column for every block that lowers the objective, None if no block has ||G_k||_2 > beta.
 
-    t_k = s (||G_k||_2 - beta)_+ with s the minimiser of the quadratic upper model: the objective, which is convex in s,
-    falls by at least s/2 sum_k (||G_k||_2 - beta)_+^2.
+    It is sqrt(t_k) times the top singular pair of -G_k, with t_k = s (||G_k||_2 - beta)_+ and s the minimiser of the
+    quadratic upper model: the objective, convex in s, falls by at least s/2 sum_k (||G_k||_2 - beta)_+^2.
     """
     operator = problem.operator()
     G = operator.adjoint(problem.loss.gradient(operator.apply_factors(U, V), operator.Y))

@@ -23,11 +23,11 @@ Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 Flat = Float[np.ndarray, " size"]
 
-COARSE = 1e-7  # relative gradient at which a Newton step changes the value by rounding alone
+COARSE = 1e-7  # relative gradient below which a step changes the value by rounding alone: sqrt of float64's precision
 
 
 class Hessian:
-    """Value, gradient and Hessian products of f at (U, V), float64 on the CPU; cones are not looked at.
+    """Value, gradient and Hessian products of f at (U, V), float64 on the CPU, without cones.
 
     Where grad F has a kink (Huber at |z - y| = delta, squared hinge at y z = 1) F'' is an element of the generalised
     Hessian.
@@ -43,11 +43,11 @@ class Hessian:
         self.value = float(problem.loss.value(z, Y) + 0.5 * self.beta * (U.square().sum() + V.square().sum()))
 
     def _through(self, G: Blocks, U: Left, V: Right) -> tuple[Left, Right]:
-        """(G_k V_k + beta U_k, G_k^T U_k + beta V_k)."""
+        """Return (G_k V_k + beta U_k, G_k^T U_k + beta V_k)."""
         return G @ V + self.beta * U, G.transpose(1, 2) @ U + self.beta * V
 
     def product(self, dU: Left, dV: Right) -> tuple[Left, Right]:
-        """The Hessian times (dU, dV): one application of the operator and one of its adjoint."""
+        """Return the Hessian times (dU, dV), by one application of the operator and one of its adjoint."""
         dz = self.operator.apply(dU @ self.V.transpose(1, 2) + self.U @ dV.transpose(1, 2))
         dG = self.operator.adjoint(self._curve(dz[:, :, None])[:, :, 0])
         left, right = self._through(self.G, dU, dV)
@@ -57,11 +57,11 @@ class Hessian:
         return flatten(*self.gradient)
 
     def flat_product(self, direction: Flat) -> Flat:
-        """The same on flat vectors, U before V."""
+        """Return the same for flat vectors, U before V."""
         return flatten(*self.product(*self.factors(direction)))
 
     def factors(self, x: Flat) -> tuple[Left, Right]:
-        """(U, V) as views of x."""
+        """Return (U, V) as views of x."""
         return unflatten(x, self.U, self.V)
 
     @property
@@ -70,8 +70,10 @@ class Hessian:
 
 
 def relative_gradient(value: float, norm: float, beta: float) -> float:
-    """||grad f|| / sqrt(2 beta f), which is free of units: as beta/2 ||x||^2 <= f, the error term
-    1/2 <x, grad f> of the paper's bound is at most this number times f."""
+    """Return ||grad f|| / sqrt(2 beta f), which has no unit.
+
+    As beta/2 ||x||^2 <= f, the error term 1/2 <x, grad f> of the paper's bound is at most this number times f.
+    """
     return 0.0 if norm == 0 else norm / math.sqrt(2 * beta * value) if value > 0 else math.inf
 
 
@@ -80,14 +82,14 @@ def flatten(U: Left, V: Right) -> Flat:
 
 
 def unflatten(x: Flat, U: Left, V: Right) -> tuple[Left, Right]:
-    """Views of x in the shapes of U and V."""
+    """Return views of x in the shapes of U and V."""
     flat = torch.as_tensor(x)
     return flat[: U.numel()].view(U.shape), flat[U.numel() :].view(V.shape)
 
 
 @dataclass(frozen=True)
-class Descent:
-    """Where trust-region Newton ended. steps: outer ones. relative_gradient: see the function of that name."""
+class NewtonEnd:
+    """The point at which trust-region Newton ended, after so many outer steps."""
 
     U: torch.Tensor
     V: torch.Tensor
@@ -97,7 +99,7 @@ class Descent:
 
 
 class _Scaled:
-    """f(unit w) / height for SciPy, with the last Hessian kept: it asks for value, gradient and products apart.
+    """f(unit w) / height for SciPy, which asks for value, gradient and products apart: the last Hessian is kept.
 
     With unit^2 = 2 f(x_0) / beta and height = f(x_0) the level set of the start point lies in the unit ball, and the
     gradient in w has twice the length of the relative gradient at the start.
@@ -125,11 +127,11 @@ class _Scaled:
         return self.at(w).flat_product(np.ascontiguousarray(direction)) * (self.unit**2 / self.height)
 
 
-def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 1e-10, steps: int = 500) -> Descent:
+def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 1e-10, steps: int = 500) -> NewtonEnd:
     """Minimise f from (U, V) by trust-region Newton with conjugate gradients (Steihaug, 1983; SciPy's trust-ncg).
 
-    Ends at a relative gradient of `tolerance`, after `steps` steps, or where rounding stops it. Directions of negative
-    curvature are followed, so that saddles are left unless the start point sits on one.
+    It ends at a relative gradient of `tolerance`, after `steps` steps, or when rounding stops it. It follows
+    directions of negative curvature, so that it leaves saddles unless it starts on one.
     """
     from scipy.optimize import minimize
 
@@ -153,31 +155,32 @@ def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 
         done += int(found.nit)
         U, V = (part.clone() for part in unflatten(scaled.unit * found.x, U, V))
         if found.nit == 0 or not found.success:
-            break  # else once more: where the start was far above the optimum, its scale was a coarse one
+            break  # otherwise start again, with the scale of the point that was reached
     return _polished(problem, U, V, tolerance, done)
 
 
-def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) -> Descent:
-    """Newton steps that are judged by the gradient, where differences of values are rounding (MINRES: H is singular).
+def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) -> NewtonEnd:
+    """Polish the point by Newton steps, solved by MINRES because the Hessian is singular.
 
-    A step counts if it halves the relative gradient and does not raise the value beyond rounding.
+    Differences of values are rounding here. A step is kept if it halves the relative gradient and raises the value by
+    no more than rounding.
     """
     from scipy.sparse.linalg import LinearOperator, minres
 
-    here = Hessian(problem, U, V)
-    while tolerance < here.relative_gradient <= 1e3 * COARSE:
-        gradient = here.flat_gradient()
-        operator = LinearOperator((gradient.size, gradient.size), matvec=here.flat_product, dtype=np.float64)
+    current = Hessian(problem, U, V)
+    while tolerance < current.relative_gradient <= 1e3 * COARSE:
+        gradient = current.flat_gradient()
+        operator = LinearOperator((gradient.size, gradient.size), matvec=current.flat_product, dtype=np.float64)
         move, _ = minres(operator, -gradient, rtol=1e-8, maxiter=max(200, 2 * gradient.size))
-        there = Hessian(problem, *unflatten(flatten(U, V) + move, U, V))
-        halved = there.relative_gradient <= 0.5 * here.relative_gradient
-        if not halved or there.value > here.value * (1 + 1e-12):
+        trial = Hessian(problem, *unflatten(flatten(U, V) + move, U, V))
+        halved = trial.relative_gradient <= 0.5 * current.relative_gradient
+        if not halved or trial.value > current.value * (1 + 1e-12):
             break
-        here, U, V, done = there, there.U, there.V, done + 1
-    return Descent(U, V, here.value, here.relative_gradient, done)
+        current, U, V, done = trial, trial.U, trial.V, done + 1
+    return NewtonEnd(U, V, current.value, current.relative_gradient, done)
 
 
 def spread_start(problem: Problem, m: int, seed: int) -> tuple[Left, Right]:
-    """A random start whose blocks are between 0.1 and 10 times their natural size, log-uniformly."""
+    """Return a random start whose blocks are between 0.1 and 10 times their natural size, log-uniformly."""
     scale = 10 ** np.random.default_rng(seed).uniform(-1, 1)
     return burer_monteiro.start(problem, problem.operator(), m, seed, scale=float(scale))

@@ -312,7 +312,7 @@ def test_relu_is_refused_with_the_reason(call):
         (lambda p: check_rank_deficient(p, tolerance=0), "tolerance must be a positive finite number"),
         (lambda p: check_rank_deficient(p, m=3, point=random_factors(p, 2)), "m = 3 does not fit the point"),
         (lambda p: check_full_rank(p, steps=1.5), "steps must be a whole number"),
-        (lambda p: staircase(p, gap="small"), "gap must be a number"),
+        (lambda p: staircase(p, gap="small"), "gap must be a positive finite number"),
         (lambda p: spurious_minima(p, columns=[]), "columns must be a list of whole numbers"),
         (lambda p: spurious_minima(p, columns=[0]), "columns must be a whole number, at least 1"),
         (lambda p: spurious_minima(p, starts=0), "starts must be a whole number"),
