@@ -26,9 +26,9 @@ import torch
 
 from convexnn_bench.certificates import Certificate, certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.norms.spectral import spectral_norms
-from convexnn_bench.plugins.parameters import SEED, Number, Whole
+from convexnn_bench.formulations import Point
+from convexnn_bench.norms import spectral_norms
+from convexnn_bench.plugins import SEED, Number, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.theorems.curvature import Curvature, as_factors, check_smooth, smallest_curvature
 from convexnn_bench.theorems.trust_region import Hessian, spread_start, trust_region_newton

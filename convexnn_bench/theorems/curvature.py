@@ -12,7 +12,7 @@ import torch
 
 from convexnn_bench.certificates import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
-from convexnn_bench.plugins.parameters import SEED, Number
+from convexnn_bench.plugins import SEED, Number
 from convexnn_bench.problem import Problem
 from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from convexnn_bench.certificates import certify, relative_gap
 from convexnn_bench.errors import InputError
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.plugins.parameters import SEED, Number, Whole
+from convexnn_bench.formulations import Point
+from convexnn_bench.plugins import SEED, Number, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.checks import GAP_FACTOR

@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates import certify
-from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import Point
-from convexnn_bench.plugins.parameters import SEED, Number, Whole
+from convexnn_bench.formulations import Point, burer_monteiro
+from convexnn_bench.plugins import SEED, Number, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress
 from convexnn_bench.theorems.curvature import check_smooth, smallest_curvature
