@@ -13,6 +13,7 @@ from jaxtyping import Float
 from convexnn_bench.architectures.base import BaseArchitecture, check_rank
 from convexnn_bench.checks import check_array
 from convexnn_bench.errors import InputError
+from convexnn_bench.plugins import Whole, is_whole
 
 
 class CNN(BaseArchitecture):
@@ -33,9 +34,9 @@ class CNN(BaseArchitecture):
     name = "cnn"
 
     def __init__(self, patch: Any = 3, stride: Any = 1, padding: Any = 0, pool: Any = "global", bias: Any = False):
-        self.patch = _whole("patch", patch, 1)
-        self.stride = _whole("stride", stride, 1)
-        self.padding = _whole("padding", padding, 0)
+        self.patch: int = Whole().check("patch", patch)
+        self.stride: int = Whole().check("stride", stride)
+        self.padding: int = Whole(low=0).check("padding", padding)
         self.pool = _check_pool(pool)
         if not isinstance(bias, bool | np.bool_):
             raise InputError(f"bias must be True or False, got {bias!r}")
@@ -135,20 +136,14 @@ class CNN(BaseArchitecture):
 _PLACED: WeakKeyDictionary[CNN, dict[tuple[torch.dtype, torch.device], torch.Tensor]] = WeakKeyDictionary()
 
 
-def _whole(name: str, value: Any, low: int) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < low:
-        raise InputError(f"{name} must be a whole number, at least {low}, got {value!r}")
-    return int(value)
-
-
 def _check_pool(pool: Any) -> str | int | np.ndarray:
     allowed = 'pool must be "global", "identity", a whole number g for a grid of g x g, or a matrix a x K'
     if isinstance(pool, str):
         if pool not in ("global", "identity"):
             raise InputError(f"{allowed}, got {pool!r}")
         return pool
-    if isinstance(pool, int | np.integer):
-        if isinstance(pool, bool) or pool < 1:
+    if isinstance(pool, int | np.integer):  # also True, which is refused
+        if not is_whole(pool) or pool < 1:
             raise InputError(f"{allowed}, got {pool!r}")
         return int(pool)
     matrix = check_array("pool", pool).copy()

@@ -116,10 +116,12 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
+    # 1. The point, and the program that the bound is about.
     point = as_point(problem, point)
     scope = _scope(problem, point, scope)
     if scope == "sampled":
         point.check_patterns(problem)
+    # 2. Its objective F + beta R, in its own formulation.
     device = point.device(problem)
     at = point.evaluate(problem, device)
     loss, Y = problem.loss, problem.operator(device).Y
@@ -127,6 +129,7 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
+    # 3. The lower bound. It holds for any point; the gap needs a point in the cones.
     dual, norm, multiplier = _best_bound(problem, point, gradient, scope, device)
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
@@ -134,6 +137,7 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
             f"the point violates the ReLU cones by {at.infeasibility:.1e} of its largest pre-activation "
             f"(allowed {FEASIBILITY_TOLERANCE:.0e})"
         )
+    # 4. <grad F, A(Z)> + beta R is zero at a stationary point, since F + beta R has no slope along Z there.
     error = float((gradient * at.predictions).sum()) + problem.beta * at.regulariser
     return concluded(
         primal, dual, problem.beta, norm, error, multiplier, scope=scope, infeasibility=at.infeasibility,

@@ -183,6 +183,7 @@ def certify_module(
     True
     """
     lam = _check_arguments(weight_decay, reduction, output_bias, bias_decay)
+    # 1. Read the module as a network (W1, W2), perhaps with an output bias.
     data = check_array("X", X)
     reading = read_module(module, data)
     if reading.first_bias and not bias_decay:
@@ -190,6 +191,7 @@ def certify_module(
             "bias_decay=False: biases of the first layer without weight decay are not covered, since the program's "
             "norm is that of weights and bias together; train with weight decay on all parameters of the first layer"
         )
+    # 2. State its training problem in this package's units: sums instead of means, beta instead of lam.
     base = LOSSES.make(loss)
     inputs = reading.data(data)
     rows, notes = _targets(base, reading.architecture.target_rows(as_numpy(Y, "Y"), inputs), reading.outputs(data))
@@ -200,6 +202,7 @@ def certify_module(
     problem = Problem(
         inputs, rows, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
     )
+    # 3. Bound the optimum, and take the objective of the module itself, with its own bias.
     certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
     primal = _objective(problem, base, reading, data, output_bias == "penalised")
     assumptions = (_decay_words(lam, reduction, primal * lam / beta), *_bias_words(reading, output_bias), *notes)

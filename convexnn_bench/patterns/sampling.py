@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
 from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK, Patterns, check_rows, enumeration_cost
+from convexnn_bench.plugins import Whole
 from convexnn_bench.terminal import in_bytes
 
 
@@ -20,9 +21,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     InputError for P < 1 or an unusable Phi, PatternBudgetError where masks and gates would not fit.
     """
     Phi = Phi if isinstance(Phi, Rows) else check_rows(Phi)
-    if isinstance(P, bool) or not isinstance(P, int | np.integer) or P < 1:
-        raise InputError(f"patterns: the number to sample must be an integer >= 1, got {P!r}")
-    wanted = int(P)
+    wanted: int = Whole().check("patterns: the number to sample", P)
     nonzero = Phi.nonzero() if isinstance(Phi, Rows) else np.any(Phi != 0, axis=1)
     if not nonzero.any():
         raise InputError(ALL_ZERO)

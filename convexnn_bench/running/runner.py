@@ -154,6 +154,7 @@ def _run(
 ) -> None:
     """Set up, solve and certify, and write the outcome into `result`."""
     problem = untouched.problem
+    # 1. Set up; imports do not count.
     algorithm.load_packages()
     started = time.perf_counter()
     algorithm.set_problem(problem)
@@ -163,6 +164,7 @@ def _run(
     if problem.is_shared:
         result.setup_seconds = parallel.from_first(result.setup_seconds)
     on_setup(result.setup_seconds)
+    # 2. Solve. The monitor scores points off the clock; the last point is scored after the end.
     monitor = Monitor(problem, algorithm, on_score, untouched)
     try:
         algorithm.run(monitor)

@@ -277,7 +277,7 @@ def test_sample_stops_when_there_are_no_more():
 
 @pytest.mark.parametrize("bad", [0, -3, 2.5, True, "many"])
 def test_sample_size_must_be_a_positive_integer(bad):
-    with pytest.raises(InputError, match="integer >= 1"):
+    with pytest.raises(InputError, match="must be a whole number, at least 1"):
         sample_patterns(np.eye(2), bad)
 
 
