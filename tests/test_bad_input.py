@@ -25,13 +25,13 @@ def make(X=X, Y=Y, **arguments):
 
 
 class _Refused:
-    """`with assert_refused("word", ...)`: InputError (or `error`) with all the words, within seconds."""
+    """`with assert_refused("word", ...)`: InputError (or `error`) with all the words, within seconds of a processor."""
 
     def __init__(self, *words: str, error: type = cnn.InputError):
         self.words, self.error = words, error
 
     def __enter__(self):
-        self.start = time.perf_counter()
+        self.start = time.process_time()
 
     def __exit__(self, kind, value, _):
         assert kind is not None, f"nothing was raised, expected {self.error.__name__} with {self.words}"
@@ -39,7 +39,7 @@ class _Refused:
             return False
         missing = [word for word in self.words if word not in str(value)]
         assert not missing, f"{missing} not in: {value}"
-        assert time.perf_counter() - self.start < 5.0
+        assert time.process_time() - self.start < 10.0  # it is refused before any work is done
         return True
 
 
@@ -191,7 +191,7 @@ def check_certified(problem, gap: float = 1e-5, solver: str = "fista"):
     """The problem solved, with warnings as errors; asserts the gap."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = cnn.solve(problem, solver, time_limit=20, gap=gap)
+        result = cnn.solve(problem, solver, time_limit=600, gap=gap)
     assert result.status == "gap_reached", result.reason
     assert 0 <= result.certificate.gap <= gap
     return result
@@ -290,7 +290,7 @@ def test_a_point_that_overflows_is_diverged_and_no_crash():
         def get_result(self):
             return cnn.Point(blocks=self.Z)
 
-    result = cnn.solve(make(), Runaway(), time_limit=10)
+    result = cnn.solve(make(), Runaway(), time_limit=600)
     assert result.status == "diverged"
     assert "not finite, or above 1e+100" in result.reason
 
@@ -607,6 +607,6 @@ def test_blocks_that_do_not_fit_objective_and_predict(bad):
 
 
 def test_a_result_of_another_problem():
-    result = cnn.solve(make(), "fista", time_limit=0.02)
+    result = cnn.solve(make(), "fista", iterations=3)
     with assert_refused("Z must be P x p x q = 5 x 3 x 2", "(4, 3, 2)"):
         cnn.certify(make(patterns=5), result)

@@ -50,7 +50,7 @@ def results_of(architecture: str, activation: str, loss: str, formulation: str) 
     problem = problem_of(architecture, activation, loss)
     starts = 1 if formulation == "convex" or activation != "relu" else 2
     return tuple(
-        cnn.solve(problem, SOLVERS[formulation], gap=GAP, time_limit=60.0, seed=seed) for seed in range(starts)
+        cnn.solve(problem, SOLVERS[formulation], gap=GAP, time_limit=600.0, seed=seed) for seed in range(starts)
     )
 
 

@@ -384,7 +384,7 @@ def test_three_thousand_blocks_in_the_plane_are_fast():
     sizes = [len(F) for F in cones.facets]
     upper, lower = dual_norms(cones, normals(cones))
     cones.project(normals(cones)[:, :, None])
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5.0
     assert set(sizes) == {2}
     assert np.all(lower <= upper)
 

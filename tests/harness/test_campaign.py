@@ -232,7 +232,7 @@ def test_every_cell_has_one_record_and_a_second_run_does_nothing(tmp_path):
             name="mixed",
             datasets=["spiral[n=9]", "mnist5k[n=20]"],
             solvers=["zero", "exits", "skips"],
-            time_limit=1.0,
+            time_limit=60.0,
             solvers_dir=folder,
         )
         first = Watcher()
@@ -256,7 +256,7 @@ def test_every_cell_has_one_record_and_a_second_run_does_nothing(tmp_path):
 
 def test_only_cells_without_a_record_are_run(tmp_path):
     with solvers_from(tmp_path / "bad", "zero", "exits") as folder:
-        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero", "exits"], time_limit=1.0, solvers_dir=folder)
+        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero", "exits"], time_limit=60.0, solvers_dir=folder)
         out = tmp_path / "out"
         run_campaign(campaign, out, Watcher())
         file = RecordFile(out / "records.jsonl")
@@ -267,7 +267,7 @@ def test_only_cells_without_a_record_are_run(tmp_path):
         assert watcher.ran == ["exits"]
         assert any("not a whole record" in note for note in watcher.notes)
         assert [record["solver"] for record in done.records] == ["zero", "exits"]
-        longer = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=2.0, solvers_dir=folder)
+        longer = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=90.0, solvers_dir=folder)
         watcher = Watcher()
         run_campaign(longer, out, watcher)
         assert watcher.ran == ["zero"]  # a record under other limits is no answer
@@ -294,7 +294,7 @@ def test_a_solver_that_raises_while_it_is_made_is_named(tmp_path):
 def test_without_pandas_the_records_stay(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with solvers_from(tmp_path / "bad", "zero") as folder:
-        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=1.0, solvers_dir=folder)
+        campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero"], time_limit=60.0, solvers_dir=folder)
         done = run_campaign(campaign, tmp_path / "out", Watcher())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["records.jsonl"]
     assert "pip install pandas pyarrow" in done.complaint

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_solvers import BODIES
-from harness_fixtures import solvers_from, spiral_cell
+from command import wait_until
+from harness_fixtures import killed_while, solvers_from, spiral_cell
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import probe, run_cell
@@ -74,21 +75,20 @@ def test_what_goes_wrong_becomes_status_and_reason(bad_solvers, solver, status, 
 
 @pytest.mark.parametrize("solver", ["hangs", "spins"])
 def test_a_hanging_solver_is_killed_and_its_curve_kept(bad_solvers, solver):
-    started = time.perf_counter()
-    record = run_cell(spiral_cell(solver, bad_solvers, deadline=3.0))
-    assert time.perf_counter() - started < 15
+    record, deadline = killed_while("solving", solver, bad_solvers)
+    assert deadline <= record["wall_seconds"] < 300  # the solver itself would take 600 s
     assert record["status"] == "time_limit"
-    assert "killed at its deadline of 3 s" in record["reason"]
+    assert f"killed at its deadline of {deadline:g} s" in record["reason"]
     (point,) = record["curve"]
     assert point[1:] == [record["objective"], record["gap"]]
     assert record["lower_bound"] < record["objective"]
     assert record["reason"].endswith("while: solving")
-    assert 0 <= record["setup_seconds"] < 1  # known although it never came to its end
+    assert 0 <= record["setup_seconds"] < deadline  # known although it never came to its end
     assert time_to_gap(record, 1e3).seconds == record["setup_seconds"] + point[0]
 
 
 def test_a_hang_in_setup_has_no_curve(bad_solvers):
-    record = run_cell(spiral_cell("hangs_in_setup", bad_solvers, deadline=2.5))
+    record, _ = killed_while("set-up", "hangs_in_setup", bad_solvers)
     assert (record["status"], record["curve"], record["objective"]) == ("time_limit", [], None)
     assert (record["setup_seconds"], record["reason"][-6:]) == (None, "set-up")
 
@@ -136,10 +136,12 @@ def test_output_of_a_solver_goes_nowhere_near_ours(bad_solvers, capfd):
 
 def test_what_a_solver_started_goes_with_it(bad_solvers):
     run_cell(spiral_cell("leaves_a_child", bad_solvers))
-    time.sleep(0.2)
-    listing = subprocess.run(["ps", "-eo", "ppid,stat,args"], capture_output=True, text=True, check=True).stdout
-    left = [line for line in listing.splitlines() if "sleep 612.5" in line and line.split()[1][0] != "Z"]
-    assert not left
+
+    def left():
+        listing = subprocess.run(["ps", "-eo", "ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in listing.splitlines() if "sleep 612.5" in line and line.split()[1][0] != "Z"]
+
+    wait_until(lambda: not left())
 
 
 def test_points_are_told_as_they_come():
@@ -170,9 +172,15 @@ def test_key_depends_on_everything_that_changes_the_result(bad_solvers):
 
 
 def test_a_warm_cell_starts_quickly(bad_solvers):
+    """Without the imports of a cold one, which are timed beside it: both are slower on a busy machine."""
     run_cell(spiral_cell("zero", bad_solvers))
-    walls = [run_cell(spiral_cell("zero", bad_solvers))["wall_seconds"] for _ in range(3)]
-    assert min(walls) < 1.5, walls
+    walls, imports = [], []
+    for _ in range(3):
+        walls.append(run_cell(spiral_cell("zero", bad_solvers))["wall_seconds"])
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch, scipy.optimize, scipy.sparse"], check=True)
+        imports.append(time.perf_counter() - started)
+    assert min(walls) < min(imports), (walls, imports)
 
 
 def test_threads_are_pinned_and_ours_are_left_alone(bad_solvers):

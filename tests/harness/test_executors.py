@@ -39,7 +39,7 @@ def outcome(records):
     return found, [(r["objective"], r["gap"]) for r in records if r["solver"] in exact]
 
 
-def _wait_until(true, seconds=30.0):
+def _wait_until(true, seconds=300.0):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until
@@ -125,7 +125,7 @@ def test_a_cluster_whose_workers_are_all_gone(tmp_path, monkeypatch):
         place = DaskExecutor(address=cluster.scheduler_address)
         with pytest.raises(cnn.errors.ExecutorError, match="all dask workers are gone"):
             run_campaign(asked, tmp_path / "out", Watcher(), executor=place)
-        assert worker.wait(timeout=10) == -9
+        assert worker.wait(timeout=120) == -9
     assert [record["status"] for record in lines(tmp_path / "out")] == ["crashed"]
 
 

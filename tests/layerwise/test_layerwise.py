@@ -517,7 +517,7 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-    assert killed >= 2  # the first may already have been enough to come near the end
+    assert killed >= 1  # a busy machine may look too late, when the end has been reached
     subprocess.run([*own, "--out", tmp_path / "killed"], check=True, env=environment, capture_output=True)
     whole, again = (json.loads((tmp_path / name / "layerwise.json").read_text()) for name in ("whole", "killed"))
     assert without_seconds(again["seeds"][0]["history"]) == without_seconds(whole["seeds"][0]["history"])

@@ -120,8 +120,8 @@ def test_the_first_process_has_the_clock(both):
     one, other = (rank["limited"] for rank in both)
     assert one["status"] == other["status"] == "time_limit"
     assert one["curve"] == other["curve"]
-    assert len(one["curve"]) > 2
-    assert one["solve_seconds"] == other["solve_seconds"] < 5
+    assert len(one["curve"]) > 1
+    assert one["solve_seconds"] == other["solve_seconds"] >= 1
     assert np.array_equal(one["U"], other["U"])
 
 

@@ -33,7 +33,7 @@ class Command:
             preexec_fn=heeding_interrupts, **options,
         )  # fmt: skip
 
-    def finish(self, timeout=120.0):
+    def finish(self, timeout=600.0):
         """(exit code, what it printed, what it said on stderr)."""
         out, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, out, err
@@ -52,7 +52,7 @@ class Command:
                     found[int(folder.name)] = line
         return found
 
-    def gone(self, seconds=60.0):
+    def gone(self, seconds=300.0):
         """Whether all its processes end within some seconds."""
         until = time.monotonic() + seconds
         while self.left():
@@ -67,7 +67,7 @@ def run(*arguments, **options):
     return Command(*arguments, **options).finish()
 
 
-def wait_until(true, seconds=60.0, every=0.01):
+def wait_until(true, seconds=300.0, every=0.01):
     """Raises AssertionError when it does not become true in time."""
     until = time.monotonic() + seconds
     while not true():

@@ -6,6 +6,7 @@ import bad_solvers
 import worse_solvers
 
 from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.plugins.registry import SOLVERS
 
 
@@ -20,6 +21,15 @@ def solvers_from(folder, *names):
         yield path
     finally:
         SOLVERS._classes, SOLVERS._folders = before
+
+
+def killed_while(stage, solver, solvers_dir):
+    """(record, deadline) of a cell that is killed in a stage; a busy machine needs a later deadline to come to it."""
+    for deadline in (3.0, 15.0, 75.0):
+        record = run_cell(spiral_cell(solver, solvers_dir, deadline=deadline))
+        if record["reason"].endswith(f"while: {stage}"):
+            break
+    return record, deadline
 
 
 def spiral_cell(solver, solvers_dir=None, n=9, **limits):

@@ -1,8 +1,8 @@
-"""Shapes and types of arguments and results, each combination checked once.
+"""Shapes of arguments and results, each combination checked once.
 
-pytest's plugin of jaxtyping decorates every function of the package, and every call is checked, which takes half of the
-suite's time. What a check says depends on types, dtypes and shapes alone, so that a call is checked only where those
-of its arguments and its result were not seen together before; the decorated function itself is made at its first call.
+pytest's plugin of jaxtyping decorates every function of the package. To check every call would take half of the suite's
+time, but what a check says depends on types, dtypes and shapes alone. So a call is checked only where those of its
+arguments and its result were not seen together before, and the checked function is made at its first call.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import torch
+from shapes import has_shape
 
 check_every_call = jaxtyping.jaxtyped
 CONTAINERS = (tuple, list, set, frozenset)
@@ -43,7 +44,13 @@ def jaxtyped(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return decorated
     if not isinstance(decorated, FunctionType):
         return check_every_call(decorated, typechecker=typechecker)
-    return once_for_each_kind(decorated, typechecker)
+    states_shapes = any(map(may_have_shape, decorated.__annotations__.values()))
+    return once_for_each_kind(decorated, typechecker) if states_shapes else decorated
+
+
+def may_have_shape(hint: Any) -> bool:
+    """Return True where an annotation has a shape; one that is written as a string has none without brackets."""
+    return "[" in hint if isinstance(hint, str) else has_shape(hint)
 
 
 def once_for_each_kind(function: Any, typechecker: Callable[..., Any]) -> Any:

@@ -145,9 +145,9 @@ def alone(problem):
     """What one process does while the others do not: it must not wait for them."""
     relu = cnn.Problem(problem.X, problem.Y, activation="relu", beta=1.0, patterns=5)
     return {
-        "fista": cnn.solve(problem, "fista", gap=1e-4, time_limit=20).status,
-        "clarabel": cnn.solve(problem, "cvxpy_clarabel", gap=1e-4, time_limit=20).status,
-        "relu": cnn.solve(relu, "bm_lbfgs", gap=1e-4, time_limit=20).status,
+        "fista": cnn.solve(problem, "fista", gap=1e-4, time_limit=600).status,
+        "clarabel": cnn.solve(problem, "cvxpy_clarabel", gap=1e-4, time_limit=600).status,
+        "relu": cnn.solve(relu, "bm_lbfgs", gap=1e-4, time_limit=600).status,
     }
 
 
@@ -166,7 +166,7 @@ def everything():
     found["newton"] = {name: solved(result) for name, result in results.items()}
     if parallel.rank() == 0:
         found["certified"] = cnn.certify(results["cnn"].problem, results["cnn"]).primal
-    found["limited"] = solved(cnn.solve(given["large"], "bm_gd", gap=None, time_limit=0.3))
+    found["limited"] = solved(cnn.solve(given["large"], "bm_gd", gap=None, time_limit=1.0))
     if parallel.rank() == 1:
         found["alone"] = alone(given["mlp_wide"])
     small = cnn.Problem(np.ones((1, 2)), np.ones(1), beta=0.1)

@@ -326,7 +326,7 @@ def test_bad_arguments_are_named(call, words):
 
 def test_points_of_every_formulation_are_taken():
     problem = random_problem(2, "squared", "gated_relu", n=10, d=3, c=2, beta_fraction=0.1, patterns=3)
-    result = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=10)
+    result = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=600)
     from_blocks = smallest_curvature(problem, cnn.solve(problem, "fista", gap=1e-8))
     network = cnn.Point(network=random_factors_as_network(problem, *result.point.factors))
     assert smallest_curvature(problem, result).is_second_order(1e-3)

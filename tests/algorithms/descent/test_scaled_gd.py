@@ -118,15 +118,15 @@ def test_the_curvature_of_a_block_is_its_operators_norm():
 def test_every_step_descends_towards_the_textbook_optimum(pair):
     problem = random_problem(1, *pair, n=9, d=2, patterns="all")
     optimum = textbook_optimum(problem)
-    result = cnn.solve(problem, "bm_scaled_gd", gap=1e-5, time_limit=1.5)
+    result = cnn.solve(problem, "bm_scaled_gd", gap=1e-5, iterations=500, time_limit=None)
     slack = 1e-8 * (1 + optimum)  # what Clarabel's tolerance leaves open
     certificate = result.certificate
-    assert result.status in ("gap_reached", "time_limit", "stalled")
+    assert result.status in ("gap_reached", "stalled")
     assert certificate.gap < 5e-2
     assert certificate.dual <= optimum + slack
     assert -slack <= result.objective - optimum <= certificate.gap * abs(certificate.dual) + slack
     objectives = np.array([objective for _, objective, _ in result.curve])
-    assert len(objectives) >= 3
+    assert len(objectives) >= 2
     assert (np.diff(objectives) <= 1e-12 * objectives[:-1]).all()
 
 
@@ -173,7 +173,7 @@ def test_any_number_of_columns():
     problem = random_problem(4, n=10, d=3, c=2, patterns=5)
     optimum = textbook_optimum(problem)
     for m in (2, 5):
-        result = cnn.solve(problem, "bm_scaled_gd", m=m, gap=1e-5, time_limit=3)
+        result = cnn.solve(problem, "bm_scaled_gd", m=m, gap=1e-5, time_limit=600)
         assert result.objective == pytest.approx(optimum, rel=1e-4)
 
 
@@ -187,14 +187,14 @@ def test_architectures():
             beta_fraction=0.1,
             patterns=5,
         )
-        result = cnn.solve(problem, "bm_scaled_gd", gap=1e-2, time_limit=20)
+        result = cnn.solve(problem, "bm_scaled_gd", gap=1e-2, time_limit=600)
         assert result.status == "gap_reached", result.reason
 
 
 def test_it_ends_by_itself_where_nothing_moves():
     problem = random_problem(6)
     still = cnn.Problem(problem.X, np.zeros_like(problem.Y), beta=0.1, patterns=problem.masks)
-    result = cnn.solve(still, "bm_scaled_gd", gap=None, time_limit=20)
+    result = cnn.solve(still, "bm_scaled_gd", gap=None, time_limit=600)
     assert result.status in ("solved", "gap_reached"), result.reason
     assert 0 <= result.objective < 1e-20
 

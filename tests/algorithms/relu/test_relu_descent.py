@@ -78,7 +78,7 @@ def test_the_penalty_vanishes_exactly_inside_the_cones(penalty):
 
 def test_lagrangian_iterations_alone_come_close():
     problem = scalar_problem(2)
-    result = cnn.solve(problem, "bm_lbfgs", finish=False, gap=1e-3, time_limit=3)
+    result = cnn.solve(problem, "bm_lbfgs", finish=False, gap=1e-3, iterations=3000, time_limit=None)
     assert result.objective == pytest.approx(conic(problem).objective, rel=2e-3)
     assert result.certificate.infeasibility <= 1e-9
 
@@ -104,7 +104,7 @@ def test_the_start_has_both_signs_for_one_output_and_any_direction_for_several()
 @pytest.mark.parametrize("seed", range(3))
 def test_scalar_outputs_reach_the_conic_optimum(solver, d, seed):
     problem = scalar_problem(d)
-    result = cnn.solve(problem, solver, gap=1e-8, time_limit=10, seed=seed)
+    result = cnn.solve(problem, solver, gap=1e-8, time_limit=600, seed=seed)
     assert result.objective == pytest.approx(conic(problem).objective, rel=1e-6)
     assert result.certificate.gap <= 1e-6
     assert result.certificate.infeasibility <= 1e-9
@@ -115,7 +115,7 @@ def test_scalar_outputs_reach_the_conic_optimum(solver, d, seed):
 def test_vector_outputs_in_the_plane_reach_the_optimum(solver, c):
     """In the plane every cone has two facets, for which the conic relaxation is exact."""
     problem = vector_problem(c)
-    results = [cnn.solve(problem, solver, gap=1e-8, time_limit=5, seed=seed) for seed in range(3)]
+    results = [cnn.solve(problem, solver, gap=1e-8, time_limit=600, seed=seed) for seed in range(3)]
     relaxed = conic(problem)
     assert min(result.objective for result in results) == pytest.approx(relaxed.objective, rel=1e-6)
     for result in results:
@@ -125,15 +125,15 @@ def test_vector_outputs_in_the_plane_reach_the_optimum(solver, c):
 
 def test_the_binary_spiral_is_solved():
     problem = cnn.make_problem("spiral[targets=binary]", activation="relu")
-    result = cnn.solve(problem, "bm_lbfgs", gap=1e-6, time_limit=20)
+    result = cnn.solve(problem, "bm_lbfgs", gap=1e-6, time_limit=600)
     assert result.status == "gap_reached", result.reason
     assert result.objective == pytest.approx(conic(problem).objective, rel=2e-6)
 
 
 def test_sampled_blocks_are_solved_over_themselves_and_networks_over_all_patterns():
     problem = gaussian(12, 4, 1, patterns=12)
-    factored = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=10)
-    trained = cnn.solve(problem, "network_adam", gap=1e-8, time_limit=2)
+    factored = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=600)
+    trained = cnn.solve(problem, "network_adam", gap=1e-8, iterations=3000, time_limit=600)
     assert factored.objective == pytest.approx(conic(problem).objective, rel=1e-6)
     assert factored.certificate.scope == "sampled"
     assert trained.certificate.scope == "complete"
@@ -145,7 +145,7 @@ def test_sampled_blocks_are_solved_over_themselves_and_networks_over_all_pattern
 @pytest.mark.parametrize("solver", ["bm_lbfgs", "bm_adam", "network_lbfgs", "network_adam"])
 def test_the_same_seed_gives_the_same_point(solver):
     problem = scalar_problem(2)
-    first, second = (cnn.solve(problem, solver, gap=None, time_limit=20, seed=3) for _ in range(2))
+    first, second = (cnn.solve(problem, solver, gap=None, time_limit=600, seed=3) for _ in range(2))
     assert first.status == second.status == "solved", first.reason
     assert first.objective == second.objective
     np.testing.assert_array_equal(first.blocks, second.blocks)
@@ -182,7 +182,7 @@ def test_dead_neurons_are_put_to_use_and_the_width_is_kept():
 
 def test_a_limit_on_columns_is_kept():
     problem = vector_problem(3)
-    result = cnn.solve(problem, "bm_lbfgs", m=1, gap=1e-8, time_limit=2)
+    result = cnn.solve(problem, "bm_lbfgs", m=1, gap=1e-8, iterations=1000, time_limit=None)
     assert result.factors[0].shape[2] == 1
     assert result.objective >= conic(problem).certificate.dual * (1 - 1e-12)
 
