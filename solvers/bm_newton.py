@@ -17,8 +17,9 @@ class Solver(BaseSolver):
 
     Parameters
     ----------
-    single : whether conjugate gradients may multiply by the Hessian in float32. Float64 gradients correct the errors
-        after every step, and float64 products take over once float32 misleads. Objective, gradient and certificate are
+    single : bool
+        Whether conjugate gradients may multiply by the Hessian in float32. Float64 gradients correct the errors after
+        every step, and float64 products take over once float32 misleads. Objective, gradient and certificate are
         float64 either way.
     """
 

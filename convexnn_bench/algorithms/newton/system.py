@@ -100,28 +100,28 @@ class NewtonSystem:
         c, rho, length_squared, at_boundary = y, float((r * y).sum()), 0.0, False
         first, products = rho, 0
         for _ in range(MOST_CG_STEPS):
-            # 1. H c, and the three inner products in one wait for the device.
+            # 1. Multiply. The three inner products reach the host in one transfer.
             image = point.model_product(c, point.single)
             products += 1
             curvature, crossed, along = torch.stack(
                 [(c * image).sum(), (metric * d * c).sum(), (metric * c.square()).sum()]
             ).tolist()
-            # 2. ||d + t c||_D = radius at the positive root t of a quadratic equation.
+            # 2. Go. ||d + t c||_D = radius at the positive root t of a quadratic equation.
             boundary = (-crossed + math.sqrt(max(0.0, crossed**2 + along * (limit - length_squared)))) / along
             length = rho / curvature if curvature > 0 else math.inf
             at_boundary = length >= boundary
             length = min(length, boundary)
             d, r = d + length * c, r - length * image
             length_squared += 2 * length * crossed + length**2 * along
-            # 3.
+            # 3. End at the boundary.
             if at_boundary:
                 break
-            # 4.
+            # 4. Precondition.
             y = precondition(r)
             following = float((r * y).sum())
             if following <= accuracy**2 * first:
                 break
-            # 5.
+            # 5. Next direction.
             c, rho = y + (following / rho) * c, following
         # The decrease is -(g d + d H d / 2) with H d = -g - r.
         decrease = -0.5 * float((point.gradient * d).sum()) + 0.5 * float((r * d).sum())

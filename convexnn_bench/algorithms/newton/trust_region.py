@@ -47,7 +47,7 @@ class TrustRegion:
 
     damping: float = 1.0  # mu of the direct routes
     radius: float = START_RADIUS  # of conjugate gradients
-    products: float = TYPICAL_PRODUCTS  # Hessian products that conjugate gradients last took, and at least as many
+    products: float = TYPICAL_PRODUCTS  # Hessian products that conjugate gradients last took, or more
 
     @property
     def cg_products(self) -> float:
@@ -114,15 +114,15 @@ class TrustRegionNewton:
         """
         system = NewtonSystem(point, self.region.cg_products)
         for _ in range(TRIALS):
-            # 1. Float32 products may be rough: the float64 gradient of the next point corrects their errors.
+            # 1. Solve. Float32 products may be rough: the float64 gradient of the next point corrects their errors.
             trial = self._solved(system, self._accuracy(point))
             if trial is not None and trial.predicted_decrease > 0:
-                # 2.
+                # 2. Evaluate.
                 candidate, ratio = self._along(point, trial)
-                # 3.
+                # 3. Adapt the floor.
                 flat = ratio <= GOOD_RATIO and self._too_flat(point, candidate, trial)
                 self._adapt_floor(flat, ratio)
-                # 4.
+                # 4. Take the step, or end.
                 within_rounding = trial.predicted_decrease <= ROUNDING * abs(point.value)
                 if ratio > ACCEPTED_RATIO or (within_rounding and self._halves_gradient(point, candidate)):
                     self.region.expand(system.route, trial, ratio)
@@ -130,11 +130,11 @@ class TrustRegionNewton:
                     return candidate
                 if within_rounding:
                     break
-                # 5.
+                # 5. Drop neurons.
                 fewer = self._without_crossing(point, trial)
                 if fewer is not None:
                     return fewer
-                # 6.
+                # 6. Try again.
                 if flat:
                     point = PointState(self.working, point.neurons)
                     system = NewtonSystem(point, self.region.cg_products)

@@ -73,10 +73,10 @@ class SemismoothNewton:
 
     def steps(self) -> Iterator[None]:
         """Run the steps of the module's docstring, and yield after each Newton step; `message` says why it ended."""
-        # 1.
+        # 1. Price and choose.
         self._start()
         while self.message is None:
-            # 2.
+            # 2. Newton steps on the dual.
             step, taken = self._proximal_step(), 0
             trial: DualTrial | None = step.at(self.z)
             while trial is not None and trial.divergence > step.enough(trial):
@@ -86,7 +86,7 @@ class SemismoothNewton:
                     self.newton_steps += 1
                     self._keep_best(trial)
                     yield
-            # 3. to 6.
+            # 3. A smaller sigma, or 4. to 6. a new centre.
             if trial is None:
                 self._retreat()
             else:
@@ -116,7 +116,7 @@ class SemismoothNewton:
 
     def _accept(self, trial: DualTrial, taken: int) -> None:
         """Move the centre to Z(z), and prepare the next step."""
-        # 4. The blocks that come in are at most as many as are active.
+        # 4. New centre, bound and blocks. The blocks that come in are at most as many as are active.
         G = trial.G if self.is_whole else self.whole_operator.adjoint(trial.Lambda)
         self._keep_best(trial)
         self._prove(trial.Lambda, G)
@@ -129,10 +129,10 @@ class SemismoothNewton:
         Z = self._zeros(len(self.working))
         Z[active] = trial.shrinkage.Z
         self.z, self.centre = trial.fit, ProximalCentre(Z, trial.shrinkage, active, trial.fit)
-        # 5.
+        # 5. Grow sigma.
         if taken <= QUICK_STEPS and MANY * len(new) <= len(active):
             self.sigma = min(self.sigma * GROWTH, LARGEST_SIGMA * self.unit)
-        # 6.
+        # 6. End or go on.
         self._judge(len(new) > 0)
 
     def _retreat(self) -> None:

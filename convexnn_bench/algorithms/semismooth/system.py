@@ -66,19 +66,19 @@ class SemismoothSystem:
         """
         if len(self.shrinkage.active) == 0:
             return b
-        # 1.
+        # 1. Weigh the routes.
         costs = self.costs()
         product = costs.pop("product")
         route = min(costs, key=lambda name: costs[name], default="")
         budget = int(0.5 * costs[route] / product) if route else MOST_CG_STEPS
-        # 2.
+        # 2. Try conjugate gradients.
         if self.history.cg_steps <= budget or not route:
             x, steps, done = self.conjugate_gradients(b, tolerance, min(max(budget, 1), MOST_CG_STEPS))
             self.history.cg_steps = steps if done else 2 * steps
             if done or not route:
                 self.history.route = "products"
                 return x
-        # 3.
+        # 3. Solve directly.
         self.history.route = route
         return {"columns": self.columns, "small": self.small, "samples": self.samples}[route](b)
 
