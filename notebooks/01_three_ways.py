@@ -13,10 +13,17 @@ import numpy as np
 
 import convexnn_bench as cnn
 
-problem = cnn.make_problem("spiral", n=60, beta_fraction=0.02)  # three classes on three arms, squared loss
+# three classes on three arms, squared loss
+problem = cnn.make_problem("spiral", n=60, beta_fraction=0.02)
 X, Y = problem.X, problem.Y
-print(f"{problem.X.shape[0]} samples in R^{problem.p}, {problem.q} outputs, {problem.P} activation patterns")
-print(f"weight decay beta = {problem.beta:.4f}, the zero network is optimal from beta_max = {problem.beta_max:.4f} on")
+print(
+    f"{problem.X.shape[0]} samples in R^{problem.p}, {problem.q} outputs, {problem.P} "
+    "activation patterns"
+)
+print(
+    f"weight decay beta = {problem.beta:.4f}, the zero network is optimal from "
+    f"beta_max = {problem.beta_max:.4f} on"
+)
 
 # %%
 figure, axis = plt.subplots(figsize=(4.2, 4))
@@ -49,10 +56,15 @@ plt.show()
 # global, and exact solvers exist.
 
 # %%
-exact = cnn.solve(problem, "cvxpy_clarabel")  # the convex program, by an interior-point method
-factored = cnn.solve(problem, "bm_newton")  # Burer-Monteiro, by Newton's method on a working set of blocks
+# the convex program, by an interior-point method
+exact = cnn.solve(problem, "cvxpy_clarabel")
+# Burer-Monteiro, by Newton's method on a working set of blocks
+factored = cnn.solve(problem, "bm_newton")
 for name, result in (("convex program", exact), ("Burer-Monteiro", factored)):
-    print(f"{name:15s} objective {result.objective:.6f}   {result.certificate.scope} patterns, {result.status}")
+    print(
+        f"{name:15s} objective {result.objective:.6f}   {result.certificate.scope} "
+        f"patterns, {result.status}"
+    )
 print(f"they agree to {abs(exact.objective / factored.objective - 1):.0e}, relative")
 
 # %% [markdown]
@@ -63,7 +75,9 @@ print(f"they agree to {abs(exact.objective / factored.objective - 1):.0e}, relat
 import torch
 
 torch.manual_seed(0)
-masks, inputs, targets = (torch.as_tensor(a, dtype=torch.float64) for a in (problem.masks, X, Y))
+masks, inputs, targets = (
+    torch.as_tensor(a, dtype=torch.float64) for a in (problem.masks, X, Y)
+)
 m = 2  # min(p, q)
 masks = masks.repeat(1, m)  # neuron j has gate j modulo P
 U = (0.1 * torch.randn(2, m * problem.P, dtype=torch.float64)).requires_grad_()
@@ -73,7 +87,9 @@ history = []
 for _ in range(3000):
     adam.zero_grad()
     prediction = (masks * (inputs @ U)) @ V.T
-    loss = 0.5 * (prediction - targets).square().sum() + problem.beta / 2 * (U.square().sum() + V.square().sum())
+    loss = 0.5 * (prediction - targets).square().sum() + problem.beta / 2 * (
+        U.square().sum() + V.square().sum()
+    )
     loss.backward()
     adam.step()
     history.append(float(loss.detach()))
@@ -87,9 +103,15 @@ print(f"Adam on the network: objective {history[-1]:.4f}")
 
 # %%
 weights = (U.detach().numpy(), V.detach().numpy())
-for name, point in (("Clarabel", exact.blocks), ("bm_newton", factored.factors), ("Adam", weights)):
+for name, point in (
+    ("Clarabel", exact.blocks),
+    ("bm_newton", factored.factors),
+    ("Adam", weights),
+):
     certificate = cnn.certify(problem, point)
-    shown = "less than 1e-6" if certificate.gap < 1e-6 else f"at most {certificate.gap:.1e}"
+    shown = (
+        "less than 1e-6" if certificate.gap < 1e-6 else f"at most {certificate.gap:.1e}"
+    )
     print(f"{name:10s} {shown} above the global optimum (relative)")
 
 # %% [markdown]
@@ -106,7 +128,10 @@ axis.set_ylabel("distance to the optimum, relative")
 axis.grid(True, color="#dddddd")
 axis.legend(frameon=False)
 plt.show()
-print(f"at the end Adam is {history[-1] / best - 1:.0e} above the lower bound that Clarabel's point proves")
+print(
+    f"at the end Adam is {history[-1] / best - 1:.0e} above the lower bound that "
+    "Clarabel's point proves"
+)
 
 # %% [markdown]
 # There is a **sparse** optimum: many of its blocks are zero, and the others have low rank. Optima are not unique (for the
@@ -116,10 +141,13 @@ print(f"at the end Adam is {history[-1] / best - 1:.0e} above the lower bound th
 
 # %%
 for name, result in (("bm_newton", factored), ("Clarabel", exact)):
-    sizes = np.linalg.svd(result.blocks, compute_uv=False)  # singular values of every block
+    # singular values of every block
+    sizes = np.linalg.svd(result.blocks, compute_uv=False)
     nonzero, rank = (sizes[:, 0] > 1e-3).sum(), (sizes > 1e-3).sum(axis=1).max()
     print(f"{name:10s} {nonzero} of {problem.P} blocks above 1e-3, largest rank {rank}")
-apart = np.abs(np.einsum("nk,np,kpq->nq", problem.masks, X, exact.blocks - factored.blocks)).max()
+apart = np.abs(
+    np.einsum("nk,np,kpq->nq", problem.masks, X, exact.blocks - factored.blocks)
+).max()
 print(f"largest difference of their predictions {apart:.0e}")
 
 # %% [markdown]

@@ -34,16 +34,27 @@ for k in range(patterns.masks.shape[1]):
     centre = np.arctan2(patterns.gates[1, k], patterns.gates[0, k])
     inside = angles[np.array(cell) == k]
     wedge = centre + np.sort((inside - centre + np.pi) % (2 * np.pi) - np.pi)
-    axis.fill(np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35)
+    axis.fill(
+        np.r_[0, np.cos(wedge)], np.r_[0, np.sin(wedge)], color=colours(k), alpha=0.35
+    )
     name = "".join(map(str, patterns.masks[:, k].astype(int)))
     narrow = np.ptp(wedge) < 0.4  # then the name is written along the radius
     turn = np.degrees((wedge.mean() + np.pi / 2) % np.pi - np.pi / 2) if narrow else 0
-    place = (0.78 if narrow else 0.7) * np.array([np.cos(wedge.mean()), np.sin(wedge.mean())])
+    place = (0.78 if narrow else 0.7) * np.array(
+        [np.cos(wedge.mean()), np.sin(wedge.mean())]
+    )
     axis.text(*place, name, ha="center", va="center", fontsize=11, rotation=turn)
-for number, (x, end) in enumerate(zip(X, (1, 1, 1, 1, -1), strict=True)):  # at which end of its line the name stands
+ends = (1, 1, 1, 1, -1)  # at which end of its line each name stands
+for number, (x, end) in enumerate(zip(X, ends, strict=True)):
     line = np.array([-x[1], x[0]]) / np.linalg.norm(x)
     axis.plot(*np.stack([-line, line], axis=1), color="black", linewidth=1)
-    axis.annotate(f"$x_{number + 1}^Tu=0$", 1.25 * end * line, ha="center", va="center", fontsize=12)
+    axis.annotate(
+        f"$x_{number + 1}^Tu=0$",
+        1.25 * end * line,
+        ha="center",
+        va="center",
+        fontsize=12,
+    )
 axis.set_xlim(-1.5, 1.5)
 axis.set_ylim(-1.4, 1.4)
 axis.set_aspect("equal")
@@ -52,7 +63,11 @@ axis.set_title("cells of neurons and their patterns")
 axis = axes[1]
 axis.imshow(patterns.masks.T, cmap="Greys", aspect="auto")
 axis.set_xticks(range(5), [f"$x_{i + 1}$" for i in range(5)], fontsize=12)
-axis.set_yticks(range(10), ["".join(map(str, mask.astype(int))) for mask in patterns.masks.T], fontsize=11)
+axis.set_yticks(
+    range(10),
+    ["".join(map(str, mask.astype(int))) for mask in patterns.masks.T],
+    fontsize=11,
+)
 axis.set_title("the ten patterns (black: active)")
 plt.show()
 
@@ -74,7 +89,7 @@ for N, r in ((5, 2), (8, 2), (8, 3), (10, 3), (8, 4), (9, 5)):
     found = cnn.enumerate_patterns(Phi).masks.shape[1]
     codes = (Phi @ draw.standard_normal((r, 10**6)) >= 0).T @ (1 << np.arange(N))
     brute = len(np.unique(codes))
-    # the pattern without an active sample contributes nothing, and is left out of the enumeration
+    # the pattern without an active sample contributes nothing; the enumeration omits it
     print(f"{N:2d} {r:2d} {cnn.count_patterns(N, r):8d} {found:11d} {brute:8d}")
 
 # %% [markdown]
@@ -94,7 +109,8 @@ codes = (X @ grid + bias >= 0).T @ (1 << np.arange(5))
 figure, axis = plt.subplots(figsize=(5.4, 5.2))
 axis.imshow(
     np.unique(codes, return_inverse=True)[1].reshape(801, 801),
-    origin="lower", extent=(-reach, reach, -reach, reach), cmap="tab20", alpha=0.6, interpolation="nearest",
+    origin="lower", extent=(-reach, reach, -reach, reach),
+    cmap="tab20", alpha=0.6, interpolation="nearest",
 )  # fmt: skip
 heights = (X @ grid + bias).reshape(5, 801, 801)
 for height in heights:
@@ -105,9 +121,15 @@ axis.set_xlabel("$u_1$")
 axis.set_ylabel("$u_2$")
 axis.set_title(f"{len(np.unique(codes))} cells at bias {bias}")
 plt.show()
-print(f"cells of 5 lines in the plane, no two parallel, no three through one point: {1 + 5 + 10}")
+print(
+    "cells of 5 lines in the plane, no two parallel, no three through one point: "
+    f"{1 + 5 + 10}"
+)
 print(f"patterns in three dimensions, by the formula: {cnn.count_patterns(5, 3)}")
-print("enumerated with a bias:", cnn.enumerate_patterns(np.hstack([X, np.ones((5, 1))])).summary())
+print(
+    "enumerated with a bias:",
+    cnn.enumerate_patterns(np.hstack([X, np.ones((5, 1))])).summary(),
+)
 
 # %% [markdown]
 # How these numbers belong together: five lines in general position cut the plane into 16 cells, and each of them has a part
@@ -128,12 +150,21 @@ optimum = cnn.solve(full, "bm_newton", gap=1e-8).objective
 counts, values = (2, 5, 10, 20, 40, full.P), []
 for P in counts:
     chosen = full.masks[:, np.random.default_rng(0).permutation(full.P)[:P]]
-    part = cnn.Problem(full.X, full.Y, activation="gated_relu", loss="squared", beta=full.beta, patterns=chosen)
+    part = cnn.Problem(
+        full.X,
+        full.Y,
+        activation="gated_relu",
+        loss="squared",
+        beta=full.beta,
+        patterns=chosen,
+    )
     values.append(cnn.solve(part, "bm_newton", gap=1e-8).objective)
 figure, axis = plt.subplots(figsize=(5, 3.2))
 axis.plot(counts, values, "o-")
 axis.axhline(optimum, color="#555555", linestyle=":")
-axis.annotate("all patterns", (counts[0], optimum), (0, 4), textcoords="offset points", fontsize=9)
+axis.annotate(
+    "all patterns", (counts[0], optimum), (0, 4), textcoords="offset points", fontsize=9
+)
 axis.set_xlabel("patterns")
 axis.set_ylabel("optimum")
 axis.set_xscale("log")

@@ -41,22 +41,36 @@ axes[0].set_title("objective, and bounds from three points")
 multipliers = np.linspace(-0.6, 0.1, 300)
 feasible = np.abs(multipliers) <= beta
 axes[1].plot(multipliers, dual(multipliers), color="#999999")
-axes[1].plot(multipliers[feasible], dual(multipliers[feasible]), color="black", linewidth=2.5)
+axes[1].plot(
+    multipliers[feasible], dual(multipliers[feasible]), color="black", linewidth=2.5
+)
 axes[1].axvline(-beta, color="#555555", linestyle=":")
 axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)", fontsize=12)
 axes[1].set_title(r"$-F^*(\Lambda)$, and the multipliers of the three points")
-# two of the points give the same bound: the first is drawn larger, and its dashes fall between those of the second
-for point, colour, size, start in ((0.2, "#D55E00", 13, 5), (1.1, "#0072B2", 7, 0), (1.8, "#009E73", 7, 0)):
+# two of the points give the same bound: the first is drawn larger, and its dashes
+# fall between those of the second
+for point, colour, size, start in (
+    (0.2, "#D55E00", 13, 5),
+    (1.1, "#0072B2", 7, 0),
+    (1.8, "#009E73", 7, 0),
+):
     gradient = point - y
     scale = min(1.0, beta / abs(gradient))
     multiplier = scale * gradient
     axes[0].plot(
-        point, 0.5 * (point - y) ** 2 + beta * abs(point), "o", color=colour, markersize=size,
+        point, 0.5 * (point - y) ** 2 + beta * abs(point), "o",
+        color=colour, markersize=size,
         label=f"$z = {point}$: bound {dual(multiplier):.3f}",
     )  # fmt: skip
     axes[1].plot(multiplier, dual(multiplier), "o", color=colour, markersize=size)
     for axis in axes:
-        axis.axhline(dual(multiplier), color=colour, linestyle=(start, (5, 5)), linewidth=1.8, zorder=1)
+        axis.axhline(
+            dual(multiplier),
+            color=colour,
+            linestyle=(start, (5, 5)),
+            linewidth=1.8,
+            zorder=1,
+        )
 axes[0].legend(frameon=False, loc="upper right", fontsize=11)
 plt.show()
 
@@ -82,17 +96,25 @@ def by_hand(Z):
     """(objective, lower bound), from the formulas alone."""
     residual = np.einsum("nk,np,kpq->nq", masks, X, Z) - Y  # grad F of the squared loss
     G = np.einsum("np,nk,nq->kpq", X, masks, residual)
-    objective = 0.5 * np.sum(residual**2) + problem.beta * np.linalg.svd(Z, compute_uv=False).sum()
+    objective = (
+        0.5 * np.sum(residual**2)
+        + problem.beta * np.linalg.svd(Z, compute_uv=False).sum()
+    )
     largest = np.linalg.norm(G, ord=2, axis=(1, 2)).max()
     scales = np.linspace(0, problem.beta / largest, 2001)[:, None, None]
-    bounds = -0.5 * np.sum((scales * residual) ** 2, axis=(1, 2)) - np.sum(scales * residual * Y, axis=(1, 2))
+    bounds = -0.5 * np.sum((scales * residual) ** 2, axis=(1, 2)) - np.sum(
+        scales * residual * Y, axis=(1, 2)
+    )
     return objective, bounds.max()
 
 
 objective, bound = by_hand(Z)
 certificate = cnn.certify(problem, Z)
 print(f"by hand     objective {objective:.8f}  lower bound {bound:.8f}")
-print(f"certificate objective {certificate.primal:.8f}  lower bound {certificate.dual:.8f}  gap {certificate.gap:.1e}")
+print(
+    f"certificate objective {certificate.primal:.8f}  lower bound "
+    f"{certificate.dual:.8f}  gap {certificate.gap:.1e}"
+)
 
 # %% [markdown]
 # A certificate can be checked without trusting this package: its multiplier is there.
@@ -100,7 +122,10 @@ print(f"certificate objective {certificate.primal:.8f}  lower bound {certificate
 # %%
 multiplier = certificate.multiplier
 G = np.einsum("np,nk,nq->kpq", X, masks, multiplier)
-print(f"feasible: largest dual norm {np.linalg.norm(G, ord=2, axis=(1, 2)).max():.10f} <= beta = {problem.beta:.10f}")
+print(
+    f"feasible: largest dual norm {np.linalg.norm(G, ord=2, axis=(1, 2)).max():.10f} "
+    f"<= beta = {problem.beta:.10f}"
+)
 print(f"its value: {-0.5 * np.sum(multiplier**2) - np.sum(multiplier * Y):.8f}")
 
 # %% [markdown]
@@ -123,46 +148,87 @@ print(f"its value: {-0.5 * np.sum(multiplier**2) - np.sum(multiplier * Y):.8f}")
 # %%
 optimum = cnn.solve(problem, "bm_newton", gap=1e-9).objective
 draw = np.random.default_rng(0)
-U, V = (0.3 * draw.standard_normal((problem.P, size, 1)) for size in (problem.p, problem.q))
+U, V = (
+    0.3 * draw.standard_normal((problem.P, size, 1)) for size in (problem.p, problem.q)
+)
 rows = []
 for step in range(4001):
     decay = problem.beta if step >= 1000 else 0.0
     residual = np.einsum("nk,np,kpm,kqm->nq", masks, X, U, V, optimize=True) - Y
     if step % 40 == 0:
         c = cnn.certify(problem, (U, V))
-        rows.append((step, c.primal / optimum - 1, c.gap, c.stationarity_bound, c.stationarity_error / optimum))
+        rows.append(
+            (
+                step,
+                c.primal / optimum - 1,
+                c.gap,
+                c.stationarity_bound,
+                c.stationarity_error / optimum,
+            )
+        )
     G = np.einsum("np,nk,nq->kpq", X, masks, residual, optimize=True)
-    U, V = U - 0.008 * (G @ V + decay * U), V - 0.008 * (G.transpose(0, 2, 1) @ U + decay * V)
+    U, V = (
+        U - 0.008 * (G @ V + decay * U),
+        V - 0.008 * (G.transpose(0, 2, 1) @ U + decay * V),
+    )
 steps, true, gap, paper, error = np.array(rows).T
 
 figure, axis = plt.subplots(figsize=(6.5, 4))
 axis.semilogy(steps, true, color="black", label="true distance")
 axis.semilogy(steps, gap, color="#0072B2", label="certified gap")
-axis.semilogy(steps, np.maximum(paper, 1e-6), "--", color="#D55E00", label="Theorem 3.4 alone")
-axis.semilogy(steps, np.maximum(paper + np.abs(error), 1e-6), color="#D55E00", label="with its error term")
+axis.semilogy(
+    steps, np.maximum(paper, 1e-6), "--", color="#D55E00", label="Theorem 3.4 alone"
+)
+axis.semilogy(
+    steps,
+    np.maximum(paper + np.abs(error), 1e-6),
+    color="#D55E00",
+    label="with its error term",
+)
 axis.axvline(1000, color="#555555", linestyle=":", linewidth=1)
-axis.annotate("weight decay on", (1000, axis.get_ylim()[1]), (5, -14), textcoords="offset points", fontsize=10)
+axis.annotate(
+    "weight decay on",
+    (1000, axis.get_ylim()[1]),
+    (5, -14),
+    textcoords="offset points",
+    fontsize=10,
+)
 axis.set_xlabel("step of gradient descent")
 axis.set_ylabel("relative to the optimum")
 axis.legend(frameon=False, fontsize=9)
 axis.grid(True, color="#dddddd")
 plt.show()
 misled = paper < true
-print(f"Theorem 3.4 alone is below the true distance at {misled.sum()} of {len(steps)} points looked at")
-for phase, chosen in (("without weight decay", steps <= 1000), ("with weight decay   ", steps > 1000)):
+print(
+    f"Theorem 3.4 alone is below the true distance at {misled.sum()} of {len(steps)} "
+    "points looked at"
+)
+for phase, chosen in (
+    ("without weight decay", steps <= 1000),
+    ("with weight decay   ", steps > 1000),
+):
     zero = chosen & (paper == 0)
     print(
-        f"{phase}: it is zero at steps {steps[zero].min():.0f} to {steps[zero].max():.0f}, "
-        f"whose points are {100 * true[zero].min():.0f} to {100 * true[zero].max():.0f} per cent above the optimum"
+        f"{phase}: it is zero at steps {steps[zero].min():.0f} to "
+        f"{steps[zero].max():.0f}, "
+        f"whose points are {100 * true[zero].min():.0f} to "
+        f"{100 * true[zero].max():.0f} per cent above the optimum"
     )
 with_error = paper + np.abs(error)
 larger = gap > with_error
-print(f"below the true distance: certified gap {(gap < true).sum()}, with error term {(with_error < true).sum()} times")
 print(
-    f"certified gap larger than the theorem with its error term: {larger.sum()} points, "
+    f"below the true distance: certified gap {(gap < true).sum()}, with error term "
+    f"{(with_error < true).sum()} times"
+)
+print(
+    f"certified gap larger than the theorem with its error term: {larger.sum()} "
+    "points, "
     f"all between steps {steps[larger].min():.0f} and {steps[larger].max():.0f}"
 )
-print(f"last step: certified gap {gap[-1]:.3f}, theorem with error term {with_error[-1]:.3f}, true {true[-1]:.4f}")
+print(
+    f"last step: certified gap {gap[-1]:.3f}, theorem with error term "
+    f"{with_error[-1]:.3f}, true {true[-1]:.4f}"
+)
 
 # %% [markdown]
 # Where the dashed line is below the black one, the paper's bound taken alone would have been wrong (where it is zero it is

@@ -22,14 +22,23 @@ beta = 0.3
 side = np.linspace(-1.6, 1.6, 300)
 u, v = np.meshgrid(side, side)
 figure, axis = plt.subplots(figsize=(4.8, 4.4))
-axis.contour(u, v, 0.5 * (u * v - 1) ** 2 + beta / 2 * (u**2 + v**2), levels=np.geomspace(0.25, 4, 13), cmap="viridis")
+axis.contour(
+    u,
+    v,
+    0.5 * (u * v - 1) ** 2 + beta / 2 * (u**2 + v**2),
+    levels=np.geomspace(0.25, 4, 13),
+    cmap="viridis",
+)
 best = np.sqrt(1 - beta)
 axis.plot([best, -best], [best, -best], "k*", markersize=12, label="minima, $|u|=|v|$")
 axis.plot(0, 0, "rX", markersize=10, label="saddle")
 path = [np.array([0.9, -0.85])]
 for _ in range(400):
     a, b = path[-1]
-    path.append(path[-1] - 0.02 * np.array([(a * b - 1) * b + beta * a, (a * b - 1) * a + beta * b]))
+    path.append(
+        path[-1]
+        - 0.02 * np.array([(a * b - 1) * b + beta * a, (a * b - 1) * a + beta * b])
+    )
 axis.plot(*np.array(path).T, color="#D55E00", label="gradient descent")
 axis.set_aspect("equal")
 axis.set_xlabel("$u$")
@@ -50,7 +59,10 @@ problem = cnn.make_problem("spiral", n=45, beta_fraction=0.02)
 zero = np.zeros((problem.P, problem.p, 1)), np.zeros((problem.P, problem.q, 1))
 at_zero = cnn.certify(problem, zero)
 curvature = cnn.smallest_curvature(problem, zero)
-print(f"objective {at_zero.primal:.4f}, gradient {at_zero.gradient_norm:.1e}, proven gap {at_zero.gap:.2f}")
+print(
+    f"objective {at_zero.primal:.4f}, gradient {at_zero.gradient_norm:.1e}, proven gap "
+    f"{at_zero.gap:.2f}"
+)
 print(f"smallest curvature {curvature.relative:.1f} beta: a saddle")
 print(f"largest dual norm  {at_zero.max_dual_norm / problem.beta:.1f} beta")
 
@@ -71,7 +83,10 @@ def climb(problem):
     stairs = cnn.staircase(problem, gap=1e-6)
     for step in stairs:
         shown = "less than 1e-6" if step.gap < 1e-6 else f"{step.gap:.1e}"
-        print(f"m = {step.m}: objective {step.objective:9.4f}, proven gap {shown}, largest rank {step.rank}")
+        print(
+            f"m = {step.m}: objective {step.objective:9.4f}, proven gap {shown}, "
+            f"largest rank {step.rank}"
+        )
     print(stairs.reason.split(":")[0])
     return stairs
 
@@ -111,19 +126,31 @@ stronger = cnn.Problem(X, Y, activation="linear", loss="squared", beta_fraction=
 ends = {0.02: cnn.spurious_minima(linear, columns=[1, 2, 3, 4], starts=8)}
 ends[0.3] = cnn.spurious_minima(stronger, columns=[1, 2, 3, 4], starts=8)
 for fraction, found in ends.items():
-    print(f"beta = {fraction} beta_max, rank of the certified optimum {found.optimal_rank}")
+    print(
+        f"beta = {fraction} beta_max, rank of the certified optimum "
+        f"{found.optimal_rank}"
+    )
     for width in found.widths:
-        print(f"  m = {width.m}: {width.global_ends} of {width.starts} starts end at p*   ({width.verdict})")
+        print(
+            f"  m = {width.m}: {width.global_ends} of {width.starts} starts end at "
+            f"p*   ({width.verdict})"
+        )
 
 # %%
 figure = ends[0.02].plot()
-figure.axes[0].set_title("linear network, beta = 0.02 beta_max: 8 random starts each", loc="left", fontsize=10)
+figure.axes[0].set_title(
+    "linear network, beta = 0.02 beta_max: 8 random starts each",
+    loc="left",
+    fontsize=10,
+)
 plt.close(figure)
 figure
 
 # %%
 figure = ends[0.3].plot()
-figure.axes[0].set_title("linear network, beta = 0.3 beta_max: 8 random starts each", loc="left", fontsize=10)
+figure.axes[0].set_title(
+    "linear network, beta = 0.3 beta_max: 8 random starts each", loc="left", fontsize=10
+)
 plt.close(figure)
 figure
 
@@ -140,7 +167,10 @@ figure
 # or is zero and $\|G_k\|_2 \le \beta$.
 
 # %%
-for check in (cnn.check_rank_deficient(problem, seed=0), cnn.check_full_rank(linear, seed=0)):
+for check in (
+    cnn.check_rank_deficient(problem, seed=0),
+    cnn.check_full_rank(linear, seed=0),
+):
     print(check, end="\n\n")
 
 # %% [markdown]

@@ -12,11 +12,21 @@ import torch
 
 import convexnn_bench as cnn
 
-relu = cnn.make_problem("spiral", n=60, targets="binary", activation="relu", beta_fraction=0.02)
-gated = cnn.Problem(relu.X, relu.Y, activation="gated_relu", loss="squared", beta=relu.beta, patterns=relu.masks)
+relu = cnn.make_problem(
+    "spiral", n=60, targets="binary", activation="relu", beta_fraction=0.02
+)
+gated = cnn.Problem(
+    relu.X,
+    relu.Y,
+    activation="gated_relu",
+    loss="squared",
+    beta=relu.beta,
+    patterns=relu.masks,
+)
 exact = cnn.solve(relu, "cvxpy_clarabel")
 print(
-    f"{relu.P} patterns; optimum with gates {cnn.solve(gated, 'bm_newton').objective:.5f}, with ReLU {exact.objective:.5f}"
+    f"{relu.P} patterns; optimum with gates "
+    f"{cnn.solve(gated, 'bm_newton').objective:.5f}, with ReLU {exact.objective:.5f}"
 )
 
 # %% [markdown]
@@ -32,10 +42,14 @@ print(
 
 # %%
 def distinct(W1, W2):
-    """Neurons with parallel ones of the same output sign merged into one: (u, sign) with u as long as its output weight."""
+    """Merge parallel neurons whose output weights have the same sign.
+
+    Return (u, sign), with u as long as its output weight.
+    """
     size = np.linalg.norm(W1, axis=0) * np.linalg.norm(W2, axis=0)
     kept = size > 1e-4 * size.max()  # an interior-point method leaves dust
-    moved = W1[:, kept] * np.abs(W2[0, kept])  # (X u)_+ v = (X u |v|)_+ sign(v): the whole neuron in one vector
+    # (X u)_+ v = (X u |v|)_+ sign(v): the whole neuron in one vector
+    moved = W1[:, kept] * np.abs(W2[0, kept])
     signs, merged = np.sign(W2[0, kept]), []
     for a, sign in zip(moved.T, signs, strict=True):
         for k, (other, its_sign) in enumerate(merged):
@@ -46,41 +60,94 @@ def distinct(W1, W2):
         else:
             merged.append((a, sign))
     vectors, signs = (np.array(part) for part in zip(*merged, strict=True))
-    return kept.sum(), (vectors / np.sqrt(np.linalg.norm(vectors, axis=1, keepdims=True))).T, signs
+    return (
+        kept.sum(),
+        (vectors / np.sqrt(np.linalg.norm(vectors, axis=1, keepdims=True))).T,
+        signs,
+    )
 
 
 W1, W2 = exact.network
 count, neurons, signs = distinct(W1, W2)
-print(f"{count} columns above 1e-4 of the largest, {len(signs)} neurons once parallel ones are merged")
-merged_objective = relu.network_objective(neurons, (np.linalg.norm(neurons, axis=0) * signs)[None])
-print(f"objective of the network {relu.network_objective(W1, W2):.5f}, merged {merged_objective:.5f}")
-print(f"certified over {exact.certificate.scope} patterns, gap below 1e-6: {exact.certificate.gap < 1e-6}")
+print(
+    f"{count} columns above 1e-4 of the largest, {len(signs)} neurons once parallel "
+    "ones are merged"
+)
+merged_objective = relu.network_objective(
+    neurons, (np.linalg.norm(neurons, axis=0) * signs)[None]
+)
+print(
+    f"objective of the network {relu.network_objective(W1, W2):.5f}, merged "
+    f"{merged_objective:.5f}"
+)
+print(
+    f"certified over {exact.certificate.scope} patterns, gap below 1e-6: "
+    f"{exact.certificate.gap < 1e-6}"
+)
 on_a_wall = np.abs(relu.X @ neurons) < 1e-6 * np.linalg.norm(neurons, axis=0)
-print("distinct neurons that are orthogonal to a sample, that is, on a cell wall:", int(on_a_wall.any(axis=0).sum()))
+print(
+    "distinct neurons that are orthogonal to a sample, that is, on a cell wall:",
+    int(on_a_wall.any(axis=0).sum()),
+)
 
 side = np.linspace(-1.25, 1.25, 220)
 grid = np.stack(np.meshgrid(side, side)).reshape(2, -1).T
 output = (np.maximum(grid @ W1, 0) @ W2.T).reshape(220, 220)
 figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
-picture = axes[0].contourf(side, side, output, levels=np.linspace(-1.6, 1.6, 17), cmap="RdBu", extend="both")
-figure.colorbar(picture, ax=axes[0], label="output of the network", shrink=0.8, ticks=[-1.6, -0.8, 0, 0.8, 1.6])
+picture = axes[0].contourf(
+    side, side, output, levels=np.linspace(-1.6, 1.6, 17), cmap="RdBu", extend="both"
+)
+figure.colorbar(
+    picture,
+    ax=axes[0],
+    label="output of the network",
+    shrink=0.8,
+    ticks=[-1.6, -0.8, 0, 0.8, 1.6],
+)
 labels = relu.Y[:, 0] > 0
-for chosen, marker, colour, name in ((labels, "o", "#0072B2", "target +1"), (~labels, "s", "#D55E00", "target -1")):
-    axes[0].scatter(*relu.X[chosen].T, marker=marker, color=colour, edgecolor="white", s=45, label=name)
-axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=12)
+for chosen, marker, colour, name in (
+    (labels, "o", "#0072B2", "target +1"),
+    (~labels, "s", "#D55E00", "target -1"),
+):
+    axes[0].scatter(
+        *relu.X[chosen].T,
+        marker=marker,
+        color=colour,
+        edgecolor="white",
+        s=45,
+        label=name,
+    )
+axes[0].legend(
+    loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=12
+)
 axes[0].set_title("the globally optimal ReLU network", fontsize=13)
 axes[0].set_aspect("equal")
 limit = 1.2 * np.abs(neurons).max()
 for x in relu.X[::6] / np.linalg.norm(relu.X[::6], axis=1, keepdims=True):
-    (wall,) = axes[1].plot(*np.outer([-x[1], x[0]], [-2 * limit, 2 * limit]), color="#bbbbbb", linewidth=0.9, zorder=0)
+    (wall,) = axes[1].plot(
+        *np.outer([-x[1], x[0]], [-2 * limit, 2 * limit]),
+        color="#bbbbbb",
+        linewidth=0.9,
+        zorder=0,
+    )
 wall.set_label("cell walls (every sixth)")
-for sign, colour, name in ((1, "#0072B2", "output weight > 0"), (-1, "#D55E00", "output weight < 0")):
+for sign, colour, name in (
+    (1, "#0072B2", "output weight > 0"),
+    (-1, "#D55E00", "output weight < 0"),
+):
     arrows = neurons[:, signs == sign]
     axes[1].quiver(
-        *np.zeros_like(arrows), *arrows, angles="xy", scale_units="xy", scale=1, color=colour, width=0.009,
+        *np.zeros_like(arrows), *arrows,
+        angles="xy", scale_units="xy", scale=1, color=colour, width=0.009,
     )  # fmt: skip
     axes[1].plot([], [], color=colour, linewidth=3, label=name)
-axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False, fontsize=10.5)
+axes[1].legend(
+    loc="upper center",
+    bbox_to_anchor=(0.5, -0.08),
+    ncols=3,
+    frameon=False,
+    fontsize=10.5,
+)
 axes[1].set_xlim(-limit, limit)
 axes[1].set_ylim(-limit, limit)
 axes[1].set_aspect("equal")
@@ -129,21 +196,31 @@ print("none below:", bool((excess > -1e-9).all()))
 # %%
 counts, values = (5, 10, 20, 40, 80), []
 for P in counts:
-    part = cnn.make_problem("spiral", n=60, targets="binary", activation="relu", beta=relu.beta, patterns=P)
+    part = cnn.make_problem(
+        "spiral", n=60, targets="binary", activation="relu", beta=relu.beta, patterns=P
+    )
     values.append(cnn.solve(part, "cvxpy_clarabel").objective)
-few = cnn.make_problem("spiral", n=60, targets="binary", activation="relu", beta=relu.beta, patterns=5)
-generated = cnn.solve(few, "column_generation", gap=None)  # to its own end, so that it says how it ended
+few = cnn.make_problem(
+    "spiral", n=60, targets="binary", activation="relu", beta=relu.beta, patterns=5
+)
+# without a target gap it runs to its own end and says how it ended
+generated = cnn.solve(few, "column_generation", gap=None)
 figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
 axis.semilogx(counts, values, "o-", label="sampled patterns")
 axis.axhline(exact.objective, color="black", linestyle=":", label="all patterns")
-axis.axhline(generated.objective, color="#009E73", linewidth=1, label="column generation")
+axis.axhline(
+    generated.objective, color="#009E73", linewidth=1, label="column generation"
+)
 axis.set_xticks(counts, [str(P) for P in counts])
 axis.set_xticks([], minor=True)
 axis.set_xlabel("patterns")
 axis.set_ylabel("optimum")
 axis.legend(frameon=False)
 plt.show()
-print(f"column generation {generated.objective:.6f}, all {relu.P} patterns {exact.objective:.6f}")
+print(
+    f"column generation {generated.objective:.6f}, all {relu.P} patterns "
+    f"{exact.objective:.6f}"
+)
 print(generated.reason.partition("said: ")[2])
 
 # %% [markdown]
@@ -156,7 +233,10 @@ print(generated.reason.partition("said: ")[2])
 # %%
 vector = cnn.make_problem("spiral", n=21, activation="relu", beta_fraction=0.05)
 planar = cnn.solve(vector, "cvxpy_clarabel").certificate
-print(f"d = 2: optimum of the three-output network in [{planar.dual:.6f}, {planar.primal:.6f}]")
+print(
+    f"d = 2: optimum of the three-output network in [{planar.dual:.6f}, "
+    f"{planar.primal:.6f}]"
+)
 
 # %% [markdown]
 # With five features cones have more facets, and it is not. Below are ten samples of noisy data. The relaxation's value is a
@@ -167,19 +247,32 @@ print(f"d = 2: optimum of the three-output network in [{planar.dual:.6f}, {plana
 # %%
 draw = np.random.default_rng(0)
 samples = draw.standard_normal((10, 5))
-teacher = np.maximum(samples @ draw.standard_normal((5, 4)), 0) @ draw.standard_normal((4, 3))
+teacher = np.maximum(samples @ draw.standard_normal((5, 4)), 0) @ draw.standard_normal(
+    (4, 3)
+)
 noisy = teacher + 3.0 * draw.standard_normal((10, 3))
-hard = cnn.Problem(samples, noisy, activation="relu", beta_fraction=0.05, patterns="all")
+hard = cnn.Problem(
+    samples, noisy, activation="relu", beta_fraction=0.05, patterns="all"
+)
 relaxed = cnn.solve(hard, "cvxpy_clarabel")
 direct = cnn.solve(hard, "network_lbfgs", gap=1e-7)
 c = relaxed.certificate
 value = float(relaxed.reason.partition("relaxation of value ")[2].partition(";")[0])
 print(f"{hard.P} patterns, dual norm by: {c.dual_norm_method}")
 print(f"value of the relaxation            {value:.4f}")
-print(f"optimum, by network and certificate {direct.certificate.dual:.4f} to {direct.certificate.primal:.4f}")
+print(
+    f"optimum, by network and certificate {direct.certificate.dual:.4f} to "
+    f"{direct.certificate.primal:.4f}"
+)
 print(f"relaxation's point, rounded        {c.primal:.4f}")
-print(f"relaxation below the optimum by {(direct.certificate.dual - value) / c.primal:.1e}, relative")
-print(f"rounded point above it by       {(c.primal - direct.certificate.primal) / c.primal:.1e}")
+print(
+    "relaxation below the optimum by "
+    f"{(direct.certificate.dual - value) / c.primal:.1e}, relative"
+)
+print(
+    "rounded point above it by       "
+    f"{(c.primal - direct.certificate.primal) / c.primal:.1e}"
+)
 
 # %% [markdown]
 # The relaxation is a strict one on these data: its value lies below the optimum by more than the certificate's own width,

@@ -30,10 +30,22 @@ images = draw.standard_normal((24, 1, 6, 6))
 tokens = draw.standard_normal((12, 4, 3))
 labels = np.where(images.mean(axis=(1, 2, 3)) > 0, 1.0, -1.0)
 problems = {
-    "perceptron": cnn.Problem(images.reshape(24, -1), labels, loss="squared", beta_fraction=0.1, patterns=12),
-    "CNN": cnn.Problem(images, labels, architecture=cnn.CNN(patch=3, pool=2), beta_fraction=0.1, patterns=12),
+    "perceptron": cnn.Problem(
+        images.reshape(24, -1), labels, loss="squared", beta_fraction=0.1, patterns=12
+    ),
+    "CNN": cnn.Problem(
+        images,
+        labels,
+        architecture=cnn.CNN(patch=3, pool=2),
+        beta_fraction=0.1,
+        patterns=12,
+    ),
     "attention": cnn.Problem(
-        tokens, tokens[:, :, :2], architecture="attention", activation="linear", beta_fraction=0.05
+        tokens,
+        tokens[:, :, :2],
+        architecture="attention",
+        activation="linear",
+        beta_fraction=0.05,
     ),
 }
 print("architecture   rows of Phi    p   q   blocks")
@@ -55,7 +67,9 @@ print(f"convex {exact.objective:.6f}, Burer-Monteiro {factored.objective:.6f}")
 used = np.linalg.norm(filters, axis=0) > 1e-6
 print(f"{used.sum()} filters of {filters.shape[0]} numbers are in use")
 network_gap = cnn.certify(cnn_problem, (filters, outputs)).gap
-print(f"the network that they make is certified to a gap below 1e-6: {network_gap < 1e-6}")
+print(
+    f"the network that they make is certified to a gap below 1e-6: {network_gap < 1e-6}"
+)
 
 # %%
 figure, axes = plt.subplots(1, 6, figsize=(10, 2.2), layout="constrained")
@@ -91,24 +105,37 @@ plt.show()
 # %%
 attention = problems["attention"]
 tokens = np.random.default_rng(2).standard_normal((12, 4, 3))
-second = cnn.Problem(tokens, tokens[:, :, :2], architecture="attention", activation="linear", beta_fraction=0.05)
+second = cnn.Problem(
+    tokens,
+    tokens[:, :, :2],
+    architecture="attention",
+    activation="linear",
+    beta_fraction=0.05,
+)
 print(f"min(p, q) = {min(attention.p, attention.q)} heads are covered by the theorems")
 found = {}
 for name, problem in (("first", attention), ("second", second)):
     found[name] = cnn.spurious_minima(problem, columns=[1, 2, 3, 4, 5, 6], starts=10)
     print(f"{name} data:")
     for width in found[name].widths:
-        print(f"  m = {width.m}: {width.global_ends:2d} of {width.starts} starts reach p*   {width.verdict}")
+        print(
+            f"  m = {width.m}: {width.global_ends:2d} of {width.starts} starts reach "
+            f"p*   {width.verdict}"
+        )
 
 # %%
 figure = found["first"].plot()
-figure.axes[0].set_title("attention, first data: 10 random starts each", loc="left", fontsize=10)
+figure.axes[0].set_title(
+    "attention, first data: 10 random starts each", loc="left", fontsize=10
+)
 plt.close(figure)
 figure
 
 # %%
 figure = found["second"].plot()
-figure.axes[0].set_title("attention, second data: 10 random starts each", loc="left", fontsize=10)
+figure.axes[0].set_title(
+    "attention, second data: 10 random starts each", loc="left", fontsize=10
+)
 plt.close(figure)
 figure
 
@@ -120,16 +147,31 @@ figure
 
 # %%
 figure, axis = plt.subplots(figsize=(5.4, 3.6))
-for (name, problem), marker in zip((("first", attention), ("second", second)), "os", strict=True):
+for (name, problem), marker in zip(
+    (("first", attention), ("second", second)), "os", strict=True
+):
     block = cnn.solve(problem, "cvxpy_clarabel").blocks[0]
     values = np.linalg.svd(block, compute_uv=False)
     rank = (values > 1e-6 * values[0]).sum()
-    axis.semilogy(range(1, len(values) + 1), np.maximum(values / values[0], 1e-8), marker + "-", label=f"{name} data")
+    axis.semilogy(
+        range(1, len(values) + 1),
+        np.maximum(values / values[0], 1e-8),
+        marker + "-",
+        label=f"{name} data",
+    )
     reached = {width.m: width.global_ends for width in found[name].widths}
-    print(f"{name} data: rank of the optimal block {rank}; with {rank} heads {reached[rank]} of 10 starts reach p*")
-    above = [end.excess for end in found[name].ends if end.m == rank and end.kind != "global"]
+    print(
+        f"{name} data: rank of the optimal block {rank}; with {rank} heads "
+        f"{reached[rank]} of 10 starts reach p*"
+    )
+    above = [
+        end.excess for end in found[name].ends if end.m == rank and end.kind != "global"
+    ]
     if above:
-        print(f"  the other {len(above)} end up to {100 * max(above):.2f} per cent above it")
+        print(
+            f"  the other {len(above)} end up to {100 * max(above):.2f} per cent above "
+            "it"
+        )
 axis.axhline(1e-6, color="#555555", linestyle=":")
 axis.set_xlabel("singular value of the optimal block")
 axis.set_ylabel("size, relative to the largest")

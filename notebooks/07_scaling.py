@@ -11,18 +11,35 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-columns = ["problem_name", "solver", "formulation", "seed", "status", "gap", "setup_seconds", "solve_seconds", "curve"]
+columns = [
+    "problem_name",
+    "solver",
+    "formulation",
+    "seed",
+    "status",
+    "gap",
+    "setup_seconds",
+    "solve_seconds",
+    "curve",
+]
 columns += ["limits_time_limit", "limits_gap", "solver_parameters"]
 sizes = ["problem_n", "problem_d", "problem_c", "problem_P"]
 ladder, mapped, scaling = (
-    pd.read_parquet(f"data/{name}.parquet", columns=columns + sizes) for name in ("ladder", "map", "scaling")
+    pd.read_parquet(f"data/{name}.parquet", columns=columns + sizes)
+    for name in ("ladder", "map", "scaling")
 )
 campaigns = {"ladder": ladder, "map": mapped, "scaling": scaling}
 for name, table in campaigns.items():
-    limits = ", ".join(f"{limit:g}" for limit in sorted(table["limits_time_limit"].unique()))
-    print(f"{name:8s} {len(table):4d} cells, {table['solver'].nunique():2d} solvers, time limits of {limits} s")
+    limits = ", ".join(
+        f"{limit:g}" for limit in sorted(table["limits_time_limit"].unique())
+    )
     print(
-        f"{'':8s} gap {table['limits_gap'].max():g}, {table['seed'].nunique()} draws, {table['status'].value_counts().to_dict()}"
+        f"{name:8s} {len(table):4d} cells, {table['solver'].nunique():2d} solvers, "
+        f"time limits of {limits} s"
+    )
+    print(
+        f"{'':8s} gap {table['limits_gap'].max():g}, {table['seed'].nunique()} draws, "
+        f"{table['status'].value_counts().to_dict()}"
     )
 
 # %% [markdown]
@@ -49,14 +66,34 @@ for table in campaigns.values():
 
 def in_words(times):
     """Solvers in rows, sizes in columns."""
-    return times.T.map(lambda t: "not run" if np.isnan(t) else "not reached" if np.isinf(t) else f"{t:.2f}").to_string()
+    return times.T.map(
+        lambda t: (
+            "not run" if np.isnan(t) else "not reached" if np.isinf(t) else f"{t:.2f}"
+        )
+    ).to_string()
 
 
-shown = ["bm_newton", "semismooth_newton", "cvxpy_clarabel", "cvxpy_scs", "fista", "bm_lbfgs", "network_lbfgs"]
+shown = [
+    "bm_newton",
+    "semismooth_newton",
+    "cvxpy_clarabel",
+    "cvxpy_scs",
+    "fista",
+    "bm_lbfgs",
+    "network_lbfgs",
+]
 spirals = ladder[ladder.problem_name.str.startswith("spiral")]
 # the quickest tolerance of a one-shot solver, then the median over draws
-best = spirals.groupby(["problem_n", "seed", "solver"])["t6"].min().groupby(["problem_n", "solver"]).median().unstack()
-rungs = spirals.groupby("problem_n").agg(draws=("seed", "nunique"), limit=("limits_time_limit", "max"))
+best = (
+    spirals.groupby(["problem_n", "seed", "solver"])["t6"]
+    .min()
+    .groupby(["problem_n", "solver"])
+    .median()
+    .unstack()
+)
+rungs = spirals.groupby("problem_n").agg(
+    draws=("seed", "nunique"), limit=("limits_time_limit", "max")
+)
 print("ladder, spirals: seconds to a gap of 1e-6, median over draws")
 print(in_words(best[shown]))
 print("\n" + rungs.T.to_string())
@@ -68,14 +105,27 @@ swirls = scaling[scaling.problem_name.str.startswith("spiral")]
 series = swirls.groupby(["problem_n", "solver"])["t4"].median().unstack()
 print("\nscaling, spirals: seconds to a gap of 1e-4, median of three draws")
 print(in_words(series[[s for s in shown if s in series]]))
-reached = swirls.groupby("solver")["curve"].agg(lambda curves: np.median([curve[-1][2] for curve in curves]))
-print("\nmedian gap at the end:", {solver: f"{gap:.0e}" for solver, gap in reached.items()})
-active = pd.read_parquet(
-    "data/scaling.parquet", columns=["problem_name", "problem_n", "problem_P", "solver", "active_blocks"]
+reached = swirls.groupby("solver")["curve"].agg(
+    lambda curves: np.median([curve[-1][2] for curve in curves])
 )
-active = active[active.problem_name.str.startswith("spiral") & (active.solver == "bm_newton")]
+print(
+    "\nmedian gap at the end:",
+    {solver: f"{gap:.0e}" for solver, gap in reached.items()},
+)
+active = pd.read_parquet(
+    "data/scaling.parquet",
+    columns=["problem_name", "problem_n", "problem_P", "solver", "active_blocks"],
+)
+active = active[
+    active.problem_name.str.startswith("spiral") & (active.solver == "bm_newton")
+]
 print("blocks, and those that bm_newton has left at its end (median):")
-print(active.groupby("problem_n")[["problem_P", "active_blocks"]].median().astype(int).T.to_string())
+print(
+    active.groupby("problem_n")[["problem_P", "active_blocks"]]
+    .median()
+    .astype(int)
+    .T.to_string()
+)
 
 # %%
 colours = ["#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -88,14 +138,27 @@ for axis, times, title in (
     for solver, (colour, marker) in styles.items():
         if solver in times:
             line = times[solver].replace(np.inf, np.nan).dropna()
-            axis.loglog(line.index, line, marker=marker, markersize=8, color=colour, label=solver)
+            axis.loglog(
+                line.index,
+                line,
+                marker=marker,
+                markersize=8,
+                color=colour,
+                label=solver,
+            )
     axis.set_xlabel("n (all P = 2 n patterns, three outputs)", fontsize=12)
     axis.set_title(title, fontsize=13)
     axis.grid(True, color="#dddddd")
     axis.set_xticks(times.index, [str(n) for n in times.index])
     axis.set_xticks([], minor=True)
 axes[0].set_ylabel("seconds to the certified gap", fontsize=12)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=12)
+figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    frameon=False,
+    fontsize=12,
+)
 plt.show()
 
 # %% [markdown]
@@ -120,18 +183,32 @@ plt.show()
 
 # %%
 mapped["kind"] = np.where(mapped.formulation == "burer_monteiro", "bm", "exact")
-race = mapped.groupby(["problem_c", "problem_n", "problem_P", "kind"])["t6"].min().unstack()
+race = (
+    mapped.groupby(["problem_c", "problem_n", "problem_P", "kind"])["t6"]
+    .min()
+    .unstack()
+)
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True, layout="constrained")
 for axis, c in zip(axes, (1, 3, 10), strict=True):
     part = race.loc[c]
     bm, exact = part["bm"].unstack(), part["exact"].unstack()
     ratio = np.log10((exact / bm).where(np.isfinite(exact) & np.isfinite(bm)))
-    picture = axis.imshow(ratio, cmap="PuOr", vmin=-1.2, vmax=1.2, aspect="auto", origin="lower")
+    picture = axis.imshow(
+        ratio, cmap="PuOr", vmin=-1.2, vmax=1.2, aspect="auto", origin="lower"
+    )
     for i in range(bm.shape[0]):
         for j in range(bm.shape[1]):
             b, e = bm.iloc[i, j], exact.iloc[i, j]
             both = np.isfinite(b) and np.isfinite(e)
-            text = f"{e / b:.1f}x" if both else "B" if np.isfinite(b) else "E" if np.isfinite(e) else "-"
+            text = (
+                f"{e / b:.1f}x"
+                if both
+                else "B"
+                if np.isfinite(b)
+                else "E"
+                if np.isfinite(e)
+                else "-"
+            )
             axis.text(j, i, text, ha="center", va="center", fontsize=13)
     axis.set_xticks(range(bm.shape[1]), [int(v) for v in bm.columns])
     axis.set_yticks(range(bm.shape[0]), [int(v) for v in bm.index])
@@ -144,16 +221,30 @@ bm, exact = race["bm"], race["exact"]
 either, both = np.isfinite(race.min(axis=1)), np.isfinite(race.max(axis=1))
 quotient = (exact / bm)[both]
 print(
-    f"{len(race)} problems, time limit {mapped['limits_time_limit'].max():g} s, {(~either).sum()} reached by nobody (-)"
+    f"{len(race)} problems, time limit {mapped['limits_time_limit'].max():g} s, "
+    f"{(~either).sum()} reached by nobody (-)"
 )
-print(f"only Burer-Monteiro got there (B): {(np.isfinite(bm) & ~np.isfinite(exact)).sum()}")
-print(f"only an exact solver got there (E): {(~np.isfinite(bm) & np.isfinite(exact)).sum()}")
 print(
-    f"both: {both.sum()}, Burer-Monteiro ahead on {(quotient > 1).sum()}, exact over Burer-Monteiro {quotient.min():.2f} to {quotient.max():.2f}"
+    "only Burer-Monteiro got there (B): "
+    f"{(np.isfinite(bm) & ~np.isfinite(exact)).sum()}"
 )
-print(f"ahead by a factor above 1.25: Burer-Monteiro {(quotient > 1.25).sum()}, exact {(quotient < 0.8).sum()}")
+print(
+    "only an exact solver got there (E): "
+    f"{(~np.isfinite(bm) & np.isfinite(exact)).sum()}"
+)
+print(
+    f"both: {both.sum()}, Burer-Monteiro ahead on {(quotient > 1).sum()}, exact over "
+    f"Burer-Monteiro {quotient.min():.2f} to {quotient.max():.2f}"
+)
+print(
+    f"ahead by a factor above 1.25: Burer-Monteiro {(quotient > 1.25).sum()}, exact "
+    f"{(quotient < 0.8).sum()}"
+)
 quickest = (
-    mapped.groupby(["problem_c", "problem_n", "problem_P", "solver"])["t6"].min().unstack()[either].idxmin(axis=1)
+    mapped.groupby(["problem_c", "problem_n", "problem_P", "solver"])["t6"]
+    .min()
+    .unstack()[either]
+    .idxmin(axis=1)
 )
 print("quickest solver:", quickest.value_counts().to_dict())
 
@@ -202,12 +293,16 @@ for name, pattern in families.items():
         own[name][solver] = f"{slope:5.2f} +-{half:4.2f}"
         slope, half = exponent(medians[solver] / medians["bm_newton"])
         star = "*" if abs(slope) > half else " "
-        over[name][solver] = "-" if solver == "bm_newton" else f"{slope:+5.2f} +-{half:4.2f}{star}"
+        over[name][solver] = (
+            "-" if solver == "bm_newton" else f"{slope:+5.2f} +-{half:4.2f}{star}"
+        )
     races = family.groupby([size, "seed", "solver"])["t4"].min().unstack()
     quick[name] = races.idxmin(axis=1).value_counts()
 print("exponent of the time\n" + pd.DataFrame(own).to_string())
 print("\nexponent of the time over bm_newton's\n" + pd.DataFrame(over).to_string())
-print("\nquickest, of all draws\n" + pd.DataFrame(quick).fillna(0).astype(int).to_string())
+print(
+    "\nquickest, of all draws\n" + pd.DataFrame(quick).fillna(0).astype(int).to_string()
+)
 
 # %% [markdown]
 # **What can be told apart.** On the spirals `bm_newton` grows the slowest: every other solver's exponent is larger, with an

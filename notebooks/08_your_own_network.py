@@ -21,12 +21,18 @@ def trained(width, steps, seed, weight_decay=0.5, mean=False, rate_decay=1.0):
     torch.manual_seed(seed)
     layers = torch.nn.Linear(2, width), torch.nn.ReLU(), torch.nn.Linear(width, 1)
     module = torch.nn.Sequential(*layers).double()
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.02, weight_decay=weight_decay)
+    optimiser = torch.optim.Adam(
+        module.parameters(), lr=0.02, weight_decay=weight_decay
+    )
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = 0.02 * rate_decay**step
         optimiser.zero_grad()
         residual = module(inputs) - targets
-        (torch.nn.functional.mse_loss(module(inputs), targets) if mean else 0.5 * residual.square().sum()).backward()
+        (
+            torch.nn.functional.mse_loss(module(inputs), targets)
+            if mean
+            else 0.5 * residual.square().sum()
+        ).backward()
         optimiser.step()
     return module
 
@@ -64,10 +70,17 @@ print(report)
 solved = cnn.solve(report.problem, "column_generation", gap=1e-9)
 optimum = solved.objective
 print(f"optimum in [{solved.certificate.dual:.6f}, {solved.objective:.6f}]")
-print(f"network's objective  {report.primal:.4f}   above the optimum   {100 * (report.primal / optimum - 1):5.2f} %")
-print(f"report's lower bound {report.dual:.4f}   below the optimum   {100 * (1 - report.dual / optimum):5.2f} %")
 print(
-    f"gap in the report                        {100 * report.gap:5.2f} %, dual norm exact: {report.certificate.dual_norm_is_exact}"
+    f"network's objective  {report.primal:.4f}   above the optimum   "
+    f"{100 * (report.primal / optimum - 1):5.2f} %"
+)
+print(
+    f"report's lower bound {report.dual:.4f}   below the optimum   "
+    f"{100 * (1 - report.dual / optimum):5.2f} %"
+)
+print(
+    f"gap in the report                        {100 * report.gap:5.2f} %, dual norm "
+    f"exact: {report.certificate.dual_norm_is_exact}"
 )
 
 # %% [markdown]
@@ -81,14 +94,28 @@ print(
 # bound). Both are zero at an optimum, and where both are small the gap is roughly their sum.
 
 # %%
-runs = [(f"{steps} steps", trained(20, steps, seed=0)) for steps in (0, 20, 100, 400, 1600)]
+runs = [
+    (f"{steps} steps", trained(20, steps, seed=0)) for steps in (0, 20, 100, 400, 1600)
+]
 runs.append(("decayed rate, 8000", trained(40, 8000, seed=1, rate_decay=0.999)))
-print("per cent:           objective    bound      gap  network   slack     norm  stationary")
+print(
+    "per cent:           objective    bound      gap  network   slack     norm  "
+    "stationary"
+)
 for name, trained_module in runs:
     r = cnn.certify_module(trained_module, X, y, loss="squared", weight_decay=0.5)
-    gap, own, slack = 100 * r.gap, 100 * (r.primal - optimum) / r.dual, 100 * (optimum - r.dual) / r.dual
-    lacking = f"{100 * r.stationarity_bound:8.2f} {100 * r.stationarity_error / r.dual:11.2f}"
-    print(f"{name:18s} {r.primal:10.4f} {r.dual:8.4f} {gap:8.2f} {own:8.2f} {slack:7.2f} {lacking}")
+    gap, own, slack = (
+        100 * r.gap,
+        100 * (r.primal - optimum) / r.dual,
+        100 * (optimum - r.dual) / r.dual,
+    )
+    lacking = (
+        f"{100 * r.stationarity_bound:8.2f} {100 * r.stationarity_error / r.dual:11.2f}"
+    )
+    print(
+        f"{name:18s} {r.primal:10.4f} {r.dual:8.4f} {gap:8.2f} {own:8.2f} {slack:7.2f} "
+        f"{lacking}"
+    )
 decayed = r
 
 # %% [markdown]
@@ -103,14 +130,24 @@ decayed = r
 
 # %%
 bound = decayed.dual
-print(f"best bound {bound:.4f}, optimum {optimum:.4f}: {100 * (optimum / bound - 1):.2f} % of each number is slack")
+print(
+    f"best bound {bound:.4f}, optimum {optimum:.4f}: {100 * (optimum / bound - 1):.2f} "
+    "% of each number is slack"
+)
 print("width   above the best bound (three seeds)   largest gap by own bound, per cent")
 for width in (2, 4, 8, 16, 40):
     reports = [
-        cnn.certify_module(trained(width, 1500, seed=s), X, y, loss="squared", weight_decay=0.5) for s in range(3)
+        cnn.certify_module(
+            trained(width, 1500, seed=s), X, y, loss="squared", weight_decay=0.5
+        )
+        for s in range(3)
     ]
     own = max(100 * r.gap for r in reports)
-    print(f"{width:5d}   " + "  ".join(f"{100 * (r.primal / bound - 1):7.2f}" for r in reports) + f"{own:24.2f}")
+    print(
+        f"{width:5d}   "
+        + "  ".join(f"{100 * (r.primal / bound - 1):7.2f}" for r in reports)
+        + f"{own:24.2f}"
+    )
 
 # %% [markdown]
 # ## Mean losses
@@ -120,8 +157,13 @@ for width in (2, 4, 8, 16, 40):
 
 # %%
 averaged = trained(width=20, steps=1500, seed=0, weight_decay=0.5 * 2 / 60, mean=True)
-r = cnn.certify_module(averaged, X, y, loss="squared", weight_decay=0.5 * 2 / 60, reduction="mean")
-print(f"beta = {r.beta:.4f}, gap {100 * r.gap:.2f} %, of which the network {100 * (r.primal / optimum - 1):.2f} %")
+r = cnn.certify_module(
+    averaged, X, y, loss="squared", weight_decay=0.5 * 2 / 60, reduction="mean"
+)
+print(
+    f"beta = {r.beta:.4f}, gap {100 * r.gap:.2f} %, of which the network "
+    f"{100 * (r.primal / optimum - 1):.2f} %"
+)
 
 # %% [markdown]
 # ## Without a module
@@ -132,16 +174,29 @@ print(f"beta = {r.beta:.4f}, gap {100 * r.gap:.2f} %, of which the network {100 
 # whatever the blocks of the problem are. This program has no output bias, so that its optimum is another one.
 
 # %%
-problem = cnn.Problem(np.hstack([X, np.ones((60, 1))]), y, activation="relu", loss="squared", beta=0.5, patterns=40)
+problem = cnn.Problem(
+    np.hstack([X, np.ones((60, 1))]),
+    y,
+    activation="relu",
+    loss="squared",
+    beta=0.5,
+    patterns=40,
+)
 first, last = module[0], module[2]
 W1 = np.hstack([first.weight.detach().numpy(), first.bias.detach().numpy()[:, None]]).T
 W2 = last.weight.detach().numpy()
 certificate = cnn.certify(problem, (W1, W2))
 without_bias = cnn.solve(problem, "column_generation", gap=1e-8)
 print(f"without the output bias, {certificate.scope} patterns:")
-print(f"objective {certificate.primal:.4f}, bound {certificate.dual:.4f}, gap {100 * certificate.gap:.1f} %")
+print(
+    f"objective {certificate.primal:.4f}, bound {certificate.dual:.4f}, gap "
+    f"{100 * certificate.gap:.1f} %"
+)
 above = 100 * (certificate.primal / without_bias.objective - 1)
-print(f"optimum   {without_bias.objective:.4f}, so that the network is {above:.2f} % above it")
+print(
+    f"optimum   {without_bias.objective:.4f}, so that the network is {above:.2f} % "
+    "above it"
+)
 
 # %% [markdown]
 # The network was trained with the bias; without it the gradient is not the one it was trained to balance, and as a multiplier
@@ -153,12 +208,15 @@ print(f"optimum   {without_bias.objective:.4f}, so that the network is {above:.2
 
 # %%
 deeper = torch.nn.Sequential(
-    torch.nn.Linear(2, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 1)
+    torch.nn.Linear(2, 5),
+    torch.nn.ReLU(),
+    torch.nn.Linear(5, 5),
+    torch.nn.ReLU(),
+    torch.nn.Linear(5, 1),
 )
-for attempt in (lambda: cnn.certify_module(deeper.double(), X, y, weight_decay=0.5),
-                lambda: cnn.certify_module(module, X, y[:-1], weight_decay=0.5)):  # fmt: skip
+for network, targets in ((deeper.double(), y), (module, y[:-1])):
     try:
-        attempt()
+        cnn.certify_module(network, X, targets, weight_decay=0.5)
     except cnn.ConvexNNError as error:
         print(f"{type(error).__name__}: {error}\n")
 

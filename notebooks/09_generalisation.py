@@ -17,9 +17,14 @@ sizes = {"train": 250, "validation": 100, "test": 219}
 
 
 def split(number):
-    """Inputs and labels of the three parts; columns are standardised with the mean and deviation of the training part."""
+    """Return the inputs and labels of the three parts.
+
+    Columns are standardised with the mean and deviation of the training part.
+    """
     order = np.random.default_rng(number).permutation(569)
-    parts = dict(zip(sizes, np.split(order, np.cumsum(list(sizes.values()))[:-1]), strict=True))
+    parts = dict(
+        zip(sizes, np.split(order, np.cumsum(list(sizes.values()))[:-1]), strict=True)
+    )
     seen = everything.X[parts["train"]]
     columns = (everything.X - seen.mean(axis=0)) / seen.std(axis=0)
     X = np.hstack([columns, np.ones((569, 1))])  # and a column of ones
@@ -50,12 +55,19 @@ def gated_scores(gates, Z, X):
 
 
 def trained(X, y, beta, width, seed, method, masks=None):
-    """First and second layer after 600 steps from a random start, and the objective; ReLU where no masks are given."""
+    """Return both layers after 600 steps from a random start, and the objective.
+
+    Without masks the network is a ReLU network.
+    """
     torch.manual_seed(seed)
     U = (0.1 * torch.randn(X.shape[1], width, dtype=torch.float64)).requires_grad_()
     v = (0.1 * torch.randn(width, dtype=torch.float64)).requires_grad_()
     sgd = method == "SGD"
-    optimiser = torch.optim.SGD([U, v], lr=1e-3, momentum=0.9) if sgd else torch.optim.Adam([U, v], lr=0.02)
+    optimiser = (
+        torch.optim.SGD([U, v], lr=1e-3, momentum=0.9)
+        if sgd
+        else torch.optim.Adam([U, v], lr=0.02)
+    )
     inputs, targets = torch.as_tensor(X), torch.as_tensor(y)
 
     def objective(rows):
@@ -82,23 +94,39 @@ ways = ["optimum", "gated, Adam", "ReLU, Adam", "ReLU, SGD"]
 
 
 def experiment(number, fractions, flipped=0.0):
-    """errors[way, fraction, part] in per cent, and how far Adam ends above the optimum, relative."""
+    """Return errors[way, fraction, part] in per cent, and Adam's distance.
+
+    That distance is from the optimum of the same objective, relative to it.
+    """
     parts = split(number)
     X, y = parts["train"][0], parts["train"][1].copy()
-    y[np.random.default_rng(100 + number).permutation(len(y))[: round(flipped * len(y))]] *= -1
+    order = np.random.default_rng(100 + number).permutation(len(y))
+    y[order[: round(flipped * len(y))]] *= -1
     parts["train"] = X, y
     errors, excess = np.zeros((len(ways), len(fractions), 3)), np.zeros(len(fractions))
     for k, fraction in enumerate(fractions):
         problem = cnn.Problem(
-            X, y, activation="gated_relu", loss="logistic", beta_fraction=fraction, patterns=100, seed=number
+            X,
+            y,
+            activation="gated_relu",
+            loss="logistic",
+            beta_fraction=fraction,
+            patterns=100,
+            seed=number,
         )
         masks = torch.as_tensor(problem.masks, dtype=torch.float64)
         exact = cnn.solve(problem, "bm_newton", gap=1e-8)
         U, v, value = trained(X, y, problem.beta, masks.shape[1], number, "Adam", masks)
         excess[k] = value / exact.objective - 1
-        nets = [trained(X, y, problem.beta, 50, number, method)[:2] for method in ("Adam", "SGD")]
+        nets = [
+            trained(X, y, problem.beta, 50, number, method)[:2]
+            for method in ("Adam", "SGD")
+        ]
         for p, (inputs, labels) in enumerate(parts.values()):
-            scores = [gated_scores(problem.gates, Z, inputs) for Z in (exact.blocks[:, :, 0], (U * v).T)]
+            scores = [
+                gated_scores(problem.gates, Z, inputs)
+                for Z in (exact.blocks[:, :, 0], (U * v).T)
+            ]
             scores += [np.maximum(inputs @ W, 0) @ w for W, w in nets]
             errors[:, k, p] = [error(s, labels) for s in scores]
     return errors, excess
@@ -106,8 +134,12 @@ def experiment(number, fractions, flipped=0.0):
 
 fractions = np.geomspace(3e-4, 0.3, 5)
 SPLITS = 5
-runs = {flipped: [experiment(number, fractions, flipped) for number in range(SPLITS)] for flipped in (0.0, 0.1)}
-errors = {flipped: np.array([e for e, _ in run]) for flipped, run in runs.items()}  # split, way, fraction, part
+runs = {
+    flipped: [experiment(number, fractions, flipped) for number in range(SPLITS)]
+    for flipped in (0.0, 0.1)
+}
+# the axes are split, way, fraction, part
+errors = {flipped: np.array([e for e, _ in run]) for flipped, run in runs.items()}
 excess = {flipped: 100 * np.array([e for _, e in run]) for flipped, run in runs.items()}
 TRAIN, VALIDATION, TEST = range(3)
 
@@ -119,7 +151,10 @@ TRAIN, VALIDATION, TEST = range(3)
 
 # %%
 for flipped, E in errors.items():
-    print(f"{100 * flipped:.0f} % of the training labels flipped; columns are beta / beta_max")
+    print(
+        f"{100 * flipped:.0f} % of the training labels flipped; columns are beta / "
+        "beta_max"
+    )
     print(" " * 18 + "".join(f"{f:11.4f}" for f in fractions))
     for part, name in ((TRAIN, "train"), (TEST, "test")):
         for way, label in enumerate(ways):
@@ -133,13 +168,21 @@ for flipped, E in errors.items():
     print(" " * 18 + "".join(f"{cell:>11s}" for cell in between) + "\n")
 
 # %%
-styles = dict(zip(ways, [("#0072B2", "o-"), ("#56B4E9", "s--"), ("#D55E00", "^-"), ("#CC79A7", "D--")], strict=True))
+styles = dict(
+    zip(
+        ways,
+        [("#0072B2", "o-"), ("#56B4E9", "s--"), ("#D55E00", "^-"), ("#CC79A7", "D--")],
+        strict=True,
+    )
+)
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True, layout="constrained")
 for axis, (flipped, E) in zip(axes, errors.items(), strict=True):
     for way, label in enumerate(ways):
         values, (colour, style) = E[:, way, :, TEST], styles[label]
         axis.errorbar(
-            fractions * 1.07 ** (way - 1.5), values.mean(axis=0), values.std(axis=0, ddof=1), fmt=style, color=colour,
+            fractions * 1.07 ** (way - 1.5),
+            values.mean(axis=0), values.std(axis=0, ddof=1),
+            fmt=style, color=colour,
             label=label, capsize=3, linewidth=1.5, elinewidth=1,
         )  # fmt: skip
     axis.set_xscale("log")
@@ -148,7 +191,13 @@ for axis, (flipped, E) in zip(axes, errors.items(), strict=True):
     axis.grid(True, color="#dddddd")
 axes[0].set_ylabel("test error, % (mean and deviation)", fontsize=12)
 axes[0].set_ylim(0, None)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=12)
+figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    frameon=False,
+    fontsize=12,
+)
 plt.show()
 
 # %% [markdown]
@@ -165,12 +214,21 @@ for flipped, E in errors.items():
     print(f"{100 * flipped:.0f} % flipped: test error with the chosen weight decay")
     for way, label in enumerate(ways):
         values, choice = picked[:, way, 0], np.round(fractions[chosen[:, way]], 4)
-        print(f"  {label:11s} {values.mean():5.1f} ± {values.std(ddof=1):.1f}   beta / beta_max: {choice.tolist()}")
+        print(
+            f"  {label:11s} {values.mean():5.1f} ± {values.std(ddof=1):.1f}   beta / "
+            f"beta_max: {choice.tolist()}"
+        )
     print("  difference from the optimum, points")
     print(" " * 12 + f"{'chosen':>11s}" + "".join(f"{f:11.4f}" for f in fractions))
     for way, label in enumerate(ways[1:], start=1):
-        d = np.concatenate([picked[:, way] - picked[:, 0], E[:, way, :, TEST] - E[:, 0, :, TEST]], axis=1)
-        cells = [f"{m:+.1f} ± {s:.1f}" for m, s in zip(d.mean(axis=0), d.std(axis=0, ddof=1), strict=True)]
+        d = np.concatenate(
+            [picked[:, way] - picked[:, 0], E[:, way, :, TEST] - E[:, 0, :, TEST]],
+            axis=1,
+        )
+        cells = [
+            f"{m:+.1f} ± {s:.1f}"
+            for m, s in zip(d.mean(axis=0), d.std(axis=0, ddof=1), strict=True)
+        ]
         print(f"{label:12s}" + "".join(f"{cell:>11s}" for cell in cells))
     print()
 
