@@ -23,14 +23,22 @@ SECONDS = 600  # for one cell
 
 def sources(prefixes: tuple[str, ...] = ()) -> list[Path]:
     """The percent files, in order."""
-    return sorted(path for path in HERE.glob("[0-9][0-9]_*.py") if not prefixes or path.name.startswith(prefixes))
+    return sorted(
+        path
+        for path in HERE.glob("[0-9][0-9]_*.py")
+        if not prefixes or path.name.startswith(prefixes)
+    )
 
 
 def from_source(path: Path) -> Any:
     """The notebook that a source describes, without outputs."""
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python"},
     }
     for number, cell in enumerate(notebook.cells):
@@ -43,7 +51,9 @@ def execute(notebook: Any) -> Any:
     """The notebook with its outputs. Raises nbclient's CellExecutionError where a cell fails."""
     os.environ.update(OMP_NUM_THREADS="1", CONVEXNN_PROGRESS="off", PYTHONHASHSEED="0")
     resources = {"metadata": {"path": str(HERE)}}
-    NotebookClient(notebook, timeout=SECONDS, resources=resources, record_timing=False).execute()
+    NotebookClient(
+        notebook, timeout=SECONDS, resources=resources, record_timing=False
+    ).execute()
     for cell in notebook.cells:
         if "outputs" in cell:
             cell["outputs"] = _joined(cell["outputs"])
@@ -58,7 +68,11 @@ def _joined(outputs: list[Any]) -> list[Any]:
     """What a cell printed as one output: the kernel sends it in pieces that depend on the clock."""
     kept: list[Any] = []
     for output in outputs:
-        if output["output_type"] == "stream" and kept and kept[-1].get("name") == output["name"]:
+        if (
+            output["output_type"] == "stream"
+            and kept
+            and kept[-1].get("name") == output["name"]
+        ):
             kept[-1]["text"] += output["text"]
         else:
             kept.append(output)
@@ -76,9 +90,13 @@ def stale(path: Path) -> Iterator[str]:
         yield f"{target.name} is missing"
         return
     fresh, kept = from_source(path).cells, nbformat.read(target, as_version=4).cells
-    if [(cell.cell_type, cell.source) for cell in fresh] != [(cell.cell_type, cell.source) for cell in kept]:
+    if [(cell.cell_type, cell.source) for cell in fresh] != [
+        (cell.cell_type, cell.source) for cell in kept
+    ]:
         yield f"{target.name} was not made from {path.name} as it is now: run python notebooks/build.py {path.stem[:2]}"
-    elif any(cell.cell_type == "code" and cell.execution_count is None for cell in kept):
+    elif any(
+        cell.cell_type == "code" and cell.execution_count is None for cell in kept
+    ):
         yield f"{target.name} has cells that were not executed"
 
 
