@@ -9,8 +9,10 @@ class Solver(BurerMonteiroSolver):
 
     Parameters
     ----------
-    m, finish
-        As for every Burer-Monteiro descent solver.
+    m : int or None
+        Columns of a block; by default min(p, q), for ReLU 2 with one output and p with several.
+    finish : bool
+        For ReLU on data of moderate size, go on from the last point by Newton's method on the faces of the cones.
     rate : float
         Length of the first step, relative to the mean size of an entry of the start point.
     """

@@ -10,7 +10,15 @@ from convexnn_bench.algorithms.descent import (
 
 
 class Solver(BurerMonteiroSolver):
-    """Gradient descent with backtracking, the paper's method; with cones spectral projected gradient."""
+    """Gradient descent with backtracking, the paper's method; with cones spectral projected gradient.
+
+    Parameters
+    ----------
+    m : int or None
+        Columns of a block; by default min(p, q), for ReLU 2 with one output and p with several.
+    finish : bool
+        For ReLU on data of moderate size, go on from the last point by Newton's method on the faces of the cones.
+    """
 
     name = "bm_gd"
 

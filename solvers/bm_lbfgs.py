@@ -9,8 +9,10 @@ class Solver(BurerMonteiroSolver):
 
     Parameters
     ----------
-    m, finish
-        As for every Burer-Monteiro descent solver.
+    m : int or None
+        Columns of a block; by default min(p, q), for ReLU 2 with one output and p with several.
+    finish : bool
+        For ReLU on data of moderate size, go on from the last point by Newton's method on the faces of the cones.
     history : int
         Number of stored pairs of moves and changes of the gradient.
     """

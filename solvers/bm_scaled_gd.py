@@ -6,7 +6,13 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(BurerMonteiroSolver):
-    """ScaledGD (Tong, Ma & Chi 2021), damped by the objective's curvature, with backtracking in its own metric."""
+    """ScaledGD (Tong, Ma & Chi 2021), damped by the objective's curvature, with backtracking in its own metric.
+
+    Parameters
+    ----------
+    m : int or None
+        Columns of a block; by default min(p, q).
+    """
 
     name = "bm_scaled_gd"
     parameters = {"m": [None]}

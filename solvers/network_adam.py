@@ -9,8 +9,10 @@ class Solver(FinishedNetworkSolver):
 
     Parameters
     ----------
-    width, finish
-        As for every network solver that finishes.
+    width : int or None
+        Neurons; by default as many as the Burer-Monteiro default has columns.
+    finish : bool
+        For ReLU on data of moderate size, go on by Newton's method between kinks once progress is slow.
     rate : float
         Length of the first step, relative to the mean size of an entry of the start point.
     """

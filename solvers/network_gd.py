@@ -4,7 +4,13 @@ from convexnn_bench.algorithms.descent import NetworkSolver, StepDone, Vector, g
 
 
 class Solver(NetworkSolver):
-    """Gradient descent on all samples. The kinks of a ReLU network may end its line search early."""
+    """Gradient descent on all samples. The kinks of a ReLU network may end its line search early.
+
+    Parameters
+    ----------
+    width : int or None
+        Neurons; by default as many as the Burer-Monteiro default has columns.
+    """
 
     name = "network_gd"
 

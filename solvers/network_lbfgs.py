@@ -9,8 +9,10 @@ class Solver(FinishedNetworkSolver):
 
     Parameters
     ----------
-    width, finish
-        As for every network solver that finishes.
+    width : int or None
+        Neurons; by default as many as the Burer-Monteiro default has columns.
+    finish : bool
+        For ReLU on data of moderate size, go on by Newton's method between kinks once progress is slow.
     history : int
         Number of stored pairs of moves and changes of the gradient.
     """

@@ -11,7 +11,7 @@ class Solver(NetworkSolver):
     Parameters
     ----------
     width : int or None
-        Number of neurons, as for every network solver.
+        Neurons; by default as many as the Burer-Monteiro default has columns.
     batch : int
         Samples of one step.
     momentum : float

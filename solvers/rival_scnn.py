@@ -15,7 +15,7 @@ class Solver(RivalSolver):
     tolerance : float
         On the squared norm of the least subgradient of its objective, which is ours divided by n.
     path : bool
-        As for every rival.
+        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; else once, cold.
     max_iters : int
         Most iterations of each solve.
     """

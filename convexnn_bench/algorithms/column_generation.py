@@ -27,8 +27,6 @@ IDLE = 1e-9  # blocks below this part of the largest one leave the working set; 
 NUDGE = 1e-6  # distance by which a direction is moved off the boundaries of cells, relative to its length
 MASTER_GAP, CHECK_EVERY = 1e-9, 100  # gap that ends an iterative master, and callbacks between two certificates of it
 
-Masks = Bool[np.ndarray, "N P"]
-
 
 class PatternSet:
     """The working set: the patterns of the master program, with the pricing of all others."""
@@ -133,7 +131,7 @@ def _key(mask: Bool[np.ndarray, " N"]) -> bytes:
     return np.packbits(mask).tobytes()
 
 
-def restrict(problem: Problem, masks: Masks) -> Problem:
+def restrict(problem: Problem, masks: Bool[np.ndarray, "N P"]) -> Problem:
     """Return the same training problem with these patterns."""
     return Problem(
         problem.X, problem.Y, problem.architecture, problem.activation, problem.loss, problem.beta, masks, problem.seed

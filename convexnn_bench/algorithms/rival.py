@@ -140,14 +140,8 @@ class RivalSolver(BaseSolver):
     """The base class of the rivals. They run on the CPU whatever `device` says, with as many threads as torch.
 
     A subclass defines `rival` (the folder of its environment), `package` (which must be installed there), `losses`, and
-    `relu` (why it skips problems with cones).
-
-    Parameters
-    ----------
-    tolerance : float
-        The rival's own, in its own units.
-    path : bool
-        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; False solves once, cold.
+    `relu` (why it skips problems with cones). tolerance: the rival's own, in its own units. path: solve for 1e-2, 1e-3,
+    ... down to `tolerance`, each from the last point, and score all points; otherwise solve once, from zero.
     """
 
     formulation = "convex"

@@ -75,13 +75,9 @@ class DescentSolver(BaseSolver):
 class BurerMonteiroSolver(DescentSolver):
     """A descent solver on the factors (U, V).
 
-    Parameters
-    ----------
-    m : int or None
-        Columns of a block. The default is min(p, q); for ReLU it is 2 with one output and p with several.
-    finish : bool
-        For ReLU on data of moderate size, go on from the method's last point by Newton's method on the faces of the
-        cones and the staircase, with at most m columns a block (without a limit if m is None).
+    m: columns of a block; by default min(p, q), for ReLU 2 with one output and p with several. finish: for ReLU on data
+    of moderate size, go on from the method's last point by Newton's method on the faces of the cones and the staircase,
+    with at most m columns a block, or without a limit if m is None.
     """
 
     formulation = "burer_monteiro"
@@ -102,13 +98,7 @@ class BurerMonteiroSolver(DescentSolver):
 
 
 class NetworkSolver(DescentSolver):
-    """A descent solver on the original network.
-
-    Parameters
-    ----------
-    width : int or None
-        Number of neurons. The default is as many as the Burer-Monteiro default has columns.
-    """
+    """A descent solver on the original network. width: neurons, by default as many as all columns of (U, V)."""
 
     formulation = "network"
     parameters = {"width": [None]}
@@ -124,13 +114,8 @@ class NetworkSolver(DescentSolver):
 class FinishedNetworkSolver(NetworkSolver):
     """A network solver with the parameter `finish`.
 
-    Parameters
-    ----------
-    width : int or None
-        Number of neurons, as for `NetworkSolver`.
-    finish : bool
-        For ReLU on data of moderate size, go on once the method slows down: by Newton's method on the cells between
-        kinks, across kinks, and with dead neurons put to new use, but never with more neurons than `width`.
+    finish: for ReLU on data of moderate size, go on once the method slows down: by Newton's method on the cells between
+    kinks, across kinks, and with dead neurons put to new use, but never with more neurons than `width`.
     """
 
     parameters = {**NetworkSolver.parameters, "finish": [True]}

@@ -30,7 +30,10 @@ LARGEST_START = 600  # most neurons of the given point that are considered
 NEGLIGIBLE = 1e-9  # neurons smaller than this part of the largest are left out
 
 ReportPoint = Callable[[Point | None], bool]  # takes a better point, or None after a step without one; False stops
-Factors = tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]
+FirstLayer = Float[np.ndarray, "p M"]
+SecondLayer = Float[np.ndarray, "q M"]
+Left = Float[np.ndarray, "P p m"]
+Right = Float[np.ndarray, "P q m"]
 
 
 def affordable(problem: Problem) -> bool:
@@ -40,12 +43,7 @@ def affordable(problem: Problem) -> bool:
 
 
 def finish_factors(
-    problem: Problem,
-    U: Float[np.ndarray, "P p m"],
-    V: Float[np.ndarray, "P q m"],
-    value: float,
-    limit: int | None,
-    report: ReportPoint,
+    problem: Problem, U: Left, V: Right, value: float, limit: int | None, report: ReportPoint
 ) -> str | None:
     """Improve factors (U in its cones) to a stationary point that no further column of any block improves.
 
@@ -62,12 +60,7 @@ def finish_factors(
 
 
 def finish_network(
-    problem: Problem,
-    W1: Float[np.ndarray, "p M"],
-    W2: Float[np.ndarray, "q M"],
-    value: float,
-    seed: int,
-    report: ReportPoint,
+    problem: Problem, W1: FirstLayer, W2: SecondLayer, value: float, seed: int, report: ReportPoint
 ) -> str | None:
     """Improve a network to a stationary one that no direction found improves, with at most M neurons."""
     objective = NeuronObjective(problem)
@@ -131,7 +124,7 @@ def _resized(U: Lefts, V: Rights, sizes: Float[np.ndarray, " J"]) -> tuple[Lefts
     return root * U / np.linalg.norm(U, axis=1, keepdims=True), root * V / np.linalg.norm(V, axis=1, keepdims=True)
 
 
-def _factors(problem: Problem, neurons: ReluNeurons) -> Factors:
+def _factors(problem: Problem, neurons: ReluNeurons) -> tuple[Left, Right]:
     """Return (U, V) with as many columns as the fullest block needs."""
     count = np.zeros(problem.P, dtype=int)
     columns = np.zeros(len(neurons), dtype=int)
