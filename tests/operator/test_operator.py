@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from problems import random_problem
-from properties import given
-from properties import strategies as st
 
 import convexnn_bench as cnn
 from convexnn_bench.errors import ChangedProblemError
@@ -13,8 +11,6 @@ from convexnn_bench.formulations import burer_monteiro, network
 from convexnn_bench.operator import chunks
 from convexnn_bench.operator.lifted import Operator
 from convexnn_bench.operator.products import pooled as pooled_module
-from convexnn_bench.operator.products.hidden_units import HiddenUnits
-from convexnn_bench.operator.products.mask_matrix import MaskMatrix
 from convexnn_bench.running.untouched import Untouched
 
 
@@ -33,46 +29,6 @@ def test_apply_and_adjoint_equal_the_dense_matrix(combination):
     np.testing.assert_allclose(problem.predict(Z), A @ Z.reshape(-1, problem.q), atol=1e-12)
     G = problem.operator().adjoint(torch.as_tensor(L)).numpy()
     np.testing.assert_allclose(G.reshape(-1, problem.q), A.T @ L, atol=1e-12)
-
-
-@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
-def test_adjoint_identity(seed, n, d, c):
-    """<A(Z), L> = <Z, A^*(L)>."""
-    problem = random_problem(seed, n=n, d=d, c=c, patterns=3)
-    rng = np.random.default_rng(seed)
-    Z = torch.as_tensor(rng.standard_normal((problem.P, problem.p, problem.q)))
-    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
-    operator = problem.operator()
-    left, right = (operator.apply(Z) * L).sum(), (Z * operator.adjoint(L)).sum()
-    assert float(left) == pytest.approx(float(right), rel=1e-10, abs=1e-10)
-
-
-def test_chunks_give_the_same_numbers(monkeypatch):
-    problem = random_problem(2, n=11, patterns=7)
-    rng = np.random.default_rng(0)
-    Z = rng.standard_normal((problem.P, problem.p, problem.q))
-    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 2)))
-    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 2)))
-    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
-    operator = problem.operator()
-    whole = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
-    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 2 * 11 * problem.q)
-    operator.__dict__.pop("mask_matrix")  # kept of the first time, when it fitted
-    parts = (problem.predict(Z), operator.adjoint(L), operator.apply_factors(U, V))
-    assert operator.mask_matrix is None
-    for one, other in zip(whole, parts, strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-13)
-
-
-def test_factored_apply_equals_the_product():
-    problem = random_problem(3)
-    rng = np.random.default_rng(1)
-    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, 3)))
-    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, 3)))
-    operator = problem.operator()
-    expected = operator.apply(burer_monteiro.to_blocks(U, V))
-    torch.testing.assert_close(operator.apply_factors(U, V), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(operator.combine(operator.hidden(U), V), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_written_out_gradient_by_differences_and_autograd(combination):
@@ -152,40 +108,6 @@ def test_operator_norm_is_that_of_the_dense_matrix():
     problem = random_problem(6, n=12, patterns=6)
     expected = np.linalg.norm(dense(problem), 2) ** 2
     assert problem.operator().norm_squared(200) == pytest.approx(expected, rel=1e-6)
-
-
-def test_restricted_operator_is_the_operator_of_the_subset():
-    problem = random_problem(7, n=10)
-    rows = torch.tensor([7, 1, 4])
-    part = problem.operator().restricted(rows, rows, rows)
-    index = rows.numpy()
-    fresh = Operator(problem.architecture, problem.X[index], problem.Y[index], problem.masks[index])
-    Z = torch.as_tensor(np.random.default_rng(0).standard_normal((problem.P, problem.p, problem.q)))
-    torch.testing.assert_close(part.apply(Z), fresh.apply(Z))
-
-
-@pytest.mark.parametrize("through_blocks", [False, True])
-@pytest.mark.parametrize("m", [1, 5])  # fewer and more columns than outputs
-@pytest.mark.parametrize("P", [1, 7])
-def test_the_factored_form_is_that_of_the_blocks(monkeypatch, P, m, through_blocks):
-    for way in (HiddenUnits, MaskMatrix):
-        monkeypatch.setattr(way, "through_blocks", lambda *_: through_blocks)
-    problem = random_problem(2, n=11, patterns=P)
-    rng = np.random.default_rng(0)
-    U = torch.as_tensor(rng.standard_normal((problem.P, problem.p, m)))
-    V = torch.as_tensor(rng.standard_normal((problem.P, problem.q, m)))
-    L = torch.as_tensor(rng.standard_normal((problem.n_out, problem.c)))
-    operator = problem.operator()
-    monkeypatch.setattr(chunks, "SMALLEST_PART", 2)
-    monkeypatch.setattr(chunks, "PART_ELEMENTS", 2)
-    z, pullback = operator.factored(U, V)
-    left, right = pullback(L)
-    G = torch.as_tensor(dense(problem).T @ L.numpy()).view(problem.P, problem.p, problem.q)
-    dense_z = dense(problem) @ (U @ V.transpose(1, 2)).reshape(-1, problem.q).numpy()
-    np.testing.assert_allclose(z, dense_z, atol=1e-12)
-    np.testing.assert_allclose(operator.apply_factors(U, V), dense_z, atol=1e-12)
-    assert torch.allclose(left, G @ V, atol=1e-12)
-    assert torch.allclose(right, G.transpose(1, 2) @ U, atol=1e-12)
 
 
 def test_the_way_with_fewer_numbers_is_taken():
