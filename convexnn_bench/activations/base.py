@@ -1,4 +1,4 @@
-"""What an activation supplies: its blocks (masks, and whether u is held in their cones) and phi itself."""
+"""What an activation supplies: phi itself, and its blocks, which are masks with or without cones."""
 
 import numpy as np
 import torch
@@ -8,17 +8,22 @@ from convexnn_bench.operator import Rows
 from convexnn_bench.patterns import Patterns, enumerate_patterns, enumeration_cost, patterns_from_masks, sample_patterns
 from convexnn_bench.terminal import progress
 
-SHOWN_SECONDS = 1.0  # an enumeration expected to take longer shows its cost and a bar
+PROGRESS_AFTER = 1.0  # seconds that an enumeration is expected to take before its cost and a bar are shown
 
 
 class BaseActivation:
-    """Blocks k = 1..P with 0/1 masks D_k, such that phi(Phi u) = D_k Phi u for u in block k.
+    """The base of every activation phi: blocks k = 1..P with 0/1 masks D_k and phi(Phi u) = D_k Phi u in block k.
+
+    A new activation defines `apply`, and `blocks` if its blocks are not the patterns of Phi.
 
     Attributes
     ----------
-    name: registered name.
-    has_cone: the vectors u of block k are held in K_k u >= 0, K_k = (2 D_k - I) Phi.
-    has_gates: neuron j of the network carries the fixed mask of block j mod P.
+    name : str
+        The name under which the class is registered.
+    has_cone : bool
+        Whether the vectors u of block k are constrained by K_k u >= 0, K_k = (2 D_k - I) Phi.
+    has_gates : bool
+        Whether neuron j of the network has the fixed mask of block j mod P.
     """
 
     name: str
@@ -26,21 +31,28 @@ class BaseActivation:
     has_gates: bool = False
 
     def blocks(self, Phi: np.ndarray | Rows, patterns: object, seed: int) -> Patterns:
-        """The blocks for rows Phi (N x p). `patterns` is "all", a number to sample, or N x P masks.
+        """Return the blocks for rows Phi.
 
-        Phi is an array, or Rows: a matrix with `shape` and `Phi @ gates`, formed for anything else.
+        Parameters
+        ----------
+        Phi : array, N x p, or Rows
+            Rows multiply by the structure of the architecture and are formed only for what needs their entries.
+        patterns : "all", int or bool array N x P
+            All patterns, a number of them to sample, or the masks themselves.
+        seed : int
+            Of the sampled directions.
         """
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         if patterns == "all":
             Phi = np.asarray(Phi)
             cost = enumeration_cost(Phi)
-            with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > SHOWN_SECONDS) as update:
+            with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > PROGRESS_AFTER) as update:
                 return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))
         return sample_patterns(Phi, int(str(patterns)), seed)
 
     def apply(self, H: Float[torch.Tensor, "N M"], gate_masks: torch.Tensor) -> Float[torch.Tensor, "N M"]:
-        """phi(H) for pre-activations H = Phi W1; gate_masks (N x M) are those of the neurons' gates."""
+        """Return phi(H) for pre-activations H = Phi W1; gate_masks (N x M) are the masks of the neurons' gates."""
         raise TypeError(f"{type(self).__name__} must define apply")
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from convexnn_bench.patterns import Patterns
 
 
 class Linear(BaseActivation):
-    """phi(t) = t. One block with D = I whatever `patterns` says; always complete."""
+    """phi(t) = t: one block with D = I, whatever `patterns` says, which is always complete."""
 
     name = "linear"
 

@@ -6,7 +6,7 @@ from convexnn_bench.activations.base import BaseActivation
 
 
 class ReLU(BaseActivation):
-    """phi(t) = max(t, 0); u of block k is held in the cone (2 D_k - I) Phi u >= 0."""
+    """phi(t) = max(t, 0); u of block k is constrained to the cone (2 D_k - I) Phi u >= 0."""
 
     name = "relu"
     has_cone = True

@@ -19,8 +19,9 @@ class Attention(BaseArchitecture):
 
     Parameters
     ----------
-    output: "tokens", an output for every token (n_out = ns, targets n x s x c, n x s, or ns x c), or "mean", their
-        mean over the tokens (n_out = n, targets n x c).
+    output : {"tokens", "mean"}
+        "tokens" gives an output for every token (n_out = ns, targets n x s x c, n x s, or ns x c), "mean" their mean
+        over the tokens (n_out = n, targets n x c).
     """
 
     name = "attention"
@@ -59,14 +60,14 @@ class Attention(BaseArchitecture):
         return torch.einsum("istlc,itl->isc", M, X).reshape(n * s, c)
 
     def first_layer(self, W: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
-        """X_i U_j X_i^T by two products; the n s^2 x d^2 matrix is not formed."""
+        """Return X_i U_j X_i^T by two products, without forming the n s^2 x d^2 matrix."""
         n, s, d = X.shape
         M = W.shape[1]
         right = torch.bmm(X.reshape(1, n * s, d).expand(d, -1, -1), W.reshape(d, d, M))  # (a, (i, t), j)
         return torch.bmm(X, right.view(d, n, s * M).transpose(0, 1)).view(n * s * s, M)
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
-        """H_ij (X_i V_j), or for the mean over tokens (mean of the rows of H_ij, X_i) V_j."""
+        """Return H_ij (X_i V_j), or for the mean over tokens (mean of the rows of H_ij, X_i) V_j."""
         n, s, d = X.shape
         M = V.shape[1]
         if self.output == "mean":
@@ -76,7 +77,10 @@ class Attention(BaseArchitecture):
         return torch.bmm(H.view(n, s, s * M), values.view(n, s * M, c)).view(n * s, c)
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Z -> A(Z) through X_i^T X_i: output (i, s) is x_s^T sum over b, l of Z[(., b), (l, c')] (X_i^T X_i)[b, l]."""
+        """Return Z -> A(Z), computed through X_i^T X_i.
+
+        Output (i, s) is x_s^T times the sum over b, l of Z[(., b), (l, c')] (X_i^T X_i)[b, l].
+        """
         n, d = X.shape[0], X.shape[2]
         gram = torch.bmm(X.transpose(1, 2), X).view(n, d * d)
         rows = X.mean(dim=1, keepdim=True) if self.output == "mean" else X

@@ -1,10 +1,10 @@
 """What an architecture supplies: the rows Phi of the first layer and the linear map C of the second.
 
-`A(Z) = C(sum_k D_k Phi Z_k)`; nothing else about the architecture is known to the rest of the package. The
-adjoint of C, and its matrix for the conic solvers, are derived from `second_layer` and never written again.
+The rest of the package knows an architecture only by A(Z) = C(sum_k D_k Phi Z_k). The adjoint of C, and its matrix for
+the conic solvers, are derived from `second_layer`.
 
-Where Phi or the N x q argument of C is larger than it need be, an architecture may give the same maps a second time
-by their structure: `first_layer`, `combine`, `linear_map`, `pool_rows`. Their adjoints are derived too.
+Where Phi or the N x q argument of C is larger than necessary, an architecture may give the same maps a second time by
+their structure: `first_layer`, `combine`, `linear_map`, `pool_rows`. Their adjoints are derived as well.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,22 @@ from convexnn_bench.errors import InputError
 
 
 class BaseArchitecture:
-    """Two linear maps of the data.
+    """The base of every architecture: two linear maps that depend on the data X.
 
-    `C` is linear in M for fixed X. Set `second_layer_is_identity` where C(M) = M, to skip its products. The rows of
-    Phi, and the outputs, of one sample stand together, in the order of the samples, and depend on that sample alone.
+    A new architecture defines `check_data`, `phi_rows`, `width_out` and `second_layer`. The rows of Phi, and the
+    outputs, of one sample stand together, in the order of the samples, and depend on that sample alone.
+
+    Attributes
+    ----------
+    name : str
+        The name under which the class is registered.
+    second_layer_is_identity : bool
+        Whether C(M) = M, so that its products are skipped.
+
+    Notes
+    -----
+    N rows of Phi (one or more a sample), p columns of Phi, M neurons, n_out x c predictions, q the length of a
+    second-layer vector. X is a torch tensor with one sample for each index of its first axis.
     """
 
     name: str
@@ -31,47 +43,49 @@ class BaseArchitecture:
         raise TypeError(f"{type(self).__name__} must define check_data")
 
     def phi_rows(self, X: torch.Tensor) -> Float[torch.Tensor, "N p"]:
-        """The pre-activation rows Phi, so that the first layer computes H = Phi U."""
+        """Return the rows Phi, with which the first layer computes H = Phi U."""
         raise TypeError(f"{type(self).__name__} must define phi_rows")
 
     def width_out(self, X: np.ndarray, c: int) -> int:
-        """q, the length of a second-layer weight vector, for c outputs."""
+        """Return q, the length of a second-layer weight vector, for c outputs."""
         raise TypeError(f"{type(self).__name__} must define width_out")
 
     def second_layer(self, M: Float[torch.Tensor, "N q"], X: torch.Tensor, c: int) -> Float[torch.Tensor, "n_out c"]:
-        """C(M): the predictions from M = sum_k D_k Phi Z_k."""
+        """Return C(M), the predictions from M = sum_k D_k Phi Z_k; linear in M for fixed X."""
         raise TypeError(f"{type(self).__name__} must define second_layer")
 
     def target_rows(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Targets with one row an output, from the shapes that are natural here. InputError where they do not fit."""
+        """Return targets with one row an output, from the shapes natural here; raise InputError if they do not fit."""
         return Y
 
     # -- optional: the same maps by their structure -------------------------------------------------------
 
     def first_layer(self, W: Float[torch.Tensor, "p M"], X: torch.Tensor) -> Float[torch.Tensor, "N M"]:
-        """Phi W. Where it is defined anew, Phi is formed only for what needs its entries (cones, enumeration)."""
+        """Return Phi W. An architecture that overrides this forms Phi for cones and enumeration only."""
         return self.phi_rows(X) @ W
 
     def combine(
         self, H: Float[torch.Tensor, "N M"], V: Float[torch.Tensor, "q M"], X: torch.Tensor, c: int
     ) -> Float[torch.Tensor, "n_out c"]:
-        """C(H V^T)."""
+        """Return C(H V^T)."""
         return self.second_layer(H @ V.T, X, c)
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Z (p x q) -> C(Phi Z), for the linear activation, with what depends on X alone done beforehand."""
+        """Return Z (p x q) -> C(Phi Z) for the linear activation, after computing what depends on X alone."""
         return None
 
     def pool_rows(self, H: Float[torch.Tensor, "N M"], X: torch.Tensor) -> Float[torch.Tensor, "n_out a M"]:
-        """The linear pooling R of the rows of a sample with which C(H V^T)_i = sum_alpha R(H)_i[alpha] V[(alpha, .)]^T,
-        q = a c with alpha major; used where it is defined."""
+        """Return the pooled rows R(H), with C(H V^T)_i = sum_alpha R(H)_i[alpha] V[(alpha, .)]^T.
+
+        R is linear and pools the rows of each sample; q = a c with alpha major.
+        """
         raise TypeError(f"{type(self).__name__} does not define pool_rows")
 
     def absolute(self) -> "BaseArchitecture | None":
-        """The architecture whose Phi and C at |X| are |Phi| and |C| of this one at X, elementwise; None if unknown.
+        """Return the architecture whose Phi and C at |X| are |Phi| and |C| of this one at X, or None if unknown.
 
-        It bounds rounding errors: `first_layer`, `combine` and `linear_map` of it must then add up the magnitudes of
-        all terms, as they do where they are sums of products of entries of X.
+        It bounds rounding errors. Its `first_layer`, `combine` and `linear_map` must add up the magnitudes of all
+        terms, as sums of products of entries of X do.
         """
         return None
 

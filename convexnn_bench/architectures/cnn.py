@@ -25,10 +25,15 @@ class CNN(BaseArchitecture):
 
     Parameters
     ----------
-    patch: side of the square filters. stride, padding: as in torch.nn.Conv2d (zeros are padded).
-    pool: "global" (average over all patches, a = 1), "identity" (none, a = K), an integer g (averages to a grid of
-        g x g as torch.nn.AdaptiveAvgPool2d, which is AvgPool2d where g divides the sides; a = g^2), or a matrix a x K.
-    bias: appends a constant 1 to every patch, so that each filter has a bias, under weight decay like its weights.
+    patch : int
+        Side of the square filters.
+    stride, padding : int
+        As in torch.nn.Conv2d; zeros are padded.
+    pool : "global", "identity", int or array a x K
+        "global" averages over all patches (a = 1), "identity" does not pool (a = K), and an integer g averages to a
+        grid of g x g as torch.nn.AdaptiveAvgPool2d does (a = g^2), which is AvgPool2d if g divides the sides.
+    bias : bool
+        Whether a constant 1 is appended to every patch, so that each filter has a bias, which decays like its weights.
     """
 
     name = "cnn"
@@ -58,7 +63,7 @@ class CNN(BaseArchitecture):
             )
 
     def _grid(self, X: np.ndarray | torch.Tensor) -> tuple[int, int]:
-        """How many patches an image has, downwards and across."""
+        """Return how many patches an image has, downwards and across."""
         height, width = ((side + 2 * self.padding - self.patch) // self.stride + 1 for side in X.shape[2:])
         return height, width
 
@@ -66,7 +71,7 @@ class CNN(BaseArchitecture):
         return isinstance(self.pool, str) and self.pool == pool
 
     def _pooled(self, X: np.ndarray | torch.Tensor) -> int:
-        """a, the number of pooled values of a filter."""
+        """Return a, the number of pooled values of a filter."""
         if isinstance(self.pool, np.ndarray):
             return self.pool.shape[0]
         if isinstance(self.pool, int):
@@ -74,17 +79,17 @@ class CNN(BaseArchitecture):
         return 1 if self._is("global") else math.prod(self._grid(X))
 
     def _pooling(self, X: torch.Tensor) -> Float[torch.Tensor, "a K"]:
-        """P where it is neither "global" nor "identity"."""
+        """Return P, unless the pooling is "global" or "identity"."""
         if isinstance(self.pool, np.ndarray):
-            placed = _PLACED.setdefault(self, {})
-            if (X.dtype, X.device) not in placed:
-                placed[X.dtype, X.device] = torch.as_tensor(self.pool, dtype=X.dtype, device=X.device)
-            return placed[X.dtype, X.device]
+            matrices = _POOLING_MATRICES.setdefault(self, {})
+            if (X.dtype, X.device) not in matrices:
+                matrices[X.dtype, X.device] = torch.as_tensor(self.pool, dtype=X.dtype, device=X.device)
+            return matrices[X.dtype, X.device]
         assert isinstance(self.pool, int)
         return _grid_average(self.pool, *self._grid(X), X.dtype, X.device)
 
     def pool_rows(self, H: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
-        """P applied to the patches of every image."""
+        """Return the patches of every image after pooling with P."""
         n, M = X.shape[0], H.shape[1]
         rows, columns = self._grid(X)
         if isinstance(self.pool, int) and rows % self.pool == columns % self.pool == 0:  # equal windows: plain sums
@@ -113,13 +118,13 @@ class CNN(BaseArchitecture):
         return torch.einsum("ak,ikac->ic", self._pooling(X), M)
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
-        """The hidden units are pooled first: n x aM numbers, not N x ac."""
+        """Return C(H V^T), pooling the hidden units first: n x aM numbers instead of N x ac."""
         pooled = self.pool_rows(H, X)
         weights = V.reshape(pooled.shape[1], c, -1).transpose(1, 2).reshape(-1, c)
         return pooled.reshape(X.shape[0], -1) @ weights
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Z -> A(Z) from the pooled patches, n x a x p."""
+        """Return Z -> A(Z), computed from the pooled patches (n x a x p)."""
         pooled = self.pool_rows(self.phi_rows(X), X)
         n, a, p = pooled.shape
         features = pooled.reshape(n, a * p)
@@ -132,8 +137,8 @@ class CNN(BaseArchitecture):
         return CNN(self.patch, self.stride, self.padding, pool, self.bias)
 
 
-# the pooling matrices of architectures on each device, so that a product does not send them there anew
-_PLACED: WeakKeyDictionary[CNN, dict[tuple[torch.dtype, torch.device], torch.Tensor]] = WeakKeyDictionary()
+# The pooling matrices of architectures on each device, so that no product copies them there again.
+_POOLING_MATRICES: WeakKeyDictionary[CNN, dict[tuple[torch.dtype, torch.device], torch.Tensor]] = WeakKeyDictionary()
 
 
 def _check_pool(pool: Any) -> str | int | np.ndarray:
@@ -156,7 +161,10 @@ def _check_pool(pool: Any) -> str | int | np.ndarray:
 def _grid_average(
     side: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device
 ) -> Float[torch.Tensor, "a K"]:
-    """The matrix of adaptive average pooling to side x side: window i of length L is floor(iL/a) .. ceil((i+1)L/a)."""
+    """Return the matrix of adaptive average pooling to side x side.
+
+    Window i of an axis of length L covers floor(i L / side) .. ceil((i + 1) L / side), as in torch.
+    """
 
     def windows(length: int) -> np.ndarray:
         matrix = np.zeros((side, length))

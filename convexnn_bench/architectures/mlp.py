@@ -7,7 +7,7 @@ from convexnn_bench.architectures.base import BaseArchitecture, check_rank
 
 
 class MLP(BaseArchitecture):
-    """Phi = X (n x d), q = c, C the identity."""
+    """One hidden layer: Phi = X (n x d), q = c, and C is the identity."""
 
     name = "mlp"
     second_layer_is_identity = True
