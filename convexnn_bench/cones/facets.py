@@ -1,16 +1,16 @@
-"""Which rows of a cone {u : K u >= 0} matter: its facets, and a direction inside it."""
+"""The rows of a cone {u : K u >= 0} that describe it without redundancy, its facets, and a direction inside it."""
 
 import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.cones.projection import multipliers, nearest_point, unit_rows
 
-HULL_DIMENSIONS = 8
-REDUNDANT = 1e-12
+HULL_DIMENSIONS = 8  # p up to which facets come from a convex hull, whose cost grows exponentially with p
+REDUNDANT = 1e-12  # distance of a unit row from the cone of the others below which it adds nothing
 
 
 def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | None:
-    """A unit direction with K u > 0 for unit rows K, found by a linear program; None without interior."""
+    """Return a unit direction with K u > 0 for unit rows K, by a linear program; None if there is no interior."""
     from scipy.optimize import linprog
 
     n, p = K.shape
@@ -28,7 +28,7 @@ def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | 
 
 
 def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | None:
-    """Opposite the middle of the widest gap between the row directions, where that exceeds half a turn."""
+    """Return the opposite of the middle of the widest gap between the rows, if that exceeds half a turn."""
     angles = np.sort(np.arctan2(K[:, 1], K[:, 0]))
     gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
     widest = int(np.argmax(gaps))
@@ -38,11 +38,19 @@ def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | 
 
 
 def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None = None) -> np.ndarray:
-    """Indices of rows that describe {u : K u >= 0} without redundancy; a row in doubt is kept.
+    """Return the indices of rows that describe {u : K u >= 0} without redundancy; a row in doubt is kept.
 
-    K is n x p. gate: a p-vector with K gate > 0 on nonzero rows, if one is known. Zero rows are dropped, and
-    of rows with the same direction the first is kept. p = 2 by angles; p <= 8 by the convex hull of K_i /
-    (K_i gate); otherwise, and without interior, by non-negative least squares.
+    Parameters
+    ----------
+    K : array, n x p
+        Zero rows are dropped, and of rows with the same direction the first is kept.
+    gate : array, p, optional
+        A vector with K gate > 0 on nonzero rows.
+
+    Notes
+    -----
+    For p = 2 by angles, for p <= HULL_DIMENSIONS by the convex hull of K_i / (K_i gate), and beyond, or without
+    interior, by non-negative least squares.
     """
     unit = unit_rows(np.asarray(K, dtype=np.float64))
     index = np.flatnonzero(np.any(unit != 0, axis=1))
@@ -65,13 +73,13 @@ def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None
 
 
 def _first_directions(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
-    """Positions of the first of each exactly or nearly (last digits) repeated unit row."""
+    """Return the positions of unit rows that do not repeat an earlier one, up to the last digits."""
     _, first = np.unique(np.round(rows, 14) + 0.0, axis=0, return_index=True)
     return np.sort(first)
 
 
 def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray | None:
-    """Facets as vertices of the hull of rows / (rows gate) in the plane gate^T y = 1; None where that fails.
+    """Return the facets as vertices of the hull of rows / (rows gate) in gate^T y = 1; None if Qhull fails.
 
     With sum_i lam_i K_i = K_j and lam >= 0 the scaled rows satisfy the same with weights that sum to one.
     The answer is confirmed: every row is nonnegative on every extreme ray of the reduced cone.
@@ -107,9 +115,11 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
 
 
 def _facets_by_shooting(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray:
-    """Facets found by shooting from the interior (Clarkson 1994): a row outside the cone of the facets known
-    so far has a witness, and the segment from the gate to it leaves the cone through a facet not known
-    yet."""
+    """Return the facets, by shooting from the interior (Clarkson 1994).
+
+    A row outside the cone of the facets known so far has a witness, and the segment from the gate to the witness leaves
+    the cone through a facet that is not yet known.
+    """
     depth = rows @ gate
     known: list[int] = []
     for i in np.argsort(depth):
@@ -128,7 +138,7 @@ def _facets_by_shooting(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, 
 
 
 def _drop_one_by_one(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
-    """Rows left after dropping, in turn, each that is a nonnegative combination of the others still there."""
+    """Drop, in turn, each row that is a nonnegative combination of the others that remain."""
     kept = np.arange(rows.shape[0])
     for i in range(rows.shape[0]):
         others = kept[kept != i]

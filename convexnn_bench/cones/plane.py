@@ -5,22 +5,36 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.cones.projection import EPS
 
-CHUNK = 1_000_000
+CHUNK_ELEMENTS = 1_000_000  # products of rows and gates at a time, 8 MB
 
 
 class PlaneCones:
-    """Cones between rays r1 and r2 in the plane, with unit facet rows f1 and f2 (each P x 2).
+    """Cones between two rays in the plane.
 
-    rows n x 2 (unit), signs n x P (which rows are active), gates 2 x P inside the cones (zero columns where
-    there is no interior). half: half planes, where f1 = f2. flat: cones without interior or without rows,
-    which this description does not cover.
+    Parameters
+    ----------
+    rows : array, n x 2
+        Unit rows.
+    signs : bool array, n x P
+        Which rows are active.
+    gates : array, 2 x P
+        Directions inside the cones; a zero column for a cone without interior.
+
+    Attributes
+    ----------
+    f1, f2, r1, r2 : arrays, P x 2
+        Unit facet rows and rays of every cone; facet 1 vanishes on ray 1, facet 2 on ray 2.
+    half : bool array, P
+        Half planes, with f1 = f2.
+    flat : bool array, P
+        Cones without interior or without rows, which this description does not cover.
     """
 
     def __init__(self, rows: Float[np.ndarray, "n 2"], signs: Bool[np.ndarray, "n P"], gates: Float[np.ndarray, "2 P"]):
         n, P = signs.shape
         self.f1, self.f2 = np.zeros((P, 2)), np.zeros((P, 2))
         self.flat = np.ones(P, dtype=bool)
-        step = max(1, CHUNK // max(1, n))
+        step = max(1, CHUNK_ELEMENTS // max(1, n))
         for start in range(0, P if n else 0, step):
             part = slice(start, min(P, start + step))
             self._fill(part, rows, signs[:, part], gates[:, part])
@@ -39,7 +53,7 @@ class PlaneCones:
         signs: Bool[np.ndarray, "n k"],
         gates: Float[np.ndarray, "2 k"],
     ) -> None:
-        """Facets of some blocks: the rows turned furthest to either side of the gate, +-phi_i alike."""
+        """Set the facets of some blocks: the rows furthest to either side of the gate, whatever their sign."""
         along, across = rows @ gates, rows @ np.stack([-gates[1], gates[0]])
         self.flat[part] = ~np.all(((along > 0) == signs) & (along != 0), axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -49,11 +63,11 @@ class PlaneCones:
             facet[part] = rows[pick] * np.where(signs[pick, columns], 1.0, -1.0)[:, None]
 
     def rows_of(self, k: int) -> Float[np.ndarray, "F 2"]:
-        """The one or two facet rows of block k."""
+        """Return the one or two facet rows of block k."""
         return np.stack([self.f1[k], self.f2[k]])[: 1 if self.half[k] else 2]
 
     def project(self, U: Float[np.ndarray, "P 2 m"]) -> Float[np.ndarray, "P 2 m"]:
-        """Nearest points: u itself inside, else on the nearer ray or zero."""
+        """Return nearest points: u itself inside, else a point of the nearer ray, or zero."""
         inside = np.minimum(_dots(self.f1, U), _dots(self.f2, U)) >= 0
         c1, c2 = np.maximum(_dots(self.r1, U), 0.0), np.maximum(_dots(self.r2, U), 0.0)
         first = (c1 >= c2)[:, None, :]
@@ -61,9 +75,11 @@ class PlaneCones:
         return np.where(inside[:, None, :], U, on_ray)
 
     def split(self, Z: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P 2 2"]:
-        """Z = plus - minus of least ||plus|| + ||minus||. Outside +-cone the unit ball of the gauge ends in
-        the chord from one ray to the negative of the other, so plus and minus are multiples of the two
-        rays."""
+        """Return Z = plus - minus of least ||plus|| + ||minus||.
+
+        Outside the cone and its negative the unit ball of the gauge ends in the chord from one ray to the negative of
+        the other, so that plus and minus are multiples of the two rays.
+        """
         a, b = np.sum(self.f1 * Z, axis=1), np.sum(self.f2 * Z, axis=1)
         # Z = x r1 - y r2: facet 1 vanishes on r1, facet 2 on r2
         x = b / _off_zero(np.sum(self.f2 * self.r1, axis=1))

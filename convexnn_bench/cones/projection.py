@@ -1,19 +1,19 @@
 """Polyhedral cones {u : K u >= 0}: projections, and decompositions into differences of two points.
 
-Everything rests on one non-negative least squares problem (Lawson & Hanson 1974; Moreau 1962):
-the nearest point of the cone to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||, and for any
-lam >= 0 the number ||g + K^T lam|| bounds max {g^T u : K u >= 0, ||u|| <= 1} (weak duality).
+Both rest on one non-negative least squares problem (Lawson & Hanson 1974; Moreau 1962): the nearest point of the cone
+to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||. For any lam >= 0 the number ||g + K^T lam|| bounds
+max {g^T u : K u >= 0, ||u|| <= 1} (weak duality).
 """
 
 import numpy as np
 from jaxtyping import Float
 
 EPS = float(np.finfo(np.float64).eps)
-FEASIBLE = 1e-13
+FEASIBLE = 1e-13  # K v >= -FEASIBLE ||v|| for unit rows counts as inside
 
 
 def unit_rows(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
-    """Rows scaled to length one; zero rows stay zero."""
+    """Scale rows to length one; zero rows stay zero."""
     largest = np.max(np.abs(K), axis=1, keepdims=True, initial=0.0)
     K = K / np.where(largest > 0, largest, 1.0)
     lengths = np.linalg.norm(K, axis=1, keepdims=True)
@@ -21,8 +21,7 @@ def unit_rows(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
 
 
 def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"]) -> Float[np.ndarray, "k"]:
-    """argmin_{x >= 0} ||A x - b|| for ||b|| = 1; a second method steps in where the first fails its own
-    test."""
+    """Return argmin_{x >= 0} ||A x - b|| for ||b|| = 1, by a second method if the first does not end at a solution."""
     from scipy.optimize import lsq_linear, nnls
 
     try:
@@ -37,8 +36,10 @@ def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, 
 
 
 def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x: Float[np.ndarray, "k"]) -> bool:
-    """Optimality of x >= 0: with r = b - A x, A^T r <= 0 and x^T A^T r = 0. Active-set codes can end
-    elsewhere where the gradient is pure rounding."""
+    """Return whether x >= 0 is optimal: with r = b - A x, A^T r <= 0 and x^T A^T r = 0.
+
+    Active-set codes can end elsewhere if the gradient is pure rounding.
+    """
     residual = b - A @ x
     gradient = residual @ A
     tolerance = 1e-12 + 64 * EPS * float(x.sum())
@@ -46,8 +47,10 @@ def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x:
 
 
 def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n"]:
-    """argmin_{lam >= 0} ||u + K^T lam|| for unit rows K, ||u|| = 1; many rows are taken in as they are
-    needed."""
+    """Return argmin_{lam >= 0} ||u + K^T lam|| for unit rows K, ||u|| = 1.
+
+    Of many rows a working set is kept, to which the rows that its solution violates most are added.
+    """
     n, p = K.shape
     if n <= 4 * p + 20:
         return nonnegative_least_squares(K.T, -u)
@@ -70,10 +73,10 @@ def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float
 def nearest_point(
     K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]
 ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "n"]]:
-    """Nearest point of {v : K v >= 0} to u (unit rows K) and the multipliers that lead to it.
+    """Return the nearest point of {v : K v >= 0} to u, for unit rows K, and its multipliers.
 
-    The point satisfies K v >= -1e-13 ||v||; where rounding does not allow that, it is projected again, and in
-    the end replaced by zero, which every cone holds.
+    The point satisfies K v >= -1e-13 ||v||. If rounding does not allow that, it is projected again, and at last
+    replaced by zero, which lies in every cone.
     """
     length = float(np.linalg.norm(u))
     if length == 0.0 or K.shape[0] == 0:
@@ -96,7 +99,7 @@ def nearest_point(
 
 
 def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Float[np.ndarray, "p"] | None:
-    """The shortest x with F x >= h (Lawson & Hanson 1974, problem LDP), or None where there is none."""
+    """Return the shortest x with F x >= h (Lawson & Hanson 1974, problem LDP), or None if there is none."""
     size = float(np.max(np.abs(h), initial=0.0))
     if size == 0.0 or np.max(h) <= 0.0:
         return np.zeros(F.shape[1])
@@ -120,7 +123,7 @@ def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Fl
 def split_difference(
     F: Float[np.ndarray, "k p"], z: Float[np.ndarray, "p"], gate: Float[np.ndarray, "p"] | None
 ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]] | None:
-    """(a, b), both in {u : F u >= 0}, a - b = z, with ||a|| + ||b|| least; None where no such pair exists.
+    """Return (a, b), both in {u : F u >= 0}, a - b = z, with ||a|| + ||b|| least; None if no such pair exists.
 
     For s in (0, 1), (||a|| + ||b||)^2 <= ||a||^2 / s + ||b||^2 / (1 - s), with equality at the best s; for
     fixed s the best a is the point of {F a >= (F z)_+} nearest to s z, and ||b|| / (1 - s) - ||a|| / s grows

@@ -3,9 +3,8 @@
 The rows phi_i of Phi define hyperplanes {u : phi_i u = 0}; the open cells between them are where the pattern
 1{Phi u >= 0} is constant (Pilanci & Ergen 2020; counting by Cover 1965). Cells are listed by deletion and
 restriction (Zaslavsky 1975): a new hyperplane cuts exactly those cells whose traces are the cells of the
-arrangement that the earlier hyperplanes leave on it, one dimension lower. In dimension two this is sorting
-angles. Positions that are not general (many hyperplanes through one line, parallel rows) need no special
-care.
+arrangement that the earlier hyperplanes leave on it, one dimension lower. In dimension two this is sorting angles.
+Hyperplanes need not be in general position: many through one line, or parallel rows, are no special case.
 """
 
 import dataclasses
@@ -22,8 +21,16 @@ Progress = Callable[[int, int], None]
 class ReducedRows:
     """Unit rows in coordinates of the row space: sign(phi_i u) = sign(rows[i] h) for u = lift @ h.
 
-    rows (n, r), one per nonzero row of Phi in `index`; errors (n,) bounds the rounding in each row;
-    lift (p, r); distinct: positions in `rows` of one row per hyperplane, in order.
+    Attributes
+    ----------
+    rows : array, n x r
+        One for each nonzero row of Phi; `index` holds their positions in Phi.
+    errors : array, n
+        Bounds on the rounding of each row.
+    lift : array, p x r
+        From reduced coordinates back to those of Phi.
+    index, distinct : int arrays
+        Positions in Phi of `rows`, and positions in `rows` of one row for each hyperplane, in order.
     """
 
     rows: Float[np.ndarray, "n r"]
@@ -62,7 +69,10 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
 
 
 def _distinct(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np.ndarray:
-    """Positions of one row per hyperplane. Parallel rows have equal projections on a random direction."""
+    """Return positions of one row for each hyperplane.
+
+    Parallel rows have equal projections on a random direction, so that only such rows are compared.
+    """
     keys = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
     flipped = np.where(keys[:, None] < 0, -rows, rows)
     order = np.argsort(np.abs(keys), kind="stable")
@@ -81,16 +91,16 @@ def _distinct(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) ->
 
 
 def parallel_tolerance(errors: Float[np.ndarray, "n"], other: float) -> Float[np.ndarray, "n"]:
-    """Angle under which two unit rows count as one hyperplane: a multiple of their rounding."""
+    """Return the angle under which two unit rows count as one hyperplane: a multiple of their rounding."""
     return 1e-13 + 8 * (errors + other)
 
 
 def half_cells(
     rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"], progress: Progress | None = None
 ) -> Float[np.ndarray, "m r"]:
-    """One interior unit direction of every cell on the positive side of rows[0]; the rest are the negatives.
+    """Return a unit direction inside every cell on the positive side of rows[0]; the negatives are in the others.
 
-    rows: unit rows, n >= 1. Rows parallel to an earlier one cut nothing. Deterministic.
+    rows: n >= 1 unit rows. Rows parallel to an earlier one cut nothing. The result is deterministic.
     """
     dimension = rows.shape[1]
     if dimension == 1:
@@ -112,7 +122,7 @@ def half_cells(
 
 
 def _half_cells_plane(rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, "n"]) -> Float[np.ndarray, "m 2"]:
-    """Cells of lines through the origin: boundaries sorted by angle from rows[0], a cell in every gap."""
+    """Return the cells between lines through the origin: one in every gap of the angles from rows[0]."""
     first = rows[0]
     along, across = rows @ first, rows @ np.array([-first[1], first[0]])
     flip = np.where(across < 0, -1.0, 1.0)
@@ -134,9 +144,9 @@ def _cut_by(
     earlier: Float[np.ndarray, "k r"],
     errors: Float[np.ndarray, "k"],
 ) -> tuple[Float[np.ndarray, "m r"] | None, Float[np.ndarray, "k"]]:
-    """Directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
+    """Return directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
 
-    None instead of directions where an earlier row is parallel to `row`.
+    There are None instead of directions if an earlier row is parallel to `row`.
     """
     across = earlier @ row
     flat = earlier - across[:, None] * row
@@ -165,7 +175,8 @@ def _split(
 ) -> tuple[Float[np.ndarray, "m2 r"], UInt64[np.ndarray, "m2"]]:
     """Replace each cell that the hyperplane of `row` cuts by its two halves.
 
-    names: exclusive or of the keys of the rows positive in a cell. Equal names are confirmed by equal signs.
+    names: the exclusive or of the keys of the rows that are positive in a cell, which identify it. Equal names are
+    confirmed by equal signs.
     """
     values = cut @ earlier.T
     positive = values > 0

@@ -1,8 +1,8 @@
-"""Activation patterns 1{Phi u >= 0}: counting, complete enumeration, and masks given by the user.
+"""Activation patterns 1{Phi u >= 0}: their number, complete enumeration, and masks from the user.
 
-A pattern is a block of the convex program (Pilanci & Ergen 2020; Sahiner et al., ICLR 2024, eqs. 2-10). N
-rows of rank r in general position have 2 sum_{k<r} C(N-1, k) patterns (Cover 1965). Zero rows are always
-active, 1{0 >= 0} = 1. Complementary patterns are distinct blocks.
+Each pattern is a block of the convex program (Pilanci & Ergen 2020; Sahiner et al., ICLR 2024, eqs. 2-10). N rows of
+rank r in general position have 2 sum_{k<r} C(N-1, k) patterns (Cover 1965). Zero rows are always active,
+1{0 >= 0} = 1. Complementary patterns are distinct blocks.
 """
 
 import dataclasses
@@ -17,21 +17,32 @@ from convexnn_bench.patterns.arrangement import Progress, ReducedRows, half_cell
 from convexnn_bench.terminal import in_bytes, in_time, in_words
 
 log = logging.getLogger("convexnn_bench")
-MEMORY_LIMIT = 2 * 2**30
-SLOW_SECONDS = 2.0
-CHUNK = 4_000_000
+MEMORY_LIMIT = 2 * 2**30  # bytes of masks and gates, above which an enumeration is refused
+LOGGED_AFTER = 2.0  # seconds that an enumeration is expected to take before its cost is logged
+CHUNK_ELEMENTS = 4_000_000  # products of rows and directions at a time, 32 MB
 ALL_ZERO = "Phi: every row is zero, so no pattern contributes anything; the data must not be all zero"
 
 
 @dataclasses.dataclass(frozen=True)
 class Patterns:
-    """Blocks of a problem.
+    """The blocks of a problem.
 
-    masks: bool N x P. gates: p x P with masks = 1{Phi gates >= 0} and every nonzero row strictly off zero, or
-    None where the masks were given. complete: every attainable pattern that can contribute is here.
-    requested: how many were asked for (None: all). duplicates: repeated draws removed. zero: 1 where the
-    pattern without an active nonzero row was left out, for it contributes nothing. count: what the formula
-    says of the distinct hyperplanes in general position (None where it was not needed).
+    Attributes
+    ----------
+    masks : bool array, N x P
+        One pattern a column.
+    gates : array, p x P, or None
+        Directions with masks = 1{Phi gates >= 0}, no nonzero row at zero. None for masks from the user.
+    complete : bool
+        Whether every attainable pattern that can contribute is among them.
+    requested : int or None
+        The number of patterns to sample; None for all.
+    duplicates : int
+        Repeated draws, which were removed.
+    zero : int
+        1 if the pattern without an active nonzero row was removed, which contributes nothing.
+    count : int or None
+        The number of patterns of the distinct hyperplanes if they were in general position; None if not computed.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -43,13 +54,13 @@ class Patterns:
     count: int | None = None
 
     def summary(self) -> str:
-        """One line: how many patterns, of what kind, and what was left out."""
+        """Return one line: how many patterns there are, of what kind, and what was removed."""
         N, P = self.masks.shape
         if self.gates is None:
             return f"{P} patterns of {N} rows, as given"
         words = [f"{P} patterns of {N} rows", "all attainable" if self.complete else "sampled"]
         if self.requested is not None and self.requested > P:
-            words.append(f"{self.requested} asked for")
+            words.append(f"{self.requested} requested")
         if self.count is not None:
             words.append(f"{self.count} in general position")
         if self.duplicates:
@@ -61,8 +72,21 @@ class Patterns:
 
 @dataclasses.dataclass(frozen=True)
 class EnumerationCost:
-    """What a complete enumeration takes: distinct hyperplanes, rank, pattern count (an upper bound where rows
-    are not in general position), candidate directions to look at, peak bytes, seconds (a rough estimate)."""
+    """What a complete enumeration takes.
+
+    Attributes
+    ----------
+    rows, rank : int
+        Distinct hyperplanes, and the rank of their normals.
+    patterns : int
+        Their number; an upper bound unless the rows are in general position.
+    candidates : int
+        Directions to look at.
+    bytes : int
+        Peak memory.
+    seconds : float
+        A rough estimate.
+    """
 
     rows: int
     rank: int
@@ -79,15 +103,20 @@ class EnumerationCost:
 
 
 def count_patterns(N: int, r: int) -> int:
-    """Patterns of N rows of rank r in general position, 2 sum_{k<r} C(N-1, k), exactly; else an upper
-    bound."""
+    """Return 2 sum_{k<r} C(N-1, k): the patterns of N rows of rank r in general position, else an upper bound.
+
+    Examples
+    --------
+    >>> count_patterns(4, 2)
+    8
+    """
     if N < 1 or r < 1:
         raise InputError(f"count_patterns needs N >= 1 and r >= 1, got N={N}, r={r}")
     return 2 * sum(math.comb(N - 1, k) for k in range(min(r, N)))
 
 
 def enumeration_cost(Phi: Float[np.ndarray, "N p"]) -> EnumerationCost:
-    """Cost of enumerating the patterns of Phi (N x p), before doing it. InputError for an unusable Phi."""
+    """Return the cost of enumerating the patterns of Phi (N x p); raise InputError for an unusable Phi."""
     Phi = check_rows(Phi)
     return _cost(reduce_to_row_space(Phi), Phi.shape)
 
@@ -97,11 +126,12 @@ def _cost(reduced: ReducedRows, shape: tuple[int, ...]) -> EnumerationCost:
     if rows == 0:
         return EnumerationCost(0, 0, 1, 1, shape[0], 0.0)
     patterns = count_patterns(rows, rank)
-    # every cell is born once (two halves of a cut); each level of recursion repeats this with one row less
+    # Every cell appears once, as a half of a cut. Each level of the recursion repeats this in one dimension less.
     candidates = sum(math.comb(rows, min(rows, rank - k)) for k in range(rank)) + patterns
     size = patterns * (shape[0] + shape[0] // 8 + 8 * shape[1] + 8 * 5 * (rank + 1))
     signs_of = patterns * rows * rank if rank > 2 else patterns * rows
     scan = patterns * rows if rank > 2 else 0
+    # seconds a call of the recursion, a sign and a row of a cell that is split
     seconds = 1e-4 * sum(math.comb(rows, k) for k in range(max(0, rank - 1))) + 1e-9 * signs_of + 2e-8 * scan
     return EnumerationCost(rows, rank, patterns, candidates, size, float(min(seconds, 1e300)))
 
@@ -109,14 +139,28 @@ def _cost(reduced: ReducedRows, shape: tuple[int, ...]) -> EnumerationCost:
 def enumerate_patterns(
     Phi: Float[np.ndarray, "N p"], memory_limit: int = MEMORY_LIMIT, progress: Progress | None = None
 ) -> Patterns:
-    """All attainable patterns of Phi (N x p) with full-dimensional cells, each with a direction inside its
-    cell.
+    """Return all attainable patterns of Phi whose cells have an interior, each with a direction inside its cell.
 
+    Parameters
+    ----------
+    Phi : array, N x p
+    memory_limit : int
+        Bytes that masks and gates may take.
+    progress : callable, optional
+        Called with (done, total) if the rank is above two.
+
+    Raises
+    ------
+    PatternBudgetError
+        If masks and gates would not fit.
+    InputError
+        If Phi is unusable or zero.
+
+    Notes
+    -----
     Patterns on boundaries belong to closures of these cells and add nothing. Hyperplanes that differ by less than
-    float64 resolves (about 1e-13 in angle) count as one; where a cell is too thin for its direction to be stored,
-    the result is not called complete. memory_limit: bytes. progress(done, total) is called on
-    the way where rank > 2. In two dimensions the patterns come in the order of their angles. Raises
-    PatternBudgetError where masks and gates would not fit, InputError where Phi is unusable or zero.
+    float64 resolves (about 1e-13 in angle) count as one. If a cell is too thin for its direction to be stored, the
+    result is not `complete`. In two dimensions the patterns come in the order of their angles.
     """
     Phi = check_rows(Phi)
     reduced = reduce_to_row_space(Phi)
@@ -129,7 +173,7 @@ def enumerate_patterns(
             f"({memory_limit} bytes). Sample instead (patterns=500), use fewer features or rows, or "
             "pass the masks of enumerate_patterns with a larger memory_limit"
         )
-    if cost.seconds > SLOW_SECONDS:
+    if cost.seconds > LOGGED_AFTER:
         log.info("enumerating activation patterns: up to %s", cost)
     half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
@@ -139,15 +183,15 @@ def enumerate_patterns(
 def _masks_of_cells(
     Phi: Float[np.ndarray, "N p"], reduced: ReducedRows, cells: Float[np.ndarray, "m r"]
 ) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"], int, int]:
-    """(masks, gates, zero patterns left out, cells lost) of cells given by inner directions in reduced coordinates.
+    """Return (masks, gates, number of zero patterns removed, number of cells lost) of cells.
 
-    A gate must say the same in the given coordinates as in the reduced ones; cells too thin for that are lost, and
-    the set is not called complete.
+    cells: a direction inside each, in reduced coordinates. Its gate must have the same signs in the coordinates of
+    Phi; a cell too thin for that is lost.
     """
     masks = np.empty((Phi.shape[0], cells.shape[0]), dtype=bool)
     gates = np.empty((Phi.shape[1], cells.shape[0]))
     done = zero = lost = 0
-    step = max(1, CHUNK // Phi.shape[0])
+    step = max(1, CHUNK_ELEMENTS // Phi.shape[0])
     for start in range(0, cells.shape[0], step):
         part = cells[start : start + step].T
         gate = reduced.lift @ part
@@ -169,9 +213,12 @@ def _masks_of_cells(
 
 
 def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
-    """Masks given by the user, an N x P array of booleans or 0/1, kept as they are and in their order.
+    """Return the patterns of an N x P array of booleans or 0/1, as they are and in their order.
 
-    Raises InputError for a wrong shape, other values, or no column.
+    Raises
+    ------
+    InputError
+        For a wrong shape, other values, or no column.
     """
     array = np.asarray(masks)
     if array.ndim != 2 or array.shape[0] != N:
@@ -186,7 +233,7 @@ def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
 
 
 def check_rows(Phi: np.ndarray) -> np.ndarray:
-    """Phi as a float64 matrix. InputError where it is empty, or not finite."""
+    """Return Phi as a float64 matrix; raise InputError if it is empty or not finite."""
     Phi = np.asarray(Phi, dtype=np.float64)
     if Phi.ndim != 2 or Phi.shape[0] < 1 or Phi.shape[1] < 1:
         raise InputError(f"Phi must be a matrix with at least one row and one column, got shape {Phi.shape}")
@@ -196,7 +243,7 @@ def check_rows(Phi: np.ndarray) -> np.ndarray:
 
 
 def _first_of_each(masks: Bool[np.ndarray, "N P"]) -> Bool[np.ndarray, "P"]:
-    """Marks the first of equal columns."""
+    """Mark the first of equal columns."""
     packed = np.ascontiguousarray(np.packbits(masks, axis=0).T)
     names = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     first = np.zeros(masks.shape[1], dtype=bool)

@@ -8,17 +8,34 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
-from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK, Patterns, check_rows, enumeration_cost
+from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK_ELEMENTS, Patterns, check_rows, enumeration_cost
 from convexnn_bench.plugins import Whole
 from convexnn_bench.terminal import in_bytes
 
 
 def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:
-    """P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
+    """Return P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
 
-    Fewer come back (and `summary` says so) where max(20 P, 2000) draws in a row bring nothing new, P no more than
-    there can be. Of Rows only products Phi g are taken. The pattern without an active nonzero row is left out. Raises
-    InputError for P < 1 or an unusable Phi, PatternBudgetError where masks and gates would not fit.
+    Parameters
+    ----------
+    Phi : array, N x p, or Rows
+        Rows only form products Phi g.
+    P : int
+        How many patterns. Sampling ends with fewer, which `summary` mentions, after max(20 P, 2000) draws in a row
+        without a new pattern, with P here at most the number of patterns of such rows.
+    seed : int
+        Of the directions.
+
+    Raises
+    ------
+    InputError
+        For P < 1 or an unusable Phi.
+    PatternBudgetError
+        If masks and gates would not fit memory.
+
+    Notes
+    -----
+    The pattern without an active nonzero row contributes nothing and is left out.
     """
     Phi = Phi if isinstance(Phi, Rows) else check_rows(Phi)
     wanted: int = Whole().check("patterns: the number to sample", P)
@@ -54,7 +71,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
 
 
 def _at_most(wanted: int, N: int, p: int) -> int:
-    """min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
+    """Return min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
     total, term = 0, 2
     for k in range(min(N, p)):
         total += term
@@ -65,7 +82,7 @@ def _at_most(wanted: int, N: int, p: int) -> int:
 
 
 def _check_memory(wanted: int, reachable: int, shape: tuple[int, ...]) -> None:
-    """Raises PatternBudgetError where masks and gates of so many patterns take more than half of the memory."""
+    """Raise PatternBudgetError if masks and gates of so many patterns take more than half of the memory."""
     size = reachable * (shape[0] + 8 * shape[1])
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     if size > limit:
@@ -78,9 +95,9 @@ def _check_memory(wanted: int, reachable: int, shape: tuple[int, ...]) -> None:
 def _gaussian_draws(
     Phi: Float[np.ndarray, "N p"] | Rows, nonzero: Bool[np.ndarray, "N"], batch: int, seed: int
 ) -> Iterator[tuple[Float[np.ndarray, "p"], Bool[np.ndarray, "N"]]]:
-    """Endless pairs (g, 1{Phi g >= 0}); directions that lie on a hyperplane are passed over."""
+    """Yield pairs (g, 1{Phi g >= 0}) without end, without directions that lie on a hyperplane."""
     rng = np.random.default_rng(seed)
-    batch = max(1, min(batch, CHUNK // Phi.shape[0]))
+    batch = max(1, min(batch, CHUNK_ELEMENTS // Phi.shape[0]))
     while True:
         directions = rng.standard_normal((batch, Phi.shape[1]))
         values = (Phi @ directions.T).T

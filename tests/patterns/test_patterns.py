@@ -235,7 +235,7 @@ def test_memory_limit_is_the_callers():
 
 
 def test_progress_is_reported_and_the_cost_is_logged_beforehand(monkeypatch, caplog):
-    monkeypatch.setattr("convexnn_bench.patterns.enumeration.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("convexnn_bench.patterns.enumeration.LOGGED_AFTER", 0.0)
     seen = []
     with caplog.at_level(logging.INFO, logger="convexnn_bench"):
         enumerate_patterns(np.random.default_rng(11).standard_normal((15, 3)), progress=lambda *at: seen.append(at))
@@ -272,7 +272,7 @@ def test_sample_stops_when_there_are_no_more():
     assert patterns.complete
     assert columns(patterns.masks) == columns(enumerate_patterns(Phi).masks)
     assert "5 patterns" in patterns.summary()
-    assert "100 asked for" in patterns.summary()
+    assert "100 requested" in patterns.summary()
 
 
 @pytest.mark.parametrize("bad", [0, -3, 2.5, True, "many"])
