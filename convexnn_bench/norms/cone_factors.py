@@ -3,7 +3,7 @@
 If S = U U^T with the columns of U in the cone {u : F u >= 0}, then F S F^T is completely positive, V^T = U^+ Z gives
 V V^T = Z^T S^+ Z <= T, and the factors cost no more than 1/2 (tr S + tr T): the relaxation is exact. A doubly
 non-negative matrix of order at most four, or of rank at most two, is completely positive (Berman & Shaked-Monderer,
-Completely Positive Matrices, 2003, theorems 2.1 and 2.4); beyond that such a U is looked for and may not exist.
+Completely Positive Matrices, 2003, theorems 2.1 and 2.4). Beyond that such a U may not exist, and is searched for.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from convexnn_bench.cones import Cones, nearest_point, nonnegative_least_squares, reduce_rows, unit_rows
 
-FLAT = 1e-9  # a unit facet row whose projection on its cone is shorter than this vanishes on the cone
-RANK = 1e-8  # eigenvalues of S below this part of the largest are taken for zero: an error in Z of the same order,
-# which the objective, stationary there, feels to second order
-EXACT = 1e-7  # |Q Q^T - I| below which columns are taken to reproduce S
+FLAT = 1e-9  # length of the projection of a unit facet row on its cone below which the row vanishes on the cone
+RANK = 1e-8  # eigenvalues of S, relative to the largest, that count as zero: an error in Z of the same order, whose
+# effect on the objective is of second order, because the solution is stationary
+EXACT = 1e-7  # |Q Q^T - I| below which columns reproduce S
 RAYS = 400  # sets of facets that are intersected in search of extreme rays
 
 
@@ -81,13 +81,16 @@ class Relaxation:
 
 
 def cone_frames(cones: Cones) -> list[Frame]:
-    """The frame of every block."""
+    """Return the frame of every block."""
     return [cone_frame(cones, k) for k in range(cones.P)]
 
 
 def cone_frame(cones: Cones, k: int) -> Frame:
-    """The frame of block k: with F^T F = sum s_i^2 w_i w_i^T over the span, F its facets, map = sum a_i w_i w_i^T,
-    a_i = min_j s_j / s_i, and a_i = 1 along lines of the cone, where s_i = 0."""
+    """Return the frame of block k, whose facets are F.
+
+    With F^T F = sum s_i^2 w_i w_i^T over the span, map = sum a_i w_i w_i^T with a_i = min_j s_j / s_i, and a_i = 1
+    along lines of the cone, for which s_i = 0.
+    """
     rows, across = cones.facets[k], np.zeros((cones.p, cones.p))
     if cones.interior(k) is None:
         flat = np.array([np.linalg.norm(nearest_point(rows, row)[0]) <= FLAT for row in rows], dtype=bool)
@@ -108,10 +111,10 @@ def cone_frame(cones: Cones, k: int) -> Frame:
 def factor_block(
     frame: Frame, S: Float[np.ndarray, "p p"], Z: Float[np.ndarray, "p q"]
 ) -> tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"], bool]:
-    """(U, V, exact): U V^T = Z and the columns of U in the cone; S, Z in the frame's coordinates, U not.
+    """Return (U, V, exact) with U V^T = Z and the columns of U in the cone; S and Z are in the frame's coordinates.
 
-    exact: U U^T is S to rounding of the solver. Otherwise U spans the range of S where the cone allows it, and the cost
-    may lie above that of the relaxation.
+    exact: whether U U^T is S to rounding of the solver. Otherwise U spans the range of S as far as the cone allows, and
+    the cost may exceed that of the relaxation.
     """
     values, basis = np.linalg.eigh(S)
     kept = values > RANK * max(float(values[-1]), 0.0)
@@ -124,13 +127,13 @@ def factor_block(
 
 
 def tight_frame(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool]:
-    """(Q, exact): columns with A Q >= 0 and Q Q^T = I, where the rows of A have products A A^T >= 0 up to rounding.
+    """Return (Q, exact): columns with A Q >= 0 and Q Q^T = I, for rows of A with A A^T >= 0 up to rounding.
 
-    Explicit for r <= 2; rows in the plane within a right angle of each other fit between two orthogonal vectors.
+    Explicit for r <= 2: rows in the plane within a right angle of each other fit between two orthogonal vectors.
     """
     r = A.shape[1]
     lengths = np.linalg.norm(A, axis=1)
-    # rows that are rounding of the others have no direction worth keeping; `round_relaxation` projects on the cones
+    # short rows are rounding and have no direction; `round_relaxation` projects on the cones
     A = A[lengths > 1e-9 * np.max(lengths, initial=0.0)]
     if len(A) <= 1 or r == 1:
         turn = np.eye(r)
@@ -146,8 +149,10 @@ def tight_frame(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], 
 
 
 def _search(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool]:
-    """A tight frame for r > 2: weights on cone vectors by non-negative least squares on sum_j w_j q_j q_j^T = I, then
-    the columns themselves are moved; more cone vectors where that was not enough."""
+    """Search a tight frame for r > 2, with more cone vectors each time.
+
+    Non-negative least squares on sum_j w_j q_j q_j^T = I gives weights of cone vectors, and the columns are then moved.
+    """
     best, error = np.zeros((A.shape[1], 0)), np.inf
     for draws in (0, 1, 2, 4, 8):
         columns = move_columns(A, weigh(cone_pool(A, draws)))
@@ -160,8 +165,7 @@ def _search(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool
 
 
 def cone_pool(A: Float[np.ndarray, "F r"], draws: int = 8) -> Float[np.ndarray, "J r"]:
-    """Unit vectors of {q : A q >= 0}: its extreme rays and the nearest points to random orthonormal bases and their
-    negatives, 4 r vectors a draw."""
+    """Return unit vectors of {q : A q >= 0}: extreme rays, and the nearest points to 4 r random vectors a draw."""
     r = A.shape[1]
     rng = np.random.default_rng(0)
     bases = [np.linalg.qr(rng.standard_normal((r, r)))[0] for _ in range(2 * draws)]
@@ -172,7 +176,7 @@ def cone_pool(A: Float[np.ndarray, "F r"], draws: int = 8) -> Float[np.ndarray, 
 
 
 def weigh(pool: Float[np.ndarray, "J r"]) -> Float[np.ndarray, "r m"]:
-    """Columns sqrt(w_j) q_j with sum_j w_j q_j q_j^T nearest to the identity, those with w_j > 0 only."""
+    """Return the columns sqrt(w_j) q_j, w_j > 0, with sum_j w_j q_j q_j^T nearest to the identity."""
     r = pool.shape[1]
     if len(pool) == 0:
         return np.zeros((r, 0))
@@ -182,7 +186,7 @@ def weigh(pool: Float[np.ndarray, "J r"]) -> Float[np.ndarray, "r m"]:
 
 
 def move_columns(A: Float[np.ndarray, "F r"], Q: Float[np.ndarray, "r m"]) -> Float[np.ndarray, "r m"]:
-    """Columns nearby with A Q >= 0 and ||Q Q^T - I|| less, by sequential quadratic programming."""
+    """Move the columns, with A Q >= 0, to reduce ||Q Q^T - I||, by sequential quadratic programming."""
     from scipy.optimize import minimize
 
     r, m = Q.shape
@@ -202,7 +206,7 @@ def move_columns(A: Float[np.ndarray, "F r"], Q: Float[np.ndarray, "r m"]) -> Fl
 
 
 def extreme_rays(A: Float[np.ndarray, "F r"]) -> Float[np.ndarray, "J r"]:
-    """Unit extreme rays of {q : A q >= 0}, those on the first RAYS sets of r - 1 rows."""
+    """Return unit extreme rays of {q : A q >= 0}, those on the first RAYS sets of r - 1 rows."""
     from itertools import combinations, islice
 
     r = A.shape[1]

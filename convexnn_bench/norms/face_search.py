@@ -3,9 +3,9 @@
 max u^T M u over {u : F u >= 0, ||u|| <= 1}, M = G G^T. A maximiser lies in the relative interior of one face
 {F_S u = 0}, and there it is a top eigenvector of M restricted to the null space of F_S, since on a sphere every local
 maximum of a quadratic form is global. A node is a set S of rows held at zero; its bound is the largest eigenvalue of
-M on the null space. Where the eigenvector w, or -w, lies in the cone, the bound is attained. Otherwise a maximiser u on
-the face can move towards w (or -w) without losing value until a further row holds it, so that one of the nodes S + {i}
-has the same maximum.
+M on the null space. If the eigenvector w, or -w, lies in the cone, the bound is attained. Otherwise a maximiser u on
+the face can move towards w (or -w) without losing value until it meets a further row i, so that one of the nodes
+S + {i} has the same maximum.
 """
 
 import numpy as np
@@ -13,18 +13,32 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, nearest_point
 
-INSIDE = 1e-9  # a direction this close to the cone counts as inside: the bound stays above
-DEPENDENT = 1e-6  # rows within this of the others' span are not told apart: the null space is taken too large ...
-ZERO = 1e-13  # ... and the bound of a node with a row between the two is kept
-CHUNK = 2_000_000
+INSIDE = 1e-9  # distance to the cone at which a direction counts as inside; the bound stays an upper one
+DEPENDENT = (
+    1e-6  # distance of a row from the span of the others at which it counts as dependent, so that the null space
+)
+# is taken too large
+ZERO = 1e-13  # distance at which the row is dependent for certain; in between, the bound of the node is kept
+CHUNK_ELEMENTS = 2_000_000  # numbers of the rows of a batch of nodes, 16 MB
 
 
 class FaceSearch:
     """The search for several blocks at once, level by level, each level one batch of small eigenproblems.
 
-    facets: unit rows of every block's cone. G: k x p x q. floor: norms below it are of no interest; `upper` is then
-    `floor` at least. After `run`, upper and lower (k,) enclose the norms, and `complete` says whether nothing was left
-    open.
+    Parameters
+    ----------
+    facets : list of arrays, F_k x p
+        Unit rows of every block's cone.
+    G : array, k x p x q
+    floor : float
+        Norms below it do not matter; `upper` is at least `floor`.
+
+    Attributes
+    ----------
+    upper, lower : arrays, k
+        Bounds on the norms, after `run`.
+    complete : bool
+        Whether no node was left open.
     """
 
     def __init__(self, facets: list[np.ndarray], G: Float[np.ndarray, "k p q"], floor: float):
@@ -42,7 +56,7 @@ class FaceSearch:
         self.complete = True
 
     def run(self, nodes: int) -> int:
-        """Look at no more than about `nodes` faces; returns how many it were."""
+        """Search at most about `nodes` faces and return their number."""
         block = np.arange(self.k)
         active = np.zeros((self.k, self.F.shape[1]), dtype=bool)
         above = np.full(self.k, np.inf)  # bounds of the parents
@@ -51,7 +65,7 @@ class FaceSearch:
             seen += block.size
             block, active, above = self._level(block, active)
         self.complete = block.size == 0
-        np.maximum.at(self.upper, block, above)  # what is open keeps the bound of its parent
+        np.maximum.at(self.upper, block, above)  # an open node keeps the bound of its parent
         self.upper = np.maximum(self.upper, np.maximum(self.floor, self.lower))
         return seen
 
@@ -59,7 +73,7 @@ class FaceSearch:
         self, block: np.ndarray, active: Bool[np.ndarray, "m f"]
     ) -> tuple[np.ndarray, Bool[np.ndarray, "n f"], Float[np.ndarray, "n"]]:
         """Bound all nodes of a level, close those whose eigenvector is inside, and return their children."""
-        step = max(1, CHUNK // (self.F.shape[1] * self.p))
+        step = max(1, CHUNK_ELEMENTS // (self.F.shape[1] * self.p))
         parts = [slice(start, start + step) for start in range(0, block.size, step)]
         found = [self._nodes(block[part], active[part]) for part in parts]
         block, active, above = (np.concatenate([each[place] for each in found]) for place in range(3))
@@ -78,7 +92,7 @@ class FaceSearch:
         free = basis * ~held[:, :, None]  # its rows span the null space
         projector = free.transpose(0, 2, 1) @ free
         spectrum, vectors = np.linalg.eigh(projector @ M @ projector)
-        # the null space is off by eps / (least singular value held)
+        # the rounding of the null space is eps / (least singular value of the rows at zero)
         least = np.where(held, values, 1.0).min(axis=1)
         error = 64 * (self.p + self.q) * EPS * np.trace(M, axis1=1, axis2=2) / least
         bound = np.sqrt(np.maximum(spectrum[:, -1], 0.0) + error)
@@ -96,14 +110,14 @@ class FaceSearch:
             self._attain(int(block[place]), w[place] if down[place] >= -INSIDE else -w[place])
         self.floor = max(self.floor, float(self.lower.max()))
         branch = np.flatnonzero(~inside & (bound > self.floor) & (held.sum(axis=1) < self.p - 1))
-        # rows that vanish on the null space hold nothing further
+        # rows that vanish on the null space cut off nothing more
         node, row = np.nonzero(inactive[branch] & (lengths[branch] > DEPENDENT))
         children = active[branch][node]
         children[np.arange(node.size), row] = True
         return block[branch][node], children, bound[branch][node]
 
     def _attain(self, number: int, w: Float[np.ndarray, "p"]) -> None:
-        """A lower bound at the point of the cone nearest to w."""
+        """Raise the lower bound to the value at the point of the cone nearest to w."""
         u = nearest_point(self.facets[number], w)[0]
         size = float(np.linalg.norm(u))
         if size > 0.5:

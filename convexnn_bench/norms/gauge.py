@@ -1,12 +1,12 @@
-"""The norm of vector-output ReLU blocks given alone: factors (U, V) with U_k V_k^T = Z_k and U_k in its cone.
+"""The norm of vector-output ReLU blocks Z_k: factors (U, V) with U_k V_k^T = Z_k and U_k in its cone.
 
-The norm is the least 1/2 (||U||^2 + ||V||^2) over such pairs. It is the nuclear norm where the left singular vectors,
-or their negatives, lie in the cone; else its doubly non-negative relaxation is solved,
+The norm is the least 1/2 (||U||^2 + ||V||^2) over such pairs. It is the nuclear norm if the left singular vectors,
+or their negatives, lie in the cone. Otherwise its doubly non-negative relaxation is solved,
 
     min 1/2 (tr S + tr T)   subject to   [[S, Z], [Z^T, T]] >= 0,  F S F^T >= 0,
 
-and S is factored over the cone, in which case the norm is exact; where S has no such factors, or none were found, the
-best pair over a set of cone vectors is taken, which is an upper bound.
+and S is factored over the cone, which makes the norm exact. If no such factors of S are found, the best pair over a
+set of cone vectors gives an upper bound.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,22 @@ from convexnn_bench.plugins import importable
 
 Pair = tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"]]
 
-INSIDE = 1e-13  # a unit vector with F u above minus this lies in the cone, as for projections
-SOLVED = 1e-6  # what the solver may leave of Z, relative
-REPRODUCED = 1e-12  # allowed |U V^T - Z|, relative to the product of the norms of the factors
+INSIDE = 1e-13  # a unit vector with F u >= -INSIDE lies in the cone, as for projections
+SOLVED = 1e-6  # error of the solver in Z, relative, that may be corrected
+REPRODUCED = 1e-12  # error of U V^T, relative to the product of the norms of the factors
 
 
 def gauge_factors(
     cones: Cones, Z: Float[np.ndarray, "P p q"]
 ) -> tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]:
-    """(U, V) with U_k V_k^T = Z_k to rounding and the columns of U_k in cone k.
+    """Return (U, V) with U_k V_k^T = Z_k to rounding and the columns of U_k in cone k.
 
-    Raises InputError where Z_k has columns outside the span of its cone, UnsupportedError where CVXPY and Clarabel are
-    needed and not installed, or no pair was found.
+    Raises
+    ------
+    InputError
+        If Z_k has columns outside the span of its cone.
+    UnsupportedError
+        If CVXPY and Clarabel are needed and not installed, or no pair was found.
     """
     pairs: dict[int, Pair] = {}
     open_frames: dict[int, Frame] = {}
@@ -65,7 +69,7 @@ def gauge_factors(
 
 
 def singular_pair(rows: Float[np.ndarray, "F p"], Z: Float[np.ndarray, "p q"]) -> Pair | None:
-    """The factors of the nuclear norm; None where a left singular vector lies in neither the cone nor its negative."""
+    """Return the factors of the nuclear norm, or None if a left singular vector and its negative lie outside."""
     left, values, right = np.linalg.svd(Z, full_matrices=False)
     kept = values > 1e-14 * values[0]
     U, V = left[:, kept] * np.sqrt(values[kept]), right[kept].T * np.sqrt(values[kept])
@@ -77,9 +81,9 @@ def singular_pair(rows: Float[np.ndarray, "F p"], Z: Float[np.ndarray, "p q"]) -
 
 
 def relaxed_pairs(frames: Sequence[Frame], Z: Float[np.ndarray, "B p q"]) -> list[Pair]:
-    """Balanced pairs with U V^T = Z from the relaxation, all blocks in one program.
+    """Return balanced pairs with U V^T = Z from the relaxation of all blocks in one program.
 
-    The program solved is the dual one, min sum_k <G_k, Z_k> subject to ||G_k||^dual <= 1.
+    The program is solved in its dual form, min sum_k <G_k, Z_k> subject to ||G_k||^dual <= 1.
     """
     if not (importable("cvxpy") and importable("clarabel")):
         raise UnsupportedError(
@@ -109,9 +113,10 @@ def relaxed_pairs(frames: Sequence[Frame], Z: Float[np.ndarray, "B p q"]) -> lis
 
 
 def reproduced(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray, V: np.ndarray) -> Pair | None:
-    """(U, V) balanced, with U in the cone, V corrected, and columns added for what U does not span, so that U V^T = Z.
+    """Correct a pair to U V^T = Z, balanced, with U in the cone; return None if it is off by more than SOLVED.
 
-    None where that is more than the solver's error."""
+    V is corrected, and columns are added for the part of Z that U does not span.
+    """
     U = frame.project(U)
     V = V + (np.linalg.pinv(U, rcond=EXACT) @ (Z - U @ V.T)).T
     rest = Z - U @ V.T
@@ -129,7 +134,7 @@ def reproduced(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray, V: np.n
 
 
 def spanning_columns(frame: Frame) -> Float[np.ndarray, "p r"]:
-    """Vectors of the cone that span what it spans, those of the pool furthest apart."""
+    """Return vectors of the cone that span its span, those of the pool that are furthest apart."""
     from scipy.linalg import qr
 
     pool = cone_pool(frame.rows).T
@@ -139,7 +144,7 @@ def spanning_columns(frame: Frame) -> Float[np.ndarray, "p r"]:
 
 
 def pursued_pair(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray) -> Pair | None:
-    """min sum_j ||v_j|| with sum_j u_j v_j^T = Z over the directions of U, extreme rays and other cone vectors."""
+    """Minimise sum_j ||v_j|| with sum_j u_j v_j^T = Z over the directions of U, extreme rays and other cone vectors."""
     import cvxpy as cp
 
     pool = np.concatenate([frame.project(U), frame.project(frame.map @ cone_pool(frame.rows).T)], axis=1)
@@ -157,7 +162,7 @@ def pursued_pair(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray) -> Pa
 
 
 def _solve(program: object) -> None:
-    """Clarabel at tight tolerances; what it reaches is judged by the factors found."""
+    """Solve by Clarabel at tight tolerances; `reproduced` judges the result."""
     import warnings
 
     import cvxpy as cp

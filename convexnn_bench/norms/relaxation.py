@@ -5,17 +5,17 @@ from jaxtyping import Float
 
 from convexnn_bench.cones import EPS
 
-SMOOTHINGS = (30.0, 300.0, 3e3, 3e4, 3e5)
-STEPS = 200
+SHARPNESSES = (30.0, 300.0, 3e3, 3e4, 3e5)  # t of the smoothed eigenvalue, one after the other
+STEPS = 200  # of the quasi-Newton method for each of them
 
 
 def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "p q"], steps: int = STEPS) -> float:
-    """A bound on max ||G^T u||: for every N >= 0 elementwise, ||G^T u||^2 <= lambda_max(G G^T + F^T N F).
+    """Return an upper bound on max ||G^T u|| over F u >= 0, ||u|| <= 1.
 
-    For u in the cone F u >= 0, hence (F u)^T N (F u) >= 0. N is symmetric with zero diagonal (another only adds).
-    The eigenvalue is smoothed, log tr exp(t A) / t with t growing, and minimised by a bounded quasi-Newton method;
-    whatever N comes out, the bound at it is rigorous, rounding included. Exact where the cone has at most four facets,
-    to the accuracy of the minimisation.
+    For u in the cone and every N >= 0 elementwise, (F u)^T N (F u) >= 0, hence ||G^T u||^2 <= lambda_max(G G^T + F^T N
+    F). N is symmetric, with zero diagonal because a diagonal only adds. The eigenvalue is smoothed, log tr exp(t A) / t
+    with growing t, and minimised by a bounded quasi-Newton method. The bound at any N is rigorous, rounding included.
+    If the cone has at most four facets it is exact, to the accuracy of the minimisation.
     """
     from scipy.optimize import minimize
 
@@ -43,7 +43,7 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
 
     N = np.zeros(len(i))
     best, chosen = 1.0, N
-    for t in SMOOTHINGS:
+    for t in SHARPNESSES:
         found = minimize(
             smoothed,
             N,
@@ -57,7 +57,7 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
         value = float(np.linalg.eigvalsh(shifted(N))[-1])
         if value < best:
             best, chosen = value, N
-    # the sum over N and the eigenvalue are off by eps times the size of what was summed
+    # The rounding of the sum over N and of the eigenvalue is at most eps times the size of the terms.
     mass = 1.0 + 2.0 * float(chosen.sum())
     raised = max(best, 0.0) + 32 * (p + G.shape[1] + len(i)) * EPS * mass
     return float(min(np.sqrt(size * raised) * (1 + 8 * EPS), plain))

@@ -13,10 +13,18 @@ EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class MaxDualNorm:
-    """max_k ||G_k||^dual, enclosed.
+    """Bounds on max_k ||G_k||^dual.
 
-    value: a rigorous upper bound. lower: a lower bound, attained by a vector that was found. block: where the upper
-    bound comes from, -1 where it is not from one block. method: how the upper bound was obtained, in words.
+    Attributes
+    ----------
+    value : float
+        A rigorous upper bound.
+    block : int
+        The block that the upper bound comes from, -1 if it is not from one block.
+    lower : float
+        A lower bound, which some vector attains.
+    method : str
+        How the upper bound was obtained, in words.
     """
 
     value: float
@@ -26,11 +34,11 @@ class MaxDualNorm:
 
 
 def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]:
-    """||G_k||_2 for every block, raised by its rounding error.
+    """Return ||G_k||_2 for every block, raised by its rounding error.
 
-    The largest eigenvalue of the smaller Gram matrix is computed with an absolute error of a small multiple of
-    eps times itself (it is the norm of that matrix), so that its square root is safe for the largest singular
-    value, which is the only one asked for. Blocks are scaled to unit size first, against overflow.
+    The largest eigenvalue of the smaller Gram matrix, which is the norm of that matrix, is computed with an error of a
+    small multiple of eps times itself. Its square root is therefore accurate for the largest singular value. Blocks
+    are scaled to unit size first, against overflow.
     """
     _, p, q = G.shape
     scale = G.abs().amax(dim=(1, 2))
@@ -50,9 +58,9 @@ def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]
 
 
 def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
-    """max_k ||G_k||_2, on the safe side of its rounding."""
+    """Return max_k ||G_k||_2, raised by its rounding error."""
     lengths = torch.linalg.vector_norm(G, dim=(1, 2))
-    # a spectral norm is between the Euclidean one and a part 1 / sqrt(rank) of it: few blocks can have the largest
+    # A spectral norm lies between the Euclidean norm and 1 / sqrt(rank) of it, so that few blocks can have the largest.
     least = lengths.max() / min(G.shape[1:]) ** 0.5 * (1 - 1e-12)
     blocks = torch.nonzero(~(lengths < least))[:, 0]  # NaN is kept
     norms = spectral_norms(G[blocks])

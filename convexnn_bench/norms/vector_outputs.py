@@ -1,9 +1,9 @@
 """Dual norms of vector-output ReLU blocks: max ||G^T u|| over K u >= 0, ||u|| <= 1, for G p x q with q > 1.
 
 The square is the maximum of u^T M u, M = G G^T, over a polyhedral cone, which is NP-hard in general (cone-constrained
-PCA; Sahiner et al., ICLR 2024, eq. 23; ICLR 2021). In the plane it is known in closed form; for small p it is found
-by branch and bound over faces (face_search.py); elsewhere it is enclosed by the doubly non-negative relaxation
-(relaxation.py) from above and by projected power iterations from below.
+PCA; Sahiner et al., ICLR 2024, eq. 23; ICLR 2021). In the plane there is a closed form. For small p the maximum is
+computed by branch and bound over faces (face_search.py). Beyond, the doubly non-negative relaxation (relaxation.py)
+bounds it from above and projected power iterations from below.
 """
 
 from typing import TYPE_CHECKING
@@ -20,11 +20,11 @@ from convexnn_bench.norms.spectral import MaxDualNorm, spectral_norms
 if TYPE_CHECKING:
     from convexnn_bench.cones import PlaneCones
 
-FACE_DIMENSIONS = 8  # facets are cheap, and faces few, up to here
-NODES = 300_000  # of the branch and bound, for one call
-SEARCHED = 4  # blocks of largest spectral norm that are searched for a lower bound
-BATCH = 16  # blocks that are branched together
-RELAXED = 40  # blocks that are given a relaxation of their own
+FACE_DIMENSIONS = 8  # p up to which facets are cheap and faces few
+MOST_NODES = 300_000  # faces that one call looks at
+POWER_BLOCKS = 4  # blocks, of largest spectral norm, whose lower bound comes from power iterations
+BATCH = 16  # blocks whose faces are searched together
+MOST_RELAXATIONS = 40  # blocks of one call that are relaxed
 
 PLANE = "closed form in the plane, exact"
 FACES = "branch and bound over the faces of the cones, exact"
@@ -32,11 +32,11 @@ STOPPED = "branch and bound over the faces of the cones, stopped early"
 RELAXATION = "doubly non-negative relaxation"
 
 
-def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = NODES) -> MaxDualNorm:
-    """Bounds on the largest dual norm of all blocks, G[k] p x q in the cone k; upper rigorous, lower attained.
+def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = MOST_NODES) -> MaxDualNorm:
+    """Bound the largest dual norm of all blocks, G[k] in cone k, from above and, attained, from below.
 
     Blocks are taken in descending order of their spectral norms, until no other can exceed the largest norm found.
-    nodes: the branch and bound looks at so many faces; beyond that the upper bound is not exact.
+    nodes: how many faces the branch and bound may look at; with more the upper bound is not exact.
     """
     norms = spectral_norms(torch.as_tensor(G)).numpy()
     top = int(norms.argmax())
@@ -50,7 +50,7 @@ def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = NO
         method, exact = PLANE, ~cones.plane.flat
         upper[exact], lower[exact] = (side[exact] for side in plane_norms(cones.plane, unit))
     open_blocks = np.flatnonzero(~exact)
-    for k in open_blocks[np.argsort(-upper[open_blocks], kind="stable")][:SEARCHED]:
+    for k in open_blocks[np.argsort(-upper[open_blocks], kind="stable")][:POWER_BLOCKS]:
         lower[k] = power_iterations(cones, int(k), unit[k])
     if open_blocks.size:
         method = _refine(cones, unit, upper, lower, open_blocks, nodes, method)
@@ -68,7 +68,7 @@ def _refine(
     nodes: int,
     method: str,
 ) -> str:
-    """Lower the bounds in `upper` that stand above the largest lower bound, in place; says how."""
+    """Tighten in place the bounds in `upper` that exceed the largest lower bound; return the method."""
     order = blocks[np.argsort(-upper[blocks], kind="stable")]
     relaxed = 0
     for start in range(0, order.size, BATCH):
@@ -88,8 +88,8 @@ def _refine(
             method = RELAXATION
         reached = float(lower.max())
         for k in part[np.argsort(-upper[part], kind="stable")]:
-            # the bound is the largest of all, so that only what stands above the bounds reached so far is worth it
-            if upper[k] <= reached or relaxed >= RELAXED:
+            # Only the largest bound counts, so that blocks below the bounds reached so far stay as they are.
+            if upper[k] <= reached or relaxed >= MOST_RELAXATIONS:
                 break
             relaxed += 1
             upper[k] = min(upper[k], _relaxation(cones, int(k), unit[k]))
@@ -98,13 +98,13 @@ def _refine(
 
 
 def _relaxation(cones: Cones, k: int, g: Float[np.ndarray, "p q"]) -> float:
-    """The doubly non-negative bound, with the facets, or with the rows that cut off most where those are not cheap."""
+    """Return the doubly non-negative bound with the facets, or with the 2 p most violated rows if p is large."""
     if cones.p <= FACE_DIMENSIONS:
         rows = cones.facets[k]
     else:
         rows = cones.signed_rows(k)
         leading = np.linalg.svd(g)[0][:, : min(g.shape)]
-        # either sign of the leading directions: the rows that they violate most
+        # the rows that the leading directions, with either sign, violate most
         depth = np.minimum((rows @ leading).min(axis=1), -(rows @ leading).max(axis=1))
         rows = rows[np.argsort(depth)[: 2 * cones.p]]
     return doubly_nonnegative_bound(rows, g)
@@ -113,8 +113,11 @@ def _relaxation(cones: Cones, k: int, g: Float[np.ndarray, "p q"]) -> float:
 def plane_norms(
     plane: "PlaneCones", G: Float[np.ndarray, "P 2 q"]
 ) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
-    """(upper, lower) in the plane: the top eigenvector of G G^T where it or its negative lies in the cone, else the
-    better of the two rays, since a quadratic form on an arc has its maxima at top eigenvectors or at the ends."""
+    """Return (upper, lower) bounds in the plane.
+
+    A quadratic form on an arc has its maxima at top eigenvectors or at the ends, so that the maximum is attained at the
+    top eigenvector of G G^T if it or its negative lies in the cone, and otherwise at the better of the two rays.
+    """
     M = G @ G.transpose(0, 2, 1)
     values, vectors = np.linalg.eigh(M)
     top, w = np.maximum(values[:, 1], 0.0), vectors[:, :, 1]
@@ -129,9 +132,9 @@ def plane_norms(
 
 
 def power_iterations(cones: Cones, k: int, g: Float[np.ndarray, "p q"], steps: int = 20) -> float:
-    """||g^T u|| at the best u in cone k that projected power iterations find, u <- Pi(M u) / ||Pi(M u)||.
+    """Return the largest ||g^T u|| of projected power iterations in cone k, u <- Pi(M u) / ||Pi(M u)||.
 
-    Each step maximises the linear minorant of u^T M u over the cone and the ball, so that the values never fall.
+    Each step maximises a linear minorant of u^T M u over the cone and the ball, so that the values never decrease.
     """
     rows = cones.facets[k] if cones.p <= FACE_DIMENSIONS else cones.signed_rows(k)
     M = g @ g.T

@@ -1,4 +1,4 @@
-"""Directions u at which ||R^T (Phi u)_+|| is large: lower bounds on the dual norm over all patterns; new patterns."""
+"""Directions u of large ||R^T (Phi u)_+||: lower bounds on the dual norm over all patterns, and new patterns."""
 
 import math
 
@@ -6,23 +6,25 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-STARTS, KEPT, STEPS = 2000, 64, 150
-CHUNK = 20_000_000  # entries of Phi u held at a time
+STARTS = 2000  # Gaussian directions that are evaluated
+KEPT = 64  # directions, of largest value, that ascend
+STEPS = 150  # of the ascent
+CHUNK_ELEMENTS = 20_000_000  # entries of Phi u at a time, 160 MB
 
 
 def ascend(
     Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], seed: int = 0, kept: int = KEPT, steps: int = STEPS
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "p k"]]:
-    """(values, U): local maxima of ||R^T (Phi u)_+|| over unit vectors u, largest first, one column each.
+    """Return (values, U): local maxima of ||R^T (Phi u)_+|| over unit vectors u, largest first, one column each.
 
-    From the best `kept` of Gaussian directions, rows +-phi_i and singular vectors of Phi^T R. Where the pattern D does
-    not change the function is the largest v^T R^T D Phi u over ||v|| = 1, so that its gradient is G v, G = Phi^T D R,
-    and the step to G v / ||G v|| is that of the power method (the conditional gradient on the ball); a step that does
-    not increase the value is halved.
+    The ascent starts from the best `kept` of Gaussian directions, rows +-phi_i and singular vectors of Phi^T R. While
+    the pattern D does not change, the function is the largest v^T R^T D Phi u over ||v|| = 1. Its gradient is G v with
+    G = Phi^T D R, and the step to G v / ||G v|| is that of the power method (a conditional gradient on the ball). A
+    step that does not increase the value is halved.
     """
     rows, weights = torch.as_tensor(Phi), torch.as_tensor(R)
     u = _starts(rows, weights, seed)
-    step_size = max(1, CHUNK // (8 * max(1, rows.shape[0])))
+    step_size = max(1, CHUNK_ELEMENTS // (8 * max(1, rows.shape[0])))
     first = torch.cat([_value(rows, weights, part) for part in u.split(step_size)])
     u = u[first.topk(min(kept, len(u), max(8, step_size))).indices]
     value, length = _value(rows, weights, u), torch.ones(len(u), 1, dtype=rows.dtype)
@@ -39,7 +41,7 @@ def ascend(
 
 
 def attained(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], u: Float[np.ndarray, " p"]) -> float:
-    """||R^T (Phi u)_+|| / ||u||, lowered by its rounding: a lower bound on the dual norm."""
+    """Return ||R^T (Phi u)_+|| / ||u||, lowered by its rounding error: a lower bound on the dual norm."""
     length = float(np.linalg.norm(u))
     if length == 0.0:
         return 0.0
@@ -66,7 +68,7 @@ def _power_step(Phi: torch.Tensor, R: torch.Tensor, u: torch.Tensor) -> torch.Te
 def _starts(Phi: torch.Tensor, R: torch.Tensor, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     N, p = Phi.shape
-    number = max(4 * p, min(STARTS, math.ceil(CHUNK / max(1, N))))
+    number = max(4 * p, min(STARTS, math.ceil(CHUNK_ELEMENTS / max(1, N))))
     gaussian = torch.randn(number, p, generator=generator, dtype=Phi.dtype)
     heavy = Phi[torch.linalg.vector_norm(R, dim=1).topk(min(N, 64)).indices]
     left = torch.linalg.svd(Phi.T @ R, full_matrices=False)[0].T

@@ -1,11 +1,11 @@
 """Rigorous bounds on h = max ||R^T (Phi u)_+|| over ||u|| <= 1, for every activation pattern at once.
 
-This is the dual norm of the original ReLU network: a multiplier Lambda with R = C^*(Lambda) below beta in it bounds the
-training of a network of any width (Sahiner et al., ICLR 2024, eq. 23, maximised over all patterns).
+This is the dual norm of the original ReLU network: a multiplier Lambda with h <= beta for R = C^*(Lambda) bounds the
+training objective of a network of any width (Sahiner et al., ICLR 2024, eq. 23, maximised over all patterns).
 
-Where the patterns are few they are enumerated. Elsewhere h is bounded through single outputs: for a unit vector v,
-h(v) = max v^T R^T (Phi u)_+ is bounded by an affine decision rule (decision_rule.py), for v and -v; with an orthonormal
-basis v_1..v_q, h^2 <= sum_c max(h(v_c), h(-v_c))^2, sharpened pair by pair (outputs.py).
+Few patterns are enumerated. Otherwise h is bounded through single outputs: for a unit vector v an affine decision rule
+(decision_rule.py) bounds h(v) = max v^T R^T (Phi u)_+, for v and -v. With an orthonormal basis v_1..v_q, h^2 is at
+most sum_c max(h(v_c), h(-v_c))^2, which is sharpened pair by pair (outputs.py).
 """
 
 import numpy as np
@@ -19,15 +19,15 @@ from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import MaxDualNorm
 from convexnn_bench.patterns import enumerate_patterns, enumeration_cost
 
-ENUMERATION_SECONDS = 1.0
-ENUMERATION_BYTES = 2**28
+ENUMERATION_SECONDS = 1.0  # expected cost up to which patterns are enumerated
+ENUMERATION_BYTES = 2**28  # of masks, gates and the G_k of all patterns
 
 
 class CompleteNorm:
     """Bounds on max ||R^T (Phi u)_+|| over the unit ball, for one Phi (N x p) and any number of R (N x q).
 
-    Rows phi_i of Phi are scaled to entries of size about one and R_i against them, since (phi_i^T u)_+ R_i does not
-    change; rows that are equal then are merged. The scales are powers of two, so that neither rounds.
+    Rows phi_i of Phi are scaled to entries of size about one and R_i inversely, which leaves (phi_i^T u)_+ R_i as is, and
+    equal rows are merged. The scales are powers of two, so that neither is rounded.
     """
 
     def __init__(self, Phi: Float[np.ndarray, "N p"]):
@@ -43,19 +43,19 @@ class CompleteNorm:
         self._looked = False
 
     def weights(self, R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "n q"], int]:
-        """(R', e) with ||R^T (Phi u)_+|| = 2^e ||R'^T (rows u)_+|| up to rounding, max |R'| between 1/2 and 1."""
+        """Return (R', e) with ||R^T (Phi u)_+|| = 2^e ||R'^T (rows u)_+|| up to rounding, 1/2 <= max |R'| <= 1."""
         largest = np.max(np.abs(R[self._kept]), axis=1, initial=0.0)
         total = np.frexp(largest)[1].astype(np.int64) + self._exponent
         total = total[largest > 0]
         e = int(total.max()) if total.size else 0
-        # one exponent for both factors, for their product may fit where neither does alone
+        # one exponent for both factors, because their product may fit where neither does alone
         scaled = np.ldexp(R[self._kept], (self._exponent.astype(np.int64) - e)[:, None])
         out = np.zeros((self.rows.shape[0], R.shape[1]))
         np.add.at(out, self._merge, scaled)
         return out, e
 
     def bound(self, R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
-        """The rigorous upper bound and the attained lower bound."""
+        """Return a rigorous upper bound and an attained lower bound."""
         scaled, exponent = self.weights(R)
         active = np.any(scaled != 0, axis=1)
         if not active.any():
@@ -64,14 +64,14 @@ class CompleteNorm:
         lower = attained(rows, part, ascend(rows, part)[1][:, 0])
         upper, reached, method = self._upper(rows, part, scaled)
         lower = max(lower, reached)
-        # of the merged rows and of the sums over them
+        # rounding of the merged rows and of the sums over them
         mass = float(np.sum(np.linalg.norm(rows, axis=1) * np.linalg.norm(part, axis=1)))
         rounding = 8 * (len(self._kept) + sum(rows.shape)) * EPS * mass
         upper += rounding
         return MaxDualNorm(_raised(upper, exponent), -1, _lowered(max(lower - rounding, 0.0), exponent), method)
 
     def worst_pattern(self, R: Float[np.ndarray, "N q"]) -> tuple[float, Bool[np.ndarray, " N"]] | None:
-        """(dual norm, pattern) of the cell where the norm is largest, where cells are enumerated; else None."""
+        """Return (dual norm, pattern) of the cell of largest norm, or None if the cells are not enumerated."""
         cells = self._enumerated(R.shape[1])
         if cells is None:
             return None
@@ -82,7 +82,7 @@ class CompleteNorm:
         return _lowered(found.lower, exponent), pattern
 
     def _cell_norm(self, cells: Cones, R: Float[np.ndarray, "n q"]) -> MaxDualNorm:
-        """The largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
+        """Return the largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
         products = (self.rows[:, :, None] * R[:, None, :]).reshape(len(R), -1)
         G = (cells.masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
         return max_dual_norm(cells, torch.as_tensor(G))
@@ -90,7 +90,7 @@ class CompleteNorm:
     def _upper(
         self, rows: Float[np.ndarray, "m p"], part: Float[np.ndarray, "m q"], R: Float[np.ndarray, "n q"]
     ) -> tuple[float, float, str]:
-        """(an upper bound, a lower one where it is found on the way, how)."""
+        """Return (an upper bound, a lower bound or zero, the method)."""
         cells = self._enumerated(R.shape[1])
         if rows.shape[1] == 1:
             ends = [float(np.linalg.norm(part.T @ np.maximum(sign * rows[:, 0], 0.0))) for sign in (1.0, -1.0)]
@@ -110,7 +110,7 @@ class CompleteNorm:
         return value, 0.0, "affine decision rule" + (", by pairs of outputs" if R.shape[1] > 2 else "")
 
     def _enumerated(self, q: int) -> Cones | None:
-        """The cones of all patterns where they are cheap, looked for once."""
+        """Return the cones of all patterns if they are cheap; the decision is made once."""
         if not self._looked:
             self._looked = True
             cost = enumeration_cost(self.rows)
@@ -123,12 +123,12 @@ class CompleteNorm:
 
 
 def _raised(value: float, exponent: int) -> float:
-    """value 2^exponent, rounded up."""
+    """Return value 2^exponent, rounded up."""
     with np.errstate(over="ignore", under="ignore"):
         return float(np.nextafter(np.ldexp(value, exponent), np.inf)) if value > 0 else 0.0
 
 
 def _lowered(value: float, exponent: int) -> float:
-    """value 2^exponent, rounded down."""
+    """Return value 2^exponent, rounded down."""
     with np.errstate(over="ignore", under="ignore"):
         return float(np.nextafter(np.ldexp(value, exponent), 0.0))

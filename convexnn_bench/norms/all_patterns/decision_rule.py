@@ -2,11 +2,11 @@
 
 With delta_i in [0, 1] for (a_i^T u)_+ = max delta_i a_i^T u, and alpha_j in [0, 1] for -(b_j^T u)_+ = min -alpha_j
 b_j^T u, the maximum is max_delta min_alpha ||sum delta_i a_i - sum alpha_j b_j||. Letting alpha be an affine function
-of delta, held in [0, 1] for every delta, bounds it from above (an affine decision rule: Ben-Tal, Goryashko, Guslitzer
-& Nemirovski, Mathematical Programming 2004). What is left is the largest norm over a zonotope, max over signs of
+of delta, within [0, 1] for every delta, bounds it from above (an affine decision rule: Ben-Tal, Goryashko, Guslitzer
+& Nemirovski, Mathematical Programming 2004). There remains the largest norm over a zonotope, max over signs of
 ||W^T e|| <= ((sum d) lambda_max(sum_i w_i w_i^T / d_i))^(1/2) for every d > 0, at most (pi/2)^(1/2) too large at the
-best d (Nesterov, Optimization Methods and Software 1998). Rule and d are found by gradient steps; whatever they are,
-the bound holds.
+best d (Nesterov, Optimization Methods and Software 1998). Gradient steps choose the rule and d, and the bound holds
+for every choice.
 """
 
 import math
@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 
 EPS = torch.finfo(torch.float64).eps
-GROUPS = 320  # rows of either side that get a weight of their own in the rule; more of them share weights
+GROUPS = 320  # rows of either side that have a weight of their own in the rule; more of them share weights
 AFFINITY = 6.0  # log weight of a row of the same direction in the starting rule
-LONGEST, SHORTEST = 200, 20  # gradient steps
-WORK = 1e11  # multiplications that all steps for one R may take, about ten seconds, before they are cut to SHORTEST
+LONGEST, SHORTEST = 200, 20  # gradient steps, at most and at least
+WORK = 1e11  # multiplications for one R, about ten seconds, which reduce the steps to SHORTEST at most
 
 Rows = Float[torch.Tensor, "rows p"]
 
@@ -27,10 +27,10 @@ Rows = Float[torch.Tensor, "rows p"]
 def positive_bound(
     A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"], enough: float, work: float = WORK
 ) -> float:
-    """A rigorous upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over the unit ball; never below zero.
+    """Return an upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over the unit ball; never below zero.
 
-    A, B: rows a_i and b_j of moderate size (their squares must not over- or underflow). enough: the search ends once
-    the bound is that low, for instance where the maximum is known to be attained. work: multiplications allowed.
+    A, B: rows a_i and b_j, whose squares must not over- or underflow. enough: a bound at which the search ends, such as
+    a value that is attained. work: the number of multiplications to spend.
     """
     if A.shape[0] == 0:
         return 0.0
@@ -42,7 +42,7 @@ def positive_bound(
 
 
 def step_cost(first: int, second: int, p: int) -> float:
-    """Multiplications of one gradient step, for so many rows of either side: the rule, and the Gram matrix."""
+    """Return the multiplications of one gradient step, for the rule and the Gram matrix."""
     return 12.0 * (min(first, GROUPS) * min(second, GROUPS) * (p + 30) + first * p**2) + 1e6
 
 
@@ -55,8 +55,10 @@ def _directions(X: Rows) -> Rows:
 
 
 def group_rows(X: Rows, most: int) -> Int[torch.Tensor, " rows"]:
-    """Index of the group of every row, by direction: every row its own where there are at most `most` of them, else
-    the longest rows as centres and two rounds of k-means."""
+    """Return the index of the group of every row, at most `most` groups of similar directions.
+
+    The longest rows are the centres, and two rounds of k-means follow.
+    """
     n = X.shape[0]
     if n <= most:
         return torch.arange(n)
@@ -102,7 +104,7 @@ class _Rule:
         self.slack = 16.0 * (A.shape[0] + B.shape[0] + self.g + self.h + A.shape[1] + 16) * EPS
 
     def generators(self, logits: torch.Tensor) -> Float[torch.Tensor, "M p"]:
-        """Rows [centre; w / 2] at a rule."""
+        """Return the rows [centre; w / 2] of a rule."""
         x, y, z = (weights := torch.softmax(logits, 0))[: self.g], weights[self.g : 2 * self.g], weights[-2]
         w = self.A - self.share * ((x - y) @ self.B)[self.group]
         centre = 0.5 * w.sum(0) - (z + y.sum(0)) @ self.B
@@ -110,11 +112,11 @@ class _Rule:
 
     @staticmethod
     def largest(W: Float[torch.Tensor, "M p"], d: Float[torch.Tensor, " M"]) -> Float[torch.Tensor, ""]:
-        """(sum d) lambda_max(sum_i w_i w_i^T / d_i) >= max ||W^T e||^2."""
+        """Return (sum d) lambda_max(sum_i w_i w_i^T / d_i) >= max ||W^T e||^2."""
         return d.sum() * torch.linalg.eigvalsh((W / d[:, None]).T @ W)[-1]
 
     def minimise(self, enough: float, steps: int) -> float:
-        """Adam on the logarithm of the bound, in the logits of the rule and in log d; the best bound, made rigorous."""
+        """Minimise the logarithm of the bound by Adam, over the logits of the rule and log d; return the best bound."""
         logits, logd = self.logits.requires_grad_(True), self.logd.requires_grad_(True)
         optimiser = torch.optim.Adam(
             [{"params": [logits], "lr": 0.3}, {"params": [logd], "lr": 0.1}], betas=(0.9, 0.99), foreach=False
@@ -137,8 +139,10 @@ class _Rule:
         return self.above(*best.parameters)
 
     def above(self, logits: torch.Tensor, logd: torch.Tensor) -> float:
-        """The bound at given parameters, raised by the rounding of the rule (`slack` times the mass, which is one), of
-        the Gram matrix and of its eigenvalue."""
+        """Return the bound, raised by the rounding of the rule, of the Gram matrix and of its eigenvalue.
+
+        That of the rule is `slack` times the mass, which is one.
+        """
         W, d = self.generators(logits), logd.exp()
         trace = float((W.square().sum(1) / d).sum())
         rounding = 4.0 * (W.shape[0] + 8 * W.shape[1] + 16) * EPS * trace * float(d.sum())

@@ -15,18 +15,18 @@ from jaxtyping import Float
 from convexnn_bench.cones import EPS
 from convexnn_bench.norms.all_patterns.decision_rule import LONGEST, WORK, positive_bound, step_cost
 
-CLOSE = 1e-4  # a bound within this fraction of what is attained is not improved any further
-ROUND = 16  # directions at most in one plane
+CLOSE = 1e-4  # relative distance to an attained value at which a bound is not improved any further
+MOST_DIRECTIONS = 16  # in one plane
 
 Support = Callable[[Float[np.ndarray, " q"], float], float]
 Reached = Callable[[Float[np.ndarray, "q k"]], float]
 
 
 def support_function(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"]) -> Support:
-    """h(v, enough): a rigorous upper bound on max v^T R^T (Phi u)_+ over the unit ball, for a vector v.
+    """Return h(v, enough), a rigorous upper bound on max v^T R^T (Phi u)_+ over the unit ball.
 
-    Entries of Phi and R are at most about one in size. The work allowed for one R is shared out over the directions
-    that `vector_bound` may take.
+    Entries of Phi and R are at most about one in size. The work for one R is divided among the directions that
+    `vector_bound` may take.
     """
     share = WORK / (2 if R.shape[1] == 1 else directions(Phi, R) * ((R.shape[1] + 1) // 2))
     rows, size = torch.as_tensor(Phi), float(np.linalg.norm(np.linalg.norm(Phi, axis=1) * np.linalg.norm(R, axis=1), 1))
@@ -34,27 +34,32 @@ def support_function(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"])
     def bound(v: Float[np.ndarray, " q"], enough: float) -> float:
         r = torch.as_tensor(R @ v)
         value = positive_bound(rows[r > 0] * r[r > 0, None], rows[r < 0] * -r[r < 0, None], enough, share)
-        return value + 4 * (len(v) + 4) * EPS * size * float(np.linalg.norm(v))  # of R v and of its products
+        return value + 4 * (len(v) + 4) * EPS * size * float(np.linalg.norm(v))  # rounding of R v and of its products
 
     return bound
 
 
 def directions(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"]) -> int:
-    """Directions at most in one plane: ROUND, or fewer where the work for so many does not fit."""
+    """Return the most directions in one plane: or fewer if the work for so many does not fit."""
     half = Phi.shape[0] // 2
     planes, steps = (R.shape[1] + 1) // 2, LONGEST * step_cost(half, half, Phi.shape[1])
-    return max((most for most in (ROUND, ROUND // 2) if planes * most * steps <= 2 * WORK), default=4)
+    return max(
+        (most for most in (MOST_DIRECTIONS, MOST_DIRECTIONS // 2) if planes * most * steps <= 2 * WORK), default=4
+    )
 
 
 def line_bound(support: Support, v: Float[np.ndarray, " q"], lower: float) -> float:
-    """max |v^T z| over H."""
+    """Bound max |v^T z| over H."""
     enough = lower * (1 + CLOSE)
     return max(support(v, enough), support(-v, enough))
 
 
-def circle_bound(support: Support, basis: Float[np.ndarray, "q 2"], lower: float, most: int = ROUND) -> float:
-    """max ||basis^T z|| over H, for two orthonormal columns: the polygon of at most `most` tangents, each where the
-    last polygon reached furthest. Ends where that is within CLOSE of `lower`, a value known to be attained."""
+def circle_bound(support: Support, basis: Float[np.ndarray, "q 2"], lower: float, most: int = MOST_DIRECTIONS) -> float:
+    """Bound max ||basis^T z|| over H, for two orthonormal columns, by a polygon of at most `most` tangents.
+
+    Each tangent is added where the last polygon reaches furthest, until that is within CLOSE of the attained value
+    `lower`.
+    """
     enough = lower * (1 + CLOSE)
     angles = [k * math.pi / 2 for k in range(5)]
     values = [support(basis @ _on_circle(angle), enough) for angle in angles[:4]]
@@ -74,22 +79,22 @@ def _on_circle(angle: float) -> Float[np.ndarray, " 2"]:
 
 
 def _arc(left: float, right: float, a: float, b: float) -> tuple[float, float]:
-    """Largest (a sin(right - t) + b sin(t - left)) / sin(right - left) over angles t between the two, and where."""
+    """Return the largest (a sin(right - t) + b sin(t - left)) / sin(right - left) over left <= t <= right, and t."""
     gap = right - left
     peak = math.atan2(b - a * math.cos(gap), a * math.sin(gap))
     if not 0 < peak < gap:
         return max(a, b) * (1 + 64 * EPS), left + gap / 2
-    # a rounded angle moves the tangent by that much: relative to its length that is eps / sin(gap)
+    # A rounded angle moves the tangent by eps / sin(gap), relative to its length.
     reach = math.sqrt(max((a - b) ** 2 + 4 * a * b * math.sin(gap / 2) ** 2, 0.0)) / math.sin(gap)
     return max(reach, a, b) * (1 + 64 * EPS / math.sin(gap)), left + peak
 
 
 def vector_bound(
-    support: Support, R: Float[np.ndarray, "N q"], size: float, reached: Reached, most: int = ROUND
+    support: Support, R: Float[np.ndarray, "N q"], size: float, reached: Reached, most: int = MOST_DIRECTIONS
 ) -> float:
-    """max ||z|| over H: a line, a plane, or pairs of coordinates, as the rank of R asks for.
+    """Bound max ||z|| over H in a line, a plane, or pairs of coordinates, according to the rank of R.
 
-    size: at least ||Phi||_2. reached(basis): a value of ||basis^T z|| that is attained. most: directions in one plane.
+    size: at least ||Phi||_2. reached(basis): an attained value of ||basis^T z||. most: directions in one plane.
     """
     basis, rest = row_space(R)
     if basis.shape[1] == 1:
@@ -100,7 +105,7 @@ def vector_bound(
 
 
 def _pairs(support: Support, R: Float[np.ndarray, "N q"], reached: Reached, most: int) -> float:
-    """||z||^2 summed over pairs of coordinates, columns of R of like size together."""
+    """Bound ||z||^2 by a sum over pairs of coordinates, columns of R of similar size together."""
     q = R.shape[1]
     order = np.argsort(-np.linalg.norm(R, axis=0), kind="stable")
     total = 0.0
@@ -115,7 +120,7 @@ def _pairs(support: Support, R: Float[np.ndarray, "N q"], reached: Reached, most
 
 
 def row_space(R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "q r"], float]:
-    """Orthonormal columns b that span the rows of R to rounding, and an upper bound on ||R - R b b^T||."""
+    """Return orthonormal columns b that span the rows of R to rounding, and an upper bound on ||R - R b b^T||."""
     _, values, right = np.linalg.svd(R, full_matrices=False)
     basis = right[values > 1e-13 * values[0]].T
     rounding = 8 * (R.shape[1] + 8) * EPS * float(np.linalg.norm(R))
