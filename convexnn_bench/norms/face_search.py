@@ -14,11 +14,8 @@ from jaxtyping import Bool, Float
 from convexnn_bench.cones import EPS, nearest_point
 
 INSIDE = 1e-9  # distance to the cone at which a direction counts as inside; the bound stays an upper one
-DEPENDENT = (
-    1e-6  # distance of a row from the span of the others at which it counts as dependent, so that the null space
-)
-# is taken too large
-ZERO = 1e-13  # distance at which the row is dependent for certain; in between, the bound of the node is kept
+DEPENDENT = 1e-6  # distance of a row from the span of the others at which it counts as dependent
+ZERO = 1e-13  # distance at which it certainly is; in between the null space may be too large, and the bound is kept
 CHUNK_ELEMENTS = 2_000_000  # numbers of the rows of a batch of nodes, 16 MB
 
 

@@ -26,8 +26,8 @@ ENUMERATION_BYTES = 2**28  # of masks, gates and the G_k of all patterns
 class CompleteNorm:
     """Bounds on max ||R^T (Phi u)_+|| over the unit ball, for one Phi (N x p) and any number of R (N x q).
 
-    Rows phi_i of Phi are scaled to entries of size about one and R_i inversely, which leaves (phi_i^T u)_+ R_i as is, and
-    equal rows are merged. The scales are powers of two, so that neither is rounded.
+    Rows phi_i of Phi are scaled to entries of about one and R_i inversely, which does not change (phi_i^T u)_+ R_i.
+    Equal rows are merged. The scales are powers of two, so that neither is rounded.
     """
 
     def __init__(self, Phi: Float[np.ndarray, "N p"]):
