@@ -73,7 +73,7 @@ class CNN(BaseArchitecture):
     def _pooled(self, X: np.ndarray | torch.Tensor) -> int:
         """Return a, the number of pooled values of a filter."""
         if isinstance(self.pool, np.ndarray):
-            return self.pool.shape[0]
+            return len(self.pool)
         if isinstance(self.pool, int):
             return self.pool**2
         return 1 if self._is("global") else math.prod(self._grid(X))

@@ -68,7 +68,7 @@ class Curvature:
 
     def is_second_order(self, tolerance: float = 1e-6) -> bool:
         """Return whether the relative gradient is at most `tolerance` and the curvature at least -tolerance beta."""
-        tolerance = Number().check("tolerance", tolerance)
+        Number().check("tolerance", tolerance)
         return self.relative_gradient <= tolerance and self.relative >= -tolerance
 
     def __str__(self) -> str:
@@ -184,7 +184,8 @@ def _lanczos(hessian: Hessian, size: int, seed: int) -> tuple[Flat, int]:
         nonlocal products
         products += 1
         vector = np.ascontiguousarray(vector).reshape(-1)
-        return top * vector - hessian.flat_product(vector)
+        image: Flat = top * vector - hessian.flat_product(vector)
+        return image
 
     operator = LinearOperator((size, size), matvec=shifted, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(size)

@@ -556,7 +556,7 @@ def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
         ([*pictures, *good, "--pool", "²"], "pool must be"),
         ([pictures[0], data, *good], "n x channels x height x width"),
         ([model, data, "--weight-decay", "-1"], "weight_decay must be a positive number"),
-        ([model, data, *good, "--activation", "tanh"], "'relu' or 'linear'"),
+        ([model, data, *good, "--activation", "tanh"], "'relu', 'linear'"),
         ([model, data, *good, "--loss", "squard"], "squared"),
     ):
         said = run(*arguments)
