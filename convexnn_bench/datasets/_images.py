@@ -71,11 +71,14 @@ class ImageDataset(BaseDataset):
         classes, scale = whole("classes", classes, 2, 10), number("scale", scale, 1e-12)
         one_of("pool", pool, self.pools)
         one_of("layout", layout, self.layouts)
+        # 1. All images, then a random subset of the classes that are kept.
         images, labels = self.read(**source)
         kept = np.flatnonzero(labels < classes)
         kept = kept[subset(n, kept.size, seed)]
+        # 2. Averages over squares, channel by channel, divided by `scale`.
         side, channels = images.shape[-1], math.prod(images.shape[1:-2])
         small = average_pool(images[kept].reshape(-1, side, side).astype(np.float64), pool) / scale
+        # 3. Layout and targets.
         X = arranged(small.reshape(len(kept), -1), layout, bias, channels)
         Y, loss = class_targets(labels[kept], targets)
         return Data(X, Y, {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 20})

@@ -64,6 +64,7 @@ def natural_scale(problem: Instance, operator: Operator) -> float:
     From Z = 0 along -G := -A^*(grad F(0)) the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2), with L the
     loss's smoothness. Then t ||G|| / sqrt(P) is the norm of a typical block. It scales with X and Y as blocks do.
     """
+    # F(A(-t G)) <= F(0) - t ||G||^2 + t^2/2 L ||A(G)||^2
     gradient = problem.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
     G = operator.adjoint(gradient)
     curvature = problem.loss.smoothness * float(operator.apply(G).square().sum())
@@ -78,6 +79,7 @@ def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float
     generator = torch.Generator().manual_seed(seed)
     U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
     V = torch.randn(problem.P, problem.q, m, generator=generator, dtype=operator.dtype).to(operator.device)
+    # a product of Gaussian factors with m columns has norm sqrt(p q m), in the mean square
     size = scale * natural_scale(problem, operator) / float(np.sqrt(problem.p * problem.q * m))
     if problem.has_cone:
         U = project(problem, U)
@@ -95,6 +97,7 @@ def project(problem: Instance, U: Left) -> Left:
 
 def balance(U: Left, V: Right) -> tuple[Left, Right]:
     """Return columns rescaled to ||u|| = ||v|| with the same products, which never raises the objective."""
+    # u v^T = (t u) (v / t)^T, and (t ||u||)^2 + (||v|| / t)^2 is least at t^2 = ||v|| / ||u||
     left = torch.linalg.vector_norm(U, dim=-2, keepdim=True)
     right = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
     alive = (left > 0) & (right > 0)
@@ -113,6 +116,7 @@ def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torc
 
     For ReLU the columns must lie in their cones, where D_k Phi u = max(Phi u, 0); zero neurons are dropped.
     """
+    # sum_k D_k Phi U_k V_k^T is a sum over column pairs, each a neuron D_k Phi u v^T
     W1 = U.permute(1, 2, 0).reshape(problem.p, -1)
     W2 = V.permute(1, 2, 0).reshape(problem.q, -1)
     if problem.has_cone:

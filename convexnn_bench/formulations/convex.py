@@ -136,7 +136,7 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
         rank = 2
     else:
         left, values, right = torch.linalg.svd(Z, full_matrices=False)
-        # singular values of the size of rounding get no column
+        # 1/2 (||U_k||^2 + ||V_k||^2) is the nuclear norm; singular values of the size of rounding get no column
         tolerance = NEGLIGIBLE * values.amax().clamp_min(0)
         rank = max(1, int((values > tolerance).sum(dim=1).max()))
         roots = values[:, :rank].sqrt()
@@ -157,6 +157,7 @@ def soft_threshold(Z: Blocks, threshold: float) -> Blocks:
     if min(p, q) == 1:
         norms = torch.linalg.vector_norm(Z, dim=(1, 2), keepdim=True)
         return Z * (1 - threshold / norms.clamp_min(TINY)).clamp_min(0)
+    # Z = A S B^T has Z^T Z = B S^2 B^T, whose eigenvectors are quicker than an SVD
     gram = Z.transpose(1, 2) @ Z if q <= p else Z @ Z.transpose(1, 2)
     squares, basis = torch.linalg.eigh(gram)
     values = squares.clamp_min(0).sqrt()

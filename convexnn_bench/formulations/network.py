@@ -104,18 +104,21 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
     The pattern 1{Phi u >= 0} is looked up. A neuron on a boundary, or within rounding of it, may belong to a
     neighbouring block instead, for which all cones are tested. Raise UnsupportedError where no block fits.
     """
+    # 1. Pre-activations, and a bound on the rounding of each, which is at most p eps |Phi| |u|, with a margin.
     H = problem.Phi @ W1
-    rounding = 8 * (problem.p + 8) * EPS * (np.abs(problem.Phi) @ np.abs(W1))  # of every entry of H
+    rounding = 8 * (problem.p + 8) * EPS * (np.abs(problem.Phi) @ np.abs(W1))
     known = {np.packbits(problem.masks[:, k]).tobytes(): k for k in range(problem.P - 1, -1, -1)}
     blocks = np.full(W1.shape[1], -2)
     for j in range(W1.shape[1]):
         h, tolerance = H[:, j], rounding[:, j]
+        # 2. Where max(Phi u, 0) = 0 the neuron contributes nothing.
         if (h <= tolerance).all():
             blocks[j] = -1
             continue
+        # 3. Look the pattern up.
         blocks[j] = known.get(np.packbits(h >= 0).tobytes(), -2)
         if blocks[j] == -2:
-            # rows that contradict the mask must be zero up to rounding
+            # 4. On a boundary: a block fits where the rows that contradict its mask are zero up to rounding.
             fits = (np.where(problem.masks, -h[:, None], h[:, None]) <= tolerance[:, None]).all(axis=0)
             if fits.any():
                 blocks[j] = int(fits.argmax())
@@ -135,15 +138,18 @@ def to_factors(problem: Instance, W1: First, W2: Second) -> tuple[torch.Tensor, 
     Neurons that no row activates are dropped. The objective never rises. Raise UnsupportedError where a
     ReLU neuron's pattern is not among the blocks.
     """
+    # 1. The block of every neuron, and the neurons in the order of their blocks.
     M = W1.shape[1]
     blocks = _pattern_blocks(problem, W1.cpu().numpy()) if problem.has_cone else np.arange(M) % problem.P
     kept = np.flatnonzero(blocks >= 0)
     order = kept[np.argsort(blocks[kept], kind="stable")]
     sorted_blocks = blocks[order]
+    # 2. The column of every neuron within its block; the fullest block sets m, and shorter ones end in zero columns.
     counts = np.bincount(sorted_blocks, minlength=problem.P)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     columns = np.arange(len(order)) - starts[sorted_blocks]
     m = max(1, int(counts.max(initial=0)))
+    # 3. D_k Phi u v^T is the neuron's contribution in either formulation, so that u and v are copied.
     U = W1.new_zeros(problem.P, problem.p, m)
     V = W2.new_zeros(problem.P, problem.q, m)
     index = (torch.as_tensor(sorted_blocks), slice(None), torch.as_tensor(columns))

@@ -72,11 +72,14 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
         if is_lazy(parameter):
             raise InputError(f"the module's parameter {name} is not initialised: apply the module to data first")
     own = isinstance(module, AttentionBlock) and type(module).forward is AttentionBlock.forward
+    # 1. Read the operations and their weights.
     reading = _attention(module) if own else _chain(chain_of(module, len(X)), X)
+    # 2. Weight decay must act on exactly these weights.
     weights = [reading.W1, reading.W2, *([] if reading.output_bias is None else [reading.output_bias])]
     _check_parameters(module, sum(weight.size for weight in weights))
     if not all(np.isfinite(weight).all() for weight in weights):
         raise InputError("the module's weights are not all finite")
+    # 3. The reading must reproduce the module.
     _check_outputs(module, reading, X)
     return reading
 
@@ -185,6 +188,7 @@ def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Readin
     height, width = ((size + 2 * padding[0] - side[0]) // stride[0] + 1 for size in X.shape[2:])
     if min(height, width) < 1:
         raise InputError(f"X has images of {X.shape[2]} x {X.shape[3]}, too small for {conv}")
+    # P[alpha, kappa], the weight of patch kappa in the pooled value alpha
     matrix = _pooling_matrix(pool, height, width)
     a, M, c = len(matrix), len(W1), len(W2)
     if W2.shape[1] != a * M:

@@ -112,6 +112,7 @@ class Registry(Generic[T]):
         return found
 
     def _load(self, path: Path) -> Any:
+        # 1. Import the file. One inside the package is a module of it and is loaded once.
         name = self._module_name(path)
         try:
             if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have changed since
@@ -126,6 +127,7 @@ class Registry(Generic[T]):
         except Exception as error:
             sys.modules.pop(name, None)
             raise RegistryError(f"{path} does not load: {type(error).__name__}: {error}") from error
+        # 2. It must define exactly one class of this kind, with a name and without an error in its declaration.
         own: list[Any] = [
             value
             for value in vars(module).values()
