@@ -16,10 +16,11 @@ Constraints = tuple[list[Any], Callable[[], np.ndarray]]
 
 
 def norm_form(p: int, q: int, interior_point: bool = True) -> str:
-    """Which statement of ||G|| <= 1 to use for p x q matrices.
+    """Return the name of the cheapest statement of ||G|| <= 1 for p x q matrices, a key of NORM_FORMS.
 
-    An interior-point method pays for the square of each inequality's triangle, so that small ones win where one of p
-    and q is much the larger; a splitting method factorises once and needs fewer iterations with the single one.
+    The cost of an interior-point method grows with the square of each inequality's triangle, so that many small ones
+    are cheaper if one of p and q is much the larger. A splitting method factorises once and needs fewer iterations with
+    a single inequality.
     """
     small, large = sorted((p, q))
     if small == 1:
@@ -29,7 +30,7 @@ def norm_form(p: int, q: int, interior_point: bool = True) -> str:
 
 
 def norm_soc(G: Any, P: int, p: int, q: int) -> Constraints:
-    """||G_k|| <= 1 for vectors (p = 1 or q = 1): one batched second-order cone."""
+    """State ||G_k|| <= 1 for vectors (p = 1 or q = 1): one batched second-order cone."""
     import cvxpy as cp
 
     cone = cp.SOC(np.ones(P), cp.reshape(G, (p * q, P), order="F"))
@@ -37,7 +38,7 @@ def norm_soc(G: Any, P: int, p: int, q: int) -> Constraints:
 
 
 def norm_lmi(G: Any, P: int, p: int, q: int) -> Constraints:
-    """[[I, G], [G^T, I]] >= 0: one batched matrix inequality of size p + q."""
+    """State [[I, G], [G^T, I]] >= 0: one batched matrix inequality of size p + q."""
     import cvxpy as cp
 
     d = p + q
@@ -48,7 +49,7 @@ def norm_lmi(G: Any, P: int, p: int, q: int) -> Constraints:
 
 
 def norm_rowlmi(G: Any, P: int, p: int, q: int) -> Constraints:
-    """max(p, q) inequalities of size r + 1 a block, r = min(p, q), instead of one of size p + q.
+    """State ||G_k|| <= 1 by max(p, q) inequalities of size r + 1 a block, r = min(p, q).
 
     With g_j the columns (or rows) of length r, G G^T (or G^T G) is sum_j g_j g_j^T, hence ||G|| <= 1 if and only if
     there are T_j with [[T_j, g_j], [g_j^T, 1]] >= 0 and sum_j T_j = I.
@@ -78,12 +79,12 @@ def norm_rowlmi(G: Any, P: int, p: int, q: int) -> Constraints:
 
 
 def norm_cone(G: Any, rows: sp.csr_array, P: int, p: int) -> Constraints:
-    """|g_k^T u| <= 1 for every u of the unit ball with F_k u >= 0 (q = 1): there are lam, mu >= 0 with
+    """State |g_k^T u| <= 1 for every u of the unit ball with F_k u >= 0 (q = 1): there are lam, mu >= 0 with
 
         ||g_k - F_k^T lam|| <= 1   and   ||g_k + F_k^T mu|| <= 1    (the dual of eq. 23, q = 1),
 
-    `rows` block diagonal with blocks F_k. Reads P x p x 2: minimising over lam and mu puts the multiplier of the first
-    constraint, and minus that of the second, into the cone; their difference is the block.
+    `rows` is block diagonal with blocks F_k. The multipliers are P x p x 2: minimising over lam and mu puts that of the
+    first constraint, and minus that of the second, into the cone, and their difference is the block.
     """
     import cvxpy as cp
 
@@ -94,19 +95,19 @@ def norm_cone(G: Any, rows: sp.csr_array, P: int, p: int) -> Constraints:
 
 
 def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
-    """||G_k^T u|| <= 1 for every u of the unit ball with F_k u >= 0 (q > 1), if there are symmetric N_k >= 0 with
+    """State ||G_k^T u|| <= 1 for every u of the unit ball with F_k u >= 0 (q > 1), by symmetric N_k >= 0 with
 
         [[I - F_k^T N_k F_k, G_k], [G_k^T, I]] >= 0,
 
     since then ||G_k^T u||^2 <= ||u||^2 - (F_k u)^T N_k (F_k u) <= 1. One batched matrix inequality of size p + q with a
     multiplier for each pair of rows of F_k; a diagonal of N_k would only shrink the left-hand side.
 
-    Thin cones need huge N_k as it stands. With u = B_k x the coordinates of the frame, in which the cone is round, the
-    inequality is [[B^T B - H^T N H, B^T G], [G^T B, I]] >= 0, H the rows of F B scaled to length one, and N is of order
-    one. (Where the cone spans less than R^p, so does B, and an identity is added on the rest.)
+    Thin cones need huge N_k. In the coordinates u = B_k x of the frame, in which the cone is round, the inequality is
+    [[B^T B - H^T N H, B^T G], [G^T B, I]] >= 0, H the rows of F B scaled to length one, and N is of order one. (If the
+    cone spans less than R^p, so does B, and an identity is added on the rest.)
 
-    Reads P x (p + q) x (p + q), the matrices [[S', Z'], [Z'^T, T]] of the doubly non-negative program with S = B S' B^T
-    and Z = B Z': minimising over N puts H S' H^T >= 0.
+    The multipliers are the P matrices [[S', Z'], [Z'^T, T]] of the doubly non-negative program with
+    S = B S' B^T and Z = B Z': minimising over N gives H S' H^T >= 0.
     """
     import cvxpy as cp
 
@@ -125,8 +126,10 @@ def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
 
 
 def facet_products(facets: list[np.ndarray], p: int, d: int) -> sp.csr_array:
-    """The map from the multipliers of all pairs i < j of rows of every F_k to P matrices d x d (row-major): each adds
-    f_i f_j^T + f_j f_i^T to the leading p x p corner of its block's."""
+    """Return the map from multipliers of all pairs i < j of rows of every F_k to P matrices d x d, row-major.
+
+    Each multiplier adds f_i f_j^T + f_j f_i^T to the leading p x p corner of its block.
+    """
     columns, rows, values = [], [], []
     count = 0
     corner = (np.arange(p)[:, None] * d + np.arange(p)).ravel()
@@ -149,8 +152,10 @@ NORM_FORMS: dict[str, Callable[[Any, int, int, int], Constraints]] = {
 
 
 def symmetric_places(block: np.ndarray, row: np.ndarray, column: np.ndarray, d: int, count: int) -> sp.csr_array:
-    """The 0/1 matrix that writes entry e of a vector at (row[e], column[e]) of the d x d matrix block[e] and its mirror
-    image; count matrices, row-major."""
+    """Return the 0/1 matrix that writes a vector into `count` symmetric d x d matrices, row-major.
+
+    Entry e goes to (row[e], column[e]) of matrix block[e], and to its mirror image.
+    """
     source = np.arange(len(block))
     off = row != column
     places = np.concatenate([block * d * d + row * d + column, (block * d * d + column * d + row)[off]])

@@ -1,4 +1,4 @@
-"""The rows Phi of a first layer, formed only for what needs their entries."""
+"""The rows Phi of a first layer as a numpy matrix, formed only for what needs their entries."""
 
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from convexnn_bench.architectures import BaseArchitecture
 class Rows:
     """Phi (N x p) of an architecture at X, as a matrix that computes `Phi @ W` by the architecture's structure.
 
-    `shape`, products and `nonzero` do not form it where the architecture defines `first_layer`; everything else
-    (indexing, `T`, `np.asarray`) does, once.
+    If the architecture defines `first_layer`, then `shape`, products and `nonzero` do not form the matrix. Everything
+    else (indexing, `T`, `np.asarray`) forms it, once.
     """
 
     def __init__(self, architecture: BaseArchitecture, X: np.ndarray):
@@ -33,7 +33,7 @@ class Rows:
 
     @property
     def formed(self) -> bool:
-        """Whether `array` is there already."""
+        """Whether `array` is formed."""
         return "array" in vars(self)
 
     @property
@@ -50,7 +50,7 @@ class Rows:
         return self.shape[0]
 
     def __matmul__(self, W: np.ndarray) -> np.ndarray:
-        """Phi W for W p x M, or for one vector."""
+        """Return Phi W for W p x M, or for one vector."""
         if not self.structured:
             return self.array @ W
         W = np.asarray(W, dtype=np.float64)
@@ -59,13 +59,13 @@ class Rows:
         return product if W.ndim == 2 else product[:, 0]
 
     def nonzero(self) -> Bool[np.ndarray, "N"]:
-        """Marks the rows that are not zero: the sums of their magnitudes."""
+        """Mark the rows that are not zero, by the sums of their magnitudes."""
         absolute = self._architecture.absolute()
         if not self.structured or absolute is None:
             return np.any(self.array != 0, axis=1)
         return Rows(absolute, np.abs(self._X.numpy())) @ np.ones(self.shape[1]) > 0
 
     def largest(self) -> float:
-        """max |Phi| over the sample that holds the largest |X|."""
+        """Return max |Phi| over the rows of the sample with the largest |X|."""
         sample = int(self._X.abs().reshape(len(self._X), -1).amax(dim=1).argmax())
         return float(self._architecture.phi_rows(self._X[sample : sample + 1]).abs().max())

@@ -1,8 +1,8 @@
-"""A and its adjoint by several processes: each multiplies for its own samples, and all get the whole result.
+"""A and its adjoint by several processes: each multiplies for its own samples, and all receive the whole result.
 
-Predictions are gathered, n_out x c numbers; adjoints and gradients are sums over samples, which are added up over the
-processes: P p q numbers for an adjoint, P (p + q) m for a gradient. What is not overridden here (`hidden`, the layers,
-the bound on the adjoint's rounding, which holds for sums in any order) every process computes for all samples.
+Predictions are gathered, n_out x c numbers. Adjoints and gradients are sums over samples, which are added over the
+processes: P p q numbers for an adjoint, P (p + q) m for a gradient. Every process computes for all samples what is not
+overridden here: `hidden`, the layers, and the bound on the adjoint's rounding, which holds for sums in any order.
 """
 
 import torch
@@ -14,24 +14,29 @@ from convexnn_bench.operator.lifted import Operator
 
 
 class SharedOperator(Operator):
-    """An operator whose products the processes of torchrun share; every process has to ask for the same ones in turn.
+    """An operator whose products are shared by the processes of torchrun, all of which form the same ones in turn.
 
-    whole: the operator on all samples, whose tensors it holds. Raises InputError where there are fewer samples than
-    processes.
+    Parameters
+    ----------
+    whole : Operator
+        The operator on all samples, whose tensors this one holds.
+
+    Raises
+    ------
+    InputError
+        If there are fewer samples than processes.
     """
 
     def __init__(self, whole: Operator):
         n, ranks = len(whole.X), parallel.size()
         if n < ranks:
-            raise InputError(
-                f"n = {n}, fewer samples than the {ranks} processes that are to share them: start at most {n}"
-            )
-        samples, place = parallel.rank_slices(n), parallel.rank()
+            raise InputError(f"n = {n}, fewer samples than the {ranks} processes that share them: start at most {n}")
+        samples, rank = parallel.rank_slices(n), parallel.rank()
         self.whole = whole
         self._rows = [slice(part.start * whole.N // n, part.stop * whole.N // n) for part in samples]
         self._outputs = [slice(part.start * whole.n_out // n, part.stop * whole.n_out // n) for part in samples]
-        self._own_outputs = self._outputs[place]
-        self.own = whole.restricted(samples[place], self._rows[place], self._own_outputs)
+        self._own_outputs = self._outputs[rank]
+        self.own = whole.restricted(samples[rank], self._rows[rank], self._own_outputs)
         self.__dict__.update(vars(whole))  # X, Y, masks, Phi: one copy
 
     def _gathered(self, z: Predictions) -> Predictions:
@@ -58,13 +63,13 @@ class SharedOperator(Operator):
         return self._gathered(z), pullback
 
     def sample_parts(self, columns: int) -> list[slice]:
-        """Those of this process's rows; what is summed over them is to be `summed`."""
+        """Cut the rows of this process into parts; sums over them are completed by `summed`."""
         rows = self._rows[parallel.rank()]
         step = self.own.part_size(columns)
         return [slice(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step)]
 
     def summed(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both sums over the processes, in one message."""
+        """Add both over the processes, in one message."""
         both = torch.cat([left.reshape(-1), right.reshape(-1)])
         parallel.sum_over_ranks(both)
         return both[: left.numel()].view(left.shape), both[left.numel() :].view(right.shape)
@@ -78,5 +83,5 @@ class SharedOperator(Operator):
         return {**super().tensors(), **{f"own {name}": tensor for name, tensor in self.own.tensors().items()}}
 
     def restricted(self, samples: Index, rows: Index, outputs: Index) -> Operator:
-        """Not shared: every process computes all of it."""
+        """Return an operator that is not shared: every process forms all of its products."""
         return self.whole.restricted(samples, rows, outputs)

@@ -131,7 +131,7 @@ def test_what_is_not_shared_waits_for_nobody(both):
 
 
 REFUSED = {
-    "few": "InputError: n = 1, fewer samples than the 2 processes that are to share them",
+    "few": "InputError: n = 1, fewer samples than the 2 processes that share them",
     "other": "InputError: the processes that share a solve were not all given the same problem",
     "settings": "InputError: the processes that share a solve were not all given the same problem",
     "wanders": "ConvexNNError: the processes that share 'wanders' came to different points",
