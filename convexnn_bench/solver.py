@@ -4,9 +4,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Point
-from convexnn_bench.plugins import Choice, Number, Whole, importable
+from convexnn_bench.plugins import Choice, Number, Whole, check_names, importable
 from convexnn_bench.problem import Problem
 
 __all__ = ["BaseSolver", "Callback", "Choice", "Number", "Whole", "reason_to_skip"]
@@ -63,11 +62,7 @@ class BaseSolver:
     message: str | None = None
 
     def __init__(self, **parameters: Any):
-        unknown = sorted(set(parameters) - set(self.parameters))
-        if unknown:
-            raise InputError(
-                f"solver {self.name!r} has no parameter {unknown[0]!r}; it has: {', '.join(self.parameters) or 'none'}"
-            )
+        check_names(f"solver {self.name!r}", parameters, self.parameters)
         for key, values in self.parameters.items():
             value = parameters.get(key, values[0])
             if key in self.allowed:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins import Choice, Number, Whole, importable
+from convexnn_bench.plugins import Choice, Number, Whole, check_names, importable
 
 TARGETS = ("one_hot", "signs", "binary")
 
@@ -71,7 +71,8 @@ class BaseDataset:
             }
 
     def __init__(self, **given: Any):
-        self.given = check_known(self.name, given, self.parameters)
+        check_names(f"data set {self.name!r}", given, self.parameters)
+        self.given = given
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -94,15 +95,6 @@ class BaseDataset:
     def fingerprint(self) -> str | None:
         """Return a hash of data outside the package, which may change; None for a built-in data set."""
         return None
-
-
-def check_known(name: str, given: dict[str, Any], allowed: dict[str, Any]) -> dict[str, Any]:
-    """Return `given`. Raise InputError, which names the first unknown key, where a key is not allowed."""
-    unknown = sorted(set(given) - set(allowed))
-    if unknown:
-        listed = ", ".join(allowed) or "none"
-        raise InputError(f"data set {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
-    return given
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from convexnn_bench.errors import InputError, RegistryError, UnknownNameError
+from convexnn_bench.plugins.parameters import check_names
 from convexnn_bench.plugins.specs import parse_spec
 
 if TYPE_CHECKING:  # the classes are imported when a registry is first used, so that listing names stays cheap
@@ -195,12 +196,7 @@ class Registry(Generic[T]):
             )
         name, inside = parse_spec(name_or_instance)
         cls, given = self.get(name), {**inside, **parameters}
-        allowed = list(getattr(cls, "parameters", inspect.signature(cls).parameters))
-        unknown = sorted(set(given) - set(allowed))
-        if unknown:
-            raise InputError(
-                f"{self.kind} {name!r} has no parameter {unknown[0]!r}; it has: {', '.join(allowed) or 'none'}"
-            )
+        check_names(f"{self.kind} {name!r}", given, getattr(cls, "parameters", inspect.signature(cls).parameters))
         return cls(**given)
 
 
