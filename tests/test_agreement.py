@@ -12,6 +12,7 @@ from convexnn_bench.harness.plan import plan
 QUICKSTART = {cell.problem_name: cell for cell in plan(*load_campaign(find_campaign("quickstart")))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", combinations(), ids="-".join)
 def test_conic_proximal_and_factored_solvers_agree_to_what_their_gaps_allow(pair):
     """Objectives differ by no more than the two certified gaps, and no bound exceeds another's objective."""
@@ -27,6 +28,7 @@ def test_conic_proximal_and_factored_solvers_agree_to_what_their_gaps_allow(pair
         assert abs(one.objective - other.objective) <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICKSTART)
 def test_clarabel_certifies_every_quickstart_problem(name):
     result = cnn.solve(QUICKSTART[name].make_problem(), "cvxpy_clarabel", gap=1e-6, time_limit=600)

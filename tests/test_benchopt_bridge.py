@@ -12,6 +12,8 @@ import pytest
 import convexnn_bench as cnn
 from convexnn_bench.errors import InputError
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("benchopt", reason="the bridge needs it: pip install 'convexnn-bench[benchopt]'")
 BRIDGE = Path(__file__).parents[1] / "benchopt_bridge"
 BRIEF = ("--max-runs", "300", "--n-repetitions", "1", "--no-plot")
@@ -62,7 +64,7 @@ def test_benchopt_finds_how_to_install_without_importing_anything(benchopt):
 
 def test_every_solver_runs_or_is_skipped_with_its_reason_and_the_gap_is_ours(benchopt):
     printed, copy = benchopt(
-        "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[n=9]", "-s", "convexnn[solver=all]", "--timeout", "1", *BRIEF
+        "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[n=9]", "-s", "convexnn[solver=all]", "--timeout", "3", *BRIEF
     )
     table = table_of(copy)
     ran = set(table["p_solver_solver"])
@@ -84,7 +86,7 @@ def test_every_solver_runs_or_is_skipped_with_its_reason_and_the_gap_is_ours(ben
 def test_every_data_set_runs_or_is_skipped_with_its_reason(benchopt):
     printed, copy = benchopt(
         "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[dataset=all,n=20]", "-o", "*[patterns=4]",
-        "-s", "convexnn[solver=bm_newton]", "--timeout", "10", *BRIEF,
+        "-s", "convexnn[solver=bm_newton]", "--timeout", "60", *BRIEF,
     )  # fmt: skip
     last = table_of(copy).groupby("p_dataset_dataset").last()
     for name in cnn.DATASETS.names():
@@ -108,7 +110,7 @@ def test_a_loss_that_does_not_fit_and_repetitions(benchopt, tmp_path):
     )
     printed, copy = benchopt(
         "-m", "benchopt", "run", "BRIDGE", "-d", str(tmp_path / "mine.py"), "-s", "convexnn[solver=bm_lbfgs]",
-        "-o", "*[activation=gated_relu,loss=[squared,logistic],beta_fraction=0.1,patterns=5]", "--timeout", "5",
+        "-o", "*[activation=gated_relu,loss=[squared,logistic],beta_fraction=0.1,patterns=5]", "--timeout", "60",
         "--max-runs", "300", "--n-repetitions", "2", "--no-plot",
     )  # fmt: skip
     assert "labels -1 and 1 for the logistic loss" in printed

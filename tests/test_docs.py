@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 import convexnn_bench as cnn
 from convexnn_bench.cli import app
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts and path.stem != "plugins")
 WITH_PYTHON = [page for page in PAGES if "```python\n" in page.read_text()]

@@ -69,6 +69,7 @@ def is_exact(problem: "cnn.Problem") -> bool:
     return not problem.vector_cone or max(len(facets) for facets in problem.cones.facets) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_every_cell_is_solved_and_certified(cell):
     problem = cell[:3]
@@ -84,6 +85,7 @@ def test_every_cell_is_solved_and_certified(cell):
             assert certificate.scope == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS, ids="-".join)
 def test_the_formulations_agree_or_are_ordered(problem):
     convex, factored, network = (least(*problem, formulation) for formulation in SOLVERS)

@@ -19,6 +19,7 @@ from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.operator.chunks import CHUNK_ELEMENTS as C
 
+pytestmark = pytest.mark.process
 MMAP_THRESHOLD = -3  # malloc.h
 LIBRARIES = 24 * 2**20  # bytes that libraries may take for themselves
 CLEAR = Path("/proc/self/clear_refs")

@@ -10,6 +10,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 from build import execute, from_source, sources, stale  # noqa: E402
 
+pytestmark = pytest.mark.docs
+
 SOURCES = sources()
 
 

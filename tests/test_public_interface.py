@@ -84,6 +84,7 @@ def test_the_stub_that_editors_and_mypy_read_names_what_is_exported():
         assert getattr(importlib.import_module(f"convexnn_bench.{module}"), name) is getattr(cnn, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(cnn.__all__) - {"__version__"}))
 def test_examples_in_docstrings_run(name):
     value = getattr(cnn, name)
@@ -101,12 +102,14 @@ def test_the_former_address_of_the_registries_warns():
     assert registry.LOSSES is cnn.LOSSES
 
 
+@pytest.mark.process
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, json, convexnn_bench; print(json.dumps([m for m in sys.modules if '.' not in m]))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
     assert not {"torch", "cvxpy", "sklearn", "matplotlib", "pandas", "scipy", "numpy"} & set(loaded)
 
 
+@pytest.mark.process
 def test_problem_and_below_import_neither_cvxpy_nor_the_harness():
     code = "import sys, json, convexnn_bench.problem; print(json.dumps(list(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
@@ -185,6 +188,7 @@ def test_the_same_seed_samples_the_same_patterns():
     assert (masks[0] != masks[2]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", combinations(), ids="-".join)
 def test_beta_max_is_where_the_zero_network_becomes_optimal(pair):
     base = random_problem(5, *pair, n=8, d=2, patterns="all", beta_fraction=1.0)
@@ -198,6 +202,7 @@ def test_beta_max_is_where_the_zero_network_becomes_optimal(pair):
     assert textbook_optimum(below) < below.objective(zero) * (1 - 1e-7)
 
 
+@pytest.mark.slow
 def test_make_problem():
     problem = cnn.make_problem("spiral", n=45)
     assert problem.X.shape == (45, 2)
@@ -214,6 +219,7 @@ def test_make_problem():
 # -- results -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
 def test_a_result(solver, activation):
@@ -269,6 +275,7 @@ def test_a_result(solver, activation):
     assert network_value == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_number_of_columns_and_neurons_are_parameters():
     problem = random_problem(7, n=8, d=3, c=2)
     for m in (1, 3):
@@ -309,6 +316,7 @@ def test_the_same_seed_gives_the_same_numbers(solver, activation):
         assert any((first != second).any() for first, second in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_to_its_own_end_repeats_itself():
     problem = random_problem(9, n=6, d=2, patterns=3)
     one, other = (cnn.solve(problem, "bm_lbfgs", gap=None, time_limit=600, seed=1) for _ in range(2))
@@ -317,6 +325,7 @@ def test_a_run_to_its_own_end_repeats_itself():
     np.testing.assert_array_equal(one.blocks, other.blocks)
 
 
+@pytest.mark.slow
 def test_limits_are_kept_and_statuses_mean_what_they_say():
     problem = random_problem(10, n=30, d=3, patterns=20, beta_fraction=0.01)
     reached = cnn.solve(problem, "bm_lbfgs", gap=0.5, time_limit=600)
@@ -328,6 +337,7 @@ def test_limits_are_kept_and_statuses_mean_what_they_say():
     assert "0.05 s" in limited.reason
 
 
+@pytest.mark.slow
 def test_on_score_is_told_every_point_of_the_curve():
     told = []
     result = cnn.solve(
@@ -342,6 +352,7 @@ def test_on_score_is_told_every_point_of_the_curve():
 # -- certificates --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", combinations(), ids="-".join)
 def test_certificates_of_every_kind_of_point(pair):
     problem = random_problem(12, *pair, n=8, d=2, patterns="all")
@@ -370,6 +381,7 @@ def test_certificates_of_every_kind_of_point(pair):
     assert "proven lower bound" in str(result.certificate)
 
 
+@pytest.mark.slow
 def test_a_torch_module_of_the_users_own():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((15, 2)), rng.standard_normal(15)
@@ -393,6 +405,7 @@ def test_a_torch_module_of_the_users_own():
 # -- compare -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compare_has_a_row_a_solver():
     problem = random_problem(13)
     table = cnn.compare(problem, ["fista", "bm_lbfgs[m=1]", "network_gd"], gap=1e-3, iterations=300)

@@ -17,6 +17,7 @@ def problem_of(n: int, d: int, patterns: object, seed: int = 0, loss: str = "squ
     )
 
 
+@pytest.mark.slow
 def test_the_working_set_stays_small():
     pytest.importorskip("clarabel")
     solver = cnn.SOLVERS.make("column_generation")
@@ -25,6 +26,7 @@ def test_the_working_set_stays_small():
     assert 1 <= solver.method.patterns.masks.shape[1] < every.P / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_sampled_patterns_end_at_the_optimum_over_all(loss):
     pytest.importorskip("clarabel")
@@ -38,6 +40,7 @@ def test_sampled_patterns_end_at_the_optimum_over_all(loss):
     assert found.certificate.dual <= exact.objective * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_iterative_masters_stand_in_for_the_conic_solver(monkeypatch):
     monkeypatch.setattr(cnn.SOLVERS.get("column_generation"), "masters", {False: ("fista",), True: ("bm_lbfgs",)})
     problem = problem_of(10, 2, "all", seed=3)
@@ -63,6 +66,7 @@ def test_priced_patterns_are_attained_new_and_above_beta():
         assert attained(problem.Phi, R, direction) <= problem.all_patterns.bound(R).value
 
 
+@pytest.mark.slow
 def test_other_activations_are_passed_over_with_the_reason():
     problem = cnn.Problem(np.eye(3), np.ones(3), activation="gated_relu", beta=0.1)
     assert "ReLU patterns" in cnn.solve(problem, "column_generation").reason

@@ -323,6 +323,7 @@ def test_rows_behave_as_the_matrix_and_know_their_zero_rows():
     assert (rows.shape, len(rows), rows.largest()) == (Phi.shape, 27, np.abs(Phi).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["linear", "gated_relu"])
 def test_attention_is_trained_and_certified_without_forming_phi(monkeypatch, activation):
     whole = Attention.phi_rows
@@ -340,6 +341,7 @@ def test_attention_is_trained_and_certified_without_forming_phi(monkeypatch, act
         assert result.gap <= 1e-5
 
 
+@pytest.mark.slow
 def test_linear_attention_reaches_the_optimum_from_either_formulation():
     problem = problem_of("attention-tokens", "linear", c=1)
     results = [cnn.solve(problem, solver, gap=1e-8, time_limit=200) for solver in ("bm_lbfgs", "network_lbfgs")]

@@ -56,6 +56,7 @@ def test_no_network_is_ever_below_the_bound_of_another(pair, seed, M, size):
     assert all(certificate.gap >= 0 for certificate in certificates)
 
 
+@pytest.mark.slow
 @given(PAIRS, st.integers(0, 100_000), st.sampled_from([0.01, 0.3, 0.9, 1.5]))
 @settings(max_examples=100)
 def test_no_bound_is_ever_above_the_exact_optimum(pair, seed, fraction):
@@ -79,6 +80,7 @@ def test_no_bound_is_ever_above_the_exact_optimum(pair, seed, fraction):
         assert certificate.gap <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared", "logistic", "squared_hinge", "huber"])
 @pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
 def test_one_feature_by_brute_force(loss, activation):
@@ -137,6 +139,7 @@ def test_stationarity_error_is_that_of_theorem_3_4(combination):
     assert certificate.stationarity_error == pytest.approx(along / (4 * h), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(PAIRS, st.integers(0, 500))
 @settings(max_examples=60)
 def test_the_papers_bound_with_its_error_term_holds(pair, seed):
@@ -190,6 +193,7 @@ def test_a_gap_is_refused_outside_the_cones():
     assert feasible.gap >= 0
 
 
+@pytest.mark.slow
 def test_every_kind_of_point_gives_the_same_certificate():
     problem = random_problem(6, c=2)
     result = cnn.solve(problem, "bm_lbfgs", iterations=1000, time_limit=None, gap=1e-7)
@@ -281,6 +285,7 @@ def test_balanced_factors_of_the_optimum_have_no_stationarity_error():
     assert certificate.stationarity_bound < 1e-12
 
 
+@pytest.mark.slow
 def test_the_multiplier_proves_the_bound(combination):
     """Anyone can check a certificate: the multiplier is feasible and its value is the bound, in plain numpy."""
     problem = random_problem(10, *combination, n=12, patterns=5)
@@ -299,6 +304,7 @@ def test_the_multiplier_proves_the_bound(combination):
             assert np.linalg.norm(G, 2) <= problem.beta * (1 + 1e-14)
 
 
+@pytest.mark.slow
 def test_a_bound_once_proven_is_kept():
     """The gap a solver is judged by never suffers from a later, worse multiplier."""
     problem = random_problem(11, n=20, patterns=8)

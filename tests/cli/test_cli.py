@@ -28,6 +28,7 @@ def cpu_seconds(*arguments):
     return after.children_user - before.children_user + after.children_system - before.children_system, done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["convexnn_bench", "convexnn_bench.cli"])
 def test_help_answers_at_once(module):
     """Half a second of a processor more than Python needs to start."""
@@ -64,9 +65,10 @@ def test_list_says_what_is_here_and_what_is_missing():
     assert "file[path=data.csv" in done.output  # brackets are text, not markup
 
 
+@pytest.mark.process
 def test_json_is_one_object_a_record_and_nothing_else(tmp_path):
     with solvers_from(tmp_path / "bad", "chatters", "skips") as folder:
-        asked = ["run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--time-limit", "1", "--json"]
+        asked = ["run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--time-limit", "60", "--json"]
         asked += ["--solver", "chatters", "--solver", "skips", "--out", str(tmp_path / "out")]
         done = subprocess.run([*COMMAND, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -77,11 +79,12 @@ def test_json_is_one_object_a_record_and_nothing_else(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.process
 def test_run_prints_tables_and_leaves_records_and_a_figure(tmp_path):
     out = tmp_path / "out"
     done = command(
         "run", "--dataset", "spiral[n=9,beta_fraction=0.1]", "--solver", "fista", "--solver", "bm_gd",
-        "--time-limit", 2, "--gap", 1e-4, "--seeds", 2, "--out", out,
+        "--time-limit", 10, "--gap", 1e-4, "--seeds", 2, "--out", out,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "spiral[beta_fraction=0.1,n=9]" in done.stdout
@@ -95,18 +98,19 @@ def test_run_prints_tables_and_leaves_records_and_a_figure(tmp_path):
     ]
     again = command(
         "run", "--dataset", "spiral[n=9,beta_fraction=0.1]", "--solver", "fista", "--solver", "bm_gd",
-        "--time-limit", 2, "--gap", 1e-4, "--seeds", 2, "--out", out,
+        "--time-limit", 10, "--gap", 1e-4, "--seeds", 2, "--out", out,
     )  # fmt: skip
     assert again.exit_code == 0
     assert "4 of 4 cells have a record already" in again.stderr
     assert again.stdout == done.stdout
 
 
+@pytest.mark.process
 def test_a_crashed_cell_gives_exit_code_1(tmp_path):
     with solvers_from(tmp_path / "bad", "exits", "zero") as folder:
         done = command(
             "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "exits", "--solver", "zero",
-            "--time-limit", 1, "--out", tmp_path / "out",
+            "--time-limit", 60, "--out", tmp_path / "out",
         )  # fmt: skip
     assert done.exit_code == 1
     assert "exits crashed: the process exited with code 7" in done.stdout
@@ -190,12 +194,13 @@ def test_the_server_is_started_after_the_limits_are_checked(tmp_path, monkeypatc
     assert "line 3: threads must be at least 1, got 0" in done.stderr
 
 
+@pytest.mark.process
 def test_missing_packages_for_table_and_figure_are_a_line_each(tmp_path, monkeypatch):
     for package in ("pandas", "matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, package, None)
     with solvers_from(tmp_path / "bad", "zero") as folder:
         done = command(
-            "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "zero", "--time-limit", 1,
+            "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "zero", "--time-limit", 60,
             "--out", tmp_path / "out",
         )  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -20,6 +20,8 @@ from convexnn_bench.operator.products import pooled
 from convexnn_bench.operator.rounding import adjoint_rounding
 from convexnn_bench.running import monitor, runner
 
+CONIC = ("column_generation", "cvxpy_clarabel")
+INTERIOR_POINT = 1e-6  # relative: what Clarabel promises, on the host, of programs that differ in their last digits
 PAIRS = [(name, solver) for name, (_, solvers) in PROBLEMS.items() for solver in solvers]
 
 
@@ -36,17 +38,20 @@ def ticking(monkeypatch):
     return restart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "solver"), PAIRS)
 def test_a_solver_takes_the_same_steps(cuda, ticking, name, solver):
     problem, found = PROBLEMS[name][0], []
+    limits = {"gap": 1e-8, "iterations": 6, "time_limit": None, "show_progress": False}
     for device in ("cpu", "cuda"):
         ticking()
-        found.append(cnn.solve(problem, solver, gap=1e-8, time_limit=0.008, device=device, show_progress=False))
+        found.append(cnn.solve(problem, solver, device=device, **limits))
     host, device = found
+    accuracy = max(cuda, INTERIOR_POINT) if solver in CONIC else cuda
     assert (device.status, len(device.curve)) == (host.status, len(host.curve))
     assert device.status != "skipped", device.reason
-    assert device.objective == pytest.approx(host.objective, rel=cuda)
-    same_certificate(device.certificate, host.certificate, cuda)
+    assert device.objective == pytest.approx(host.objective, rel=accuracy)
+    same_certificate(device.certificate, host.certificate, accuracy)
     assert device.device == "cuda"
     own, of_host = device.network, host.network
     assert (own is None) == (of_host is None)
@@ -66,6 +71,7 @@ def _on_host(value):
     return value.cpu() if torch.is_tensor(value) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp_vector", "mlp_classes", "cnn_pooled"])
 @pytest.mark.parametrize("single", [True, False])
 def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, name, single):

@@ -10,6 +10,7 @@ from torch import nn
 import convexnn_bench as cnn
 
 
+@pytest.mark.slow
 def test_compare_and_values(cuda):
     problem = PROBLEMS["mlp_vector"][0]
     found = cnn.compare(problem, ["bm_newton", "semismooth_newton"], device="cuda", gap=1e-2)
@@ -33,6 +34,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("loss", ["huber", "cross_entropy"])
 def test_modules_of_the_device_are_certified(cuda, kind, loss):
@@ -48,6 +50,7 @@ def test_modules_of_the_device_are_certified(cuda, kind, loss):
     same_certificate(found.certificate, expected.certificate, cuda)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_bias", ["free", "penalised"])
 @pytest.mark.parametrize("loss", ["huber", "cross_entropy"])
 def test_a_problem_with_an_output_bias(cuda, output_bias, loss):

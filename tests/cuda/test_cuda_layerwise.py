@@ -76,6 +76,7 @@ def test_nothing_waits_within_a_step(traffic, tmp_path):
     assert traffic.count("wait", within="layerwise/training.py") == 0
 
 
+@pytest.mark.slow
 def test_end_to_end(cuda):
     found = []
     for at in ("cpu", "cuda"):

@@ -167,6 +167,7 @@ def test_a_campaign_without_end_is_refused(tmp_path, monkeypatch):
         planned(tmp_path, GOOD + "seeds = 3\n[problem]\nbeta = [1.0, 2.0]")
 
 
+@pytest.mark.process
 def test_more_threads_than_cores_are_told(tmp_path):
     told = Watcher()
     run_campaign(Campaign(datasets=["spiral[n=9]"], solvers=["fista"], gap=0.5, threads=1000), tmp_path, told)
@@ -209,6 +210,7 @@ def test_quickstart_is_four_problems_under_five_solvers():
     assert {cell.dataset for cell in cells} == {"spiral", "breast_cancer", "digits"}
 
 
+@pytest.mark.process
 def test_an_impossible_problem_is_refused_before_anything_runs(tmp_path):
     path = written(tmp_path, 'datasets = [\n "spiral[n=9]",\n "spiral[n=2]"]\nsolvers = ["fista"]')
     campaign, source = load_campaign(path)
@@ -219,6 +221,7 @@ def test_an_impossible_problem_is_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_too_many_patterns_are_refused_with_a_way_out(tmp_path):
     campaign = Campaign(datasets=["digits[patterns=all]"], solvers=["fista"])
     with pytest.raises(cnn.InputError, match=r"digits.*cannot be built") as caught:
@@ -226,6 +229,7 @@ def test_too_many_patterns_are_refused_with_a_way_out(tmp_path):
     assert "patterns" in str(caught.value)
 
 
+@pytest.mark.process
 def test_every_cell_has_one_record_and_a_second_run_does_nothing(tmp_path):
     with solvers_from(tmp_path / "bad", "zero", "exits", "skips") as folder:
         campaign = Campaign(
@@ -254,6 +258,7 @@ def test_every_cell_has_one_record_and_a_second_run_does_nothing(tmp_path):
     assert (tmp_path / "out" / "records.parquet").is_file()
 
 
+@pytest.mark.process
 def test_only_cells_without_a_record_are_run(tmp_path):
     with solvers_from(tmp_path / "bad", "zero", "exits") as folder:
         campaign = Campaign(datasets=["spiral[n=9]"], solvers=["zero", "exits"], time_limit=60.0, solvers_dir=folder)
@@ -291,6 +296,7 @@ def test_a_solver_that_raises_while_it_is_made_is_named(tmp_path):
             plan(Campaign(datasets=["spiral[n=9]"], solvers=["zero"], solvers_dir=folder))
 
 
+@pytest.mark.process
 def test_without_pandas_the_records_stay(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with solvers_from(tmp_path / "bad", "zero") as folder:
@@ -301,6 +307,7 @@ def test_without_pandas_the_records_stay(tmp_path, monkeypatch):
     assert len(done.records) == 1
 
 
+@pytest.mark.process
 def test_cuda_without_a_device_is_refused(tmp_path):
     import torch
 

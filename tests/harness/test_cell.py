@@ -18,6 +18,8 @@ from convexnn_bench.harness.tree import descendants
 from convexnn_bench.records.records import STATUSES, to_json
 from convexnn_bench.report.numbers.time_to_gap import time_to_gap
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def bad_solvers(tmp_path_factory):

@@ -11,7 +11,9 @@ from command import run
 
 from convexnn_bench.records.records import RecordFile
 
-CELLS = ("--dataset", "spiral[n=9]", "--solver", "bm_newton", "--solver", "fista", "--seeds", 3, "--time-limit", 5)
+pytestmark = pytest.mark.process
+
+CELLS = ("--dataset", "spiral[n=9]", "--solver", "bm_newton", "--solver", "fista", "--seeds", 3, "--time-limit", 90)
 ASKED = ("run", *CELLS, "--gap", 1e-3)
 
 

@@ -22,6 +22,8 @@ from convexnn_bench.harness.executors.slurm import SlurmExecutor
 from convexnn_bench.plugins.registry import EXECUTORS
 from convexnn_bench.records.records import RecordFile, keep_late
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("distributed", reason="the dask executor needs it: pip install distributed")
 pytest.importorskip("submitit", reason="the SLURM executor needs it: pip install submitit")
 

@@ -15,6 +15,8 @@ from convexnn_bench.harness.cell_run import probe, run_cell
 from convexnn_bench.plugins.registry import SOLVERS
 from convexnn_bench.records.records import RecordFile, to_json
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module", autouse=True)
 def bad_solvers(tmp_path_factory):

@@ -26,6 +26,7 @@ def campaign(*solvers, **changes):
     return Campaign(**{"datasets": ["spiral[n=9]"], "solvers": list(solvers), "time_limit": 60.0, **changes})
 
 
+@pytest.mark.process
 def test_a_forecast_runs_nothing_and_knows_what_has_been_measured(tmp_path):
     out = tmp_path / "out"
     asked = campaign("fista", "cvxpy_scs", seeds=2, gap=1e-2)
@@ -60,6 +61,7 @@ def test_dry_run_says_what_would_be_skipped(monkeypatch):
     assert "no_such_package" in done.output
 
 
+@pytest.mark.process
 def test_rerun_takes_the_cells_with_that_status_only(tmp_path):
     out = tmp_path / "out"
     with solvers_from(tmp_path / "bad", "raises", "segfaults") as folder:

@@ -168,6 +168,7 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
     assert ([path.name for path in tmp_path.iterdir()], target.read_text()) == (["figure.png"], "after")
 
 
+@pytest.mark.process
 def test_a_folder_that_goes_away_ends_the_campaign_and_it_goes_on_later(tmp_path):
     out = tmp_path / "out"
     campaign = Campaign(datasets=["spiral[n=[9,12]]"], solvers=["fista"], time_limit=60.0)
@@ -203,6 +204,7 @@ def test_one_line_is_what_a_terminal_shows():
     assert len(one_line("x" * 10**6)) == 400
 
 
+@pytest.mark.process
 def test_a_script_needs_no_main_guard_and_cells_do_not_run_it_again(tmp_path):
     script = tmp_path / "plain.py"
     script.write_text(
@@ -228,16 +230,17 @@ def _send_word(link, threads):
     link.send(("word", threads))
 
 
+@pytest.mark.process
 def test_the_deadline_runs_from_the_start_of_the_process_not_of_its_server(monkeypatch):
     """What the server imports before it can fork is no time of the first cell's."""
 
     @contextlib.contextmanager
     def slow(target):
-        time.sleep(3.0)
+        time.sleep(8.0)
         yield
 
     monkeypatch.setattr(process, "_without_main", slow)
-    outcome = process.run_process(_send_word, (), 1, deadline=2.9)
+    outcome = process.run_process(_send_word, (), 1, deadline=7.9)
     assert (outcome.stopped, outcome.messages) == (None, [("word", 1)])
 
 
@@ -248,6 +251,7 @@ def test_a_target_may_be_named_and_is_imported_in_the_new_process_only(tmp_path,
     assert "named_target" not in sys.modules
 
 
+@pytest.mark.process
 def test_without_any_place_for_temporary_files_one_line_says_so(tmp_path):
     start = (
         "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']; "

@@ -14,6 +14,8 @@ from command import Command, run, wait_until
 
 from convexnn_bench.records.records import RecordFile
 
+pytestmark = pytest.mark.process
+
 STARTING, BUILDING, RUNNING = 6, 4, 10  # kills that come while the command starts, problems are built, and cells run
 CELLS = 60
 CAMPAIGN = """
@@ -67,7 +69,7 @@ def test_a_campaign_killed_twenty_times_is_the_same_as_one_left_alone(tmp_path):
             time.sleep(rng.uniform(0.0, max(usual, 0.2)))
         assert command.process.poll() is None, "the campaign has ended before the last kill"
         command.process.send_signal(signal.SIGKILL)
-        command.process.communicate(timeout=180)  # a process server that still imports ends after that
+        command.process.communicate(timeout=600)  # a process server that still imports ends after that
         assert command.gone(), f"left behind: {command.left()}"
         lines = whole_lines(out / "records.jsonl")
         assert lines[: len(seen)] == seen, "a record that was there is lost or changed"
@@ -117,7 +119,7 @@ def test_what_a_solver_started_dies_with_a_command_that_is_killed(tmp_path):
     )  # fmt: skip
     wait_until(lambda: any("sleep 613.25" in line for line in command.left().values()))
     command.process.send_signal(signal.SIGKILL)
-    command.process.communicate(timeout=180)  # a process server that still imports ends after that
+    command.process.communicate(timeout=600)  # a process server that still imports ends after that
     assert command.gone(), command.left()
 
 

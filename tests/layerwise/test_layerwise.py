@@ -130,6 +130,7 @@ def test_what_a_stage_in_blocks_hands_on_is_its_best_approximation():
         np.testing.assert_allclose(stage.regulariser(), values.sum(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_blocks_with_weight_decay_come_to_the_ridge_solution():
     """min 1/2 ||A Z - Y||^2 + beta/2 ||Z||^2 has a closed form; A is the matrix of the problem's operator."""
     X, loss, beta = images(8, 1, 4), LOSSES.make("squared"), 3.0
@@ -149,6 +150,7 @@ def test_blocks_with_weight_decay_come_to_the_ridge_solution():
     np.testing.assert_allclose(stage.Z.reshape(-1), ridge, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_bound_is_below_the_optimum_and_a_proven_one_stays():
     X, loss = images(12, 1, 4), LOSSES.make("squared")
     Y = LABELS["squared"](12)
@@ -210,6 +212,7 @@ def without_seconds(history):
     return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in history]
 
 
+@pytest.mark.slow
 def test_stages_come_near_their_optima_and_are_certified(digits):
     (X, Y), test = (digits[0][0][:100], digits[0][1][:100]), digits[1]
     how = Training(epochs=400, batch=100, rate=0.02, certify_every=200)
@@ -234,6 +237,7 @@ def test_stages_come_near_their_optima_and_are_certified(digits):
     assert result.stages[1]["ensemble_accuracy"] > 0.7
 
 
+@pytest.mark.slow
 def test_stopped_in_an_epoch_and_gone_on_with_the_numbers_are_the_same(digits, tmp_path, monkeypatch):
     (X, Y), test = digits
     for how in (
@@ -266,6 +270,7 @@ def test_stopped_in_an_epoch_and_gone_on_with_the_numbers_are_the_same(digits, t
         assert done.history == again.history
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
     (X, Y), _ = digits
     train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path)
@@ -273,6 +278,7 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
         train_layerwise(X, Y, STAGES[:1], QUICK, checkpoint=tmp_path, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"", "cannot be read"), (b"PK cut", "cannot be read"), (None, "is no checkpoint of layerwise training")],
@@ -302,6 +308,7 @@ def test_bfloat16_is_for_convolutions_alone():
     assert torch.equal(hidden == 0, stage.hidden(X) == 0)  # the same masks
 
 
+@pytest.mark.slow
 def test_mixed_precision_changes_training_and_no_certificate(digits):
     (X, Y), _ = digits
     how = Training(epochs=2, batch=50, precision="bfloat16")
@@ -329,6 +336,7 @@ def test_augmentation_shifts_and_mirrors(how):
     assert mirrored == 0 if how == "crop" else 5 < mirrored < 35
 
 
+@pytest.mark.slow
 def test_one_stage_end_to_end_comes_to_the_optimum_of_the_stage(digits):
     (X, Y), _ = digits
     result = train_layerwise(X, Y, STAGES[:1], QUICK, beta_fraction=0.1)
@@ -346,6 +354,7 @@ def test_one_stage_end_to_end_comes_to_the_optimum_of_the_stage(digits):
     assert best.objective * (1 - 1e-6) <= reached < 1.02 * best.objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -403,6 +412,7 @@ def test_plans_that_cannot_be(make, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_exactly_solved_stage_and_training_are_of_one_program(digits):
     (X, Y), _ = digits
     plan, how = StagePlan(gates=4, m=2, pool=2), Training(epochs=20, batch=50, rate=0.02)
@@ -503,6 +513,7 @@ def test_arguments_that_cannot_be_are_one_line(tmp_path, monkeypatch, arguments,
     assert not (tmp_path / "out" / "layerwise.json").exists()
 
 
+@pytest.mark.process
 def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
     own = [sys.executable, "-m", "convexnn_bench.cli", "layerwise", *SMALL]
     environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
@@ -524,6 +535,7 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
     assert again["seeds"][0]["end_to_end"]["test_accuracy"] == whole["seeds"][0]["end_to_end"]["test_accuracy"]
 
 
+@pytest.mark.process
 def test_two_processes_come_to_the_numbers_of_one(tmp_path):
     own = [
         "layerwise",
@@ -585,6 +597,7 @@ print("told", flush=True)
 """
 
 
+@pytest.mark.process
 def test_processes_that_differ_are_refused(tmp_path):
     script = tmp_path / "different.py"
     script.write_text(DIFFERENT)

@@ -133,6 +133,7 @@ def test_every_layout_is_read(name):
     assert all(value.dtype == torch.float32 for value in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "linear", "nested", "overlapping pool", "linear cnn", "pooled attention"])
 def test_the_report_of_a_layout(name):
     module, X, outputs, Y = sample(name)
@@ -159,6 +160,7 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
@@ -210,6 +212,7 @@ def unused():
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "shape", "words"),
     [
@@ -233,6 +236,7 @@ def test_another_objective_or_another_map_than_the_one_read_is_refused(module, s
         cnn.certify_module(module, np.ones(shape), np.ones(len(np.ones(shape))), "squared", 0.1)
 
 
+@pytest.mark.slow
 def test_labels_as_torch_users_have_them():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -254,6 +258,7 @@ def test_labels_as_torch_users_have_them():
         cnn.certify_module(three, X, np.array([0, 1, 2, 3, 0, 1]), "cross_entropy", 0.2)
 
 
+@pytest.mark.slow
 def test_what_is_said_is_rounded_to_the_safe_side():
     report = cnn.certify_module(
         nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), np.eye(2), np.ones(2), "squared", 0.1
@@ -266,6 +271,7 @@ def test_what_is_said_is_rounded_to_the_safe_side():
         assert float(said.split("can reach below ")[1].split(",")[0]) <= report.dual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -298,6 +304,7 @@ TORCH_MEAN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", TORCH_MEAN)
 @pytest.mark.parametrize("c", [1, 3])
 def test_beta_from_torchs_mean_losses(loss, c):
@@ -352,6 +359,7 @@ def exact_optimum(problem: "cnn.Problem", base: str, beta_bias: float | None) ->
     return float(program.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("output_bias", ["penalised", "free"])
 def test_no_bound_exceeds_the_optimum_with_an_output_bias(loss, output_bias):
@@ -449,6 +457,7 @@ def test_the_bias_is_found_from_far_away(loss, beta):
     torch.testing.assert_close(by_autograd, gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_separable_classes_with_a_free_bias_keep_a_valid_bound():
     module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     one = cnn.certify_module(module, np.ones((4, 2)), np.ones(4), "logistic", 0.1, output_bias="free")
@@ -478,6 +487,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["certify", *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -520,6 +530,7 @@ def test_damaged_files_are_refused_in_words(tmp_path):
     assert refused >= 75
 
 
+@pytest.mark.slow
 def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
     module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     model, data = write(tmp_path, module, np.ones((4, 2)), np.ones(4))

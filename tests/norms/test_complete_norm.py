@@ -137,6 +137,7 @@ def test_a_polygon_encloses_the_image():
 # -- the certificates they give ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("enumerated", [True, False])
 def test_a_complete_bound_from_sampled_patterns_is_below_the_optimum_over_all(loss, enumerated, monkeypatch):
@@ -181,6 +182,7 @@ def test_scopes_that_do_not_fit_are_refused():
 # -- column generation ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "c"), [(16, 3, 1), (12, 3, 3), (20, 2, 2)])
 @pytest.mark.parametrize("seed", range(2))
 def test_column_generation_reaches_the_optimum_over_all_patterns(n, d, c, seed):
@@ -201,6 +203,7 @@ def test_column_generation_reaches_the_optimum_over_all_patterns(n, d, c, seed):
     np.testing.assert_array_equal(again.network[0], result.network[0])
 
 
+@pytest.mark.slow
 def test_column_generation_above_beta_max_and_without_relu():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((8, 2)), rng.standard_normal(8)

@@ -90,6 +90,7 @@ def test_no_vector_of_a_cone_exceeds_the_bound(seed, N, p, q):
     assert found.lower >= found.value * (1 - 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_faces_and_the_closed_form_of_the_plane_agree(seed):
     cones = random_cones(seed, 8, 2, 10)
@@ -121,6 +122,7 @@ def semidefinite_bound(F: np.ndarray, G: np.ndarray) -> float:
     return float(np.sqrt(t.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [3, 4, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_relaxation_is_that_of_a_semidefinite_program(p, seed):

@@ -60,6 +60,7 @@ def test_parameters_of_the_exact_solvers_are_checked_at_once(spec, words):
         cnn.SOLVERS.make(spec)
 
 
+@pytest.mark.process
 def test_everything_else_works_where_the_conic_solvers_cannot_be_imported():
     """In a fresh interpreter whose import system refuses cvxpy, clarabel, scs and mosek."""
     script = """

@@ -62,6 +62,7 @@ def test_every_example_is_registered_under_the_name_of_its_file(examples):
         assert inspect.getfile(REGISTRIES[kind].get(name)).endswith(f"{kind}/{name}.py")
 
 
+@pytest.mark.slow
 def test_a_new_data_set_and_a_new_solver(examples):
     problem = cnn.make_problem("rings[n=30]", seed=1, patterns=10, beta_fraction=0.1)
     assert problem.X.shape == (30, 3)
@@ -77,6 +78,7 @@ def test_a_new_data_set_and_a_new_solver(examples):
         cnn.make_problem("ringss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["fista", "bm_lbfgs", "network_lbfgs", "ista"])
 def test_a_new_loss_activation_and_architecture_together(examples, solver):
     """All three at once, certified; the optimum from the two sides of two solvers."""
@@ -119,6 +121,7 @@ def test_a_new_architecture_refuses_targets_that_do_not_fit(examples):
         cnn.Problem(np.ones((4, 3)), np.ones(4), architecture="bags", beta=0.1)
 
 
+@pytest.mark.slow
 def test_instances_classes_and_names_are_the_same_thing(examples):
     X, y = np.random.default_rng(0).standard_normal((2, 8, 2))
     losses = ["huber[delta=0.5]", cnn.Huber(delta=0.5), cnn.Huber(0.5)]

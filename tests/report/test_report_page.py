@@ -496,6 +496,7 @@ def browser():
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(browser() is None, reason="needs a browser to open the page in: install chromium")
 @pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
 def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):

@@ -16,8 +16,10 @@ from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.cell_run import run_cell
 from convexnn_bench.operator.products.linear_map import LinearMap
 
+pytestmark = pytest.mark.process
+
 TASK = Path(shared_task.__file__)
-SECONDS = 200
+SECONDS = 900
 
 
 def torchrun(processes, *arguments):

@@ -22,6 +22,8 @@ from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.cell_run import run_cell
 
+pytestmark = pytest.mark.process
+
 NAMES = ("rival_adelie", "rival_scnn")
 MISSING = {name: cnn.SOLVERS.get(name).unavailable() for name in NAMES}
 REAL = [pytest.param(n, marks=pytest.mark.skipif(MISSING[n] is not None, reason=str(MISSING[n]))) for n in NAMES]
@@ -252,7 +254,7 @@ def test_its_process_ends_with_ours_however_that_ends(fake, problem, tmp_path):
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while not (note.exists() and note.read_text()):
             assert time.monotonic() < until
             time.sleep(0.05)

@@ -116,6 +116,7 @@ def test_curvature_at_zero_is_beta_minus_the_largest_dual_norm(loss, activation)
         assert found.is_second_order() == (fraction > 1)
 
 
+@pytest.mark.slow
 def test_curvature_for_whitened_data_in_closed_form():
     """X = I, squared loss: the optimum of one column keeps the largest singular value of Y, and the zero column beside
     it sees the second one, which is left in the residual: curvature beta - s_2."""
@@ -134,6 +135,7 @@ def test_curvature_for_whitened_data_in_closed_form():
 # -- Theorem 3.3 and the staircase ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("activation", SMOOTH)
 def test_rank_deficient_second_order_points_are_global(seed, activation):
@@ -146,6 +148,7 @@ def test_rank_deficient_second_order_points_are_global(seed, activation):
     assert list(check.to_frame()["met"]) == [True] * 4
 
 
+@pytest.mark.slow
 def test_a_saddle_is_no_violation_and_its_curvature_is_predicted():
     problem = random_problem(0, "squared", "linear", n=12, d=4, c=3, beta_fraction=0.02)
     end = trust_region_newton(problem, *spread_start(problem, 1, 0))
@@ -164,6 +167,7 @@ def test_a_saddle_is_no_violation_and_its_curvature_is_predicted():
     assert lower <= end.objective + 0.5 * float(dU.square().sum()) * predicted * (1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_too_few_columns_are_reported_as_such():
     problem = random_problem(0, "squared", "linear", n=12, d=4, c=3, beta_fraction=0.02)
     check = check_rank_deficient(problem, m=1)
@@ -174,6 +178,7 @@ def test_too_few_columns_are_reported_as_such():
     assert not unfinished.hypotheses[0].met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("activation", SMOOTH)
 def test_the_staircase_ends_certified(loss, activation):
@@ -191,6 +196,7 @@ def test_the_staircase_ends_certified(loss, activation):
     assert cnn.certify(problem, stairs.point).gap <= 1e-8
 
 
+@pytest.mark.slow
 def test_the_staircase_stays_at_zero_where_zero_is_optimal():
     stairs = staircase(random_problem(0, "squared", "gated_relu", beta_fraction=1.5))
     assert [(step.m, step.rank) for step in stairs] == [(0, 0)]
@@ -200,6 +206,7 @@ def test_the_staircase_stays_at_zero_where_zero_is_optimal():
 # -- Theorem 3.5 ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_full_rank_stationary_points_are_global(seed):
     loss = ("squared", "logistic", "huber")[seed]
@@ -211,6 +218,7 @@ def test_full_rank_stationary_points_are_global(seed):
     assert problem.factored_objective(*check.point) <= best.primal * (1 + 1e-8)
 
 
+@pytest.mark.slow
 def test_partial_rank_is_reported_as_such():
     problem = random_problem(1, "squared", "linear", n=30, d=4, c=3, beta_fraction=0.7)
     check = check_full_rank(problem)
@@ -231,6 +239,7 @@ def test_partial_rank_is_reported_as_such():
 # -- random starts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_linear_attention_has_no_spurious_minimum_with_enough_heads():
     problem = attention_problem()  # min(d^2, d c) = 2
     found = spurious_minima(problem, columns=[1, 2, 3], starts=4)
@@ -253,6 +262,7 @@ def test_linear_attention_has_no_spurious_minimum_with_enough_heads():
     assert [width.verdict for width in found.widths[1:]] == ["holds", "holds"]
 
 
+@pytest.mark.slow
 def test_a_width_below_the_rank_is_not_called_spurious():
     """X = I: Eckart and Young; one column has one least value, above p*."""
     Y = np.diag([5.0, 3.0, 1.0])
@@ -268,6 +278,7 @@ def test_a_width_below_the_rank_is_not_called_spurious():
     assert found.optimal_rank == 3
 
 
+@pytest.mark.slow
 def test_unfinished_training_is_no_violation():
     problem = random_problem(0, "squared", "linear", n=12, d=4, c=3, beta_fraction=0.02)
     found = spurious_minima(problem, columns=[3], starts=3, steps=1)
@@ -276,6 +287,7 @@ def test_unfinished_training_is_no_violation():
     assert "unfinished" in found.widths[0].verdict
 
 
+@pytest.mark.slow
 def test_figures_show_every_end_and_step():
     problem = random_problem(0, "squared", "linear", n=12, d=4, c=3, beta_fraction=0.05)
     found, stairs = spurious_minima(problem, columns=[1, 2], starts=2), staircase(problem)
@@ -324,6 +336,7 @@ def test_bad_arguments_are_named(call, words):
     assert "got" in str(raised.value) or "columns" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_points_of_every_formulation_are_taken():
     problem = random_problem(2, "squared", "gated_relu", n=10, d=3, c=2, beta_fraction=0.1, patterns=3)
     result = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=600)

@@ -86,6 +86,7 @@ def test_spanning_tree_length_on_masks_known_by_hand():
     assert list(parent).count(-1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (3, 3)])
 @pytest.mark.parametrize("form", ["lmi", "rowlmi"])
 @pytest.mark.parametrize("tree", [False, True])
@@ -98,6 +99,7 @@ def test_matrix_forms_agree(form, tree, shape):
     assert certificate.primal == pytest.approx(reference.primal, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patterns", ["all", 6])
 @pytest.mark.parametrize("loss", ["squared", "logistic", "squared_hinge", "huber"])
 def test_cone_forms_agree(loss, patterns):
@@ -116,6 +118,7 @@ def test_cone_forms_agree(loss, patterns):
         assert certificate.primal == pytest.approx(certificates[0].primal, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("patterns", ["all", 5])
 def test_an_architecture_with_its_own_second_layer(c, patterns):
@@ -123,6 +126,7 @@ def test_an_architecture_with_its_own_second_layer(c, patterns):
     assert cnn.certify(problem, solved(build_program(problem))).gap <= 1e-6
 
 
+@pytest.mark.slow
 def test_one_row_blocks_are_vectors():
     problem = random_problem(2, n=10, d=1, c=3, patterns="all")
     assert norm_form(problem.p, problem.q) == "soc"

@@ -84,6 +84,7 @@ def test_every_parameter_is_one_mosek_knows(monkeypatch):
         assert task.getdouparam(mosek.dparam.optimizer_max_time) == 60.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HAS_LICENCE, reason="there is a licence here: the run would succeed")
 def test_run_without_a_licence_raises_with_mosek_s_words():
     made = compiled(random_problem(0))
@@ -91,6 +92,7 @@ def test_run_without_a_licence_raises_with_mosek_s_words():
         made.run(lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_LICENCE, reason="no MOSEK licence on this machine; the task itself is tested below")
 @pytest.mark.parametrize("problem", small_problems().values(), ids=small_problems())
 def test_with_a_licence_it_solves(problem):
@@ -116,6 +118,7 @@ def test_the_task_can_be_written_as_text(tmp_path):
     assert path.read_text().startswith("Task")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", small_problems())
 def test_the_task_read_back_states_the_same_program(name, tmp_path):
     problem = small_problems()[name]

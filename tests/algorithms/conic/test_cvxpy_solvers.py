@@ -29,6 +29,7 @@ def run(problem, name="cvxpy_clarabel", **attributes):
     return point, cnn.certify(problem, point), made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("name", ["cvxpy_clarabel", "cvxpy_scs"])
 def test_linear_network_on_the_identity_soft_thresholds_singular_values(name, c):
@@ -43,6 +44,7 @@ def test_linear_network_on_the_identity_soft_thresholds_singular_values(name, c)
     np.testing.assert_allclose(point.blocks[0], (left * shrunk) @ right, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_feature_by_brute_force():
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal(7), rng.standard_normal(7)
@@ -57,6 +59,7 @@ def test_one_feature_by_brute_force():
     assert certificate.primal == pytest.approx(min(found.fun for found in starts), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize(("loss", "activation"), combinations(), ids=lambda value: value)
 def test_every_loss_and_activation_equals_the_textbook_program(loss, activation, c):
@@ -74,6 +77,7 @@ def test_every_loss_and_activation_equals_the_textbook_program(loss, activation,
     assert point.dual.shape == problem.Y.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "activation"), combinations(), ids=lambda value: value)
 def test_scs_reaches_the_same_optimum(loss, activation):
     problem = random_problem(4, loss, activation, n=14, d=3, c=2, patterns=5)
@@ -84,6 +88,7 @@ def test_scs_reaches_the_same_optimum(loss, activation):
     assert made.message.startswith("SCS: solved")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "optimum"), [(45, 6.4407344), (150, 29.9153860), (600, 137.2926611)])
 @pytest.mark.parametrize("name", ["cvxpy_clarabel", "cvxpy_scs"])
 def test_spiral_optima_to_eight_digits(name, n, optimum):
@@ -96,11 +101,13 @@ def test_spiral_optima_to_eight_digits(name, n, optimum):
         assert f"{certificate.primal:.8g}" == f"{optimum:.8g}"
 
 
+@pytest.mark.slow
 def test_spiral_of_thirty_points():
     problem = cnn.make_problem("spiral", n=30, noise=0.2, beta_fraction=0.02)
     assert run(problem)[1].primal == pytest.approx(5.1212, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_relu_with_all_patterns_lies_above_gated_relu_and_holds_its_cones():
     rng = np.random.default_rng(7)
     X, y = rng.standard_normal((50, 2)), rng.standard_normal(50)
@@ -116,6 +123,7 @@ def test_relu_with_all_patterns_lies_above_gated_relu_and_holds_its_cones():
     np.testing.assert_allclose(point.blocks[:, :, 0], split[:, :, 0] - split[:, :, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])
 @pytest.mark.parametrize(("scale_x", "scale_y"), [(1e5, 1.0), (1.0, 1e-5), (1e-4, 1e6)])
 def test_scale_of_the_data_does_not_matter(activation, scale_x, scale_y):
@@ -125,6 +133,7 @@ def test_scale_of_the_data_does_not_matter(activation, scale_x, scale_y):
     assert run(problem)[1].gap <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
 def test_beta_above_beta_max_gives_zero(activation):
     problem = random_problem(1, activation=activation, beta_fraction=1.5)
@@ -133,6 +142,7 @@ def test_beta_above_beta_max_gives_zero(activation):
     assert certificate.primal == pytest.approx(0.5 * np.sum(problem.Y**2), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_run_compiles_nothing(monkeypatch):
     made = solver()
     made.set_problem(random_problem(0))
@@ -146,6 +156,7 @@ def test_run_compiles_nothing(monkeypatch):
     assert made.get_result().blocks is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cut", "word"),
     [
@@ -162,6 +173,7 @@ def test_a_cut_off_run_says_so_and_leaves_the_verdict_to_the_certificate(name, c
     assert certificate.gap > 1e-6
 
 
+@pytest.mark.slow
 def test_a_solver_that_fails_raises_with_its_words(monkeypatch):
     made = solver()
     made.set_problem(random_problem(0))

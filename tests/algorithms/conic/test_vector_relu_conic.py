@@ -90,6 +90,7 @@ def plane_bound(problem, L):
     return -0.5 * s**2 * np.sum(L**2) - s * np.sum(L * problem.Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "optimum"), [(12, 3.178949), (30, 8.05653)])
 def test_spirals_are_solved_to_a_certified_gap(n, optimum):
     problem = spiral(n)
@@ -106,6 +107,7 @@ def test_spirals_are_solved_to_a_certified_gap(n, optimum):
     assert "exact" in made.message
 
 
+@pytest.mark.slow
 def test_an_architecture_with_its_own_second_layer():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((6, 2, 2)), rng.standard_normal((6, 1))
@@ -116,11 +118,13 @@ def test_an_architecture_with_its_own_second_layer():
     assert bound * (1 - 1e-12) <= objective <= bound * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_spiral_against_the_textbook_program():
     problem = spiral(12)
     assert run(problem)[2] == pytest.approx(textbook_relaxation(problem), rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_every_loss_in_the_plane(loss):
     problem = gaussian(1, n=6, d=2, loss=loss, beta=0.1)
@@ -129,6 +133,7 @@ def test_every_loss_in_the_plane(loss):
     assert objective == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "c"), [(0, 2), (1, 3), (2, 2)])
 def test_three_features_against_the_textbook_and_local_minima(seed, c):
     problem = gaussian(seed, c=c, patterns=8, beta=0.1)
@@ -141,6 +146,7 @@ def test_three_features_against_the_textbook_and_local_minima(seed, c):
     assert value * (1 - 1e-7) <= objective <= local * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_exact_where_cones_have_at_most_four_facets():
     complete = gaussian(1)
     simple = [k for k in range(complete.P) if len(complete.cones.facets[k]) <= 4]
@@ -151,6 +157,7 @@ def test_exact_where_cones_have_at_most_four_facets():
     assert "exact" in made.message
 
 
+@pytest.mark.slow
 def test_an_inexact_relaxation_says_so_and_gives_a_feasible_point():
     problem = gaussian(5, n=12, d=4, c=3, patterns=2, beta=0.3)
     _, objective, value, made = run(problem)
@@ -159,6 +166,7 @@ def test_an_inexact_relaxation_says_so_and_gives_a_feasible_point():
     assert "exact" not in made.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [spiral(12), gaussian(0, n=7, patterns=8)], ids=["plane", "three features"])
 def test_scs_agrees(problem):
     _, objective, value, _ = run(problem, "cvxpy_scs", time_limit=600)
@@ -167,6 +175,7 @@ def test_scs_agrees(problem):
     assert reference * (1 - 1e-7) <= objective <= reference * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_a_half_space_is_no_constraint():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((1, 3)), rng.standard_normal((1, 2))
@@ -177,6 +186,7 @@ def test_a_half_space_is_no_constraint():
     assert run(relu)[1] == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "masks"),
     [
@@ -195,6 +205,7 @@ def test_cones_that_are_not_pointed_or_have_no_interior(rows, masks):
     assert objective == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_above_beta_max_the_point_is_zero():
     complete = gaussian(0, d=2)
     point, objective, _, _ = run(gaussian(0, d=2, beta=1.1 * complete.beta_max))
@@ -202,6 +213,7 @@ def test_above_beta_max_the_point_is_zero():
     assert objective == pytest.approx(0.5 * np.sum(complete.Y**2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [{"max_iter": 3}, {"time_limit": 1e-5}], ids=["iterations", "time"])
 def test_a_cut_off_run_still_gives_a_feasible_point(cut):
     problem = spiral(12)
@@ -227,6 +239,7 @@ def textbook_norm(problem, k, Z):
     return solved(cp.Problem(cp.Minimize(cp.trace(W) / 2), [W[:p, p:] == Z, K @ W[:p, :p] @ K.T >= 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "c"), [(2, 3), (3, 2)])
 def test_norm_of_random_blocks(d, c):
     problem = gaussian(2, n=5, d=d, c=c)
@@ -243,6 +256,7 @@ def test_norm_of_random_blocks(d, c):
     assert not U[others].any()
 
 
+@pytest.mark.slow
 def test_norm_of_blocks_with_many_facets_is_an_upper_bound():
     problem = gaussian(3, n=14, d=5, c=3, patterns=3)
     Z = np.random.default_rng(1).standard_normal((3, 5, 3))
@@ -264,6 +278,7 @@ def test_norm_in_closed_form_needs_no_solver(monkeypatch):
     assert convex.regulariser(problem, torch.as_tensor(Z)) == pytest.approx(10.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_objective_of_blocks_is_that_of_their_factors():
     problem = gaussian(0, d=2)
     point, objective, _, _ = run(problem)
@@ -320,6 +335,7 @@ def test_a_doubly_non_negative_matrix_that_is_not_completely_positive():
 # -- MOSEK, as far as it goes without a licence --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_task_for_mosek_states_the_same_program(tmp_path):
     pytest.importorskip("mosek", reason="package mosek is not installed (extra 'mosek')")
     from mosek_task import rebuilt

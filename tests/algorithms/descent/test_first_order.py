@@ -25,6 +25,7 @@ def solved(request):
     return problem, textbook_optimum(problem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_objective_bound_and_optimum(solved, solver):
     problem, optimum = solved
@@ -46,6 +47,7 @@ def test_objective_bound_and_optimum(solved, solver):
         assert (np.diff(objectives) <= 1e-12 * objectives[:-1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["fista", "bm_lbfgs", "network_lbfgs"])
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy", "logistic", "squared_hinge", "huber"])
 @pytest.mark.parametrize("activation", ["linear", "gated_relu"])
@@ -58,6 +60,7 @@ def test_a_small_gap_on_tiny_problems(solver, loss, activation):
     assert 0 <= result.objective - optimum + 1e-8 * (1 + optimum) <= 2e-4 * optimum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "gap"), [("fista", 1e-2), ("bm_gd", 3e-2)])
 @pytest.mark.parametrize("loss", ["squared", "logistic", "squared_hinge", "huber"])
 def test_a_small_gap_under_relu(solver, gap, loss):
@@ -67,6 +70,7 @@ def test_a_small_gap_under_relu(solver, gap, loss):
     assert result.certificate.infeasibility <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["bm_gd", "bm_adam", "bm_lbfgs"])
 @pytest.mark.parametrize("seed", range(3))
 def test_relu_factors_end_in_their_cones(solver, seed):
@@ -87,6 +91,7 @@ def test_relu_factors_end_in_their_cones(solver, seed):
     )
 
 
+@pytest.mark.slow
 def test_more_columns_than_needed_do_no_harm():
     problem = random_problem(4, n=10, d=3, c=2, patterns=5)
     optimum = textbook_optimum(problem)
@@ -95,6 +100,7 @@ def test_more_columns_than_needed_do_no_harm():
         assert result.objective == pytest.approx(optimum, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4, 1000])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_minibatches_come_close(batch, momentum):
@@ -109,6 +115,7 @@ def test_minibatches_come_close(batch, momentum):
     assert max(objective for _, objective, _ in result.curve) < 1e8 * optimum
 
 
+@pytest.mark.slow
 def test_a_solver_that_cannot_start_is_no_endless_loop():
     """A start at which nothing moves: zero targets, so the zero network is optimal."""
     problem = random_problem(6)
@@ -149,6 +156,7 @@ def test_lbfgs_does_not_care_for_units(unit, scale):
 # -- GPU -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])

@@ -114,6 +114,7 @@ def test_the_curvature_of_a_block_is_its_operators_norm():
         assert torch.linalg.matrix_norm(torch.stack(columns), 2) ** 2 <= 1.05 * bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_every_step_descends_towards_the_textbook_optimum(pair):
     problem = random_problem(1, *pair, n=9, d=2, patterns="all")
@@ -169,6 +170,7 @@ def test_an_ill_conditioned_optimum_slows_plain_steps_and_not_scaled_ones():
     assert distance["plain"] > 1e-3
 
 
+@pytest.mark.slow
 def test_any_number_of_columns():
     problem = random_problem(4, n=10, d=3, c=2, patterns=5)
     optimum = textbook_optimum(problem)
@@ -177,6 +179,7 @@ def test_any_number_of_columns():
         assert result.objective == pytest.approx(optimum, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_architectures():
     for architecture, shape, rows in ((cnn.CNN(patch=2), (4, 1, 2, 3), 4), (cnn.Attention(), (2, 2, 2), 4)):
         rng = np.random.default_rng(7)
@@ -191,6 +194,7 @@ def test_architectures():
         assert result.status == "gap_reached", result.reason
 
 
+@pytest.mark.slow
 def test_it_ends_by_itself_where_nothing_moves():
     problem = random_problem(6)
     still = cnn.Problem(problem.X, np.zeros_like(problem.Y), beta=0.1, patterns=problem.masks)
@@ -204,6 +208,7 @@ def test_relu_is_skipped_with_a_way_out():
     assert "use bm_gd" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 def test_on_a_gpu():
     problem = random_problem(1, n=9, d=2, patterns="all")

@@ -135,6 +135,7 @@ def test_products_in_float32_are_those_of_float64(loss):
     assert 0 < float((single - exact).abs().max()) < 1e-5 * float(exact.abs().max())
 
 
+@pytest.mark.slow
 def test_float64_takes_over_where_float32_misleads(monkeypatch):
     """Products in float32 are made wrong; the optimum is found all the same."""
     problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
@@ -186,6 +187,7 @@ def test_rotations_within_a_block_change_nothing_and_only_they_are_stiffened(los
     assert torch.linalg.matrix_rank(K - before, hermitian=True) == 1
 
 
+@pytest.mark.slow
 def test_the_preconditioner_is_exact_where_all_masks_are_one():
     """There the a-part of the Hessian is (Y^T Y) x Phi^T Phi + beta / s, but for the terms of the direction of w."""
     rng = np.random.default_rng(0)
@@ -310,6 +312,7 @@ def test_merging_and_splitting_keep_the_predictions(problem):
     assert certificate.primal == pytest.approx(point.value, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_every_newton_step_lowers_the_objective():
     problem = random_problem(7, "cross_entropy", n=30, d=3, patterns=8)
     point, values = somewhere(problem, J=12), []
@@ -318,6 +321,7 @@ def test_every_newton_step_lowers_the_objective():
     assert len(values) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
 @pytest.mark.parametrize("c", [1, 3])
@@ -332,6 +336,7 @@ def test_optimum_by_the_textbook_program(loss, activation, c):
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("activation", ["linear", "gated_relu"])
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy", "huber"])
@@ -343,6 +348,7 @@ def test_structured_architectures_against_clarabel(name, activation, loss):
     assert result.objective == pytest.approx(exact.objective, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_spiral_of_the_theory_page():
     problem = cnn.make_problem("spiral", n=45)
     one, other = (cnn.solve(problem, "bm_newton", gap=1e-9) for _ in range(2))
@@ -351,6 +357,7 @@ def test_the_spiral_of_the_theory_page():
     assert all(np.array_equal(a, b) for a, b in zip(one.factors, other.factors, strict=True))  # same numbers again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_scales_and_degenerate_data(scale):
     rng = np.random.default_rng(0)
@@ -361,6 +368,7 @@ def test_scales_and_degenerate_data(scale):
     assert result.status == "gap_reached", result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one sample", "zero optimum", "zero targets"])
 def test_corner_cases(case):
     if case == "one sample":
@@ -376,6 +384,7 @@ def test_corner_cases(case):
     assert result.objective - result.certificate.dual <= 1e-8 * (1 + abs(result.objective))
 
 
+@pytest.mark.slow
 def test_relu_beyond_its_size_is_skipped_with_the_way_out():
     rng = np.random.default_rng(0)
     problem = cnn.Problem(rng.standard_normal((20, 60)), rng.standard_normal(20), activation="relu", beta=1, patterns=3)
@@ -384,6 +393,7 @@ def test_relu_beyond_its_size_is_skipped_with_the_way_out():
     assert "use bm_lbfgs or fista" in result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 def test_cuda_gives_the_same_optimum():
     problem = cnn.make_problem("spiral", n=150)
@@ -422,6 +432,7 @@ def test_conjugate_gradients_give_way_where_they_achieve_little():
     ]
 
 
+@pytest.mark.slow
 def test_a_small_beta_takes_direct_steps(monkeypatch):
     """Where conjugate gradients get nowhere, on a spiral with beta = 0.001 beta_max, most steps are direct ones."""
     problem = cnn.make_problem("spiral", n=150, beta_fraction=1e-3)
@@ -439,6 +450,7 @@ def test_a_small_beta_takes_direct_steps(monkeypatch):
     assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel", gap=1e-7).objective, rel=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["hessian", "products"])
 def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
     monkeypatch.setattr("convexnn_bench.algorithms.newton.system.cheapest_route", lambda point, products: route)
@@ -447,6 +459,7 @@ def test_either_route_alone_reaches_the_optimum(monkeypatch, route):
     assert result.objective == pytest.approx(6.4407344, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_all_neurons_may_leave_in_one_step():
     rng = np.random.default_rng(2)
     X, Y = rng.standard_normal((5, 6)), np.sign(rng.standard_normal((5, 3)))
@@ -457,6 +470,7 @@ def test_all_neurons_may_leave_in_one_step():
     assert len(point.moved(step)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", "squared_hinge", "squared"])
 def test_one_feature_and_several_outputs(loss):
     rng = np.random.default_rng(0)
@@ -467,6 +481,7 @@ def test_one_feature_and_several_outputs(loss):
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
 
 
+@pytest.mark.slow
 def test_zero_targets_end_the_run_without_a_gap_to_reach():
     problem = random_problem(6)
     still = cnn.Problem(problem.X, np.zeros_like(problem.Y), beta=1.0, patterns=problem.masks)
@@ -475,6 +490,7 @@ def test_zero_targets_end_the_run_without_a_gap_to_reach():
     assert result.objective == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [1, 3])
 def test_the_model_of_a_flat_loss_gets_a_floor(c):
     """Huber where all residuals are large: F'' = 0, and the model is that of F'' = floor L in products and matrix."""
@@ -501,6 +517,7 @@ def test_the_model_of_a_flat_loss_gets_a_floor(c):
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("beta_fraction", [1e-4, 1e-6])
 def test_a_small_beta_is_come_to_by_steps(c, beta_fraction):

@@ -76,6 +76,7 @@ def test_the_penalty_vanishes_exactly_inside_the_cones(penalty):
     assert outside == (float(term.value_and_gradient(U)[0]) > 0)
 
 
+@pytest.mark.slow
 def test_lagrangian_iterations_alone_come_close():
     problem = scalar_problem(2)
     result = cnn.solve(problem, "bm_lbfgs", finish=False, gap=1e-3, iterations=3000, time_limit=None)
@@ -99,6 +100,7 @@ def test_the_start_has_both_signs_for_one_output_and_any_direction_for_several()
 # -- optima --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["bm_lbfgs", "network_lbfgs"])
 @pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
@@ -110,6 +112,7 @@ def test_scalar_outputs_reach_the_conic_optimum(solver, d, seed):
     assert result.certificate.infeasibility <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["bm_lbfgs", "network_lbfgs"])
 @pytest.mark.parametrize("c", [2, 3])
 def test_vector_outputs_in_the_plane_reach_the_optimum(solver, c):
@@ -123,6 +126,7 @@ def test_vector_outputs_in_the_plane_reach_the_optimum(solver, c):
         assert result.certificate.infeasibility <= 1e-9
 
 
+@pytest.mark.slow
 def test_the_binary_spiral_is_solved():
     problem = cnn.make_problem("spiral[targets=binary]", activation="relu")
     result = cnn.solve(problem, "bm_lbfgs", gap=1e-6, time_limit=600)
@@ -130,6 +134,7 @@ def test_the_binary_spiral_is_solved():
     assert result.objective == pytest.approx(conic(problem).objective, rel=2e-6)
 
 
+@pytest.mark.slow
 def test_sampled_blocks_are_solved_over_themselves_and_networks_over_all_patterns():
     problem = gaussian(12, 4, 1, patterns=12)
     factored = cnn.solve(problem, "bm_lbfgs", gap=1e-8, time_limit=600)
@@ -142,6 +147,7 @@ def test_sampled_blocks_are_solved_over_themselves_and_networks_over_all_pattern
     assert trained.certificate.dual <= trained.objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["bm_lbfgs", "bm_adam", "network_lbfgs", "network_adam"])
 def test_the_same_seed_gives_the_same_point(solver):
     problem = scalar_problem(2)
@@ -154,6 +160,7 @@ def test_the_same_seed_gives_the_same_point(solver):
 # -- wrong stationary points ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [scalar_problem(3), vector_problem(2)], ids=["scalar", "vector"])
 def test_the_staircase_leaves_the_origin(problem):
     """All columns zero is stationary whatever the data; the gradient there is zero."""
@@ -169,6 +176,7 @@ def test_the_staircase_leaves_the_origin(problem):
     assert cnn.certify(problem, last).gap <= 1e-6
 
 
+@pytest.mark.slow
 def test_dead_neurons_are_put_to_use_and_the_width_is_kept():
     problem = scalar_problem(2)
     W1, W2 = np.zeros((problem.p, 40)), np.zeros((problem.q, 40))
@@ -180,6 +188,7 @@ def test_dead_neurons_are_put_to_use_and_the_width_is_kept():
     assert reached == pytest.approx(conic(problem).objective, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_limit_on_columns_is_kept():
     problem = vector_problem(3)
     result = cnn.solve(problem, "bm_lbfgs", m=1, gap=1e-8, iterations=1000, time_limit=None)

@@ -14,6 +14,7 @@ def interval(problem: "cnn.Problem", solvers: tuple[str, ...]) -> tuple[float, f
     return max(result.certificate.dual for result in results), min(result.objective for result in results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "optimum"), [(12, 3.167018354), (30, 8.056525978)])
 def test_three_class_spirals_in_the_plane(n, optimum):
     """The value for n = 30, 8.05653, was known before; the best of 20 trained networks then had 8.05854."""
@@ -24,6 +25,7 @@ def test_three_class_spirals_in_the_plane(n, optimum):
     assert high == pytest.approx(optimum, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "facets"), [(12, 3, 5), (8, 5, 7)])
 def test_cones_that_are_not_simple(n, d, facets):
     """Three and five features, cones with more than four facets: the interval is as narrow as what the gaps say."""

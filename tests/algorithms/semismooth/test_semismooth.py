@@ -32,6 +32,7 @@ def cases() -> list[tuple[str, str, int]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "activation", "c"), cases())
 def test_the_optimum_is_that_of_cvxpy(loss, activation, c):
     problem = random_problem(3, loss, activation, n=14, d=3, c=c, beta_fraction=0.1, patterns=8)
@@ -40,6 +41,7 @@ def test_the_optimum_is_that_of_cvxpy(loss, activation, c):
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.05, 0.5])
 def test_losses_whose_curvature_vanishes_on_most_samples(delta):
     """Huber far from its targets, and squared hinge with large margins: W is singular."""
@@ -51,6 +53,7 @@ def test_losses_whose_curvature_vanishes_on_most_samples(delta):
         assert solve(problem, gap=1e-8).status == "gap_reached"
 
 
+@pytest.mark.slow
 def test_fitted_labels_under_cross_entropy():
     rng = np.random.default_rng(6)
     X = rng.standard_normal((40, 4))
@@ -141,6 +144,7 @@ def product(system: SemismoothSystem, x: torch.Tensor) -> torch.Tensor:
     return x + system.sigma * system.push(system.weigh(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_routes_agree_with_the_explicit_matrix(name):
     """A M A^* column by column from the operator, W from its products; and every route that applies."""
@@ -176,6 +180,7 @@ def test_routes_agree_with_the_explicit_matrix(name):
         torch.testing.assert_close(x, exact)
 
 
+@pytest.mark.slow
 def test_direct_solution_where_conjugate_gradients_take_too_long(monkeypatch):
     problem = structured("squared-1")
     shrinkage = Shrinkage(torch.ones(problem.P, problem.p, 1, dtype=torch.float64), 0.1)
@@ -191,6 +196,7 @@ def test_direct_solution_where_conjugate_gradients_take_too_long(monkeypatch):
 # -- whole problems ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "attention"])
 def test_other_architectures_reach_the_optimum_of_the_conic_solver(name):
     problem = structured(name)
@@ -200,6 +206,7 @@ def test_other_architectures_reach_the_optimum_of_the_conic_solver(name):
     assert result.objective == pytest.approx(conic.objective, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_spiral_value():
     problem = cnn.make_problem("spiral", n=45)
     result = solve(problem)
@@ -207,6 +214,7 @@ def test_spiral_value():
     assert result.objective == pytest.approx(6.4407344, abs=5e-8)
 
 
+@pytest.mark.slow
 def test_without_a_target_it_ends_where_the_gap_no_longer_falls():
     result = solve(cnn.make_problem("spiral", n=45), gap=None)
     assert result.status == "solved"
@@ -214,6 +222,7 @@ def test_without_a_target_it_ends_where_the_gap_no_longer_falls():
     assert "Newton steps" in result.reason
 
 
+@pytest.mark.slow
 def test_few_blocks_to_begin_with(monkeypatch):
     """From a working set of two blocks to the same optimum."""
     problem = cnn.make_problem("spiral", n=60)
@@ -243,6 +252,7 @@ def test_violators_are_those_above_beta():
     assert int(few[0]) == max(expected, key=lambda k: norms[k])
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_numbers():
     problem = cnn.make_problem("spiral", n=60)
     one, other = solve(problem), solve(problem)
@@ -252,6 +262,7 @@ def test_two_runs_give_the_same_numbers():
 # -- data that break things --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared", "logistic", "huber"])
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("kind", ["duplicates", "constant", "one sample", "zero row"])
@@ -271,6 +282,7 @@ def test_degenerate_data(kind, c, loss):
     assert result.objective == pytest.approx(textbook_optimum(problem), rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("y", [1e-6, 1.0, 1e6])
 def test_scales_of_the_data_change_nothing(x, y):
@@ -281,6 +293,7 @@ def test_scales_of_the_data_change_nothing(x, y):
     assert solve(scaled).objective == pytest.approx(y**2 * solve(base).objective, rel=2e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [1.0 + 1e-12, 2.0])
 def test_large_beta_gives_zero(fraction):
     problem = random_problem(13, c=2, beta_fraction=fraction)
@@ -289,6 +302,7 @@ def test_large_beta_gives_zero(fraction):
     assert not np.any(np.asarray(result.blocks))
 
 
+@pytest.mark.slow
 def test_zero_targets():
     problem = cnn.Problem(np.random.default_rng(0).standard_normal((6, 2)), np.zeros(6), beta=0.1)
     result = solve(problem)
@@ -296,6 +310,7 @@ def test_zero_targets():
     assert result.status == "gap_reached"
 
 
+@pytest.mark.slow
 def test_relu_is_passed_over_with_what_to_use_instead():
     problem = random_problem(1, activation="relu")
     assert "fista" in solve(problem).reason
