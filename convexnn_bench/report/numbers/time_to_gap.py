@@ -13,7 +13,7 @@ from convexnn_bench.plugins import format_spec, parse_spec
 from convexnn_bench.records import Record
 from convexnn_bench.report.tables import finite
 
-GAPS = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact
+GAPS: tuple[float, ...] = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact
 SEEDS = ("seed", "pattern_seed")  # parameters of a problem that only say which draw of it this is
 SWEPT = "tolerance"  # the parameter of a one-shot solver whose values together form its curve
 
