@@ -1,5 +1,4 @@
-"""Convolutional networks trained stage by stage, every stage a convex problem with a certificate (theory: Sahiner et
-al., ICLR 2024, section 4.2 and appendix)."""
+"""Convolutional networks trained stage by stage, each a convex problem with a certificate (Sahiner et al., 2024)."""
 
 from convexnn_bench.layerwise.experiment import BASELINES, DEFAULT_STAGES, Plan, run_layerwise, stage_plan
 from convexnn_bench.layerwise.network import LayerwiseNetwork

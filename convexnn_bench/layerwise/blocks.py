@@ -1,8 +1,8 @@
-"""The baseline in which the nuclear norm is handled as plain weight decay: a stage trained in its matrices Z_k.
+"""The baseline that replaces the nuclear norm by plain weight decay: a stage trained in its matrices Z_k.
 
     min  F(A(Z)) + beta/2 sum_k ||Z_k||_F^2    in the place of    min  F(A(Z)) + beta sum_k ||Z_k||_*.
 
-The certificate is of the second, the stage's own program, as with factors.
+The certificate is for the second problem, the stage's own program, as with factors.
 """
 
 import torch
@@ -15,8 +15,10 @@ from convexnn_bench.layerwise.training import StageTraining
 
 
 class BlockStage(Stage):
-    """Z (P x p x q), zero at first. Handed on are the masked maps of the m leading singular pairs of each block, which
-    `settle` writes into U and V.
+    """A stage with trained blocks Z (P x p x q), which start at zero.
+
+    The next stage receives the masked maps of the m leading singular pairs of each block, which `settle` writes into U
+    and V.
     """
 
     trained = ("Z",)
@@ -34,25 +36,25 @@ class BlockStage(Stage):
     def window_outputs(self, patches: Patches, masks: Masks, n: int) -> Float[torch.Tensor, "n c"]:
         Z = self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c))
         weights = Z.permute(2, 1, 0, 3).flatten(2)  # a2 x p x Pc
-        found = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
+        z = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
         if patches.shape[1] // n >= POOL_FIRST * self.c:
-            for own, weight in zip(pooled_patches(patches, masks, n), weights, strict=True):
-                found += own.flatten(1) @ weight.unflatten(1, (self.P, self.c)).transpose(0, 1).flatten(0, 1)
-            return found
+            for pooled, weight in zip(pooled_patches(patches, masks, n), weights, strict=True):
+                z += pooled.flatten(1) @ weight.unflatten(1, (self.P, self.c)).transpose(0, 1).flatten(0, 1)
+            return z
         for part in window_parts(len(patches), masks.shape[1] * weights.shape[2], weights.device):
             units = (patches[part] @ weights[part]).unflatten(2, (self.P, self.c)) * masks[part][..., None]
-            found += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
-        return found / (patches.shape[1] // n)
+            z += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
+        return z / (patches.shape[1] // n)
 
     def regulariser(self) -> float:
-        """sum_k ||Z_k||_*, float64."""
+        """Return sum_k ||Z_k||_*, in float64."""
         return float(torch.linalg.svdvals(self.Z.double()).sum())
 
     def gradient_norm(self, G: Float[torch.Tensor, "P p q"], beta: float) -> None:
-        """None: of no factored objective."""
+        """Return None: there is no factored objective."""
 
     def settle(self) -> None:
-        """U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros where there are fewer."""
+        """Set U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros beyond its rank."""
         left, values, right = torch.linalg.svd(self.Z, full_matrices=False)
         m = min(self.plan.m, values.shape[1])
         roots = values[:, None, :m].sqrt()
@@ -61,7 +63,7 @@ class BlockStage(Stage):
 
 
 class BlockTraining(StageTraining):
-    """Descent on F/n + beta/(2n) ||Z||^2; its gradient A_k^*(grad F) + beta Z_k is written out."""
+    """Descent on F/n + beta/(2n) ||Z||^2, by its explicit gradient A_k^*(grad F) + beta Z_k, over n."""
 
     stage: BlockStage
 

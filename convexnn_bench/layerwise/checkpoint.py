@@ -11,14 +11,14 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.errors import InputError
 
-NAME = "checkpoint.pt"
+NAME = "checkpoint.pt"  # in the folder of the run
 
 
 def checkpoint_in(folder: Any) -> Path:
-    """The file's path; the folder is made. Raises InputError for what is no folder, or not one for all processes."""
+    """Make the folder and return the file's path. Raise InputError if it is no folder that all processes share."""
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"checkpoint must be a folder, got {folder!r}")
-    parallel.barrier()  # for what another process may still be writing
+    parallel.barrier()  # another process may still be writing
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     if not parallel.same_number(zlib.crc32(path.read_bytes()) if path.is_file() else -1):
@@ -29,16 +29,16 @@ def checkpoint_in(folder: Any) -> Path:
 
 
 def read_checkpoint(path: Path, asked: str) -> dict[str, Any]:
-    """What `path` holds, with tensors on the CPU: Adam's count of steps belongs there, or every step waits for a GPU.
+    """Return the saved state, with tensors on the CPU: with Adam's count of steps on a GPU every step would wait.
 
-    Raises InputError for a file that is none, is cut, or of a run that asked for other things.
+    Raises InputError if the file is no checkpoint, is cut short, or belongs to a run with other arguments.
     """
     try:
-        kept = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}): delete it") from error
-    if not isinstance(kept, dict) or "asked" not in kept:
+    if not isinstance(state, dict) or "asked" not in state:
         raise InputError(f"checkpoint: {path} is no checkpoint of layerwise training: give another folder")
-    if kept["asked"] != asked:
+    if state["asked"] != asked:
         raise InputError(f"checkpoint: {path} is of a run with other data, stages or settings: give another folder")
-    return dict(kept)
+    return dict(state)

@@ -14,25 +14,25 @@ from convexnn_bench.losses import BaseLoss
 
 
 @dataclass
-class Data:
-    """X: n x channels x height x width, float32. Y: n x c, float64. test: the same of other samples."""
+class ImageData:
+    """Images X, n x channels x height x width, float32, and targets Y, n x c, float64; `test`: (X, Y) of others."""
 
     X: Maps
     Y: torch.Tensor
     test: tuple[Maps, torch.Tensor] | None = None
 
     def digest(self) -> str:
-        """SHA-256 of all numbers."""
-        found = hashlib.sha256()
+        """Return the SHA-256 of all numbers."""
+        digest = hashlib.sha256()
         for tensor in (self.X, self.Y, *(self.test or ())):
-            found.update(tensor.cpu().contiguous().numpy())
-        return found.hexdigest()
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
 
 
-def check_data(loss: BaseLoss, X: Any, Y: Any, test: Any, device: str) -> Data:
-    """Raises InputError for what is no images, targets that do not fit, and test data of other shapes."""
+def check_data(loss: BaseLoss, X: Any, Y: Any, test: Any, device: str) -> ImageData:
+    """Return the data on the device. Raise InputError for what are no images, and for shapes that do not fit."""
     images = _images("X", X)
-    data = Data(_tensor(images, device), _targets(loss, "Y", Y, images).to(device))
+    data = ImageData(_tensor(images, device), _targets(loss, "Y", Y, images).to(device))
     if test is not None:
         data.test = _test(loss, test, data, device)
     return data
@@ -57,19 +57,19 @@ def _targets(loss: BaseLoss, name: str, Y: Any, images: np.ndarray) -> torch.Ten
     return torch.as_tensor(targets)
 
 
-def _test(loss: BaseLoss, given: Any, data: Data, device: str) -> tuple[Maps, torch.Tensor]:
-    if not isinstance(given, tuple | list) or len(given) != 2:
+def _test(loss: BaseLoss, test: Any, data: ImageData, device: str) -> tuple[Maps, torch.Tensor]:
+    if not isinstance(test, tuple | list) or len(test) != 2:
         raise InputError("test must be a pair (X, Y)")
-    images = _images("test X", given[0])
+    images = _images("test X", test[0])
     if images.shape[1:] != data.X.shape[1:]:
         raise InputError(f"test X must have images of {tuple(data.X.shape[1:])}, got {images.shape[1:]}")
-    targets = _targets(loss, "test Y", given[1], images)
+    targets = _targets(loss, "test Y", test[1], images)
     if targets.shape[1] != data.Y.shape[1]:
         raise InputError(f"test Y must have {data.Y.shape[1]} outputs as Y has, got {targets.shape[1]}")
     return _tensor(images, device), targets.to(device)
 
 
 def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
-    """Share of samples whose largest prediction (or sign, with one output) is the target's."""
+    """Return the share of samples whose largest prediction (with one output: whose sign) is the target's."""
     right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
     return float(right.double().mean())

@@ -1,4 +1,4 @@
-"""The baseline: the same network, all stages trained at once, on the same objective and with the same gates."""
+"""The baseline that trains all stages of the same network at once, on the same objective and with the same gates."""
 
 import math
 import time
@@ -22,18 +22,34 @@ def train_end_to_end(
     beta: float,
     training: Training,
     generator: torch.Generator,
-    on_epoch: Callable[[int, float, LayerwiseNetwork], None] = lambda *told: None,
+    on_epoch: Callable[[int, float, LayerwiseNetwork], None] = lambda *progress: None,
 ) -> tuple[LayerwiseNetwork, float]:
-    """(network, seconds of training): F of the last stage's predictions + beta/2 (sum_s ||U_s||^2 + ||V||^2).
+    """Train the network on F of the last stage's predictions + beta/2 (sum_s ||U_s||^2 + ||V||^2).
 
-    stages: shapes, gates and the first one's scale come from them; factors are drawn anew. V is that of the last alone.
-    `training.epochs` is the number of epochs in all. on_epoch: called with the epochs done, the seconds so far and the
-    network, off the clock. No certificate: this problem is not convex in any lifting here.
+    Parameters
+    ----------
+    stages : sequence of Stage
+        Their shapes, gates and the scale of the first are used; factors are drawn anew. V is that of the last alone.
+    X, Y, loss, beta
+        Images, targets, loss and weight decay.
+    training : Training
+        How to train; `epochs` is the number of all epochs.
+    generator : torch.Generator
+        Draws factors, order and augmentation.
+    on_epoch : callable
+        Called after every epoch, off the clock, with the epochs done, the seconds so far and the network.
+
+    Returns
+    -------
+    LayerwiseNetwork
+        The trained network. It has no certificate: this problem is not convex in any lifting here.
+    float
+        Seconds of training.
     """
-    own = [_drawn(stage, place == 0, generator) for place, stage in enumerate(stages)]
-    for stage in own:
+    drawn = [_drawn(stage, index == 0, generator) for index, stage in enumerate(stages)]
+    for stage in drawn:
         stage.U, stage.V = (weight.to(training.dtype).requires_grad_(True) for weight in (stage.U, stage.V))
-    weights = [stage.U for stage in own] + [own[-1].V]
+    weights = [stage.U for stage in drawn] + [drawn[-1].V]
     optimizer = optimizer_of(weights, training)
     Y, n, seconds = Y.to(training.dtype), len(X), 0.0
     for epoch in range(training.epochs):
@@ -45,22 +61,22 @@ def train_end_to_end(
             value = None
             if len(maps):  # a last batch may have fewer samples than there are processes
                 with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed):
-                    for stage in own:
+                    for stage in drawn:
                         maps = stage.hidden(stage.prepared(maps))
-                    value = loss.value(own[-1].predict(maps).to(training.dtype), targets) / len(rows)
+                    value = loss.value(drawn[-1].predict(maps).to(training.dtype), targets) / len(rows)
             step(optimizer, weights, slopes_of(value, weights), beta / n)
         seconds += time.perf_counter() - started
         with torch.no_grad():
-            on_epoch(epoch + 1, seconds, LayerwiseNetwork(own))
-    for stage in own:
+            on_epoch(epoch + 1, seconds, LayerwiseNetwork(drawn))
+    for stage in drawn:
         stage.U, stage.V = stage.U.detach(), stage.V.detach()
-    return LayerwiseNetwork(own), seconds
+    return LayerwiseNetwork(drawn), seconds
 
 
 def _drawn(stage: Stage, first: bool, generator: torch.Generator) -> Stage:
-    """The stage with its gates, and factors drawn anew.
+    """Return the stage with its gates, and factors drawn anew.
 
-    Half of a drawn map is masked; after the first stage sqrt(2) gives maps the mean square of the input again.
+    About half of a drawn map is masked; after the first stage a scale of sqrt(2) restores its mean square.
     """
     new = Stage(stage.plan, stage.channels, stage.c, stage.scale if first else math.sqrt(2.0))
     new.draw(generator)

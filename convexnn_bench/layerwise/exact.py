@@ -1,4 +1,4 @@
-"""How far minibatch training stops from the optimum: the first stage on a part of the data, solved exactly too."""
+"""How far from the optimum minibatch training stops: the first stage on a part of the data, also solved exactly."""
 
 import time
 from dataclasses import replace
@@ -11,7 +11,7 @@ from convexnn_bench.layerwise.plans import StagePlan, Training
 from convexnn_bench.layerwise.run import train_layerwise
 from convexnn_bench.running import solve
 
-GAP, TIME_LIMIT = 1e-4, 120.0  # of the exact solver
+GAP, TIME_LIMIT = 1e-4, 120.0  # relative gap and seconds at which the exact solver stops
 
 
 def exact_stage(
@@ -24,12 +24,25 @@ def exact_stage(
     seed: int,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """One stage on `images` images drawn with the seed: trained in minibatches, and solved by `semismooth_newton`.
+    """Train one stage on a few images in minibatches, and solve it by `semismooth_newton`.
 
-    Both are the same convex program: gates, scale and beta = beta_fraction times its beta_max. Training takes about as
-    many steps as a stage does on all the data. Returns n, beta, the exact objective, lower_bound, gap, status and
-    seconds, and of training trained_objective, trained_gap (its own certificate's), trained_seconds and above: the
-    relative distance of its objective to the best proven lower bound.
+    Both solve the same convex program, with the same gates, scale and beta = beta_fraction times its beta_max. Training
+    takes about as many steps as a stage does on all the data.
+
+    Parameters
+    ----------
+    X, Y : np.ndarray
+        All images and labels, of which `images` are drawn with the seed.
+    plan, training, beta_fraction, seed, device
+        As in `train_layerwise`.
+    images : int
+        Number of images.
+
+    Returns
+    -------
+    dict
+        n, beta; the exact objective, lower_bound, gap, status and seconds; trained_objective, trained_seconds and
+        trained_gap (by training's certificate); above, the relative distance of training's objective to the best bound.
     """
     chosen = np.random.default_rng(seed).permutation(len(X))[:images]
     n = len(chosen)
@@ -38,17 +51,17 @@ def exact_stage(
     result = train_layerwise(
         X[chosen], Y[chosen], [plan], how, beta_fraction=beta_fraction, seed=seed, device=device, show_progress=False
     )
-    told, stage = result.stages[0], result.network.stages[0]
-    maps = torch.as_tensor(X[chosen], dtype=torch.float32, device=stage.gates.device)  # as training reads them
+    trained, stage = result.stages[0], result.network.stages[0]
+    maps = torch.as_tensor(X[chosen], dtype=torch.float32, device=stage.gates.device)  # in the precision of training
     started = time.perf_counter()
-    problem = stage.problem(maps, Y[chosen], "cross_entropy", told["beta"])
-    found = solve(problem, "semismooth_newton", gap=GAP, time_limit=TIME_LIMIT)
-    certificate = found.certificate
+    problem = stage.problem(maps, Y[chosen], "cross_entropy", trained["beta"])
+    exact = solve(problem, "semismooth_newton", gap=GAP, time_limit=TIME_LIMIT)
+    certificate = exact.certificate
     assert certificate is not None
-    low = max(certificate.dual, told["lower_bound"])
+    low = max(certificate.dual, trained["lower_bound"])
     return {
-        "n": n, "beta": told["beta"], "objective": certificate.primal, "lower_bound": certificate.dual,
-        "gap": certificate.gap, "status": found.status, "seconds": time.perf_counter() - started,
-        "trained_objective": told["objective"], "trained_gap": told["gap"], "trained_seconds": told["seconds"],
-        "above": told["objective"] / low - 1 if low > 0 else None,
+        "n": n, "beta": trained["beta"], "objective": certificate.primal, "lower_bound": certificate.dual,
+        "gap": certificate.gap, "status": exact.status, "seconds": time.perf_counter() - started,
+        "trained_objective": trained["objective"], "trained_gap": trained["gap"], "trained_seconds": trained["seconds"],
+        "above": trained["objective"] / low - 1 if low > 0 else None,
     }  # fmt: skip

@@ -1,4 +1,7 @@
-"""The experiment of `convexnn-bench layerwise`: every seed stage by stage and end to end, kept in one file."""
+"""The experiment of `convexnn-bench layerwise`: every seed stage by stage, and the baselines beside it.
+
+One JSON file holds the results of all seeds that have finished; a run that is started again goes on from it.
+"""
 
 import json
 import time
@@ -25,15 +28,15 @@ from convexnn_bench.records import code_version, describe_machine, to_json, whol
 from convexnn_bench.terminal import progress
 
 Split = tuple[np.ndarray, np.ndarray]
-TEST_SHARE = 5  # one sample of so many is kept for the test, where a data set has no test part of its own
+TEST_SHARE = 5  # one sample of so many is for the test if a data set has no test part
 DEFAULT_STAGES = ("gates=16,pool=7", "gates=24,pool=7", "gates=32,pool=7")
 RESULTS = "layerwise.json"
-PAUSE, SHARE = 2.0, 0.02  # seconds between drawings at least, and their share of the time at most
+PAUSE, SHARE = 2.0, 0.02  # least seconds between drawings, and their largest share of the time
 BASELINES = ("end_to_end", "weight_decay", "exact")
 
 
 def stage_plan(text: str) -> StagePlan:
-    """ "gates=32,m=1,pool=7" as a StagePlan. Raises InputError."""
+    """Return the StagePlan of a text such as "gates=32,m=1,pool=7". Raises InputError."""
     parameters = parse_spec(f"stage[{text}]")[1]
     unknown = sorted(set(parameters) - set(StagePlan.__dataclass_fields__))
     if unknown:
@@ -43,10 +46,10 @@ def stage_plan(text: str) -> StagePlan:
 
 
 def load_split(spec: str) -> tuple[Split, Split]:
-    """(training data, test data) of a data set: its own parts, else four fifths and one fifth, drawn with seed 0.
+    """Return training and test data: the data set's parts, else four fifths and one fifth drawn with seed 0.
 
-    Of a data set with parts of its own, `n` is a number of training images; the test part is taken whole. Raises
-    InputError for a data set that is not here, has no images, or too few for a test.
+    If the data set has parts, `n` is the number of training images, and the test part is taken whole. Raises InputError
+    for a data set that is missing, has no images, or too few for a test.
     """
     name, parameters = parse_spec(spec)
     dataset = DATASETS.get(name)
@@ -55,10 +58,10 @@ def load_split(spec: str) -> tuple[Split, Split]:
         raise InputError(f"data set {name}: {missing}")
     if "layout" not in dataset.parameters:
         images = [other for other in DATASETS.names() if "layout" in DATASETS.get(other).parameters]
-        raise InputError(f"data set {name!r} has no images; those that have: {', '.join(images)}")
+        raise InputError(f"data set {name!r} has no images; data sets with images: {', '.join(images)}")
     for fixed in ("layout", "split"):
         if fixed in parameters:
-            raise InputError(f"data set {name}: {fixed} is not to be given here: images of both parts are taken")
+            raise InputError(f"data set {name}: {fixed} cannot be chosen here: images of both parts are used")
     parameters = {**parameters, "layout": "image"}
     if "split" in dataset.parameters:
         whole_part = {key: value for key, value in parameters.items() if key != "n"}
@@ -68,7 +71,7 @@ def load_split(spec: str) -> tuple[Split, Split]:
     data = dataset(**parameters).data()
     if len(data.X) < TEST_SHARE:
         raise InputError(
-            f"data set {spec}: {len(data.X)} images are too few, {TEST_SHARE} at least: one is for the test"
+            f"data set {spec}: {len(data.X)} images are too few: {TEST_SHARE} are needed, one of them for the test"
         )
     order = np.random.default_rng(0).permutation(len(data.X))
     kept, rest = np.split(order, [len(order) // TEST_SHARE])
@@ -77,7 +80,7 @@ def load_split(spec: str) -> tuple[Split, Split]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, and beside what: baselines among BASELINES; exact_images: of the exactly solved stage."""
+    """What is trained, and the baselines beside it. exact_images: images of the stage that is solved exactly."""
 
     dataset: str
     stages: Sequence[StagePlan]
@@ -93,7 +96,7 @@ class Plan:
         whole("exact_images", self.exact_images, 10)
 
     def asked(self) -> dict[str, Any]:
-        """What must be the same for results to go together."""
+        """Return all settings that must be equal for results to belong together."""
         return {
             "dataset": self.dataset, "stages": [vars(stage) for stage in self.stages],
             "training": vars(self.training), "beta_fraction": self.beta_fraction, "device": self.device,
@@ -106,56 +109,76 @@ def run_layerwise(
     seeds: int,
     out: Path,
     tell: Callable[[str], None],
-    draw: Callable[[dict[str, Any]], Any] = lambda told: None,
+    draw: Callable[[dict[str, Any]], Any] = lambda experiment: None,
 ) -> dict[str, Any]:
-    """Train for every seed, layerwise and the baselines, and write `out`/layerwise.json; returns what is in it.
+    """Train stage by stage and the baselines for every seed, and write `out`/layerwise.json.
 
-    What a seed has finished is kept in `out`, and not done again. draw: called now and then with what there is so far,
-    for a figure that grows. Raises InputError before anything is trained, also for an `out` that holds another run.
+    Parameters
+    ----------
+    plan : Plan
+        What is trained.
+    seeds : int
+        The seeds are 0, ..., seeds - 1.
+    out : Path
+        Folder of the results and checkpoints. Seeds that it holds are not trained again.
+    tell : callable
+        Called with a line for each seed.
+    draw : callable
+        Called now and then with the results so far, for a figure that grows.
+
+    Returns
+    -------
+    dict
+        The content of the file: the plan, the machine, samples and seeds.
+
+    Raises
+    ------
+    InputError
+        Before anything is trained, if an argument is not usable or `out` holds another run.
     """
     train, test = load_split(plan.dataset)
     asked = plan.asked()
-    told: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
+    head: dict[str, Any] = {**asked, "machine": describe_machine(), "samples": [len(train[0]), len(test[0])]}
     done = _before(out, asked)
-    parallel.barrier()  # all have read it before one writes
+    parallel.barrier()  # all processes have read the file before one writes it
     for seed in range(seeds):
         if seed not in done:
-            live = Live(draw, told, list(done.values()))
+            live = Live(draw, head, list(done.values()))
             done[seed] = _Seed(plan, train, test, seed, out / f"seed{seed}", live).run()
             if parallel.rank() == 0:
                 with whole_file(out / RESULTS) as partial:
-                    partial.write_text(to_json({**told, "seeds": list(done.values())}), encoding="utf-8")
+                    partial.write_text(to_json({**head, "seeds": list(done.values())}), encoding="utf-8")
         tell(f"seed {seed}: {_line(done[seed])}")
-    return {**told, "seeds": [done[seed] for seed in range(seeds)]}
+    return {**head, "seeds": [done[seed] for seed in range(seeds)]}
 
 
-def _line(own: dict[str, Any]) -> str:
-    """A seed's test accuracies in a line."""
-    last = own["stages"][-1]
+def _line(results: dict[str, Any]) -> str:
+    """Return a seed's test accuracies in a line."""
+    last = results["stages"][-1]
     parts = [f"stage by stage {last['test_accuracy']:.4f} (ensemble {last['ensemble_accuracy']:.4f})"]
-    if "weight_decay" in own:
-        parts.append(f"weight decay on Z {own['weight_decay']['stages'][-1]['test_accuracy']:.4f}")
-    if "end_to_end" in own:
-        parts.append(f"end to end {own['end_to_end']['test_accuracy']:.4f}")
+    if "weight_decay" in results:
+        parts.append(f"weight decay on Z {results['weight_decay']['stages'][-1]['test_accuracy']:.4f}")
+    if "end_to_end" in results:
+        parts.append(f"end to end {results['end_to_end']['test_accuracy']:.4f}")
     return ", ".join(parts)
 
 
 class Live:
-    """Draws what is known so far, seldom enough to cost no more than SHARE of the time."""
+    """Draws the results so far, so seldom that it costs no more than SHARE of the time."""
 
-    def __init__(self, draw: Callable[[dict[str, Any]], Any], told: dict[str, Any], earlier: list[dict[str, Any]]):
-        self.draw, self.told, self.earlier, self.next = draw, told, earlier, 0.0
+    def __init__(self, draw: Callable[[dict[str, Any]], Any], head: dict[str, Any], earlier: list[dict[str, Any]]):
+        self.draw, self.head, self.earlier, self.next = draw, head, earlier, 0.0
 
-    def __call__(self, own: dict[str, Any]) -> None:
+    def __call__(self, results: dict[str, Any]) -> None:
         started = time.perf_counter()
         if parallel.rank() == 0 and started >= self.next:
-            self.draw({**self.told, "seeds": [*self.earlier, own]})
+            self.draw({**self.head, "seeds": [*self.earlier, results]})
             ended = time.perf_counter()
             self.next = ended + max(PAUSE, (ended - started) / SHARE)
 
 
 def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
-    """Seeds that are finished in `out`. Raises InputError where that is of another run."""
+    """Return the seeds that are finished in `out`. Raises InputError if it holds another run."""
     path = out / RESULTS
     text = path.read_bytes() if path.is_file() else b""
     if not parallel.same_number(zlib.crc32(text)):
@@ -163,60 +186,63 @@ def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
     if not text:
         return {}
     try:
-        kept = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise InputError(f"--out: {path} cannot be read: delete it, or give another folder") from error
-    if not isinstance(kept, dict) or "seeds" not in kept:
+    if not isinstance(content, dict) or "seeds" not in content:
         raise InputError(f"--out: {path} is no result of layerwise training: give another folder")
-    other = [key for key, value in asked.items() if kept.get(key) != json.loads(to_json({key: value}))[key]]
+    other = [key for key, value in asked.items() if content.get(key) != json.loads(to_json({key: value}))[key]]
     if other:
         raise InputError(f"--out: {path} is of a run with another {', another '.join(other)}: give another folder")
-    return {found["seed"]: found for found in kept["seeds"]}
+    return {results["seed"]: results for results in content["seeds"]}
 
 
 class _Seed:
-    """One seed's training and baselines; `own` is what is known so far."""
+    """The training and the baselines of one seed; `results` is what is known so far."""
 
     def __init__(self, plan: Plan, train: Split, test: Split, seed: int, folder: Path, live: Live):
         self.plan, self.train, self.test, self.seed, self.folder = plan, train, test, seed, folder
         self.live = live
-        self.own: dict[str, Any] = {"seed": seed, "history": [], "stages": []}
+        self.results: dict[str, Any] = {"seed": seed, "history": [], "stages": []}
 
     def run(self) -> dict[str, Any]:
+        """Train stage by stage and the baselines of the plan; return the results."""
         plan, device = self.plan, self.plan.device
-        result = self._layerwise(plan.training, self.folder, self.own)
+        result = self._layerwise(plan.training, self.folder, self.results)
         if "exact" in plan.baselines:
-            self.own["exact"] = exact_stage(
+            self.results["exact"] = exact_stage(
                 *self.train, plan.stages[0], plan.training, plan.beta_fraction, plan.exact_images, self.seed, device
             )
         if "weight_decay" in plan.baselines:
             how = replace(plan.training, form="blocks", certify_every=plan.training.epochs)
-            self._layerwise(how, self.folder / "weight_decay", self.own.setdefault("weight_decay", {}))
+            self._layerwise(how, self.folder / "weight_decay", self.results.setdefault("weight_decay", {}))
         if "end_to_end" in plan.baselines:
             self._end_to_end(result, device)
-        return self.own
+        return self.results
 
-    def _layerwise(self, how: Training, folder: Path, own: dict[str, Any]) -> LayerwiseResult:
+    def _layerwise(self, how: Training, folder: Path, results: dict[str, Any]) -> LayerwiseResult:
+        """Train stage by stage, and put history and stages into `results` as they come."""
+
         def on_epoch(history: list[dict[str, Any]]) -> None:
-            own["history"] = history
-            self.live(self.own)
+            results["history"] = history
+            self.live(self.results)
 
         result = train_layerwise(
             *self.train, self.plan.stages, how, beta_fraction=self.plan.beta_fraction, test=self.test, seed=self.seed,
             device=self.plan.device, checkpoint=folder, on_epoch=on_epoch,
         )  # fmt: skip
-        own |= {"history": result.history, "stages": result.stages}
+        results |= {"history": result.history, "stages": result.stages}
         return result
 
     def _end_to_end(self, result: LayerwiseResult, device: str) -> None:
-        """The same network end to end, for as many epochs in all, with the weight decay of the last stage."""
+        """Train the same network end to end, for as many epochs in all, with the weight decay of the last stage."""
         loss, how = LOSSES.make("cross_entropy"), self.plan.training
         data = check_data(loss, *self.train, self.test, device)
         assert data.test is not None
         test_X, test_Y = data.test
         epochs = how.epochs * len(result.network.stages)
-        own: dict[str, Any] = {"epochs": epochs, "beta": result.stages[-1]["beta"], "history": []}
-        self.own["end_to_end"] = own
+        baseline: dict[str, Any] = {"epochs": epochs, "beta": result.stages[-1]["beta"], "history": []}
+        self.results["end_to_end"] = baseline
         with progress("training end to end", epochs, show=parallel.rank() == 0) as update:
 
             def on_epoch(done: int, seconds: float, network: LayerwiseNetwork) -> None:
@@ -224,13 +250,13 @@ class _Seed:
                 if done % how.certify_every and done < epochs:
                     return
                 reached = accuracy(network.predict(test_X)[-2], test_Y)
-                own["history"].append({"epoch": done, "seconds": seconds, "test_accuracy": reached})
-                own.update(seconds=seconds, test_accuracy=reached)
-                self.live(self.own)
+                baseline["history"].append({"epoch": done, "seconds": seconds, "test_accuracy": reached})
+                baseline.update(seconds=seconds, test_accuracy=reached)
+                self.live(self.results)
 
             generator = torch.Generator().manual_seed(self.seed)
             network, _ = train_end_to_end(
-                result.network.stages, data.X, data.Y, loss, own["beta"], replace(how, epochs=epochs), generator,
+                result.network.stages, data.X, data.Y, loss, baseline["beta"], replace(how, epochs=epochs), generator,
                 on_epoch,
             )  # fmt: skip
-        own["train_accuracy"] = accuracy(network.predict(data.X)[-2], data.Y)
+        baseline["train_accuracy"] = accuracy(network.predict(data.X)[-2], data.Y)

@@ -1,4 +1,4 @@
-"""Stages one after the other: the masked maps of each are the images of the next."""
+"""A network of stages: the masked maps of each stage are the images of the next."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,19 +9,29 @@ from jaxtyping import Float
 from convexnn_bench import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
-BYTES = {"cpu": 2**25, "cuda": 2**28}  # of the largest maps of a batch, where nothing is trained
-HELD_BYTES = 2**30  # of a stage's input, up to which it is held rather than made anew
+BYTES = {"cpu": 2**25, "cuda": 2**28}  # of the largest maps of a batch that is only evaluated
+CACHE_BYTES = 2**30  # of a stage's input, up to which it is computed once and kept
 
 
 class LayerwiseNetwork:
-    """Trained stages. predict: predictions of each stage, and of the ensemble sum_s 2^s z_s over the first s stages
-    (the doubling weights of Belilovsky, Eickenberg and Oyallon, ICML 2019)."""
+    """Trained stages, each of which predicts from the maps of the one before it.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The stages in their order.
+
+    Notes
+    -----
+    The ensemble of the first s stages predicts sum_s 2^s z_s, with the doubling weights of Belilovsky, Eickenberg and
+    Oyallon (ICML 2019).
+    """
 
     def __init__(self, stages: Sequence[Stage] = ()):
         self.stages = list(stages)
 
     def features(self, X: Maps) -> Maps:
-        """Input of a stage after these, before its own `prepared`."""
+        """Return the input of a stage after these, before its own `prepared`."""
         for stage in self.stages:
             X = stage.hidden(stage.prepared(X))
         return X
@@ -29,13 +39,13 @@ class LayerwiseNetwork:
     def batches(
         self, X: Maps, dtype: torch.dtype, following: Stage | None = None, shared: bool = False
     ) -> Iterator[tuple[slice, Maps]]:
-        """Rows of X, and their features, as many at a time as memory allows.
+        """Yield rows of X and their features, as many at a time as memory allows.
 
-        following: a stage whose maps must fit as well. shared: of several processes, only the batches of this one.
+        following: a stage whose maps must fit as well. shared: yield only the batches of this process, of several.
         """
         stages = [*self.stages, *([following] if following is not None else [])]
         step = batch_size(stages, X, dtype)
-        if shared:  # no process without a batch
+        if shared:  # so that every process has a batch
             step = min(step, -(-len(X) // parallel.size()))
         starts = range(0, len(X), step)
         for first in parallel.rank_items(starts) if shared else starts:
@@ -44,33 +54,33 @@ class LayerwiseNetwork:
                 yield rows, self.features(X[rows].to(dtype))
 
     def predict(self, X: Maps) -> list[Float[torch.Tensor, "n c"]]:
-        """Predictions of every stage, float32; then of the ensemble of all of them."""
-        found: list[list[torch.Tensor]] = []
+        """Return the predictions of every stage in float32, and last those of the ensemble of all stages."""
+        batches: list[list[torch.Tensor]] = []
         step = batch_size(self.stages, X, torch.float32)
         with torch.no_grad():
             for first in range(0, len(X), step):
-                maps, told = X[first : first + step].float(), []
+                maps, predictions = X[first : first + step].float(), []
                 for stage in self.stages:
                     prepared = stage.prepared(maps)
                     maps = stage.hidden(prepared)
-                    told.append(stage.outputs(prepared, maps))
-                told.append(sum((2.0**place * z for place, z in enumerate(told)), torch.zeros(())))
-                found.append(told)
-        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+                    predictions.append(stage.outputs(prepared, maps))
+                ensemble = sum((2.0**index * z for index, z in enumerate(predictions)), torch.zeros(()))
+                batches.append([*predictions, ensemble])
+        return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
-def held(batches: Callable[[], Iterator[tuple[slice, Maps]]], n: int) -> list[tuple[slice, Maps]] | None:
-    """All batches, or None where the n samples take more than HELD_BYTES."""
+def cached(batches: Callable[[], Iterator[tuple[slice, Maps]]], n: int) -> list[tuple[slice, Maps]] | None:
+    """Return all batches, or None if the n samples take more than CACHE_BYTES."""
     parts = []
     for rows, maps in batches():
-        if n * maps[0].numel() * maps.element_size() > HELD_BYTES:
+        if n * maps[0].numel() * maps.element_size() > CACHE_BYTES:
             return None
         parts.append((rows, maps))
     return parts
 
 
 def batch_size(stages: Sequence[Stage], X: Maps, dtype: torch.dtype) -> int:
-    """Samples whose widest maps, patches and masked maps take BYTES."""
+    """Return how many samples have widest maps, patches and masked maps of BYTES together."""
     pixels, largest = math.prod(X.shape[2:]), math.prod(X.shape[1:])
     for stage in stages:
         pixels //= 4 if stage.plan.downsample else 1

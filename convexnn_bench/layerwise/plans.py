@@ -1,4 +1,4 @@
-"""What a stage looks like and how it is trained; every value is checked when it is given."""
+"""What a stage looks like and how it is trained; a plan checks its values when it is made."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,21 @@ AUGMENTATIONS = ("none", "crop", "crop_flip")
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage.
+    """One stage of the network.
 
-    gates: P, fixed random convolutions, each a block of the convex program. m: columns of a block, trained maps a gate.
-    kernel: odd side of the filters (zeros are padded, so that maps keep their sides). pool: a, the side of the grid
-    that maps are averaged to, a divisor of their sides. downsample: an invertible space-to-depth before the stage,
-    which halves the sides and takes four times the channels.
+    Parameters
+    ----------
+    gates : int
+        P, the number of fixed random convolutions. Each is a block of the convex program.
+    m : int
+        Columns of a block, which are the trained maps of a gate.
+    kernel : int
+        Odd side of the filters. Zeros are padded, so that maps keep their sides.
+    pool : int
+        a, the side of the grid to which maps are averaged, a divisor of their sides.
+    downsample : bool
+        Whether an invertible space-to-depth comes before the stage. It halves the sides and takes four times the
+        channels.
     """
 
     gates: int = 32
@@ -39,15 +48,30 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Training:
-    """How every stage is trained: minibatches of F/n + beta/(2n) (||U||^2 + ||V||^2), weight decay in the objective.
+    """How every stage is trained: minibatch descent on F/n + beta/(2n) (||U||^2 + ||V||^2).
 
-    epochs: of each stage. batch: samples a step. rate: of the first step; falls linearly to `last_rate` times itself.
-    momentum: of SGD. optimizer: "adam" or "sgd". augment: "none", "crop" (shifts by up to an eighth of the side) or
-    "crop_flip" (and mirror images). precision: of training, "float32", "float64", or "bfloat16" for the
-    convolutions alone; certificates are float64 whatever this says. certify_every: epochs from one certificate to the
-    next; the last epoch always has one. form: "factors", or "blocks", the baseline that trains the matrices
-    Z_k = U_k V_k^T themselves, from zero, with plain weight decay beta/(2n) ||Z||^2 in the place of the nuclear norm;
-    bfloat16 leaves these in float32, for they have no convolution.
+    Parameters
+    ----------
+    epochs : int
+        Epochs of each stage.
+    batch : int
+        Samples a step.
+    rate, last_rate : float
+        Step size of the first epoch; it falls linearly to `last_rate` times itself.
+    momentum : float
+        Momentum of SGD.
+    optimizer : str
+        "adam" or "sgd". Weight decay is part of the objective, not of the optimizer.
+    augment : str
+        "none", "crop" (shifts by up to an eighth of the side) or "crop_flip" (shifts and mirror images).
+    precision : str
+        "float32", "float64", or "bfloat16" for the convolutions alone. Certificates are always computed in float64.
+    certify_every : int
+        Epochs from one certificate to the next; the last epoch always has one.
+    form : str
+        "factors", or "blocks": the baseline that trains the matrices Z_k = U_k V_k^T themselves, from zero, with plain
+        weight decay beta/(2n) ||Z||^2 in the place of the nuclear norm. "bfloat16" leaves blocks in float32, because
+        they have no convolution.
     """
 
     epochs: int = 15
@@ -63,11 +87,12 @@ class Training:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of factors and maps."""
+        """Precision of factors and maps."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
     @property
     def mixed(self) -> bool:
+        """Whether convolutions run in bfloat16."""
         return self.precision == "bfloat16"
 
     def __post_init__(self) -> None:
@@ -84,16 +109,16 @@ class Training:
 
 
 def check_stages(stages: Any, shape: tuple[int, ...]) -> tuple[StagePlan, ...]:
-    """The plans as a tuple. Raises InputError where they do not fit images of this shape (channels, height, width)."""
+    """Return the plans as a tuple. Raise InputError if they do not fit images of channels x height x width."""
     if isinstance(stages, StagePlan) or not all(isinstance(stage, StagePlan) for stage in stages) or not stages:
         raise InputError(f"stages must be a list of StagePlan, at least one, got {stages!r:.100}")
     _, height, width = shape
-    for number_, stage in enumerate(stages, start=1):
+    for position, stage in enumerate(stages, start=1):
         if stage.downsample:
             if height % 2 or width % 2:
-                raise InputError(f"stage {number_}: downsample needs even sides, its maps are {height} x {width}")
+                raise InputError(f"stage {position}: downsample needs even sides, its maps are {height} x {width}")
             height, width = height // 2, width // 2
         if height % stage.pool or width % stage.pool:
             sides = f"{height} x {width}"
-            raise InputError(f"stage {number_}: pool must divide the sides of its maps, {sides}, got {stage.pool}")
+            raise InputError(f"stage {position}: pool must divide the sides of its maps, {sides}, got {stage.pool}")
     return tuple(stages)

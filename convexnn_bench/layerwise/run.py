@@ -2,22 +2,24 @@
 
 import json
 import math
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from convexnn_bench import parallel
 from convexnn_bench.datasets import number, whole
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.layerwise.blocks import BlockStage, BlockTraining
 from convexnn_bench.layerwise.checkpoint import checkpoint_in, read_checkpoint
-from convexnn_bench.layerwise.data import Data, accuracy, check_data
-from convexnn_bench.layerwise.network import LayerwiseNetwork, held
+from convexnn_bench.layerwise.data import ImageData, accuracy, check_data
+from convexnn_bench.layerwise.network import LayerwiseNetwork, cached
 from convexnn_bench.layerwise.plans import StagePlan, Training, check_stages
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.layerwise.streamed import Batches, beta_max, certify_stage
@@ -31,21 +33,29 @@ from convexnn_bench.terminal import progress
 if TYPE_CHECKING:
     import pandas as pd
 
-Epoch = dict[str, Any]
+Epoch = dict[str, Any]  # one entry of the history, see LayerwiseResult
 
 
 @dataclass
 class LayerwiseResult:
-    """history: a dictionary for every epoch: stage (1, 2, ...), epoch, seconds (of training, in this stage), n, P, p,
-    q, m, beta, beta_max; at epochs with a certificate also objective, lower_bound (the best so far), gap,
-    stationarity_bound, stationarity_error, max_dual_norm, gradient_norm (None in blocks), train_accuracy, test_accuracy
-    and ensemble_accuracy (of the stages so far), the last two None without test data.
+    """A network trained stage by stage, and how the training went.
+
+    Attributes
+    ----------
+    network : LayerwiseNetwork
+        The trained stages.
+    history : list of dict
+        One dictionary for every epoch: stage (1, 2, ...), epoch, seconds (of training, in this stage), n, P, p, q, m,
+        beta, beta_max. Epochs with a certificate also have objective, lower_bound (the best so far), gap,
+        stationarity_bound, stationarity_error, max_dual_norm, gradient_norm (None in blocks), train_accuracy,
+        test_accuracy and ensemble_accuracy (of the stages so far); the last two are None without test data.
     """
 
     network: LayerwiseNetwork
     history: list[Epoch] = field(default_factory=list)
 
     def to_frame(self) -> "pd.DataFrame":
+        """Return the history, one row an epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.history)
@@ -58,34 +68,73 @@ class LayerwiseResult:
 
 
 def train_layerwise(
-    X: Any,
-    Y: Any,
-    stages: Any,
+    X: ArrayLike | torch.Tensor,
+    Y: ArrayLike | torch.Tensor,
+    stages: Sequence[StagePlan],
     training: Training | None = None,
     *,
-    loss: Any = "cross_entropy",
-    beta_fraction: Any = 0.001,
-    beta: Any = None,
-    test: Any = None,
-    seed: Any = 0,
-    device: Any = "cpu",
-    checkpoint: Any = None,
+    loss: str | BaseLoss = "cross_entropy",
+    beta_fraction: float = 0.001,
+    beta: float | None = None,
+    test: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    checkpoint: str | os.PathLike[str] | None = None,
     on_epoch: Callable[[list[Epoch]], None] = lambda history: None,
     show_progress: bool = True,
 ) -> LayerwiseResult:
-    """Train stages one after the other; each is the convex program of its gates, in Burer-Monteiro form.
+    """Train the stages of a network one after the other, each in Burer-Monteiro form, and certify each.
 
-    X: images, n x channels x height x width. Y: labels 0..c-1, or n x c. stages: a list of StagePlan.
-    loss: a registered loss, F a sum over samples.
-    beta: weight decay of every stage's objective F + beta/2 (||U||^2 + ||V||^2); by default beta_fraction times the
-    stage's own beta_max, the least beta at which zero is optimal. test: (X, Y) for accuracies. seed: of gates, start
-    points, order and augmentation. checkpoint: a folder; after every epoch the state is written there, and a run that
-    finds one goes on from it to the same numbers. on_epoch: called with the history after every epoch, off the clock.
+    Every stage is the convex program of its gates. For each stage:
 
-    Started by torchrun, several processes share the samples of every step and certificate, and come to the numbers of
-    one but for rounding; each has the whole data.
+    1. Scale its input to a mean square of one, draw its gates and factors, and set its beta.
+    2. Train its factors for `training.epochs` epochs, and certify them every `training.certify_every` epochs.
+    3. Fix it. Its masked maps are the input of the next stage.
 
-    Raises InputError for arguments that cannot be, or for a checkpoint of another run.
+    Parameters
+    ----------
+    X : array
+        Images, n x channels x height x width.
+    Y : array
+        Labels 0, ..., c - 1, or targets n x c.
+    stages : sequence of StagePlan
+        The stages in their order.
+    training : Training, optional
+        How each stage is trained.
+    loss : str or BaseLoss
+        A registered loss; F is a sum over samples.
+    beta_fraction : float
+        beta of every stage as a fraction of its own beta_max, the least beta at which zero is optimal.
+    beta : float, optional
+        Weight decay of every stage's objective F + beta/2 (||U||^2 + ||V||^2), in place of beta_fraction.
+    test : (X, Y), optional
+        Other samples, for accuracies.
+    seed : int
+        Seed of gates, start points, order and augmentation.
+    device : str or torch.device
+        "cpu", "cuda" or "cuda:0".
+    checkpoint : path, optional
+        A folder to which the state is written after every epoch. A run that finds a state there goes on from it, to
+        the same numbers.
+    on_epoch : callable
+        Called with the history after every epoch, off the clock.
+    show_progress : bool
+        Show a bar on stderr, on a terminal or in a notebook only.
+
+    Returns
+    -------
+    LayerwiseResult
+        The network and its history.
+
+    Raises
+    ------
+    InputError
+        If an argument is not usable, or the checkpoint belongs to another run.
+
+    Notes
+    -----
+    Under torchrun the processes share the samples of every step and certificate, and reach the numbers of one process
+    up to rounding. Each process needs the whole data.
     """
     training = training or Training()
     criterion: BaseLoss = LOSSES.make(loss)
@@ -108,8 +157,8 @@ def train_layerwise(
     with progress(
         "training", len(plans) * training.epochs * len(data.X), show=show_progress and parallel.rank() == 0
     ) as update:
-        for number_, plan in enumerate(plans[len(run.result.network.stages) :], start=len(run.result.network.stages)):
-            run.train_stage(number_, plan, update)
+        for index, plan in enumerate(plans[len(run.result.network.stages) :], start=len(run.result.network.stages)):
+            run.train_stage(index, plan, update)
     return run.result
 
 
@@ -118,10 +167,10 @@ def _advance(update: Any, before: int, done: int) -> None:
 
 
 class _Run:
-    """The state of `train_layerwise`, and the checkpoint it is kept in."""
+    """The state of `train_layerwise`, and the checkpoint to which it is written."""
 
     def __init__(
-        self, data: Data, plans: tuple[StagePlan, ...], training: Training, loss: BaseLoss, beta: float | None,
+        self, data: ImageData, plans: tuple[StagePlan, ...], training: Training, loss: BaseLoss, beta: float | None,
         fraction: float, seed: int, device: str, asked: str,
     ):  # fmt: skip
         self.data, self.plans, self.training, self.loss = data, plans, training, loss
@@ -130,119 +179,121 @@ class _Run:
         self.result = LayerwiseResult(LayerwiseNetwork())
         self.path: Path | None = None
         self.on_epoch: Callable[[list[Epoch]], None] = lambda history: None
-        self.under_way: dict[str, Any] | None = None  # of the stage that a checkpoint was written in
+        self.under_way: dict[str, Any] | None = None  # state of the stage that a checkpoint interrupted
 
-    def open(self, folder: Any) -> None:
-        """Take up what a checkpoint holds. Raises InputError for one of another run."""
+    def open(self, folder: str | os.PathLike[str] | None) -> None:
+        """Take over the state of a checkpoint. Raises InputError if it belongs to another run."""
         if folder is None:
             return
         self.path = checkpoint_in(folder)
         if not self.path.is_file():
             return
-        kept = read_checkpoint(self.path, self.asked)
-        self.result.history = kept["history"]
-        self.generator.set_state(kept["generator"].cpu())
-        self.under_way = kept["under_way"]
-        for number_, (plan, tensors) in enumerate(zip(self.plans, kept["stages"], strict=False)):
-            stage = self._stage(number_, plan, kept["scales"][number_])
+        state = read_checkpoint(self.path, self.asked)
+        self.result.history = state["history"]
+        self.generator.set_state(state["generator"].cpu())
+        self.under_way = state["under_way"]
+        for index, (plan, tensors) in enumerate(zip(self.plans, state["stages"], strict=False)):
+            stage = self._stage(index, plan, state["scales"][index])
             stage.load(tensors)
             self.result.network.stages.append(stage)
 
-    def _keep(self, under_way: dict[str, Any] | None) -> None:
+    def _write(self, under_way: dict[str, Any] | None) -> None:
+        """Write the checkpoint, with the state of an unfinished stage."""
         if self.path is None or parallel.rank() != 0:
             return
         done = self.result.network.stages
-        kept = {
+        state = {
             "asked": self.asked, "history": self.result.history, "generator": self.generator.get_state(),
             "stages": [stage.tensors() for stage in done], "scales": [stage.scale for stage in done],
             "under_way": under_way,
         }  # fmt: skip
         with whole_file(self.path) as unfinished:
-            torch.save(kept, unfinished)
+            torch.save(state, unfinished)
 
-    def _stage(self, number_: int, plan: StagePlan, scale: float) -> Stage:
+    def _stage(self, index: int, plan: StagePlan, scale: float) -> Stage:
         kind = BlockStage if self.training.form == "blocks" else Stage
-        channels = self._sides(number_)[0] * (4 if plan.downsample else 1)
+        channels = self._sides(index)[0] * (4 if plan.downsample else 1)
         return kind(plan, channels, self.data.Y.shape[1], scale).to(self.device)
 
     def batches(self, stage: Stage) -> Batches:
-        """Input of a stage, from the images through the stages before it, in float64: this process's share."""
+        """Return the input of a stage in float64, from the images through the stages before it: this process's part."""
 
         def made() -> Iterator[tuple[slice, Maps]]:
             return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
 
-        kept = held(made, len(self.data.X))
+        kept = cached(made, len(self.data.X))
         return made if kept is None else lambda: iter(kept)
 
     def _begin(self, stage: Stage, batches: Batches) -> tuple[float, float]:
-        """Scale a stage, draw it, and find its beta and beta_max."""
-        number_ = len(self.result.network.stages)
+        """Scale a stage and draw it; return its beta and beta_max."""
+        index = len(self.result.network.stages)
         squares = torch.zeros((), dtype=torch.float64, device=self.device)
         for _, maps in batches():
             squares += maps.square().sum()
         parallel.sum_over_ranks(squares)
-        size = len(self.data.X) * math.prod(self._sides(number_))
+        size = len(self.data.X) * math.prod(self._sides(index))
         if float(squares) == 0:
-            raise InputError(f"stage {number_ + 1}: its input is zero everywhere")
+            raise InputError(f"stage {index + 1}: its input is zero everywhere")
         stage.scale = math.sqrt(size / float(squares))
         stage.draw(self.generator)
         stage.to(self.device)
         largest = beta_max(stage, batches, self.data.Y, self.loss)
         if largest == 0 and self.beta is None:
-            raise InputError(f"stage {number_ + 1}: beta_max is 0, zero weights fit the targets: give beta itself")
+            raise InputError(f"stage {index + 1}: beta_max is 0, zero weights fit the targets: give beta itself")
         return self.fraction * largest if self.beta is None else self.beta, largest
 
-    def _sides(self, number_: int) -> tuple[int, int, int]:
-        """Channels, height and width of a stage's input."""
+    def _sides(self, index: int) -> tuple[int, int, int]:
+        """Return channels, height and width of a stage's input."""
         channels, height, width = self.data.X.shape[1:]
-        for plan in self.plans[:number_]:
+        for plan in self.plans[:index]:
             channels = plan.gates * plan.m
             if plan.downsample:
                 height, width = height // 2, width // 2
         return channels, height, width
 
-    def train_stage(self, number_: int, plan: StagePlan, update: Any) -> None:
-        """All epochs of a stage, or those that are left; its last factors join the network."""
-        kept, self.under_way = self.under_way, None
-        stage = self._stage(number_, plan, 1.0 if kept is None else kept["scale"])
+    def train_stage(self, index: int, plan: StagePlan, update: Any) -> None:
+        """Train a stage for its remaining epochs, and add it to the network."""
+        state, self.under_way = self.under_way, None
+        stage = self._stage(index, plan, 1.0 if state is None else state["scale"])
         batches = self.batches(stage)
-        if kept is None:
+        if state is None:  # 1. a new stage
             beta, largest = self._begin(stage, batches)
             best = -math.inf
         else:
-            stage.load(kept["tensors"])
-            beta, largest, best = kept["beta"], kept["beta_max"], kept["best"]
-        how = BlockTraining if self.training.form == "blocks" else StageTraining
-        own = how(stage, self.result.network, self.data.X, self.data.Y, self.loss, beta, self.training, self.generator)
-        if kept is not None:
-            own.restore(kept["training"])
+            stage.load(state["tensors"])
+            beta, largest, best = state["beta"], state["beta_max"], state["best"]
+        kind = BlockTraining if self.training.form == "blocks" else StageTraining
+        run = kind(stage, self.result.network, self.data.X, self.data.Y, self.loss, beta, self.training, self.generator)
+        if state is not None:
+            run.restore(state["training"])
         n = len(self.data.X)
-        words = f"stage {number_ + 1} of {len(self.plans)}"
-        while own.epoch < self.training.epochs:
-            own.run_epoch(partial(_advance, update, (number_ * self.training.epochs + own.epoch) * n))
-            epoch = {"stage": number_ + 1, "epoch": own.epoch, "seconds": own.seconds, "n": n, "P": stage.P,
+        words = f"stage {index + 1} of {len(self.plans)}"
+        while run.epoch < self.training.epochs:
+            # 2. train and certify
+            run.run_epoch(partial(_advance, update, (index * self.training.epochs + run.epoch) * n))
+            epoch = {"stage": index + 1, "epoch": run.epoch, "seconds": run.seconds, "n": n, "P": stage.P,
                      "p": stage.p, "q": stage.q, "m": plan.m, "beta": beta, "beta_max": largest}  # fmt: skip
-            if own.epoch % self.training.certify_every == 0 or own.epoch == self.training.epochs:
+            if run.epoch % self.training.certify_every == 0 or run.epoch == self.training.epochs:
                 epoch |= self._score(stage, batches, beta, best)
                 best = max(best, epoch["lower_bound"])
-                update(text=f"{words}, epoch {own.epoch}: certified gap {epoch['gap']:.1e}")
+                update(text=f"{words}, epoch {run.epoch}: certified gap {epoch['gap']:.1e}")
             self.result.history.append(epoch)
-            if not parallel.same_tensors(*own.weights):
+            if not parallel.same_tensors(*run.weights):
                 raise ConvexNNError(
                     "the processes that share the training came to different weights: use equal machines"
                 )
-            last = own.epoch == self.training.epochs
-            if last:
+            last = run.epoch == self.training.epochs
+            if last:  # 3. the stage is fixed
                 stage.settle()
                 self.result.network.stages.append(stage)
             about = {"scale": stage.scale, "tensors": stage.tensors(), "beta": beta, "beta_max": largest, "best": best}
-            self._keep(None if last else {**about, "training": own.state()})
+            self._write(None if last else {**about, "training": run.state()})
             self.on_epoch(self.result.history)
 
     def _score(self, stage: Stage, batches: Batches, beta: float, best: float) -> Epoch:
-        """Certificate and accuracies of a stage as it is."""
+        """Return the certificate and the accuracies of a stage as it is."""
         proven, z = certify_stage(stage, batches, self.data.Y, self.loss, beta, best)
-        told: Epoch = {
+        scores: Epoch = {
             "objective": proven.primal, "lower_bound": proven.dual, "gap": proven.gap,
             "stationarity_bound": proven.stationarity_bound, "stationarity_error": proven.stationarity_error,
             "max_dual_norm": proven.max_dual_norm, "gradient_norm": proven.gradient_norm,
@@ -251,6 +302,7 @@ class _Run:
         }  # fmt: skip
         if self.data.test is not None:
             images, targets = self.data.test
-            found = LayerwiseNetwork([*self.result.network.stages, stage]).predict(images)
-            told |= {"test_accuracy": accuracy(found[-2], targets), "ensemble_accuracy": accuracy(found[-1], targets)}
-        return told
+            predictions = LayerwiseNetwork([*self.result.network.stages, stage]).predict(images)
+            scores["test_accuracy"] = accuracy(predictions[-2], targets)
+            scores["ensemble_accuracy"] = accuracy(predictions[-1], targets)
+        return scores

@@ -9,8 +9,8 @@ the problem of `cnn.Problem` with architecture CNN(kernel, padding=kernel // 2, 
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch.nn import functional
@@ -18,6 +18,7 @@ from torch.nn import functional
 from convexnn_bench.architectures import CNN
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.plans import StagePlan
+from convexnn_bench.losses import BaseLoss
 from convexnn_bench.problem import Problem
 
 Maps = Float[torch.Tensor, "n _channels _height _width"]  # sides and channels change from maps to maps
@@ -25,21 +26,21 @@ Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, colum
 Masks = Bool[torch.Tensor, "a2 pixels P"]
 
 
-WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a temporary array over several windows, which a cache is to hold
+WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a temporary array over several windows, to fit a cache
 
 
 def window_parts(windows: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Windows, as many at a time as a temporary array has room for. elements: numbers of each."""
+    """Yield windows, as many at a time as a temporary array has room for. elements: numbers in one window."""
     step = max(1, WINDOW_ELEMENTS[device.type] // elements)
     return (slice(first, first + step) for first in range(0, windows, step))
 
 
 def pooled_patches(patches: Patches, masks: Masks, n: int) -> Iterator[Float[torch.Tensor, "n P p"]]:
-    """Means of the masked patches over the pixels of a window, window by window."""
+    """Yield the means of the masked patches over the pixels of a window, window by window."""
     window = patches.shape[1] // n
-    for own, active in zip(patches, masks, strict=True):
-        numbers = active.to(own.dtype).div_(window).view(n, window, -1)
-        yield numbers.transpose(1, 2) @ own.view(n, window, -1)
+    for in_window, active in zip(patches, masks, strict=True):
+        weights = active.to(in_window.dtype).div_(window).view(n, window, -1)
+        yield weights.transpose(1, 2) @ in_window.view(n, window, -1)
 
 
 def _unmixed(X: Maps) -> Maps:
@@ -47,10 +48,22 @@ def _unmixed(X: Maps) -> Maps:
 
 
 class Stage:
-    """Gates (P x p, fixed), factors U (P x p x m) and V (P x a^2 c x m); p = channels kernel^2.
+    """Fixed gates (P x p) and trained factors U (P x p x m) and V (P x a^2 c x m), with p = channels kernel^2.
 
-    scale: what the maps are multiplied with before anything else, so that their mean square is one; the gates do not
-    see it, and the same optimum with factors scaled otherwise belongs to beta scaled otherwise. trained: what is.
+    Parameters
+    ----------
+    plan : StagePlan
+        Sizes of the stage.
+    channels, c : int
+        Channels of its maps, and outputs.
+    scale : float
+        Factor of the maps, which makes their mean square one. It changes no mask; with another scale the same optimum
+        has other factors and belongs to another beta.
+
+    Attributes
+    ----------
+    trained : tuple of str
+        The names of the tensors that training changes.
     """
 
     trained: tuple[str, ...] = ("U", "V")
@@ -72,33 +85,35 @@ class Stage:
         return self.P * self.plan.m
 
     def draw(self, generator: torch.Generator) -> None:
-        """Gates from a normal distribution; factors too, of the size that keeps hidden units about as large as maps."""
+        """Draw gates and factors from normal distributions; hidden units become about as large as maps."""
         self.gates = torch.randn(self.gates.shape, generator=generator)
         self.U = torch.randn(self.U.shape, generator=generator) / math.sqrt(self.p)
         self.V = torch.randn(self.V.shape, generator=generator) / math.sqrt(self.width * self.plan.pool**2)
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors by name."""
         return {"gates": self.gates, "U": self.U, "V": self.V}
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Raises InputError for tensors of other shapes."""
-        for name, own in self.tensors().items():
-            if tensors[name].shape != own.shape:
-                raise InputError(f"stage: {name} must be {tuple(own.shape)}, got {tuple(tensors[name].shape)}")
-            setattr(self, name, tensors[name].to(own.device))
+        """Take over tensors by name. Raises InputError for tensors of other shapes."""
+        for name, current in self.tensors().items():
+            if tensors[name].shape != current.shape:
+                raise InputError(f"stage: {name} must be {tuple(current.shape)}, got {tuple(tensors[name].shape)}")
+            setattr(self, name, tensors[name].to(current.device))
 
     def to(self, device: str) -> "Stage":
+        """Move all tensors to the device; return the stage itself."""
         for name, tensor in self.tensors().items():
             setattr(self, name, tensor.to(device))
         self.__dict__.pop("order", None)
         return self
 
     def prepared(self, X: Maps) -> Maps:
-        """Maps as the stage's convolutions take them: space-to-depth, scaled."""
+        """Return maps as the stage's convolutions take them: after space-to-depth, scaled."""
         return (functional.pixel_unshuffle(X, 2) if self.plan.downsample else X) * self.scale
 
     def masks(self, X: Maps) -> Bool[torch.Tensor, "n P height width"]:
-        """1{Phi_i g_k >= 0} of prepared maps; of maps in bfloat16 with gates that are not rounded to it."""
+        """Return 1{Phi_i g_k >= 0} for prepared maps. With maps in bfloat16 the gates are not rounded to it."""
         with torch.autocast(X.device.type, enabled=False):
             return self._convolve(_unmixed(X), self.gates) >= 0
 
@@ -108,7 +123,7 @@ class Stage:
         return functional.conv2d(X, filters, padding=kernel // 2)
 
     def hidden(self, X: Maps, U: torch.Tensor | None = None) -> Maps:
-        """The masked maps D_k (Phi u_kj), n x P m x height x width, of prepared maps; the next stage's input."""
+        """Return the masked maps D_k (Phi u_kj), n x P m x height x width, of prepared maps: the next stage's input."""
         U = self.U if U is None else U
         maps = self._convolve(X, U.transpose(1, 2).reshape(self.width, self.p))
         n, _, height, width = maps.shape
@@ -116,7 +131,7 @@ class Stage:
         return masked.view(n, self.width, height, width)
 
     def predict(self, hidden: Maps, V: torch.Tensor | None = None) -> Float[torch.Tensor, "n c"]:
-        """Predictions from the masked maps, never in mixed precision."""
+        """Return predictions from the masked maps, never in mixed precision."""
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = _unmixed(hidden)
             V = (self.V if V is None else V).to(hidden.dtype)
@@ -126,18 +141,18 @@ class Stage:
             return pooled.flatten(1) @ weights
 
     def outputs(self, X: Maps, hidden: Maps) -> Float[torch.Tensor, "n c"]:
-        """Predictions from prepared maps, and their masked maps."""
+        """Return predictions from prepared maps and their masked maps."""
         return self.predict(hidden)
 
     @cached_property
     def order(self) -> Int[torch.Tensor, " p"]:
-        """Entries of a patch with the channels of a pixel together, as maps are copied quickest."""
+        """The entries of a patch ordered by pixel, then channel: the order in which maps are copied quickest."""
         kernel = self.plan.kernel
         entries = torch.arange(self.p, device=self.U.device).view(self.channels, kernel, kernel)
         return entries.permute(1, 2, 0).flatten()
 
     def windows(self, X: Maps) -> tuple[Patches, Masks]:
-        """Patches and masks of prepared maps, sorted by the pooling windows they are in; a sample's pixels together."""
+        """Return patches and masks of prepared maps, sorted by pooling window, then by sample."""
         kernel, a = self.plan.kernel, self.plan.pool
         n, _, height, width = X.shape
         rows = functional.pad(X, (kernel // 2,) * 4).permute(0, 2, 3, 1).contiguous()
@@ -147,7 +162,7 @@ class Stage:
         return patches, patches @ self.gates[:, self.order].T.to(X.dtype) >= 0
 
     def window_outputs(self, patches: Patches, masks: Masks, n: int) -> Float[torch.Tensor, "n c"]:
-        """Predictions of the n samples of these windows."""
+        """Return predictions of the n samples of these windows."""
         a2, m = len(patches), self.plan.m
         units = patches @ self.U[:, self.order].transpose(1, 2).reshape(self.width, self.p).T.to(patches.dtype)
         pooled = (units.unflatten(2, (self.P, m)) * masks[..., None]).view(a2, n, -1, self.width).mean(dim=2)
@@ -155,7 +170,7 @@ class Stage:
         return (pooled @ weights).sum(dim=0)
 
     def gradient_norm(self, G: Float[torch.Tensor, "P p q"], beta: float) -> float | None:
-        """||(G_k V_k + beta U_k, G_k^T U_k + beta V_k)|| relative to beta ||(U, V)||, for G_k = A_k^*(grad F)."""
+        """Return ||(G_k V_k + beta U_k, G_k^T U_k + beta V_k)|| / (beta ||(U, V)||), for G_k = A_k^*(grad F)."""
         U, V = self.U.double(), self.V.double()
         slopes = torch.cat([(G @ V + beta * U).flatten(), (G.transpose(1, 2) @ U + beta * V).flatten()])
         size = beta * math.sqrt(float(U.square().sum() + V.square().sum()))
@@ -163,16 +178,18 @@ class Stage:
         return slope / size if size > 0 else slope / beta
 
     def settle(self) -> None:
-        """To be called when the stage has been trained."""
+        """Finish the stage after its training; factors need nothing."""
 
-    def problem(self, X: Maps, Y: Any, loss: Any, beta: float) -> Problem:
-        """The stage's training problem on these maps (before `prepared`), for every solver of the package."""
+    def problem(self, X: Maps, Y: np.ndarray, loss: str | BaseLoss, beta: float) -> Problem:
+        """Return the stage's training problem on these maps (before `prepared`), for every solver of the package."""
         maps = self.prepared(X.double())
         masks = self.masks(maps).permute(0, 2, 3, 1).reshape(-1, self.P)
         architecture = CNN(self.plan.kernel, padding=self.plan.kernel // 2, pool=self.plan.pool)
-        own = {"architecture": architecture, "activation": "gated_relu", "loss": loss, "beta": beta}
-        return Problem(maps.cpu().numpy(), Y, patterns=masks.cpu().numpy(), **own)
+        return Problem(
+            maps.cpu().numpy(), Y, architecture=architecture, activation="gated_relu", loss=loss, beta=beta,
+            patterns=masks.cpu().numpy(),
+        )  # fmt: skip
 
     def regulariser(self) -> float:
-        """R = 1/2 (||U||^2 + ||V||^2), float64."""
+        """Return R = 1/2 (||U||^2 + ||V||^2), in float64."""
         return 0.5 * float(self.U.double().square().sum() + self.V.double().square().sum())

@@ -1,9 +1,9 @@
-"""The certificate of a stage over data that are never in memory at once: one pass, float64 sums.
+"""The certificate of a stage over data that are never in memory at once, from one pass with float64 sums.
 
-Of every batch come its predictions z, its rows of Lambda = grad F(z), for F is a sum over samples, and its part of
+Every batch gives its predictions z, its rows of Lambda = grad F(z), as F is a sum over samples, and its part of
     G_k[., alpha, .] = sum_i sum_{kappa in window alpha} P[alpha, kappa] D_k[i, kappa] x_{i, kappa} Lambda_i^T,
-one matrix product for each window alpha over the samples and pixels of the batch. Then, as everywhere (`certificates`),
-p* >= -F*(s Lambda) for s max_k ||G_k||_2 <= beta.
+one matrix product for each window alpha over the samples and pixels of the batch. As for every certificate
+(`certificates`), p* >= -F*(s Lambda) for s max_k ||G_k||_2 <= beta.
 """
 
 import math
@@ -20,11 +20,11 @@ from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_p
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.norms import EPS, MaxDualNorm, max_spectral_norm
 
-# the rows, and their maps before `prepared`; of several processes the batches of this one
+# makes an iterator over rows and their maps before `prepared`; with several processes, over the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]
-POOL_FIRST = 2  # times c: pixels of a window from which pooling first is quicker
+POOL_FIRST = 2  # pixels of a window, in outputs c, from which pooling first takes fewer operations
 
-Slope = Callable[[slice, Patches, Masks], Float[torch.Tensor, "b c"]]  # rows, and windows -> the rows of Lambda
+Slope = Callable[[slice, Patches, Masks], Float[torch.Tensor, "b c"]]  # from rows and windows to Lambda
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Adjoint:
     rounding: float
 
     def norm(self) -> MaxDualNorm:
-        """max_k ||A_k^* Lambda||_2, on the safe side of all rounding."""
-        found = max_spectral_norm(self.G)
-        low = found.value * (1 - 8 * sum(self.G.shape[1:]) * EPS) - self.rounding
-        return MaxDualNorm(found.value + self.rounding, found.block, low, found.method)
+        """Return max_k ||A_k^* Lambda||_2, enlarged by all rounding."""
+        norm = max_spectral_norm(self.G)
+        low = norm.value * (1 - 8 * sum(self.G.shape[1:]) * EPS) - self.rounding
+        return MaxDualNorm(norm.value + self.rounding, norm.block, low, norm.method)
 
 
 def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
-    """A_k^* Lambda of every block, for the rows of Lambda that `slope` gives batch by batch.
+    """Return A_k^* Lambda of every block, for the rows of Lambda that `slope` computes batch by batch.
 
     Rounding: every entry of G is a sum of n window products x Lambda / window, masks only remove terms, and the norm of
     a sum is at most the sum of norms. So the error of a block is below (n window + a few) eps sum_{i, kappa}
@@ -67,14 +67,14 @@ def gather(
 ) -> None:
     """Add the sums over the pixels of a batch to G.
 
-    Through the pixels with their Lambda_i / window, 2 p P c operations a pixel; where a window is large the masked
-    patches are pooled first, 2 p P a pixel and 2 p P c a window.
+    Each pixel is weighted by its Lambda_i / window, 2 p P c operations a pixel. If a window is large, the masked
+    patches are pooled first instead, 2 p P operations a pixel and 2 p P c a window.
     """
     n, c = Lambda.shape
     window = patches.shape[1] // n
     if window >= POOL_FIRST * c:
-        for at, own in zip(G, pooled_patches(patches, masks, n), strict=True):  # own: n x P x p
-            at += (own.flatten(1).T @ Lambda).unflatten(0, (masks.shape[2], -1)).transpose(0, 1).flatten(1)
+        for G_window, pooled in zip(G, pooled_patches(patches, masks, n), strict=True):  # pooled: n x P x p
+            G_window += (pooled.flatten(1).T @ Lambda).unflatten(0, (masks.shape[2], -1)).transpose(0, 1).flatten(1)
         return
     weights = (Lambda / window).repeat_interleave(window, dim=0)
     for part in window_parts(len(patches), masks.shape[1] * G.shape[2], G.device):
@@ -83,19 +83,41 @@ def gather(
 
 
 def by_blocks(stage: Stage, G: Float[torch.Tensor, "a2 p Pc"]) -> Float[torch.Tensor, "P p q"]:
-    """The same numbers, one matrix a block."""
-    found = torch.empty(stage.P, stage.p, stage.q, dtype=G.dtype, device=G.device)
-    found[:, stage.order] = G.unflatten(2, (stage.P, stage.c)).permute(2, 1, 0, 3).flatten(2)
-    return found
+    """Return the same numbers with one matrix a block."""
+    blocks = torch.empty(stage.P, stage.p, stage.q, dtype=G.dtype, device=G.device)
+    blocks[:, stage.order] = G.unflatten(2, (stage.P, stage.c)).permute(2, 1, 0, 3).flatten(2)
+    return blocks
 
 
 def certify_stage(
     stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss, beta: float, best: float = -math.inf
 ) -> tuple[Certificate, Float[torch.Tensor, "n c"]]:
-    """(certificate of the stage's factors, its predictions); the program is that of the stage's own gates.
+    """Certify a stage in its own convex program, the one of its gates.
 
-    best: a lower bound that was proven of the same program before; a bound once proven holds for every later point.
-    Raises InputError for factors or predictions that are not finite.
+    Parameters
+    ----------
+    stage : Stage
+        The stage with its factors.
+    batches : callable
+        Makes an iterator over (rows, maps), the maps before `Stage.prepared`.
+    Y : torch.Tensor
+        Targets, n x c.
+    loss, beta
+        Loss and weight decay of the program.
+    best : float
+        A lower bound proven of the same program before, which holds for every later point.
+
+    Returns
+    -------
+    Certificate
+        What is proven of the stage's factors.
+    torch.Tensor
+        The stage's predictions, n x c.
+
+    Raises
+    ------
+    InputError
+        If factors or predictions are not finite.
     """
     z, R = torch.zeros_like(Y), stage.regulariser()
 
@@ -103,8 +125,8 @@ def certify_stage(
         z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
         return loss.project_dual(loss.gradient(z[rows], Y[rows]), Y[rows])
 
-    found = adjoint(stage, batches, slope)
-    norm = found.norm()
+    dual = adjoint(stage, batches, slope)
+    norm = dual.norm()
     parallel.sum_over_ranks(z)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
@@ -115,11 +137,11 @@ def certify_stage(
     kept = multiplier if proven >= best else None
     certificate = concluded(
         primal, max(proven, best), beta, norm, error, kept, scope="sampled", infeasibility=0.0,
-        gradient_norm=stage.gradient_norm(found.G, beta),
+        gradient_norm=stage.gradient_norm(dual.G, beta),
     )  # fmt: skip
     return certificate, z
 
 
 def beta_max(stage: Stage, batches: Batches, Y: Float[torch.Tensor, "n c"], loss: BaseLoss) -> float:
-    """max_k ||A_k^* grad F(0)||_2: from there on Z = 0 is optimal."""
+    """Return max_k ||A_k^* grad F(0)||_2, the least beta at which Z = 0 is optimal."""
     return adjoint(stage, batches, lambda rows, *_: loss.gradient(torch.zeros_like(Y[rows]), Y[rows])).norm().value

@@ -1,4 +1,8 @@
-"""Minibatch training of one stage, everything before it frozen."""
+"""Minibatch training of one stage on the fixed stages before it.
+
+The objective is F/n + beta/n R with R the regulariser of the stage. Every process of a shared run takes its part of
+each batch, and gradients are summed over the processes.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,14 +12,14 @@ import torch
 from torch.nn import functional
 
 from convexnn_bench import parallel
-from convexnn_bench.layerwise.network import LayerwiseNetwork, held
+from convexnn_bench.layerwise.network import LayerwiseNetwork, cached
 from convexnn_bench.layerwise.plans import Training
 from convexnn_bench.layerwise.stage import Maps, Stage
 from convexnn_bench.losses import BaseLoss
 
 
 def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
-    """Every sample shifted by up to an eighth of its side, zeros coming in, and mirrored with probability a half."""
+    """Shift every sample by up to an eighth of its side, filling with zeros, and mirror it with probability 1/2."""
     if how == "none":
         return X
     n, _, height, width = X.shape
@@ -33,14 +37,14 @@ def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
 
 
 def optimizer_of(weights: list[torch.Tensor], how: Training) -> torch.optim.Optimizer:
-    """SGD or Adam; weight decay is part of the objective, and none of theirs."""
+    """Return SGD or Adam without weight decay, which is part of the objective."""
     if how.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=how.rate, momentum=how.momentum)
     return torch.optim.Adam(weights, lr=how.rate)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, how: Training, epoch: int) -> None:
-    """The step size of an epoch (0, 1, ...): linear from `rate` to `last_rate` times it."""
+    """Set the step size of an epoch (0, 1, ...), linear from `rate` to `last_rate` times it."""
     share = epoch / max(1, how.epochs - 1)
     for group in optimizer.param_groups:
         group["lr"] = how.rate * (1 + share * (how.last_rate - 1))
@@ -49,7 +53,7 @@ def set_rate(optimizer: torch.optim.Optimizer, how: Training, epoch: int) -> Non
 def step(
     optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], slopes: Sequence[torch.Tensor], decay: float
 ) -> None:
-    """Descend on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
+    """Take a step on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
     parallel.sum_over_ranks(*slopes)
     for weight, slope in zip(weights, slopes, strict=True):
         weight.grad = slope.add(weight.detach(), alpha=decay)
@@ -57,14 +61,14 @@ def step(
 
 
 def slopes_of(loss: torch.Tensor | None, weights: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Gradients of a loss; zeros for None, a batch of which this process has no sample."""
+    """Return the gradients of a loss; zeros for None, if this process has no sample of the batch."""
     if loss is None:
         return [torch.zeros_like(weight) for weight in weights]
     return torch.autograd.grad(loss, weights)
 
 
 class StageTraining:
-    """Descent on F/n + beta/n R for one stage, an epoch at a time; `state` and `restore` make it go on elsewhere."""
+    """Descent on F/n + beta/n R for one stage, an epoch at a time; `state` and `restore` let another process go on."""
 
     def __init__(
         self,
@@ -87,10 +91,10 @@ class StageTraining:
         self._inputs = self._cached()
 
     def _cached(self) -> Callable[[torch.Tensor], Maps]:
-        """rows -> the stage's prepared maps."""
+        """Return the function from rows to the stage's prepared maps: a look-up if they can be kept."""
         if self.how.augment != "none":
             return self._drawn
-        parts = held(lambda: self.before.batches(self.X, self.how.dtype, self.stage), len(self.X))
+        parts = cached(lambda: self.before.batches(self.X, self.how.dtype, self.stage), len(self.X))
         if parts is None:
             return self._drawn
         kept = self.stage.prepared(torch.cat([maps for _, maps in parts]))
@@ -102,7 +106,7 @@ class StageTraining:
             return self.stage.prepared(self.before.features(parallel.rank_rows(images)))
 
     def run_epoch(self, on_step: Callable[[int], None] = lambda done: None) -> None:
-        """One pass over the samples in a new order."""
+        """Pass once over the samples in a new order."""
         started, n = time.perf_counter(), len(self.X)
         set_rate(self.optimizer, self.how, self.epoch)
         done = 0
@@ -115,7 +119,7 @@ class StageTraining:
         self.seconds += time.perf_counter() - started
 
     def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
-        """One step on a batch, of which this process has the samples `maps`."""
+        """Take one step on a batch, of which this process has the samples `maps`."""
         U, V = self.weights
         loss = None
         if len(maps):  # a last batch may have fewer samples than there are processes
@@ -125,16 +129,16 @@ class StageTraining:
         self.descend(slopes_of(loss, self.weights))
 
     def descend(self, slopes: Sequence[torch.Tensor]) -> None:
-        """A step with the gradients of F/n over this process's part of the batch."""
+        """Take a step with the gradients of F/n over this process's part of the batch."""
         step(self.optimizer, self.weights, slopes, self.beta / len(self.X))
 
     def _hand_over(self) -> None:
-        """The stage's own tensors become copies of the weights."""
+        """Make the stage's tensors copies of the weights."""
         for name, weight in zip(self.stage.trained, self.weights, strict=True):
             setattr(self.stage, name, weight.detach().clone())
 
     def state(self) -> dict[str, Any]:
-        """All that the next epochs depend on: tensors and numbers."""
+        """Return all tensors and numbers that the next epochs depend on."""
         return {
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -144,6 +148,7 @@ class StageTraining:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         with torch.no_grad():
             for weight, kept in zip(self.weights, state["weights"], strict=True):

@@ -492,14 +492,14 @@ def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--dataset", "spiral"), "data set 'spiral' has no images; those that have: "),
+        (("--dataset", "spiral"), "data set 'spiral' has no images; data sets with images: "),
         (("--dataset", "nothing"), "unknown data set 'nothing'"),
         (("--dataset", "cifar10"), "data set cifar10: needs the files of CIFAR-10"),
         (("--stage", "gate=3"), "--stage has no parameter 'gate'; it has: gates, m, kernel, pool, downsample"),
         (("--stage", "gates=3,pool=5", "--dataset", "digits"), "pool must divide the sides of its maps, 8 x 8, got 5"),
         (("--baseline", "resnet"), "baseline must be one of 'end_to_end', 'weight_decay', 'exact', got 'resnet'"),
-        (("--dataset", "digits[layout=flat]"), "layout is not to be given here"),
-        (("--dataset", "digits[n=4]"), "4 images are too few, 5 at least"),
+        (("--dataset", "digits[layout=flat]"), "layout cannot be chosen here"),
+        (("--dataset", "digits[n=4]"), "4 images are too few: 5 are needed"),
         (("--epochs", "0"), "epochs must be a whole number, at least 1, got 0"),
         (("--device", "cuda:99"), "device 'cuda:99' was asked for"),
     ],
