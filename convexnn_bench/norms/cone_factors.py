@@ -48,7 +48,7 @@ class Frame:
 class Relaxation:
     """A solution of the doubly non-negative relaxation in the coordinates of the frames, and its value.
 
-    inner: P x (p + q) x (p + q), the matrices [[S', Z'], [Z'^T, T]] with S = map S' map and Z = map Z'.
+    inner: the matrices [[S', Z'], [Z'^T, T]], P x (p + q) x (p + q), with S = map S' map and Z = map Z'.
     """
 
     frames: list[Frame]
@@ -56,28 +56,12 @@ class Relaxation:
     value: float
 
     @property
-    def maps(self) -> Float[np.ndarray, "P p p"]:
-        return np.stack([frame.map for frame in self.frames])
-
-    @property
-    def S(self) -> Float[np.ndarray, "P p p"]:
-        p = self.maps.shape[1]
-        return self.maps @ self.inner[:, :p, :p] @ self.maps
-
-    @property
-    def Z(self) -> Float[np.ndarray, "P p q"]:
-        p = self.maps.shape[1]
-        return self.maps @ self.inner[:, :p, p:]
-
-    @property
-    def T(self) -> Float[np.ndarray, "P q q"]:
-        p = self.maps.shape[1]
-        return self.inner[:, p:, p:]
-
-    @property
     def weights(self) -> Float[np.ndarray, " P"]:
         """1/2 (tr S + tr T) of every block."""
-        return 0.5 * (np.trace(self.S, axis1=1, axis2=2) + np.trace(self.T, axis1=1, axis2=2))
+        maps = np.stack([frame.map for frame in self.frames])
+        p = maps.shape[1]
+        S, T = maps @ self.inner[:, :p, :p] @ maps, self.inner[:, p:, p:]
+        return 0.5 * (np.trace(S, axis1=1, axis2=2) + np.trace(T, axis1=1, axis2=2))
 
 
 def cone_frames(cones: Cones) -> list[Frame]:
