@@ -566,8 +566,8 @@ P4 = np.zeros((4, 3, 2))
         ((np.zeros((5, 3)), np.zeros((5, 2))), ("W1: p x M and W2: q x M", "(5, 3)", "(5, 2)")),
         (np.full((4, 3, 2), np.nan), ("Z has 24 NaN or infinite entries",)),
         (np.full((4, 3, 2), None), ("Z must be a numeric array", "object")),
-        (None, ("a point is a Result, blocks", "NoneType")),
-        ("x", ("a point is a Result, blocks", "str")),
+        (None, ("point must be a Result, blocks", "NoneType")),
+        ("x", ("point must be a Result, blocks", "str")),
         (
             torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False)),
             ("no network of this gated_relu mlp problem",),

@@ -1,4 +1,4 @@
-"""A user's point, in whatever form it comes, as a `Point`."""
+"""Convert a point in any form that a user may have into a `Point`."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ def as_point(problem: Problem, point: Any) -> Point:
     if isinstance(point, np.ndarray | torch.Tensor):
         return Point(blocks=point)
     raise InputError(
-        "a point is a Result, blocks (P x p x q), factors (U, V), network weights (W1, W2) or a torch module, "
+        "point must be a Result, blocks (P x p x q), factors (U, V), network weights (W1, W2) or a torch module, "
         f"got {type(point).__name__}"
     )
 

@@ -151,6 +151,16 @@ def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
     return np.hstack([X, np.ones((X.shape[0], 1))])
 
 
+def table(features: np.ndarray, n: Any, standardize: Any, bias: Any, seed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of n random samples, perhaps standardised and with a bias, and the samples' indices."""
+    one_of("standardize", standardize, (True, False))
+    one_of("bias", bias, (True, False))
+    kept = subset(n, len(features), seed)
+    X = np.asarray(features[kept], dtype=np.float64)
+    X = standard_columns(X) if standardize else X
+    return with_bias(X) if bias else X, kept
+
+
 def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:
     """Return means over pool x pool squares, n x (side / pool)^2, row by row."""
     n, side, _ = images.shape

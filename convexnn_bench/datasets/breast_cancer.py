@@ -1,8 +1,6 @@
 """scikit-learn's breast cancer data (Wisconsin, diagnostic): 569 x 30, two classes."""
 
-import numpy as np
-
-from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, subset, with_bias
+from convexnn_bench.datasets.base import BaseDataset, Data, table
 
 
 class BreastCancer(BaseDataset):
@@ -19,12 +17,7 @@ class BreastCancer(BaseDataset):
     def load(self, n: int | None = None, standardize: bool = True, bias: bool = False, seed: int = 0) -> Data:
         from sklearn.datasets import load_breast_cancer
 
-        one_of("standardize", standardize, (True, False))
-        one_of("bias", bias, (True, False))
         source = load_breast_cancer()
-        kept = subset(n, source.target.size, seed)
-        X = np.asarray(source.data[kept], dtype=np.float64)
-        X = standard_columns(X) if standardize else X
+        X, kept = table(source.data, n, standardize, bias, seed)
         Y = 2.0 * source.target[kept] - 1.0
-        defaults = {"loss": "logistic", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
-        return Data(with_bias(X) if bias else X, Y, defaults)
+        return Data(X, Y, {"loss": "logistic", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, subset, with_bias
+from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, table
 
 
 class Diabetes(BaseDataset):
@@ -27,17 +27,9 @@ class Diabetes(BaseDataset):
     ) -> Data:
         from sklearn.datasets import load_diabetes
 
-        for key, flag in (
-            ("standardize", standardize),
-            ("standardize_targets", standardize_targets),
-            ("bias", bias),
-        ):
-            one_of(key, flag, (True, False))
+        one_of("standardize_targets", standardize_targets, (True, False))
         source = load_diabetes(scaled=False)
-        kept = subset(n, source.target.size, seed)
-        X = np.asarray(source.data[kept], dtype=np.float64)
+        X, kept = table(source.data, n, standardize, bias, seed)
         Y = np.asarray(source.target[kept], dtype=np.float64)[:, None]
-        X = standard_columns(X) if standardize else X
         Y = standard_columns(Y) if standardize_targets else Y
-        defaults = {"loss": "squared", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
-        return Data(with_bias(X) if bias else X, Y, defaults)
+        return Data(X, Y, {"loss": "squared", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})

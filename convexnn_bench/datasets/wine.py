@@ -1,16 +1,6 @@
 """scikit-learn's wine data: 178 x 13, three cultivars."""
 
-import numpy as np
-
-from convexnn_bench.datasets.base import (
-    BaseDataset,
-    Data,
-    class_targets,
-    one_of,
-    standard_columns,
-    subset,
-    with_bias,
-)
+from convexnn_bench.datasets.base import BaseDataset, Data, class_targets, table
 
 
 class Wine(BaseDataset):
@@ -34,12 +24,7 @@ class Wine(BaseDataset):
     ) -> Data:
         from sklearn.datasets import load_wine
 
-        one_of("standardize", standardize, (True, False))
-        one_of("bias", bias, (True, False))
         source = load_wine()
-        kept = subset(n, source.target.size, seed)
-        X = np.asarray(source.data[kept], dtype=np.float64)
-        X = standard_columns(X) if standardize else X
+        X, kept = table(source.data, n, standardize, bias, seed)
         Y, loss = class_targets(source.target[kept], targets)
-        defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
-        return Data(with_bias(X) if bias else X, Y, defaults)
+        return Data(X, Y, {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})
