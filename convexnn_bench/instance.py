@@ -97,7 +97,7 @@ class Instance:
         if not self.beta_max > 0:
             raise InputError(
                 "beta_fraction cannot be used: beta_max is 0, since the gradient of the loss at the zero network "
-                "vanishes (are the targets, or the active rows of X, all zero?); give beta instead"
+                "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
             )
         return fraction * self.beta_max
 

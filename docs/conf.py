@@ -65,10 +65,11 @@ def _list_plugins() -> None:
             kind = getattr(cls, "formulation", "").replace("_", "-")
             defaults = {key: value[0] if isinstance(value, list) else value for key, value in cls.parameters.items()}
             given = ", ".join(f"{key}={value!r}" for key, value in defaults.items())
-            said = [getattr(cls, "summary", ""), inspect.getdoc(cls) or ""]
+            summary = getattr(cls, "summary", "")  # a method of solvers that state what their backend said
+            texts = [summary if isinstance(summary, str) else "", inspect.getdoc(cls) or ""]
             lines += [f"### {name}", ""] + ([f"Formulation: {kind}.", ""] if kind else [])
             lines += [f"`{name}[{given}]`" if given else f"`{name}`", ""]
-            lines += ["```text", *filter(None, said), "```", ""]
+            lines += ["```text", *filter(None, texts), "```", ""]
     (HERE / "plugins.md").write_text("\n".join(lines), encoding="utf-8")
 
 

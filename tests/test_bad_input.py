@@ -545,7 +545,7 @@ def test_fista_skips_vector_output_relu_with_the_reason():
 
 def test_a_skipped_result_has_nothing_to_certify():
     result = cnn.solve(make(activation="relu"), "fista")
-    with assert_refused("no point to certify", "skipped", "vector-output ReLU"):
+    with assert_refused("no point to certify", "skipped", "several outputs"):
         cnn.certify(make(), result)
 
 
