@@ -40,6 +40,7 @@ def test_soft_thresholded_singular_values_are_certified_optimal(seed, shape):
     assert problem.beta_max == pytest.approx(np.linalg.norm(problem.Y, 2), rel=1e-12)
 
 
+@pytest.mark.slow
 @given(PAIRS, st.integers(0, 100_000), st.integers(1, 8), st.sampled_from([0.01, 1.0, 30.0]))
 @settings(max_examples=300)
 def test_no_network_is_ever_below_the_bound_of_another(pair, seed, M, size):

@@ -16,6 +16,8 @@ from convexnn_bench.algorithms.newton.system import NewtonSystem
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.harness.inside import _answer
 
+pytestmark = pytest.mark.slow
+
 WAITS = ("wait", "to_host", "to_device")
 # solver -> waits an iteration: median at most, and mean at most where line searches and rare events count too
 BOUNDS = {
