@@ -113,10 +113,8 @@ def test_counts(device, traffic, what):
 def test_a_transfer_is_laid_to_its_line(traffic):
     random_problem().operator("cuda")
     lines = set(traffic.lines("to_device"))
-    assert {line.split(":")[0] for line in lines} == {
-        "convexnn_bench/operator/layers.py",
-        "convexnn_bench/operator/lifted.py",
-    }
+    assert {line.rpartition("/")[0] for line in lines} == {"convexnn_bench/operator"}
+    assert len(lines) >= 2  # masks and data
     assert all(line.endswith("as_tensor") for line in lines)
 
 

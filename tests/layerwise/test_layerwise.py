@@ -429,6 +429,7 @@ def test_an_exactly_solved_stage_and_training_are_of_one_program(digits):
     assert told["above"] == pytest.approx(told["trained_objective"] / other.objective - 1, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_figure_can_be_drawn_while_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("convexnn_bench.layerwise.experiment.PAUSE", 0.0)
     monkeypatch.setattr("convexnn_bench.layerwise.experiment.SHARE", 1e9)
@@ -455,6 +456,7 @@ def command(*arguments):
     return CliRunner().invoke(app, ["layerwise", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_command_tells_stages_and_goes_on_where_it_was(tmp_path):
     done = command(*SMALL, "--seeds", 2, "--out", tmp_path)
     assert done.exit_code == 0, done.output

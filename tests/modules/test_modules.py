@@ -595,6 +595,7 @@ def gaps_of_training(module, X, Y, loss, beta, checkpoints):
     return gaps
 
 
+@pytest.mark.slow
 def test_the_gap_of_a_network_on_breast_cancer_shrinks_with_training():
     from sklearn.datasets import load_breast_cancer
 
@@ -606,6 +607,7 @@ def test_the_gap_of_a_network_on_breast_cancer_shrinks_with_training():
     assert gaps[2] < gaps[1] < gaps[0]
 
 
+@pytest.mark.slow
 def test_the_gap_of_a_network_on_digits_shrinks_with_training():
     from sklearn.datasets import load_digits
 

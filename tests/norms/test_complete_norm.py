@@ -46,6 +46,7 @@ def degenerate(seed: int, N: int, p: int) -> np.ndarray:
     return Phi
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.booleans())
 @settings(max_examples=60)
 def test_no_direction_exceeds_the_bound(seed, N, p, q, enumerated):
@@ -101,6 +102,7 @@ def test_bounds_follow_the_scale(rows, weights):
     assert scaled.lower == pytest.approx(rows * weights * base.lower, rel=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(0, 12), st.integers(0, 12), st.integers(1, 4))
 @settings(max_examples=40)
 def test_the_decision_rule_bounds_differences_of_positive_parts(seed, first, second, p):
