@@ -234,7 +234,7 @@ class RivalSolver(BaseSolver):
         peak = answer["peak_mb"]
         return (
             f"{self.rival} {self._process.version}: set-up {self._setup_seconds:.4g} s and solve {own:.4g} s by its "
-            f"own clock, {answer['said']}" + (f", peak memory {peak:.0f} MiB" if peak is not None else "")
+            f"own clock, {answer['words']}" + (f", peak memory {peak:.0f} MiB" if peak is not None else "")
         )
 
     def get_result(self) -> Point:

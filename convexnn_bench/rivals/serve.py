@@ -6,7 +6,7 @@ Messages are JSON objects; an array follows the message that gives its shape, as
     in   {"problem": path of an .npz, "parameters": {...}}
     out  {"set_up": seconds}                                           conversion of the data, without reading them
     in   {"tolerance": t}, any number of times
-    out  {"seconds": s, "said": words, "peak_mb": m, "shape": [...]}   then the array; s is of this solve alone
+    out  {"seconds": s, "words": w, "peak_mb": m, "shape": [...]}      then the array; s is of this solve alone
     out  {"error": words}                                              instead of any answer; then the process ends
 """
 
@@ -60,10 +60,10 @@ def _answer(link: Connection, load: Callable[[], tuple[SetUp, str]]) -> None:
     while True:
         tolerance = json.loads(link.recv_bytes())["tolerance"]
         started = time.perf_counter()
-        blocks, said = solve(tolerance)
+        blocks, words = solve(tolerance)
         seconds = time.perf_counter() - started
         blocks = np.ascontiguousarray(blocks, dtype=np.float64)
-        _send(link, seconds=seconds, said=said, peak_mb=_peak_mb(), shape=blocks.shape)
+        _send(link, seconds=seconds, words=words, peak_mb=_peak_mb(), shape=blocks.shape)
         link.send_bytes(blocks.tobytes())
 
 

@@ -15,7 +15,7 @@ from convexnn_bench.formulations import balance
 from convexnn_bench.norms import Frame, Relaxation, extreme_rays, factor_block
 from convexnn_bench.problem import Problem
 
-ZERO = 1e-6  # blocks below this part of the largest are zero; interior-point solutions are accurate to less
+ZERO = 1e-6  # blocks below this part of the largest are errors of the conic solver
 CLOSED = 1e-7  # relative distance from the relaxation's value up to which the factors are final
 STALLED = 1e-12  # relative decrease of a proximal step at which a descent ends
 # chosen by trial (commit 384fbfb)
@@ -142,10 +142,12 @@ def group_lasso(
     beta: float,
     steps: int,
 ) -> torch.Tensor:
-    """Minimise smooth(x) + beta sum_j ||x_j|| over rows x_j in cones.
+    """Minimise smooth(x) + beta sum_j ||x_j|| over rows x_j in cones, by accelerated proximal gradients.
 
-    By accelerated proximal gradients (Beck & Teboulle 2009) with backtracking, restarted if the objective rises. The
-    proximal map projects a row onto its cone, then shortens it.
+    1. Take a proximal step, which projects a row onto its cone and shortens it; halve the step until the quadratic
+       model holds (Beck & Teboulle, 2009).
+    2. If the objective has risen, go back to the last point and drop the momentum.
+    3. Otherwise extrapolate with Nesterov's momentum, and let the step grow.
     """
 
     def total(value: float, x: torch.Tensor) -> float:
@@ -153,6 +155,7 @@ def group_lasso(
 
     point, momentum, best, step = x, 1.0, np.inf, 1.0
     for _ in range(steps):
+        # 1. the proximal step
         value, gradient = smooth(point)
         while True:
             new = project(point - step * gradient)
@@ -164,12 +167,14 @@ def group_lasso(
             if there <= bound + 1e-12 * abs(bound) or step < 1e-12:
                 break
             step *= 0.5
+        # 2. restart
         reached = total(there, new)
         if reached > best:
             if momentum == 1.0:
                 break
             point, momentum = x, 1.0
             continue
+        # 3. extrapolate
         after = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
         if best - reached <= STALLED * abs(reached):
             return new
