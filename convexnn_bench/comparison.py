@@ -59,6 +59,7 @@ class Comparison:
 
     def plot(self) -> "Figure":
         """Draw the certified relative gap against set-up plus solve time."""
+        # Importing pyplot lets a notebook register its display of figures.
         import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
 
         return gap_figure(self.records, self.gap)
@@ -121,6 +122,7 @@ def compare(
     >>> list(table.results)
     ['bm_lbfgs[m=2]', 'bm_newton']
     """
+    # 1. Check everything before the first solver starts: a wrong name at the end of the list must not cost an hour.
     check_arguments(problem, time_limit, gap, seed, device, iterations)
     if isinstance(solvers, str | BaseSolver) or not isinstance(solvers, Sequence) or not solvers:
         raise InputError(f'solvers must be a list of at least one name, such as ["bm_lbfgs"], got {solvers!r}')
@@ -129,10 +131,13 @@ def compare(
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError(f"solver {twice[0]!r} is given twice")
+    # 2. Load what any solver may import.
     importlib.import_module("convexnn_bench.harness.preload")  # so that no set-up time includes an import
     settings = {"time_limit": time_limit, "gap": gap, "seed": seed, "device": device, "iterations": iterations}
     table = Comparison(problem, [], gap=gap)
     with progress("comparing", total=len(algorithms), show=parallel.is_first()) as update:
+        # 3. Run the solvers in turn. All of them get the same arrays, and one that changes them would spoil the others'
+        # certificates, so that the arrays are compared with what they were before every start.
         untouched = Untouched(problem)
         for done, (label, algorithm) in enumerate(zip(labels, algorithms, strict=True)):
             update(done, label)
@@ -146,6 +151,7 @@ def compare(
 def _attempt(untouched: Untouched, algorithm: BaseSolver, settings: dict[str, Any]) -> Result | Exception:
     """Return the result, or what the solver raised."""
     try:
+        # No process protects this solver from the one before it: here the arrays are the only state that is checked.
         untouched.check("a solver before this one")
         return solve(untouched.problem, algorithm, **settings, show_progress=False)
     except Exception as error:  # a solver may raise anything; the others still run, and the row shows the error
@@ -164,6 +170,7 @@ def _label(algorithm: BaseSolver) -> str:
 
 def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result | Exception, seed: int) -> Record:
     """The part of a cell's record that a table and a figure read."""
+    # The row has the same fields as a cell's record, so that tables and figures need no second form.
     record: Record = {
         **blank(),
         "problem_name": "",

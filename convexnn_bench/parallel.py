@@ -40,8 +40,10 @@ def join(device: str) -> str:
     if processes_started() <= 1:
         return device
     device, nccl = rank_device(device), torch.cuda.is_available() and distributed.is_nccl_available()
+    # NCCL uses the current device of each process. Without this call all of them would share the first GPU.
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
+    # A user's script may have connected the processes itself. Its group is then used, and not closed here.
     if not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
         atexit.register(leave)
@@ -70,11 +72,13 @@ def size() -> int:
 
 def rank_items(items: Iterable[T]) -> Iterator[T]:
     """Return every item of this rank: one in `size()`."""
+    # Ranks take items in turn rather than in blocks, so that an iterator of unknown length can be shared as well.
     return islice(items, rank(), None, size())
 
 
 def rank_rows(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows of a batch that belong to this rank."""
+    # Every row belongs to exactly one rank, so that the ranks' sums add up to the sum over the batch.
     return rows[rank() :: size()]
 
 
@@ -101,6 +105,7 @@ def from_first(number: float) -> float:
     """Return the number of the first rank, such as its clock, so that all ranks decide alike."""
     if not _several():
         return number
+    # Clocks differ between processes. If each rank obeyed its own, one could stop while others wait for its sum.
     sent = torch.tensor(number, dtype=torch.float64, device=_messages())
     distributed.broadcast(sent, src=0)
     return float(sent)
@@ -110,6 +115,7 @@ def same_number(number: int) -> bool:
     """Return True if all ranks hold the same whole number, which must be below 2^63."""
     if not _several():
         return True
+    # One reduction gives the largest number and, as the largest of the negatives, minus the smallest one.
     ends = torch.tensor([number, -number], device=_messages())
     distributed.all_reduce(ends, distributed.ReduceOp.MAX)
     return int(ends[0]) == -int(ends[1])
@@ -119,6 +125,7 @@ def same_tensors(*tensors: torch.Tensor) -> bool:
     """Return True if all ranks hold the same numbers."""
     if not _several():
         return True
+    # Sending a checksum in place of the tensors makes the comparison cheap enough for every epoch.
     checksum = 0
     for tensor in tensors:
         checksum = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), checksum)

@@ -22,6 +22,7 @@ def progress(description: str, total: int | float | None = None, show: bool = Tr
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    # A pipe or a file would keep every stage of the bar, so that it is drawn for a person only.
     shown = show and os.environ.get("CONVEXNN_PROGRESS") != "off" and (console.is_terminal or console.is_jupyter)
     columns = (TimeElapsedColumn(), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
@@ -35,6 +36,7 @@ def progress(description: str, total: int | float | None = None, show: bool = Tr
 
 def in_words(value: int) -> str:
     """Return a count such as "12,500", or its power of ten from 10^12 on."""
+    # Numbers of patterns grow like n^rank and may have hundreds of digits, which nobody would read.
     return f"{value:,}" if value < 10**12 else f"10^{math.floor(math.log10(value))}"
 
 

@@ -23,6 +23,7 @@ class RecordsLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> "RecordsLock":
+        # No file is made here, so that a campaign which is refused leaves no folder behind.
         with contextlib.suppress(FileNotFoundError):
             self._hold(create=False)
         return self
@@ -36,6 +37,7 @@ class RecordsLock:
         """Make the file and lock it. Raises InputError also when another campaign has written records meanwhile."""
         if self._descriptor is None:
             self._hold(create=True)
+            # Another campaign may have made and filled the file between `__enter__` and now. Its records were not read.
             if self.path.stat().st_size:
                 raise InputError(f"{self.path}: another campaign has just written records here; run again to go on")
 
@@ -47,6 +49,7 @@ class RecordsLock:
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
         try:
+            # The kernel releases the lock when its process ends, by whatever signal, so that no stale lock can remain.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
@@ -55,6 +58,7 @@ class RecordsLock:
                 "another folder with --out"
             ) from error
         except OSError as error:
+            # Some network file systems have no locks. A campaign there runs without this protection.
             if error.errno not in UNSUPPORTED:
                 os.close(descriptor)
                 raise
@@ -64,6 +68,7 @@ class RecordsLock:
 def check_folder(out: Path) -> None:
     """Raise InputError when `out` cannot be a folder to write to; make nothing."""
     try:
+        # The folder itself may not exist yet. Then its nearest ancestor decides whether it can be made.
         existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     except OSError as error:
         raise _bad_folder(out, error.strerror or str(error)) from error

@@ -30,6 +30,7 @@ def installed(package: str) -> str | None:
 def code_version() -> str:
     """Return the package's version and a hash of the source files that results depend on."""
     digest = hashlib.sha256()
+    # The order of files differs between file systems. Names enter the hash too, since they decide what is imported.
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).parts
         if parts[0] not in NOT_IN_HASH:
@@ -42,6 +43,7 @@ def git_commit() -> str | None:
     """Return the commit of the checkout that the package runs from ("-dirty" with changes), None outside one."""
     if not (PACKAGE.parent / ".git").exists():
         return None
+    # No tag matches, so that the answer is always the commit itself and never a version number.
     options = ("--always", "--dirty", "--abbrev=12", "--exclude=*")
     command = ["git", "-C", str(PACKAGE.parent), "describe", *options]
     try:
@@ -72,6 +74,7 @@ def blas() -> str | None:
 
 def cores() -> int:
     """Return the number of processor cores that this process may use."""
+    # A container or a batch system may grant the process fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -20,6 +20,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
     complaints: list[str] = []
     number = 0
     with RecordsLock(out / "records.jsonl"):
+        # Each folder is read once, even if `out` is named among the folders.
         for folder in dict.fromkeys([*map(Path, folders), out]):
             file = RecordFile(folder / "records.jsonl")
             if not file.path.is_file():
@@ -39,6 +40,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
             )
         kept = sorted(merged.values(), key=lambda record: record["started"])
         out.mkdir(parents=True, exist_ok=True)
+        # The file is replaced in one step. A merge that is interrupted leaves the records that `out` had.
         with whole_file(out / "records.jsonl") as partial, partial.open("w", encoding="utf-8") as stream:
             stream.writelines(to_json(record) + "\n" for record in kept)
         to_parquet(kept, out / "records.parquet")
@@ -46,4 +48,5 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
 
 
 def _standing(record: Record) -> tuple[bool, str]:
+    # The first member outweighs the second. Times are ISO 8601 in UTC, whose order as text is their order in time.
     return record["status"] not in BAD_STATUSES, record["started"]

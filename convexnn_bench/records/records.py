@@ -40,6 +40,7 @@ def plain(value: Any) -> Any:
     Text without a UTF-8 form (lone surrogates) becomes text with escapes.
     """
     if isinstance(value, str):
+        # JSON files are UTF-8. A message may hold bytes of another encoding as lone surrogates, which UTF-8 refuses.
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         return {plain(str(key)): plain(inner) for key, inner in value.items()}
@@ -63,6 +64,7 @@ def storable(value: Any) -> bool:
 
 def one_line(text: str) -> str:
     """Return the first 400 characters as one line, with escapes in place of control characters."""
+    # An exception may carry megabytes of text, so that only its beginning is looked at.
     words = " ".join(plain(text[:4000]).split())[:400]
     return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
@@ -83,6 +85,7 @@ class RecordFile:
 
         Raises OSError when the disk is full or the folder is read-only.
         """
+        # The whole line is made before the file is opened: an error in it leaves no trace.
         line = to_json(record).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(descriptor).st_size
@@ -91,8 +94,10 @@ class RecordFile:
                 line = b"\n" + line  # the rest of an interrupted write stays a line by itself
             while line:  # a disk that is nearly full takes a part and raises an error for the rest
                 line = line[os.write(descriptor, line) :]
+            # The caller shows the record only afterwards: whatever a user has seen survives a loss of power.
             os.fsync(descriptor)
         except BaseException as error:
+            # A part of a line may be in the file, also after an interrupt. The old length makes the file whole again.
             os.ftruncate(descriptor, size)
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
@@ -109,6 +114,7 @@ class RecordFile:
         complaints: list[str] = []
         if not self.path.exists():
             return records, complaints
+        # Lines are split as bytes, because a line that was cut short may end within a character.
         for number, line in enumerate(self.path.read_bytes().split(b"\n"), start=1):
             if not line.strip():
                 continue
@@ -137,6 +143,7 @@ def keep_late(record: Mapping[str, Any], out: Path) -> None:
     target = _late(out, record["key"])
     target.parent.mkdir(exist_ok=True)
     partial = target.with_suffix(".partial")
+    # A reader sees a file with the suffix .record only when it is complete.
     partial.write_text(to_json(record), encoding="utf-8")
     os.replace(partial, target)
 
@@ -164,6 +171,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
         yield partial
+        # Without the flush a loss of power after the renaming could leave the new name with an empty file.
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, target)
@@ -185,6 +193,7 @@ def flat(record: Mapping[str, Any]) -> Record:
         elif kind == "curve":
             row[name] = [[math.nan if x is None else float(x) for x in point] for point in value or []]
         elif kind == "number":
+            # The column has the same type in every file, also where no cell has a value or all values are whole.
             row[name] = math.nan if value is None else float(value)
         else:
             row[name] = value

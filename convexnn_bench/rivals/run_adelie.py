@@ -19,6 +19,7 @@ def load() -> tuple[SetUp, str]:
         matrix = ad.matrix.convex_relu(Phi, masks, gated=True, n_threads=threads)
         # our labels are -1 and 1, adelie's 0 and 1
         glm = ad.glm.gaussian(y) if parameters["loss"] == "squared" else ad.glm.binomial((y + 1) / 2)
+        # The penalty of a group is one, as in our program: adelie's own default is the square root of the group's size.
         options = {
             "groups": np.arange(0, P * p, p),
             "penalty": np.ones(P),
@@ -40,6 +41,7 @@ def load() -> tuple[SetUp, str]:
             )
             if state.betas.shape[0] < len(path):
                 raise RuntimeError(f"no solution: {state.error or 'the path was left early'}")
+            # Later solves start at the last point, so that only the final beta is left of the path.
             path = path[-1:]
             return state.betas[-1].toarray().reshape(P, p, 1), f"{state.active_set_size} blocks in its active set"
 

@@ -27,6 +27,7 @@ def load() -> tuple[SetUp, str]:
         logger = interface.get_logger("scnn")
         interface.set_device("cpu", "float64")
         train, test, _ = interface.process_data(data["Phi"], data["Y"], None, None, unitize_data=False)
+        # The gate vectors are zeros, because the masks are given and nothing else reads them.
         masks, gates = lab.all_to_tensor((data["masks"].astype(float), np.zeros((p, P))), dtype=lab.get_dtype())
         penalty, metrics = NeuronGL1(float(data["beta"]) / n), Metrics()
         regularizer = interface.build_internal_regularizer(penalty)
@@ -37,6 +38,7 @@ def load() -> tuple[SetUp, str]:
 
         def solve(tolerance: float) -> tuple[np.ndarray, str]:
             nonlocal model
+            # The next call goes on from the last model, with the tolerance alone changed.
             procedure.term_criterion.tol = tolerance  # on the squared norm of the smallest subgradient
             status, model, _ = procedure(
                 logger, model, lambda start: start, train, test, interface.build_metrics_tuple(metrics)

@@ -37,6 +37,7 @@ def serve(load: Callable[[], tuple[SetUp, str]]) -> None:
     the blocks P x p x q and the rival's words about them.
     """
     if sys.platform == "linux":
+        # The rival's code may run for ever between two messages, and nobody else would end it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # end together with the parent process
     link = Connection(int(sys.argv[-1]))
     try:
@@ -53,6 +54,7 @@ def _answer(link: Connection, load: Callable[[], tuple[SetUp, str]]) -> None:
     _send(link, ready=version)
     asked = json.loads(link.recv_bytes())
     with np.load(asked["problem"]) as file:
+        # An .npz file is read lazily. All arrays are read here, so that the clock below does not count the disk.
         data = {name: file[name] for name in file.files}
     started = time.perf_counter()
     solve = set_up(data, asked["parameters"])
@@ -61,6 +63,7 @@ def _answer(link: Connection, load: Callable[[], tuple[SetUp, str]]) -> None:
         tolerance = json.loads(link.recv_bytes())["tolerance"]
         started = time.perf_counter()
         blocks, words = solve(tolerance)
+        # The clock stops before the answer is converted and sent: pipe and copy are not the rival's time.
         seconds = time.perf_counter() - started
         blocks = np.ascontiguousarray(blocks, dtype=np.float64)
         _send(link, seconds=seconds, words=words, peak_mb=_peak_mb(), shape=blocks.shape)
