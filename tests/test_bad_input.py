@@ -208,6 +208,7 @@ def test_one_sample(activation, patterns):
     assert result.objective == pytest.approx(0.375 * Y[0, 0] ** 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_class():
     for loss in ("logistic", "squared_hinge"):
         for label in (1, -1):
@@ -245,6 +246,7 @@ def test_duplicate_rows_have_the_patterns_of_the_distinct_ones(patterns):
 # -- scales --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e12, 1e-12])
 @pytest.mark.parametrize("which", ["X", "Y"])
 @pytest.mark.parametrize("solver", ["fista", "bm_lbfgs"])

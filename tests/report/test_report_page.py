@@ -319,6 +319,7 @@ def page(tmp_path_factory):
     return records, path, words
 
 
+@pytest.mark.slow
 def test_the_page_is_one_offline_file_below_three_megabytes(page):
     records, path, words = page
     text = path.read_text()
@@ -533,6 +534,7 @@ def command(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
     for one in campaign_records(3):
