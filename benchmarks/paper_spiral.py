@@ -19,7 +19,7 @@ from common import save_figure
 
 from convexnn_bench.plugins import parse_spec
 from convexnn_bench.records import Record
-from convexnn_bench.report import finite, format_gap, optimum_intervals, program
+from convexnn_bench.report import finite, format_gap, optimum_intervals, program, read_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,7 @@
-"""The command `convexnn-bench`. Everything heavy is imported inside the commands, so that --help is quick."""
+"""The command `convexnn-bench`.
+
+Everything heavy is imported inside the commands, so that --help is quick.
+"""
 
 from typing import Annotated
 

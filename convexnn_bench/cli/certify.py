@@ -1,4 +1,4 @@
-"""`convexnn-bench certify`: a trained network in a file."""
+"""The command `convexnn-bench certify`: a certificate for a trained network in a file."""
 
 from typing import Annotated
 
@@ -9,37 +9,40 @@ from convexnn_bench.cli.common import plain_errors
 
 def certify(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL.pt", help="torch.save(model.state_dict(), ...); nothing is unpickled.")
+        str,
+        typer.Argument(metavar="MODEL.pt", help="torch.save(model.state_dict(), ...); nothing is unpickled."),
     ],
-    data: Annotated[str, typer.Argument(metavar="DATA.npz", help="Arrays X and Y: np.savez(..., X=X, Y=Y).")],
+    data: Annotated[str, typer.Argument(metavar="DATA.npz", help="File of np.savez(..., X=X, Y=Y).")],
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay of training: lam/2 ||w||^2, as torch's SGD and Adam add it to the loss.")
     ],
-    loss: Annotated[str, typer.Option(help="Loss it was trained on, such as cross_entropy or 'huber[delta=0.5]'.")] = (
+    loss: Annotated[str, typer.Option(help="Loss of the training, such as cross_entropy or 'huber[delta=0.5]'.")] = (
         "squared"
     ),
     reduction: Annotated[
         str,
         typer.Option(
-            help="How the loss added up: 'sum' (beta = lam), or torch's 'mean' over n rows and c outputs: beta = "
+            help="Reduction of the loss: 'sum' (beta = lam), or torch's 'mean' over n rows and c outputs: beta = "
             "lam n c / 2 for squared, lam n for cross_entropy, lam n c for logistic, huber and squared_hinge."
         ),
     ] = "sum",
     output_bias: Annotated[
         str, typer.Option(help="Whether weight decay applied to the last layer's bias: 'penalised' or 'free'.")
     ] = "penalised",
-    activation: Annotated[str, typer.Option(help="Between the layers: 'relu' or 'linear'.")] = "relu",
-    stride: Annotated[int, typer.Option(help="Of a CNN's Conv2d.")] = 1,
-    padding: Annotated[int, typer.Option(help="Of a CNN's Conv2d.")] = 0,
+    activation: Annotated[str, typer.Option(help="Activation between the layers: 'relu' or 'linear'.")] = "relu",
+    stride: Annotated[int, typer.Option(help="Stride of a CNN's Conv2d.")] = 1,
+    padding: Annotated[int, typer.Option(help="Padding of a CNN's Conv2d.")] = 0,
     pool: Annotated[
-        str, typer.Option(help="Of a CNN: 'none', 'global', or the side of AvgPool2d. 'global' also pools tokens.")
+        str,
+        typer.Option(help="Of a CNN: 'none', 'global', or the side of AvgPool2d. 'global' also pools tokens."),
     ] = "none",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Prove how far a trained network can be from the global optimum of its training problem.
 
-    The objective is F + beta/2 (squared weights), F a sum over samples; with --reduction mean beta follows from the
-    number of samples and outputs, and is printed. Exit code: 0, or 2 for what cannot be read or is not covered.
+    The objective is F + beta/2 (squared weights), with F a sum over samples; with --reduction mean, beta follows from
+    the number of samples and outputs, and is printed. The exit code is 0, or 2 if a file cannot be read or the network
+    is not covered.
     """
     with plain_errors():
         from convexnn_bench.certificates import certify_module

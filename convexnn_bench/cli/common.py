@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, one process that speaks, and how a table is printed."""
+"""What the commands share: errors in one line, one process that prints, and the width of tables."""
 
 import os
 from collections.abc import Iterator
@@ -10,26 +10,27 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-SolversDir = Annotated[str | None, typer.Option(metavar="DIR", help="Folder with solver files of your own.")]
+SolversDir = Annotated[str | None, typer.Option(metavar="DIR", help="Folder with your solver files.")]
 
 
 def speaks() -> bool:
-    """Whether this process is the one that tells things, of those that torchrun has started."""
+    """Return whether this process is the one that prints, of those that torchrun has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) <= 1 or os.environ.get("RANK", "0") == "0"
 
 
 def alone(command: str) -> None:
-    """Refuse a command that torchrun would run in every process, on the same files; the first of them says so."""
+    """Refuse a command that torchrun would run on the same files in every process; the first process says so."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if speaks():
-            told = f"{command} is one process, and torchrun has started {os.environ['WORLD_SIZE']} (WORLD_SIZE)"
-            typer.echo(f"error: {told}: run it alone; what processes share is cnn.solve in a script", err=True)
+            started = os.environ["WORLD_SIZE"]
+            why = f"{command} runs in one process, but torchrun has started {started} (WORLD_SIZE)"
+            typer.echo(f"error: {why}: run it without torchrun; processes can share cnn.solve in a script", err=True)
         raise typer.Exit(2)
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """What a user can act on is one line on stderr and exit code 2 (1 when a campaign could not go on)."""
+    """Print an error that a user can act on as one line, with exit code 2 (1 if a campaign could not go on)."""
     from convexnn_bench.errors import ConvexNNError, ExecutorError
 
     try:
@@ -44,13 +45,13 @@ def plain_errors() -> Iterator[None]:
 
 
 def words(error: OSError) -> str:
-    """What went wrong, and with which file."""
+    """Say what went wrong, and with which file."""
     return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
 
 
 @contextmanager
 def terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a campaign as Ctrl-C does, inside the block."""
+    """Let SIGTERM end a campaign as Ctrl-C does, inside the block."""
     import signal
 
     def stop(number: int, frame: Any) -> None:
@@ -64,7 +65,7 @@ def terminated_is_interrupted() -> Iterator[None]:
 
 
 def wide_console(width: int = 110) -> "Console":
-    """For stdout; at least so wide when piped."""
+    """Return a console for stdout, at least so wide if the output is piped."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""What `convexnn-bench doctor` prints: the machine, and whether each solver really solves a tiny problem on it."""
+"""What `convexnn-bench doctor` prints: the machine, and whether each solver solves a tiny problem on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,21 +8,22 @@ from convexnn_bench import __version__
 from convexnn_bench.harness import Cell, Limits, run_cell
 from convexnn_bench.plugins import DATASETS, EXECUTORS, SOLVERS, importable
 from convexnn_bench.records import describe_machine
+from convexnn_bench.report import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# the first that a solver does not skip; seconds are for the slowest, most end at the gap
+# a solver gets the first of these problems that it does not skip
 TINY: tuple[dict[str, Any], ...] = (
     {"n": 30, "d": 3, "patterns": 5},
     {"n": 12, "d": 2, "patterns": "all", "activation": "relu"},
 )
-GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0
+GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0  # relative gap, time limit and deadline; most solvers end at the gap
 
 
 @dataclass(frozen=True)
 class Finding:
-    """state: "works", "missing" or "broken". words: what it did, or what to do about it."""
+    """A solver's state, "works", "missing" or "broken", and in words what it did or what to do."""
 
     solver: str
     state: str
@@ -30,19 +31,20 @@ class Finding:
 
 
 def examine(solvers_dir: str | None = None) -> Iterator[Finding]:
-    """Every registered solver in turn, each in a process of its own, on one thread."""
+    """Examine every registered solver in turn, each in a process of its own, on one thread."""
     for name in SOLVERS.names():
         missing = SOLVERS.get(name).unavailable()
-        yield Finding(name, "missing", missing) if missing else _tried(name, solvers_dir)
+        yield Finding(name, "missing", missing) if missing else _try(name, solvers_dir)
 
 
-def _tried(name: str, solvers_dir: str | None) -> Finding:
+def _try(name: str, solvers_dir: str | None) -> Finding:
+    """Solve a tiny problem with a solver, in a process of its own."""
     defaults = {key: values[0] for key, values in SOLVERS.get(name).parameters.items()}
     record: dict[str, Any] = {}
     for tiny in TINY:
-        own = {key: value for key, value in tiny.items() if key in ("n", "d")}
-        rest = {key: value for key, value in tiny.items() if key not in own} | {"beta_fraction": 0.1}
-        parameters = {**DATASETS.get("teacher").parameters, **own}
+        sizes = {key: value for key, value in tiny.items() if key in ("n", "d")}
+        rest = {key: value for key, value in tiny.items() if key not in sizes} | {"beta_fraction": 0.1}
+        parameters = {**DATASETS.get("teacher").parameters, **sizes}
         limits = Limits(SECONDS, GAP, DEADLINE)
         record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, solvers_dir=solvers_dir))
         if record["status"] != "skipped":
@@ -58,7 +60,7 @@ def _tried(name: str, solvers_dir: str | None) -> Finding:
 
 
 def machine_lines() -> list[tuple[str, str]]:
-    """(what, words) of the machine, its libraries and its GPU."""
+    """Return (what, words) of the machine, its libraries and its GPU."""
     import torch
 
     about = describe_machine()
@@ -88,8 +90,7 @@ def machine_lines() -> list[tuple[str, str]]:
 
 
 def print_doctor(console: "Console", solvers_dir: str | None = None) -> bool:
-    """The whole screen; False where a solver that is here does not work."""
-    from rich import box
+    """Print everything; return False if an installed solver does not work."""
     from rich.table import Table
     from rich.text import Text
 
@@ -102,18 +103,18 @@ def print_doctor(console: "Console", solvers_dir: str | None = None) -> bool:
         plain.add_row(what, Text(words))
     console.print(plain)
     console.print()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("solver", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("a tiny problem, or what to do", overflow="fold")
     colours = {"works": "green", "missing": "yellow", "broken": "red"}
-    found = []
+    findings = []
     with progress("solving a tiny problem with each solver", len(SOLVERS.names())) as update:
         for finding in examine(solvers_dir):
-            found.append(finding)
-            update(len(found), finding.solver)
-    for finding in found:
+            findings.append(finding)
+            update(len(findings), finding.solver)
+    for finding in findings:
         state = Text(finding.state, style=colours[finding.state])
         table.add_row(finding.solver, state, Text(finding.words))
     console.print(table)
-    return all(finding.state != "broken" for finding in found)
+    return all(finding.state != "broken" for finding in findings)

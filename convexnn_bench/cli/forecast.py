@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING
 
 from convexnn_bench.harness import Forecast
-from convexnn_bench.report import counted
+from convexnn_bench.report import counted, plain_table
 
-FEW = 40  # problems that are told one by one
+FEW = 40  # problems up to which each has a row of its own
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_forecast(cells: list[Forecast], console: "Console") -> None:
-    """A table for each set of solvers, a row for each problem (for each data set of the campaign where these are many);
-    then the expected time of what is left and the reasons to skip. `--json` has one line for each cell."""
-    from rich import box
-    from rich.table import Table
+    """Print a table for each set of solvers, then the expected time of the cells that are left and reasons to skip.
+
+    A table has a row for each problem, or for each data set of the campaign if there are more than FEW problems.
+    """
     from rich.text import Text
 
     few = len({one.cell.problem_name for one in cells}) <= FEW
@@ -27,7 +27,7 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
         grids.setdefault(tuple(dict.fromkeys(one.cell.solver_name for one in group)), []).append(name)
     for solvers, names in grids.items():
         console.print(Text(", ".join(solvers)))
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+        table = plain_table()
         table.add_column("problem" if few else "data set", overflow="fold")
         for title in ("seeds" if few else "problems", "cells", "have a record", "solving, at most"):
             table.add_column(title, justify="right")
@@ -43,8 +43,8 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
     measured = [one for one in left if one.seconds is not None and not one.unavailable]
     if measured:
         seconds = sum(one.seconds or 0.0 for one in measured)
-        told = "in all, going by records of the same solver and problem"
-        console.print(f"{len(measured)} of them should take {duration(seconds)} {told}")
+        basis = "in all, judging by records of the same solver and problem"
+        console.print(f"{len(measured)} of them should take {duration(seconds)} {basis}")
     console.print(f"solving takes at most {duration(sum(map(_limit, left)))}, set-up and scoring not counted")
     for name, reason in dict.fromkeys((one.cell.solver_name, one.unavailable) for one in left if one.unavailable):
         console.print(f"{name} would be skipped: {reason}", soft_wrap=True)
@@ -55,7 +55,7 @@ def _limit(one: Forecast) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Such as 45 s, 12 min or 3 h 20 min."""
+    """Return a duration such as 45 s, 12 min or 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

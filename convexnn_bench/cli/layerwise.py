@@ -1,4 +1,4 @@
-"""`convexnn-bench layerwise`: training stage by stage."""
+"""The command `convexnn-bench layerwise`: training stage by stage."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,8 +25,8 @@ def layerwise(
     epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 15,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 100,
     rate: Annotated[
-        float, typer.Option(help="Step size at the start of a stage; it falls linearly to a hundredth.")
-    ] = (0.005),
+        float, typer.Option(help="Step size of the first epoch of a stage; it falls linearly to a hundredth of it.")
+    ] = 0.005,
     optimizer: Annotated[str, typer.Option(help="'adam' or 'sgd' (momentum 0.9).")] = "adam",
     augment: Annotated[str, typer.Option(help="'none', 'crop' or 'crop_flip'.")] = "none",
     beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage, in parts of its beta_max.")] = 1e-3,
@@ -34,13 +34,13 @@ def layerwise(
     certify_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between certificates.")] = 5,
     precision: Annotated[
         str,
-        typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates are float64."),
+        typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates use float64."),
     ] = "float32",
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to train beside: 'end_to_end', 'weight_decay' (on the blocks Z, for the nuclear norm), 'exact' "
-            "(a stage on some images solved exactly), or 'none'. Repeatable; all three if not given.",
+            help="A baseline to train as well: 'end_to_end', 'weight_decay' (on the blocks Z, in place of the nuclear "
+            "norm), 'exact' (a stage on some images, solved exactly), or 'none'. Repeatable; all three if not given.",
             show_default=False,
         ),
     ] = None,
@@ -53,12 +53,12 @@ def layerwise(
         ),
     ] = ("results/layerwise"),
 ) -> None:
-    """Train a convolutional network stage by stage, each stage certified, beside baselines: the same network end to
-    end, plain weight decay in the place of the nuclear norm, and a stage solved exactly.
+    """Train a convolutional network stage by stage, with a certificate for each stage, and compare it with baselines.
 
-    Started again it goes on from the last epoch's checkpoint; seeds that are finished are not done again, the baselines
-    'end_to_end' and 'exact' of an unfinished one are. Exit code: 0, 2 for arguments that cannot be, or 1 where the
-    folder cannot be written to.
+    The baselines are the same network trained end to end, plain weight decay in place of the nuclear norm, and a stage
+    solved exactly. The same command started again goes on from the last epoch's checkpoint: finished seeds are not
+    repeated, but the baselines 'end_to_end' and 'exact' of an unfinished seed are. The exit code is 0, 2 if an argument
+    is not usable, or 1 if the folder cannot be written to.
     """
     with plain_errors():
         from convexnn_bench.layerwise import BASELINES, DEFAULT_STAGES, Plan, Training, stage_plan
@@ -75,7 +75,7 @@ def layerwise(
 
 
 def _joined(device: str) -> str:
-    """The device of this process, which has joined the others that torchrun has started."""
+    """Join the processes that torchrun has started, and return the device of this one."""
     from convexnn_bench import parallel
     from convexnn_bench.running import check_device
 
@@ -83,23 +83,23 @@ def _joined(device: str) -> str:
 
 
 def _train(plan: "Plan", seeds: int, out: Path) -> None:
-    """Train, and print what came of it; of several processes the first one speaks."""
+    """Train, and print the results; of several processes only the first prints."""
     from convexnn_bench import parallel
     from convexnn_bench.layerwise import run_layerwise
     from convexnn_bench.report import print_layerwise, save_layerwise_figure
 
-    speaks = parallel.rank() == 0
-    tell = (lambda line: typer.echo(line, err=True)) if speaks else (lambda line: None)
+    prints = parallel.rank() == 0
+    tell = (lambda line: typer.echo(line, err=True)) if prints else (lambda line: None)
     picture = out / "layerwise.png"
     try:
-        told = run_layerwise(plan, seeds, out, tell, lambda partial: save_layerwise_figure(partial, picture))
+        experiment = run_layerwise(plan, seeds, out, tell, lambda partial: save_layerwise_figure(partial, picture))
     except KeyboardInterrupt:
-        tell(f"stopped; the same command goes on from the last epoch, which is kept in {out}")
+        tell(f"stopped; the same command goes on from the last epoch, whose state is in {out}")
         raise
     parallel.leave()
-    if not speaks:
+    if not prints:
         return
     console = wide_console()
-    print_layerwise(told, console)
+    print_layerwise(experiment, console)
     console.print(f"results  {out / 'layerwise.json'}", soft_wrap=True)
-    console.print(f"figure   {save_layerwise_figure(told, picture)}", soft_wrap=True)
+    console.print(f"figure   {save_layerwise_figure(experiment, picture)}", soft_wrap=True)

@@ -1,9 +1,10 @@
-"""What `convexnn-bench list` prints: everything registered, what is missing and why."""
+"""What `convexnn-bench list` prints: everything that is registered, and why some of it cannot be used here."""
 
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, DATASETS, EXECUTORS, LOSSES, SOLVERS
+from convexnn_bench.report import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,24 +14,21 @@ FORMULATIONS = {"convex": "convex", "burer_monteiro": "Burer-Monteiro", "network
 
 
 def print_listing(console: "Console") -> None:
-    """Solvers by formulation, data sets, and the parts of a problem."""
+    """Print solvers by formulation, data sets, the parts of a problem, executors and campaigns."""
     from rich.text import Text
 
     from convexnn_bench.harness import shipped_names
 
     _solvers(console)
     _datasets(console)
-    for title, registry in (
-        ("losses", LOSSES),
-        ("activations", ACTIVATIONS),
-        ("architectures", ARCHITECTURES),
-    ):
-        table = _table(console, title, "", "")
+    parts = (("losses", LOSSES), ("activations", ACTIVATIONS), ("architectures", ARCHITECTURES))
+    for title, registry in parts:
+        table = _table(title, "", "")
         for name in registry.names():
             table.add_row(name, Text(_first_line(registry.get(name))))
         console.print(table)
         console.print()
-    table = _table(console, "executors", "", "here?")
+    table = _table("executors", "", "here?")
     for name in EXECUTORS.names():
         cls = EXECUTORS.get(name)
         table.add_row(name, Text(cls.summary), _here(cls.unavailable()))
@@ -39,20 +37,17 @@ def print_listing(console: "Console") -> None:
     console.print(f"campaigns  {', '.join(shipped_names())}")
 
 
-def _table(console: "Console", *titles: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    for place, title in enumerate(titles):
-        table.add_column(title, no_wrap=place == 0, overflow="fold")
+def _table(*titles: str) -> "Table":
+    table = plain_table()
+    for title in titles:
+        table.add_column(title, no_wrap=title == titles[0], overflow="fold")
     return table
 
 
 def _solvers(console: "Console") -> None:
     from rich.text import Text
 
-    table = _table(console, "solvers", "formulation", "parameters", "here?")
+    table = _table("solvers", "formulation", "parameters", "here?")
     order = list(FORMULATIONS)
     for cls in sorted((SOLVERS.get(name) for name in SOLVERS.names()), key=lambda c: order.index(c.formulation)):
         parameters = ", ".join(f"{key}={values[0]}" for key, values in cls.parameters.items())
@@ -64,7 +59,7 @@ def _solvers(console: "Console") -> None:
 def _datasets(console: "Console") -> None:
     from rich.text import Text
 
-    table = _table(console, "data sets", "", "parameters", "here?")
+    table = _table("data sets", "", "parameters", "here?")
     for name in DATASETS.names():
         cls = DATASETS.get(name)
         parameters = ", ".join(f"{key}={value}" for key, value in cls.parameters.items())

@@ -1,4 +1,4 @@
-"""`convexnn-bench list` and `doctor`: what is here, and whether it works."""
+"""The commands `convexnn-bench list` and `doctor`: what is installed here, and whether it works."""
 
 import typer
 
@@ -6,7 +6,7 @@ from convexnn_bench.cli.common import SolversDir, alone, plain_errors, wide_cons
 
 
 def list_all() -> None:
-    """List solvers, data sets, losses, activations, architectures: what is here, what is missing and why."""
+    """List solvers, data sets, losses, activations and architectures, and why some cannot be used here."""
     with plain_errors():
         from convexnn_bench.cli.listing import print_listing
 
@@ -14,9 +14,9 @@ def list_all() -> None:
 
 
 def doctor(solvers_dir: SolversDir = None) -> None:
-    """Look at this machine: versions, threads, BLAS, GPU, and whether each solver really solves a tiny problem.
+    """Examine this machine: versions, threads, BLAS, GPU, and whether each solver solves a tiny problem.
 
-    Exit code: 0, or 1 when a solver that is here does not work; what is missing is named with what to install.
+    Packages that are missing are named with what to install. The exit code is 0, or 1 if an installed solver fails.
     """
     alone("doctor")
     with plain_errors():

@@ -1,29 +1,29 @@
-"""How a campaign goes: a live table on a terminal, one plain line a cell elsewhere. Everything goes to stderr."""
+"""The progress of a campaign on stderr: a live table on a terminal, one plain line a cell elsewhere."""
 
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records import Record
-from convexnn_bench.report import format_gap, format_seconds, status_colour
+from convexnn_bench.report import format_gap, format_seconds, plain_table, status_colour
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from convexnn_bench.harness import Cell
 
-RECENT = 12  # finished cells shown, where the terminal is high enough
+RECENT = 12  # finished cells that the table shows, if the terminal is high enough
 
 
 class _Running:
-    """A cell under way: since when, and its last point."""
+    """A cell that is running: when it started, and its last point."""
 
     def __init__(self, cell: "Cell"):
         self.cell, self.since, self.gap, self.stage = cell, time.monotonic(), None, "running"
 
 
 class CampaignProgress:
-    """Observer of `run_campaign`. quiet: no plain lines (the table is still shown on a terminal)."""
+    """The observer of `run_campaign`. quiet: print no plain lines; a terminal still shows the table."""
 
     def __init__(self, quiet: bool = False):
         from rich.console import Console
@@ -55,18 +55,16 @@ class CampaignProgress:
             self.live.start()
         return self
 
-    def __exit__(self, *details: Any) -> None:
+    def __exit__(self, *_error: Any) -> None:
         if self.on_terminal:
             self.live.stop()
 
     def _picture(self) -> "RenderableType":
-        """Finished cells, the latest last; cells under way; the bar."""
-        from rich import box
+        """Return the table of finished cells, the latest last, and of running cells, with the bar below."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, expand=True)
+        table = plain_table(expand=True)
         table.add_column("problem", ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column("solver", ratio=2, no_wrap=True, overflow="ellipsis")
         table.add_column("", min_width=11, no_wrap=True)
@@ -75,13 +73,13 @@ class CampaignProgress:
         room = max(1, self.console.height - 6 - len(self.running))
         for record in list(self.recent)[-room:]:
             status = Text(record["status"], style=status_colour(record["status"]))
-            told = format_gap(record["gap"]), format_seconds(record["solve_seconds"])
+            numbers = format_gap(record["gap"]), format_seconds(record["solve_seconds"])
             solver = f"{record['solver_name']}{self._seed(record['seed'])}"
-            table.add_row(Text(record["problem_name"]), Text(solver), status, *told)
+            table.add_row(Text(record["problem_name"]), Text(solver), status, *numbers)
         for one in list(self.running.values()):
             solver = f"{one.cell.solver_name}{self._seed(one.cell.seed)}"
-            told = format_gap(one.gap), f"{time.monotonic() - one.since:.0f}"
-            table.add_row(Text(one.cell.problem_name), Text(solver), Text(one.stage, style="cyan"), *told)
+            numbers = format_gap(one.gap), f"{time.monotonic() - one.since:.0f}"
+            table.add_row(Text(one.cell.problem_name), Text(solver), Text(one.stage, style="cyan"), *numbers)
         return Group(table, self.bar) if table.row_count else self.bar
 
     def _line(self, text: str) -> None:
@@ -89,6 +87,7 @@ class CampaignProgress:
             self.console.print(text, markup=False, soft_wrap=True)
 
     def planned(self, cells: list["Cell"], known: int) -> None:
+        """Show how many cells run, and how many have a record."""
         self.total = len(cells)
         self.with_seed = len({cell.seed for cell in cells}) > 1
         self.bar.update(self.task, total=len(cells), description="starting")
@@ -96,24 +95,28 @@ class CampaignProgress:
             self.console.print(f"{known} of {len(cells)} cells have a record already and are not run again")
 
     def _seed(self, seed: int) -> str:
-        """The seed as the tables write it, when the campaign has several."""
+        """Return the seed as tables write it, or nothing if the campaign has only one."""
         return f" #{seed}" if self.with_seed else ""
 
     def note(self, text: str) -> None:
+        """Show a line of words."""
         self.bar.update(self.task, description=text)
         self._line(text)
 
     def started(self, cell: "Cell") -> None:
+        """Add a cell to the running ones."""
         self.running[cell.key] = _Running(cell)
         self.bar.update(self.task, description="")
 
     def message(self, cell: "Cell", kind: str, content: Any) -> None:
+        """Update a running cell by a message of its process."""
         if kind == "stage":
             self.running[cell.key].stage = "building" if content.startswith("building") else "running"
         elif kind == "point":
             self.running[cell.key].gap = content[1]["gap"]
 
     def finished(self, record: Record) -> None:
+        """Move a cell to the finished ones."""
         self.running.pop(record["key"], None)
         self.recent.append(record)
         self.done += 1

@@ -1,4 +1,4 @@
-"""`convexnn-bench report` and `merge`: what is made of records."""
+"""The commands `convexnn-bench report` and `merge`: what is made of records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,9 @@ from convexnn_bench.cli.common import alone, plain_errors, wide_console
 def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder that a campaign wrote its records to.")],
 ) -> None:
-    """Make tables, figures and a page of a campaign's records: DIR/report.html and DIR/figures.
+    """Make tables, figures and a page from a campaign's records: DIR/report.html and DIR/figures.
 
-    Exit code: 0, or 2 when there are no records in the folder, 1 when it cannot be written to or a bound is wrong.
+    The exit code is 0, 2 if the folder holds no records, or 1 if it cannot be written to or a bound is wrong.
     """
     alone("report")
     with plain_errors():
@@ -27,18 +27,18 @@ def merge(
     folders: Annotated[
         list[str], typer.Argument(help="Folders with records.jsonl, such as those of several machines.")
     ],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for all records; what it has already takes part.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for all records; those that it holds take part.")],
 ) -> None:
-    """Merge the records of several folders, one record a cell.
+    """Merge the records of several folders into one record a cell.
 
-    Of several records of one cell a definite one goes before one that crashed or failed, and then the later one.
+    Of several records of one cell, one that neither crashed nor failed is preferred, and then the latest.
     """
     alone("merge")
     with plain_errors():
         from convexnn_bench.records import merge as merge_records
         from convexnn_bench.report import counted
 
-        found, complaints = merge_records(folders, out)
+        records, complaints = merge_records(folders, out)
         for complaint in complaints:
             typer.echo(f"warning: {complaint}", err=True)
-        typer.echo(f"{counted(len(found), 'record')} in {Path(out) / 'records.jsonl'} and records.parquet")
+        typer.echo(f"{counted(len(records), 'record')} in {Path(out) / 'records.jsonl'} and records.parquet")

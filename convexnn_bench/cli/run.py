@@ -1,4 +1,4 @@
-"""`convexnn-bench run`: a campaign."""
+"""The command `convexnn-bench run`: a campaign."""
 
 import sys
 from dataclasses import dataclass
@@ -40,16 +40,16 @@ def run(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for records and figures. If not given: results/CAMPAIGN, and results/custom or "
-            "results/CAMPAIGN-custom with solvers or data sets of your own.",
+            help="Folder for records and figures. By default results/CAMPAIGN; with --solver or --dataset "
+            "results/custom or results/CAMPAIGN-custom.",
         ),
     ] = None,
     rerun: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STATUS",
-            help="Run cells again whose record has this status: 'failed' for those that crashed or failed, or any "
-            "other status, such as 'time_limit'. Repeatable.",
+            help="Run cells again whose record has this status, such as 'time_limit'; 'failed' includes those that "
+            "crashed. Repeatable.",
         ),
     ] = None,
     executor: Annotated[
@@ -68,19 +68,19 @@ def run(
 ) -> None:
     """Run a campaign: every data set with every solver, each cell in a process of its own, one at a time by default.
 
-    Cells that have a record in the output folder already are not run again. Exit code: 0 when every cell
-    ended in a definite status, 1 when one crashed or failed, 2 for bad arguments.
+    Cells that have a record in the output folder already are not run again. The exit code is 0 if every cell ended in a
+    definite status, 1 if one crashed or failed, and 2 for bad arguments.
     """
     alone("run")
     with plain_errors():
-        given = {
+        changes = {
             "solvers": solver or None, "datasets": dataset or None, "solvers_dir": solvers_dir,
             "time_limit": time_limit, "gap": gap, "seeds": seeds,
         }  # fmt: skip
-        job = _job(campaign, {key: value for key, value in given.items() if value is not None}, out, rerun or [])
+        job = _job(campaign, {key: value for key, value in changes.items() if value is not None}, out, rerun or [])
         place = _place(executor, workers)
         if dry_run:
-            _foretell(job, json)
+            _print_forecast(job, json)
             return
         finished = _finished(job, place, json)
         if finished.complaint:
@@ -100,11 +100,11 @@ class _Job:
     again: set[str]
 
 
-def _job(name: str | None, given: dict[str, Any], out: str | None, rerun: list[str]) -> _Job:
-    """What the command line asks for, checked. given: what stands in the place of the campaign's own."""
+def _job(name: str | None, changes: dict[str, Any], out: str | None, rerun: list[str]) -> _Job:
+    """Check and return what the command line asks for. changes: settings in place of the campaign's own."""
     from convexnn_bench.harness import check_limits
 
-    campaign, source = _campaign(name, given)
+    campaign, source = _campaign(name, changes)
     folder = Path(out) if out is not None else Path("results") / campaign.name
     again = _statuses(rerun)
     check_limits(campaign, source)
@@ -118,18 +118,18 @@ def _place(executor: str, workers: int | None) -> "BaseExecutor":
 
 
 def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
-    """The campaign, run; interrupted or out of disk, one line says what is kept."""
+    """Run the campaign. If it is interrupted or the disk is full, one line says what is kept."""
     from convexnn_bench.harness import start_server
 
     try:
         with terminated_is_interrupted():
-            start_server(job.campaign.threads)  # it loads its modules while this process loads its own
+            start_server(job.campaign.threads)  # the server loads its modules while this process loads its own
             return _run(job, place, json)
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted: what has finished is kept in {job.folder}; run again to go on", err=True)
+        typer.echo(f"\ninterrupted: finished cells are kept in {job.folder}; the same command goes on", err=True)
         raise typer.Exit(130) from None
     except OSError as error:
-        kept = f"; what has finished is kept in {job.folder}, run again to go on" if job.folder.is_dir() else ""
+        kept = f"; finished cells are kept in {job.folder}, and the same command goes on" if job.folder.is_dir() else ""
         typer.echo(f"error: {words(error)}{kept}", err=True)
         raise typer.Exit(1) from error
 
@@ -140,45 +140,45 @@ def _exit_code(finished: "CampaignOutcome") -> int:
     return int(any(record["status"] in BAD_STATUSES for record in finished.records))
 
 
-def _statuses(given: list[str]) -> set[str]:
-    """The statuses that --rerun names; "failed" takes "crashed" with it."""
+def _statuses(names: list[str]) -> set[str]:
+    """Return the statuses that --rerun names; "failed" includes "crashed"."""
     from convexnn_bench.errors import InputError
     from convexnn_bench.records import BAD_STATUSES, STATUSES
 
-    for status in given:
+    for status in names:
         if status not in STATUSES:
             raise InputError(f"--rerun must be one of {', '.join(STATUSES)}, got {status!r}")
-    return {*given, *(BAD_STATUSES if "failed" in given else ())}
+    return {*names, *(BAD_STATUSES if "failed" in names else ())}
 
 
-def _foretell(job: _Job, json: bool) -> None:
+def _print_forecast(job: _Job, json: bool) -> None:
     from convexnn_bench.harness import forecast_cells
     from convexnn_bench.records import to_json
 
-    found = forecast_cells(job.campaign, job.folder, job.source, job.again)
+    forecasts = forecast_cells(job.campaign, job.folder, job.source, job.again)
     if json:
-        for one in found:
+        for one in forecasts:
             cell = {"problem_name": one.cell.problem_name, "solver_name": one.cell.solver_name, "seed": one.cell.seed}
-            told = {"key": one.cell.key, "known": one.known, "seconds": one.seconds, "unavailable": one.unavailable}
-            typer.echo(to_json({**cell, "time_limit": one.limit, **told}))
+            expected = {"key": one.cell.key, "known": one.known, "seconds": one.seconds, "unavailable": one.unavailable}
+            typer.echo(to_json({**cell, "time_limit": one.limit, **expected}))
         return
     from convexnn_bench.cli.forecast import print_forecast
 
-    print_forecast(found, wide_console())
+    print_forecast(forecasts, wide_console())
 
 
-def _campaign(name: str | None, given: dict[str, Any]) -> "tuple[Campaign, Source]":
-    """The campaign with what the command line says in its place, under a name of its own when it is another one."""
+def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Source]":
+    """Return the campaign with the changes of the command line, under another name if they change its grid."""
     from dataclasses import replace
 
     from convexnn_bench.harness import find_campaign, load_campaign
 
     loaded, source = load_campaign(find_campaign(name or "quickstart"))
-    changed = dict(given)
-    if "solvers" in given or "datasets" in given:
+    changed = dict(changes)
+    if "solvers" in changes or "datasets" in changes:
         changed["name"] = "custom" if name is None else f"{loaded.name}-custom"
-    if "time_limit" in given:
-        changed["deadline"] = None  # the file's deadline was meant for its own time limit
+    if "time_limit" in changes:
+        changed["deadline"] = None  # the deadline of the file belongs to the time limit of the file
     return replace(loaded, **changed), source.without(changed)
 
 
@@ -200,24 +200,21 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 
 
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
-    """Tables on stdout, the figure beside the records; a line on stderr when the figure cannot be drawn."""
-    from convexnn_bench.report import counted, print_results, save_gap_figure
+    """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn."""
+    from convexnn_bench.report import count_statuses, counted, print_results, save_gap_figure
 
     console = wide_console()
     console.print()
     print_results(finished.records, console)
-    counts: dict[str, int] = {}
-    for record in finished.records:
-        counts[record["status"]] = counts.get(record["status"], 0) + 1
-    told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    console.print(f"{counted(len(finished.records), 'cell')}: {told}")
+    counts = ", ".join(f"{number} {status}" for status, number in count_statuses(finished.records).items())
+    console.print(f"{counted(len(finished.records), 'cell')}: {counts}")
     files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
     console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
     try:
         picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
     except ImportError as error:
-        told = f"the figure was not drawn, matplotlib cannot be imported: pip install matplotlib ({error})"
-        typer.echo(f"warning: {told}", err=True)
+        why = f"matplotlib cannot be imported: pip install matplotlib ({error})"
+        typer.echo(f"warning: the figure was not drawn, because {why}", err=True)
     else:
         console.print(f"figure   {picture}", soft_wrap=True)
         console.print(f"report   convexnn-bench report {folder}", soft_wrap=True)

@@ -14,11 +14,13 @@ from convexnn_bench.report.numbers import (
     solver_times,
 )
 from convexnn_bench.report.tables import (
+    count_statuses,
     counted,
     finite,
     format_gap,
     format_seconds,
     format_target,
+    plain_table,
     print_results,
     status_colour,
 )

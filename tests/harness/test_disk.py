@@ -60,7 +60,7 @@ def test_a_file_that_may_not_grow_stops_the_campaign_and_it_goes_on_later(tmp_pa
     code, _, stderr = run(*ASKED, "--out", out, preexec_fn=limited(int(2.5 * undisturbed[1])))
     assert code == 1
     assert stderr.splitlines()[-1].startswith(
-        f"error: File too large: {out / 'records.jsonl'}; what has finished is kept"
+        f"error: File too large: {out / 'records.jsonl'}; finished cells are kept"
     )
     assert "Traceback" not in stderr
     assert 1 <= len(finished_after(out, undisturbed)) < 6

@@ -136,7 +136,7 @@ def test_an_interrupted_campaign_leaves_its_records_and_no_process(tmp_path, num
     time.sleep(0.5)
     command.process.send_signal(number)
     code, _, err = command.finish()
-    assert (code, f"interrupted: what has finished is kept in {tmp_path / 'out'}" in err) == (130, True), err
+    assert (code, f"interrupted: finished cells are kept in {tmp_path / 'out'}" in err) == (130, True), err
     assert "Traceback" not in err
     assert command.gone(), command.left()
     assert [json.loads(line)["solver"] for line in whole_lines(tmp_path / "out" / "records.jsonl")] == ["zero"]

@@ -153,7 +153,7 @@ def test_commands_that_are_one_process_are_refused(tmp_path):
         environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}
         done = subprocess.run(own, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"error: {own[3]} is one process, and torchrun has started 2 (WORLD_SIZE)")
+        assert done.stderr.startswith(f"error: {own[3]} runs in one process, but torchrun has started 2 (WORLD_SIZE)")
         assert done.stderr.count("\n") == 1
         other = subprocess.run(own, cwd=tmp_path, env={**environment, "RANK": "1"}, capture_output=True, check=False)
         assert (other.returncode, other.stderr) == (2, b"")
