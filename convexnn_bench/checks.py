@@ -15,12 +15,15 @@ SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur
 
 def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
     """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else."""
+    # np.asarray would drop the mask and take the values below it for data.
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
+    # np.asarray turns a sparse matrix of SciPy into one Python object.
     if hasattr(value, "toarray") or (isinstance(value, torch.Tensor) and value.layout != torch.strided):
         raise InputError(f"{name} must be a dense array, got a sparse {type(value).__name__}")
     try:
         if isinstance(value, torch.Tensor):
+            # Numpy has no bfloat16, so that floating-point tensors are widened first.
             value = value.detach().cpu()
             return (value.double() if value.is_floating_point() else value).numpy()
         return np.asarray(value)
@@ -43,6 +46,7 @@ def check_array(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         hint = "; convert columns of mixed kinds with .astype(float)" if array.dtype == object else ""
         raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}{hint}")
+    # All later arithmetic, and with it every bound on rounding, assumes float64.
     array = np.asarray(array, dtype=np.float64, order="C")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):

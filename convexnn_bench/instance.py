@@ -45,23 +45,28 @@ class Instance:
         *,
         beta_fraction: float | None = None,
     ):
+        # 1. The model: what acts on the data, and how its outputs are judged.
         self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
         self.activation: BaseActivation = ACTIVATIONS.make(activation)
         self.loss: BaseLoss = LOSSES.make(loss)
         beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
         self.seed: int = Whole(low=0).check("seed", seed)
+        # 2. Data and targets in float64, in the shapes that the architecture and the loss state.
         self.X = _own_copy(check_array("X", X))  # the caller may change X later
         self.architecture.check_data(self.X)
         self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
         self.n_out, self.c = self.Y.shape
+        # 3. The sizes of the lifted program: Phi is N x p, and a block is p x q.
         self._rows = Rows(self.architecture, self.X)
         self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
         self._check_outputs()
+        # Products of extreme numbers leave float64, where no bound could be trusted.
         check_scale("X", self.X)
         check_scale("X: in the first-layer rows Phi made of it", np.array(self._rows.largest()))
         check_scale("Y", self.Y)
+        # 4. The blocks: one mask D_k for each activation pattern or gate.
         light = self._rows.avoidable and not self.has_cone  # the cones need the entries of Phi
         rows = self._rows if light else self.Phi
         self.pattern_info: Patterns = self.activation.blocks(rows, check_patterns(patterns, self.N), self.seed)
@@ -70,6 +75,7 @@ class Instance:
         self.P = self.masks.shape[1]
         self._operators: dict[tuple[str, torch.dtype], Operator] = {}
         self.is_shared = False  # see `shared`
+        # 5. Weight decay. A fraction refers to beta_max, which needs all of the above.
         self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
 
     # -- checks -----------------------------------------------------------------------------------------
@@ -86,6 +92,7 @@ class Instance:
 
     def _check_outputs(self) -> None:
         """Raise InputError unless the targets have as many rows as the predictions, counted on one sample."""
+        # The outputs of a sample depend on that sample alone, so that one sample shows how many there are.
         samples = self.X.shape[0]
         M = torch.zeros(self.N // samples, self.q, dtype=torch.float64)
         rows = samples * self.architecture.second_layer(M, torch.as_tensor(self.X[:1]), self.c).shape[0]
@@ -161,6 +168,8 @@ class Instance:
     @cached_property
     def beta_max(self) -> float:
         """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""
+        # Z = 0 is optimal if and only if -A_k^*(grad F(0)) lies in beta times the subdifferential of the norm at zero
+        # for every block k. That subdifferential is the unit ball of the dual norm.
         operator = self.operator()
         gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
         value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
@@ -180,6 +189,7 @@ class Instance:
 
 def _own_copy(array: np.ndarray) -> np.ndarray:
     """Return a copy at a multiple of 64 bytes in memory, so that equal processes round products with it alike."""
+    # torch aligns its memory at 64 bytes. Numpy need not, and the order of vectorised sums may depend on it.
     own = torch.empty(array.shape, dtype=torch.float64).numpy()
     own[...] = array
     return own

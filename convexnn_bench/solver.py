@@ -54,6 +54,7 @@ class BaseSolver:
     requires: tuple[str, ...] = ()
     one_shot: bool = False
 
+    # The runner sets these before `set_problem`. The values here serve a solver that is used without it.
     seed: int = 0
     device: str = "cpu"
     time_limit: float | None = None
@@ -64,6 +65,7 @@ class BaseSolver:
     def __init__(self, **parameters: Any):
         check_names(f"solver {self.name!r}", parameters, self.parameters)
         for key, values in self.parameters.items():
+            # The first value of the list is the default, and each parameter becomes an attribute.
             value = parameters.get(key, values[0])
             if key in self.allowed:
                 value = self.allowed[key].check(f"solver {self.name!r}: {key}", value)
@@ -85,6 +87,7 @@ class BaseSolver:
             if not isinstance(values, list) or not values:
                 return f"parameters[{key!r}] must be a non-empty list, the default first, got {values!r}"
         required = ("set_problem", "run", "get_result")
+        # The methods of this class only raise, so that a solver which inherits one of them cannot run.
         missing = [name for name in required if getattr(cls, name) is getattr(BaseSolver, name)]
         return f"the solver must define {', '.join(missing)}" if missing else None
 
@@ -112,6 +115,7 @@ class BaseSolver:
 
 def reason_to_skip(solver: BaseSolver, problem: Problem) -> str | None:
     """Return what `skip` answers. Raise TypeError for anything but None and words."""
+    # An empty string would pass for no reason, and True for a reason that nobody can read.
     reason = solver.skip(problem)
     if reason is None or (isinstance(reason, str) and reason.strip()):
         return reason

@@ -23,6 +23,7 @@ class Solver(BurerMonteiroSolver):
     name = "bm_gd"
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
+        # The penalty's Hessian is beta I, for which this step is exact. Backtracking shortens it where the loss curves.
         first_step = 1.0 / self.objective.problem.beta
         if self.objective.problem.has_cone:
             return spectral_projected_gradient(self.objective, x, step_done, self.objective.project, first_step)

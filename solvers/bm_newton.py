@@ -63,6 +63,7 @@ class Solver(BaseSolver):
         self._relu_point = self._as_factors()
         U, V = (part.cpu().numpy() for part in self._relu_point.factors or ())
         targets = self.working.targets
+        # At the zero network, where the method starts, the penalty vanishes and the objective is F(0).
         value = float(self.problem.loss.value(torch.zeros_like(targets), targets))
         return finish_factors(self.problem, U, V, value, None, report)
 

@@ -48,6 +48,7 @@ class Solver(BaseSolver):
 
     def _make_master(self) -> BaseSolver:
         """Make the first solver of `masters` that is available on this machine."""
+        # The master need not be exact: the network's certificate judges its point like any other.
         names = self.masters[self.method.problem.vector_cone]
         solver: BaseSolver = SOLVERS.make(next(name for name in names if SOLVERS.get(name).unavailable() is None))
         solver.time_limit = self.time_limit

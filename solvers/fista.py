@@ -24,9 +24,11 @@ class Solver(BaseSolver):
 
     def set_problem(self, problem: Problem) -> None:
         self.problem, self.operator = problem, problem.operator(self.device)
+        # For ReLU with one output the variables are the pairs (a, b) of cone vectors, with Z_k = a - b.
         columns = 2 if problem.has_cone else problem.q
         self.x = torch.zeros(problem.P, problem.p, columns, dtype=self.operator.dtype, device=self.operator.device)
         self.signs = torch.tensor([1.0, -1.0], dtype=self.operator.dtype, device=self.operator.device)
+        # The map (a, b) -> A(a - b) has sqrt(2) times the norm of A.
         norm_squared = self.operator.norm_squared() * (2 if problem.has_cone else 1)
         self.lipschitz = max(problem.loss.smoothness * norm_squared, 1e-300)
 
@@ -35,6 +37,7 @@ class Solver(BaseSolver):
 
     def _pullback(self, z: torch.Tensor) -> torch.Tensor:
         G = self.operator.adjoint(self.problem.loss.gradient(z, self.operator.Y))
+        # The derivative by a is G_k, and by b it is -G_k.
         return G * self.signs if self.problem.has_cone else G
 
     def _prox(self, v: torch.Tensor, step: float) -> torch.Tensor:

@@ -27,6 +27,7 @@ class Solver(BaseSolver):
         self.method = SemismoothNewton(problem, self.device, self.gap)
 
     def run(self, callback: Callback) -> None:
+        # The method pauses after each Newton step, where its point may be scored.
         for _ in self.method.steps():
             if not callback():
                 break

@@ -42,13 +42,16 @@ class BaseActivation:
         seed : int
             Of the sampled directions.
         """
+        # 1. Masks of the user's are kept in their order, since points refer to blocks by number.
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
+        # 2. Enumeration looks at the entries of Phi, so that rows given by structure are formed here.
         if patterns == "all":
             Phi = np.asarray(Phi)
             cost = enumeration_cost(Phi)
             with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > PROGRESS_AFTER) as update:
                 return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))
+        # 3. Sampling needs products of Phi with random directions only.
         return sample_patterns(Phi, int(str(patterns)), seed)
 
     def apply(self, H: Float[torch.Tensor, "N M"], gate_masks: torch.Tensor) -> Float[torch.Tensor, "N M"]:

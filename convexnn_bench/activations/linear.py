@@ -14,6 +14,7 @@ class Linear(BaseActivation):
     name = "linear"
 
     def blocks(self, Phi: np.ndarray | Rows, patterns: object, seed: int) -> Patterns:
+        # D = I leaves every row active, so that one block holds all networks and no sampling is needed.
         masks = np.ones((Phi.shape[0], 1), dtype=bool)
         return Patterns(masks=masks, gates=None, complete=True)
 

@@ -12,4 +12,5 @@ class ReLU(BaseActivation):
     has_cone = True
 
     def apply(self, H: torch.Tensor, gate_masks: torch.Tensor) -> torch.Tensor:
+        # Within cone k this equals D_k Phi u, by which the convex program replaces it.
         return H.clamp_min(0)

@@ -47,6 +47,7 @@ class Attention(BaseArchitecture):
 
     def phi_rows(self, X: torch.Tensor) -> torch.Tensor:
         d = X.shape[2]
+        # Row (i, s, t) is x_s (x) x_t, so that its product with U is the score x_s^T U x_t.
         return torch.einsum("isa,itb->istab", X, X).reshape(-1, d * d)
 
     def width_out(self, X: np.ndarray, c: int) -> int:
@@ -54,6 +55,7 @@ class Attention(BaseArchitecture):
 
     def second_layer(self, M: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
         n, s, d = X.shape
+        # Contract t and l: x_t^T times the d x c matrix in row (i, s, t). The mean over s commutes with that.
         M = M.reshape(n, s, s, d, c)
         if self.output == "mean":
             return torch.einsum("itlc,itl->ic", M.mean(dim=1), X)
@@ -63,6 +65,7 @@ class Attention(BaseArchitecture):
         """Return X_i U_j X_i^T by two products, without forming the n s^2 x d^2 matrix."""
         n, s, d = X.shape
         M = W.shape[1]
+        # First U_j x_t for all heads and tokens, then x_s^T times it: n s d (d + s) M products instead of n s^2 d^2 M.
         right = torch.bmm(X.reshape(1, n * s, d).expand(d, -1, -1), W.reshape(d, d, M))  # (a, (i, t), j)
         return torch.bmm(X, right.view(d, n, s * M).transpose(0, 1)).view(n * s * s, M)
 
@@ -71,6 +74,7 @@ class Attention(BaseArchitecture):
         n, s, d = X.shape
         M = V.shape[1]
         if self.output == "mean":
+            # The mean over s acts on the scores alone: the output is sum over t of mean_s H[s, t] x_t^T V_j.
             seen = torch.bmm(X.transpose(1, 2), H.view(n, s, s, M).mean(dim=1))  # (i, l, j)
             return seen.view(n, d * M) @ V.reshape(d, c, M).transpose(1, 2).reshape(d * M, c)
         values = X.reshape(n * s, d) @ V.reshape(d, c, M).transpose(1, 2).reshape(d, M * c)  # ((i, t), (j, c'))
@@ -82,6 +86,7 @@ class Attention(BaseArchitecture):
         Output (i, s) is x_s^T times the sum over b, l of Z[(., b), (l, c')] (X_i^T X_i)[b, l].
         """
         n, d = X.shape[0], X.shape[2]
+        # The sum over t of x_t x_t^T meets every output of a sample, so that the N = n s^2 rows are never formed.
         gram = torch.bmm(X.transpose(1, 2), X).view(n, d * d)
         rows = X.mean(dim=1, keepdim=True) if self.output == "mean" else X
 

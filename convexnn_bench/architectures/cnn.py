@@ -96,12 +96,14 @@ class CNN(BaseArchitecture):
             down, across = rows // self.pool, columns // self.pool
             bands = H.reshape(n * self.pool, down, -1).sum(dim=1)
             return bands.view(n * self.pool**2, across, M).sum(dim=1).view(n, -1, M) / (down * across)
+        # P acts on the patches of each image, axis 1, for every filter alike.
         H = H.reshape(n, -1, M)
         if self._is("global"):
             return H.mean(dim=1, keepdim=True)
         return H if self._is("identity") else self._pooling(X) @ H
 
     def phi_rows(self, X: torch.Tensor) -> torch.Tensor:
+        # unfold gives n x p x K; row (i, kappa) of Phi is patch kappa of image i.
         patches = torch.nn.functional.unfold(X, self.patch, padding=self.padding, stride=self.stride)
         rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
         return torch.nn.functional.pad(rows, (0, 1), value=1.0) if self.bias else rows
@@ -113,18 +115,21 @@ class CNN(BaseArchitecture):
         M = M.reshape(X.shape[0], -1, self._pooled(X), c)
         if self._is("global"):
             return M.mean(dim=1)[:, 0]
+        # With P = I the pooled value alpha of output c' is that of patch kappa = alpha: the diagonal, summed.
         if self._is("identity"):
             return M.diagonal(dim1=1, dim2=2).sum(dim=-1)
         return torch.einsum("ak,ikac->ic", self._pooling(X), M)
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
         """Return C(H V^T), pooling the hidden units first: n x aM numbers instead of N x ac."""
+        # Pooling acts on rows and V on columns, so that P (H V^T) = (P H) V^T.
         pooled = self.pool_rows(H, X)
         weights = V.reshape(pooled.shape[1], c, -1).transpose(1, 2).reshape(-1, c)
         return pooled.reshape(X.shape[0], -1) @ weights
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return Z -> A(Z), computed from the pooled patches (n x a x p)."""
+        # P (Phi Z) = (P Phi) Z, and P Phi depends on the data alone: it is computed once.
         pooled = self.pool_rows(self.phi_rows(X), X)
         n, a, p = pooled.shape
         features = pooled.reshape(n, a * p)
@@ -133,6 +138,7 @@ class CNN(BaseArchitecture):
     def absolute(self) -> "CNN | None":
         if type(self) is not CNN:
             return None  # a subclass may have other maps
+        # Averages have no negative weight; only a matrix of the user's may have one.
         pool = np.abs(self.pool) if isinstance(self.pool, np.ndarray) else self.pool
         return CNN(self.patch, self.stride, self.padding, pool, self.bias)
 
@@ -173,4 +179,5 @@ def _grid_average(
             matrix[i, first:last] = 1.0 / (last - first)
         return matrix
 
+    # A mean over a rectangle is a mean over rows of means over columns: a Kronecker product.
     return torch.as_tensor(np.kron(windows(rows), windows(columns)), dtype=dtype, device=device)

@@ -22,6 +22,7 @@ class MLP(BaseArchitecture):
         return c
 
     def second_layer(self, M: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
+        # Each row of Phi is a sample with q = c, so that D_k Phi Z_k has the shape of the predictions.
         return M
 
     def absolute(self) -> "MLP | None":

@@ -47,10 +47,14 @@ def lower_bound(
     """
     operator = problem.operator(device)
     loss, Y = problem.loss, operator.Y
+    # 1. Bound the largest dual norm from above, over the problem's blocks or over every pattern of a ReLU network. A
+    # bound that is too large only shortens the multiplier, so that it stays feasible.
     if scope in (None, problem.scope):
         norm = max_dual_norm(problem.cones, operator.adjoint(Lambda) if G is None else G)
     else:
         norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy())
+    # 2. Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
+    # therefore at most that of its computed value plus the rounding of the adjoint.
     value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + adjoint_rounding(operator, Lambda))
     return value, norm, scaled
 
@@ -62,11 +66,16 @@ def best_dual(
 
     norm: at least max_k ||A_k^* Lambda||^dual. Lambda: n_out x c in dom F*, float64.
     """
+    # 1. The admissible scales. s Lambda must stay in dom F*, and |s| norm <= beta makes it feasible in every block. The
+    # factor 1 - 4 eps leaves room for the rounding of the quotient and of s Lambda.
     lo, hi = loss.scale_range(Lambda, Y)
     # a norm that is NaN admits s = 0 alone
     limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf if norm == 0 else 0.0
+    # 2. -F*(s Lambda) is concave in s. Every admissible s gives a bound, so that an inexact maximiser costs tightness
+    # and never validity.
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
     scaled = s * Lambda
+    # 3. Lower the value by a bound on its own rounding error.
     value = -float(loss.conjugate(scaled, Y))
     # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
     magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
@@ -119,6 +128,7 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     # 1. The point, and the program that the bound is about.
     point = as_point(problem, point)
     scope = _scope(problem, point, scope)
+    # A network that uses other patterns is no point of the sampled program, whose optimum it may even undercut.
     if scope == "sampled":
         point.check_patterns(problem)
     # 2. Its objective F + beta R, in its own formulation.
@@ -126,11 +136,13 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     at = point.evaluate(problem, device)
     loss, Y = problem.loss, problem.operator(device).Y
     gradient = loss.gradient(at.predictions, Y)
+    # Comparisons with NaN are false, so that a point that overflows would pass the tests below.
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise InputError("the point's predictions or norms overflow float64")
     primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
     # 3. The lower bound. It holds for any point; the gap needs a point in the cones.
     dual, norm, multiplier = _best_bound(problem, point, gradient, scope, device)
+    # The objective of an infeasible point may lie below p*, so that its distance from the bound says nothing.
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
         refused = (
@@ -150,7 +162,10 @@ def _best_bound(
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
     """Return the better `lower_bound` of grad F and of the point's own multiplier, and the norm of grad F."""
     loss, Y = problem.loss, problem.operator(device).Y
+    # 1. grad F lies in dom F* up to rounding, which the projection removes.
     dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
+    # 2. A solver's own multiplier may be the better one away from stationarity. Projection and scaling make any finite
+    # array feasible, so that a wrong multiplier gives a weaker bound and never a false one.
     if point.dual is not None:
         candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
         if candidate.numel() != Y.numel():
@@ -174,12 +189,16 @@ def concluded(
     **fields: Any,
 ) -> Certificate:
     """Return the certificate of an objective and a lower bound. norm: that of grad F. fields: its other fields."""
+    # Weak duality says dual <= p* <= primal. Where the computed numbers contradict it by more than rounding, one of
+    # them is too inaccurate for any statement.
     if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
         refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
     return Certificate(
         primal=primal,
         dual=dual,
         gap=math.nan if refused else relative_gap(primal, dual),
+        # Theorem 3.4 bounds (p_hat - p*) / p* by this at a stationary point. The error of stationarity is reported
+        # beside it, since the same proof adds it at every other point.
         stationarity_bound=max(norm.value / beta - 1.0, 0.0),
         stationarity_error=stationarity_error,
         max_dual_norm=norm.value,
@@ -196,6 +215,8 @@ def _scope(problem: Problem, point: Point, scope: str | None) -> str:
     if scope is None:
         return point.default_scope(problem)
     Choice(("sampled", "complete", None)).check("scope", scope)
+    # A ReLU network chooses its patterns, so that a bound over all of them is about it. Gates are part of the model:
+    # over other gates the bound would be about another problem.
     if scope == problem.scope or (scope == "complete" and problem.has_cone):
         return str(scope)
     reason = (
@@ -211,19 +232,25 @@ def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device
     """Return the fields that say whether Theorems 3.3 and 3.5 apply at a Burer-Monteiro point without cones."""
     if at.factors is None or problem.has_cone:
         return {}
+    # 1. The norm of the gradient, relative to that of the penalty's gradient beta (U, V).
     U, V = at.factors
     operator = problem.operator(device)
     _, left, right = burer_monteiro.value_and_gradient(problem, operator, U, V)
     size = problem.beta * math.sqrt(float(U.square().sum() + V.square().sum()))
     slope = math.sqrt(float(left.square().sum() + right.square().sum()))
+    # 2. Numerical ranks. At a stationary point U_k^T U_k = V_k^T V_k, so that both factors have the same singular
+    # values. Elsewhere the smaller one of each pair decides.
     values = torch.minimum(*(_padded_singular_values(factor) for factor in (U, V)))
     floor = RANK_TOLERANCE * float(torch.stack([U.abs().amax(), V.abs().amax()]).max())
     ranks = (values > floor).sum(dim=1)
+    # 3. Theorem 3.5: a stationary point is global if every block has full rank, or is zero with ||G_k|| <= beta.
     norms = spectral_norms(operator.adjoint(gradient))
     full = (ranks == min(problem.p, problem.q)) | ((ranks == 0) & (norms <= problem.beta * (1 + 1e-9)))
     return {
         "gradient_norm": slope / size if size > 0 else slope / problem.beta,
         "full_rank": bool(full.all()),
+        # Theorem 3.3: for a unit w in the common kernel of U_k and V_k the second-order term along (x w^T, y w^T) is
+        # 2 x^T G_k y + beta (||x||^2 + ||y||^2). Where it is never negative, ||G_k|| <= beta.
         "rank_deficient": bool((ranks < U.shape[2]).all()),
         "ranks": tuple(int(rank) for rank in ranks),
     }
@@ -231,5 +258,6 @@ def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device
 
 def _padded_singular_values(factor: torch.Tensor) -> torch.Tensor:
     """Return the singular values of every block, with zeros appended up to m of them."""
+    # There are min(p, m) of them for U_k and min(q, m) for V_k, which differ where p or q is below m.
     values = torch.linalg.svdvals(factor)
     return torch.nn.functional.pad(values, (0, factor.shape[2] - values.shape[1]))

@@ -69,11 +69,13 @@ class Certificate:
     worst_block: int
     dual_norm_lower: float
     dual_norm_method: str
+    # The rank tests are for Burer-Monteiro points without cones; these four fields are None for all others.
     gradient_norm: float | None = None
     full_rank: bool | None = None
     rank_deficient: bool | None = None
     ranks: tuple[int, ...] | None = None
     refused: str | None = None
+    # Equality of arrays has no single truth value, so that the multiplier takes no part in comparisons.
     multiplier: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -105,4 +107,5 @@ def relative_gap(primal: float, dual: float) -> float:
     """Return (primal - dual) / |dual|; infinite where the bound is zero and the objective is not."""
     if dual == 0:
         return 0.0 if primal == 0 else math.inf
+    # Since dual <= p*, a positive dual makes this at least (primal - p*) / p*, the distance from the optimum.
     return (primal - dual) / abs(dual)

@@ -198,6 +198,7 @@ def certify_module(
     beta = lam * _normaliser(base, rows, reduction)
     wrapped: BaseLoss = base
     if reading.output_bias is not None:
+        # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
         wrapped = OutputBias(base, beta if output_bias == "penalised" else None)
     problem = Problem(
         inputs, rows, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
@@ -255,6 +256,7 @@ def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:
         return 1.0
     if loss.name == "cross_entropy":
         return float(len(Y))
+    # MSELoss is 2 F / (n c); the other losses that act on single outputs are F / (n c).
     return Y.size / 2 if loss.name == "squared" else float(Y.size)
 
 
@@ -262,6 +264,7 @@ def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
     """Return "all" where all patterns are few, else 1: the bound is over all patterns whatever the blocks are."""
     if reading.activation != "relu":
         return "all"
+    # A complete set of blocks is bounded block by block, any other one over all patterns at once.
     cost = enumeration_cost(reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy())
     return "all" if cost.seconds <= ENUMERATION_SECONDS and cost.patterns <= ENUMERATED else 1
 
@@ -269,6 +272,7 @@ def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
 def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
     """Return F + beta/2 (squared weights) of the module as it is, with its own output bias."""
     value = float(base.value(torch.as_tensor(reading.predict(X)), torch.as_tensor(problem.Y)))
+    # The certificate's primal is taken at the best output bias, and would understate a module with another.
     decayed = [reading.W1, reading.W2, *([reading.output_bias] if penalised else [])]
     squares = sum(float(torch.as_tensor(weight).square().sum()) for weight in decayed if weight is not None)
     objective = value + 0.5 * problem.beta * squares

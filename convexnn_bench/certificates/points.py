@@ -31,6 +31,7 @@ def as_point(problem: Problem, point: Any) -> Point:
     """
     if isinstance(point, Point):
         return point
+    # `Result` belongs to a later layer and cannot be imported here, so that its attribute decides.
     if hasattr(point, "point"):  # a Result
         if point.point is None:
             raise InputError(f"the result has no point to certify: {point.status}, {point.reason}")
@@ -53,6 +54,7 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
     axes = {len(shape) for shape in shapes}
     if len(arrays) == 2 and axes == {3}:
         return Point(factors=(arrays[0], arrays[1]))
+    # A list of matrices is always read as blocks. A pair in a tuple may be blocks or weights where P = 2 and p = q.
     blocks = len(arrays) == problem.P and shapes == [(problem.p, problem.q)]
     weights = len(arrays) == 2 and axes == {2} and not is_list  # a list of matrices is a list of blocks
     if blocks and weights and problem.p == problem.q:
@@ -75,6 +77,7 @@ def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
             "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "
             "which sets the problem up with them"
         )
+    # Equal shapes do not suffice: another stride or pooling may have them too. Equal predictions on the data decide.
     shapes = reading.W1.shape[0], reading.W2.shape[0]
     if reading.activation == problem.activation.name and shapes == (problem.p, problem.q):
         found = network.predict(problem, torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)).numpy()

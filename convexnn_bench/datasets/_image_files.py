@@ -42,6 +42,7 @@ def missing(folder: str, names: list[str], what: str) -> str | None:
     """Return which files to put where, in words; None when all files are there."""
     if find(folder, names) is not None:
         return None
+    # A folder with some of the files is most likely where the user wants the rest.
     for root in roots():
         lacking = [name for name in names if _existing(root / folder, name) is None]
         if len(lacking) < len(names):
@@ -101,6 +102,8 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """Return the array in an IDX file of unsigned bytes, packed or not. Raise InputError for anything else."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # The header is two zero bytes, the type (8 for unsigned bytes), the number of axes, and their lengths as
+        # big-endian integers.
         zero, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
     except (OSError, EOFError, struct.error) as error:
@@ -116,6 +119,7 @@ class _Arrays(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in FROM_NUMPY:
+            # Numpy 2 renamed the module of _reconstruct, so that it is taken from numpy itself and not by its old path.
             return np.empty(0).__reduce__()[0] if name == "_reconstruct" else getattr(np, name)
         raise pickle.UnpicklingError(f"it holds {module}.{name}, and only numpy arrays are read")
 
@@ -124,8 +128,10 @@ def read_batch(path: Path) -> tuple[Images, Labels]:
     """Return images and labels of one CIFAR-10 batch. Raise InputError for anything else; run nothing in the file."""
     try:
         with path.open("rb") as stream:
+            # The authors' pickles were written by Python 2, whose strings are read as bytes.
             content = _Arrays(stream, encoding="bytes").load()
         pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
+        # A row holds the red, the green and the blue pixels, 1024 each, row by row.
         return pixels.reshape(len(labels), 3, 32, 32).astype(np.uint8), labels.astype(np.uint8)
     except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a CIFAR-10 batch: {error}") from error

@@ -93,6 +93,7 @@ def arranged(pixels: np.ndarray, layout: str, bias: bool, channels: int) -> np.n
         raise InputError(
             f'bias=True goes with layout="flat" alone, got layout={layout!r}; a CNN has biases with cnn[bias=true]'
         )
+    # A flat row is channel by channel, each channel row by row, so that a reshape is enough.
     side = math.isqrt(pixels.shape[1] // channels)
     return pixels.reshape(-1, channels, side, side) if layout == "image" else pixels.reshape(-1, side, side)
 
@@ -139,6 +140,7 @@ class IdxImages(FileImages):
 
     def read_files(self, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         images, labels = map(image_files.read_idx, paths)
+        # The two files may come from different splits, whose images and labels do not belong together.
         if images.shape != (len(labels), 28, 28):
             raise InputError(f"{self.title}: images of shape {images.shape} do not go with {labels.shape} labels")
         return images, labels

@@ -39,17 +39,21 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     """
     if not isinstance(name, str):
         raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")
+    # 1. Join the parameters in the brackets with the keyword arguments.
     name, inside = parse_spec(name)
     twice = sorted(set(inside) & set(parameters))
     if twice:
         raise InputError(f"{twice[0]!r} is given twice: in the brackets of {name!r} and as an argument")
+    # 2. Load the data, with the parameters that are the data set's own.
     own, given = split_parameters(name, {**inside, **parameters})
     data = DATASETS.get(name)(**own).data()
+    # 3. The caller's choices replace the defaults. One form of the weight decay removes the other's default.
     chosen = {**data.defaults, **given}
     if given.get("beta") is not None:
         chosen.pop("beta_fraction", None)
     elif given.get("beta_fraction") is not None:
         chosen.pop("beta", None)
+    # 4. The seed of the problem is that of its sampled patterns.
     chosen["seed"] = chosen.pop("pattern_seed", 0)
     try:
         return Problem(data.X, data.Y, **chosen)

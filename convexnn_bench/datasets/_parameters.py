@@ -22,6 +22,7 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
     `seed` belongs to both: to data drawn at random and to sampled patterns. `pattern_seed` sets the second alone. Raise
     UnknownNameError for the data set and InputError for a parameter of neither.
     """
+    # 1. A name that the data set declares is its own, also where the problem has the same one.
     dataset = DATASETS.get(name)
     own = {key: value for key, value in parameters.items() if key in dataset.parameters}
     rest = {key: value for key, value in parameters.items() if key not in own and key != "seed"}
@@ -32,6 +33,7 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
             f"data set {name!r} has no parameter {unknown[0]!r}; its own: {listed}; "
             f"of the problem: {', '.join(PROBLEM_PARAMETERS)}"
         )
+    # 2. Refuse contradictions before any data are loaded.
     if rest.get("beta") is not None and rest.get("beta_fraction") is not None:
         raise InputError(
             f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, beta_fraction={rest['beta_fraction']!r})"
@@ -39,6 +41,7 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
     for key in ("pattern_seed", "seed"):
         if key in parameters:
             SEED.check(key, parameters[key])
+    # 3. One seed draws the patterns too, unless they were given their own.
     if "seed" in parameters:
         rest.setdefault("pattern_seed", parameters["seed"])
     return own, rest

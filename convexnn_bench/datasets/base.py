@@ -62,6 +62,7 @@ class BaseDataset:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        # The signature of `load` is the only place where names and defaults stand. Its first parameter is self.
         if "parameters" not in vars(cls) and "load" in vars(cls):
             signature = list(inspect.signature(cls.load).parameters.values())[1:]
             cls.parameters = {
@@ -123,6 +124,7 @@ def subset(n: Any, available: int, seed: Any) -> np.ndarray:
     """Return the indices of n random samples in random order; of all samples, in their order, for n=None."""
     if n is None:
         return np.arange(available)
+    # All samples are permuted whatever n is, so that a smaller subset begins a larger one of the same seed.
     return generator(seed).permutation(available)[: whole("n", n, 2, available)]
 
 
@@ -135,6 +137,7 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
     one_of("targets", targets, TARGETS)
     if targets == "binary":
         return np.where(labels == positive, 1.0, -1.0)[:, None], "logistic"
+    # Every number up to the largest gets a column, also a class that the subset happens to miss.
     one_hot = np.eye(int(labels.max()) + 1)[labels]
     return (one_hot, "cross_entropy") if targets == "one_hot" else (2 * one_hot - 1, "logistic")
 
@@ -157,6 +160,7 @@ def table(features: np.ndarray, n: Any, standardize: Any, bias: Any, seed: Any) 
     one_of("bias", bias, (True, False))
     kept = subset(n, len(features), seed)
     X = np.asarray(features[kept], dtype=np.float64)
+    # Mean and deviation are those of the samples kept, and the column of ones is added afterwards.
     X = standard_columns(X) if standardize else X
     return with_bias(X) if bias else X, kept
 
@@ -164,5 +168,6 @@ def table(features: np.ndarray, n: Any, standardize: Any, bias: Any, seed: Any) 
 def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:
     """Return means over pool x pool squares, n x (side / pool)^2, row by row."""
     n, side, _ = images.shape
+    # Axes 2 and 4 run within a square, axes 1 and 3 over the squares.
     small: np.ndarray = images.reshape(n, side // pool, pool, side // pool, pool).mean(axis=(2, 4))
     return small.reshape(n, -1)

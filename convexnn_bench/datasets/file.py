@@ -56,6 +56,7 @@ class File(BaseDataset):
         return Data(with_bias(X) if bias else X, Y, defaults)
 
     def fingerprint(self) -> str | None:
+        # The file may change between two runs. Its hash keeps the results of both apart.
         path = Path(str(self.given.get("path")))
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
@@ -72,6 +73,7 @@ def _existing(path: Any) -> Path:
 
 
 def _read_npz(source: Path, features: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    # np.load goes by the content, and would return a single array for an NPY file that is called .npz.
     if not zipfile.is_zipfile(source):
         raise InputError(f"{source} is not an NPZ file: numpy.savez writes such files")
     try:
@@ -98,6 +100,7 @@ def _read_csv(source: Path, target: str | int) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         table = pd.read_csv(source, skipinitialspace=True)
+        # Pandas renames double names in a header, so that its first line is read once more as text.
         first = pd.read_csv(source, skipinitialspace=True, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[
             0
         ]
@@ -113,6 +116,7 @@ def _read_csv(source: Path, target: str | int) -> tuple[np.ndarray, np.ndarray]:
     position = _column(source, columns, target)
     for place, column in enumerate(columns):
         _check_column(source, column, table.iloc[:, place], numeric=place != position)
+    # Every other column was found to be numeric above.
     X = table.drop(columns=table.columns[position]).to_numpy(dtype=np.float64)
     return X, table.iloc[:, position].to_numpy()
 
@@ -176,6 +180,7 @@ def _targets(source: Path, raw: np.ndarray, targets: str) -> tuple[np.ndarray, s
         return raw.astype(np.float64), "squared"
     if raw.ndim == 2 and raw.shape[1] != 1:
         raise InputError(f"{source}: targets={targets} needs one column of classes, got shape {raw.shape}")
+    # Sorted classes give the same numbers whatever the order of the samples.
     classes, labels = np.unique(
         raw.reshape(-1).astype(str if raw.dtype.kind == "O" else raw.dtype), return_inverse=True
     )

@@ -20,6 +20,7 @@ class Spiral(BaseDataset):
 
     def load(self, n: int = 150, noise: float = 0.1, targets: str = "one_hot", seed: int = 0) -> Data:
         n, noise, rng = whole("n", n, 3), number("noise", noise, 0.0), generator(seed)
+        # The classes differ by one sample at most.
         sizes = [n // 3 + (k < n % 3) for k in range(3)]
         arms = []
         for k, size in enumerate(sizes):

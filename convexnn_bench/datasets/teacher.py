@@ -28,6 +28,7 @@ class Teacher(BaseDataset):
         n, d, c = whole("n", n, 2), whole("d", d, 1), whole("c", c, 1)
         neurons, noise = whole("neurons", neurons, 1), number("noise", noise, 0.0)
         one_of("teacher", teacher, ("relu", "gated_relu"))
+        # Gates are drawn last, so that both teachers have the same samples, weights and noise for a seed.
         rng = generator(seed)
         X = rng.standard_normal((n, d))
         U = rng.standard_normal((d, neurons)) / np.sqrt(d)

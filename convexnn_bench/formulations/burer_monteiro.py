@@ -38,8 +38,10 @@ def default_columns(problem: Instance) -> int:
     With a cone, m = 2 for a scalar output, one column for either sign. For vector outputs m = p, which a completely
     positive p x p matrix needs for p <= 4, and which is never more than the p q of Caratheodory's theorem.
     """
+    # With one output Z_k = a - b for a and b in the cone, so that a block needs a column for each of them.
     if problem.has_cone:
         return 2 if problem.q == 1 else problem.p
+    # No block has a larger rank, so that the factors reach every block of the convex program.
     return min(problem.p, problem.q)
 
 
@@ -52,6 +54,8 @@ def objective(problem: Instance, U: Left, V: Right) -> float:
 
 def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
     """Return the objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F)."""
+    # The derivative of F(A(U V^T)) by U_k is A_k^*(grad F) V_k, and by V_k it is A_k^*(grad F)^T U_k. The pullback
+    # gives both, and forms the blocks G_k only where that is cheaper.
     z, pullback = operator.factored(U, V)
     left, right = pullback(problem.loss.gradient(z, operator.Y))
     value = problem.loss.value(z, operator.Y) + 0.5 * problem.beta * (U.square().sum() + V.square().sum())
@@ -71,11 +75,13 @@ def natural_scale(problem: Instance, operator: Operator) -> float:
     size = float(torch.linalg.vector_norm(G))
     if size == 0 or curvature == 0:
         return 1.0
+    # t ||G|| = ||G||^3 / (L ||A(G)||^2)
     return size**3 / curvature / float(np.sqrt(problem.P))
 
 
 def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float = 0.1) -> tuple[Left, Right]:
     """Return Gaussian factors whose blocks have about `scale` times the natural norm."""
+    # Numbers are drawn on the CPU and then moved, so that a seed means the same on every device.
     generator = torch.Generator().manual_seed(seed)
     U = torch.randn(problem.P, problem.p, m, generator=generator, dtype=operator.dtype).to(operator.device)
     V = torch.randn(problem.P, problem.q, m, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -100,6 +106,7 @@ def balance(U: Left, V: Right) -> tuple[Left, Right]:
     # u v^T = (t u) (v / t)^T, and (t ||u||)^2 + (||v|| / t)^2 is least at t^2 = ||v|| / ||u||
     left = torch.linalg.vector_norm(U, dim=-2, keepdim=True)
     right = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
+    # A pair with one zero vector contributes nothing to U V^T and still costs the other's square: both become zero.
     alive = (left > 0) & (right > 0)
     one = torch.ones_like(left)
     ratio = (torch.where(alive, right, one) / torch.where(alive, left, one)).sqrt()
@@ -119,6 +126,8 @@ def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torc
     # sum_k D_k Phi U_k V_k^T is a sum over column pairs, each a neuron D_k Phi u v^T
     W1 = U.permute(1, 2, 0).reshape(problem.p, -1)
     W2 = V.permute(1, 2, 0).reshape(problem.q, -1)
+    # A ReLU neuron has no gate, so that its number means nothing. With gates neuron j has gate j mod P, and dropping
+    # one would hand the later neurons other gates.
     if problem.has_cone:
         alive = (W1 != 0).any(dim=0) & (W2 != 0).any(dim=0)
         W1, W2 = W1[:, alive], W2[:, alive]

@@ -67,6 +67,7 @@ def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
 
 def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
     """Return how many singular values of every block are above `floor` times the largest one of all blocks."""
+    # The floor is relative to the largest value of all blocks, so that a block of the size of rounding has rank zero.
     values = torch.linalg.vector_norm(Z, dim=(1, 2))[:, None] if min(Z.shape[1:]) == 1 else torch.linalg.svdvals(Z)
     return ((values > floor * values.max()) & (values > 0)).sum(dim=1)
 
@@ -98,9 +99,11 @@ def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> flo
     """Return sum_k ||Z_k||_k."""
     if not problem.has_cone:
         return float(nuclear_norms(Z).sum())
+    # Every pair with U V^T = Z_k and U in the cone costs at least the gauge, so that this is an upper bound on it.
     if problem.vector_cone:
         U, V = cone_factors(problem, Z)
         return 0.5 * float(U.square().sum() + V.square().sum())
+    # With one output the norm is ||a|| + ||b||, the least over all splits Z_k = a - b within the cone.
     split = split_cone(problem, Z) if split is None else split
     return float(torch.linalg.vector_norm(split, dim=1).sum())
 
@@ -122,11 +125,13 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
     m: number of columns, at least the largest rank (2 with a cone); the least possible by default. Raise InputError
     where m is smaller than a block's rank.
     """
+    # 1. Factors whose penalty 1/2 (||U_k||^2 + ||V_k||^2) is the regulariser of Z_k, in three cases.
     if problem.vector_cone:
         U, V = cone_factors(problem, Z)
         rank = U.shape[2]
     elif problem.has_cone:
         split = split_cone(problem, Z) if split is None else split
+        # ||u||^2 = ||v||^2 = ||a|| makes the penalty of a column ||a||, and that of both columns the gauge.
         norms = torch.linalg.vector_norm(split, dim=1)  # P x 2
         # dividing a vector of the size of rounding by its small root would move it out of its cone
         roots = torch.where(norms > NEGLIGIBLE * norms.max(), norms, torch.zeros_like(norms)).sqrt()
@@ -141,6 +146,7 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
         rank = max(1, int((values > tolerance).sum(dim=1).max()))
         roots = values[:, :rank].sqrt()
         U, V = left[:, :, :rank] * roots[:, None, :], right[:, :rank].transpose(1, 2) * roots[:, None, :]
+    # 2. Columns of zeros up to m. They change neither the products nor the penalty.
     if m is None or m == rank:
         return U, V
     if m < rank:
@@ -155,11 +161,13 @@ def soft_threshold(Z: Blocks, threshold: float) -> Blocks:
     """
     _, p, q = Z.shape
     if min(p, q) == 1:
+        # The only singular value is the norm of the block: this is the prox of the group lasso.
         norms = torch.linalg.vector_norm(Z, dim=(1, 2), keepdim=True)
         return Z * (1 - threshold / norms.clamp_min(TINY)).clamp_min(0)
     # Z = A S B^T has Z^T Z = B S^2 B^T, whose eigenvectors are quicker than an SVD
     gram = Z.transpose(1, 2) @ Z if q <= p else Z @ Z.transpose(1, 2)
     squares, basis = torch.linalg.eigh(gram)
+    # Eigenvalues of a Gram matrix may come out below zero by rounding. Their directions are shrunk to zero.
     values = squares.clamp_min(0).sqrt()
     shrink = (1 - threshold / values.clamp_min(TINY)).clamp_min(0)
     scaled = (basis * shrink[:, None, :]) @ basis.transpose(1, 2)

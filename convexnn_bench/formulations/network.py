@@ -40,12 +40,14 @@ def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
     """Return the N x M masks of the neurons' gates as numbers, empty for activations without gates."""
     if not problem.activation.has_gates:
         return operator.masks[:, :0]
+    # Neuron j has gate j mod P: the columns repeat after P, and a network narrower than P uses the first M.
     masks = operator.masks[:, :M].to(operator.dtype)  # products with numbers are quicker than with bools
     return masks.repeat(1, -(-M // problem.P))[:, :M]
 
 
 def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
     """Return C(phi(Phi W1) W2^T) for the rows of `operator`, all at once."""
+    # Without an activation C(Phi W1 W2^T) is the factored form of one block with M columns. It has no hidden layer.
     if isinstance(problem.activation, Linear):
         return operator.apply_factors(W1[None], W2[None])
     masks = gate_masks(problem, operator, W1.shape[1])
@@ -93,6 +95,8 @@ def start(problem: Instance, operator: Operator, M: int, seed: int, scale: float
     generator = torch.Generator().manual_seed(seed)
     W1 = torch.randn(problem.p, M, generator=generator, dtype=operator.dtype).to(operator.device)
     W2 = torch.randn(problem.q, M, generator=generator, dtype=operator.dtype).to(operator.device)
+    # P blocks of natural size are shared out over M neurons. A product u v^T of Gaussian vectors has norm sqrt(p q) in
+    # the mean square.
     total = scale * burer_monteiro.natural_scale(problem, operator) * problem.P
     size = total / (M * float(np.sqrt(problem.p * problem.q)))
     return W1 * size**0.5, W2 * size**0.5
@@ -107,6 +111,7 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
     # 1. Pre-activations, and a bound on the rounding of each, which is at most p eps |Phi| |u|, with a margin.
     H = problem.Phi @ W1
     rounding = 8 * (problem.p + 8) * EPS * (np.abs(problem.Phi) @ np.abs(W1))
+    # Counting down keeps the first of several blocks with the same pattern.
     known = {np.packbits(problem.masks[:, k]).tobytes(): k for k in range(problem.P - 1, -1, -1)}
     blocks = np.full(W1.shape[1], -2)
     for j in range(W1.shape[1]):
@@ -122,6 +127,7 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
             fits = (np.where(problem.masks, -h[:, None], h[:, None]) <= tolerance[:, None]).all(axis=0)
             if fits.any():
                 blocks[j] = int(fits.argmax())
+    # The convex program on these blocks does not contain a network with other patterns.
     missing = int((blocks == -2).sum())
     if missing:
         raise UnsupportedError(

@@ -18,6 +18,7 @@ import torch
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
 
+# The names stand in the order of the constructor's arguments. The multiplier is last, where `arrays` leaves it out.
 FIELDS = ("blocks", "split", "cone_factors", "factors", "network", "dual")
 PAIRS = ("factors", "network", "cone_factors")
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -91,6 +92,7 @@ class Point:
     ) -> "Point":
         if cls is not Point:  # unpickling and copying call this without arguments
             return super().__new__(cls)
+        # The parameters decide the formulation, and the formulation the class.
         fields = {
             "blocks": (blocks, ConvexPoint),
             "factors": (factors, FactoredPoint),
@@ -174,6 +176,7 @@ class ConvexPoint(Point):
         Z = convex.check_blocks(problem, self.blocks).to(operator.device)
         if not problem.has_cone:
             return Evaluation(operator.apply(Z), convex.regulariser(problem, Z))
+        # The norm of a vector-output block is NP-hard. Factors prove an upper bound on it, which takes its place.
         if problem.vector_cone:
             return evaluate_factors(problem, *self.to_factors(problem), device)
         split = self._split(problem, Z)
@@ -221,10 +224,12 @@ class NetworkPoint(Point):
         return "cpu"
 
     def check_patterns(self, problem: Instance) -> None:
+        # The map to factors looks up the block of every neuron, and raises where one has none.
         if problem.has_cone:
             self.to_factors(problem)
 
     def evaluate(self, problem: Instance, device: str) -> Evaluation:
+        # Every pair of weights is a network, so that there are no cones to violate.
         W1, W2 = self.to_network(problem)
         return Evaluation(network.predict(problem, W1, W2), network.regulariser(W1, W2))
 

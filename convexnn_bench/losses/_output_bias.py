@@ -88,6 +88,8 @@ class OutputBias(BaseLoss):
 
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         """W - W E (beta I + E^T W E)^+ E^T W, with W = F''(z + 1 b^T) and E the c shifts 1 e_j^T: b moves with z."""
+        # Differentiate the optimality condition E^T grad F(z + E b) + beta b = 0 along dz: the bias changes by
+        # db = -(beta I + E^T W E)^+ E^T W dz, and W E db is the second term.
         inner = self.loss.curvature(z + self.best_bias(z, Y), Y)
         shifts = torch.eye(Y.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1).contiguous()
         WE = inner(shifts)  # n x c x c
@@ -110,12 +112,14 @@ class OutputBias(BaseLoss):
         return plain if balanced else torch.full_like(plain, torch.inf)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
+        # Without a penalty F_b^* is infinite wherever L^T 1 is not zero, so that the sums must vanish exactly.
         L = self.loss.project_dual(L, Y)
         if self.beta is not None:
             return L
         return balanced_rows(L, Y) if self.loss.rows_sum_to_zero else balanced_entries(L)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        # The penalty's term is finite for every L, and L^T 1 = 0 survives scaling: F alone sets the range.
         return self.loss.scale_range(L, Y)
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
@@ -144,12 +148,14 @@ def _line_search(
     """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, else double it."""
     if not bool(torch.isfinite(step).all()):
         return b, now
+    # 1. Halve the step until the value does not rise.
     length, after = 1.0, value(b + step)
     while not after <= now and length > 1e-10:
         length *= 0.5
         after = value(b + length * step)
     if not after <= now:
         return b, now
+    # 2. A step that was taken whole may be far too short where the loss is nearly flat: double it while that helps.
     while 1.0 <= length < LARGEST_GROWTH:
         longer = value(b + 2 * length * step)
         if not longer < after:
@@ -169,6 +175,8 @@ def _on_grid(L: Predictions) -> tuple[torch.Tensor, float]:
 def _take(stock: torch.Tensor, amount: int) -> torch.Tensor:
     """Return whole numbers 0 <= t <= stock that sum to `amount`, proportional to `stock` up to rounding."""
     total = int(stock.sum())
+    # The factor just below one keeps the sum of the floors from exceeding the amount; the loop deals out the rest,
+    # first where most is left.
     share = torch.floor(stock.double() * (amount / max(total, 1) * (1 - 1e-12))).to(torch.int64)
     share = torch.minimum(share.clamp_min(0), stock)
     for index in (stock - share).argsort(descending=True).tolist():
@@ -183,6 +191,7 @@ def balanced_entries(L: Predictions) -> Predictions:
     """Return L with columns that sum to zero exactly: the entries of each column's heavier sign shrink towards zero."""
     q, grid = _on_grid(L)
     for column in range(q.shape[1]):
+        # An entry only moves towards zero, and the domain of such a loss contains every point in between.
         excess = int(q[:, column].sum())
         sign = 1 if excess > 0 else -1
         q[:, column] -= sign * _take((sign * q[:, column]).clamp_min(0), abs(excess))

@@ -80,6 +80,7 @@ class BaseLoss:
         F''(z) is symmetric and positive semidefinite; at a kink of grad F it is an element of the generalised Hessian.
         The default is a vector-Jacobian product of `gradient`. A loss may write it out; tests compare the two.
         """
+        # F'' is symmetric, so that the product with its transpose is the product with it. vmap runs over the last axis.
         product = torch.func.vjp(lambda at: self.gradient(at, Y), z)[1]
         many = torch.vmap(lambda D: product(D)[0], in_dims=-1, out_dims=-1)
         return lambda D: many(D)
@@ -94,6 +95,7 @@ class BaseLoss:
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
         """Return (lo, hi) such that, for L in dom F*, F*(s L) is finite for every s in [lo, hi]."""
+        # F >= 0 makes F*(0) = -inf F finite, and dom F* is convex: it holds the segment from 0 to L.
         return 0.0, 1.0
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
@@ -106,6 +108,7 @@ class BaseLoss:
         def negative_dual(s: float) -> float:
             return float(self.conjugate(s * L, Y))
 
+        # F*(s L) is convex in s, so that the search cannot end in a local minimum that is not the global one.
         found = minimize_scalar(negative_dual, bounds=(lo, hi), method="bounded", options={"xatol": 1e-9 * hi})
         # the search never visits the end points, and near the optimum s = 1 is best
         candidates = [float(found.x), lo, hi, *([1.0] if lo <= 1.0 <= hi else [])]
@@ -129,6 +132,7 @@ def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) 
 
     Both sums are taken of numbers divided by the largest entry of L, against underflow.
     """
+    # The vertex is sum(slope) / sum(L^2). For L = 0 the function is constant, and any s in the range will do.
     largest = L.abs().max()
     size, norm, along = torch.stack([largest, (L / largest).square().sum(), (slope / largest).sum()]).tolist()
     return min(max(along / norm / size if size > 0 else 0.0, lo), hi)

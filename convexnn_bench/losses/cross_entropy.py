@@ -32,6 +32,7 @@ class CrossEntropy(BaseLoss):
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
         Y = super().prepare_targets(Y)
+        # A single column holds class numbers, since as probabilities it would hold nothing but ones.
         if Y.shape[1] == 1:
             labels = Y[:, 0]
             if (labels != np.round(labels)).any() or labels.min() < 0:
@@ -44,6 +45,7 @@ class CrossEntropy(BaseLoss):
                     "Y holds one class only (all labels 0): cross_entropy needs at least two classes; "
                     "give n x c one-hot rows to name classes that do not occur"
                 )
+            # Identifiers or measured values that are taken for labels would ask for an enormous one-hot matrix.
             if labels.max() >= 10_000:
                 raise InputError(f"Y has a label {labels.max():g}: labels must be 0..c-1 with c <= 10000")
             one_hot: np.ndarray = np.eye(int(labels.max()) + 1)[labels.astype(int)]
@@ -54,11 +56,13 @@ class CrossEntropy(BaseLoss):
                 f"rows of Y must be non-negative and sum to one for the cross_entropy loss; row {row} sums to "
                 f"{Y[row].sum():g} with least entry {Y[row].min():g}"
             )
+        # Accepted rows may be off by 1e-9; the formulas of value and conjugate need sums of one.
         rows: np.ndarray = Y / Y.sum(axis=1, keepdims=True)
         return rows
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         # logsumexp(z) - <y, z> without its cancellation: every term below is non-negative
+        # Rows of Y sum to one, so that it equals <y, top - z> + log(1 + sum of exp(z_j - top) over the others j).
         top, where = z.max(dim=1, keepdim=True)
         others = (z - top).scatter(1, where, -torch.inf).exp().sum(dim=1)
         return ((Y * (top - z)).sum(dim=1) + torch.log1p(others)).sum()
@@ -88,8 +92,10 @@ class CrossEntropy(BaseLoss):
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         size = L.abs().sum(dim=1, keepdim=True)
+        # Rows that are feasible, with a sum of zero up to rounding, stay as they are: a gradient is not disturbed.
         balanced = L.sum(dim=1, keepdim=True).abs() <= 4 * L.shape[1] * torch.finfo(L.dtype).eps * size
         inside = (L + Y >= 0).all(dim=1, keepdim=True) & balanced
+        # The others are clipped at zero and divided by their sum: a point of the simplex, not the nearest one.
         probability = (L + Y).clamp_min(0)
         total = probability.sum(dim=1, keepdim=True)
         # a row without any positive entry goes to L = 0
@@ -104,6 +110,7 @@ class CrossEntropy(BaseLoss):
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
+        # The domain of entr keeps L + Y >= 0, so that the sums of the rows are all that is left to constrain.
         return -cp.sum(cp.entr(L + Y)), [cp.sum(L, axis=1) == 1 - Y.sum(axis=1)]
 
 

@@ -50,16 +50,19 @@ class Huber(BaseLoss):
         return (z - Y).clamp(-self.delta, self.delta)
 
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        # h'' is 1 between the kinks and 0 beyond. At a kink 1 is an element of the generalised Hessian.
         inside = ((z - Y).abs() <= self.delta).to(z.dtype)[:, :, None]
         return lambda D: inside * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+        # F grows with slope delta, so that <L, z> - F(z) has no upper bound where an |L| exceeds delta.
         return torch.where((L.abs() > self.delta).any(), torch.inf, (L * (0.5 * L + Y)).sum())
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return L.clamp(-self.delta, self.delta)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        # dom F* is the box |L| <= delta, which is symmetric: negative scales are admissible too.
         return -1.0, 1.0
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:

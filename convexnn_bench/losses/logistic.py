@@ -23,6 +23,7 @@ class Logistic(BaseLoss):
     """
 
     name = "logistic"
+    # F'' is sigma (1 - sigma), which is at most 1/4.
     smoothness = 0.25
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
@@ -41,6 +42,7 @@ class Logistic(BaseLoss):
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
+        # xlogy gives 0 log 0 = 0, and xlog1py keeps log(1 - a) accurate for small a.
         value = (torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)).sum()
         return torch.where(((a < 0) | (a > 1)).any(), torch.inf, value)
 
@@ -55,5 +57,6 @@ class Logistic(BaseLoss):
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
+        # entr(a) and entr(1 - a) together have the domain 0 <= a <= 1, so that no constraint is needed.
         a = cp.multiply(-Y, L)
         return -cp.sum(cp.entr(a) + cp.entr(1 - a)), []

@@ -42,6 +42,7 @@ class Squared(BaseLoss):
         return L
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        # F* is finite everywhere, so that the multiplier may have any length and either sign.
         return -torch.inf, torch.inf
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:

@@ -35,17 +35,20 @@ class SquaredHinge(BaseLoss):
         return -Y * (1 - Y * z).clamp_min(0)
 
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        # At the kink y z = 1 zero is an element of the generalised Hessian.
         active = (Y * z < 1).to(z.dtype)[:, :, None]
         return lambda D: active * D
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
+        # For a < 0 let y z grow: F is zero there, and <L, z> = -a y z has no upper bound.
         return torch.where((a < 0).any(), torch.inf, (a * (0.5 * a - 1)).sum())
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp_min(0)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
+        # dom F*, a >= 0, is a cone, which holds all non-negative multiples of its points.
         return 0.0, torch.inf
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:

@@ -43,6 +43,7 @@ class AttentionBlock(torch.nn.Module):
         super().__init__()
         self.activation = Choice(("linear", "relu")).check("activation", activation)
         self.output = Choice(("tokens", "mean")).check("output", output)
+        # The score x^T U_j y of two standard normal tokens has variance 1, and so has X V_j summed over the heads.
         self.U = torch.nn.Parameter(torch.randn(heads, d, d) / d)
         self.V = torch.nn.Parameter(torch.randn(heads, d, c) / (d * heads) ** 0.5)
 

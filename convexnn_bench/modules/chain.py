@@ -65,6 +65,7 @@ def _layers(module: torch.nn.Module, samples: int) -> list[Step]:
         return _traced(module, samples)
     if isinstance(module, torch.nn.Sequential):
         return [step for layer in module for step in _layers(layer, samples)]
+    # A subclass that keeps the forward of a layer of torch computes what that layer computes.
     read = next((LAYERS[kind] for kind in type(module).__mro__ if kind in LAYERS), None)
     if read is None:
         raise refuse(f"has {type(module).__name__}, which is not among the layers of the theory")
@@ -74,6 +75,7 @@ def _layers(module: torch.nn.Module, samples: int) -> list[Step]:
 def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Module], Any]:
     """Return a copy's layers by name and the symbolic trace of its forward, in which len() is the number of samples."""
 
+    # Python demands an integer of len(), where other operations of a trace may stay symbolic.
     class Value(torch.fx.Proxy):
         def __len__(self) -> int:
             return samples
@@ -83,9 +85,11 @@ def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Mo
             return Value(node, self)
 
         def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+            # Layers of torch stay single nodes. Sequential and the user's own modules are traced through.
             return not _own_forward(m) and not isinstance(m, torch.nn.Sequential)
 
     try:
+        # A forward may change the module while it is traced, and the user's must stay as it is.
         module = copy.deepcopy(module)
         return dict(module.named_modules()), Tracer().trace(module)
     except Exception as error:  # the user's forward may raise anything when it is traced
@@ -96,6 +100,8 @@ def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Mo
 def _traced(module: torch.nn.Module, samples: int) -> list[Step]:
     """Return the steps of a module of the user's own, read off its symbolic trace."""
     name = type(module).__name__
+    # Follow the data from the input to the output. Each node must take the value of the one before and no other data,
+    # apart from sizes.
     layers, graph = _graph(module, samples)
     steps: list[Step] = []
     current = None
@@ -119,6 +125,7 @@ def _traced(module: torch.nn.Module, samples: int) -> list[Step]:
 
 def _is_size(node: Any, current: Any) -> bool:
     """Return True where a node only asks for the size of the data, as x.view(x.size(0), -1) does."""
+    # Sizes carry no data, so that a graph which asks for them is still a chain.
     if node.op == "call_method" and node.target == "size":
         return True
     if node.op == "call_function" and node.target in (builtins.getattr, operator.getitem, builtins.len):

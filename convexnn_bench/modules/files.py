@@ -21,6 +21,7 @@ def load_state(path: Any) -> State:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error says what torch warns of
+            # A pickle may run any code when it is loaded; weights_only admits tensors and plain containers.
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -70,6 +71,7 @@ def module_from_state(state: State, activation: str, stride: int, padding: int, 
     those of a CNN, which do not follow from its parameters. Raise InputError where the parameters are of no such
     network.
     """
+    # 1. Tell the kind of network by the axes of its weights.
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     weights = [name for name, shape in shapes.items() if len(shape) >= 2]
     axes = [len(shapes[name]) for name in weights]
@@ -86,6 +88,7 @@ def module_from_state(state: State, activation: str, stride: int, padding: int, 
             "the parameters must be those of Linear, Linear, of Conv2d, Linear, or U and V of an AttentionBlock, in "
             f"order; got {listed}"
         )
+    # 2. Build its layers with the sizes of the parameters.
     biases = [name.removesuffix("weight") + "bias" in shapes for name in weights]
     first, last = (shapes[name] for name in weights)
     body: list[torch.nn.Module] = [torch.nn.ReLU()] if activation == "relu" else []
@@ -97,6 +100,7 @@ def module_from_state(state: State, activation: str, stride: int, padding: int, 
         head = torch.nn.Conv2d(first[1], first[0], kernel, stride=stride, padding=padding, bias=biases[0])
         layers = [head, *body, *_pooling(pool), torch.nn.Flatten()]
     tail = torch.nn.Linear(last[1], last[0], bias=biases[1])
+    # 3. Pair each layer's parameters with the names in the file, and refuse a file with any others.
     names = [
         new
         for layer, name in ((head, weights[0]), (tail, weights[1]))

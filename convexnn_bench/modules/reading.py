@@ -66,6 +66,7 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
         raise InputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     if X.ndim < 2 or len(X) == 0:
         raise InputError(f"X must hold at least one sample, one a row, got shape {X.shape}")
+    # A block that stands alone in a Sequential is the block.
     while isinstance(module, torch.nn.Sequential) and len(module) == 1 and isinstance(module[0], AttentionBlock):
         module = module[0]
     for name, parameter in module.named_parameters():
@@ -99,6 +100,7 @@ def _check_parameters(module: torch.nn.Module, read: int) -> None:
 
 def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray) -> None:
     """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
+    # In float64 and eval mode neither single precision nor dropout explains a difference: the reading would be wrong.
     twin = copy.deepcopy(module).double().cpu().eval()
     try:
         with torch.no_grad():
@@ -127,6 +129,7 @@ def _attention(block: Any) -> Reading:
     assert V is not None
     words = f"{len(U)}-head self-attention, {block.activation} activation, output per "
     words += "token" if block.output == "tokens" else "sample (mean over tokens)"
+    # Column j of W1 is U_j row by row, index (a, b), and column j of W2 is V_j with index (l, c'), as in `Attention`.
     W1, W2 = (array.reshape(len(array), -1).T.copy() for array in (U, V))
     return Reading(Attention(output=block.output), block.activation, W1, W2, False, None, False, words)
 
@@ -146,6 +149,8 @@ def _chain(steps: list[Step], X: np.ndarray) -> Reading:
     if plain == ["conv", "linear"]:
         between = [kind for kind in kinds[1:-1] if kind != "relu"]
         pools = [step.module for step in steps if step.kind == "pool"]
+        # Pooling is linear and belongs to C, so that it must come after phi. Average pooling before ReLU is another
+        # network.
         relu_first = "relu" not in kinds or kinds.index("relu") == 1
         mean = between == ["pool"] and isinstance(pools[0], MeanPool)  # it drops the axes it pools
         flat = mean or between in (["flatten"], ["pool", "flatten"])
@@ -159,6 +164,7 @@ def _mlp(layers: list[Any], activation: str, flat: bool) -> Reading:
     W1, W2, bias = _numpy(first.weight), _numpy(last.weight), _numpy(first.bias)
     assert W1 is not None
     assert W2 is not None
+    # The bias is the weight of a constant feature, which `Reading.data` appends to the samples.
     rows = W1.T if bias is None else np.vstack([W1.T, bias])
     words = f"{activation} MLP with {W1.shape[1]} inputs, {len(W1)} neurons, {len(W2)} outputs"
     return Reading(MLP(), activation, rows, W2, bias is not None, _numpy(last.bias), flat, words + _biases(first, last))
@@ -195,6 +201,8 @@ def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Readin
         raise refuse(f"has {last} after {M} maps of {a} pooled values: not the Flatten and Linear that are read")
     # torch flattens to (map, alpha); here V[(alpha, c'), j]
     V = W2.reshape(c, M, a).transpose(2, 0, 1).reshape(a * c, M)
+    # A filter's weights run over channel, row and column, as the patches of unfold do. A bias is the weight of the
+    # constant that the architecture appends to each patch.
     rows = W1.reshape(M, -1).T if bias is None else np.vstack([W1.reshape(M, -1).T, bias])
     architecture = CNN(side[0], stride[0], padding[0], "identity" if pool is None else matrix, bias is not None)
     words = f"{activation} CNN with {M} filters of {side[0]} x {side[0]}, {a} pooled values a filter, {c} outputs"
@@ -207,6 +215,7 @@ def _pooling_matrix(pool: Any, height: int, width: int) -> np.ndarray:
     K = math.prod((height, width))
     if pool is None:
         return np.eye(K)
+    # A linear map is known from its values at a basis: column kappa of P is its value at unit image kappa.
     units = torch.eye(K, dtype=torch.float64).reshape(K, 1, height, width)
     try:
         with torch.no_grad():

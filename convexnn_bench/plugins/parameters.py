@@ -15,6 +15,7 @@ from convexnn_bench.errors import InputError
 
 def is_whole(value: Any) -> bool:
     """Return True for an integer of Python or numpy; a bool is none."""
+    # Python counts True and False among the integers, where a caller who writes them means something else.
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -103,6 +104,7 @@ class Choice:
 
     def check(self, name: str, value: Any) -> Any:
         """Return the value. Raise InputError, with `name` in front, unless it is one of `values`, of the same type."""
+        # 1 == 1.0 == True in Python, so that equality alone would let True pass for the number 1.
         if not any(type(value) is type(choice) and value == choice for choice in self.values):
             raise InputError(f"{name} must be {self}, got {value!r}")
         return value

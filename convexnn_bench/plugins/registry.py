@@ -95,6 +95,7 @@ class Registry(Generic[T]):
         if not path.is_dir():
             raise InputError(f"{self.kind} folder {str(folder)!r} is not a directory")
         if path not in self._folders:
+            # The folder is scanned before anything is stored, so that a faulty file leaves the registry as it was.
             scanned = self._scan(path, self.classes)
             self._folders.append(path)
             self.classes.update(scanned)
@@ -102,6 +103,7 @@ class Registry(Generic[T]):
     def _scan(self, folder: Path, known: dict[str, type[T]]) -> dict[str, type[T]]:
         found: dict[str, type[T]] = {}
         for path in sorted(folder.glob("*.py")):
+            # The base class and files with an underscore serve the plug-ins and are none.
             if path.stem in ("__init__", "base") or path.stem.startswith("_"):
                 continue
             cls = self._load(path)
@@ -123,12 +125,15 @@ class Registry(Generic[T]):
                 assert spec is not None
                 assert spec.loader is not None
                 module = importlib.util.module_from_spec(spec)
+                # Dataclasses and pickle look a module up by its name while the file still runs.
                 sys.modules[name] = module
                 spec.loader.exec_module(module)
         except Exception as error:
+            # A module that is half loaded must not be what the next import finds.
             sys.modules.pop(name, None)
             raise RegistryError(f"{path} does not load: {type(error).__name__}: {error}") from error
         # 2. It must define exactly one class of this kind, with a name and without an error in its declaration.
+        # Classes that the file imports, such as the base class, name another module as theirs.
         own: list[Any] = [
             value
             for value in vars(module).values()
@@ -181,12 +186,14 @@ class Registry(Generic[T]):
         InputError
             A parameter is unknown or not allowed, or the argument is neither a name nor of this kind.
         """
+        # 1. An instance is taken as it is. Parameters beside it could only contradict its own.
         if isinstance(name_or_instance, self.base):
             if parameters:
                 raise InputError(
                     f"this {self.kind} is an instance already: give {', '.join(parameters)} where it is made"
                 )
             return name_or_instance
+        # 2. A class is constructed. It checks its parameters itself.
         if isinstance(name_or_instance, type) and issubclass(name_or_instance, self.base):
             return name_or_instance(**parameters)
         if not isinstance(name_or_instance, str):
@@ -194,6 +201,7 @@ class Registry(Generic[T]):
                 f"{self.kind} must be a name or an instance of {self.base.__name__}, "
                 f"got {type(name_or_instance).__name__}"
             )
+        # 3. A name is looked up. Keyword arguments win over those in the brackets.
         name, inside = parse_spec(name_or_instance)
         cls, given = self.get(name), {**inside, **parameters}
         check_names(f"{self.kind} {name!r}", given, getattr(cls, "parameters", inspect.signature(cls).parameters))
@@ -203,6 +211,7 @@ class Registry(Generic[T]):
 @cache
 def _solver_folder() -> Path:
     """Return the checkout's top-level `solvers`, else the copy that is installed with the package."""
+    # A checkout's solvers are files that its user edits, so that they come before an installed copy.
     checkout = _PACKAGE.parent / "solvers"
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / "solvers"
 

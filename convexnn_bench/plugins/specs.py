@@ -14,6 +14,7 @@ _SPEC = re.compile(r"^\s*([A-Za-z_][\w-]*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
 
 def _split(text: str) -> list[str]:
     """Split at commas outside brackets and quotes."""
+    # A list as a value has commas of its own, and so may a quoted word: only those at depth 0 separate.
     parts, depth, quote, current = [], 0, "", ""
     for character in text:
         if quote:
@@ -39,9 +40,11 @@ def _literal(text: str) -> Any:
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         return [_literal(part) for part in _split(text[1:-1])]
+    # These words count in any case: true is what most users type, and True what Python prints.
     if text.lower() in ("true", "false", "none"):
         return {"true": True, "false": False, "none": None}[text.lower()]
     try:
+        # This reads literals alone and runs no code.
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
@@ -73,6 +76,7 @@ def expand_grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key, value in parameters.items():
         if isinstance(value, list) and not value:
             raise InputError(f"{key}=[] sweeps over nothing: give at least one value")
+    # A single value counts as a list of one, so that the product runs over all keys alike.
     values = [value if isinstance(value, list) else [value] for value in parameters.values()]
     return [dict(zip(parameters, combination, strict=True)) for combination in itertools.product(*values)]
 
@@ -81,6 +85,7 @@ def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
     """Return the text that `parse_spec` reads, with keys in alphabetical order."""
     if not parameters:
         return name
+    # The order of the keys is fixed, so that equal parameters always give the same text.
     inside = ",".join(f"{key}={_text(value)}" for key, value in sorted(parameters.items()))
     return f"{name}[{inside}]"
 

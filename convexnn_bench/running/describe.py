@@ -51,6 +51,7 @@ def describe_ranks(result: Result) -> dict[str, int]:
 
     The result is empty where the point is not finite, or is a ReLU network with patterns outside the convex program.
     """
+    # Ranks of a point without a certificate would be those of numbers that are not finite.
     blocks = result.blocks if result.certificate is not None else None
     if blocks is None:
         return {}

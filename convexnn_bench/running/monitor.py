@@ -52,6 +52,7 @@ class Monitor:
         self._start = self._now()
 
     def _now(self) -> float:
+        # Calls to the GPU return before their work is done, so that a reading of the clock has to wait for it.
         if self.on_gpu:
             torch.cuda.synchronize(self.solver.device)
         return self._clock()
@@ -74,6 +75,7 @@ class Monitor:
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
         if seconds < self._due and not ended and not at_once and self.status is None:
             return True
+        # Two threads must not score at once. The first False is final, so that the status is read again inside.
         with self._lock:
             if self.status is None:
                 self.score()
@@ -83,10 +85,12 @@ class Monitor:
 
     def score(self) -> None:
         """Certify the solver's current point off the clock. Raise ChangedProblemError where the problem was changed."""
+        # 1. The solver's clock stands still from here on.
         seconds = self.elapsed()
         found = self.solver.get_result()
         with usual_numbers():
             self._certify(found, seconds)
+        # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
         scoring = self._now() - self._start - self._stopped - seconds
         self._stopped += scoring
         self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
@@ -107,6 +111,7 @@ class Monitor:
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)
+        # A refused gap is NaN, which reaches no target.
         if self.gap is not None and certificate.gap <= self.gap:
             self.status = "gap_reached"
 

@@ -93,6 +93,7 @@ class Result:
 def _found(convert: Callable[[Problem], Any], problem: Problem) -> Any:
     """Return the arrays of a conversion, or None where the point has no counterpart in the other formulation."""
     try:
+        # A missing counterpart is no error of the run: the point itself and its certificate stand.
         arrays = convert(problem)
     except UnsupportedError:
         return None

@@ -122,6 +122,7 @@ def solve(
     for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
         if called is not None and not callable(called):
             raise InputError(f"{name} must be a function of {given}, got {called!r}")
+    # 1. Make the solver and hand it the settings of this run.
     algorithm = SOLVERS.make(solver, **parameters)
     time_limit = None if time_limit is None else float(time_limit)
     gap = None if gap is None else float(gap)
@@ -130,12 +131,15 @@ def solve(
     algorithm.iterations = None if iterations is None else int(iterations)
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
+    # 2. Take checksums of the problem, which under torchrun may be one with shared products.
     untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
+    # 3. A solver that cannot run is an outcome, so that a campaign goes on.
     reason = algorithm.unavailable() or reason_to_skip(algorithm, untouched.problem)
     if reason is not None:
         result.reason = reason
         return result
 
+    # 4. Run, and restore whatever settings the solver changed.
     show = show_progress and parallel.is_first()
     with settings_kept(), progress(algorithm.name, total=time_limit, show=show) as update:
 
@@ -169,6 +173,7 @@ def _run(
     try:
         algorithm.run(monitor)
         result.solve_seconds = monitor.elapsed()
+        # An iterative solver may have moved since its last score. A one-shot solver calls back when it has its point.
         if not monitor.curve or (monitor.status is None and not algorithm.one_shot):
             monitor.score()
         result.status, result.reason = _verdict(monitor, algorithm)
@@ -183,6 +188,7 @@ def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
     assert monitor.certificate is not None
     certified = monitor.certificate
     said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
+    # Without a gap no target was reached, whatever ended the solver.
     if certified.refused is not None:
         return "stalled", f"{certified.refused}{said}"
     if monitor.status == "gap_reached":
@@ -191,6 +197,7 @@ def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
         return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}"
     if monitor.status == "iterations":
         return "stalled", f"stopped after {monitor.iterations} iterations at certified gap {certified.gap:.1e}"
+    # No target was set, or the solver cannot go on to reach it: its own test decides.
     if monitor.gap is None or algorithm.one_shot:
         target = "" if monitor.gap is None else f", above the target {monitor.gap:.1e}"
         return "solved", f"ended by its own test at certified gap {certified.gap:.1e}{target}{said}"

@@ -11,6 +11,7 @@ import torch
 @contextmanager
 def usual_numbers() -> Iterator[None]:
     """Use float64 where no dtype is named, and numpy's default handling of errors, inside the block."""
+    # A solver may work in float32 for its own products. Its score must not depend on that.
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -35,6 +36,7 @@ def _go_to(folder: str | None) -> None:
 def settings_kept() -> Iterator[None]:
     """Restore default dtype, threads, gradient mode, numpy's errors and the working directory after the block."""
     with ExitStack() as after:
+        # Each callback holds the present value and runs at the end, also when the solver raises.
         after.callback(torch.set_default_dtype, torch.get_default_dtype())
         after.callback(torch.set_num_threads, torch.get_num_threads())
         after.callback(torch.set_grad_enabled, torch.is_grad_enabled())

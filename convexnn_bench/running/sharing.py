@@ -22,6 +22,7 @@ def shared_where_possible(problem: Problem, solver: BaseSolver, parameters: dict
     if parallel.processes_started() <= 1 or solver.formulation != "burer_monteiro" or problem.has_cone:
         return problem
     parallel.join(solver.device)
+    # Processes that differ in any of these could make different numbers of collective calls, and wait for ever.
     limits = solver.time_limit, solver.gap, solver.iterations
     settings = solver.name, parameters, solver.seed, *limits, torch.device(solver.device).type
     call = repr((Untouched(problem).fingerprint(), settings))

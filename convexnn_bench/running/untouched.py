@@ -54,6 +54,8 @@ class Untouched:
             if key[1] != torch.float64:
                 continue  # certificates are in float64
             for name, tensor in operator.tensors().items():
+                # The identity tells a replaced tensor, the version one that was changed in place. Inference tensors
+                # have none.
                 state = id(tensor), 0 if tensor.is_inference() else tensor._version
                 if self.versions.setdefault((key, name), state) != state:
                     found.append(f"{name.removeprefix('own ')} of problem.operator({key[0]!r})")
@@ -61,6 +63,7 @@ class Untouched:
 
     def fingerprint(self) -> int:
         """Return a number below 2^32 that equal problems share, on any machine."""
+        # Identities differ from process to process; shapes, kinds and checksums do not.
         arrays = {name: value for name, value in self.values.items() if name in ("X", "Y", "masks", "beta")}
         parts = [(type(getattr(self.problem, name)).__name__, self.values[name][1]) for name in PARTS]
         return zlib.crc32(repr((arrays, parts)).encode())
@@ -77,6 +80,7 @@ def _values(problem: Problem) -> dict[str, Any]:
     for name in PARTS:
         part = getattr(problem, name)
         found[name] = (id(part), _numbers(part))
+    # A method that is set on the instance hides that of its class, and would answer for it in certificates.
     replaced = [name for name in vars(problem) if callable(getattr(type(problem), name, None))]
     return {**found, **{f"{name}()": id(vars(problem)[name]) for name in replaced}}
 
