@@ -61,9 +61,11 @@ class PatternSet:
 
     def _cells_near(self, u: Float[np.ndarray, " p"]) -> list[Bool[np.ndarray, " N"]]:
         """Return patterns of open cells whose closures contain u, or nearly: the best u mostly lie on boundaries."""
+        # u itself and three points next to it, in random directions, which lie in open cells even if u does not.
         noise = self.generator.standard_normal((len(u), 3))
         near = u[:, None] + NUDGE * np.hstack([np.zeros((len(u), 1)), noise / np.linalg.norm(noise, axis=0)])
         values = self.problem.Phi @ near
+        # A row within rounding of zero leaves the cell in doubt, and the pattern out.
         strict = np.all(np.abs(values[self._rows]) > 1e-10 * NUDGE * self._lengths[:, None], axis=0)
         masks = values >= 0
         masks[:, ~strict] = False
@@ -159,8 +161,11 @@ def solve_master(
     U, V = point.to_factors(master)
     if point.split is None:  # those of a split are balanced and in their cones
         U, V = burer_monteiro.balance(burer_monteiro.project(master, U), V)
+    # A column in its cone is a neuron: D_k Phi u = (Phi u)_+ there.
     W1, W2 = burer_monteiro.to_network(master, U, V)
     dual = point.dual
+    # At the master's optimum the multiplier is grad F at the predictions. A solver's own one is inexact and may lie
+    # outside the domain of F*, onto which it is projected.
     if dual is None:
         dual = master.loss.gradient(master.operator().apply_factors(U, V), master.operator().Y)
     dual = torch.as_tensor(np.asarray(dual)).reshape(master.Y.shape)

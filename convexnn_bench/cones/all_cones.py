@@ -91,6 +91,7 @@ class Cones:
             raise InputError(f"masks has {masks.shape[0]} rows, Phi has {Phi.shape[0]}; they must agree")
         self.Phi, self.masks, self.gates = np.asarray(Phi, dtype=np.float64), masks, gates
         self.P, self.p = masks.shape[1], Phi.shape[1]
+        # A zero row demands 0 >= 0 of every u and is no constraint.
         nonzero = np.any(self.Phi != 0, axis=1)
         self.rows = unit_rows(self.Phi[nonzero])
         self.signs = masks[nonzero]
@@ -123,6 +124,8 @@ class Cones:
             direction = None
             if self.gates is not None:
                 direction = self.gates[:, k] / np.linalg.norm(self.gates[:, k])
+            # A gate may have been rounded onto a boundary. A linear program then decides whether any direction lies
+            # inside.
             if direction is None or np.min(rows @ direction, initial=1.0) <= 0.0:
                 direction = interior_direction(rows)
             self._interior[k] = direction
@@ -160,6 +163,7 @@ class Cones:
         A violation below the rounding of a projection, 1e-12 ||phi_i|| max ||u||, counts as none.
         """
         U = self.checked(U, 3)
+        # All rows of Phi are checked, so that the answer does not rest on the facets being right.
         largest, worst = np.zeros(len(self.Phi)), np.zeros(len(self.Phi))
         step = max(1, CHUNK_ELEMENTS // (self.Phi.shape[0] * max(1, U.shape[2])))
         for start in range(0, self.P, step):
@@ -186,6 +190,7 @@ class Cones:
         for k in self.general_blocks():
             if not np.any(Z[k]):
                 continue
+            # With a direction g in the interior a pair always exists: Z_k + t g and t g lie in the cone for large t.
             pair = split_difference(self.projection_rows(k), Z[k], self.interior(k))
             if pair is None:
                 raise InputError(

@@ -18,6 +18,7 @@ def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | 
         return np.eye(p)[0]
     if p == 2:
         return _interior_of_plane(K)
+    # max t subject to K u >= t, |u_i| <= 1 and t <= 1: the cone has an interior if and only if the optimum is positive.
     bounds = [(-1.0, 1.0)] * p + [(None, 1.0)]
     depth_below_rows = np.column_stack([-K, np.ones(n)])
     answer = linprog(np.append(np.zeros(p), -1.0), A_ub=depth_below_rows, b_ub=np.zeros(n), bounds=bounds)
@@ -29,6 +30,8 @@ def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | 
 
 def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | None:
     """Return the opposite of the middle of the widest gap between the rows, if that exceeds half a turn."""
+    # Some u has K u > 0 if and only if the rows lie within an open half plane, opposite to a gap of more than half a
+    # turn.
     angles = np.sort(np.arctan2(K[:, 1], K[:, 0]))
     gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
     widest = int(np.argmax(gaps))
@@ -66,6 +69,8 @@ def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None
     if rows.shape[1] == 1:
         return index[:1]
     if rows.shape[1] == 2:
+        # The tangents of the angles from the gate to the rows: the facets are the rows that turn furthest to either
+        # side.
         slope = (rows @ np.array([-gate[1], gate[0]])) / (rows @ gate)
         return index[np.unique([np.argmin(slope), np.argmax(slope)])]
     kept = _hull_rows(rows, gate) if rows.shape[1] <= HULL_DIMENSIONS else None
@@ -96,6 +101,7 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
         return np.array([0])
     if rank == 2:
         return np.unique([np.argmin(points[:, 0]), np.argmax(points[:, 0])])
+    # Of linearly independent rows none is a combination of the others.
     if rows.shape[0] <= rank:
         return np.arange(rows.shape[0])
     try:
@@ -104,6 +110,8 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
             equations = ConvexHull(points[kept]).equations
             # a facet n^T y + b <= 0 of the hull is the extreme ray u = -b gate - n of the cone
             rays = -equations[:, -1:] * inside - equations[:, :-1] @ basis.T
+            # Qhull may merge facets of the hull that are nearly coplanar. Rows that are negative on an extreme
+            # ray are put back.
             worst = np.min(small @ (rays / np.linalg.norm(rays, axis=1)[:, None]).T, axis=1)
             missing = np.setdiff1d(np.flatnonzero(worst < -REDUNDANT), kept)
             if missing.size == 0:
@@ -124,6 +132,9 @@ def _facets_by_shooting(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, 
     known: list[int] = []
     for i in np.argsort(depth):
         while int(i) not in known:
+            # By Moreau's decomposition the projection w of -K_i onto the cone of the known facets is zero if and only
+            # if K_i is a non-negative combination of them. Otherwise K_i w = -||w||^2 < 0, and the first row that gate
+            # + t w meets is a facet, which is not known yet because the known ones are non-negative at w.
             witness, _ = nearest_point(rows[known], -rows[i])
             size = float(np.linalg.norm(witness))
             if size <= REDUNDANT:
@@ -142,6 +153,7 @@ def _drop_one_by_one(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
     kept = np.arange(rows.shape[0])
     for i in range(rows.shape[0]):
         others = kept[kept != i]
+        # K_i = lam^T K with lam >= 0 makes K_i u >= 0 a consequence of the other rows (Farkas).
         lam = multipliers(rows[others], -rows[i])
         if np.linalg.norm(lam @ rows[others] - rows[i]) <= REDUNDANT:
             kept = others

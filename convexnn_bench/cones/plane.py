@@ -38,6 +38,8 @@ class PlaneCones:
         for start in range(0, P if n else 0, step):
             part = slice(start, min(P, start + step))
             self._fill(part, rows, signs[:, part], gates[:, part])
+        # f1 r1 = 0 because r1 is f1 turned by a quarter, with the sign for which f2 r1 >= 0; likewise r2. Parallel
+        # facets are one, that of a half plane, and the two directions of its boundary are the rays.
         turn1 = np.stack([-self.f1[:, 1], self.f1[:, 0]], axis=1)
         turn2 = np.stack([-self.f2[:, 1], self.f2[:, 0]], axis=1)
         cross = np.sum(self.f2 * turn1, axis=1)
@@ -57,6 +59,7 @@ class PlaneCones:
         along, across = rows @ gates, rows @ np.stack([-gates[1], gates[0]])
         self.flat[part] = ~np.all(((along > 0) == signs) & (along != 0), axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
+            # The tangent of the angle from the gate to a row, which is the same for the row and its negative.
             slope = across / along
         columns = np.arange(gates.shape[1])
         for facet, pick in ((self.f1, np.argmin(slope, axis=0)), (self.f2, np.argmax(slope, axis=0))):
@@ -69,6 +72,8 @@ class PlaneCones:
     def project(self, U: Float[np.ndarray, "P 2 m"]) -> Float[np.ndarray, "P 2 m"]:
         """Return nearest points: u itself inside, else a point of the nearer ray, or zero."""
         inside = np.minimum(_dots(self.f1, U), _dots(self.f2, U)) >= 0
+        # Outside the cone the nearest point lies on a ray. ||u - c r||^2 = ||u||^2 - c^2 at c = (r^T u)_+, so that the
+        # ray with the larger c is the nearer.
         c1, c2 = np.maximum(_dots(self.r1, U), 0.0), np.maximum(_dots(self.r2, U), 0.0)
         first = (c1 >= c2)[:, None, :]
         on_ray = np.where(first, self.r1[:, :, None] * c1[:, None, :], self.r2[:, :, None] * c2[:, None, :])

@@ -31,6 +31,7 @@ def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, 
     except RuntimeError:
         x = np.zeros(A.shape[1])
     other = np.maximum(lsq_linear(A, b, bounds=(0, np.inf), method="bvls", tol=1e-15).x, 0.0)
+    # The best of them is returned. Any x >= 0 is a valid multiplier, so that a poor one only weakens a bound.
     candidates = (x, other, np.zeros(A.shape[1]))
     return min(candidates, key=lambda y: float(np.linalg.norm(A @ y - b)))
 
@@ -57,6 +58,8 @@ def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float
     lam = np.zeros(n)
     working = np.argsort(K @ u)[: p + 1]
     for _ in range(100):
+        # The optimum over the working rows, with zeros for the others, is that over all rows if no other row is
+        # negative at its point. Rows whose multiplier is zero make room for the most violated ones.
         part = nonnegative_least_squares(K[working].T, -u)
         point = u + part @ K[working]
         values = K @ point
@@ -87,6 +90,8 @@ def nearest_point(
     lam = multipliers(K, point)
     point = point + lam @ K
     size = float(np.linalg.norm(point))
+    # Rounding in lam K may leave the point outside: its direction is projected again. lam stays as it is, because any
+    # lam >= 0 gives a valid bound.
     for _ in range(4):
         if size <= 1e-14:
             return np.zeros_like(u), lam * length
@@ -103,6 +108,8 @@ def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Fl
     size = float(np.max(np.abs(h), initial=0.0))
     if size == 0.0 or np.max(h) <= 0.0:
         return np.zeros(F.shape[1])
+    # Let r = A lam - e at the non-negative least squares solution, where e is the last unit vector. Then x has the
+    # entries -r_i / r_(p+1). If r is zero, then F^T lam = 0 and h^T lam > 0, which no x with F x >= h allows (Farkas).
     A = np.vstack([F.T, h / size])
     target = np.append(np.zeros(F.shape[1]), 1.0)
     lam = nonnegative_least_squares(A, target)
@@ -113,6 +120,7 @@ def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Fl
     if not residual[-1] < 0.0:
         return None
     x = -residual[:-1] / residual[-1]
+    # The active constraints hold with equality, and solving them for the shortest x is more accurate than the quotient.
     active = lam > 0
     sharper = np.linalg.lstsq(F[active], h[active] / size, rcond=None)[0]
     if np.min(F @ sharper - h / size) >= min(float(np.min(F @ x - h / size)), -FEASIBLE):
@@ -140,6 +148,8 @@ def split_difference(
     values = F @ unit
 
     def plus(share: float) -> Float[np.ndarray, "p"] | None:
+        # a = s z + x lies in the cone, and a - z too, if and only if F x >= (F z)_+ - s F z; the nearest a has the
+        # shortest x.
         x = least_distance(F, np.maximum(values, 0.0) - share * values)
         return None if x is None else share * unit + x
 
@@ -164,6 +174,7 @@ def split_difference(
         a = plus(0.5)
     if a is None:
         return None
+    # Moving a and b along the gate by the same amount brings both into the cone and leaves a - b as it is.
     lack = -min(float(np.min(F @ a)), float(np.min(F @ (a - unit))))
     if lack > 0.0 and gate is not None:
         gate = gate / np.linalg.norm(gate)

@@ -77,6 +77,8 @@ def cone_frame(cones: Cones, k: int) -> Frame:
     """
     rows, across = cones.facets[k], np.zeros((cones.p, cones.p))
     if cones.interior(k) is None:
+        # A row is non-negative on the cone, where its maximum over unit vectors is the length of its projection: if
+        # that is zero, the row vanishes on the cone. Such rows span what the cone does not.
         flat = np.array([np.linalg.norm(nearest_point(rows, row)[0]) <= FLAT for row in rows], dtype=bool)
         _, values, basis = np.linalg.svd(rows[flat], full_matrices=False)
         basis = basis[values > FLAT]
@@ -104,6 +106,7 @@ def factor_block(
     kept = values > RANK * max(float(values[-1]), 0.0)
     if not kept.any():
         return np.zeros((len(S), 1)), np.zeros((Z.shape[1], 1)), True
+    # Every U with U U^T = S is B Q with B = basis diag(roots) and Q Q^T = I, and V^T = U^+ Z = Q^+ B^+ Z.
     roots, basis = np.sqrt(values[kept]), basis[:, kept]
     Q, exact = tight_frame(frame.rows @ (basis * roots))
     V = (np.linalg.pinv(Q) @ ((basis.T @ Z) / roots[:, None])).T
@@ -123,6 +126,8 @@ def tight_frame(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], 
         turn = np.eye(r)
         return turn * np.where((A @ turn).sum(axis=0) >= 0, 1.0, -1.0), True
     if r == 2:
+        # The rows lie within 45 degrees of their middle, so that two orthogonal vectors at 45 degrees to either side of
+        # the middle have no negative product with any of them.
         middle = np.arctan2(*A[0][::-1])
         angles = np.arctan2(A[:, 1], A[:, 0]) - middle
         angles = np.arctan2(np.sin(angles), np.cos(angles))
@@ -164,6 +169,7 @@ def weigh(pool: Float[np.ndarray, "J r"]) -> Float[np.ndarray, "r m"]:
     r = pool.shape[1]
     if len(pool) == 0:
         return np.zeros((r, 0))
+    # sum_j w_j q_j q_j^T is linear in w: column j of the r^2 x J matrix is q_j q_j^T.
     products = np.einsum("ja,jb->abj", pool, pool).reshape(r * r, -1)
     weights = nonnegative_least_squares(products, np.eye(r).ravel() / np.sqrt(r)) * np.sqrt(r)
     return (pool * np.sqrt(weights)[:, None])[weights > 0].T
@@ -182,6 +188,7 @@ def move_columns(A: Float[np.ndarray, "F r"], Q: Float[np.ndarray, "r m"]) -> Fl
         rest = Q @ Q.T - np.eye(r)
         return 0.25 * float(np.sum(rest**2)), (rest @ Q).ravel()
 
+    # The constraint A Q >= 0 for the entries of Q row by row.
     inside = np.kron(A, np.eye(m))
     constraint: dict[str, Any] = {"type": "ineq", "fun": lambda x: inside @ x, "jac": lambda x: inside}
     options = {"maxiter": 200, "ftol": 1e-18}
@@ -197,6 +204,7 @@ def extreme_rays(A: Float[np.ndarray, "F r"]) -> Float[np.ndarray, "J r"]:
     sets = list(islice(combinations(range(len(A)), r - 1), RAYS))
     if not sets:
         return np.zeros((0, r))
+    # On an extreme ray r - 1 independent rows vanish: it is the null vector of these rows, with one of both signs.
     rays = np.linalg.svd(A[np.array(sets)])[2][:, -1]
     rays = np.concatenate([rays, -rays])
     return rays[np.min(rays @ A.T, axis=1) >= -1e-10]

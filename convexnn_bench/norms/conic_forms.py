@@ -43,6 +43,7 @@ def norm_lmi(G: Any, P: int, p: int, q: int) -> Constraints:
 
     d = p + q
     k, a, b = (index.ravel() for index in np.indices((P, p, q)))
+    # <W, [[I, G], [G^T, I]]> contains 2 <W_12, G>, so that the block is twice that corner of the multiplier W.
     place = symmetric_places(k, a, p + b, d, P)
     cone = cp.reshape(np.tile(np.eye(d).ravel(), P) + place @ G, (P, d, d), order="C") >> 0
     return [cone], lambda: 2.0 * cone.dual_value[:, :p, p:]
@@ -63,11 +64,13 @@ def norm_rowlmi(G: Any, P: int, p: int, q: int) -> Constraints:
     within, which = (a, b) if p <= q else (b, a)
     column = symmetric_places(k * s + which, within, np.full_like(k, r), d, P * s)
     block, entry = (index.ravel() for index in np.indices((P * s, size)))
+    # The variables are the lower triangles of the T_j, one after the other.
     corner = symmetric_places(block, lower[0][entry], lower[1][entry], d, P * s)
     constant = np.zeros((P * s, d, d))
     constant[:, r, r] = 1.0
     T = cp.Variable(P * s * size)
     cone = cp.reshape(constant.ravel() + corner @ T + column @ G, (P * s, d, d), order="C") >> 0
+    # sum_j T_j = I for every block, entry by entry of the lower triangle.
     total = sp.kron(sp.eye_array(P), sp.kron(np.ones((1, s)), sp.eye_array(size)), format="csr")
     diagonal = np.tile((lower[0] == lower[1]).astype(float), P)
 
@@ -115,6 +118,7 @@ def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
     k, a, b = (index.ravel() for index in np.indices((P, p, q)))
     constant = np.tile(np.eye(d), (P, 1, 1))
     constant[:, :p, :p] = [frame.gram for frame in frames]
+    # B_k^T G_k, for the entries of G row by row.
     turn = sp.kron(sp.block_diag([frame.map for frame in frames]).T, sp.eye_array(q), format="csr")
     entries = constant.ravel() + (symmetric_places(k, a, p + b, d, P) @ turn) @ G
     products = facet_products([frame.rows for frame in frames], p, d)
@@ -122,6 +126,8 @@ def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
         entries = entries - products @ cp.Variable(products.shape[1], nonneg=True)
     cone = cp.reshape(entries, (P, d, d), order="C") >> 0
 
+    # Z' is twice the corner as in `norm_lmi`. With S' and T doubled too the matrix stays semidefinite, and the constant
+    # of the inequality costs 1/2 (tr S + tr T).
     return [cone], lambda: 2.0 * cone.dual_value
 
 

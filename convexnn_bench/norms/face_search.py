@@ -83,10 +83,19 @@ class FaceSearch:
     def _nodes(
         self, block: np.ndarray, active: Bool[np.ndarray, "m f"]
     ) -> tuple[np.ndarray, Bool[np.ndarray, "n f"], Float[np.ndarray, "n"]]:
+        """Bound a batch of nodes.
+
+        1. Compute the null space of the rows at zero.
+        2. Take the top eigenvector of M there, whose eigenvalue bounds the node.
+        3. Close the node if the eigenvector or its negative lies in the cone.
+        4. Branch on the rows that are not at zero yet.
+        """
         rows, M = self.F[block], self.M[block]
+        # 1. The null space of F_S, with F_S = Q R, from the right singular vectors of R, which is at most p x p.
         values, basis = np.linalg.svd(np.linalg.qr(rows * active[:, :, None], mode="r"))[1:]
         held = values > DEPENDENT
         free = basis * ~held[:, :, None]  # its rows span the null space
+        # 2. The top eigenvector w of M on the null space, and the bound of the node.
         projector = free.transpose(0, 2, 1) @ free
         spectrum, vectors = np.linalg.eigh(projector @ M @ projector)
         # the rounding of the null space is eps / (least singular value of the rows at zero)
@@ -94,9 +103,11 @@ class FaceSearch:
         error = 64 * (self.p + self.q) * EPS * np.trace(M, axis1=1, axis2=2) / least
         bound = np.sqrt(np.maximum(spectrum[:, -1], 0.0) + error)
         w = vectors[:, :, -1]
+        # 3. w or -w attains the bound if it lies in the cone.
         depth = np.einsum("mfp,mp->mf", rows, w)
         down, up = depth.min(axis=1), depth.max(axis=1)
         inside = (down >= -INSIDE) | (up <= INSIDE)
+        # A row whose part in the null space is nearly zero might depend on S or not: the bound is kept to be safe.
         lengths = np.linalg.norm(rows @ projector, axis=2)
         inactive = self.real[block] & ~active
         doubtful = (inactive & (lengths > ZERO) & (lengths <= DEPENDENT)).any(axis=1)
@@ -106,6 +117,8 @@ class FaceSearch:
         for place in np.flatnonzero(inside & alive):
             self._attain(int(block[place]), w[place] if down[place] >= -INSIDE else -w[place])
         self.floor = max(self.floor, float(self.lower.max()))
+        # 4. Branch on every further row. With p - 1 rows at zero only a line is left, whose directions were tried
+        # above.
         branch = np.flatnonzero(~inside & (bound > self.floor) & (held.sum(axis=1) < self.p - 1))
         # rows that vanish on the null space cut off nothing more
         node, row = np.nonzero(inactive[branch] & (lengths[branch] > DEPENDENT))

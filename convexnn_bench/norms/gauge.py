@@ -32,6 +32,10 @@ def gauge_factors(
 ) -> tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]:
     """Return (U, V) with U_k V_k^T = Z_k to rounding and the columns of U_k in cone k.
 
+    1. Take the factors of the nuclear norm where the singular vectors lie in the cone.
+    2. Solve the relaxation of all other blocks as one program.
+    3. Bring all blocks to the same number of columns.
+
     Raises
     ------
     InputError
@@ -39,6 +43,7 @@ def gauge_factors(
     UnsupportedError
         If CVXPY and Clarabel are needed and not installed, or no pair was found.
     """
+    # 1. The norm is at least the nuclear norm, and equal to it where the singular vectors lie in the cone.
     pairs: dict[int, Pair] = {}
     open_frames: dict[int, Frame] = {}
     for k in np.flatnonzero(np.any(Z != 0, axis=(1, 2))).tolist():
@@ -53,6 +58,8 @@ def gauge_factors(
                 "attained by any direction)"
             )
         open_frames[k] = frame
+    # 2. The relaxation for all other blocks. The norm is homogeneous, so that blocks of spectral norm one stand for
+    # them.
     if open_frames:
         keys = list(open_frames)
         scales = [float(np.linalg.norm(Z[k], 2)) for k in keys]
@@ -60,6 +67,7 @@ def gauge_factors(
         found = relaxed_pairs(list(open_frames.values()), unit)
         for k, scale, (U, V) in zip(keys, scales, found, strict=True):
             pairs[k] = U * np.sqrt(scale), V * np.sqrt(scale)
+    # 3. Zero columns bring all blocks to the same number of them.
     m = max([1, *(U.shape[1] for U, _ in pairs.values())])
     P, p, q = Z.shape
     left, right = np.zeros((P, p, m)), np.zeros((P, q, m))
@@ -73,6 +81,7 @@ def singular_pair(rows: Float[np.ndarray, "F p"], Z: Float[np.ndarray, "p q"]) -
     left, values, right = np.linalg.svd(Z, full_matrices=False)
     kept = values > 1e-14 * values[0]
     U, V = left[:, kept] * np.sqrt(values[kept]), right[kept].T * np.sqrt(values[kept])
+    # u v^T = (-u)(-v)^T: either sign of a singular vector will do.
     depth = rows @ left[:, kept]
     signs = np.where(depth.min(axis=0, initial=0.0) >= -INSIDE, 1.0, -1.0)
     if np.min(depth * signs, initial=0.0) < -INSIDE:
@@ -99,6 +108,9 @@ def relaxed_pairs(frames: Sequence[Frame], Z: Float[np.ndarray, "B p q"]) -> lis
     _solve(program)
     pairs = []
     for frame, block, W in zip(frames, Z, read(), strict=True):
+        # The multiplier of a block is its (S, Z, T). If S factors over the cone, the pair attains the relaxation's
+        # value, which is a lower bound on the norm. Otherwise the best pair over a set of cone vectors bounds the norm
+        # from above.
         U, V, exact = factor_block(frame, W[:p, :p], W[:p, p:])
         pair = reproduced(frame, block, U, V) if exact else None
         if pair is None:
@@ -118,6 +130,7 @@ def reproduced(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray, V: np.n
     V is corrected, and columns are added for the part of Z that U does not span.
     """
     U = frame.project(U)
+    # The least change of V after which U V^T is as near to Z as the columns of U allow.
     V = V + (np.linalg.pinv(U, rcond=EXACT) @ (Z - U @ V.T)).T
     rest = Z - U @ V.T
     if np.linalg.norm(rest) > SOLVED * np.linalg.norm(Z):
@@ -127,6 +140,7 @@ def reproduced(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray, V: np.n
         U, V = np.concatenate([U, more], axis=1), np.concatenate([V, (np.linalg.pinv(more) @ rest).T], axis=1)
     if np.linalg.norm(U @ V.T - Z) > REPRODUCED * np.linalg.norm(U) * np.linalg.norm(V):
         return None
+    # For a given product u v^T the cost 1/2 (||u||^2 + ||v||^2) is least at ||u|| = ||v||.
     lengths = np.linalg.norm(U, axis=0), np.linalg.norm(V, axis=0)
     alive = (lengths[0] > 0) & (lengths[1] > 0)
     ratio = np.sqrt(lengths[1][alive] / lengths[0][alive])

@@ -23,6 +23,7 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
     M = G @ G.T
     size = float(np.linalg.eigvalsh(M)[-1])
     plain = np.sqrt(size * (1 + 16 * sum(G.shape) * EPS)) if size > 0 else 0.0
+    # With one row N is its diagonal alone, which cannot lower the eigenvalue.
     if f < 2 or not size > 0:
         return float(plain)
     M = M / size
@@ -35,6 +36,8 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
         return M + (N @ flat).reshape(p, p)
 
     def smoothed(N: np.ndarray, t: float) -> tuple[float, np.ndarray]:
+        # log sum exp(t lambda_i) / t lies above lambda_max by at most log(p) / t. Its gradient in A is sum_i w_i v_i
+        # v_i^T with softmax weights w; the largest eigenvalue is taken out against overflow.
         values, vectors = np.linalg.eigh(shifted(N))
         weights = np.exp(t * (values - values[-1]))
         total = weights.sum()
@@ -53,6 +56,7 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
             bounds=[(0.0, None)] * len(i),
             options={"maxiter": steps},
         )
+        # The exact eigenvalue at any N >= 0 is a bound, wherever the minimisation ended.
         N = np.maximum(found.x, 0.0)
         value = float(np.linalg.eigvalsh(shifted(N))[-1])
         if value < best:

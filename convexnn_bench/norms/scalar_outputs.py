@@ -57,6 +57,8 @@ def dual_norm(cones: Cones, k: int, g: Float[np.ndarray, "p"]) -> tuple[float, f
     length = float(np.linalg.norm(g))
     for side in (g, -g) if length > 0 else ():
         point, lam = nearest_point(rows, side)
+        # g^T u <= (g + K^T lam)^T u for lam >= 0 and u in the cone, hence at most ||g + K^T lam||, with equality at the
+        # projection. Multipliers of zero give ||g||, and the projection itself attains the lower bound.
         rest = np.linalg.norm(side + lam @ rows)
         bound = _norm_above(rest, length + lam.sum(), p + int(np.sum(lam > 0)))
         upper = max(upper, min(float(bound), length * (1 + (p + 8) * EPS)))
@@ -77,6 +79,8 @@ def single_row_bounds(cones: Cones, G: Float[np.ndarray, "P p"]) -> Float[np.nda
         part = slice(start, start + step)
         values = cones.rows @ G[part].T
         values = np.where(cones.signs[:, part], values, -values)
+        # min over lam >= 0 of ||g + lam K_i||^2 is ||g||^2 - ((-K_i g)_+)^2 for a unit row. -g has (K_i g)_+ instead,
+        # and the larger of the two bounds is the one with the smaller cut.
         cut = np.minimum(np.max(-values, axis=0, initial=0.0), np.max(values, axis=0, initial=0.0))
         slack = 8 * (cones.p + 8) * EPS * squares[part]
         worst[part] = np.sqrt(np.maximum(squares[part] - cut**2, 0.0) + slack)

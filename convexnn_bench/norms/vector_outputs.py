@@ -35,9 +35,14 @@ RELAXATION = "doubly non-negative relaxation"
 def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = MOST_NODES) -> MaxDualNorm:
     """Bound the largest dual norm of all blocks, G[k] in cone k, from above and, attained, from below.
 
-    Blocks are taken in descending order of their spectral norms, until no other can exceed the largest norm found.
+    1. Bound all blocks by their spectral norms.
+    2. Take the closed form in the plane.
+    3. Find attained values of the most promising blocks by power iterations.
+    4. Bound the other blocks in descending order of their spectral norms, until none can exceed the largest found.
+
     nodes: how many faces the branch and bound may look at; with more the upper bound is not exact.
     """
+    # 1. Spectral norms bound all blocks: leaving out the cone only enlarges the maximum.
     norms = spectral_norms(torch.as_tensor(G)).numpy()
     top = int(norms.argmax())
     scale = float(norms[top])
@@ -46,12 +51,15 @@ def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = MO
     unit = G / scale
     upper, lower = norms / scale, np.zeros(cones.P)
     method, exact = FACES, np.zeros(cones.P, dtype=bool)
+    # 2. In the plane, the closed form.
     if cones.plane is not None:
         method, exact = PLANE, ~cones.plane.flat
         upper[exact], lower[exact] = (side[exact] for side in plane_norms(cones.plane, unit))
     open_blocks = np.flatnonzero(~exact)
+    # 3. Attained values of the most promising blocks, below which no other block needs to be bounded.
     for k in open_blocks[np.argsort(-upper[open_blocks], kind="stable")][:POWER_BLOCKS]:
         lower[k] = power_iterations(cones, int(k), unit[k])
+    # 4. Branch and bound, or the relaxation.
     if open_blocks.size:
         method = _refine(cones, unit, upper, lower, open_blocks, nodes, method)
     block = int(upper.argmax())
@@ -103,6 +111,7 @@ def _relaxation(cones: Cones, k: int, g: Float[np.ndarray, "p q"]) -> float:
         rows = cones.facets[k]
     else:
         rows = cones.signed_rows(k)
+        # Leaving out rows enlarges the cone, so that the bound stays an upper one.
         leading = np.linalg.svd(g)[0][:, : min(g.shape)]
         # the rows that the leading directions, with either sign, violate most
         depth = np.minimum((rows @ leading).min(axis=1), -(rows @ leading).max(axis=1))

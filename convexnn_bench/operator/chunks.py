@@ -23,5 +23,7 @@ def chunks(count: int, numbers: int) -> Iterator[slice]:
 
 def part_size(columns: int, device: torch.device) -> int:
     """Return how many rows of so many hidden units to take at a time: few on a CPU, many to keep a GPU busy."""
+    # A hidden unit is written by the first product and read again by the mask and the second product: on a CPU a part
+    # should stay in the cache in between, while a GPU is busy only with large products.
     most = PART_ELEMENTS if device.type == "cpu" else CHUNK_ELEMENTS
     return max(SMALLEST_PART, most // max(1, columns))

@@ -74,11 +74,14 @@ class Layers:
 
     def _restrict(self, samples: Index, rows: Index, outputs: Index) -> None:
         """Keep these samples only."""
+        # Phi is a cached property: an attribute of the same name replaces its value, so that rows that are formed are
+        # cut and not computed anew.
         Phi = self.Phi[rows] if self.has_rows else None
         self.__dict__.pop("Phi", None)
         if Phi is not None:
             self.Phi = Phi
         self.X, self.Y = self.X[samples], self.Y[outputs]
+        # The kept adjoints belong to the maps of all samples.
         self._adjoints = {}
 
     def adjoint_of(self, name: str, linear: LinearFunction, rows: int, columns: int) -> LinearFunction:
@@ -91,6 +94,7 @@ class Layers:
             zero = torch.zeros(rows, columns, dtype=self.dtype, device=self.device)
             vjp = torch.func.vjp(linear, zero)[1]
             if len(self._adjoints) >= ADJOINTS:
+                # Dictionaries keep the order of insertion, so that the oldest adjoint goes.
                 self._adjoints.pop(next(iter(self._adjoints)))
             self._adjoints[key] = lambda L: vjp(L)[0]
         return self._adjoints[key]
@@ -126,6 +130,7 @@ class Layers:
         """Return (C^*(L) W2, C^*(L)^T H), the pullback of `combine_neurons` at (H, W2)."""
         if self._combines:
             return torch.func.vjp(self.combine_neurons, H, W2)[1](L)
+        # With M = H W2^T, <L, C(M)> = <R, M> for R = C^*(L), so that its derivatives in H and W2 are R W2 and R^T H.
         R = self.second_layer_adjoint(L)
         return R @ W2, R.T @ H
 
@@ -148,6 +153,7 @@ class Layers:
         if self.architecture.second_layer_is_identity:
             return scipy.sparse.csr_array(scipy.sparse.identity(self.N * self.q, format="csr"))
         rows = []
+        # Row e of C is C^* of the unit prediction e, since <e, C(M)> = <C^*(e), M>.
         for index in range(self.n_out * self.c):
             unit = torch.zeros(self.n_out * self.c, dtype=self.dtype, device=self.device)
             unit[index] = 1.0

@@ -45,12 +45,14 @@ class Operator(MaskedLayers):
 
     @cached_property
     def _linear_map(self) -> LinearMap | None:
+        # The architecture's map is Z -> C(Phi Z): it serves one block, and no mask may stand between Phi and C.
         forward = self.architecture.linear_map(self.X, self.c) if self.unmasked and self.P == 1 else None
         return None if forward is None else LinearMap(forward)
 
     @cached_property
     def _column_products(self) -> ColumnProducts:
         """The way for blocks and for thin factors, where the linear map is not used."""
+        # The order of the table above: S where C pools and S fits, then the mask matrix where Phi is at hand.
         return pooled_rows(self) or (MaskMatrix() if self.has_rows and not self.unmasked else HiddenUnits())
 
     @property
@@ -79,6 +81,8 @@ class Operator(MaskedLayers):
         generator = torch.Generator().manual_seed(0)
         L = torch.randn(self.n_out, self.c, generator=generator, dtype=self.dtype).to(self.device)
         size = torch.linalg.vector_norm(L)
+        # ||A A^* L|| <= ||A||^2 for every L of length one, so that the estimate is a lower bound after any number of
+        # steps.
         for _ in range(iterations):
             L = self.apply(self.adjoint(L / size.clamp_min(1e-300)))
             size = torch.linalg.vector_norm(L)
@@ -126,6 +130,7 @@ class Operator(MaskedLayers):
         """
         part = self._copy()
         if isinstance(self._column_products, PooledRows):
+            # Pooled rows of some blocks are a selection from S; without it the rows would be pooled again.
             part._column_products = self._column_products.on_blocks(blocks)
         part.masks = self.masks[:, blocks]
         part.P = part.masks.shape[1]
@@ -143,6 +148,7 @@ class Operator(MaskedLayers):
         return part
 
     def _copy(self) -> "Operator":
+        # A shallow copy shares X, Y and Phi. What depends on the masks or on the samples is formed anew on first use.
         part = copy.copy(self)
         for name in CACHED:
             part.__dict__.pop(name, None)

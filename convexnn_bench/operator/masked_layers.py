@@ -68,6 +68,7 @@ class MaskedLayers(Layers):
 
     def masked(self, H: Float[torch.Tensor, "N Bm"], blocks: slice, m: int) -> Float[torch.Tensor, "N B m"]:
         """Apply D_k to the m columns of each of some blocks, in place."""
+        # N x (B m) as N x B x m: the mask of a block is the same for its m columns.
         H = H.view(self.N, -1, m)
         return H if self.unmasked else H.mul_(self.masks[:, blocks, None])
 
@@ -98,6 +99,7 @@ class MaskedLayers(Layers):
 
     def pull(self, back: Float[torch.Tensor, "N Pm"], m: int) -> Left:
         """Return Phi^T D_k B_k for the m columns B_k of every block."""
+        # D_k is diagonal, hence its own adjoint: it masks the same rows, here before Phi^T.
         back = self.masked(back.contiguous(), slice(0, self.P), m).reshape(self.N, -1)
         return into_blocks(self.first_layer_adjoint(back), self.P)
 

@@ -21,6 +21,7 @@ _ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDiction
 
 def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> float:
     """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
+    # Entry by entry the error of G_k is at most gamma_K |Phi|^T D_k |C|^*(|L|), and leaving out D_k covers all blocks.
     outputs = operator.n_out // operator.X.shape[0]
     terms = operator.N + operator.q + outputs * operator.c + 16  # no more products than these meet on any way to G
     return terms * EPS * float(torch.linalg.vector_norm(_magnitudes(operator, L.abs())))
@@ -50,6 +51,8 @@ def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> 
     """|C|^*(L) for L >= 0, from the answers of C^* to one output at a time, of all samples together."""
     if operator.architecture.second_layer_is_identity:
         return L
+    # C acts on every sample by itself, so that C^* of ones at one (output, column) of all samples gives that row of C
+    # for each of them. The magnitudes are taken before the rows are weighted by L and added.
     n = operator.X.shape[0]
     weights = L.view(n, -1, operator.c)
     total = torch.zeros(operator.N, operator.q, dtype=operator.dtype, device=operator.device)

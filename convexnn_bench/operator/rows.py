@@ -63,6 +63,7 @@ class Rows:
         absolute = self._architecture.absolute()
         if not self.structured or absolute is None:
             return np.any(self.array != 0, axis=1)
+        # |Phi| 1 > 0 exactly at the rows with a nonzero entry, because magnitudes cannot cancel.
         return Rows(absolute, np.abs(self._X.numpy())) @ np.ones(self.shape[1]) > 0
 
     def largest(self) -> float:

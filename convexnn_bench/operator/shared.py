@@ -33,6 +33,8 @@ class SharedOperator(Operator):
             raise InputError(f"n = {n}, fewer samples than the {ranks} processes that share them: start at most {n}")
         samples, rank = parallel.rank_slices(n), parallel.rank()
         self.whole = whole
+        # Every sample has N / n rows of Phi and n_out / n rows of outputs, consecutive, so that a slice of samples is a
+        # slice of both.
         self._rows = [slice(part.start * whole.N // n, part.stop * whole.N // n) for part in samples]
         self._outputs = [slice(part.start * whole.n_out // n, part.stop * whole.n_out // n) for part in samples]
         self._own_outputs = self._outputs[rank]
@@ -46,6 +48,7 @@ class SharedOperator(Operator):
         return self._gathered(self.own.apply(Z))
 
     def adjoint(self, L: Predictions) -> Blocks:
+        # Phi^T D_k C^*(L) is a sum over samples: each process forms the terms of its own, and the sums are added.
         G = self.own.adjoint(L[self._own_outputs]).contiguous()
         parallel.sum_over_ranks(G)
         return G

@@ -45,26 +45,37 @@ class ReducedRows:
 
 
 def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
-    """Drop zero rows, scale columns and rows, whiten by the SVD, and find the distinct hyperplanes.
+    """Return Phi in coordinates of its row space in which its rows are well conditioned.
+
+    1. Drop zero rows.
+    2. Scale rows and columns.
+    3. Whiten by the SVD.
+    4. Find the distinct hyperplanes.
 
     The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows.
     """
+    # 1. A zero row is zero for every u and defines no hyperplane.
     height = np.max(np.abs(Phi), axis=1)
     index = np.flatnonzero(height > 0)
     if index.size == 0:
         return ReducedRows(np.zeros((0, 0)), np.zeros(0), np.zeros((Phi.shape[1], 0)), index, index)
+    # 2. Positive factors of rows leave signs as they are, and factors of columns are a map T. Dividing by the largest
+    # entries first keeps the squares of the norms from over- and underflow.
     level = Phi[index] / height[index, None]
     scale = np.max(np.abs(level), axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     unit = level / scale
     unit /= np.max(np.abs(unit), axis=1, keepdims=True)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    # 3. unit u = left h with h = diag(singular) right u: in the coordinates h the rows are those of `left`.
     left, singular, right = np.linalg.svd(unit, full_matrices=False)
     rank = int(np.sum(singular > 10 * max(unit.shape) * EPS * singular[0]))
     lengths = np.linalg.norm(left[:, :rank], axis=1)
     rows = left[:, :rank] / lengths[:, None]
+    # The rounding of `unit`, eps, grows by the division by the least singular value and by the length of the row.
     errors = 4 * EPS * (1 + 1 / (singular[rank - 1] * lengths))
     lift = right[:rank].T / singular[:rank] / scale[:, None]
+    # 4. Parallel rows have one hyperplane, and one of them stands for all.
     return ReducedRows(rows, errors, lift, index, _distinct(rows, errors))
 
 
@@ -74,9 +85,11 @@ def _distinct(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) ->
     Parallel rows have equal projections on a random direction, so that only such rows are compared.
     """
     keys = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
+    # A row and its negative have the same hyperplane: the sign of the key chooses one of the two.
     flipped = np.where(keys[:, None] < 0, -rows, rows)
     order = np.argsort(np.abs(keys), kind="stable")
     tolerance = parallel_tolerance(errors, float(np.max(errors))) * max(1.0, rows.shape[1])
+    # Rows whose keys differ by more than the tolerance are not parallel, so that only runs of close keys are searched.
     breaks = np.flatnonzero(np.diff(np.abs(keys)[order]) > 4 * tolerance[order][1:]) + 1
     starts = np.concatenate([[0], breaks])
     sizes = np.diff(np.concatenate([starts, [order.size]]))
@@ -100,6 +113,10 @@ def half_cells(
 ) -> Float[np.ndarray, "m r"]:
     """Return a unit direction inside every cell on the positive side of rows[0]; the negatives are in the others.
 
+    1. Start with the cell {rows[0] u > 0}.
+    2. For every further row, list the cells that the earlier hyperplanes leave on its own, by recursion.
+    3. Split the cells that it cuts.
+
     rows: n >= 1 unit rows. Rows parallel to an earlier one cut nothing. The result is deterministic.
     """
     dimension = rows.shape[1]
@@ -107,13 +124,17 @@ def half_cells(
         return np.sign(rows[:1])
     if dimension == 2:
         return _half_cells_plane(rows, errors)
+    # 1. The first cell. Its name is the key of the one row that is positive there.
     keys = np.asarray(np.random.default_rng(1).integers(1, 2**63, size=rows.shape[0], dtype=np.uint64))
     cells, names = rows[:1].copy(), keys[:1].copy()
     active = [0]
     for i in range(1, rows.shape[0]):
+        # 2. Restriction: the cells that the earlier hyperplanes leave on this one are the traces of the cells that it
+        # cuts. Deletion: the other cells stay as they are.
         earlier = rows[active]
         cut, across = _cut_by(rows[i], float(errors[i]), earlier, errors[active])
         if cut is not None:
+            # 3. Both halves of a cell that is cut are new cells.
             cells, names = _split(cells, names, rows[i], keys[i], cut, across, earlier, keys[active])
             active.append(i)
         if progress is not None:
@@ -128,6 +149,7 @@ def _half_cells_plane(rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, 
     flip = np.where(across < 0, -1.0, 1.0)
     # phi u = along cos t + across sin t is zero at t = atan2(-along, across), within 90 degrees once flipped
     angles = np.arctan2(-along * flip, across * flip)
+    # Lines within rounding of rows[0], or of each other, leave no gap between them.
     near = np.abs(across) <= parallel_tolerance(errors, float(errors[0]))
     order = np.flatnonzero(~near)[np.argsort(angles[~near], kind="stable")]
     ends = np.concatenate([[-np.pi / 2], angles[order], [np.pi / 2]])
@@ -148,6 +170,7 @@ def _cut_by(
 
     There are None instead of directions if an earlier row is parallel to `row`.
     """
+    # On {row u = 0} an earlier row acts as its part at right angles to `row`, which is zero if the two are parallel.
     across = earlier @ row
     flat = earlier - across[:, None] * row
     lengths = np.linalg.norm(flat, axis=1)
@@ -178,6 +201,7 @@ def _split(
     names: the exclusive or of the keys of the rows that are positive in a cell, which identify it. Equal names are
     confirmed by equal signs.
     """
+    # A cell is cut if its signs are those of a trace. One sort compares the names, and the signs rule out a collision.
     values = cut @ earlier.T
     positive = values > 0
     cut_names = np.bitwise_xor.reduce(np.where(positive, keys, np.uint64(0)), axis=1)
@@ -194,6 +218,7 @@ def _split(
     step = 0.5 * np.minimum(reach, 2.0)[:, None] * row
     halves = np.concatenate([cut + step, cut - step])
     halves /= np.linalg.norm(halves, axis=1)[:, None]
+    # A cell that is not cut lies on one side of `row`, and the key enters its name if that is the positive one.
     cells = cells[keep]
     names = np.where(cells @ row > 0, names[keep] ^ key, names[keep])
     return np.concatenate([cells, halves]), np.concatenate([names, cut_names ^ key, cut_names])

@@ -112,6 +112,7 @@ def count_patterns(N: int, r: int) -> int:
     """
     if N < 1 or r < 1:
         raise InputError(f"count_patterns needs N >= 1 and r >= 1, got N={N}, r={r}")
+    # C(N - 1, k) = 0 for k >= N, so that the sum ends at N whatever the rank.
     return 2 * sum(math.comb(N - 1, k) for k in range(min(r, N)))
 
 
@@ -163,6 +164,7 @@ def enumerate_patterns(
     result is not `complete`. In two dimensions the patterns come in the order of their angles.
     """
     Phi = check_rows(Phi)
+    # Cover's count bounds the cells of every arrangement, so that the cost is known before any cell is visited.
     reduced = reduce_to_row_space(Phi)
     cost = _cost(reduced, Phi.shape)
     if cost.rows == 0:
@@ -175,6 +177,7 @@ def enumerate_patterns(
         )
     if cost.seconds > LOGGED_AFTER:
         log.info("enumerating activation patterns: up to %s", cost)
+    # The cells of a central arrangement come in pairs u, -u: one half of them gives the other.
     half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
     return Patterns(masks, gates, lost == 0, None, 0, zero, cost.patterns)
@@ -198,8 +201,10 @@ def _masks_of_cells(
         gate /= np.max(np.abs(gate), axis=0)
         gate /= np.linalg.norm(gate, axis=0)
         mask = Phi @ gate >= 0
+        # Rounding has the last word: a cell counts if its gate has, in every row of Phi, the sign of the reduced row.
         inside = mask[reduced.index]
         attained = np.all(inside == (reduced.rows @ part > 0), axis=0)
+        # Without an active nonzero row D_k Phi = 0, and the block contributes nothing.
         active = inside.any(axis=0)
         zero += int(np.sum(attained & ~active))
         lost += int(np.sum(~attained))

@@ -49,6 +49,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     reachable = _at_most(wanted, *Phi.shape)
     _check_memory(wanted, reachable, Phi.shape)
     patience = max(20 * reachable, 2000)
+    # Directions meet wide cells often and thin ones hardly ever, so that the number of idle draws decides when to end.
     for direction, mask in _gaussian_draws(Phi, nonzero, 2 * wanted + 8, seed):
         name = np.packbits(mask).tobytes()
         active = bool(mask[nonzero].any())
@@ -66,6 +67,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     if not masks:
         raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
     count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
+    # The count is an upper bound on the number of patterns, so that none is missing once so many are found.
     complete = count == len(masks) + zero
     return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
 
@@ -73,6 +75,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
 def _at_most(wanted: int, N: int, p: int) -> int:
     """Return min(wanted, count_patterns(N, p)) without the large numbers of the latter."""
     total, term = 0, 2
+    # term = 2 C(N - 1, k), and C(N - 1, k + 1) = C(N - 1, k) (N - 1 - k) / (k + 1).
     for k in range(min(N, p)):
         total += term
         if total >= wanted:
@@ -101,5 +104,7 @@ def _gaussian_draws(
     while True:
         directions = rng.standard_normal((batch, Phi.shape[1]))
         values = (Phi @ directions.T).T
+        # A direction on a hyperplane has 1{0 >= 0} = 1 there: its pattern may belong to no open cell, and as a gate it
+        # would not lie strictly inside its cone.
         strict = np.all(values[:, nonzero] != 0, axis=1)
         yield from ((directions[j], values[j] >= 0) for j in np.flatnonzero(strict))

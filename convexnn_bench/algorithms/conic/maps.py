@@ -65,15 +65,18 @@ def adjoint_map(problem: Problem, tree: bool | None = None) -> AdjointMap:
     if tree or (tree is None and 1 < problem.P <= TREE_BLOCKS):
         parent, length = spanning_tree(masks)
         if tree or length * TREE_SAVING < masks.sum():
+            # D_k - D_parent(k), where index -1, the root's parent, is the column of the empty mask.
             signed = np.column_stack([masks, np.zeros(len(masks), dtype=bool)]).astype(np.int8)
             signs = sp.coo_array((signed[:, :-1] - signed[:, parent]).T.astype(np.float64))
         else:
             parent = None
     R = _row_blocks(signs, Phi, q)
     if not problem.architecture.second_layer_is_identity:
+        # vec(C^*(L)) = C^T vec(L).
         R = sp.csr_array(R @ problem.operator().second_layer_matrix().T)
     T = None
     if parent is not None:
+        # (T vec(G))_k = G_k - G_parent(k), and G_k itself at the root.
         child = np.flatnonzero(parent >= 0)
         step = sp.csr_array((np.ones(len(child)), (child, parent[child])), shape=(problem.P, problem.P))
         T = sp.csr_array(sp.kron(sp.eye_array(problem.P) - step, sp.eye_array(problem.p * q), format="csr"))

@@ -57,6 +57,7 @@ def matrix_entries(A: sp.sparray | sp.spmatrix, c: np.ndarray, orders: list[int]
     A has the columns of all lower triangles, column by column: sum of n (n + 1) / 2 over the orders n. The lists equal
     CVXPY's own, but need one pass over the entries of A instead of one sparse slice for every row and variable.
     """
+    # A lower triangle column by column is an upper one row by row, with rows and columns exchanged.
     triangles = [np.triu_indices(n) for n in orders]
     lower_row = np.concatenate([right for _, right in triangles]).tolist()
     lower_column = np.concatenate([left for left, _ in triangles]).tolist()
@@ -69,6 +70,7 @@ def matrix_entries(A: sp.sparray | sp.spmatrix, c: np.ndarray, orders: list[int]
     entries = sp.coo_array(A)
     order = np.lexsort((entries.col, variable[entries.col], entries.row))
     row, column, value = entries.row[order], entries.col[order], entries.data[order]
+    # Entries are sorted by constraint and matrix variable: a group begins where either of them changes.
     first = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(variable[column], prepend=-1))
     bounds = np.append(first, len(row)).tolist()
     columns, values = column.tolist(), value.tolist()

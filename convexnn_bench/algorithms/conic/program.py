@@ -82,6 +82,8 @@ class Units:
 
 def build_program(problem: Problem, interior_point: bool = True) -> ConicProgram:
     """Return the program in the form that was fastest for the problem's structure and the kind of solver."""
+    # Where masks differ in many rows, as sampled ones do, there is no tree, and for ReLU an interior-point method is
+    # faster on the primal program.
     map_ = adjoint_map(problem)
     if problem.vector_cone:
         return relaxed_program(problem, map_, interior_point)
@@ -105,6 +107,7 @@ def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
         cones, read = NORM_FORMS[form](dual.G, P, p, q)
 
     def point() -> Point:
+        # In the program Z_k is the multiplier of ||G_k|| <= 1, in units of objective / beta.
         values = dual.units.blocks * read()
         return split_point(problem, values, dual.value()) if problem.has_cone else Point(values, dual=dual.value())
 
@@ -131,9 +134,11 @@ class DualSide:
         import cvxpy as cp
 
         L: Any = cp.Variable((problem.n_out, problem.c))
+        # The units depend on whether F* is piecewise quadratic, so that it is stated once to ask, and again in units.
         units = Units.of(problem, problem.loss.cvxpy_conjugate(L, problem.Y)[0].is_qpwa())
         conjugate, domain = problem.loss.cvxpy_conjugate(units.gradient * L, problem.Y)
         image = (units.gradient / problem.beta * map_.R) @ cp.vec(L, order="C")
+        # With the tree G solves T vec(G) = vec(image), which stays an equation: the inverse of T is not sparse.
         G, equations = image, []
         if map_.T is not None or own_variable:
             G = cp.Variable(problem.P * problem.p * problem.q)
@@ -181,6 +186,7 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = T
 
 def _check_size(frames: list[Frame]) -> None:
     """Raise UnsupportedError if the multipliers of pairs of facets do not fit memory."""
+    # Every pair of facets has a multiplier, and every multiplier p x p coefficients in the matrix inequality.
     pairs = sum(len(frame.rows) * (len(frame.rows) - 1) // 2 for frame in frames)
     if frames and pairs * frames[0].map.size > MOST_ENTRIES:
         raise UnsupportedError(
@@ -210,6 +216,7 @@ def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True)
 
     def point() -> Point:
         split = units.blocks * np.stack([x.value.reshape(P, p) for x in (u, v)], axis=2)
+        # Stationarity in z of the Lagrangian: grad F(z) / objective + multiplier / blocks = 0, and Lambda = grad F(z).
         dual = -units.objective / units.blocks * np.reshape(link.dual_value, (problem.n_out, problem.c))
         return split_point(problem, split, dual)
 

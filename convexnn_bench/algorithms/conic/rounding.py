@@ -42,6 +42,7 @@ def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = T
             inexact.append(k)
     U, V = _stacked(problem, pairs)
     value = problem.factored_objective(U, V)
+    # For beta at or above beta_max the optimum is zero, which factors of a conic solver's answer miss by its errors.
     if problem.factored_objective(0 * U, 0 * V) <= value:
         return 0 * U, 0 * V
     if improve and value > relaxation.value + CLOSED * abs(relaxation.value):
@@ -114,6 +115,7 @@ def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> t
     operator, cones = problem.operator(), problem.cones
     assert cones is not None
     mask = operator.masks[:, torch.as_tensor(block)].to(u.dtype)
+    # The position of every column in its block, for blocks in ascending order.
     column = np.arange(len(block)) - np.searchsorted(block, block)
     v, u = _shift(v, u)
 
@@ -131,6 +133,7 @@ def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> t
 
 def _shift(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x with rows of length one or zero, and y with its rows multiplied by the lengths that x had."""
+    # u v^T and ||u|| ||v|| do not change: from here on the length is in y alone, and the penalty is beta sum_j ||y_j||.
     lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / torch.where(lengths > 0, lengths, torch.ones_like(lengths)), y * lengths
 
@@ -160,6 +163,7 @@ def group_lasso(
         while True:
             new = project(point - step * gradient)
             lengths = torch.linalg.vector_norm(new, dim=1, keepdim=True)
+            # The proximal map of step beta ||x|| over a cone: project, then shorten by step beta, or to zero.
             new = new * (1 - step * beta / lengths.clamp_min(1e-300)).clamp_min(0)
             move = new - point
             there = smooth(new)[0]

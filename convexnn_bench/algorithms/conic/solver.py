@@ -49,6 +49,10 @@ class ConicSolver(BaseSolver):
     def run(self, callback: Callback) -> None:
         """Solve, read the point and call back once.
 
+        1. Solve the compiled program.
+        2. Read the point.
+        3. Call back once.
+
         Raises ConvexNNError if the solver ends without a point. A point of low accuracy, or one that the time limit cut
         off, is accepted, since its certificate is the verdict.
         """
@@ -57,6 +61,7 @@ class ConicSolver(BaseSolver):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Solution may be inaccurate")
             warnings.filterwarnings("ignore", message="Optimization terminated by time limit")
+            # 1. The compiled data pass CVXPY without being canonicalised again.
             try:
                 raw = chain.solve_via_data(program, data, solver_opts=self.options())
                 summary = self.summary(raw)
@@ -67,8 +72,10 @@ class ConicSolver(BaseSolver):
         self.message = summary or program.status
         if program.status not in ("optimal", "optimal_inaccurate", "user_limit"):
             raise ConvexNNError(f"{self.name}: the solver says {program.status} ({summary}) and gives no point")
+        # 2. The point, in the problem's own units.
         self._point = self.conic.point()
         self.message = "; ".join(part for part in (self.message, self.conic.remark(self._point)) if part)
+        # 3. The callback scores the point, whatever accuracy the solver claims.
         callback()
 
     def get_result(self) -> Point:

@@ -69,5 +69,6 @@ class BMObjective:
         U, _ = self.factors(self.start)
         Y = self.operator.Y
         G = self.operator.adjoint(self.problem.loss.gradient(torch.zeros_like(Y), Y))
+        # beta keeps the penalty positive where the gradient vanishes at zero.
         force = max(float(torch.linalg.vector_norm(G, dim=(1, 2)).max()), self.problem.beta)
         self.penalty = ConePenalty(self.problem, self.operator, U, rho=PENALTY * force)

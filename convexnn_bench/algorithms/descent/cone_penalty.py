@@ -48,6 +48,7 @@ class AllRows:
         self.unit = operator.Phi / torch.where(norms > 0, norms, torch.ones_like(norms))
 
     def slack(self, U: Float[torch.Tensor, "P p m"]) -> Float[torch.Tensor, "N P m"]:
+        # One product with the unit rows for all blocks, N x (P m); the sign of row i in block k is 2 D_k,ii - 1.
         stacked = self.unit @ U.permute(1, 0, 2).reshape(self.unit.shape[1], -1)
         return self.sign * stacked.view(self.unit.shape[0], U.shape[0], -1)
 
@@ -86,6 +87,7 @@ class ConePenalty:
         """
         slack = self.rows.slack(U)
         size = max(float(torch.linalg.vector_norm(U, dim=1).max()), 1e-300)
+        # min(h, lambda / rho) = 0 if and only if h >= 0, lambda >= 0 and lambda h = 0.
         lack = float(torch.minimum(slack, self.multipliers / self.rho).abs().max())
         bound = LARGEST_MULTIPLIER * self.beta * size
         self.multipliers = (self.multipliers - self.rho * slack).clamp(0, bound)

@@ -45,6 +45,8 @@ class NetworkObjective:
     def __call__(self, x: Vector) -> tuple[torch.Tensor, Vector]:
         """Return F(x) + beta/2 ||x||^2 and its gradient."""
         value, gradient = 0.5 * self.problem.beta * x.square().sum(), self.problem.beta * x
+        # There are parts only where F is a sum over samples: their values and gradients add up, and the weight decay
+        # counts once.
         for part in self._parts:
             loss, slope = self.loss_and_gradient(x, part)
             value, gradient = value + loss, gradient.add_(slope)

@@ -36,6 +36,7 @@ def block_norms_squared(operator: Operator) -> Norms:
         for shape in ((operator.n_out, operator.c), (operator.p, operator.P))
     )
     size, sizes = torch.linalg.vector_norm(L), torch.linalg.vector_norm(u, dim=0)
+    # One power iteration for C C^* on L, and P at once for (D_k Phi)^T D_k Phi on the columns of u.
     for _ in range(POWER_ITERATIONS):
         L = operator.second_layer(operator.second_layer_adjoint(L / size.clamp_min(1e-300)))
         size = torch.linalg.vector_norm(L)
@@ -62,6 +63,8 @@ class ScaledMetric:
 
     def damping(self, U: Factor, V: Other, left: Factor, right: Other) -> Norms:
         """Return (beta + ||G_k||) / 2, estimated from the gradient (left, right) of the objective."""
+        # The gradient is (G_k V_k + beta U_k, G_k^T U_k + beta V_k), so that G_k V_k and G_k^T U_k need no further
+        # product.
         beta = self.objective.problem.beta
         by_left = _norms(left - beta * U) / _norms(V).clamp_min(1e-300)
         by_right = _norms(right - beta * V) / _norms(U).clamp_min(1e-300)

@@ -63,7 +63,9 @@ class DescentSolver(BaseSolver):
                 self.finished = point
             return callback()
 
+        # 1. the method of the solver
         self.message = self.minimise(self.x, step_done)
+        # 2. the finish, unless the callback has ended the run or the method has diverged
         if running and self.finishes and bool(torch.isfinite(self.x).all()):
             self.message = self.finish_from(report)
 

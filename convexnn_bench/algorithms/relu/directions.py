@@ -46,6 +46,7 @@ class NetworkPricing:
         return chosen[: max(0, self.limit - len(neurons))]
 
     def _confined(self, U: Lefts, V: Rights, masks: Bool[np.ndarray, "J N"]) -> ReluNeurons:
+        # The cone of a pattern is (2 D - I) Phi u >= 0.
         rows = np.where(masks[:, :, None], self.unit, -self.unit)
         neurons = ReluNeurons(U, V, masks, rows, np.full(len(U), -1))
         return neurons.moved(neurons.project(U), V)
@@ -131,6 +132,7 @@ class NetworkPricing:
             chosen = np.array(list(combinations(range(N), p - 1)))
         else:
             chosen = self.rng.integers(N, size=(CORNERS, p - 1))
+        # The rows of p - 1 kinks vanish at their null vector, the last right singular vector, with either sign.
         rays = np.linalg.svd(self.unit[chosen])[2][:, -1]
         return [rays, -rays]
 

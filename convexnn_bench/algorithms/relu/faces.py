@@ -61,6 +61,8 @@ def projected_gradient(neurons: ReluNeurons, left: Lefts, right: Rights) -> Proj
         bases.append(np.eye(p))
         if active[j].any():
             rows = neurons.rows[j][active[j]]
+            # The feasible directions at u_j are {d : rows d >= 0}, for the facets that u_j lies on. The steepest
+            # descent is the projection of -gradient onto them, and the face keeps the facets that it does not leave.
             down[j] = -nearest_point(rows, -left[j])[0]
             bases[-1] = null_space(rows[-rows @ down[j] <= 1e-9 * np.linalg.norm(left[j])])
     return ProjectedGradient(left, right, down, bases)
@@ -121,6 +123,7 @@ class FaceModel:
             if not missed.any():
                 right = d[self.split :].reshape(self.neurons.V.shape) if self.several else 0.0 * self.neurons.V
                 return left, right
+            # Of every neuron's missed facets the most violated one enters: the others often hold once it does.
             working |= missed & (values <= values.min(axis=1, keepdims=True))
         return None
 
@@ -130,6 +133,7 @@ class FaceModel:
         """Return the shortest y for which d satisfies the working facets."""
         if not working.any():
             return np.zeros(len(target))
+        # A d >= -s with d = back (y - target), every row divided by its length: F y >= F target - s.
         F = self.rows[working] @ back[: self.split]
         scale = np.linalg.norm(F, axis=1)
         F = F / scale[:, None]
@@ -152,6 +156,7 @@ class FaceSteps:
             step = model.step(self.objective.damping)
             accepted = None if step is None else self._accepted(neurons, value, projected, *step)
             if accepted is not None:
+                # A model that was right at once is trusted more next time.
                 self.objective.damping *= 1.0 if trial else 0.1
                 return accepted
             self.objective.damping = max(6.0 * self.objective.damping, 1e-6 * self.objective.beta)

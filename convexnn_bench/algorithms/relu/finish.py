@@ -126,6 +126,7 @@ def _resized(U: Lefts, V: Rights, sizes: Float[np.ndarray, " J"]) -> tuple[Lefts
 
 def _factors(problem: Problem, neurons: ReluNeurons) -> tuple[Left, Right]:
     """Return (U, V) with as many columns as the fullest block needs."""
+    # The neurons of a block take its columns in the order in which they come.
     count = np.zeros(problem.P, dtype=int)
     columns = np.zeros(len(neurons), dtype=int)
     for j, k in enumerate(neurons.blocks):

@@ -85,6 +85,7 @@ class ReluNeurons:
     def active(self) -> Bool[np.ndarray, "J F"]:
         """Return which facets every u_j lies on."""
         lengths = np.linalg.norm(self.U, axis=1)[:, None]
+        # Padding has slack zero at every point and is no facet.
         real = np.any(self.rows != 0, axis=2)
         return real & (self.slack(self.U) <= ON_FACET * lengths)
 
@@ -125,6 +126,7 @@ class ReluNeurons:
 
     def _merge(self, i: int, j: int, same_u: bool) -> "ReluNeurons":
         U, V = self.U.copy(), self.V.copy()
+        # a u' v_i^T + b u' v_j^T with ||u'|| = 1 is u' (a v_i + b v_j)^T, and likewise with a common v'.
         a, b = np.linalg.norm(U[i]), np.linalg.norm(U[j])  # also the norms of v_i and v_j: the pairs are balanced
         if same_u:
             U[i], V[i] = U[i] / a, a * V[i] + b * V[j]

@@ -85,11 +85,14 @@ class BlockPricing:
     def _steepest(self, u: Direction, v: Float[np.ndarray, " q"], block: int, R: Residual, beta: float) -> int:
         """Return the block with the steepest descent among those whose cones contain u; ties go to `block`."""
         h = self.unit @ u / np.linalg.norm(u)
+        # A cone contains u if its mask agrees with u in all rows that are clear of zero.
         clear = np.abs(h) > ON_FACET
         near = np.flatnonzero((self.problem.masks[clear] == (h[clear] > 0)[:, None]).all(axis=0))
         weights = R @ v
         best, steepest = 0.0, block
         for k in [block, *near[near != block][:NEIGHBOURS].tolist()]:
+            # The gradient of f in u if the neuron belongs to block k. Its projection onto the cone's feasible
+            # directions at u has the slope of the steepest descent as its length.
             gradient = self.problem.Phi.T @ (weights * self.problem.masks[:, k]) + beta * u
             rows = unit_cone_rows(self.cones, k)
             rows = rows[rows @ u <= ON_FACET * np.linalg.norm(u)]
@@ -122,6 +125,8 @@ class BlockPricing:
         if g.shape[1] == 1:  # |g^T u| is largest at the projection of g or of -g
             ends = [nearest_point(rows, sign * g[:, 0])[0] for sign in (1.0, -1.0)]
         else:
+            # The unconstrained maximiser of ||g^T u|| is the top left singular vector. Within a cone other local maxima
+            # may be larger, which the further starts look for.
             vectors = np.linalg.svd(g)[0]
             ends = [sign * vectors[:, j] for j in range(len(g) if thorough else 1) for sign in (1.0, -1.0)]
             inside = self.cones.interior(k)

@@ -67,6 +67,8 @@ def reduce_sizes(
 
 def _downward(null: Float[np.ndarray, "J r"]) -> Float[np.ndarray, " J"]:
     """Return a null vector whose entries sum to at most zero."""
+    # d = -null (null^T 1) has the sum -||null^T 1||^2. If that is zero every null vector keeps the sum, and any will
+    # do.
     sums = null.sum(axis=0)
     d = -null @ sums
     if np.abs(d).max(initial=0.0) <= 1e-8 * np.abs(null).max(initial=0.0):
@@ -79,6 +81,7 @@ def _vanishing_at(null: Float[np.ndarray, "J r"], index: int) -> Float[np.ndarra
     pivot = int(np.argmax(np.abs(null[index])))
     if null[index, pivot] == 0:
         return null
+    # A multiple of the pivot's vector, subtracted from every other one, makes their entries at the index zero.
     column = null[:, pivot] / null[index, pivot]
     rest = np.delete(null, pivot, axis=1)
     rest = rest - np.outer(column, rest[index])

@@ -81,6 +81,7 @@ class NeuronStaircase:
             return None
         priced = priced.take(chosen)
         H = np.maximum(self.objective.Phi @ priced.directions.T, 0.0) * priced.masks.T
+        # For unit v the first-order change t (beta + v^T R^T D Phi u) is least at v = -R^T D Phi u / ||.||.
         V = -(H.T @ R)
         V /= np.linalg.norm(V, axis=1, keepdims=True)
         new = self.pricing.neurons_at(priced, V)

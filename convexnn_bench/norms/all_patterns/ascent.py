@@ -29,6 +29,7 @@ def ascend(
     u = u[first.topk(min(kept, len(u), max(8, step_size))).indices]
     value, length = _value(rows, weights, u), torch.ones(len(u), 1, dtype=rows.dtype)
     for _ in range(steps):
+        # All directions step at once. Those that improve keep the step and lengthen the next; the others halve theirs.
         moved = _unit(u + length * (_power_step(rows, weights, u) - u))
         found = _value(rows, weights, moved)
         better = found > value
@@ -46,6 +47,7 @@ def attained(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], u: Floa
     if length == 0.0:
         return 0.0
     h = np.maximum(Phi @ u, 0.0)
+    # Magnitudes of all terms, to which rounding is relative, whatever cancels in R^T (Phi u)_+.
     size = float(np.linalg.norm(np.abs(R).T @ (np.abs(Phi) @ np.abs(u))))
     error = 8 * (Phi.shape[0] + Phi.shape[1] + R.shape[1]) * np.finfo(np.float64).eps * size
     return max((float(np.linalg.norm(R.T @ h)) - error) / length, 0.0) * (1 - 1e-15)
@@ -70,6 +72,7 @@ def _starts(Phi: torch.Tensor, R: torch.Tensor, seed: int) -> torch.Tensor:
     N, p = Phi.shape
     number = max(4 * p, min(STARTS, math.ceil(CHUNK_ELEMENTS / max(1, N))))
     gaussian = torch.randn(number, p, generator=generator, dtype=Phi.dtype)
+    # The rows with the largest weights ||R_i||, and the singular vectors of the pattern in which every row is active.
     heavy = Phi[torch.linalg.vector_norm(R, dim=1).topk(min(N, 64)).indices]
     left = torch.linalg.svd(Phi.T @ R, full_matrices=False)[0].T
     return _unit(torch.cat([gaussian, heavy, -heavy, left, -left]))

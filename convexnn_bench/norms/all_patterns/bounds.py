@@ -55,16 +55,23 @@ class CompleteNorm:
         return out, e
 
     def bound(self, R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
-        """Return a rigorous upper bound and an attained lower bound."""
+        """Return a rigorous upper bound and an attained lower bound.
+
+        1. Ascend to a value that is attained.
+        2. Bound the norm from above.
+        3. Allow for rounding in both.
+        """
         scaled, exponent = self.weights(R)
         active = np.any(scaled != 0, axis=1)
         if not active.any():
             return MaxDualNorm(0.0, -1, 0.0, "R vanishes on the nonzero rows of Phi")
         rows, part = self.rows[active], scaled[active]
+        # 1. any unit vector gives a lower bound
         lower = attained(rows, part, ascend(rows, part)[1][:, 0])
+        # 2. over all directions, by whichever way is cheap enough
         upper, reached, method = self._upper(rows, part, scaled)
         lower = max(lower, reached)
-        # rounding of the merged rows and of the sums over them
+        # 3. rounding of the merged rows and of the sums over them
         mass = float(np.sum(np.linalg.norm(rows, axis=1) * np.linalg.norm(part, axis=1)))
         rounding = 8 * (len(self._kept) + sum(rows.shape)) * EPS * mass
         upper += rounding
@@ -83,6 +90,7 @@ class CompleteNorm:
 
     def _cell_norm(self, cells: Cones, R: Float[np.ndarray, "n q"]) -> MaxDualNorm:
         """Return the largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
+        # G_k = sum_i D_k,i rows_i R_i^T for all cells at once: the masks times the n x (p q) products of rows.
         products = (self.rows[:, :, None] * R[:, None, :]).reshape(len(R), -1)
         G = (cells.masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
         return max_dual_norm(cells, torch.as_tensor(G))
@@ -92,12 +100,14 @@ class CompleteNorm:
     ) -> tuple[float, float, str]:
         """Return (an upper bound, a lower bound or zero, the method)."""
         cells = self._enumerated(R.shape[1])
+        # With one feature the unit vectors are 1 and -1.
         if rows.shape[1] == 1:
             ends = [float(np.linalg.norm(part.T @ np.maximum(sign * rows[:, 0], 0.0))) for sign in (1.0, -1.0)]
             return max(ends), max(ends), "both directions, exact"
         if cells is not None:
             found = self._cell_norm(cells, R)
             return found.value, found.lower, f"all {cells.P} patterns: {found.method}"
+        # ||R^T (Phi u)_+|| <= ||R|| ||Phi u|| <= ||R||_F ||Phi||_F, a bound of last resort.
         size = float(np.linalg.norm(rows)) * (1 + 4 * rows.size * EPS)
         crude = float(np.linalg.norm(part)) * size * (1 + 4 * part.size * EPS)
 
@@ -117,6 +127,7 @@ class CompleteNorm:
             size = cost.bytes + 8 * cost.patterns * self.rows.shape[1] * q
             if cost.seconds <= ENUMERATION_SECONDS and size <= ENUMERATION_BYTES:
                 found = enumerate_patterns(self.rows)
+                # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
                 if found.complete:
                     self._cells = Cones(self.rows, found.masks, found.gates)
         return self._cells

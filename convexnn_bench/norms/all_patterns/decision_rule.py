@@ -37,6 +37,7 @@ def positive_bound(
     mass = float(_lengths(A).sum() + _lengths(B).sum())
     if mass == 0.0:
         return 0.0
+    # The maximum is homogeneous in the rows; with sum ||a_i|| + sum ||b_j|| = 1 the rounding of a rule is absolute.
     rule = _Rule(A / mass, B / mass)
     return rule.minimise(enough / mass, int(work / step_cost(A.shape[0], B.shape[0], A.shape[1]))) * mass
 
@@ -99,6 +100,8 @@ class _Rule:
         cosine = AFFINITY * _directions(sums) @ _directions(self.B).T
         size = (total / total.max()).log()[:, None]
         slack = torch.full((2, self.h), math.log(self.g), dtype=A.dtype)
+        # A softmax over the literals (x, y, z, slack) is a point of the simplex for any logits: every step is a valid
+        # rule.
         self.logits = torch.cat([cosine + size, -cosine + size, slack])
         self.logd = torch.cat([weight.sum()[None], weight]).log()
         self.slack = 16.0 * (A.shape[0] + B.shape[0] + self.g + self.h + A.shape[1] + 16) * EPS
@@ -106,6 +109,8 @@ class _Rule:
     def generators(self, logits: torch.Tensor) -> Float[torch.Tensor, "M p"]:
         """Return the rows [centre; w / 2] of a rule."""
         x, y, z = (weights := torch.softmax(logits, 0))[: self.g], weights[self.g : 2 * self.g], weights[-2]
+        # delta_i = (1 + e_i) / 2 enters with the vector w_i = a_i - share_i sum_h (x - y)_gh b_h. The part without
+        # signs is the centre, which gets a sign of its own: the set is symmetric then, and contains the zonotope.
         w = self.A - self.share * ((x - y) @ self.B)[self.group]
         centre = 0.5 * w.sum(0) - (z + y.sum(0)) @ self.B
         return torch.cat([centre[None], 0.5 * w])

@@ -32,6 +32,8 @@ def support_function(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"])
     rows, size = torch.as_tensor(Phi), float(np.linalg.norm(np.linalg.norm(Phi, axis=1) * np.linalg.norm(R, axis=1), 1))
 
     def bound(v: Float[np.ndarray, " q"], enough: float) -> float:
+        # v^T R^T (Phi u)_+ = sum_i r_i (phi_i^T u)_+ with r = R v: r_i > 0 gives the rows a_i = r_i phi_i, and r_i < 0
+        # the b_j.
         r = torch.as_tensor(R @ v)
         value = positive_bound(rows[r > 0] * r[r > 0, None], rows[r < 0] * -r[r < 0, None], enough, share)
         return value + 4 * (len(v) + 4) * EPS * size * float(np.linalg.norm(v))  # rounding of R v and of its products
@@ -64,6 +66,7 @@ def circle_bound(support: Support, basis: Float[np.ndarray, "q 2"], lower: float
     angles = [k * math.pi / 2 for k in range(5)]
     values = [support(basis @ _on_circle(angle), enough) for angle in angles[:4]]
     values.append(values[0])
+    # Between two tangents the polygon reaches furthest at their intersection. The arc that reaches furthest is split.
     while True:
         arcs = [_arc(angles[k], angles[k + 1], values[k], values[k + 1]) for k in range(len(angles) - 1)]
         worst = max(range(len(arcs)), key=lambda k: arcs[k][0])
@@ -97,6 +100,7 @@ def vector_bound(
     size: at least ||Phi||_2. reached(basis): an attained value of ||basis^T z||. most: directions in one plane.
     """
     basis, rest = row_space(R)
+    # ||z|| <= ||b^T z|| + ||(R - R b b^T)^T (Phi u)_+||, and the last term is at most `rest` times `size`.
     if basis.shape[1] == 1:
         return line_bound(support, basis[:, 0], reached(basis)) + rest * size
     if basis.shape[1] == 2:

@@ -18,6 +18,7 @@ class HiddenUnits(ColumnProducts):
 
     def apply(self, layers: MaskedLayers, Z: Blocks) -> Predictions:
         total = torch.zeros(layers.N, layers.q, dtype=layers.dtype, device=layers.device)
+        # sum_k D_k Phi Z_k: some blocks side by side are one product with Phi, N x (blocks q) numbers.
         for part in chunks(layers.P, layers.N * layers.q):
             total += layers.masked(layers.first_layer(side_by_side(Z[part])), part, layers.q).sum(dim=1)
         return layers.second_layer(total)
@@ -26,6 +27,7 @@ class HiddenUnits(ColumnProducts):
         R = layers.second_layer_adjoint(L)
         G = torch.empty(layers.P, layers.p, layers.q, dtype=layers.dtype, device=layers.device)
         for part in chunks(layers.P, layers.N * layers.q):
+            # One product of Phi^T with [D_1 R .. D_B R], N x (B q), gives the G_k of B blocks.
             blocks = part.stop - part.start
             if layers.unmasked:
                 masked = R[:, None, :].expand(-1, blocks, -1)
@@ -37,6 +39,7 @@ class HiddenUnits(ColumnProducts):
     def images(
         self, layers: MaskedLayers, E: Float[torch.Tensor, "r p q"], owner: Int[torch.Tensor, " r"]
     ) -> Float[torch.Tensor, "n_out c r"]:
+        # N x r x q: slice e is D_k Phi E_e with k = owner[e], and C maps each slice to the predictions of E_e.
         H = layers.first_layer(side_by_side(E)).view(layers.N, *E.shape[::2])
         H = H * layers.masks[:, owner, None]
         if layers.architecture.second_layer_is_identity:
@@ -48,6 +51,7 @@ class HiddenUnits(ColumnProducts):
         return False
 
     def apply_columns(self, layers: MaskedLayers, U: Left, V: Right) -> Predictions:
+        # C(sum_k H_k V_k^T) is linear in the blocks, so that parts of them are combined one by one and added.
         m = U.shape[2]
         parts = []
         for part in chunks(layers.P, layers.N * max(m, 1)):
@@ -56,6 +60,7 @@ class HiddenUnits(ColumnProducts):
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     def factored_columns(self, layers: MaskedLayers, U: Left, V: Right) -> tuple[Predictions, Pullback]:
+        # With C = I the predictions of a sample need its own rows only, so that samples may be taken in parts.
         if layers.is_plain:
             return _by_samples(layers, side_by_side(U), side_by_side(V))
         H, m = layers.hidden(U), U.shape[2]
@@ -77,6 +82,7 @@ def _by_samples(
     hidden = [layers.masked_rows(layers.Phi[rows] @ U, rows, m) for rows in parts]
 
     def pullback(L: Predictions) -> tuple[Left, Right]:
+        # G_k V_k = Phi^T D_k L V_k and G_k^T U_k = L^T H_k are sums over samples, to which every part adds its share.
         left, right = torch.zeros_like(U), torch.zeros_like(V)
         for rows, H in zip(parts, hidden, strict=True):
             left.addmm_(layers.Phi[rows].T, layers.masked_rows(L[rows] @ V, rows, m))

@@ -32,6 +32,7 @@ def pooled_rows(layers: MaskedLayers) -> "PooledRows | None":
     K = layers.N // samples
     for part in chunks(samples, K * P * p):
         rows = slice(part.start * K, part.stop * K)
+        # The masked rows of all blocks side by side, (samples K) x (P p), are pooled to samples x a x (P p).
         masked = (layers.masks[rows, :, None] * layers.Phi[rows, None, :]).flatten(1)
         pooled = layers.architecture.pool_rows(masked, layers.X[part])
         S[part] = pooled.unflatten(2, (P, -1)).transpose(1, 2)
@@ -64,6 +65,7 @@ class PooledRows(ColumnProducts):
 
     def apply(self, layers: MaskedLayers, Z: Blocks) -> Predictions:
         _, P, a, p = self.S.shape
+        # One product over (k, alpha, feature): S as n x (P a p), and Z with its columns (alpha, c') as (P a p) x c.
         return self._features @ Z.reshape(P, p, a, self.c).transpose(1, 2).reshape(-1, self.c)
 
     def adjoint(self, layers: MaskedLayers, L: Predictions) -> Blocks:
@@ -84,6 +86,7 @@ class PooledRows(ColumnProducts):
 
     def through_blocks(self, layers: MaskedLayers, m: int | float, blocks: int | None = None) -> bool:
         p = self.S.shape[3]
+        # For each sample, block and alpha: m columns take p m + m c multiplications, a block p c.
         return m * (p + self.c) >= p * self.c
 
     def apply_columns(self, layers: MaskedLayers, U: Left, V: Right) -> Predictions:
@@ -95,6 +98,8 @@ class PooledRows(ColumnProducts):
 
         def pullback(L: Predictions) -> tuple[Left, Right]:
             back = (L @ weights.T).view(n, P * a, -1).transpose(0, 1)  # Pa x n x m
+            # U_k is the same for every alpha, so that its gradient is the sum over alpha; V_k has a row for each
+            # (alpha, c').
             left = (self._windows.transpose(1, 2) @ back).view(P, a, p, -1).sum(dim=1)
             right = (H.T @ L).view(P, a, -1, self.c).transpose(2, 3).reshape(P, a * self.c, -1)
             return left, right
