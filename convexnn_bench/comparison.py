@@ -59,7 +59,6 @@ class Comparison:
 
     def plot(self) -> "Figure":
         """Draw the certified relative gap against set-up plus solve time."""
-        # Importing pyplot lets a notebook register its display of figures.
         import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
 
         return gap_figure(self.records, self.gap)

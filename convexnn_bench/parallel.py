@@ -43,7 +43,7 @@ def join(device: str) -> str:
     # NCCL uses the current device of each process. Without this call all of them would share the first GPU.
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
-    # A user's script may have connected the processes itself. Its group is then used, and not closed here.
+    # A user's script may have connected the processes itself. Its group is then used as it is.
     if not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
         atexit.register(leave)

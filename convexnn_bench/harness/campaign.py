@@ -59,6 +59,7 @@ class Campaign:
         grids = []
         for part in self.part:
             changes = {key: value for key, value in part.items() if key not in replaced}
+            # The campaign's deadline was meant for its own time limit. None lets it follow from that of the part.
             if "time_limit" in changes:
                 changes.setdefault("deadline", None)
             grids.append(replace(self, part=[], **changes))
@@ -82,6 +83,7 @@ class Source:
         heads = [index for index, (_, line) in enumerate(other.lines) if re.match(r"\s*\[\[\s*part\s*\]\]", line)]
         if part < len(heads):  # parts may also be written as one array of inline tables
             end = heads[part + 1] if part + 1 < len(heads) else None
+            # The whole file follows its part, for the keys that a part takes from the campaign.
             other.lines = other.lines[heads[part] : end] + other.lines
         return other
 
@@ -94,6 +96,7 @@ class Source:
         if not self.knows(key):
             return InputError(message)
         for text in (*texts, key):
+            # The text must stand alone: `gap` is not found within `gap_floor` or `other-gap`, nor in a comment.
             pattern = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])")
             for number, line in self.lines:
                 if pattern.search(line.partition(" #")[0]):
@@ -109,6 +112,7 @@ def shipped_names() -> list[str]:
 def find_campaign(name: str) -> Path:
     """Return the file of a campaign, given as a path or as the name of one that ships. Raises InputError."""
     path = Path(name)
+    # A file in the working directory comes before a campaign of the same name that ships with the package.
     if path.is_file():
         return path
     if name in shipped_names():
@@ -154,6 +158,7 @@ def _checked(source: Source, content: dict[str, Any], allowed: Iterable[str]) ->
         has_type, expected = KEYS[key]
         if not has_type(value):
             raise source.error(f"{key} must be {expected}, got {value!r}", key)
+    # TOML distinguishes 60 from 60.0. Both must lead to the same cell, and so to the same key.
     return {key: float(value) if KEYS[key][0] is is_number else value for key, value in content.items()}
 
 

@@ -29,6 +29,7 @@ class Limits:
     @property
     def wall_seconds(self) -> float:
         """The deadline, also where it follows from the time limit."""
+        # Set-up and scoring may take as long as solving does, and 10 s more where the time limit is short.
         return 2 * self.time_limit + 10 if self.deadline is None else self.deadline
 
 
@@ -66,15 +67,18 @@ class Cell:
     def solver_name(self) -> str:
         """The solver as one would write it on the command line, without defaults."""
         defaults = SOLVERS.get(self.solver).parameters
+        # A solver lists the values of each parameter, and the first one is its default.
         changed = {k: v for k, v in self.solver_parameters.items() if v != defaults[k][0]}
         return format_spec(self.solver, changed)
 
     @cached_property
     def key(self) -> str:
         """Hash of everything that a result depends on, the code and the data included."""
+        # The version covers the files of the package alone. The file of a user's solver is known by its own hash.
         source = Path(inspect.getfile(SOLVERS.get(self.solver))).read_bytes()
         return make_key(
             {
+                # Names and places stay out: a cell keeps its record under another campaign's name or in another folder.
                 **{k: v for k, v in asdict(self).items() if k not in ("campaign", "solvers_dir", "label", "origin")},
                 "version": code_version(),
                 "solver_source": hashlib.sha256(source).hexdigest(),

@@ -46,6 +46,8 @@ def probe(cells: list[Cell]) -> Probe:
             result.problem = content
         elif kind == "skip":
             result.skips[content[0]] = content[1]
+        # Only an error of this package shows that the arguments are impossible. A lack of memory, say, is the cell's
+        # own.
         elif kind == "error" and content["expected"] and content["status"] == "failed":
             result.error = content["reason"]
     return result
@@ -77,6 +79,7 @@ def blank_record(cell: Cell, problem: dict[str, Any] | None = None) -> Record:
         "formulation": SOLVERS.get(cell.solver).formulation,
         "seed": cell.seed,
         "device": cell.device,
+        # A record names the deadline that was in force, so that no reader needs the rule behind None.
         "limits": {**asdict(cell.limits), "deadline": cell.limits.wall_seconds},
         "machine": describe_machine(),
     }
@@ -143,6 +146,7 @@ def _death(outcome: ProcessOutcome, limits: Limits) -> tuple[str, str]:
         return "crashed", "the solver wrote into the pipe that carries its results"
     if outcome.stopped == "closed" or code == PIPE_CLOSED:
         return "crashed", "the solver closed the pipe that carries its results"
+    # The kernel's out-of-memory killer uses SIGKILL, as anybody else may. The exit code does not say who sent it.
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
         hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""

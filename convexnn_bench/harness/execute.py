@@ -88,6 +88,7 @@ def run_campaign(
     ExecutorError
         No worker is left to run on.
     """
+    # Whatever can be refused is refused before `out` is made: the plan, the device, the folder, and a second campaign.
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
     if campaign.device != "cpu" and executor.here:  # on other machines each cell finds out for itself
@@ -124,10 +125,13 @@ def _run_locked(
     # 3. Build each problem once, to find what is impossible or would be skipped.
     problems, skips = _look_ahead(waiting, observer, source)
     # 4. Run the others, and keep each record as it comes.
+    # The lock is taken when the file is made: until now the folder may not have existed.
     make_folder(out)
     lock.take()
 
     def keep(record: Record) -> None:
+        # The record goes to the disk first, then to memory and to the observer: what was shown is never lost. The file
+        # that a job left is removed only when its record is in the common file.
         file.append(record)
         drop_late(record["key"], out)
         records[record["key"]] = record
@@ -137,6 +141,7 @@ def _run_locked(
         for cell in waiting:
             reason, problem = skips.get(cell.key), problems.get(cell.key, {})
             if reason is None:
+                # The executor asks for a job only when it has room, so that at any time few cells are under way.
                 yield Job(cell, problem)
             else:
                 keep(skipped_record(cell, reason, problem))
@@ -152,6 +157,7 @@ def _read_records(file: RecordFile, out: Path) -> tuple[dict[str, Record], list[
     """Read the file, and take in the records that jobs left after an earlier campaign had stopped."""
     records, complaints = file.read()
     for record in late_records(out):
+        # A campaign that was killed between the two steps of `keep` has the record in both places already.
         if record["key"] not in records:
             file.append(record)
             records[record["key"]] = record
@@ -181,6 +187,7 @@ def _look_ahead(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return (problem fields, reasons to skip), both by the key of a cell. Raises InputError for a bad problem."""
     if waiting:
+        # The server loads its modules while the solvers are asked below which packages they lack.
         start_server(waiting[0].limits.threads)
     skips = {cell.key: reason for cell in waiting if (reason := cell.unavailable()) is not None}
     groups: dict[str, list[Cell]] = {}
@@ -192,6 +199,8 @@ def _look_ahead(
         observer.note(f"building {name}")
         outcome = probe(group)
         if outcome.error is not None:
+            # An impossible problem refuses the whole campaign, because it is a mistake in the campaign and not in a
+            # solver.
             raise source.error(f"{name} cannot be built: {outcome.error}", "datasets", group[0].origin)
         problems.update({cell.key: outcome.problem for cell in group})
         skips.update({group[index].key: reason for index, reason in outcome.skips.items()})

@@ -44,6 +44,7 @@ def forecast_cells(
     for cell in cells:
         measured = times.get((cell.problem_name, cell.solver_name))
         known = cell.key in records and records[cell.key]["status"] not in rerun
+        # The median is not moved by a single run that hit its deadline.
         seconds = median(measured) if measured else None
         forecasts.append(Forecast(cell, known, seconds, cell.limits.time_limit, cell.unavailable()))
     return forecasts

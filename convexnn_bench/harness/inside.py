@@ -30,10 +30,12 @@ OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED"
 
 def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     """Limit the threads of the libraries that the server has loaded, and register the user's solvers."""
+    # Environment variables come too late for these libraries: they read them once, when they load.
     BLAS.limit(limits=threads)
     torch.set_num_threads(threads)
     if solvers_dir is not None:
         SOLVERS.add_folder(solvers_dir)
+    # The data do not exist yet, so the peak above this number belongs to the problem and its solver.
     link.send(("start_memory_mb", resident_mb(os.getpid())[1]))
 
 
@@ -50,6 +52,7 @@ def cell_target(link: Link, threads: int, cell: Cell) -> None:
             link.send(("setup_seconds", seconds))
             link.send(("stage", "solving"))
 
+        # `plain` leaves only Python's own types in what is sent, which the command can unpickle without torch.
         result = solve(
             problem,
             cell.solver,
@@ -74,6 +77,8 @@ def probe_target(link: Link, threads: int, cells: list[Cell]) -> None:
         link.send(("problem", describe_problem(problem)))
         for index, cell in enumerate(cells):
             try:
+                # A solver decides from the problem itself, which is why the problem has to be built before anything is
+                # skipped.
                 reason = reason_to_skip(SOLVERS.make(cell.solver, **cell.solver_parameters), problem)
             except Exception as error:  # the cell will report it; the others are still asked
                 traceback.print_exception(error)
@@ -104,6 +109,7 @@ def _answer(error: BaseException) -> dict[str, Any]:
     except Exception:
         text = "(its message cannot be shown)"
     reason = text if isinstance(error, ConvexNNError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    # A solver that finds out in the middle that it does not cover the problem counts as one that skipped it.
     if isinstance(error, UnsupportedError):
         status = "skipped"
     elif isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):

@@ -31,12 +31,15 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     Raises InputError for the first name, parameter or value that is not allowed, with its line in `source`.
     """
     source = source or Source()
+    # 1. Check the limits. They need no plug-in, and a number of seeds with many zeros must not be expanded first.
     check_limits(campaign, source)
+    # 2. Register the user's solvers, since their names are looked up from here on.
     if campaign.solvers_dir is not None:
         try:
             SOLVERS.add_folder(campaign.solvers_dir)
         except InputError as error:
             raise source.error(str(error), "solvers_dir") from error
+    # 3. Expand every grid. Keys tell which cells are the same, whatever grid asked for them.
     cells: dict[str, Cell] = {}
     for grid, lines in _grids(campaign, source):
         for cell in _cells(grid, lines):
@@ -127,6 +130,7 @@ def _problems(
         hidden = betas if betas & set(inside) else set()  # one of them replaces the other
         shared = {key: value for key, value in campaign.problem.items() if key not in hidden}
         drawn = {} if seed is None else {"seed": seed}
+        # What the data set itself sets overrules [problem], and both overrule the seed of the cell.
         for parameters in expand_grid({**drawn, **shared, **inside}):
             data, rest = split_parameters(name, parameters)
             _check_problem(rest)
@@ -160,6 +164,7 @@ def _solvers(campaign: Campaign, source: Source) -> Iterator[tuple[str, dict[str
                 raise InputError(f"solver {name!r} has no parameter {unknown[0]!r}; it has: {listed}")
             for parameters in expand_grid({**solver.parameters, **inside}):
                 _check_storable(name, parameters)
+                # The solver is made once here, so that values which it refuses end the campaign before anything runs.
                 _make(name, parameters)
                 yield name, parameters
         except InputError as error:

@@ -26,6 +26,7 @@ import psutil
 from convexnn_bench.harness.streams import Messages, Tail
 from convexnn_bench.harness.tree import descendants, kill_all, resident_mb
 
+# The server imports this module before its first fork. Every process that it forks shares these pages with it.
 PRELOAD = ["convexnn_bench.harness.server"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 POLL_SECONDS = 0.05  # between two looks at the limits; what a process starts and loses in between may be missed
@@ -66,8 +67,11 @@ class Link:
 
     def send(self, message: tuple[str, Any]) -> None:
         """Send a pair (kind, content). Exit where the pipe is closed, since nothing can be reported any more."""
+        # A child that the solver forked inherits this object and its descriptor. Two writers would mix their messages,
+        # and the record could show the result of the wrong process.
         if os.getpid() != self._pid:
             os._exit(0)
+        # A solver may call its callback from several threads, and each message must reach the pipe in one piece.
         with self._lock:
             try:
                 self._connection.send(message)
@@ -78,6 +82,7 @@ class Link:
 @contextlib.contextmanager
 def _thread_variables(threads: int) -> Iterator[None]:
     """Set the thread variables while the server starts: BLAS libraries read them once, when they load."""
+    # The command itself keeps its own settings: the variables are put back as soon as the server runs.
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
@@ -92,18 +97,25 @@ def _thread_variables(threads: int) -> Iterator[None]:
 
 def start_server(threads: int) -> None:
     """Start the server that processes are forked from; it loads its modules while the caller goes on."""
+    # A fork of the command itself would copy the locks of its threads in any state, and a fresh interpreter would have
+    # to import every library for every cell. A fork of the server, which runs nothing else, does neither.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with _thread_variables(threads):
+        # This does nothing while a server is alive, and starts another one where a cell has killed it.
         forkserver.ensure_running()
 
 
 def _enter(target: Target, link: Connection, output: Connection, threads: int, arguments: tuple[Any, ...]) -> None:
     """Prepare the new process, run its function, and say that it has come to its end."""
     # 1. The process leads a session of its own, dies with the command, and adopts what it started.
+    # The session lets `kill_all` reach the cell and its processes with one signal. It also keeps Ctrl-C in the terminal
+    # away from the cell: the command alone receives it, and then kills the cell.
     os.setsid()
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
+        # The parent is the server, which ends when the command does. So the cell dies with the command, even where the
+        # command was killed by signal 9 and could do nothing about it.
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         prctl(PR_SET_CHILD_SUBREAPER, 1)  # a daemon that leaves the session stays a descendant
         parent = multiprocessing.parent_process()
@@ -118,12 +130,15 @@ def _enter(target: Target, link: Connection, output: Connection, threads: int, a
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
+    # Libraries that load only now read these variables, and so do programs that the solver starts. Libraries that the
+    # server has loaded are limited by `inside`.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     os.environ.pop("WORLD_SIZE", None)
     # 4. Run the function.
     reporting = Link(link)
     function = pkgutil.resolve_name(target) if isinstance(target, str) else target
     function(reporting, threads, *arguments)
+    # The parent kills this process as soon as the last message has come: output must be in its pipe before that.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the function may have closed or replaced them
             stream.flush()
@@ -156,26 +171,36 @@ def run_process(
     """
     start_server(threads)
     context = multiprocessing.get_context("forkserver")
+    # Results and output have a pipe each, because printed text between two messages would garble them.
     receiver, sender = context.Pipe(duplex=False)
     printed, output = context.Pipe(duplex=False)
+    # A character takes at most four bytes in UTF-8.
     watch = _Watch(Messages(receiver.fileno()), Tail(printed.fileno(), 4 * OUTPUT_TAIL), on_message)
     process = context.Process(target=_enter, args=(target, sender, output, threads, arguments))
     outcome = watch.outcome
     try:
         with _without_main(target):
             process.start()  # returns when the server has loaded its modules and has forked the process
+        # The clock starts after the fork, so that the first cell is not charged with the imports of the server.
         started = time.perf_counter()
+        # A pipe reports its end only when every copy of the writing end is closed, the parent's copy included.
         sender.close()
         output.close()
         try:
             outcome.stopped = watch.until_end(process, started, deadline, memory_gb)
         finally:
+            # This runs after an interrupt as well: neither the process nor what it started outlives this call. The
+            # number of a process that has ended may belong to another one by now, so it is passed for a living process
+            # only.
             kill_all(process.pid if process.is_alive() else None, process.pid, watch.seen.values())
             process.join(timeout=KILL_SECONDS)
         outcome.seconds = time.perf_counter() - started
         outcome.exit_code = process.exitcode
+        # The last lines may still be in the pipe.
         watch.printed.read()
         outcome.output = watch.printed.text()[-OUTPUT_TAIL:]
+        # `close` raises an error for a process that is still there, because it waits in the kernel for a disk or
+        # driver.
         if process.exitcode is not None:
             process.close()
     finally:
@@ -221,6 +246,7 @@ class _Watch:
             ends = [stream.descriptor for stream in (self.link, self.printed) if stream.open]
             ready = wait([*ends, process.sentinel], timeout=POLL_SECONDS)
             # 2. Take what has come.
+            # Output is taken even though only its end is kept: a process stands still in `print` when the pipe is full.
             self.printed.read()
             if not self._take():
                 return "garbled"
@@ -230,6 +256,7 @@ class _Watch:
                 return None
             if process.sentinel in ready or not self.link.open:
                 process.join(timeout=1.0)
+                # The last message may have come after the reading above.
                 self._take()
                 return None if process.exitcode is not None or self.ended else "closed"
             # 4. Does it keep its limits?
@@ -252,10 +279,14 @@ class _Watch:
     def _measure(self, pid: int) -> float:
         """Return the memory of the process and its descendants in MiB, and remember the descendants."""
         peak, current = resident_mb(pid)
+        # The kernel keeps the peak of the process itself. That of all descendants together is only seen at each look.
         for child in descendants(pid):
             current += resident_mb(child)[1]
             if child not in self.seen:
+                # psutil stores the start time with the number, so that it never kills a later process with the same
+                # number.
                 with contextlib.suppress(psutil.Error):  # it has ended since
                     self.seen[child] = psutil.Process(child)
+        # All numbers are zero where /proc is missing, and the peak is then unknown.
         self.outcome.peak_mb = max(self.outcome.peak_mb or 0.0, peak, current) or None
         return current

@@ -48,6 +48,7 @@ def _is_shipped(name: str, records: Sequence[Record]) -> bool:
         cells = plan(*load_campaign(find_campaign(name)))
     except (ConvexNNError, OSError):  # data or packages of some cells are missing on this machine
         return False
+    # Names and limits are compared rather than keys, because a key also holds the version of the code.
     made = {
         (c.problem_name, c.solver_name, c.seed, c.device, *_limits(vars(c.limits), c.limits.wall_seconds))
         for c in cells
@@ -105,6 +106,7 @@ def _command(part: Part, record: Record) -> str | None:
     """Return the command, or None if a setting has no flag."""
     problems, solvers, seeds, limits = part
     defaults = load_campaign(find_campaign("quickstart"))[0]  # the command takes everything without a flag from it
+    # `--seeds K` stands for 0, ..., K - 1, and no flag stands for other seeds.
     if seeds != list(range(len(seeds))) or not _by_default(defaults, limits, record):
         return None
     words = ["convexnn-bench", "run"]

@@ -16,6 +16,7 @@ class _Stream:
 
     def __init__(self, descriptor: int):
         self.descriptor, self.open = descriptor, True
+        # A solver may write half a message and hang. A read that waited for the rest would outlast the deadline.
         os.set_blocking(descriptor, False)
 
     def _chunk(self) -> bytes:
@@ -26,6 +27,7 @@ class _Stream:
             return b""
         except OSError:
             data = b""
+        # An empty read is the end of the file: all copies of the writing end are closed.
         self.open = bool(data)
         return data
 
@@ -67,6 +69,8 @@ class Messages(_Stream):
         messages: list[tuple[str, Any]] = []
         while not self.garbled and (frame := self._frame()) is not None:
             try:
+                # The sender is code that the user chose to run with the same rights, so unpickling gives it nothing
+                # new.
                 kind, content = pickle.loads(frame)
             except Exception:  # bytes of another writer may raise anything
                 self.garbled = True
@@ -78,10 +82,12 @@ class Messages(_Stream):
         """Return one whole message or None. It stands behind its length, which is written as !i, or as -1 and !Q."""
         head, size = 4, -1
         with contextlib.suppress(struct.error):  # a part of the length has not come yet
+            # `Connection.send` writes lengths above 2^31 - 1 bytes as -1, followed by eight bytes.
             (size,) = struct.unpack_from("!i", self._left)
             if size == -1:
                 head = 12
                 (size,) = struct.unpack_from("!Q", self._left, 4)
+            # Foreign bytes read as a length are mostly huge. Waiting for so many bytes would end at the deadline only.
             if not 0 <= size <= LARGEST_MESSAGE:
                 self.garbled = True
                 return None

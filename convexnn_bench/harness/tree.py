@@ -18,6 +18,7 @@ ENDED = (psutil.Error, ProcessLookupError, PermissionError)  # raised for a proc
 
 def resident_mb(pid: int) -> tuple[float, float]:
     """Return the peak and the current resident memory of a process in MiB; zeros where they cannot be read."""
+    # VmHWM is the high-water mark of the resident memory since the process began, VmRSS is its size now.
     values = {"VmHWM": 0.0, "VmRSS": 0.0}
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -36,6 +37,7 @@ def descendants(pid: int) -> list[int]:
     to_visit = [pid]
     while to_visit:
         with contextlib.suppress(OSError):  # a process may end at any moment
+            # Linux lists children by the thread that forked them, so the list of every thread is read.
             for path in list(Path(f"/proc/{to_visit.pop()}/task").glob("*/children")):
                 children = [int(child) for child in path.read_text().split()]
                 below += children
@@ -67,6 +69,7 @@ def kill_all(alive: int | None, session: int | None, seen: Iterable[psutil.Proce
         with contextlib.suppress(*ENDED):
             child.kill()
     # 3. Kill its session, and the process itself.
+    # Linux gives the number of a session to no new process while one of its members lives.
     if session is not None:
         with contextlib.suppress(*ENDED):
             os.killpg(session, signal.SIGKILL)

@@ -37,7 +37,7 @@ def serve(load: Callable[[], tuple[SetUp, str]]) -> None:
     the blocks P x p x q and the rival's words about them.
     """
     if sys.platform == "linux":
-        # The rival's code may run for ever between two messages, and nobody else would end it.
+        # A parent that was killed can end nothing, and the rival may compute for hours before it reads again.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # end together with the parent process
     link = Connection(int(sys.argv[-1]))
     try:

@@ -136,6 +136,8 @@ class PoolExecutor(BaseExecutor):
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
         running: dict[Any, tuple[Job, float]] = {}
+        # The first job is fetched before anything is opened: a campaign without cells to run needs no cluster. All
+        # cells of a campaign have the same number of threads, so that the first one speaks for all.
         job = next(jobs, None)
         if job is None:
             return
@@ -161,6 +163,7 @@ class PoolExecutor(BaseExecutor):
                         record = lost_record(done, error, time.perf_counter() - started)
                     yield done, record
         finally:
+            # This also runs when the campaign is interrupted: the generator is then closed at one of its yields.
             self.close()
 
 
@@ -178,6 +181,7 @@ def lost_record(job: Job, error: LostError, seconds: float) -> Record:
 
 
 def _same_code(record: Record) -> Record:
+    # A key includes the version, so that no cell of this campaign would ever find the record of another version.
     if record["version"] != code_version():
         raise LostError(f"the worker runs convexnn-bench {record['version']}, this campaign is of {code_version()}")
     return record

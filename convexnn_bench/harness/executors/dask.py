@@ -61,6 +61,7 @@ class DaskExecutor(PoolExecutor):
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the record of its cell reports a lost worker
         if self.address is None:
+            # Every worker runs one cell at a time, and a cell takes `threads` cores.
             number = self.workers or max(1, cores() // threads)
             # a worker starts a process for every cell; so does one that replaces a dead worker
             self._settings.enter_context(dask.config.set({"distributed.worker.daemon": False}))
@@ -124,6 +125,7 @@ class DaskExecutor(PoolExecutor):
 
     def _wait_for_workers(self) -> None:
         """Give a cluster that has lost all its workers some time to replace them."""
+        # This is called only while no cell runs: a running cell will free its worker by itself.
         until = time.monotonic() + self.patience
         while not self._free():
             if time.monotonic() > until:
@@ -133,6 +135,8 @@ class DaskExecutor(PoolExecutor):
 
     def submit(self, job: Job) -> "Future":
         address = self._free()[0]
+        # A cell is bound to one worker and never repeated, since it may be what kills its workers. With `pure` dask
+        # would take equal calls for one call.
         future = self.client.submit(
             run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
         )
@@ -146,6 +150,8 @@ class DaskExecutor(PoolExecutor):
             done = list(wait(handles, timeout=self.poll_seconds, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             done = []
+        # dask keeps a task whose only worker has died in its queue, so its future does not end. The list of living
+        # workers tells. It is asked for when nothing has ended, and otherwise once in LOOK_SECONDS.
         if not done or time.monotonic() - self._last_look > LOOK_SECONDS:
             self._addresses, self._last_look = self._alive(), time.monotonic()
         gone = [future for future in handles if future not in done and self._where[future] not in self._addresses]

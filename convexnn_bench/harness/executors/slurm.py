@@ -69,6 +69,7 @@ class SlurmExecutor(PoolExecutor):
         self.options = {f"slurm_{key}": value for key, value in options.items() if value is not None}
 
     def open(self, out: Path, threads: int) -> None:
+        # The path travels with each job, which may start in another directory.
         self.out = out.absolute()
 
     def close(self) -> None:
@@ -81,6 +82,8 @@ class SlurmExecutor(PoolExecutor):
     def submit(self, job: Job) -> "submitit.Job[Record]":
         import submitit
 
+        # The job may take more than its cell, so that the cell's own limits act first. SLURM would kill the process
+        # that watches the cell as well, and no record would be left.
         limits = job.cell.limits
         memory = {} if limits.memory_gb is None else {"mem_gb": math.ceil(limits.memory_gb + WATCHER_MEMORY_GB)}
         executor = submitit.AutoExecutor(self.out / JOBS, cluster=self.cluster)
@@ -111,6 +114,7 @@ class SlurmExecutor(PoolExecutor):
             lines = str(error).strip().splitlines()
             raise LostError(f"job {handle.job_id} left no record: {lines[-1] if lines else type(error).__name__}")
         record = handle.result()
+        # The log of a job with a record is not needed. That of a lost job stays, because it may say why.
         for path in self.out.joinpath(JOBS).glob(f"{handle.job_id}_*"):
             path.unlink(missing_ok=True)
         return record
