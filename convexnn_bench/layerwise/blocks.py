@@ -25,6 +25,8 @@ class BlockStage(Stage):
 
     def __init__(self, plan: StagePlan, channels: int, c: int, scale: float = 1.0):
         super().__init__(plan, channels, c, scale)
+        # The objective is convex in Z, so that zero is as good a start as any. For factors it would be a stationary
+        # point.
         self.Z = torch.zeros(plan.gates, self.p, self.q)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -37,10 +39,12 @@ class BlockStage(Stage):
         Z = self.Z[:, self.order].to(patches.dtype).unflatten(2, (len(patches), self.c))
         weights = Z.permute(2, 1, 0, 3).flatten(2)  # a2 x p x Pc
         z = torch.zeros(n, self.c, dtype=patches.dtype, device=patches.device)
+        # A large window is pooled before it meets the weights, for the reason given in `streamed.gather`.
         if patches.shape[1] // n >= POOL_FIRST * self.c:
             for pooled, weight in zip(pooled_patches(patches, masks, n), weights, strict=True):
                 z += pooled.flatten(1) @ weight.unflatten(1, (self.P, self.c)).transpose(0, 1).flatten(0, 1)
             return z
+        # Windows are taken a few at a time, so that their products fit a cache.
         for part in window_parts(len(patches), masks.shape[1] * weights.shape[2], weights.device):
             units = (patches[part] @ weights[part]).unflatten(2, (self.P, self.c)) * masks[part][..., None]
             z += units.sum(dim=2).view(units.shape[0], n, -1, self.c).sum(dim=(0, 2))
@@ -55,6 +59,7 @@ class BlockStage(Stage):
 
     def settle(self) -> None:
         """Set U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros beyond its rank."""
+        # U_k V_k^T is then the best approximation of Z_k of rank m (Eckart and Young).
         left, values, right = torch.linalg.svd(self.Z, full_matrices=False)
         m = min(self.plan.m, values.shape[1])
         roots = values[:, None, :m].sqrt()
@@ -70,6 +75,8 @@ class BlockTraining(StageTraining):
     def _step(self, maps: Maps, Y: torch.Tensor, batch: int) -> None:
         (Z,), stage = self.weights, self.stage
         G = torch.zeros(stage.plan.pool**2, stage.p, stage.P * stage.c, dtype=Z.dtype, device=Z.device)
+        # The gradient is A_k^*(grad F) as in the certificate. Autograd would keep the masked patches for its backward
+        # pass.
         with torch.no_grad():
             if len(maps):  # a last batch may have fewer samples than there are processes
                 patches, masks = stage.windows(maps)

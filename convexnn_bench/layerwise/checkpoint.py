@@ -34,6 +34,8 @@ def read_checkpoint(path: Path, asked: str) -> dict[str, Any]:
     Raises InputError if the file is no checkpoint, is cut short, or belongs to a run with other arguments.
     """
     try:
+        # The state consists of tensors, numbers and text. With `weights_only` the file cannot run code when it is
+        # loaded.
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}): delete it") from error

@@ -23,6 +23,7 @@ class ImageData:
 
     def digest(self) -> str:
         """Return the SHA-256 of all numbers."""
+        # A checkpoint stores this digest in place of the data, and refuses to go on with others.
         digest = hashlib.sha256()
         for tensor in (self.X, self.Y, *(self.test or ())):
             digest.update(tensor.cpu().contiguous().numpy())
@@ -71,5 +72,6 @@ def _test(loss: BaseLoss, test: Any, data: ImageData, device: str) -> tuple[Maps
 
 def accuracy(z: torch.Tensor, Y: torch.Tensor) -> float:
     """Return the share of samples whose largest prediction (with one output: whose sign) is the target's."""
+    # A single output has targets of two signs, and several outputs have the target's one at its class.
     right = (z > 0) == (Y > 0) if Y.shape[1] == 1 else z.argmax(dim=1) == Y.argmax(dim=1)
     return float(right.double().mean())

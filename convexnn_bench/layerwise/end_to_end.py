@@ -57,13 +57,16 @@ def train_end_to_end(
         set_rate(optimizer, training, epoch)
         for rows in torch.randperm(n, generator=generator).to(Y.device).split(training.batch):
             images = augmented(X[rows.to(X.device)].to(training.dtype), training.augment, generator)
+            # Every rank has drawn the whole batch, so that the generators stay in step, and keeps its rows of it.
             maps, targets = parallel.rank_rows(images), Y[parallel.rank_rows(rows).to(Y.device)]
             value = None
             if len(maps):  # a last batch may have fewer samples than there are processes
                 with torch.autocast(X.device.type, torch.bfloat16, enabled=training.mixed):
                     for stage in drawn:
                         maps = stage.hidden(stage.prepared(maps))
+                    # The divisor is the whole batch: summed over the ranks, the values are the mean over it.
                     value = loss.value(drawn[-1].predict(maps).to(training.dtype), targets) / len(rows)
+            # The mean over a batch estimates F/n, so that the weight decay is beta/n as well.
             step(optimizer, weights, slopes_of(value, weights), beta / n)
         seconds += time.perf_counter() - started
         with torch.no_grad():

@@ -46,7 +46,10 @@ def exact_stage(
     """
     chosen = np.random.default_rng(seed).permutation(len(X))[:images]
     n = len(chosen)
+    # The number of steps stays about the same: epochs times the number of batches, which is rounded up, as in -(-a //
+    # b).
     epochs = max(1, round(training.epochs * -(-len(X) // training.batch) / -(-n // training.batch)))
+    # Both methods must solve the same program. Augmentation would change its samples, and blocks its objective.
     how = replace(training, epochs=epochs, certify_every=epochs, augment="none", form="factors")
     result = train_layerwise(
         X[chosen], Y[chosen], [plan], how, beta_fraction=beta_fraction, seed=seed, device=device, show_progress=False
@@ -58,6 +61,7 @@ def exact_stage(
     exact = solve(problem, "semismooth_newton", gap=GAP, time_limit=TIME_LIMIT)
     certificate = exact.certificate
     assert certificate is not None
+    # Both lower bounds are proven for the same program, so that the larger one holds.
     low = max(certificate.dual, trained["lower_bound"])
     return {
         "n": n, "beta": trained["beta"], "objective": certificate.primal, "lower_bound": certificate.dual,

@@ -73,6 +73,7 @@ def load_split(spec: str) -> tuple[Split, Split]:
         raise InputError(
             f"data set {spec}: {len(data.X)} images are too few: {TEST_SHARE} are needed, one of them for the test"
         )
+    # All seeds share this split, so that the spread over seeds is that of training alone.
     order = np.random.default_rng(0).permutation(len(data.X))
     kept, rest = np.split(order, [len(order) // TEST_SHARE])
     return (data.X[rest], data.Y[rest]), (data.X[kept], data.Y[kept])
@@ -146,6 +147,7 @@ def run_layerwise(
             live = Live(draw, head, list(done.values()))
             done[seed] = _Seed(plan, train, test, seed, out / f"seed{seed}", live).run()
             if parallel.rank() == 0:
+                # The file is written after every seed: a run that is stopped repeats the baselines of one seed at most.
                 with whole_file(out / RESULTS) as partial:
                     partial.write_text(to_json({**head, "seeds": list(done.values())}), encoding="utf-8")
         tell(f"seed {seed}: {_line(done[seed])}")
@@ -174,6 +176,7 @@ class Live:
         if parallel.rank() == 0 and started >= self.next:
             self.draw({**self.head, "seeds": [*self.earlier, results]})
             ended = time.perf_counter()
+            # After a drawing of t seconds a pause of t / SHARE keeps drawing to a share of the time of at most SHARE.
             self.next = ended + max(PAUSE, (ended - started) / SHARE)
 
 
@@ -191,6 +194,7 @@ def _before(out: Path, asked: dict[str, Any]) -> dict[int, Any]:
         raise InputError(f"--out: {path} cannot be read: delete it, or give another folder") from error
     if not isinstance(content, dict) or "seeds" not in content:
         raise InputError(f"--out: {path} is no result of layerwise training: give another folder")
+    # Settings are compared in the form in which JSON returns them, where tuples have become lists.
     other = [key for key, value in asked.items() if content.get(key) != json.loads(to_json({key: value}))[key]]
     if other:
         raise InputError(f"--out: {path} is of a run with another {', another '.join(other)}: give another folder")
@@ -244,7 +248,7 @@ class _Seed:
         baseline: dict[str, Any] = {"epochs": epochs, "beta": result.stages[-1]["beta"], "history": []}
         self.results["end_to_end"] = baseline
         with progress("training end to end", epochs, show=parallel.rank() == 0) as update:
-
+            # Evaluation is off the clock, and as rare as the certificates of the stages.
             def on_epoch(done: int, seconds: float, network: LayerwiseNetwork) -> None:
                 update(done)
                 if done % how.certify_every and done < epochs:

@@ -56,6 +56,7 @@ class LayerwiseNetwork:
     def predict(self, X: Maps) -> list[Float[torch.Tensor, "n c"]]:
         """Return the predictions of every stage in float32, and last those of the ensemble of all stages."""
         batches: list[list[torch.Tensor]] = []
+        # Nothing is trained here: the batch is as large as memory allows, whatever the batch of training.
         step = batch_size(self.stages, X, torch.float32)
         with torch.no_grad():
             for first in range(0, len(X), step):
@@ -73,6 +74,7 @@ def cached(batches: Callable[[], Iterator[tuple[slice, Maps]]], n: int) -> list[
     """Return all batches, or None if the n samples take more than CACHE_BYTES."""
     parts = []
     for rows, maps in batches():
+        # The first batch already tells the size of all of them, so that little is computed in vain.
         if n * maps[0].numel() * maps.element_size() > CACHE_BYTES:
             return None
         parts.append((rows, maps))

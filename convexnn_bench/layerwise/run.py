@@ -143,6 +143,7 @@ def train_layerwise(
     beta = None if beta is None else number("beta", beta, 1e-300)
     data = check_data(criterion, X, Y, test, device)
     plans = check_stages(stages, data.X.shape[1:])
+    # Everything that the numbers depend on. A checkpoint with another description belongs to another run.
     asked: dict[str, Any] = {
         "stages": [asdict(plan) for plan in plans],
         "training": asdict(training),
@@ -221,6 +222,7 @@ class _Run:
         def made() -> Iterator[tuple[slice, Maps]]:
             return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)
 
+        # The input of a stage does not change while the stage is trained.
         kept = cached(made, len(self.data.X))
         return made if kept is None else lambda: iter(kept)
 
@@ -278,6 +280,8 @@ class _Run:
                 best = max(best, epoch["lower_bound"])
                 update(text=f"{words}, epoch {run.epoch}: certified gap {epoch['gap']:.1e}")
             self.result.history.append(epoch)
+            # Equal sums and equal arithmetic keep the ranks equal in every bit. A difference would grow without being
+            # seen.
             if not parallel.same_tensors(*run.weights):
                 raise ConvexNNError(
                     "the processes that share the training came to different weights: use equal machines"
@@ -286,6 +290,7 @@ class _Run:
             if last:  # 3. the stage is fixed
                 stage.settle()
                 self.result.network.stages.append(stage)
+            # After its last epoch the stage is in the network, and nothing is under way.
             about = {"scale": stage.scale, "tensors": stage.tensors(), "beta": beta, "beta_max": largest, "best": best}
             self._write(None if last else {**about, "training": run.state()})
             self.on_epoch(self.result.history)

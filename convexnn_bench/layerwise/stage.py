@@ -87,6 +87,8 @@ class Stage:
     def draw(self, generator: torch.Generator) -> None:
         """Draw gates and factors from normal distributions; hidden units become about as large as maps."""
         self.gates = torch.randn(self.gates.shape, generator=generator)
+        # Maps have mean square one, so that x^T u has about mean square p / p = 1. A prediction sums width a^2 pooled
+        # maps, each times a weight of mean square 1 / (width a^2).
         self.U = torch.randn(self.U.shape, generator=generator) / math.sqrt(self.p)
         self.V = torch.randn(self.V.shape, generator=generator) / math.sqrt(self.width * self.plan.pool**2)
 
@@ -105,6 +107,7 @@ class Stage:
         """Move all tensors to the device; return the stage itself."""
         for name, tensor in self.tensors().items():
             setattr(self, name, tensor.to(device))
+        # The cached order is a tensor on the device that was left.
         self.__dict__.pop("order", None)
         return self
 
@@ -137,6 +140,7 @@ class Stage:
             V = (self.V if V is None else V).to(hidden.dtype)
             a, (height, width) = self.plan.pool, hidden.shape[2:]
             pooled = functional.avg_pool2d(hidden, (height // a, width // a))
+            # The rows follow the flattened maps: gate, then column, then window.
             weights = V.view(self.P, a * a, self.c, self.plan.m).permute(0, 3, 1, 2).reshape(-1, self.c)
             return pooled.flatten(1) @ weights
 
@@ -155,6 +159,7 @@ class Stage:
         """Return patches and masks of prepared maps, sorted by pooling window, then by sample."""
         kernel, a = self.plan.kernel, self.plan.pool
         n, _, height, width = X.shape
+        # Unfolding makes views of overlapping patches without a copy. The reshape below copies them once, sorted.
         rows = functional.pad(X, (kernel // 2,) * 4).permute(0, 2, 3, 1).contiguous()
         views = rows.unfold(1, kernel, 1).unfold(2, kernel, 1)  # n x height x width x channels x kernel x kernel
         views = views.unflatten(1, (a, height // a)).unflatten(3, (a, width // a))

@@ -55,9 +55,12 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
         patches, masks = stage.windows(stage.prepared(X.double()))
         Lambda = slope(rows, patches, masks)
         gather(G, patches, masks, Lambda)
+        # The mean over the pixels of a window is the sum over kappa in the bound, divided by the window.
         lengths = torch.linalg.vector_norm(patches, dim=2).view(a2, len(Lambda), -1)
         magnitude += (lengths.mean(dim=2) @ torch.linalg.vector_norm(Lambda, dim=1)).sum()
+        # Over all batches these are the n window terms that each entry of G sums.
         terms += patches.shape[1]
+    # G, its bound and the number of its terms are sums over samples, and so over the ranks.
     parallel.sum_over_ranks(G, magnitude, terms)
     return Adjoint(by_blocks(stage, G), (float(terms) + stage.p + 20) * EPS * float(magnitude))
 
@@ -125,15 +128,21 @@ def certify_stage(
         z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
         return loss.project_dual(loss.gradient(z[rows], Y[rows]), Y[rows])
 
+    # 1. One pass gives z and G together, because the row Lambda_i needs the prediction z_i alone.
     dual = adjoint(stage, batches, slope)
     norm = dual.norm()
+    # Every rank has filled the rows of its own batches. The others are zero.
     parallel.sum_over_ranks(z)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
     gradient = loss.gradient(z, Y)
     Lambda = loss.project_dual(gradient, Y)
+    # 2. Scale Lambda so that it is feasible, with the norm of its adjoint enlarged by all rounding.
     proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
+    # 3. Compare it with the objective. z is bilinear in U and V, so that <grad F, z> + beta R is half the derivative of
+    # the factored objective along (U, V): the error term of Theorem 3.4, which vanishes at stationary points.
     primal, error = float(loss.value(z, Y)) + beta * R, float((gradient * z).sum()) + beta * R
+    # The multiplier is reported only with its own bound, not with an earlier one that is better.
     kept = multiplier if proven >= best else None
     certificate = concluded(
         primal, max(proven, best), beta, norm, error, kept, scope="sampled", infeasibility=0.0,

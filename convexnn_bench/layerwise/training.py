@@ -24,6 +24,7 @@ def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
         return X
     n, _, height, width = X.shape
     most = max(1, height // 8)
+    # Random numbers are drawn on the CPU, so that a seed means the same on every device.
     down, across = (torch.randint(2 * most + 1, (n,), generator=generator) for _ in range(2))
     mirrored = torch.rand(n, generator=generator) < 0.5
     rows = (down[:, None] + torch.arange(height)).to(X.device)
@@ -56,6 +57,7 @@ def step(
     """Take a step on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
     parallel.sum_over_ranks(*slopes)
     for weight, slope in zip(weights, slopes, strict=True):
+        # The decay is added after the sum over the ranks, or else every rank would add it.
         weight.grad = slope.add(weight.detach(), alpha=decay)
     optimizer.step()
 
@@ -92,6 +94,7 @@ class StageTraining:
 
     def _cached(self) -> Callable[[torch.Tensor], Maps]:
         """Return the function from rows to the stage's prepared maps: a look-up if they can be kept."""
+        # Augmented inputs differ from epoch to epoch, so that keeping them is of no use.
         if self.how.augment != "none":
             return self._drawn
         parts = cached(lambda: self.before.batches(self.X, self.how.dtype, self.stage), len(self.X))
@@ -102,6 +105,7 @@ class StageTraining:
 
     def _drawn(self, rows: torch.Tensor) -> Maps:
         with torch.no_grad():
+            # Every rank augments the whole batch, so that the generators stay in step, and keeps its rows of it.
             images = augmented(self.X[rows.to(self.X.device)].to(self.how.dtype), self.how.augment, self.generator)
             return self.stage.prepared(self.before.features(parallel.rank_rows(images)))
 
@@ -135,6 +139,7 @@ class StageTraining:
     def _hand_over(self) -> None:
         """Make the stage's tensors copies of the weights."""
         for name, weight in zip(self.stage.trained, self.weights, strict=True):
+            # The optimizer changes the weights in place, and the stage must stay as it was certified.
             setattr(self.stage, name, weight.detach().clone())
 
     def state(self) -> dict[str, Any]:

@@ -214,6 +214,7 @@ def check_full_rank(
     assert certificate.ranks is not None
     full, ranks = min(problem.p, problem.q), torch.tensor(certificate.ranks)
     hessian = Hessian(problem, U, V)
+    # A zero block is stationary whatever G_k is, so that the theorem asks ||G_k|| <= beta of these blocks separately.
     norms = spectral_norms(hessian.G)[ranks == 0] / problem.beta
     partial = int(((ranks > 0) & (ranks < full)).sum())
     hypotheses = (
@@ -252,6 +253,7 @@ def _margin(hessian: Hessian, chosen: torch.Tensor, full: int) -> float:
     """Return e = ||R|| ||(U, V)|| / (beta s^2), with s the least singular value of the full-rank blocks' factors."""
     if not bool(chosen.any()) or hessian.U.shape[2] < full:
         return 0.0
+    # A factor with m columns has a singular value with the index min(p, q) only if m >= min(p, q).
     least = min(float(torch.linalg.svdvals(side[chosen])[:, full - 1].min()) for side in (hessian.U, hessian.V))
     size = float(torch.cat([hessian.U, hessian.V], dim=1).square().sum().sqrt())
     slope = float(np.linalg.norm(hessian.flat_gradient()))
@@ -260,6 +262,7 @@ def _margin(hessian: Hessian, chosen: torch.Tensor, full: int) -> float:
 
 def _saddle(problem: Problem, certificate: Certificate, tolerance: float) -> str:
     """Return the converse of Theorem 3.3 as a note: a rank-deficient point with ||G_k|| > beta is a saddle."""
+    # In a spare column the curvature is beta - ||G_k|| along the top singular pair of G_k, here in units of beta.
     predicted = 1 - certificate.max_dual_norm / problem.beta
     if not certificate.rank_deficient or predicted >= -tolerance:
         return ""

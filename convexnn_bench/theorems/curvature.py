@@ -145,6 +145,7 @@ def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature
     dense = size <= DENSE_SIZE
     vector, products = _dense(hessian, size) if dense else _lanczos(hessian, size, seed)
     image = hessian.flat_product(vector)
+    # The Rayleigh quotient of a unit vector is at least the smallest eigenvalue, however accurate the vector is.
     eigenvalue = float(vector @ image)
     dU, dV = hessian.factors(vector)
     return Curvature(
@@ -154,6 +155,7 @@ def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature
         residual=float(np.linalg.norm(image - eigenvalue * vector)),
         gradient_norm=float(np.linalg.norm(gradient)),
         relative_gradient=hessian.relative_gradient,
+        # One more product has given `image`.
         iterations=products + 1,
         method="dense" if dense else "Lanczos",
         beta=problem.beta,
@@ -166,6 +168,7 @@ def _dense(hessian: Hessian, size: int) -> tuple[Flat, int]:
 
     The Hessian is formed column by column.
     """
+    # Rounding makes the products slightly asymmetric, and `eigh` would read one triangle only.
     matrix = np.stack([hessian.flat_product(unit) for unit in np.eye(size)])
     return np.ascontiguousarray(np.linalg.eigh(0.5 * (matrix + matrix.T))[1][:, 0]), size
 
@@ -190,7 +193,10 @@ def _lanczos(hessian: Hessian, size: int, seed: int) -> tuple[Flat, int]:
     operator = LinearOperator((size, size), matvec=shifted, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(size)
     options: dict[str, Any] = {"k": 1, "v0": start, "ncv": min(size - 1, BASIS), "maxiter": RESTARTS}
+    # 1. With top = 0 the operator is -H, and its smallest eigenvalue is minus the largest of H. One per cent is enough,
+    # since every shift leaves the eigenvectors and their order as they are.
     top = -float(eigsh(operator, which="SA", tol=1e-2, return_eigenvectors=False, **options)[0])
+    # 2. Find the largest eigenvalue of top I - H, which has a size to which a tolerance can be relative.
     for tolerance in TOLERANCES[:-1]:
         try:
             return eigsh(operator, which="LA", tol=tolerance, **options)[1][:, 0], products

@@ -33,6 +33,7 @@ def starts_figure(
     columns = [width.m for width in widths]
     figure = Figure(figsize=(max(5.6, 1.4 + 0.75 * len(columns)), 4.2), layout="constrained")
     axis = figure.subplots()
+    # A fixed seed draws the same figure from the same ends.
     rng = np.random.default_rng(0)
     for kind, (colour, marker) in KINDS.items():
         alike = [end for end in ends if end.kind == kind]
@@ -41,12 +42,14 @@ def starts_figure(
         places = [columns.index(end.m) + rng.uniform(-0.28, 0.28) for end in alike]
         heights = [max(end.excess, FLOOR) for end in alike]
         axis.scatter(places, heights, s=26, marker=marker, color=colour, alpha=0.75, label=f"{kind} ({len(alike)})")
+    # Global ends differ from p* by rounding and others by per cents, which only a logarithmic axis shows together.
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, FLOOR / 2), max(high, 10 * tolerance))
     mark_target(axis, tolerance, f"{tolerance:.0e}", right=True)
     axis.set_xticks(range(len(columns)), [str(m) for m in columns])
     axis.set_xlim(-0.6, len(columns) - 0.4)
+    # Widths are drawn at 0, 1, 2, ..., and the shade begins halfway before the first one that the theorem covers.
     covered = sum(m < covered_from for m in columns) - 0.5
     if covered < len(columns) - 0.5:
         axis.axvspan(covered, len(columns) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
@@ -74,6 +77,7 @@ def staircase_figure(steps: Sequence[StaircaseStep], target: float) -> "Figure":
     left.plot(m, bounds, "v--", color=COLOURS[1], label="proven lower bound")
     left.set_ylabel("objective")
     left.legend(fontsize=8, frameon=False)
+    # The gap of the zero network may be infinite, and that of the last step zero. Both are drawn at an edge.
     right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in steps], "o-", color=COLOURS[0])
     right.set_yscale("log")
     right.set_ylabel("certified relative gap")

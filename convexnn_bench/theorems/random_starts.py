@@ -183,6 +183,8 @@ def _columns(columns: Any, enough: int) -> list[int]:
     if columns is None:
         if enough <= DEFAULT_WIDTHS:
             return list(range(1, enough + 2))
+        # Narrow widths differ most from each other. The last two widths lie at and above min(p, q), where the theorem
+        # holds.
         spread = np.unique(np.geomspace(1, enough, DEFAULT_WIDTHS).round().astype(int))
         return [*map(int, spread), enough + 1]
     if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray | range) or not len(columns):
@@ -195,12 +197,14 @@ def _end(problem: Problem, m: int, start: int, point: Point, *, bound: float, to
     objective = problem.factored_objective(*(point.factors or ()))
     excess = relative_gap(objective, bound)
     finished = curvature.is_second_order(tolerance)
+    # The proven bound alone shows that a point is global, whatever its gradient and curvature are.
     kind = "global" if excess <= tolerance else "second order, above p*" if finished else "unfinished"
     return End(m, start, objective, excess, curvature.relative_gradient, curvature.relative, kind)
 
 
 def _width(m: int, ends: list[End], covered: bool, tolerance: float) -> Width:
     lowest = min(end.objective for end in ends)
+    # Each hypothesis holds to the tolerance only, so that a violation must exceed GAP_FACTOR tolerances.
     second = [end for end in ends if end.relative_gradient <= tolerance and end.curvature >= -tolerance]
     return Width(
         m=m,

@@ -178,8 +178,11 @@ def descent_columns(
     excess = (values[:, 0] - problem.beta).clamp_min(0)
     if not bool((excess > 0).any()):
         return None
+    # Write e_k for the excess. The columns sqrt(s e_k) (x_k, y_k) move block k by s e_k x_k y_k^T, so that <G, dZ> is
+    # -s sum e_k ||G_k|| and the regulariser grows by s sum e_k beta: together the first-order change is -s sum e_k^2.
     x, y = left[:, :, :1], right[:, :1].transpose(1, 2)
     image = operator.apply(excess[:, None, None] * (x @ y.transpose(1, 2)))
+    # F grows by at most L/2 s^2 ||A(e x y^T)||^2 beyond its slope, with L the loss's smoothness. s minimises the sum.
     s = excess.square().sum() / (problem.loss.smoothness * image.square().sum())
     size = (s * excess).sqrt()[:, None, None]
     return size * x, size * y

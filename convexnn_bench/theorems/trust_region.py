@@ -48,8 +48,10 @@ class Hessian:
 
     def product(self, dU: Left, dV: Right) -> tuple[Left, Right]:
         """Return the Hessian times (dU, dV), by one application of the operator and one of its adjoint."""
+        # A(U V^T) changes by dz to first order, and grad F(z) therefore by F''(z) dz.
         dz = self.operator.apply(dU @ self.V.transpose(1, 2) + self.U @ dV.transpose(1, 2))
         dG = self.operator.adjoint(self._curve(dz[:, :, None])[:, :, 0])
+        # The gradient's formula, with (dU, dV) in the place of (U, V), gives the terms with G and beta.
         left, right = self._through(self.G, dU, dV)
         return left + dG @ self.V, right + dG.transpose(1, 2) @ self.U
 
@@ -145,6 +147,8 @@ def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 
             jac=scaled.gradient,
             hessp=scaled.product,
             method="trust-ncg",
+            # At the start the gradient in w is twice as long as the relative gradient, hence 2 coarse. The level set lies
+            # in the unit ball, so that no step within it is longer than 2.
             options={
                 "gtol": 2 * coarse,
                 "maxiter": steps - done,
@@ -168,6 +172,8 @@ def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) 
     from scipy.sparse.linalg import LinearOperator, minres
 
     current = Hessian(problem, U, V)
+    # f does not change if U_k and V_k are rotated by the same matrix: at a stationary point the Hessian is zero along
+    # (U_k S, V_k S) for every skew-symmetric S. MINRES copes with this, because -gradient has no part along it.
     while tolerance < current.relative_gradient <= 1e3 * COARSE:
         gradient = current.flat_gradient()
         operator = LinearOperator((gradient.size, gradient.size), matvec=current.flat_product, dtype=np.float64)
