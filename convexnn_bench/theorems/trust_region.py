@@ -147,8 +147,8 @@ def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 
             jac=scaled.gradient,
             hessp=scaled.product,
             method="trust-ncg",
-            # At the start the gradient in w is twice as long as the relative gradient, hence 2 coarse. The level set lies
-            # in the unit ball, so that no step within it is longer than 2.
+            # At the start the gradient in w is twice as long as the relative gradient, hence 2 coarse. The level set
+            # lies in the unit ball, so that no step within it is longer than 2.
             options={
                 "gtol": 2 * coarse,
                 "maxiter": steps - done,
