@@ -150,7 +150,6 @@ def compare(
 def _attempt(untouched: Untouched, algorithm: BaseSolver, settings: dict[str, Any]) -> Result | Exception:
     """Return the result, or what the solver raised."""
     try:
-        # No process protects this solver from the one before it: here the arrays are the only state that is checked.
         untouched.check("a solver before this one")
         return solve(untouched.problem, algorithm, **settings, show_progress=False)
     except Exception as error:  # a solver may raise anything; the others still run, and the row shows the error

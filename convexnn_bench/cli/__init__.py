@@ -39,6 +39,7 @@ def root(
     """Options before the command."""
 
 
+# Each command is a function whose signature is its options. Its module imports typer alone until it is called.
 app.command()(run.run)
 app.command()(records.report)
 app.command("list")(machine.list_all)

@@ -38,6 +38,8 @@ def plain_errors() -> Iterator[None]:
     except ConvexNNError as error:
         if speaks():
             typer.echo(f"error: {error}", err=True)
+        # 2 means that the command line or a file must change. 1 means that a campaign could not go on, and may when it
+        # is run again.
         raise typer.Exit(1 if isinstance(error, ExecutorError) else 2) from error
     except OSError as error:
         typer.echo(f"error: {words(error)}", err=True)
@@ -57,6 +59,8 @@ def terminated_is_interrupted() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
+    # SIGTERM would end Python at once. As an interrupt it lets `run_process` kill the cell and the command say what is
+    # kept.
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -70,5 +74,6 @@ def wide_console(width: int = 110) -> "Console":
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
+        # A pipe has no width, and the usual 80 characters would fold the tables.
         console.width = max(console.width, width)
     return console

@@ -18,6 +18,7 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
     """
     from rich.text import Text
 
+    # A campaign may sweep thousands of problems. Then one row stands for all problems of one data set.
     few = len({one.cell.problem_name for one in cells}) <= FEW
     datasets: dict[str, list[Forecast]] = {}
     for one in cells:

@@ -70,12 +70,14 @@ class CampaignProgress:
         table.add_column("", min_width=11, no_wrap=True)
         table.add_column("gap", justify="right", min_width=7, no_wrap=True)
         table.add_column("s", justify="right", min_width=6, no_wrap=True)
+        # A live table that is higher than the terminal would be cut off at its end, where the running cells are.
         room = max(1, self.console.height - 6 - len(self.running))
         for record in list(self.recent)[-room:]:
             status = Text(record["status"], style=status_colour(record["status"]))
             numbers = format_gap(record["gap"]), format_seconds(record["solve_seconds"])
             solver = f"{record['solver_name']}{self._seed(record['seed'])}"
             table.add_row(Text(record["problem_name"]), Text(solver), status, *numbers)
+        # rich draws from a thread of its own, while the main thread adds and removes cells: hence the copy.
         for one in list(self.running.values()):
             solver = f"{one.cell.solver_name}{self._seed(one.cell.seed)}"
             numbers = format_gap(one.gap), f"{time.monotonic() - one.since:.0f}"

@@ -178,6 +178,7 @@ def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Sou
     if "solvers" in changes or "datasets" in changes:
         changed["name"] = "custom" if name is None else f"{loaded.name}-custom"
     if "time_limit" in changes:
+        # A part of a campaign follows the same rule (`Campaign.grids`).
         changed["deadline"] = None  # the deadline of the file belongs to the time limit of the file
     return replace(loaded, **changed), source.without(changed)
 
@@ -192,6 +193,7 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 
         def finished(self, record: Record) -> None:
             super().finished(record)
+            # Each line is flushed, so that a program that reads the pipe sees a record as soon as it exists.
             sys.stdout.write(to_json(record) + "\n")
             sys.stdout.flush()
 
@@ -211,6 +213,7 @@ def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
     console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
     try:
+        # The figure is an extra: the records are on the disk, and a machine without matplotlib is no failure.
         picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
     except ImportError as error:
         why = f"matplotlib cannot be imported: pip install matplotlib ({error})"

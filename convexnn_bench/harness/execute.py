@@ -199,8 +199,7 @@ def _look_ahead(
         observer.note(f"building {name}")
         outcome = probe(group)
         if outcome.error is not None:
-            # An impossible problem refuses the whole campaign, because it is a mistake in the campaign and not in a
-            # solver.
+            # An impossible problem ends the whole campaign, because the mistake is the campaign's and not a solver's.
             raise source.error(f"{name} cannot be built: {outcome.error}", "datasets", group[0].origin)
         problems.update({cell.key: outcome.problem for cell in group})
         skips.update({group[index].key: reason for index, reason in outcome.skips.items()})

@@ -49,6 +49,7 @@ def missed(times: SolverTimes) -> str:
     if math.isfinite(times.bound):
         return f"> {format_seconds(times.bound)}"
     statuses = dict.fromkeys(run.status for run in times.runs if math.isinf(run.seconds))
+    # A solver that stopped by itself above the gap would never have reached it. Any other status is named.
     ended = [status for status in statuses if status not in ("stalled", "solved", "gap_reached")]
     return ", ".join(ended) if ended else "never"
 
@@ -69,6 +70,7 @@ def time_rows(
     """Return {rung: rows of solver, time to each gap, set-up part of the time to the last one reached, peak MB}."""
     rows: dict[str, list[list[str]]] = {}
     for (rung, solver), by_gap in by_solver(times).items():
+        # Set-up is that of the smallest gap reached, because another tolerance may be the quickest to another gap.
         done = [by_gap[gap] for gap in gaps if by_gap[gap].done]
         setup = format_seconds(done[-1].setup.median) if done else "-"
         texts = [times_text(by_gap[gap], quartiles) for gap in gaps]
@@ -86,6 +88,7 @@ def ratio_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> li
             continue
         best, other = ahead.best, ahead.other
         factor = "only one" if other is None else f"{_at_least(ahead.bounded)}{_factor(ahead.factor)} {other.solver}"
+        # Solvers that ran out of time take their place by the time that they had at least.
         rest = sorted((one for one in group if one is not best), key=lambda one: one.bound)
         listed = ", ".join(f"{one.solver} {ratio_text(one, best)}" for one in rest)
         rows.append([rung, format_target(gap), best.solver, format_seconds(best.total.median), factor, listed or "-"])
@@ -96,6 +99,7 @@ def ratio_text(times: SolverTimes, best: SolverTimes) -> str:
     """Return the median time over that of the best solver, a lower bound if the solver ran out of time."""
     if not math.isfinite(times.bound):
         return missed(times)
+    # A solver that used up its time limit T needs more than T, so that T over the best time is a lower bound.
     return f"{_at_least(not times.done)}{_factor(times.bound / best.total.median)}"
 
 
@@ -170,6 +174,7 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     about = {name: problem_line([r for r in records if rung_name(r) == name]) for name in map(rung_name, records)}
     head = ["solver", *map(format_target, gaps), "set-up", "MB"]
     tables, legend = time_rows(times, gaps), LEGEND
+    # Quartiles give way first where the terminal is narrow, because a number that is cut off would mislead.
     if not all(_fits(head, rows, console.width) for rows in tables.values()):
         tables, legend = time_rows(times, gaps, quartiles=False), LEGEND.replace("[quartiles] ", "")
     for rung, rows in tables.items():
@@ -181,6 +186,7 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     console.print(Text(f"{legend} set-up: its part of the time to the smallest gap reached.", style="dim"))
     for line in pooled(records):
         console.print(Text(line, style="dim"))
+    # Reasons are grouped by rung, or else every draw would repeat them. A stalled solver is visible in the table.
     by_name = [{**record, "problem_name": rung_name(record)} for record in records if record["status"] != "stalled"]
     for line in reasons(by_name):
         console.print(Text(line))

@@ -81,6 +81,7 @@ def _table(*titles: str) -> "Table":
 def _stages(seeds: Sequence[Seed]) -> Iterator[tuple[str, list[Seed]]]:
     """Yield (name, its records of all seeds) of every stage: "1", "2", ... in factors, "Z 1", ... in blocks."""
     blocks = [seed["weight_decay"] for seed in seeds if "weight_decay" in seed]
+    # Blocks follow the factors, so that both forms of a stage are compared with the same columns.
     for prefix, runs in (("", seeds), ("Z ", blocks)):
         for index in range(len(runs[0]["stages"]) if runs else 0):
             yield f"{prefix}{index + 1}", [run["stages"][index] for run in runs]
@@ -133,6 +134,7 @@ def save_layerwise_figure(experiment: Experiment, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 4.3), layout="constrained")
+    # Training may run on a machine without a display, and pyplot would look for one.
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for seed in experiment["seeds"]:
@@ -171,6 +173,7 @@ def _curves(left: "Axes", right: "Axes", history: Sequence[Epoch], label: str | 
         }  # fmt: skip
         left.plot(*_points(epochs, "test_accuracy", offset), label=label and label.format(stage), **look)
         right.plot(*_points(epochs, "gap", offset), **look)
+        # A stage starts when the one before it has ended: its clock counts from zero.
         offset += epochs[-1]["seconds"]
 
 

@@ -57,13 +57,17 @@ def make_report(folder: Path, console: "Console") -> bool:
         If the folder cannot be written to.
     """
     records, complaints = read_folder(folder)
+    # 1. Print the tables. Missing packages are reported before, and not after minutes of drawing.
     _check_packages()
     _print_tables(records, console)
     for line in complaints:
         console.print(f"warning: {line}", soft_wrap=True)
+    # 2. Compare the records with each other. A bound above an objective of the same program is a contradiction,
+    # whatever solvers these come from.
     wrong = violations(records)
     for line in wrong:
         console.print(f"ERROR: a certificate is wrong: {line}", style="bold red", soft_wrap=True)
+    # 3. Draw the figures and write the page, which says why a figure was not drawn.
     drawn: list[tuple[Drawn, list[Path]]] = []
     with progress("drawing", total=len(FIGURES) + 1) as update:
         for one, paths in save_all(records, folder / "figures"):
@@ -98,6 +102,7 @@ def _print_tables(records: Sequence[Record], console: "Console") -> None:
     for line in head["sentences"]:
         console.print(Text(line))
     console.print()
+    # Problems that differ in their seeds alone are draws of one rung, and their cells belong in one row.
     draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
     if draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW:
         print_ladder(records, console, gaps_of(records))

@@ -121,6 +121,7 @@ def _best(records: Sequence[Record]) -> dict[str, float]:
     # bounds over all patterns and over sampled ones are on two programs: only the problem's own compete
     proven = [record for record in records if math.isfinite(finite(record["gap"]))]
     bounds = [finite(record["lower_bound"]) for record in proven if not beyond_sample(record)]
+    # A cell that failed after a moment is not the quickest.
     done = [record for record in records if record["status"] in GOOD]
     return {
         "objective": least("objective", proven),
@@ -164,6 +165,7 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
     from rich.text import Text
 
     with_seed = len({record["seed"] for record in records}) > 1
+    # `compare` measures no memory, because all of its solvers share one process.
     used = len(COLUMNS) if any(record["peak_memory_mb"] for record in records) else len(COLUMNS) - 1
     groups = group_by_problem(records)
     rows = {
@@ -200,6 +202,7 @@ def plain_table(spaces: int = 2, **options: Any) -> "Table":
 
 def _table(rows: list[list["Text"]], widths: list[int], width: int) -> "Table":
     """Return rows under their titles, with one space between columns if two do not fit."""
+    # Names can be folded and still be read. Numbers keep their width, and give up one of the two spaces first.
     roomy = sum(widths) + 2 * len(widths) <= width
     solver = min(widths[0], max(12, width - sum(widths[1:]) - (2 if roomy else 1) * len(widths)))
     table = plain_table(int(roomy))
@@ -219,6 +222,7 @@ def reasons(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record["status"] in EXPLAINED or record["reason"].startswith("killed"):
             what = (record["solver_name"], record["status"], record["reason"])
+            # A solver that skips for the same reason everywhere takes one line.
             problems = problems_of.setdefault(what, [])
             if record["problem_name"] not in problems:
                 problems.append(record["problem_name"])

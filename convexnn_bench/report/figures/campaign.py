@@ -82,6 +82,7 @@ def _legend(figure: "Figure", names: Sequence[str], looks: dict[str, Style], lin
 
 def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str) -> "list[Figure] | str":
     """Draw `what` ("gaps" or "excess", of `derived.Curve`) against seconds, a panel for each rung's first problem."""
+    # Draws of one rung look alike, so that one of them stands for all and the curves stay legible.
     firsts: dict[str, str] = {}
     for record in records:
         firsts.setdefault(rung_name(record), record["problem_name"])
@@ -115,6 +116,8 @@ def _curves(axis: "Axes", name: str, curves: list[derived.Curve], looks: dict[st
     for curve in curves:
         look = looks[without_tolerance(curve.solver)]
         points = [
+            # Logarithmic axes have no place for zero. A gap of exactly zero is drawn at the edge, as is an infinite
+            # one.
             (max(seconds, 1e-4), min(max(value, GAP_FLOOR), GAP_CEILING))
             for seconds, value in zip(curve.seconds, getattr(curve, what), strict=True)
             if not math.isnan(value)
@@ -122,6 +125,7 @@ def _curves(axis: "Axes", name: str, curves: list[derived.Curve], looks: dict[st
         if points:
             x, y = zip(*points, strict=True)
             axis.plot(x, y, linestyle=look.dashes, color=look.colour, linewidth=1.4)
+            # One marker at the end of each line tells the solvers apart without colour.
             axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=5.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -134,6 +138,7 @@ def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fi
     points = optimum.truths(records)
     if not points:
         return "no record ends with a proven gap at a positive optimum"
+    # Both panels have the same two axes, so that a point keeps its height and only its bound moves.
     figure = _new(11.0, 5.2)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     floor, end = 1e-10, optimum.reach(points)
@@ -145,9 +150,13 @@ def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fi
                 continue
             look = looks[without_tolerance(one.solver)]
             x, low, high = (min(max(value, floor), end) for value in (bound, one.least, one.most))
+            # The true distance is only known to lie in an interval. The marker is at its upper end, which is safe to
+            # claim.
             axis.plot([x, x], [low, high], "-", color=look.colour, linewidth=0.8, alpha=0.6)
             axis.plot([x], [high], look.marker, color=look.colour, markersize=5, alpha=0.8)
         ends = [floor, end]
+        # A valid bound lies at or to the right of the diagonal, and the distance from it shows how much it
+        # overestimates.
         axis.plot(ends, ends, "--", color=GREY, linewidth=1)
         axis.annotate("bound = truth", (1e-4, 1e-4), (-10, 2), textcoords="offset points", ha="right", fontsize=8)
         axis.set_xscale("log")
@@ -175,13 +184,17 @@ def profile_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[
     figure = _new(4.2 * len(panels) + 0.6, 4.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (gap, profiles) in zip(axes, panels.items(), strict=True):
+        # All lines go on to the same end, where a line's height is the share of races in which its solver reached the
+        # gap at all.
         end = 2 * max(ratio for one in profiles for ratio in (one.ratios or [1.0]))
         for one in profiles:
             x = [1.0, *one.ratios, end]
             y = [0.0, *((rank + 1) / one.runs for rank in range(len(one.ratios))), len(one.ratios) / one.runs]
             look = looks[one.solver]
+            # A profile counts races, so that it jumps at each ratio and is flat in between.
             axis.step(x, y, where="post", linestyle=look.dashes, color=look.colour, linewidth=1.6)
             axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=6, clip_on=False)
+        # A solver that is ten times slower and one that is a hundred times slower must both be visible.
         axis.set_xscale("log")
         axis.set_xlim(1, end)
         nobody = f", {profiles[0].unsolved} won by none" if profiles[0].unsolved else ""
@@ -200,6 +213,7 @@ def scaling_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list
     chosen: dict[tuple[str, str], derived.Scaling] = {}
     for one in derived.scalings(records):
         if one.laws:
+            # Families come largest first, so that each data set and size keeps its largest one.
             chosen.setdefault((one.title.partition("[")[0], one.size), one)
     if not chosen:
         return (
@@ -233,10 +247,12 @@ def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fig
             for turn, one in enumerate(solvers):
                 look = looks[without_tolerance(one.solver)]
                 height = row + 0.5 * ((turn + 0.5) / len(solvers) - 0.5)  # so that no marker hides another
+                # Zero blocks are possible, and a logarithmic axis has no zero.
                 axis.plot([max(one.active, 0.8)], [height], look.marker, color=look.colour, markersize=5.5)
             label = f"of {solvers[0].P}; rank ≤ {max(one.largest for one in solvers)} of {solvers[0].most}"
             axis.annotate(label, (solvers[0].P, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axis.set_yticks(range(len(part)), [_short(name) for name in part], fontsize=8)
+        # The first problem is at the top, as in the tables.
         axis.invert_yaxis()
         axis.set_xscale("log")
         axis.set_xlim(0.7, 6 * max(one.P for one in in_part))

@@ -58,6 +58,7 @@ def _points(record: Record) -> tuple[list[float], list[float]]:
     seconds, gaps = [], []
     for moment, _, gap in record["curve"]:
         if not math.isnan(finite(gap)):
+            # Set-up counts: a solver that prepares for long and then converges at once must not look the quickest.
             seconds.append(max(offset + moment, 1e-4))
             gaps.append(min(max(gap, GAP_FLOOR), GAP_CEILING))
     return seconds, gaps
@@ -74,6 +75,7 @@ def _panel(axis: "Axes", name: str, group: list[Record], looks: dict[str, Style]
         axis.plot(seconds[-1:], gaps[-1:], look.marker, color=look.colour, markersize=6)
         ends[record["solver_name"]] = (seconds[-1], gaps[-1], look.colour)
     axis.set_xscale("log")
+    # First-order solvers and Newton's method differ in the slope of log gap against log time.
     axis.set_yscale("log")
     axis.set_title(_title(name, group), loc="left", fontsize=10)
     plain_axis(axis)
@@ -98,6 +100,7 @@ def _label_ends(axis: "Axes", ends: dict[str, tuple[float, float, str]]) -> None
     """Write solver names to the right of the panel, at the heights of their last points, moved apart."""
     low, high = (math.log10(value) for value in axis.get_ylim())
     heights = {name: (math.log10(gap) - low) / (high - low) for name, (_, gap, _) in ends.items()}
+    # From the top down, each name takes its own height, or the highest one that is free below the name before.
     placed, ceiling = {}, math.inf
     for name in sorted(heights, key=lambda key: -heights[key]):
         ceiling = placed[name] = min(heights[name], ceiling - LABEL_SPACING)

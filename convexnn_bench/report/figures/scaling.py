@@ -52,12 +52,14 @@ def _panel(axis: "Axes", size: str, series: Series, looks: Mapping[str, Style], 
         label = f"{name}: {law.exponent:.2f}  [{law.low:.2f}, {law.high:.2f}]"
         axis.plot(x, y, look.marker, color=look.colour, markersize=6, label=label)
         ends = np.array([min(x), max(x)])
+        # cost = factor size^exponent is a straight line on these axes, and the exponent is its slope.
         axis.plot(ends, law.factor * ends**law.exponent, linestyle=look.dashes, color=look.colour, linewidth=1.2)
         for at, least in missed.get(name, ()):
             axis.plot([at], [least], look.marker, color=look.colour, markersize=7, fillstyle="none")
     axis.set_xscale("log")
     axis.set_yscale("log")
     ticks = sorted({x for some in (series, missed) for points in some.values() for x, _ in points})
+    # Only the measured sizes are marked, because nothing is known in between.
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
     axis.set_xlabel(size)

@@ -31,6 +31,7 @@ def thinned(points: Sequence[Any], most: int = 40) -> list[Any]:
     """Keep at most `most` of a curve's points, evenly by their logarithmic index, the first and the last among them."""
     if len(points) <= most:
         return list(points)
+    # Curves are drawn against the logarithm of time, where their first points lie farthest apart.
     indices = {round((len(points) - 1) ** (k / (most - 1))) for k in range(most)} | {0}
     return [points[index] for index in sorted(indices)]
 
@@ -61,6 +62,7 @@ def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
             continue
         setup = finite(record["setup_seconds"])
         offset = setup if math.isfinite(setup) else 0.0
+        # The best bound and the best point of all solvers enclose p*, which says more than the record's own gap.
         interval = intervals.get(program(record), Interval(math.nan, math.nan))
         result.append(
             Curve(
@@ -109,8 +111,11 @@ def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
     for (rung, seeds), race in times.items():
         for solver in kinds:
             other_starts = starts.get((rung, seeds[:-1], solver))
+            # A deterministic solver is run from one start, and others from several. Its median time on the same data
+            # then stands for it in the races that it lacks.
             if solver not in race and other_starts:
                 race[solver] = quantile(other_starts, 0.5)
+    # A race that nobody won has no quickest time to divide by. It still counts among the runs.
     races = [race for race in times.values() if math.isfinite(min(race.values()))]
     result = []
     for solver, kind in kinds.items():
@@ -156,6 +161,7 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
             if key in parameters and size in times.problem:
                 title = format_spec(name, {other: value for other, value in parameters.items() if other != key})
                 family = families.setdefault((title, size), {})
+                # The size itself is taken from the problem, since the number of patterns may be asked for as "all".
                 family.setdefault(float(times.problem[size]), []).append(times)
     result = []
     for (title, size), family in sorted(families.items(), key=lambda item: -len(item[1])):
@@ -165,6 +171,8 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
         missed: dict[str, list[tuple[float, float]]] = {}
         for value in sorted(family):
             for times in family[value]:
+                # Only a time, or a time limit that was hit, says something of the cost. A solver that gave up says
+                # nothing.
                 if 0 < times.bound < math.inf:
                     kept = points if times.done else missed
                     kept.setdefault(times.solver, []).append((value, times.bound))
@@ -200,6 +208,7 @@ def ranks(records: Sequence[Record]) -> list[Ranks]:
     for record in records:
         about = record.get("problem") or {}
         known = record.get("active_blocks") is not None and "P" in about and judged(record)
+        # Ranks are a property of the optimum, so that points which are not close to it do not count.
         if not known or record["gap"] > record["limits"]["gap"]:
             continue
         where = rung_name(record), record["solver_name"]

@@ -23,6 +23,7 @@ class Interval:
 
     def excess(self, objective: float) -> tuple[float, float]:
         """Return the least and the largest possible (objective - p*) / |p*|; nan unless low is positive."""
+        # A relative distance needs a positive optimum. An empty interval is an error, which `violations` reports.
         if not 0 < self.low <= self.high * (1 + SLACK):
             return math.nan, math.nan
         return max(0.0, objective / self.high - 1), max(0.0, objective / self.low - 1)
@@ -46,6 +47,7 @@ def proven(record: Record) -> list[tuple[float, float]]:
     pairs = [(finite(record["objective"]), finite(record["lower_bound"]))]
     for _, objective, gap in record["curve"]:
         if math.isfinite(finite(objective)) and math.isfinite(finite(gap)):
+            # gap = (f - low) / |low| gives low = f / (1 + gap) where low is positive.
             pairs.append((objective, objective / (1 + gap) if objective > 0 and 0 <= gap < 1 else -math.inf))
     return pairs
 
@@ -61,6 +63,8 @@ def optimum_intervals(records: Sequence[Record]) -> dict[tuple[str, bool], Inter
         which = program(record)
         for objective, bound in proven(record):
             lows[which] = max(lows.get(which, -math.inf), bound)
+            # More patterns can only lower the optimum. A point of the sampled program is therefore one of the larger
+            # program, and the converse need not hold.
             for feasible in {which, (which[0], True)}:
                 highs[feasible] = min(highs.get(feasible, math.inf), objective)
     return {which: Interval(low, highs[which]) for which, low in lows.items()}
@@ -108,4 +112,5 @@ def reach(points: Sequence[Truth]) -> float:
     """Return the end of the axes of bounds and distances: the next power of ten, between 1 and 1000."""
     numbers = [number for one in points for number in (one.gap, one.most, one.paper) if number < 1e3]
     largest = max(numbers, default=1e3)
+    # The paper's bound may be of any size at points that are not stationary, and would squeeze everything else.
     return 10.0 ** min(3, math.ceil(math.log10(max(largest, 1.0))))

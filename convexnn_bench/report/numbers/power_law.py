@@ -39,6 +39,7 @@ def fit_power_law(sizes: Sequence[Number], costs: Sequence[Number]) -> PowerLaw:
     if not all(np.isfinite(v).all() and (v > 0).all() for v in (x, y)):
         raise InputError(f"sizes and costs must be positive and finite, got {list(sizes)} and {list(costs)}")
     fit = linregress(np.log(x), np.log(y))
+    # Two parameters are fitted, so that points - 2 degrees of freedom remain for the error.
     width = float(t.ppf(0.975, len(x) - 2)) * float(fit.stderr)
     exponent = float(fit.slope)
     return PowerLaw(exponent, math.exp(fit.intercept), float(fit.stderr), exponent - width, exponent + width)

@@ -178,10 +178,12 @@ def pooled(records: Sequence[Record]) -> list[str]:
 def time_to_gap(record: Record, gap: float) -> Run:
     """Return the time to the first point of the curve at or below the gap, never one between two points."""
     setup, solve = finite(record["setup_seconds"]), finite(record["solve_seconds"])
+    # A cell that was killed has no solve time. Its wall time is all that is known.
     waited = setup + solve if math.isfinite(setup + solve) else finite(record["wall_seconds"])
     offset = setup if math.isfinite(setup) else 0.0
     if not math.isfinite(setup) and record["curve"]:  # a killed cell: set-up took at most the rest of its wall time
         offset = max(0.0, finite(record["wall_seconds"]) - record["curve"][-1][0])
+    # Interpolation between two points would claim a time at which nothing was proven.
     for seconds, _, reached in record["curve"]:
         if finite(reached) <= gap:
             return Run(offset + seconds, offset, seconds, waited, record["status"])
@@ -190,6 +192,7 @@ def time_to_gap(record: Record, gap: float) -> Run:
 
 def best_run(runs: Sequence[Run]) -> Run:
     """Return the quickest of all tolerances' runs to the gap; if none reached it, the one that waited longest."""
+    # Of runs that missed the gap one that ran out of time says most: the gap takes at least as long.
     return min(runs, key=lambda run: (run.seconds, run.status != "time_limit", -run.waited))
 
 
@@ -220,6 +223,7 @@ def solver_times(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> lis
             runs = [best_run([time_to_gap(record, gap) for record in tolerances]) for tolerances in draws.values()]
             times.append(SolverTimes(rung, solver, cells[0]["formulation"], gap, runs, memory, problem))
     for peers in by_rung(times, gaps).values():
+        # The ratio is of medians, and not the median of ratios: draws of different solvers need not be pairs.
         least = min(peer.total.median for peer in peers)
         for peer in peers:
             peer.ratio = peer.total.median / least if peer.done else math.inf

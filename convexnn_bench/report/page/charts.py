@@ -115,6 +115,7 @@ def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         {"mark": POINT, "encoding": {**encoding, "shape": scales["shape"]}},
     ]
     first = rows[0]["problem"] if rows else ""
+    # The page sets `problem` and `what` to what its reader has chosen.
     return _chart(380, {"problem": first, "what": "gap"}, layer, keep), rows
 
 
@@ -184,6 +185,7 @@ def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
     end = optimum.reach(truths) if truths else 1.0
     for one in truths:
         names = {"problem": one.problem, **_names(one.solver)}
+        # A logarithmic axis has no zero, so that a distance of zero is drawn at the floor.
         known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}
         for kind, bound in (("certified", one.gap), ("paper", one.paper)):
             if not math.isnan(bound):

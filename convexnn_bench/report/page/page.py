@@ -42,6 +42,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
     import jinja2
 
     again = campaign_again(records)
+    # Names and reasons come from users and their solvers. Escaping keeps them text, and an undefined name is an error.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -71,6 +72,7 @@ def _scripts() -> str:
     """Return Vega, Vega-Lite and vegaEmbed, escaped for a script element. Bundling them takes a second."""
     import vl_convert
 
+    # A browser ends a script element at the first "</script", even within a string.
     return str(vl_convert.javascript_bundle(EXPORT)).replace("</script", "<\\/script")
 
 
@@ -165,6 +167,7 @@ def quickest_table(records: Sequence[Record]) -> dict[str, Any]:
 def _sortable(value: Quantity) -> float:
     """Return the number to sort by; what is unknown comes after everything else."""
     number = finite(value)
+    # The page sorts by finite numbers: what was not reached comes late, and what is unknown last.
     return 1e300 if math.isnan(number) else min(number, 1e299)
 
 
@@ -200,6 +203,7 @@ def machines(records: Sequence[Record]) -> list[dict[str, Any]]:
     kinds: dict[str, dict[str, Any]] = {}
     for record in records:
         about = {**record["machine"], "code": record["version"], "device": record["device"]}
+        # Dictionaries have no hash. Their text, with sorted keys, is the same for equal machines.
         key = json.dumps(plain(about), sort_keys=True)
         kinds.setdefault(key, {"about": about, "cells": 0})["cells"] += 1
     return list(kinds.values())
