@@ -46,6 +46,8 @@ def _try(name: str, solvers_dir: str | None) -> Finding:
         rest = {key: value for key, value in tiny.items() if key not in sizes} | {"beta_fraction": 0.1}
         parameters = {**DATASETS.get("teacher").parameters, **sizes}
         limits = Limits(SECONDS, GAP, DEADLINE)
+        # In a process of its own even a solver that crashes the interpreter is a finding, and the others are still
+        # examined.
         record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, solvers_dir=solvers_dir))
         # A solver that skips the first problem is tried on the next one, which may show that it works.
         if record["status"] != "skipped":

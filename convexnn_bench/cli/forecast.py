@@ -18,7 +18,8 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
     """
     from rich.text import Text
 
-    # A campaign may sweep thousands of problems. Then one row stands for all problems of one data set.
+    # 1. Group the cells by row, and the rows by their solvers. A campaign may sweep thousands of problems; then one row
+    # stands for all problems of one data set.
     few = len({one.cell.problem_name for one in cells}) <= FEW
     datasets: dict[str, list[Forecast]] = {}
     for one in cells:
@@ -26,6 +27,7 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
     grids: dict[tuple[str, ...], list[str]] = {}
     for name, group in datasets.items():
         grids.setdefault(tuple(dict.fromkeys(one.cell.solver_name for one in group)), []).append(name)
+    # 2. Print a table for each set of solvers.
     for solvers, names in grids.items():
         console.print(Text(", ".join(solvers)))
         table = plain_table()
@@ -39,6 +41,8 @@ def print_forecast(cells: list[Forecast], console: "Console") -> None:
             table.add_row(Text(name), *map(str, counts), duration(sum(map(_limit, group))))
         console.print(table)
         console.print()
+    # 3. Print how long the cells that are left may take. The median of earlier records says more than the time limits,
+    # which most solvers do not use up.
     left = [one for one in cells if not one.known]
     console.print(f"{counted(len(cells), 'cell')}, {len(cells) - len(left)} with a record, {len(left)} to run")
     measured = [one for one in left if one.seconds is not None and not one.unavailable]

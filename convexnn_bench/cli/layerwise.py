@@ -96,6 +96,7 @@ def _train(plan: "Plan", seeds: int, out: Path) -> None:
     except KeyboardInterrupt:
         tell(f"stopped; the same command goes on from the last epoch, whose state is in {out}")
         raise
+    # The connection is closed before anything is printed, so that the other processes need not wait for the first one.
     parallel.leave()
     if not prints:
         return

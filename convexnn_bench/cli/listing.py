@@ -49,6 +49,7 @@ def _solvers(console: "Console") -> None:
 
     table = _table("solvers", "formulation", "parameters", "here?")
     order = list(FORMULATIONS)
+    # Sorting keeps the order of the registry within a formulation.
     for cls in sorted((SOLVERS.get(name) for name in SOLVERS.names()), key=lambda c: order.index(c.formulation)):
         parameters = ", ".join(f"{key}={values[0]}" for key, values in cls.parameters.items())
         table.add_row(cls.name, FORMULATIONS[cls.formulation], Text(parameters or "-"), _here(cls.unavailable()))

@@ -26,6 +26,7 @@ def doctor(solvers_dir: SolversDir = None) -> None:
 
         if solvers_dir is not None:
             SOLVERS.add_folder(solvers_dir)
+        # The server loads its modules while this process describes the machine.
         start_server(1)
         sound = print_doctor(wide_console(), solvers_dir)
     raise typer.Exit(0 if sound else 1)

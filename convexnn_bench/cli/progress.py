@@ -46,6 +46,7 @@ class CampaignProgress:
             disable=not self.on_terminal,
         )
         self.task = self.bar.add_task("", total=None)
+        # A transient table disappears at its end, where the tables of all results take its place.
         self.live = Live(
             console=self.console, get_renderable=self._picture, transient=True, refresh_per_second=4, auto_refresh=True
         )

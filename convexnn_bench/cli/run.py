@@ -78,6 +78,7 @@ def run(
             "time_limit": time_limit, "gap": gap, "seeds": seeds,
         }  # fmt: skip
         job = _job(campaign, {key: value for key, value in changes.items() if value is not None}, out, rerun or [])
+        # An executor that cannot run here is refused before the campaign is planned.
         place = _place(executor, workers)
         if dry_run:
             _print_forecast(job, json)

@@ -172,6 +172,7 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
         name: [_row(record, _best(group), superscript, with_seed)[:used] for record in group]
         for name, group in groups.items()
     }
+    # Widths are those of all problems together, so that the columns of all tables stand below each other.
     widths = [
         max(len(title), *(len(row[index]) for block in rows.values() for row in block))
         for index, title in enumerate(COLUMNS[:used])

@@ -142,6 +142,7 @@ def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature
     if not np.isfinite(gradient).all():
         raise InputError("the gradient of the objective overflows float64 at this point")
     size = gradient.size
+    # The Hessian takes one product for each variable. Lanczos' method takes fewer only if there are many variables.
     dense = size <= DENSE_SIZE
     vector, products = _dense(hessian, size) if dense else _lanczos(hessian, size, seed)
     image = hessian.flat_product(vector)

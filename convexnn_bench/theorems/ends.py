@@ -71,6 +71,7 @@ class Width:
     def verdict(self) -> str:
         """Say whether the theorem holds where it applies, and what was observed where it does not."""
         unfinished = self.starts - self.global_ends
+        # The theorem speaks of second-order points only. An end that is not yet one neither confirms nor violates it.
         if self.covered:
             if self.spurious:
                 return f"VIOLATED: {self.spurious} second-order ends are not global"
@@ -79,6 +80,7 @@ class Width:
             return "not covered; every start reached p*"
         reached = "some starts reached p*" if self.global_ends else "no start reached p*"
         own = f"{self.above_own_best} ends spurious for this width" if self.above_own_best else ""
+        # All ends are second-order points of one value above p*, which may be the least that so few columns can reach.
         if not own and not self.global_ends and self.second_order == self.starts:
             own = "all ends at the best of this width"
         return "; ".join(part for part in ("not covered", reached, own) if part)

@@ -195,6 +195,7 @@ def _columns(columns: Any, enough: int) -> list[int]:
 def _end(problem: Problem, m: int, start: int, point: Point, *, bound: float, tolerance: float) -> End:
     curvature = smallest_curvature(problem, point)
     objective = problem.factored_objective(*(point.factors or ()))
+    # The bound is the best of all certificates, so that one good end proves what others have reached.
     excess = relative_gap(objective, bound)
     finished = curvature.is_second_order(tolerance)
     # The proven bound alone shows that a point is global, whatever its gradient and curvature are.

@@ -153,6 +153,7 @@ def staircase(problem: Problem, seed: int = 0, *, gap: float = 1e-6, steps: int 
                 break
             # 2. fill the spare column with a direction of descent
             direction = descent_columns(problem, *padded)
+            # The steps include the zero network, so that m = `last` columns are still tried.
             if len(climbed) > last or direction is None:
                 why = "no block has ||G_k|| > beta" if direction is None else f"m = {climbed[-1].m} columns were tried"
                 reason = f"not certified: gap {climbed[-1].gap:.1e} > {gap:.0e}; {why}"
@@ -194,6 +195,8 @@ def _padded(factor: Float[torch.Tensor, "P rows m"]) -> Float[torch.Tensor, "P r
 
 def _step(problem: Problem, point: tuple[torch.Tensor, torch.Tensor], seed: int) -> StaircaseStep:
     certificate = certify(problem, Point(factors=point))
+    # The zero column adds the eigenvalues of [[beta I, G_k], [G_k^T, beta I]] to those of the trained point: beta plus
+    # and minus the singular values of G_k.
     curvature = smallest_curvature(problem, burer_monteiro.check_factors(problem, *point), seed)
     assert certificate.ranks is not None
     return StaircaseStep(

@@ -37,6 +37,7 @@ class Hessian:
         self.beta, self.operator = problem.beta, problem.operator()
         self.U, self.V = U, V
         z, Y = self.operator.apply_factors(U, V), self.operator.Y
+        # F'' and grad F are taken at z once, and every product at this point uses them again.
         self._curve = problem.loss.curvature(z, Y)
         self.G = self.operator.adjoint(problem.loss.gradient(z, Y))
         self.gradient = self._through(self.G, U, V)

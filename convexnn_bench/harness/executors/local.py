@@ -25,6 +25,7 @@ class LocalExecutor(BaseExecutor):
             )
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
+        # The next cell starts only when the consumer has kept the record of this one.
         for job in jobs:
             cell = job.cell
             events.started(cell)

@@ -28,6 +28,7 @@ class Style:
 
 def styles_by_solver(records: Sequence[Record]) -> dict[str, Style]:
     """Return {solver without its tolerance: its style}, in the order of the records."""
+    # The order of the records decides, so that a solver looks the same in every figure and on the page.
     names = list(dict.fromkeys(curve_name(record) for record in records))
     return {name: style(index) for index, name in enumerate(names)}
 

@@ -127,6 +127,7 @@ def sentences(records: Sequence[Record]) -> list[str]:
             continue
         runs, unsolved = profiles[0].runs, profiles[0].unsolved
         most = sorted(profiles, key=lambda one: -len(one.ratios))
+        # A solver wins a race with a ratio of exactly one, since its own time is then the least.
         wins = sorted(((sum(ratio == 1.0 for ratio in one.ratios), one.solver) for one in profiles), reverse=True)
         reached = _some([f"{one.solver} (in {len(one.ratios)} of its {one.ran} races)" for one in most])
         first = _some([f"{solver} ({number})" for number, solver in wins if number])
