@@ -1,4 +1,4 @@
-"""Checks of arrays that a user supplies. Every refusal names the array, what is allowed and what was found."""
+"""Checks of arrays that a user supplies. Every error names the array, what is allowed and what the array holds."""
 
 from typing import Any
 

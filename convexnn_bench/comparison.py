@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Comparison:
-    """What several solvers made of one problem.
+    """The results of several solvers on one problem.
 
     Attributes
     ----------
     problem : Problem
         The problem that all of them solved.
     records : list of dict
-        One record a solver, in the order asked for, those of failed and skipped solvers too.
+        One record for each solver in the order of the arguments, also for failed and skipped solvers.
     results : dict
         {solver with its parameters: its Result}, for every solver that returned one.
     gap : float or None
@@ -49,7 +49,7 @@ class Comparison:
     gap: float | None = None
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row a solver: status, objective, lower_bound, relative gap, set-up and solve seconds, ..."""
+        """Return one row for each solver: status, objective, lower_bound, gap, set-up and solve seconds, ..."""
         import pandas as pd
 
         shown = [field for field in FIELDS if field.frame]

@@ -64,7 +64,7 @@ class Instance:
         self._check_outputs()
         # Products of extreme numbers leave float64, where no bound could be trusted.
         check_scale("X", self.X)
-        check_scale("X: in the first-layer rows Phi made of it", np.array(self._rows.largest()))
+        check_scale("the first-layer rows Phi made from X", np.array(self._rows.largest()))
         check_scale("Y", self.Y)
         # 4. The blocks: one mask D_k for each activation pattern or gate.
         light = self._rows.avoidable and not self.has_cone  # the cones need the entries of Phi
@@ -157,8 +157,8 @@ class Instance:
     def shared(self: AnyInstance) -> AnyInstance:
         """Return this problem with operators whose products the processes of torchrun share, see `SharedOperator`.
 
-        The arrays are the same ones. Every process has to use it in the same way, while the problem itself stays each
-        one's own.
+        The arrays are the same ones. Every process has to use the shared problem in the same way. This problem itself
+        stays local to its process.
         """
         problem = copy.copy(self)
         problem.is_shared, problem._operators = True, {}

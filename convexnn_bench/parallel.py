@@ -71,7 +71,7 @@ def size() -> int:
 
 
 def rank_items(items: Iterable[T]) -> Iterator[T]:
-    """Return every item of this rank: one in `size()`."""
+    """Return the items of this rank, every `size()`-th one."""
     # Ranks take items in turn rather than in blocks, so that an iterator of unknown length can be shared as well.
     return islice(items, rank(), None, size())
 

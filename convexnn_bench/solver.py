@@ -18,8 +18,8 @@ class BaseSolver:
     """An algorithm for one formulation. A subclass defines `set_problem`, `run` and `get_result`.
 
     The runner sets `seed`, `device`, `time_limit` (seconds or None), `gap` (target or None) and `iterations` (how often
-    the callback may return True, or None) before it calls `set_problem`. `message` may hold what the algorithm itself
-    said when it ended; it is never the verdict.
+    the callback may return True, or None) before it calls `set_problem`. `message` may say in words how the algorithm
+    ended; it never decides the status.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class BaseSolver:
 
 
 def reason_to_skip(solver: BaseSolver, problem: Problem) -> str | None:
-    """Return what `skip` answers. Raise TypeError for anything but None and words."""
+    """Return what `skip` returns. Raise TypeError for anything but None and words."""
     # An empty string would pass for no reason, and True for a reason that nobody can read.
     reason = solver.skip(problem)
     if reason is None or (isinstance(reason, str) and reason.strip()):

@@ -12,7 +12,7 @@ class Solver(ConicSolver):
     Parameters
     ----------
     tolerance : float
-        On the gap, absolute and relative, in the program's units; ten times that on feasibility.
+        Tolerance on the gap, absolute and relative, in the program's units; ten times that on feasibility.
     max_iter : int
         Most interior-point iterations.
     max_threads : int

@@ -12,7 +12,7 @@ class Solver(ConicSolver):
     Parameters
     ----------
     tolerance : float
-        On primal and dual feasibility and on the relative gap.
+        Tolerance on primal and dual feasibility and on the relative gap.
     save_file : str or None
         A file (.ptf, .task) to write the task to before it is solved.
     """

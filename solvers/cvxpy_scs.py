@@ -13,7 +13,7 @@ class Solver(ConicSolver):
     Parameters
     ----------
     tolerance : float
-        On residuals and gap, absolute and relative, in the program's units.
+        Tolerance on residuals and gap, absolute and relative, in the program's units.
     max_iters : int
         Most iterations.
     alpha : float

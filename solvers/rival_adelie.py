@@ -13,9 +13,10 @@ class Solver(RivalSolver):
     Parameters
     ----------
     tolerance : float
-        Of its coordinate descent, and of its Newton steps for logistic loss.
+        Tolerance of its coordinate descent, and of its Newton steps for logistic loss.
     path : bool
-        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; else once, cold.
+        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; else solve once, from
+        zero.
     lambdas : int
         Number of weight decays on the path of the first solve, in geometric progression from beta_max to beta; 1 solves
         for beta alone.

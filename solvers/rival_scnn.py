@@ -13,9 +13,10 @@ class Solver(RivalSolver):
     Parameters
     ----------
     tolerance : float
-        On the squared norm of the least subgradient of its objective, which is ours divided by n.
+        Tolerance on the squared norm of the least subgradient of its objective, which is ours divided by n.
     path : bool
-        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; else once, cold.
+        Solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and score all; else solve once, from
+        zero.
     max_iters : int
         Most iterations of each solve.
     """

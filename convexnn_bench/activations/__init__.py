@@ -1,4 +1,4 @@
-"""What a neuron does with its pre-activation: linear, gated ReLU and ReLU, one class a file."""
+"""What a neuron does with its pre-activation: linear, gated ReLU and ReLU, one class per file."""
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.activations.gated_relu import GatedReLU

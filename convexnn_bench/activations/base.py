@@ -36,13 +36,14 @@ class BaseActivation:
         Parameters
         ----------
         Phi : array, N x p, or Rows
-            Rows multiply by the structure of the architecture and are formed only for what needs their entries.
+            A `Rows` object multiplies by the structure of the architecture, and forms Phi only where its entries are
+            needed.
         patterns : "all", int or bool array N x P
             All patterns, a number of them to sample, or the masks themselves.
         seed : int
-            Of the sampled directions.
+            Seed of the sampled directions.
         """
-        # 1. Masks of the user's are kept in their order, since points refer to blocks by number.
+        # 1. The user's masks keep their order, since points refer to blocks by number.
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         # 2. Enumeration looks at the entries of Phi, so that rows given by structure are formed here.

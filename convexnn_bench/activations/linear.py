@@ -1,4 +1,4 @@
-"""phi(t) = t: one block, D = I."""
+"""Linear activation, phi(t) = t: one block, D = I."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from convexnn_bench.patterns import Patterns
 
 
 class Linear(BaseActivation):
-    """phi(t) = t: one block with D = I, whatever `patterns` says, which is always complete."""
+    """phi(t) = t: one block with D = I, which is always complete. The argument `patterns` has no effect."""
 
     name = "linear"
 

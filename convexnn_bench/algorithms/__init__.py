@@ -1,1 +1,1 @@
-"""What the solvers are made of: one room an algorithm, each with its own door."""
+"""The algorithms behind the solvers, one subpackage or module for each."""

@@ -8,7 +8,7 @@ unit vectors u of its cone, with R = C^*(Lambda). Starting without patterns and 
 3. solve the master program, the convex program of the working set, for its point and multiplier Lambda;
 4. keep the point if it is the best so far, and drop the blocks that are zero there.
 
-Without a pattern left in step 1 the master's optimum is that of the ReLU network of any width.
+If step 1 finds no pattern, the master's optimum is the optimum of the ReLU network of any width.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class PatternSet:
         noise = self.generator.standard_normal((len(u), 3))
         near = u[:, None] + NUDGE * np.hstack([np.zeros((len(u), 1)), noise / np.linalg.norm(noise, axis=0)])
         values = self.problem.Phi @ near
-        # A row within rounding of zero leaves the cell in doubt, and the pattern out.
+        # If a row is zero up to rounding, the cell is in doubt and its pattern is left out.
         strict = np.all(np.abs(values[self._rows]) > 1e-10 * NUDGE * self._lengths[:, None], axis=0)
         masks = values >= 0
         masks[:, ~strict] = False

@@ -72,7 +72,7 @@ class RivalProcess:
                 env=environment,
             )
         self._process = process
-        self.close = weakref.finalize(self, _end, process, self._link, folder)  # also when this object goes
+        self.close = weakref.finalize(self, _end, process, self._link, folder)  # also when this object is deleted
         self.version = str(self._answer("ready", START_SECONDS, "importing")["ready"])
 
     def set_up(self, problem: Problem, parameters: dict[str, Any]) -> float:
@@ -181,7 +181,7 @@ class RivalSolver(BaseSolver):
     def skip(self, problem: Problem) -> str | None:
         architecture = problem.architecture.name
         if architecture != "mlp":
-            return f"{self.rival} knows the architecture mlp only, and this is {architecture}"
+            return f"{self.rival} supports the architecture mlp only, and this is {architecture}"
         if problem.loss.name not in self.losses:
             return f"{self.rival} has the loss {' and '.join(self.losses)} only, and this is {problem.loss.name}"
         if problem.q > 1:

@@ -1,4 +1,4 @@
-"""The two maps of the data that a network applies: MLP, CNN and self-attention, one class a file."""
+"""The two maps of the data that a network applies: MLP, CNN and self-attention, one class per file."""
 
 from convexnn_bench.architectures.attention import Attention
 from convexnn_bench.architectures.base import BaseArchitecture, check_rank

@@ -41,7 +41,7 @@ class Attention(BaseArchitecture):
         if Y.ndim not in (2, 3) or Y.shape[:2] != (n, s):
             raise InputError(
                 f"Y must hold a target for each of the {s} tokens of the {n} samples: {n} x {s}, {n} x {s} x c or "
-                f'{n * s} x c (output="mean" takes one a sample), got shape {Y.shape}'
+                f'{n * s} x c (output="mean" takes one for each sample), got shape {Y.shape}'
             )
         return Y.reshape(n * s, *Y.shape[2:])
 

@@ -3,7 +3,7 @@
 The rest of the package knows an architecture only by A(Z) = C(sum_k D_k Phi Z_k). The adjoint of C, and its matrix for
 the conic solvers, are derived from `second_layer`.
 
-Where Phi or the N x q argument of C is larger than necessary, an architecture may give the same maps a second time by
+Where Phi or the N x q argument of C is larger than necessary, an architecture may define the same maps a second time by
 their structure: `first_layer`, `combine`, `linear_map`, `pool_rows`. Their adjoints are derived as well.
 """
 
@@ -55,7 +55,7 @@ class BaseArchitecture:
         raise TypeError(f"{type(self).__name__} must define second_layer")
 
     def target_rows(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Return targets with one row an output, from the shapes natural here; raise InputError if they do not fit."""
+        """Return targets with one row for each output, from any allowed shape; raise InputError for other shapes."""
         return Y
 
     # -- optional: the same maps by their structure -------------------------------------------------------

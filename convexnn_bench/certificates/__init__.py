@@ -1,4 +1,4 @@
-"""Certificates: the only place with duality in it."""
+"""Certificates: bounds on how far a point is from the global optimum, by weak duality."""
 
 from convexnn_bench.certificates.bounds import best_dual, certify, concluded, lower_bound
 from convexnn_bench.certificates.certificate import Certificate, relative_gap

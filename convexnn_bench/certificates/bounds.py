@@ -95,7 +95,8 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     scope : {"sampled", "complete"}, optional
         The program that the bound is about: the one with the problem's blocks, or that of the original ReLU network,
         with every activation pattern. The default is "complete" for a ReLU network and the problem's own scope for
-        every other point. A point of a sampled ReLU program may be given "complete" too, for its neurons are a network.
+        every other point. A point of a sampled ReLU program may take "complete" too, because its neurons form a
+        network.
 
     Returns
     -------
@@ -192,7 +193,7 @@ def concluded(
     # Weak duality says dual <= p* <= primal. Where the computed numbers contradict it by more than rounding, one of
     # them is too inaccurate for any statement.
     if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
-        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding decides here"
+        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding is too large here"
     return Certificate(
         primal=primal,
         dual=dual,

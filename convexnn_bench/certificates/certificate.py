@@ -31,7 +31,7 @@ class Certificate:
     max_dual_norm : float
         Upper bound on max_k ||G_k||^dual with G_k = A_k^*(grad F).
     worst_block : int
-        The block that attains it, -1 where the bound does not come from one block.
+        The block that attains `max_dual_norm`, -1 where that bound does not come from one block.
     dual_norm_lower : float
         Lower bound on the same maximum, attained by a vector. Where the two differ (vector-output ReLU, or all
         patterns without enumeration), the bound may cause a part of the gap.

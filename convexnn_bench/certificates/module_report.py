@@ -99,7 +99,7 @@ class ModuleReport:
         if self.gap == 0:
             distance = ", so it is at the global optimum."
         elif self.dual <= 0:
-            distance = "; how far that is in per cent cannot be said, since the bound is not positive."
+            distance = "; no percentage can be stated, since the bound is not positive."
         elif self.gap >= 10:
             distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
         lines = [
@@ -165,7 +165,7 @@ def certify_module(
     InputError
         An argument does not fit.
     UnsupportedError
-        The module is none of these.
+        The module is of no kind listed above.
 
     Notes
     -----

@@ -34,7 +34,7 @@ def certify(
     padding: Annotated[int, typer.Option(help="Padding of a CNN's Conv2d.")] = 0,
     pool: Annotated[
         str,
-        typer.Option(help="Of a CNN: 'none', 'global', or the side of AvgPool2d. 'global' also pools tokens."),
+        typer.Option(help="Pooling of a CNN: 'none', 'global', or AvgPool2d's side. 'global' also averages tokens."),
     ] = "none",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:

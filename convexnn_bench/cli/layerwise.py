@@ -18,23 +18,25 @@ def layerwise(
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            help="A stage, as 'gates=64,m=1,pool=7,downsample=true'. Repeatable; three stages if not given.",
+            help="A stage, such as 'gates=64,m=1,pool=7,downsample=true'. Repeatable; three stages if not given.",
             show_default=False,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of every stage.")] = 15,
-    batch: Annotated[int, typer.Option(help="Samples a step.")] = 100,
+    batch: Annotated[int, typer.Option(help="Samples in each step.")] = 100,
     rate: Annotated[
         float, typer.Option(help="Step size of the first epoch of a stage; it falls linearly to a hundredth of it.")
     ] = 0.005,
     optimizer: Annotated[str, typer.Option(help="'adam' or 'sgd' (momentum 0.9).")] = "adam",
     augment: Annotated[str, typer.Option(help="'none', 'crop' or 'crop_flip'.")] = "none",
-    beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage, in parts of its beta_max.")] = 1e-3,
+    beta_fraction: Annotated[float, typer.Option(help="Weight decay of a stage as a fraction of its beta_max.")] = 1e-3,
     seeds: Annotated[int, typer.Option(metavar="K", help="Number of seeds.")] = 1,
     certify_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between certificates.")] = 5,
     precision: Annotated[
         str,
-        typer.Option(help="Of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates use float64."),
+        typer.Option(
+            help="Precision of training: 'float32', 'float64', or 'bfloat16' (convolutions). Certificates use float64."
+        ),
     ] = "float32",
     baseline: Annotated[
         list[str] | None,

@@ -16,7 +16,8 @@ def list_all() -> None:
 def doctor(solvers_dir: SolversDir = None) -> None:
     """Examine this machine: versions, threads, BLAS, GPU, and whether each solver solves a tiny problem.
 
-    Packages that are missing are named with what to install. The exit code is 0, or 1 if an installed solver fails.
+    Missing packages are named with the command that installs them. The exit code is 0, or 1 if an installed solver
+    fails.
     """
     alone("doctor")
     with plain_errors():

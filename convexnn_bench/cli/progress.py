@@ -1,4 +1,4 @@
-"""The progress of a campaign on stderr: a live table on a terminal, one plain line a cell elsewhere."""
+"""The progress of a campaign on stderr: a live table on a terminal, one plain line per cell elsewhere."""
 
 import time
 from collections import deque

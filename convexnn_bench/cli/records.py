@@ -1,4 +1,4 @@
-"""The commands `convexnn-bench report` and `merge`: what is made of records."""
+"""The commands `convexnn-bench report` and `merge`: they merge records and report on them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,9 +27,9 @@ def merge(
     folders: Annotated[
         list[str], typer.Argument(help="Folders with records.jsonl, such as those of several machines.")
     ],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for all records; those that it holds take part.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the result; records in it are merged too.")],
 ) -> None:
-    """Merge the records of several folders into one record a cell.
+    """Merge the records of several folders into one record for each cell.
 
     Of several records of one cell, one that neither crashed nor failed is preferred, and then the latest.
     """

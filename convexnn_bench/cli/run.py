@@ -23,7 +23,7 @@ def run(
     ] = None,
     solver: Annotated[
         list[str] | None,
-        typer.Option(help="Solver to run instead of the campaign's, as 'bm_lbfgs[m=[1,2]]'. Repeatable."),
+        typer.Option(help="Solver to run instead of the campaign's, such as 'bm_lbfgs[m=[1,2]]'. Repeatable."),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -48,7 +48,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STATUS",
-            help="Run cells again whose record has this status, such as 'time_limit'; 'failed' includes those that "
+            help="Run cells again if their record has this status, such as 'time_limit'; 'failed' includes those that "
             "crashed. Repeatable.",
         ),
     ] = None,
@@ -57,7 +57,7 @@ def run(
         typer.Option(
             metavar="E",
             help="Where cells run: local, one at a time; dask, side by side on this machine or on the cluster at "
-            "'dask[address=tcp://host:8786]'; slurm, one job a cell, as 'slurm[partition=cpu]'.",
+            "'dask[address=tcp://host:8786]'; slurm, one job per cell, as 'slurm[partition=cpu]'.",
         ),
     ] = "local",
     workers: Annotated[int | None, typer.Option(metavar="K", help="Cells that run at the same time.")] = None,

@@ -107,9 +107,9 @@ class Cones:
         return np.where(self.signs[:, k, None], self.rows, -self.rows)
 
     def projection_rows(self, k: int) -> Float[np.ndarray, "n p"]:
-        """Return all rows of block k, or its facets once it was asked for so often that they pay.
+        """Return all rows of block k; after FACETS_PAY_AFTER calls for block k, return its facets instead.
 
-        A projection looks at few of the rows, so that computing the facets first is worth it for many of them only.
+        A projection reads few of the rows, so that computing the facets pays only if many projections follow.
         """
         self._calls[k] += 1
         enough = FACETS_PAY_AFTER if self.p <= HULL_DIMENSIONS else FACETS_PAY_AFTER_BEYOND

@@ -50,7 +50,7 @@ def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x:
 def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n"]:
     """Return argmin_{lam >= 0} ||u + K^T lam|| for unit rows K, ||u|| = 1.
 
-    Of many rows a working set is kept, to which the rows that its solution violates most are added.
+    If there are many rows, only a working set is solved. The rows that its solution violates most are added to it.
     """
     n, p = K.shape
     if n <= 4 * p + 20:

@@ -1,4 +1,4 @@
-"""Data sets, one class a file, and `make_problem`, which turns one into a training problem.
+"""Data sets, one class per file, and `make_problem`, which turns one into a training problem.
 
 Planning a campaign reads data sets without torch, which a problem needs: `make_problem` is imported on first use.
 """

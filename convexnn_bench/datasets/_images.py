@@ -90,16 +90,14 @@ def arranged(pixels: np.ndarray, layout: str, bias: bool, channels: int) -> np.n
     if layout == "flat":
         return with_bias(pixels) if bias else pixels
     if bias:
-        raise InputError(
-            f'bias=True goes with layout="flat" alone, got layout={layout!r}; a CNN has biases with cnn[bias=true]'
-        )
+        raise InputError(f'bias=True needs layout="flat", got layout={layout!r}; a CNN has biases with cnn[bias=true]')
     # A flat row is channel by channel, each channel row by row, so that a reshape is enough.
     side = math.isqrt(pixels.shape[1] // channels)
     return pixels.reshape(-1, channels, side, side) if layout == "image" else pixels.reshape(-1, side, side)
 
 
 class FileImages(ImageDataset):
-    """Images in files of their authors, which the user supplies.
+    """Images in the files that their authors published, which the user supplies.
 
     Further parameters are `split`, "train" or "test", and `verify`: whether the files must be those that were published
     (unpacked ones are taken as they are).

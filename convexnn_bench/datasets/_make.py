@@ -14,7 +14,7 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     Parameters
     ----------
     name : str
-        A data set, with parameters in brackets if wanted: "spiral[n=150]".
+        A registered name, with parameters in brackets if wanted: "spiral[n=150]".
     **parameters
         Parameters of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction, patterns.
         `seed` sets all that is drawn at random: the data, where the data set has a `seed`, and the sampled patterns.
@@ -62,7 +62,7 @@ def make_problem(name: str, **parameters: Any) -> Problem:
 
 
 def _targets_hint(name: str, chosen: dict[str, Any]) -> str:
-    """Return how to get targets in {-1, 1} from a data set of classes, where that was the reason."""
+    """Return a hint for errors about targets: how a data set of classes makes targets in {-1, 1}."""
     has_targets = "targets" in DATASETS.get(name).parameters
     wants_signs = chosen.get("loss") in ("logistic", "squared_hinge")
     return (

@@ -30,8 +30,8 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
     if unknown:
         listed = ", ".join(dataset.parameters) or "none"
         raise InputError(
-            f"data set {name!r} has no parameter {unknown[0]!r}; its own: {listed}; "
-            f"of the problem: {', '.join(PROBLEM_PARAMETERS)}"
+            f"data set {name!r} has no parameter {unknown[0]!r}; it has: {listed}; "
+            f"parameters of the problem: {', '.join(PROBLEM_PARAMETERS)}"
         )
     # 2. Refuse contradictions before any data are loaded.
     if rest.get("beta") is not None and rest.get("beta_fraction") is not None:

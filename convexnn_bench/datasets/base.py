@@ -87,7 +87,7 @@ class BaseDataset:
         raise TypeError(f"{type(self).__name__} must define load")
 
     def data(self) -> Data:
-        """Return `load` of the parameters of the constructor. Raise InputError where the data set is not available."""
+        """Return what `load` returns for the constructor's parameters. Raise InputError if the data set is missing."""
         missing = self.unavailable()
         if missing:
             raise InputError(f"data set {self.name!r} is not available: {missing}")

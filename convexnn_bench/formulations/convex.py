@@ -23,7 +23,7 @@ Split = Float[torch.Tensor, "P p 2"]
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 
-NEGLIGIBLE = 1e-14  # of the largest norm or singular value: what is below is rounding
+NEGLIGIBLE = 1e-14  # relative to the largest norm or singular value; anything smaller is rounding
 TINY = 1e-300  # keeps quotients by a norm of zero finite
 
 

@@ -21,7 +21,7 @@ from convexnn_bench.operator import Operator
 First = Float[torch.Tensor, "p M"]
 Second = Float[torch.Tensor, "q M"]
 
-LARGEST_RELU_WIDTH = 1000  # neurons by default: ReLU neurons choose their patterns, so that they need not be as many
+LARGEST_RELU_WIDTH = 1000  # most neurons by default: ReLU neurons choose their patterns, so that fewer suffice
 
 
 def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
@@ -60,7 +60,7 @@ def parts(problem: Instance, operator: Operator, M: int) -> list[Operator]:
     Parts are whole samples, since a second layer may mix the rows of a sample.
     """
     if isinstance(problem.activation, Linear):
-        return [operator]  # which needs no hidden units
+        return [operator]  # a linear network needs no hidden units
     samples = len(operator.X)
     rows, outputs = operator.N // samples, operator.n_out // samples  # of one sample; they are consecutive
     step = max(1, 2 * operator.part_size(M) // rows)  # twice, since autograd has a fixed cost a part

@@ -41,8 +41,8 @@ class Evaluation:
 class Point:
     """Raw parameters of one formulation, as numpy arrays or torch tensors; never a score.
 
-    `Point(...)` makes a `ConvexPoint`, a `FactoredPoint` or a `NetworkPoint`, by which of `blocks`, `factors` and
-    `network` it receives. Every field that the point does not have is None.
+    `Point(...)` makes a `ConvexPoint`, a `FactoredPoint` or a `NetworkPoint` from the argument `blocks`, `factors` or
+    `network`. Every field that the point does not have is None.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Point:
     Raises
     ------
     ValueError
-        Not exactly one of `blocks`, `factors` and `network` was given, or a pair is no pair.
+        Not exactly one of `blocks`, `factors` and `network` is an argument, or one that must be a pair is none.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class Point:
         }
         given = {name: kind for name, (value, kind) in fields.items() if value is not None}
         if len(given) != 1:
-            raise ValueError(f"a point is exactly one of blocks, factors and network, got {list(given) or 'none'}")
+            raise ValueError(f"a point needs exactly one of blocks, factors and network, got {list(given) or 'none'}")
         return super().__new__(next(iter(given.values())))
 
     def __init__(
@@ -126,7 +126,7 @@ class Point:
                 yield from value if name in PAIRS else (value,)
 
     def copy(self) -> "Point":
-        """Return the same numbers in arrays of its own, on the same device."""
+        """Return a point with copies of all arrays, on the same device."""
         return type(self)(**{name: _copied(value) for name, value in vars(self).items()})
 
     def default_scope(self, problem: Instance) -> str:
@@ -134,7 +134,7 @@ class Point:
         return problem.scope
 
     def device(self, problem: Instance) -> str:
-        """Return where the point is evaluated: on the CPU where there are cones, for these are numpy's."""
+        """Return where the point is evaluated: on the CPU if there are cones, which work in numpy."""
         devices = {str(array.device) for array in self.arrays() if isinstance(array, torch.Tensor)}
         return devices.pop() if len(devices) == 1 and not problem.has_cone else "cpu"
 

@@ -1,4 +1,4 @@
-"""Foretell what a campaign would run and how long it may take, without building a problem."""
+"""Predict what a campaign would run and how long it may take, without building a problem."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -99,8 +99,8 @@ def _requirements(campaign: Campaign) -> Iterator[tuple[str, bool, str]]:
     message = f"deadline is {deadline or 0:g} s, but solving alone may take time_limit = {campaign.time_limit:g} s"
     yield "deadline", fits, f"{message}: a deadline covers set-up, solving and scoring"
     fits = re.fullmatch(r"[\w-][\w.-]*", campaign.name) is not None
-    message = "name (that of the file, where it is not given) must hold letters, digits, '-', '_' and '.' only"
-    yield "name", fits, f"{message}, and not begin with '.', got {campaign.name!r}: set name = \"...\" in it"
+    message = "name (by default that of the file) must hold letters, digits, '-', '_' and '.' only"
+    yield "name", fits, f"{message}, and not begin with '.', got {campaign.name!r}: set name = \"...\" in the file"
 
 
 def _check_table(given: dict[str, Any], source: Source) -> None:

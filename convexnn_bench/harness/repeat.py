@@ -65,7 +65,7 @@ def _limits(given: dict[str, Any], deadline: float) -> tuple[Any, ...]:
 
 
 def _rebuilt(name: str, records: Sequence[Record]) -> list[str]:
-    """Return the campaign made from its cells, once for each device and number of threads, which parts share."""
+    """Return commands or campaign files that make these cells, for each device and number of threads."""
     shared: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         shared.setdefault((record["device"], record["limits"]["threads"]), []).append(record)
@@ -85,7 +85,7 @@ def _rebuilt(name: str, records: Sequence[Record]) -> list[str]:
 
 
 def _parts(records: Sequence[Record]) -> list[Part]:
-    """Return grids that together are the records. Limits are compared as JSON text."""
+    """Return grids that together make up the cells of the records. Limits are compared as JSON text."""
     # 1. The seeds of each problem and solver.
     seeds: dict[tuple[str, str, str], set[int]] = {}
     for record in records:

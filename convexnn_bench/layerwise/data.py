@@ -15,7 +15,7 @@ from convexnn_bench.losses import BaseLoss
 
 @dataclass
 class ImageData:
-    """Images X, n x channels x height x width, float32, and targets Y, n x c, float64; `test`: (X, Y) of others."""
+    """Images X, n x channels x height x width, float32, and targets Y, n x c, float64; `test`: another pair."""
 
     X: Maps
     Y: torch.Tensor

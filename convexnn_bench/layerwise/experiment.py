@@ -112,7 +112,7 @@ def run_layerwise(
     tell: Callable[[str], None],
     draw: Callable[[dict[str, Any]], Any] = lambda experiment: None,
 ) -> dict[str, Any]:
-    """Train stage by stage and the baselines for every seed, and write `out`/layerwise.json.
+    """Train the stages and the baselines for every seed, and write `out`/layerwise.json.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from convexnn_bench import parallel
 from convexnn_bench.layerwise.stage import Maps, Stage
 
 BYTES = {"cpu": 2**25, "cuda": 2**28}  # of the largest maps of a batch that is only evaluated
-CACHE_BYTES = 2**30  # of a stage's input, up to which it is computed once and kept
+CACHE_BYTES = 2**30  # size of a stage's input up to which it is computed once and cached
 
 
 class LayerwiseNetwork:
@@ -31,7 +31,7 @@ class LayerwiseNetwork:
         self.stages = list(stages)
 
     def features(self, X: Maps) -> Maps:
-        """Return the input of a stage after these, before its own `prepared`."""
+        """Return the input of the stage that follows these, before that stage's `prepared`."""
         for stage in self.stages:
             X = stage.hidden(stage.prepared(X))
         return X
@@ -41,7 +41,7 @@ class LayerwiseNetwork:
     ) -> Iterator[tuple[slice, Maps]]:
         """Yield rows of X and their features, as many at a time as memory allows.
 
-        following: a stage whose maps must fit as well. shared: yield only the batches of this process, of several.
+        following: a stage whose maps must fit as well. shared: if several processes run, yield only this one's batches.
         """
         stages = [*self.stages, *([following] if following is not None else [])]
         step = batch_size(stages, X, dtype)
@@ -82,7 +82,7 @@ def cached(batches: Callable[[], Iterator[tuple[slice, Maps]]], n: int) -> list[
 
 
 def batch_size(stages: Sequence[Stage], X: Maps, dtype: torch.dtype) -> int:
-    """Return how many samples have widest maps, patches and masked maps of BYTES together."""
+    """Return how many samples fit into BYTES with the maps, patches and masked maps of the largest stage."""
     pixels, largest = math.prod(X.shape[2:]), math.prod(X.shape[1:])
     for stage in stages:
         pixels //= 4 if stage.plan.downsample else 1

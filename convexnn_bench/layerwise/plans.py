@@ -55,7 +55,7 @@ class Training:
     epochs : int
         Epochs of each stage.
     batch : int
-        Samples a step.
+        Samples in each step.
     rate, last_rate : float
         Step size of the first epoch; it falls linearly to `last_rate` times itself.
     momentum : float

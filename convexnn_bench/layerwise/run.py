@@ -55,7 +55,7 @@ class LayerwiseResult:
     history: list[Epoch] = field(default_factory=list)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return the history, one row an epoch."""
+        """Return the history, one row for each epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.history)

@@ -26,7 +26,7 @@ Patches = Float[torch.Tensor, "a2 pixels p"]  # sorted by pooling windows, colum
 Masks = Bool[torch.Tensor, "a2 pixels P"]
 
 
-WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a temporary array over several windows, to fit a cache
+WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # numbers in a temporary array over several windows, which fits a cache
 
 
 def window_parts(windows: int, elements: int, device: torch.device) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""Convex losses with gradient, conjugate and CVXPY expressions, one class a file."""
+"""Convex losses with gradient, conjugate and CVXPY expressions, one class per file."""
 
 from convexnn_bench.losses._output_bias import OutputBias
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar

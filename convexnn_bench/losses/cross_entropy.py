@@ -117,8 +117,8 @@ class CrossEntropy(BaseLoss):
 def _closed(L: Predictions, Y: Predictions) -> Predictions:
     """L with the entry of each row's likeliest class set to minus the sum of the others.
 
-    Rows of a dual point sum to zero. Differences of probabilities do so to eps; like this they do to eps times
-    their own size, which a bound on a nearly fitted problem needs.
+    Rows of a dual point sum to zero. Differences of probabilities do so to eps; after this correction they do to eps
+    times their own size, which a bound on a nearly fitted problem needs.
     """
     where = Y.argmax(dim=1, keepdim=True)
     return L.scatter(1, where, -L.scatter(1, where, 0.0).sum(dim=1, keepdim=True))

@@ -1,4 +1,4 @@
-"""F(z) = 1/2 ||z - Y||^2."""
+"""Squared loss, F(z) = 1/2 ||z - Y||^2."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ class AttentionBlock(torch.nn.Module):
     heads : int
         Number of heads j.
     activation : {"linear", "relu"}
-        phi.
+        The activation phi.
     output : {"tokens", "mean"}
         One output a token, n x s x c, or their mean over the tokens, n x c.
 

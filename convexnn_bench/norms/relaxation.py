@@ -6,7 +6,7 @@ from jaxtyping import Float
 from convexnn_bench.cones import EPS
 
 SHARPNESSES = (30.0, 300.0, 3e3, 3e4, 3e5)  # t of the smoothed eigenvalue, one after the other
-STEPS = 200  # of the quasi-Newton method for each of them
+STEPS = 200  # quasi-Newton steps for each sharpness
 
 
 def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "p q"], steps: int = STEPS) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from convexnn_bench.cones import PlaneCones
 
 FACE_DIMENSIONS = 8  # p up to which facets are cheap and faces few
-MOST_NODES = 300_000  # faces that one call looks at
+MOST_NODES = 300_000  # most faces that one call searches
 POWER_BLOCKS = 4  # blocks, of largest spectral norm, whose lower bound comes from power iterations
 BATCH = 16  # blocks whose faces are searched together
 MOST_RELAXATIONS = 40  # blocks of one call that are relaxed

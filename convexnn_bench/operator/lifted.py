@@ -51,7 +51,7 @@ class Operator(MaskedLayers):
 
     @cached_property
     def _column_products(self) -> ColumnProducts:
-        """The way for blocks and for thin factors, where the linear map is not used."""
+        """The products for blocks and for thin factors, where the linear map does not apply."""
         # The order of the table above: S where C pools and S fits, then the mask matrix where Phi is at hand.
         return pooled_rows(self) or (MaskMatrix() if self.has_rows and not self.unmasked else HiddenUnits())
 

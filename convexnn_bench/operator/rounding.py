@@ -48,7 +48,7 @@ def _absolute(operator: Operator) -> Operator | torch.Tensor:
 
 
 def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[torch.Tensor, "N q"]:
-    """|C|^*(L) for L >= 0, from the answers of C^* to one output at a time, of all samples together."""
+    """|C|^*(L) for L >= 0, from C^* of unit predictions: one output at a time, for all samples together."""
     if operator.architecture.second_layer_is_identity:
         return L
     # C acts on every sample by itself, so that C^* of ones at one (output, column) of all samples gives that row of C

@@ -14,7 +14,7 @@ from convexnn_bench.operator.lifted import Operator
 
 
 class SharedOperator(Operator):
-    """An operator whose products are shared by the processes of torchrun, all of which form the same ones in turn.
+    """An operator whose products the processes of torchrun share; all must form the same products in the same order.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ The rows phi_i of Phi define hyperplanes {u : phi_i u = 0}; the open cells betwe
 1{Phi u >= 0} is constant (Pilanci & Ergen 2020; counting by Cover 1965). Cells are listed by deletion and
 restriction (Zaslavsky 1975): a new hyperplane cuts exactly those cells whose traces are the cells of the
 arrangement that the earlier hyperplanes leave on it, one dimension lower. In dimension two this is sorting angles.
-Hyperplanes need not be in general position: many through one line, or parallel rows, are no special case.
+Hyperplanes need not be in general position: many hyperplanes through one line, and parallel rows, are no special cases.
 """
 
 import dataclasses

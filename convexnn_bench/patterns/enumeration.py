@@ -229,7 +229,7 @@ def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
     if array.ndim != 2 or array.shape[0] != N:
         raise InputError(f"patterns: masks must be an N x P array with N = {N} rows, got shape {array.shape}")
     if array.shape[1] == 0:
-        raise InputError(f"patterns: masks needs at least one column (pattern), got shape {array.shape}")
+        raise InputError(f"patterns: masks need at least one column (pattern), got shape {array.shape}")
     if array.dtype != bool:
         if array.dtype.kind not in "iuf" or not np.all((array == 0) | (array == 1)):
             raise InputError(f"patterns: masks must hold booleans or 0 and 1 only (dtype {array.dtype})")

@@ -19,12 +19,12 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     Parameters
     ----------
     Phi : array, N x p, or Rows
-        Rows only form products Phi g.
+        A `Rows` object only forms products Phi g.
     P : int
-        How many patterns. Sampling ends with fewer, which `summary` mentions, after max(20 P, 2000) draws in a row
-        without a new pattern, with P here at most the number of patterns of such rows.
+        Number of patterns, capped at the number that rows of this shape can have. Sampling ends with fewer, and
+        `summary` says so, after max(20 P, 2000) draws in a row without a new pattern.
     seed : int
-        Of the directions.
+        Seed of the directions.
 
     Raises
     ------

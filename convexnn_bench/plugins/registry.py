@@ -177,12 +177,12 @@ class Registry(Generic[T]):
         name_or_instance : str, class or instance
             A name, with parameters in brackets if wanted: "huber[delta=0.5]".
         **parameters
-            Further parameters, where it is no instance yet.
+            Further parameters, unless the argument is an instance already.
 
         Raises
         ------
         UnknownNameError
-            The name is not registered; the message says the nearest one.
+            The name is not registered; the message suggests the nearest one.
         InputError
             A parameter is unknown or not allowed, or the argument is neither a name nor of this kind.
         """
@@ -190,7 +190,7 @@ class Registry(Generic[T]):
         if isinstance(name_or_instance, self.base):
             if parameters:
                 raise InputError(
-                    f"this {self.kind} is an instance already: give {', '.join(parameters)} where it is made"
+                    f"this {self.kind} is an instance already: pass {', '.join(parameters)} to its constructor"
                 )
             return name_or_instance
         # 2. A class is constructed. It checks its parameters itself.

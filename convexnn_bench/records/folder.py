@@ -15,7 +15,7 @@ UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # a 
 class RecordsLock:
     """A lock on `path` (records.jsonl), held from `__enter__` on if the file exists, else from `take` on.
 
-    Both raise InputError when another process holds the lock, and when the file cannot be opened for writing.
+    Both methods raise InputError when another process holds the lock, and when the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path):

@@ -11,8 +11,8 @@ from convexnn_bench.records.records import BAD_STATUSES, Record, RecordFile, to_
 def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:
     """Write one record for each cell of all folders to `out`; return the records and lines for a person to read.
 
-    Of several records of one cell a definite one counts more than one that crashed or failed, then the one that started
-    last. Records in `out` take part. Raises InputError for a folder without records, OSError when `out` cannot be
+    Of several records of one cell, a definite status wins over "crashed" and "failed", and then the latest start wins.
+    Records in `out` are merged too. Raises InputError for a folder without records, OSError when `out` cannot be
     written.
     """
     out = Path(out)

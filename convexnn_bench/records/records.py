@@ -1,4 +1,4 @@
-"""Write and read the records of cells: one JSON object a line while a campaign runs, Parquet at its end.
+"""Write and read the records of cells: one JSON object per line while a campaign runs, Parquet at its end.
 
 `records.fields` says what each field holds.
 """

@@ -19,10 +19,10 @@ from convexnn_bench.solver import BaseSolver
 
 OnScore = Callable[[float, Certificate], None]
 
-LARGEST_ENTRY = 1e100  # of a point: data are at most 1e40, so that the objective stays finite
+LARGEST_ENTRY = 1e100  # largest entry of a point: data are at most 1e40, so that the objective stays finite
 FIRST_SCORE = 1e-3  # seconds of solving before the second score
 SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in a factor of ten
-SCORE_SHARE = 1.0  # of the solver's own time: all scores together take no longer than that
+SCORE_SHARE = 1.0  # seconds of solving before the next score, per second that the last one took
 ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
 
 

@@ -24,11 +24,11 @@ class Result:
     solver : str
         The solver's name.
     parameters : dict
-        Its parameters.
+        The solver's parameters.
     seed : int
-        Seed of its start point.
+        Seed of the start point.
     device : str
-        Where it ran.
+        Device on which the solver ran.
     status : str
         gap_reached, solved, stalled, time_limit, diverged or skipped.
     reason : str

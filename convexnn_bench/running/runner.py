@@ -23,7 +23,7 @@ LIMIT = Number(optional=True, infinite=True)  # of seconds, or of the gap
 
 
 def check_device(device: Any) -> str:
-    """Return the device's name, each process its own under torchrun. Raise InputError where torch does not see it."""
+    """Return the device's name, under torchrun that of this process. Raise InputError where torch does not see it."""
     try:
         chosen = torch.device(parallel.rank_device(str(device))) if isinstance(device, str | torch.device) else None
     except RuntimeError:

@@ -36,6 +36,6 @@ def check_same_point(point: Point, name: str) -> None:
     arrays = [*point.arrays(), *([] if point.dual is None else [point.dual])]
     if not parallel.same_tensors(*map(torch.as_tensor, arrays)):
         raise ConvexNNError(
-            f"the processes that share {name!r} came to different points: they need equal machines with as many "
-            "threads each, and a solver that does the same in all of them"
+            f"the processes that share {name!r} came to different points: they need equal machines, equal "
+            "numbers of threads, and a solver that does the same in all of them"
         )

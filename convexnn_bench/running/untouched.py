@@ -91,7 +91,7 @@ def _numbers(part: Any) -> dict[str, Any]:
 
 
 def _checksum(array: Any) -> Any:
-    """Return shape, kind and checksum of a plain array; of anything else, what it is."""
+    """Return shape, kind and checksum of a plain array, and type and identity of anything else."""
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         return f"{type(array).__name__} at {id(array)}"
     return array.shape, array.dtype.str, zlib.crc32(np.ascontiguousarray(array).data.cast("B"))

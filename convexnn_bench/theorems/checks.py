@@ -92,14 +92,14 @@ class TheoremCheck:
 
     @property
     def verdict(self) -> str:
-        """The same in words, with the hypotheses that are not met."""
+        """The result in words, with the hypotheses that are not met."""
         if self.holds is None:
             missing = [condition.text for condition in self.hypotheses if not condition.met]
             return f"hypothesis not met: {'; '.join(missing)}{self.note}"
         return "holds" if self.holds else "VIOLATED: the hypotheses hold to the tolerance and the conclusion does not"
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row a condition: part, text, value, limit, met."""
+        """Return one row for each condition: part, text, value, limit, met."""
         import pandas as pd
 
         parts = [("hypothesis", condition) for condition in self.hypotheses] + [("conclusion", self.conclusion)]
@@ -124,14 +124,14 @@ def check_rank_deficient(
     problem : Problem
         A problem with linear or gated activation.
     m : int, optional
-        Columns a block; by default min(p, q) + 1, with which every stationary point is rank deficient.
+        Columns of each block; by default min(p, q) + 1, with which every stationary point is rank deficient.
     seed : int
         Seed of the random start.
     point : Result or arrays, optional
         The point to check, (U, V) or a Result. By default a random start is trained by trust-region Newton.
     tolerance : float
         Tolerance on the relative gradient and on -curvature / beta. The conclusion is a certified gap of at most ten
-        times as much.
+        tolerances.
     steps : int
         Most steps of trust-region Newton.
 
@@ -189,7 +189,7 @@ def check_full_rank(
     Parameters
     ----------
     m : int, optional
-        Columns a block; by default min(p, q).
+        Columns of each block; by default min(p, q).
     problem, seed, point, tolerance, steps
         As in `check_rank_deficient`.
 

@@ -75,7 +75,7 @@ class Width:
         if self.covered:
             if self.spurious:
                 return f"VIOLATED: {self.spurious} second-order ends are not global"
-            return "holds" if not unfinished else f"holds; {unfinished} ends unfinished, of which it says nothing"
+            return "holds" if not unfinished else f"holds; it says nothing about {unfinished} unfinished ends"
         if not unfinished:
             return "not covered; every start reached p*"
         reached = "some starts reached p*" if self.global_ends else "no start reached p*"

@@ -54,7 +54,7 @@ class SpuriousMinima:
     starts : int
         Random starts for each number of columns.
     tolerance : float
-        On the relative gradient, on -curvature / beta, and on the relative excess over p*.
+        Tolerance on the relative gradient, on -curvature / beta, and on the relative excess over p*.
     lower_bound, upper_bound : float
         Best proven lower bound on p*, and least objective of all points.
     optimal_rank : int
@@ -83,7 +83,7 @@ class SpuriousMinima:
         return not any(width.covered and width.spurious for width in self.widths)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row a start."""
+        """Return one row for each start."""
         import pandas as pd
 
         return pd.DataFrame([vars(end) for end in self.ends])
@@ -133,7 +133,7 @@ def spurious_minima(
     seed : int
         The starts have the seeds seed, seed + 1, ...
     tolerance : float
-        On the relative gradient, on -curvature / beta, and on the relative excess over p*.
+        Tolerance on the relative gradient, on -curvature / beta, and on the relative excess over p*.
     steps : int
         Most steps of trust-region Newton for each start.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
 
-SPARE_COLUMNS = 2  # beyond min(p, q), in case that rounding leaves a gap there
+SPARE_COLUMNS = 2  # columns beyond min(p, q), in case rounding leaves a gap there
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Staircase:
         return len(self.steps)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row a step."""
+        """Return one row for each step."""
         import pandas as pd
 
         return pd.DataFrame([vars(step) for step in self.steps])

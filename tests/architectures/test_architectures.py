@@ -414,7 +414,7 @@ def test_layouts_of_the_digits():
     problem = cnn.make_problem("digits[layout=tokens,n=20]", architecture="attention[output=mean]", patterns=3)
     assert (problem.p, problem.q, problem.N) == (64, 80, 1280)
     for parameters, words in (
-        ({"layout": "image", "bias": True}, "bias=True goes with layout=\"flat\" alone, got layout='image'"),
+        ({"layout": "image", "bias": True}, "bias=True needs layout=\"flat\", got layout='image'"),
         ({"layout": "rows"}, "layout must be one of 'flat', 'image', 'tokens', got 'rows'"),
         ({"layout": "image"}, "shape n x d"),
     ):

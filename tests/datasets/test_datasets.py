@@ -107,7 +107,7 @@ def test_teacher_shapes_and_noise():
         ("breast_cancer", {"standardize": "yes"}, "standardize must be one of True, False"),
         ("spiral", {"pattern_seed": -1}, "pattern_seed must be a whole number, at least 0 and below 2^63, got -1"),
         ("spiral", {"pattern_seed": "a"}, "pattern_seed must be a whole number"),
-        ("wine", {"size": 10}, "has no parameter 'size'; its own: n, standardize"),
+        ("wine", {"size": 10}, "has no parameter 'size'; it has: n, standardize"),
         ("wine", {"beta": 1.0, "beta_fraction": 0.1}, "give beta or beta_fraction, not both"),
         ("wine", {"loss": "squarred"}, "did you mean 'squared'"),
         ("wyne", {}, "unknown data set 'wyne': did you mean 'wine'"),

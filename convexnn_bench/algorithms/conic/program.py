@@ -134,7 +134,8 @@ class DualSide:
         import cvxpy as cp
 
         L: Any = cp.Variable((problem.n_out, problem.c))
-        # The units depend on whether F* is piecewise quadratic, so that it is stated once to ask, and again in units.
+        # The units depend on whether F* is piecewise quadratic: F* is stated once to find out, and again in these
+        # units.
         units = Units.of(problem, problem.loss.cvxpy_conjugate(L, problem.Y)[0].is_qpwa())
         conjugate, domain = problem.loss.cvxpy_conjugate(units.gradient * L, problem.Y)
         image = (units.gradient / problem.beta * map_.R) @ cp.vec(L, order="C")

@@ -29,7 +29,7 @@ class ConicSolver(BaseSolver):
         raise TypeError(f"{type(self).__name__} must define options")
 
     def summary(self, raw: Any) -> str:
-        """Return the solver's own words about how it ended, from its raw answer."""
+        """Return in words how the solver ended, from its raw answer."""
         return ""
 
     def failures(self) -> tuple[type[Exception], ...]:
@@ -53,8 +53,8 @@ class ConicSolver(BaseSolver):
         2. Read the point.
         3. Call back once.
 
-        Raises ConvexNNError if the solver ends without a point. A point of low accuracy, or one that the time limit cut
-        off, is accepted, since its certificate is the verdict.
+        Raises ConvexNNError if the solver ends without a point. A point of low accuracy, or one at which the time limit
+        ended the solver, is accepted: the certificate judges it.
         """
         program, (data, chain, inverse) = self.conic.program, self._compiled
         summary = ""

@@ -8,7 +8,7 @@ It minimises f(U, V) subject to h = K_k U_k >= 0 for the facets of every cone (B
 2. update the multipliers, lambda <- (lambda - rho h)_+, and the penalty rho (`cone_penalty`);
 3. tighten the tolerance: halve it, and lower it to a tenth of the remaining push rho * violation.
 
-Iterates may leave the cones by what the penalty allows; `BMObjective.point` projects them.
+Iterates may violate the cones as far as the penalty allows; `BMObjective.point` projects them.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ INNER_STEPS, OUTER_STEPS = 1000, 200  # most steps of one minimisation, most upd
 FIRST_TOLERANCE, LAST_TOLERANCE = 0.1, 1e-12  # of the inner minimisation, relative to the first gradient
 # where `relu.finish` goes on from the point, a rough one is enough: chosen by trial (commit 384fbfb)
 ROUGH_STEPS, ROUGH_UPDATES = 60, 2  # in place of INNER_STEPS and OUTER_STEPS
-ROUGH_VIOLATION = 1e-2  # of the cones, relative to the longest column, that is good enough
+ROUGH_VIOLATION = 1e-2  # violation of the cones, relative to the longest column, that is good enough
 
 
 def outer_loop(
@@ -58,7 +58,7 @@ def outer_loop(
         U = objective.factors(current)[0]
         objective.penalty.update(U)
         if rough and (objective.penalty.violation <= ROUGH_VIOLATION or update + 1 == ROUGH_UPDATES):
-            return "the cones hold roughly"
+            return "all cones are satisfied to the rough tolerance"
         # 3. tighten the tolerance
         push = objective.penalty.rho * objective.penalty.violation * float(U.abs().max())
         tolerance = max(min(0.5 * tolerance, 0.1 * push), LAST_TOLERANCE * first)

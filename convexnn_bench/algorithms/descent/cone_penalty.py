@@ -19,7 +19,7 @@ from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
 LARGEST_MULTIPLIER = 1e6  # in units of beta max ||u||, the size of the gradient that the multipliers balance
-LARGEST_GROWTH = 1e6  # of the penalty rho, relative to its first value
+LARGEST_GROWTH = 1e6  # largest penalty rho, relative to its first value
 GROWTH, SUFFICIENT_FALL = 4.0, 0.5  # rho grows by the first unless the violation falls to the second of its last value
 
 

@@ -2,8 +2,8 @@
 
 Each takes an `Objective`, which returns value and gradient at x, a start point, and `step_done(x)`, which is called
 before the first step and after every step and returns False to stop. Each returns why it ended, or None if it was
-stopped. Step sizes follow from the objective. Every line search reads all numbers of a trial at once: a GPU is waited
-for once a trial.
+stopped. Step sizes follow from the objective. Every line search reads all numbers of a trial at once, so that each
+trial waits for a GPU only once.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ Project = Callable[[Vector], Vector]
 Precondition = Callable[[Vector, Vector], Vector]
 Epoch = Callable[[np.random.Generator], list[Callable[[Vector], Vector]]]  # draws the gradients of its batches
 
-STEP_GROWTH = 1.5  # of gradient descent, after every accepted step
+STEP_GROWTH = 1.5  # factor of gradient descent's step after every accepted one
 SMALLEST_STEP = 1e-18  # relative to the first step; below it a line search gives up
-IDLE_STEPS = 1000  # in a row without a new least value, which only rounding brings about
-ROUNDING = 1e-15  # of the objective: smaller increases are accepted
+IDLE_STEPS = 1000  # steps in a row without a new least value, which only rounding causes
+ROUNDING = 1e-15  # relative to the objective: smaller increases are accepted
 
-# of the spectral projected gradient: values as in Birgin, Martinez & Raydan (2000), but for the range of the step
+# Spectral projected gradient, with the values of Birgin, Martinez & Raydan (2000) except for the range of the step.
 MEMORY = 10  # values that the line search looks back on
 SUFFICIENT_DECREASE = 1e-4  # part of the decrease predicted by the slope
 STEP_RANGE = 1e-10, 1e10  # relative to the first step
@@ -33,8 +33,8 @@ STEP_RANGE = 1e-10, 1e10  # relative to the first step
 PLATEAU_STEPS = 50  # between two readings of the objective by Adam's schedule, each of which waits for the device
 PLATEAU = 1e-5  # relative decrease that counts as progress for that schedule
 
-# of minibatch SGD, chosen by trial
-FAILED_EPOCHS = 5  # in a row above the best objective, after which the step is halved
+# Minibatch SGD, chosen by trial.
+FAILED_EPOCHS = 5  # epochs in a row above the best objective, after which the step is halved
 DIVERGED = 10.0  # times the best objective: the step is halved at once
 EXPLODED = 1e3  # times the largest entry of the start point: the epoch is abandoned
 

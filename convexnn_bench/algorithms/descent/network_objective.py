@@ -38,7 +38,7 @@ class NetworkObjective:
 
     @cached_property
     def _parts(self) -> list[Operator]:
-        """Parts of the samples that fit memory one after the other, where the loss is a sum over samples."""
+        """Operators on a few samples each, or one on all samples if the loss is no sum over samples."""
         separable = self.problem.loss.separable
         return network.parts(self.problem, self.operator, self.width) if separable else [self.operator]
 
@@ -85,7 +85,7 @@ class Minibatches:
 
 
 def _of_samples(samples: Int[torch.Tensor, " b"], each: int) -> Int[torch.Tensor, " b_each"]:
-    """Return the rows of some samples, of which each has `each` consecutive ones."""
+    """Return the indices of the rows of some samples, where each sample has `each` consecutive rows."""
     if each == 1:
         return samples
     return (samples[:, None] * each + torch.arange(each, device=samples.device)).reshape(-1)

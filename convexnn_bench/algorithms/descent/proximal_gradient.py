@@ -19,8 +19,8 @@ from jaxtyping import Float
 Variable = Float[torch.Tensor, "P p k"]
 Predictions = Float[torch.Tensor, "n_out c"]
 
-STILL, STILL_STEPS = 1e-13, 100  # FISTA ends after so many steps in a row shorter than this part of the point
-LIPSCHITZ_GROWTH = 1.5  # of L, whenever its model fails
+STILL, STILL_STEPS = 1e-13, 100  # FISTA ends after STILL_STEPS steps in a row, each shorter than STILL ||x||
+LIPSCHITZ_GROWTH = 1.5  # factor of L whenever its model fails
 
 
 def fista(
@@ -45,7 +45,7 @@ def fista(
             # 1. the proximal step
             candidate = prox(y - gradient / lipschitz, 1.0 / lipschitz)
             move, change, z_new = candidate - y, candidate - x, forward(candidate)
-            # all numbers are read at once: a GPU is waited for once a trial
+            # all numbers are read at once, so that each trial waits for a GPU only once
             sums = [(gradient * move).sum(), move.square().sum(), (-move * change).sum()]
             norms = [torch.linalg.vector_norm(change), torch.linalg.vector_norm(candidate)]
             numbers = torch.stack([before, loss(z_new), *sums, *norms]).tolist()

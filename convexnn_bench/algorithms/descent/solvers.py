@@ -125,9 +125,9 @@ class FinishedNetworkSolver(NetworkSolver):
     finish: bool
 
     def until_slow(self, step_done: StepDone, window: int) -> StepDone:
-        """Return `step_done`, ended early where `finish` takes over.
+        """Return a `step_done` that also ends the method once it is slow, so that `finish` takes over.
 
-        That is when `window` steps have lowered the objective by less than SLOW of its value.
+        The method is slow when `window` steps have lowered the objective by less than SLOW of its value.
         """
         if not self.finishes:
             return step_done

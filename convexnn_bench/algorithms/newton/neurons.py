@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
-SPLIT_RATIO = 0.02  # a step splits a neuron in two if their sizes have at least this ratio
-NEGLIGIBLE_SIZE = 1e-9  # neurons up to this multiple of the largest size leave
+SPLIT_RATIO = 0.02  # least ratio of sizes, smaller to larger, of the two neurons into which a step may split one
+NEGLIGIBLE_SIZE = 1e-9  # neurons up to this multiple of the largest size are dropped
 
 Lengths = Float[torch.Tensor, " J"]
 
@@ -75,10 +75,10 @@ class BlockNeurons:
 
 
 def singular_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (left, values, right) with Z = left diag(values) right^T up to rounding, min(p, q) pairs, values falling.
+    """Return (left, values, right) with Z = left diag(values) right^T up to rounding, with values in descending order.
 
-    They come from the eigenvectors of the smaller Gram matrix. That side is orthonormal and the other has unit columns,
-    so that the product is Z however inaccurate the eigenvectors are.
+    The min(p, q) pairs come from the eigenvectors of the smaller Gram matrix. That side is orthonormal and the other
+    has unit columns, so that the product is Z however inaccurate the eigenvectors are.
     """
     if Z.shape[2] > Z.shape[1]:
         right, values, left = singular_pairs(Z.transpose(1, 2))

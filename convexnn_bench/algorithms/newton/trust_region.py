@@ -21,7 +21,7 @@ from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 ACCEPTED_RATIO = 1e-4  # least ratio at which a step is taken (Nocedal & Wright, algorithm 4.1, eta)
 GOOD_RATIO, VERY_GOOD_RATIO = 0.5, 0.8  # above which the damping falls, and above which the radius grows
 TRIALS = 40  # trust regions tried for one step
-HALVINGS = 8  # of one step, with scalar outputs
+HALVINGS = 8  # halvings of one step, with scalar outputs
 ROUNDING = 1e-14  # a decrease below this multiple of f is rounding, and the gradient decides
 # Relative residuals of conjugate gradients: proportional to the gradient, so that convergence stays quadratic
 # (Nocedal & Wright, section 7.1), and between these limits.
@@ -29,10 +29,10 @@ ACCURACY_OF_GRADIENT, LOOSEST_ACCURACY, TIGHTEST_ACCURACY, TIGHTEST_FLOAT32_ACCU
 
 START_RADIUS, LARGEST_RADIUS = 0.5, 1.0  # radius 1 is a step as long as the point itself
 RADIUS_SHRINKS, RADIUS_GROWS = 0.3, 2
-SHORT_RADIUS = 0.2  # a radius below it says no more about the work that is left
+SHORT_RADIUS = 0.2  # least radius used in `cg_products`; a shorter one says nothing more about the remaining work
 DAMPING_GROWS, DAMPING_SHRINKS = 4, 8
 LEAST_DAMPING, NO_DAMPING = 1e-3, 1e-8  # the first damping after none, and the last before none
-CG_MEMORY_DECAY = 0.95  # per direct step, of the products and of the short radius that conjugate gradients last had
+CG_MEMORY_DECAY = 0.95  # per direct step, of the last product count and short radius of conjugate gradients
 LEAST_FLOOR, FLOOR_GROWS, FLOOR_SHRINKS = 1e-8, 10, 4  # of the curvature floor, in units of the largest curvature
 
 OnPoint = Callable[[PointState], bool]
@@ -85,7 +85,7 @@ class TrustRegionNewton:
     ) -> tuple[PointState, bool]:
         """Take steps until the relative gradient is at most `tolerance`; f falls with each, but for rounding.
 
-        It ends after `most_steps`, or after the step with which it has taken `products` Hessian products, if not 0.
+        It ends after `most_steps` steps, or once it has taken `products` Hessian products; 0 sets no limit on products.
         Return the last point, and False if `on_point`, which is called with every point, ended the run.
         """
         last = self.working.products + (products or math.inf)
@@ -140,7 +140,7 @@ class TrustRegionNewton:
                     system = NewtonSystem(point, self.region.cg_products)
                     continue
             self.region.shrink(system.route)
-        self.region = TrustRegion()  # what was learnt here does not hold at the next point
+        self.region = TrustRegion()  # a region adapted to this point does not fit the next one
         return None
 
     def _solved(self, system: NewtonSystem, accuracy: float) -> TrialStep | None:

@@ -1,4 +1,4 @@
-"""The objective of bm_newton on sets of neurons: the problem, its operator, and what one point leaves for the next."""
+"""The objective of bm_newton on sets of neurons: the problem, its operator, and values cached between points."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -37,13 +37,13 @@ class WorkingProblem:
         return BlockNeurons(none.to(torch.int64), none.view(1, 0).expand(p, 0), none.view(1, 0).expand(q, 0))
 
     def masks(self, blocks: Int[torch.Tensor, " J"]) -> Float[torch.Tensor, "N J"]:
-        """Return the masks of the neurons' blocks as numbers; the last answer is kept."""
+        """Return the masks of the neurons' blocks as numbers; the last result is cached."""
         if self._last_masks is None or not _same(self._last_masks[0], blocks):
             self._last_masks = blocks, self.operator.masks[:, blocks].to(self.operator.dtype)
         return self._last_masks[1]
 
     def on_blocks(self, blocks: Int[torch.Tensor, " B"], dtype: torch.dtype) -> Operator:
-        """Return the operator of these blocks alone; the operators of the last blocks are kept."""
+        """Return the operator of these blocks alone; recent operators are cached."""
         if self._last_operators is None or not _same(self._last_operators[0], blocks):
             self._last_operators = blocks, {}
         operators = self._last_operators[1]

@@ -2,7 +2,7 @@
 
     1. Price all P blocks at the dual point L = grad F(z). That gives the lower bound, and the blocks whose dual norm
        ||G_k||_2, G_k = A_k^* L, exceeds beta. End once the certified gap is at most the target.
-    2. While beta stands above the problem's: lower it once the point is near its optimum.
+    2. While beta is above the problem's beta, lower it whenever the point is near the optimum at the present beta.
     3. Enter the top singular pairs of -G_k of the priced blocks, and optimise the sizes of all neurons. That is a
        convex problem, and lets neurons leave.
     4. Take Newton steps within a trust region, which move sizes and directions together.
@@ -34,7 +34,7 @@ from convexnn_bench.operator import CHUNK_ELEMENTS
 EXCESS = 1e-11  # a dual norm above beta by up to this multiple of beta does not exceed it
 MOST_ENTERING = 200  # neurons that enter in one round
 CANDIDATES = 1000  # most violated blocks, among which the entering ones are chosen: their cosines take 8 MB
-LEAST_ENTERING = 20  # blocks that may enter in every round; else as many as there are neurons
+LEAST_ENTERING = 20  # blocks that may enter in a round, or as many as there are neurons if that is more
 ALIKE = (0.9, 0.99, 0.999)  # cosines of two masks above which only one may enter, raised until enough blocks are found
 NEWTON_STEPS = 4  # most per round
 SIZES_TOLERANCE = 1e-3  # relative decrease of f that ends the optimisation of the sizes, in units of the gap
@@ -53,7 +53,7 @@ Report = Callable[[BlockNeurons, torch.Tensor | None], bool]
 
 @dataclass(frozen=True)
 class Pricing:
-    """What one pricing of all blocks says."""
+    """The result of pricing all blocks once."""
 
     blocks: Int[torch.Tensor, " B"]  # the blocks that may enter, most violated first
     G: Float[torch.Tensor, "B p q"]  # A_k^* L of these blocks
@@ -105,7 +105,7 @@ class WorkingSetNewton:
             if not moved:
                 sharpness *= 0.1
                 idle = idle + 1 if sharpness * gap < FINEST_GRADIENT else 0
-        return f"rounding ends it; {self._summary(point)}"
+        return f"rounding prevents further progress; {self._summary(point)}"
 
     def _near_optimum(self, point: PointState, pricing: Pricing) -> bool:
         """Return whether the point is near enough the optimum at the present beta to go on to a smaller one."""
@@ -153,7 +153,7 @@ class WorkingSetNewton:
         return Pricing(blocks, G[blocks], float(norms.max()) if len(norms) else 0.0)
 
     def spread(self, blocks: Int[torch.Tensor, " B"], enough: int) -> Int[torch.Tensor, " C"]:
-        """Return the indices of up to `enough` blocks, the first ones among those whose masks differ by ALIKE."""
+        """Return the indices of up to `enough` blocks, preferring the first ones whose masks are not ALIKE."""
         if len(blocks) <= enough:
             return torch.arange(len(blocks), device=blocks.device)
         cosines = self._mask_cosines(blocks).cpu().numpy()

@@ -18,7 +18,7 @@ from convexnn_bench.problem import Problem
 # chosen by trial on problems with known optima (commit 384fbfb)
 ROUNDS = 40  # iterations of the search over all directions at once
 STARTS = 256  # random directions that it starts from, beside the rows of Phi and their negatives
-REFINED = 12  # of its best directions that are refined within their cones; a thorough search takes four times both
+REFINED = 12  # best directions, refined within their cones; a thorough search takes four times REFINED and STARTS
 CORNERS = 4096  # rays on which p - 1 kinks meet; if there are more, so many are drawn at random
 HOPS = 12  # moves from one cone to a neighbouring one while a direction is refined
 

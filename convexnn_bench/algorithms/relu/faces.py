@@ -32,8 +32,8 @@ DEAD = 1e-18  # ||u||^2 or ||v||^2 below this part of the squared norm of all ne
 # the others were chosen by trial (commit 384fbfb)
 NEWTON_SIZE = 600  # most entries of (U, V) for which Hessians are formed; their eigenvalues take a second there
 DAMPINGS = 16  # Newton steps tried with a damping raised sixfold each time, before a gradient step is taken
-HALVINGS = 60  # of a gradient step's length
-FACET_PASSES = 20  # in which the facets that a Newton step would violate are added to its constraints
+HALVINGS = 60  # halvings of a gradient step's length
+FACET_PASSES = 20  # passes that add the facets which a Newton step would violate to its constraints
 IDLE_STEPS = 4  # steps in a row without a visible decrease, after which the descent ends
 
 

@@ -105,7 +105,7 @@ def _first_neurons(
 ) -> tuple[Float[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
     """Return the sizes and indices of the neurons to start from.
 
-    They are the largest ones, reduced, and of those again the largest, half as many as a Hessian may have.
+    The largest neurons are reduced, and the largest of the result are kept: half as many as a Hessian may have.
     """
     sizes = np.linalg.norm(U, axis=1) * np.linalg.norm(V, axis=1)
     order = np.argsort(-sizes, kind="stable")[:LARGEST_START]

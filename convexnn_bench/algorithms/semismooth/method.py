@@ -27,10 +27,10 @@ from convexnn_bench.problem import Problem
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
-GROWTH = 10.0  # of sigma; a step that is given up divides it by the square
+GROWTH = 10.0  # factor of sigma; a step that is given up divides it by the square
 QUICK_STEPS = 6  # Newton steps of one proximal step up to which sigma grows
 MOST_STEPS = 20  # Newton steps of one proximal step at which it is given up
-MANY = 4  # sigma does not grow either when more than one block came in for so many active ones
+MANY = 4  # sigma does not grow if more than one block came in for every MANY active ones
 PATIENCE = 8  # proximal steps that together have to halve the gap
 MOST_RETREATS = 10  # proximal steps in a row that may be given up
 
@@ -141,7 +141,7 @@ class SemismoothNewton:
         self.z = self.centre.fit
         self.retreats += 1
         if self.retreats == MOST_RETREATS:
-            self.message = f"no shorter proximal step is solved either: {self.summary()}"
+            self.message = f"shorter proximal steps could not be solved either: {self.summary()}"
 
     def _keep_best(self, trial: DualTrial) -> None:
         if trial.objective < self.objective:
@@ -162,6 +162,6 @@ class SemismoothNewton:
         self.gaps = [*([] if changed else self.gaps[-PATIENCE:]), self.gap]
         halved = len(self.gaps) <= PATIENCE or self.gap <= 0.5 * self.gaps[0]
         if self.gap <= (self.target or 0.0):
-            self.message = f"own gap {self.gap:.1e}: {self.summary()}"
+            self.message = f"gap {self.gap:.1e} by its own bound: {self.summary()}"
         elif not halved:
-            self.message = f"own gap {self.gap:.1e} no longer falls: {self.summary()}"
+            self.message = f"gap {self.gap:.1e} by its own bound no longer falls: {self.summary()}"

@@ -15,8 +15,8 @@ from convexnn_bench.operator import Blocks
 Indices = Int[torch.Tensor, " w"]
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
-LEAST_BLOCKS = 32  # blocks in the first working set, and that may enter after a step, at least
-FIRST_FRACTION = 16  # else one in so many blocks is in the first working set
+LEAST_BLOCKS = 32  # least number of blocks in the first working set, and least limit on those that enter after a step
+FIRST_FRACTION = 16  # with many blocks, one in so many is in the first working set
 
 
 def first_set(G: Blocks, beta: float, outputs: int) -> Indices:

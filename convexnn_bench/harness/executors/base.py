@@ -142,7 +142,7 @@ class PoolExecutor(BaseExecutor):
         if job is None:
             return
         try:
-            events.note(f"getting hold of {self.title}")
+            events.note(f"waiting for {self.title}")
             self.open(out, job.cell.limits.threads)
             while job is not None or running:
                 # 1. Submit cells while there is room.

@@ -25,7 +25,7 @@ def _look() -> tuple[str, bool]:
 
 
 class DaskExecutor(PoolExecutor):
-    """Runs one cell at a time on each worker. A worker that dies costs its cell, which might kill another one too.
+    """Runs one cell at a time on each worker. The cell of a worker that dies is not repeated: it might kill others too.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class DaskExecutor(PoolExecutor):
                 )
             if not may_start:
                 raise InputError(
-                    f"dask worker {address} may not start processes, but every cell is one: start it with "
+                    f"dask worker {address} may not start processes, but every cell is a process: start it with "
                     "DASK_DISTRIBUTED__WORKER__DAEMON=False in its environment, or with --no-nanny"
                 )
 
@@ -150,8 +150,8 @@ class DaskExecutor(PoolExecutor):
             done = list(wait(handles, timeout=self.poll_seconds, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             done = []
-        # dask keeps a task whose only worker has died in its queue, so its future does not end. The list of living
-        # workers tells. It is asked for when nothing has ended, and otherwise once in LOOK_SECONDS.
+        # dask keeps a task whose only worker has died in its queue, so its future does not end. Only the list of living
+        # workers shows the loss. It is read when nothing has ended, and otherwise once in LOOK_SECONDS.
         if not done or time.monotonic() - self._last_look > LOOK_SECONDS:
             self._addresses, self._last_look = self._alive(), time.monotonic()
         gone = [future for future in handles if future not in done and self._where[future] not in self._addresses]

@@ -14,8 +14,8 @@ from convexnn_bench.records import JOBS, Record, keep_late
 if TYPE_CHECKING:
     import submitit
 
-START_SECONDS = 120.0  # asked for in addition, to import everything from a slow file system
-WATCHER_MEMORY_GB = 2.0  # asked for in addition, for the process that watches the cell
+START_SECONDS = 120.0  # added to a job's time, to import everything from a slow file system
+WATCHER_MEMORY_GB = 2.0  # added to a job's memory, for the process that watches the cell
 
 
 def run_and_keep(job: Job, out: Path) -> Record:
@@ -39,11 +39,11 @@ class SlurmExecutor(PoolExecutor):
     cluster
         "slurm", or "local" for processes of this machine, to try it out.
     partition, account, qos, constraint, gres
-        As sbatch takes them.
+        The options of sbatch with these names.
     """
 
     name = "slurm"
-    summary = "one job a cell on a SLURM cluster, slurm[partition=...,account=...]; slurm[cluster=local] to try it out"
+    summary = "one job per cell on SLURM, slurm[partition=...,account=...]; slurm[cluster=local] to try it out"
     requires = ("submitit",)
 
     def __init__(

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 
 STARTS = 2000  # Gaussian directions that are evaluated
-KEPT = 64  # directions, of largest value, that ascend
-STEPS = 150  # of the ascent
+KEPT = 64  # directions of largest value from which the ascent starts
+STEPS = 150  # steps of the ascent
 CHUNK_ELEMENTS = 20_000_000  # entries of Phi u at a time, 160 MB
 
 

@@ -16,7 +16,7 @@ from convexnn_bench.cones import EPS
 from convexnn_bench.norms.all_patterns.decision_rule import LONGEST, WORK, positive_bound, step_cost
 
 CLOSE = 1e-4  # relative distance to an attained value at which a bound is not improved any further
-MOST_DIRECTIONS = 16  # in one plane
+MOST_DIRECTIONS = 16  # most directions in one plane
 
 Support = Callable[[Float[np.ndarray, " q"], float], float]
 Reached = Callable[[Float[np.ndarray, "q k"]], float]

@@ -26,7 +26,7 @@ def scaling_figure(
 
     panels: {name of the size: series}. cost: label of the vertical axis, with its unit. looks: {what was measured: its
     style}, by default the styles in the order of the names. missed: series of the same panels and names whose costs are
-    only known to be larger; they are drawn hollow and are no part of the fit.
+    lower bounds; they are drawn hollow and do not enter the fit.
     """
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COLOURS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS: str = "os^Dv<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))  # matplotlib's, in points
-GREY = "#555555"  # of what belongs to no solver: targets, diagonals, baselines
+GREY = "#555555"  # for what belongs to no solver: targets, diagonals, baselines
 
 
 @dataclass(frozen=True)

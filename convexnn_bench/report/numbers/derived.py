@@ -137,8 +137,8 @@ class Scaling:
     """Time to the campaign's gap against one size that varies alone.
 
     title: the data set with the parameters that stay the same. points: {solver: [(size, median seconds), ...]}.
-    laws: the power laws of solvers with at least three sizes. missed: as points, of sizes at which the solver ran out
-    of so much time. They are no part of the law, which may therefore be too flat.
+    laws: the power laws of solvers with at least three sizes. missed: the same for sizes at which the solver ran out of
+    time, with its time limit as seconds. They do not enter the law, which may therefore be too flat.
     """
 
     title: str
