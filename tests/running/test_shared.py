@@ -108,7 +108,7 @@ def test_hessian_products_are_those_of_one_process(both, given, name):
 
 @pytest.mark.parametrize("name", NEWTON)
 def test_newton_comes_to_the_certified_optimum_of_one_process(both, given, name):
-    alone = cnn.solve(given[name], "bm_newton", gap=1e-8)
+    alone = cnn.solve(given[name], "bm_newton", gap=1e-8, time_limit=600)
     one, other = (rank["newton"][name] for rank in both)
     assert one["status"] == other["status"] == alone.status == "gap_reached"
     assert one["objective"] == pytest.approx(alone.objective, rel=1e-8)

@@ -162,7 +162,7 @@ def everything():
     found["stepped"] = {
         (name, solver): stepped(shared[name], solver) for name in ("mlp_narrow", "cnn") for solver in SOLVERS
     }
-    results = {name: cnn.solve(given[name], "bm_newton", gap=1e-8) for name in NEWTON}
+    results = {name: cnn.solve(given[name], "bm_newton", gap=1e-8, time_limit=600) for name in NEWTON}
     found["newton"] = {name: solved(result) for name, result in results.items()}
     if parallel.rank() == 0:
         found["certified"] = cnn.certify(results["cnn"].problem, results["cnn"]).primal
