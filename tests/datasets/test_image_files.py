@@ -208,5 +208,5 @@ def test_layerwise_training_takes_some_training_images_and_the_whole_test_part(r
     (X, Y), (test_X, test_Y) = load_split("mnist[n=25,verify=false]")
     assert (X.shape, Y.shape, test_X.shape) == ((25, 1, 28, 28), (25, 10), (6, 1, 28, 28))
     assert (test_Y.argmax(axis=1) == made["test"][1]).all()
-    with pytest.raises(cnn.InputError, match="split is not to be given here"):
+    with pytest.raises(cnn.InputError, match="split cannot be chosen here"):
         load_split("mnist[split=test,verify=false]")
