@@ -550,7 +550,7 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
         assert str(png) in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert "not a whole record" in done.stdout
-    assert "the record with key 'bare' has no problem_name, solver_name, formulation, left out" in done.stdout
+    assert "the record with key 'bare' has no campaign, started, version, left out" in done.stdout
     assert done.stdout.startswith("made: 12 cells, 12 gap_reached\n")
     page = (tmp_path / "report.html").read_text()
     assert "not a whole record" in page
