@@ -2,7 +2,7 @@
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
 # and four that neither needs:
-#   make quick  runs the tests that are quick and start no process, under a minute
+#   make quick  runs the tests that are quick and start no process
 #   make docs   builds the documentation in docs/_build/html
 #   make benchopt   runs benchopt's own test command on benchopt_bridge
 #   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
