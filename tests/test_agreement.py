@@ -31,6 +31,8 @@ def test_conic_proximal_and_factored_solvers_agree_to_what_their_gaps_allow(pair
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICKSTART)
 def test_clarabel_certifies_every_quickstart_problem(name):
-    result = cnn.solve(QUICKSTART[name].make_problem(), "cvxpy_clarabel", gap=1e-6, time_limit=600)
+    cell = QUICKSTART[name]
+    problem = cnn.make_problem(cell.dataset, **cell.problem_arguments)
+    result = cnn.solve(problem, "cvxpy_clarabel", gap=1e-6, time_limit=600)
     assert result.status == "gap_reached"
     assert result.gap <= 1e-6

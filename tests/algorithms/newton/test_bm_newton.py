@@ -443,7 +443,7 @@ def test_a_small_beta_takes_direct_steps(monkeypatch):
         routes.append(seen(point, products))
         return routes[-1]
 
-    monkeypatch.setattr(newton_step, "cheapest_route", counted)
+    monkeypatch.setattr(newton_system, "cheapest_route", counted)
     result = cnn.solve(problem, "bm_newton", gap=1e-6, time_limit=300, show_progress=False)
     assert result.status == "gap_reached"
     assert routes.count("hessian") > routes.count("products") > 0
