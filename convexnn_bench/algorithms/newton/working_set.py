@@ -8,9 +8,9 @@
     4. Take Newton steps within a trust region, which move sizes and directions together.
     5. Where neither f nor the bound moved, ask for a smaller gradient. End after MOST_IDLE_ROUNDS at the smallest.
 
-It cannot stop at a wrong point, because it stops on the certified gap alone. A point where no block exceeds beta and
-the gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where a block exceeds beta, its singular
-pair is a direction of descent from any point (Theorem 3.3), and the convex problem in the sizes goes along it.
+The loop ends at the certified gap, or with a message where rounding ends progress. A point where no block exceeds beta
+and the gradient vanishes has gap zero (Sahiner et al., ICLR 2024, Theorem 3.4). Where a block exceeds beta, its
+singular pair is a direction of descent from any point (Theorem 3.3), and the convex problem in the sizes goes along it.
 """
 
 import math
