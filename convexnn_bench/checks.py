@@ -26,7 +26,9 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
             # Numpy has no bfloat16, so that floating-point tensors are widened first.
             value = value.detach().cpu()
             return (value.double() if value.is_floating_point() else value).numpy()
-        return np.asarray(value)
+        array = np.asarray(value)
+        # Columns of several numeric types, some of pandas' own, become Python objects together.
+        return _frame(name, value) if array.dtype == object and _is_numeric_frame(value) else array
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{name} cannot be read as an array: {error}") from error
 
@@ -40,7 +42,7 @@ def plain_number(value: Any) -> Any:
 
 def check_array(name: str, value: Any) -> np.ndarray:
     """Return a float64 array of finite numbers in C order; raise InputError, `name` in front, for anything else."""
-    array = as_numpy(value, name)
+    array = _frame(name, value) if _is_frame(value) else as_numpy(value, name)
     if array.ndim == 0 and array.dtype == object:
         raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
     if array.dtype.kind not in "fiub":
@@ -53,6 +55,44 @@ def check_array(name: str, value: Any) -> np.ndarray:
         first = tuple(int(index) for index in bad[0])
         raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
     return array
+
+
+def _is_frame(value: Any) -> bool:
+    """Return whether this is a pandas DataFrame, without importing pandas."""
+    return hasattr(value, "iloc") and getattr(value, "ndim", 0) == 2
+
+
+def _is_numeric_frame(value: Any) -> bool:
+    return _is_frame(value) and all(getattr(dtype, "kind", "O") in "fiub" for dtype in value.dtypes)
+
+
+def _frame(name: str, frame: Any) -> np.ndarray:
+    """Return the numbers of a DataFrame; raise InputError with the names of columns that hold others."""
+    kinds = {column: dtype for column, dtype in zip(frame.columns, frame.dtypes, strict=True)}
+    odd = [column for column, dtype in kinds.items() if getattr(dtype, "kind", "O") not in "fiub"]
+    if odd:
+        listed = ", ".join(f"{column!r} ({kinds[column]})" for column in odd)
+        raise InputError(
+            f"{name} has columns that hold no numbers: {listed}. Encode them:\n"
+            f"    import pandas as pd\n    {name} = pd.get_dummies({name}, columns={odd!r}, dtype=float)"
+        )
+    for place, column in enumerate(frame.columns):
+        empty = np.flatnonzero(frame.iloc[:, place].isna().to_numpy())
+        if empty.size:
+            raise InputError(
+                f"{name}: column {str(column)!r} is NaN or missing in {empty.size} rows, the first is row {empty[0]}"
+            )
+    # Column by column: nullable integers and booleans of one frame would become Python objects together.
+    columns = [frame.iloc[:, place].to_numpy(dtype=np.float64) for place in range(frame.shape[1])]
+    return np.column_stack(columns) if columns else np.empty((len(frame), 0))
+
+
+def pairing_notes(X: Any, Y: Any) -> tuple[str, ...]:
+    """Return a note where two pandas objects have different indices, since their rows are paired by position."""
+    both = hasattr(X, "iloc") and hasattr(Y, "iloc")
+    if not both or len(X) != len(Y) or X.index.equals(Y.index):
+        return ()
+    return ("X and Y have different pandas indices; their rows were paired by position.",)
 
 
 def check_patterns(patterns: Any, N: int) -> Any:

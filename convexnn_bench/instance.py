@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.architectures import BaseArchitecture
-from convexnn_bench.checks import Array, as_numpy, check_array, check_patterns, check_scale, plain_number
-from convexnn_bench.cones import Cones
+from convexnn_bench.checks import Array, check_array, check_patterns, check_scale, pairing_notes, plain_number
+from convexnn_bench.cones import Cones, unattained
 from convexnn_bench.errors import InputError
-from convexnn_bench.losses import BaseLoss
+from convexnn_bench.labels import Targets
+from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
 from convexnn_bench.norms import CompleteNorm, max_dual_norm
 from convexnn_bench.operator import Operator, Rows, SharedOperator
 from convexnn_bench.patterns import Patterns
@@ -32,15 +33,21 @@ class Instance:
     The arguments are those of `Problem`, which documents them.
     """
 
+    # Everything else follows from these, and much of it is computed once, so that they stay as they are.
+    DEFINING = (
+        "architecture", "activation", "loss", "seed", "X", "Y", "classes", "notes", "n_out", "c", "N", "p", "q", "P",
+        "pattern_info", "masks", "gates", "beta",
+    )  # fmt: skip
+
     def __init__(
         self,
         X: Array,
-        Y: Array,
+        Y: Array | Targets,
         architecture: str | BaseArchitecture = "mlp",
         activation: str | BaseActivation = "gated_relu",
         loss: str | BaseLoss = "squared",
         beta: float | None = None,
-        patterns: str | int | Array = "all",
+        patterns: str | int | Array | Patterns = "all",
         seed: int = 0,
         *,
         beta_fraction: float | None = None,
@@ -55,7 +62,10 @@ class Instance:
         # 2. Data and targets in float64, in the shapes that the architecture and the loss state.
         self.X = _own_copy(check_array("X", X))  # the caller may change X later
         self.architecture.check_data(self.X)
-        self.Y = self.loss.prepare_targets(self.architecture.target_rows(as_numpy(Y, "Y"), self.X))
+        targets = read_targets(self.loss, Y, lambda rows: self.architecture.target_rows(rows, self.X))
+        self.Y = targets.rows
+        self.classes: tuple[Any, ...] | None = targets.classes
+        self.notes: tuple[str, ...] = (*pairing_notes(X, Y), *targets.notes)
         self.n_out, self.c = self.Y.shape
         # 3. The sizes of the lifted program: Phi is N x p, and a block is p x q.
         self._rows = Rows(self.architecture, self.X)
@@ -69,25 +79,33 @@ class Instance:
         # 4. The blocks: one mask D_k for each activation pattern or gate.
         light = self._rows.avoidable and not self.has_cone  # the cones need the entries of Phi
         rows = self._rows if light else self.Phi
-        self.pattern_info: Patterns = self.activation.blocks(rows, check_patterns(patterns, self.N), self.seed)
+        asked = patterns if isinstance(patterns, Patterns) else check_patterns(patterns, self.N)
+        self.pattern_info: Patterns = self.activation.blocks(rows, asked, self.seed)
         self.masks = self.pattern_info.masks
         self.gates = self.pattern_info.gates
         self.P = self.masks.shape[1]
+        self._check_attained()
         self._operators: dict[tuple[str, torch.dtype], Operator] = {}
         self.is_shared = False  # see `shared`
         # 5. Weight decay. A fraction refers to beta_max, which needs all of the above.
         self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.DEFINING and name in self.__dict__:
+            way = "problem.with_beta(...) returns" if name == "beta" else "make"
+            raise AttributeError(f"{name} of a {type(self).__name__} is read-only: {way} a new one")
+        super().__setattr__(name, value)
+
     # -- checks -----------------------------------------------------------------------------------------
 
     @staticmethod
-    def _check_beta(beta: Any, beta_fraction: Any) -> None:
-        if (beta is None) == (beta_fraction is None):
+    def _check_beta(beta: Any, fraction: Any, name_of_fraction: str = "beta_fraction") -> None:
+        if (beta is None) == (fraction is None):
             raise InputError(
-                f"give exactly one of beta and beta_fraction (a fraction of beta_max), got beta={beta!r}, "
-                f"beta_fraction={beta_fraction!r}"
+                f"give exactly one of beta and {name_of_fraction} (a fraction of beta_max), got beta={beta!r}, "
+                f"{name_of_fraction}={fraction!r}"
             )
-        name, value = ("beta", beta) if beta is not None else ("beta_fraction", beta_fraction)
+        name, value = ("beta", beta) if beta is not None else (name_of_fraction, fraction)
         Number().check(name, value)
 
     def _check_outputs(self) -> None:
@@ -99,6 +117,16 @@ class Instance:
         if self.n_out != rows:
             outputs = "" if rows == samples else f", {rows} outputs of the {self.architecture.name}"
             raise InputError(f"X has {samples} samples{outputs} but Y has {self.n_out} rows")
+
+    def _check_attained(self) -> None:
+        """Raise InputError for a mask of the user's that no vector attains, where blocks have cones."""
+        # The vectors in the cone of such a block are zero, or belong to the cone of another pattern.
+        k = unattained(self.Phi, self.masks) if self.has_cone and self.gates is None else None
+        if k is not None:
+            raise InputError(
+                f"patterns: block {k} is the pattern 1{{Phi u >= 0}} of no vector u, so that no ReLU neuron belongs to "
+                'it; take masks from cnn.sample_patterns or cnn.enumerate_patterns, or activation="gated_relu"'
+            )
 
     def _beta_from_fraction(self, fraction: float) -> float:
         if not self.beta_max > 0:
@@ -163,6 +191,34 @@ class Instance:
         problem = copy.copy(self)
         problem.is_shared, problem._operators = True, {}
         problem.__dict__.pop("beta_max", None)  # all processes must compute it together
+        return problem
+
+    def with_beta(self: AnyInstance, beta: float | None = None, *, fraction: float | None = None) -> AnyInstance:
+        """Return a new problem with another weight decay, on the same data and masks.
+
+        Parameters
+        ----------
+        beta : float, optional
+            Weight decay > 0.
+        fraction : float, optional
+            Weight decay as a fraction of ``beta_max``. Give exactly one of `beta` and `fraction`.
+
+        Raises
+        ------
+        InputError
+            A number is not positive, or not exactly one of the two is given.
+        """
+        beta, fraction = plain_number(beta), plain_number(fraction)
+        self._check_beta(beta, fraction, "fraction")
+        problem = copy.copy(self)
+        # A penalised output bias has the weight decay of the problem, and with it beta_max.
+        penalised = isinstance(self.loss, OutputBias) and self.loss.beta is not None
+        if penalised and beta is None:
+            raise InputError("fraction: with a penalised output bias beta_max depends on beta; give beta itself")
+        problem.__dict__["beta"] = float(beta) if beta is not None else self._beta_from_fraction(float(fraction or 0.0))
+        if isinstance(self.loss, OutputBias) and penalised:
+            problem.__dict__["loss"] = OutputBias(self.loss.loss, problem.beta)
+            problem.__dict__.pop("beta_max", None)
         return problem
 
     @cached_property

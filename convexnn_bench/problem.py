@@ -28,21 +28,31 @@ class Problem(Instance):
         Data: n x d for the MLP, n x channels x h x w for the CNN, n x tokens x features for attention. The data are
         copied as float64 and are not normalised.
     Y : array
-        Targets: n or n x c, also n x tokens x c for attention. Each loss states which values it allows.
+        Targets: n or n x c, also n x tokens x c for attention. Squared and Huber loss take numbers. One column under
+        cross-entropy, logistic and squared hinge loss holds labels of any kind: words, booleans, whole numbers.
     architecture, activation, loss : str or instance
         A registered name, or an instance such as ``cnn.Huber(delta=0.5)``.
     beta : float, optional
         Weight decay > 0. It multiplies half the squared norms of the weights (or the sum of block norms).
-    patterns : "all", int or bool array (N x P)
+    patterns : "all", int, bool array (N x P) or the result of `sample_patterns` or `enumerate_patterns`
         Every attainable pattern, a number of unique patterns of Gaussian gates, or the patterns themselves, which are
-        kept as they are and in their order.
+        kept as they are and in their order. With ReLU, each must be the pattern of some vector.
     seed : int
         Seed of the sampled gates.
     beta_fraction : float, optional
         Weight decay as a fraction of ``beta_max``. Give exactly one of `beta` and `beta_fraction`.
 
+    Attributes
+    ----------
+    classes : tuple or None
+        The labels in the order of the outputs; with one output that of -1, then that of +1. None where Y were numbers.
+    notes : tuple of str
+        What was decided when the data were read, one sentence each.
+
     Raises
     ------
+    AttributeError
+        `beta` or another attribute that defines the problem is set: see `with_beta`.
     InputError
         An argument is not usable. The message names it, its value and what is allowed.
     PatternBudgetError

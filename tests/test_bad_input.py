@@ -110,9 +110,11 @@ def test_dtypes_that_hold_no_real_numbers(dtype):
 
 
 def test_a_table_with_words_names_the_way_out():
-    with assert_refused("X must be a numeric array", "object", ".astype(float)"):
+    with assert_refused("X has columns that hold no numbers: 'b'", "pd.get_dummies(X, columns=['b'], dtype=float)"):
         make(pd.DataFrame({"a": y, "b": list("abcdefghijkl")}))
-    with assert_refused("X has 1 NaN"):
+    with assert_refused("X has columns that hold no numbers: 'size' (category)"):
+        make(pd.DataFrame({"a": y, "size": pd.Categorical(["S", "L"] * 6)}))
+    with assert_refused("X: column 'a' is NaN or missing in 1 rows, the first is row 1"):
         make(pd.DataFrame({"a": pd.array([1, None, *range(10)], dtype="Int64")}))
 
 
@@ -324,6 +326,33 @@ def test_beta_fraction_of_nothing():
     check_certified(make(Y=np.zeros((12, 2))))
 
 
+@pytest.mark.parametrize(("name", "value"), [("beta", -3), ("X", X), ("masks", None), ("loss", "huber")])
+def test_a_problem_does_not_change(name, value):
+    problem = make()
+    with pytest.raises(AttributeError, match=f"{name} of a Problem is read-only: .* new one"):
+        setattr(problem, name, value)
+    assert problem.beta == 0.1
+
+
+@pytest.mark.parametrize("activation", ["gated_relu", "relu"])
+def test_another_beta_is_another_problem(activation):
+    problem = make(activation=activation)
+    larger, half = problem.with_beta(2.5), problem.with_beta(fraction=0.5)
+    assert (problem.beta, larger.beta, half.beta) == (0.1, 2.5, 0.5 * problem.beta_max)
+    assert larger.masks is problem.masks
+    Z = problem.gates.T[:, :, None] * np.ones(2)
+    norms = (half.objective(Z) - problem.objective(Z)) / (half.beta - problem.beta)
+    assert larger.objective(Z) == pytest.approx(problem.objective(Z) + (2.5 - 0.1) * norms)
+    for arguments, words in (
+        ({"beta": -3}, "beta must be a positive finite number, got -3"),
+        ({"fraction": 0.0}, "fraction must be a positive"),
+        ({}, "give exactly one of beta and fraction"),
+        ({"beta": 1.0, "fraction": 0.5}, "give exactly one of beta and fraction"),
+    ):
+        with assert_refused(words):
+            problem.with_beta(**arguments)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None], ids=repr)
 def test_seed_of_the_patterns(seed):
     with assert_refused("seed must be a whole number, at least 0", repr(seed)):
@@ -335,13 +364,11 @@ def test_seed_of_the_patterns(seed):
 
 @pytest.mark.parametrize("loss", ["logistic", "squared_hinge"])
 def test_labels_of_two_classes(loss):
-    for labels in ((SIGNS + 1) / 2, y > 0, np.zeros(12)):
-        with assert_refused(f"labels -1 and 1 for the {loss} loss", "found 0", "2 * Y - 1"):
+    for labels, found in ((y, "found "), (np.arange(12) % 3, "found 0, 1, 2"), (np.zeros(12), "one class only, 0.0")):
+        with assert_refused(f"labels -1 and 1, or any two labels, for the {loss} loss", found):
             make(Y=labels, loss=loss)
-    with assert_refused(f"labels -1 and 1 for the {loss} loss", "found 1, 2"):
-        make(Y=(SIGNS + 3) / 2, loss=loss)
-    with assert_refused(f"labels -1 and 1 for the {loss} loss"):
-        make(Y=y, loss=loss)
+    with assert_refused(f"labels -1 and 1 in each column for the {loss} loss", "found 1, 2"):
+        make(Y=np.tile([1, 2], (12, 1)), loss=loss)
 
 
 @pytest.mark.parametrize(
@@ -349,15 +376,22 @@ def test_labels_of_two_classes(loss):
     [
         (np.abs(Y) + 1, ("rows of Y must be non-negative and sum to one", "sums to")),
         (np.tile([2.0, -1.0], (12, 1)), ("rows of Y must be non-negative", "row 0", "-1")),
-        (y, ("integer labels 0..c-1", "cross_entropy")),
-        (np.arange(12) - 1, ("integer labels 0..c-1", "between -1 and 10")),
-        (np.arange(12) * 10_000, ("label 110000", "c <= 10000")),
+        (y, ("labels (words or whole numbers)", "not whole, such as ", "cross_entropy")),
+        (np.arange(12) * 10_000, ("12 classes for 12 rows", "some label must repeat", "measured values")),
+        (["a", None] * 6, ("missing labels in 6 rows, the first is row 1",)),
+        (["a"] * 12, ("one class only (all labels 'a')", "at least two classes")),
     ],
-    ids=["not one", "negative", "real numbers", "from -1", "too many classes"],
+    ids=["not one", "negative", "real numbers", "all different", "missing", "one class"],
 )
 def test_targets_of_cross_entropy(labels, words):
     with assert_refused(*words):
         make(Y=labels, loss="cross_entropy")
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_words_are_no_numbers(loss):
+    with assert_refused(f"Y must be numeric for the {loss} loss", "words such as 'a'", "cross_entropy", "get_dummies"):
+        make(Y=["a", "b", "c"] * 4, loss=loss)
 
 
 @pytest.mark.parametrize("delta", [0, -1.0, np.inf, np.nan, "x", True, None, [1.0]], ids=repr)
@@ -421,6 +455,55 @@ def test_more_patterns_than_there_are_end_at_those_there_are():
     problem = cnn.Problem(X[:, :2], y, beta=0.1, patterns=10**15)
     assert problem.P == 24
     assert problem.scope == "complete"
+
+
+@pytest.mark.parametrize(
+    ("rows", "mask"),
+    [
+        ([[1.0, 0.0], [1.0, 0.0]], [1, 0]),  # equal rows
+        ([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1, 1, 0]),  # a sum of active rows
+        ([[1.0, 2.0], [-1.0, -2.0]], [0, 0]),  # opposite rows, of which one is always active
+    ],
+    ids=["equal", "sum", "opposite"],
+)
+def test_masks_that_no_vector_attains(rows, mask):
+    masks = np.column_stack([np.ones(len(rows), dtype=bool), np.array(mask, dtype=bool)])
+    with assert_refused("patterns: block 1 is the pattern", "of no vector u"):
+        cnn.Problem(rows, np.ones(len(rows)), activation="relu", beta=0.1, patterns=masks)
+    gated = cnn.Problem(rows, np.ones(len(rows)), activation="gated_relu", beta=0.1, patterns=masks)
+    np.testing.assert_array_equal(gated.masks, masks)
+
+
+@pytest.mark.parametrize("shape", [(40, 5), (60, 2), (12, 12)], ids=str)
+def test_masks_that_vectors_attain_are_taken(shape):
+    rows = np.random.default_rng(0).standard_normal(shape)
+    rows[::3] = np.round(rows[::3])  # some patterns lie on boundaries
+    directions = np.random.default_rng(1).integers(-2, 3, (shape[1], 30))
+    problem = cnn.Problem(rows, rows[:, 0], activation="relu", beta=0.1, patterns=rows @ directions >= 0)
+    assert problem.P == 30
+
+
+def test_sampled_and_enumerated_patterns_are_taken():
+    sampled = cnn.sample_patterns(X, 20)
+    for activation in ("relu", "gated_relu"):
+        problem = make(patterns=sampled, activation=activation)
+        np.testing.assert_array_equal(problem.masks, sampled.masks)
+        assert (problem.scope, problem.gates is sampled.gates) == ("sampled", True)
+    complete = cnn.enumerate_patterns(X[:, :2])
+    assert cnn.Problem(X[:, :2], y, beta=0.1, patterns=complete).scope == "complete"
+    # The same masks and gates, but X has a plane more than the patterns know of.
+    twice = np.vstack([X[:2, :2], X[:1, :2]])
+    fewer = cnn.enumerate_patterns(twice)
+    turned = twice + np.array([[0.0, 0.0], [0.0, 0.0], [1e-3, 0.0]])
+    assert cnn.Problem(turned, np.ones(3), beta=0.1, patterns=fewer).scope == "sampled"
+
+
+def test_patterns_of_other_data_are_refused():
+    sampled = cnn.sample_patterns(X, 20)
+    with assert_refused("patterns: they are of other data", "block"):
+        make(X=X[::-1], patterns=sampled)
+    with assert_refused("they are of 12 rows of 3 features, and the first layer has 6 rows of 3"):
+        make(X=X[:6], Y=Y[:6], patterns=sampled)
 
 
 # -- names ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ PACKAGE = "convexnn_bench"
 ORDER = (
     "errors terminal parallel",
     "plugins",
-    "checks",
+    "checks labels",
     "losses architectures",
     "operator",
     "patterns",

@@ -5,7 +5,14 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.operator import Rows
-from convexnn_bench.patterns import Patterns, enumerate_patterns, enumeration_cost, patterns_from_masks, sample_patterns
+from convexnn_bench.patterns import (
+    Patterns,
+    enumerate_patterns,
+    enumeration_cost,
+    patterns_from_masks,
+    patterns_of_rows,
+    sample_patterns,
+)
 from convexnn_bench.terminal import progress
 
 PROGRESS_AFTER = 1.0  # seconds that an enumeration is expected to take before its cost and a bar are shown
@@ -38,12 +45,14 @@ class BaseActivation:
         Phi : array, N x p, or Rows
             A `Rows` object multiplies by the structure of the architecture, and forms Phi only where its entries are
             needed.
-        patterns : "all", int or bool array N x P
-            All patterns, a number of them to sample, or the masks themselves.
+        patterns : "all", int, bool array N x P or Patterns
+            All patterns, a number of them to sample, the masks themselves, or patterns of these rows.
         seed : int
             Seed of the sampled directions.
         """
         # 1. The user's masks keep their order, since points refer to blocks by number.
+        if isinstance(patterns, Patterns):
+            return patterns_of_rows(patterns, Phi)
         if isinstance(patterns, np.ndarray):
             return patterns_from_masks(patterns, Phi.shape[0])
         # 2. Enumeration looks at the entries of Phi, so that rows given by structure are formed here.

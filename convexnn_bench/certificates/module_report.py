@@ -10,10 +10,11 @@ import torch
 
 from convexnn_bench.certificates.bounds import certify
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.checks import Array, as_numpy, check_array, plain_number
+from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Point
-from convexnn_bench.losses import BaseLoss, OutputBias
+from convexnn_bench.labels import Targets
+from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
 from convexnn_bench.modules import Reading, read_module
 from convexnn_bench.patterns import enumeration_cost
 from convexnn_bench.plugins import LOSSES, YES_OR_NO, Choice, is_number
@@ -142,7 +143,7 @@ def certify_module(
     X : array
         The training inputs as the module takes them. The reading of the module is checked on them.
     Y : array
-        Targets: labels or one-hot rows for cross_entropy, labels -1/1 or 0/1 for logistic and squared_hinge.
+        Targets, as for `Problem`. Whole numbers 0..c-1 are the class numbers of a network with c outputs.
     loss : str or BaseLoss
         A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``.
     weight_decay : float
@@ -194,19 +195,24 @@ def certify_module(
     # 2. State its training problem in this package's units: sums instead of means, beta instead of lam.
     base = LOSSES.make(loss)
     inputs = reading.data(data)
-    rows, notes = _targets(base, reading.architecture.target_rows(as_numpy(Y, "Y"), inputs), reading.outputs(data))
+    targets = _targets(base, Y, reading, inputs, reading.outputs(data))
+    rows = targets.rows
     beta = lam * _normaliser(base, rows, reduction)
     wrapped: BaseLoss = base
     if reading.output_bias is not None:
         # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
         wrapped = OutputBias(base, beta if output_bias == "penalised" else None)
     problem = Problem(
-        inputs, rows, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
+        inputs, targets, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
     )
     # 3. Bound the optimum, and take the objective of the module itself, with its own bias.
     certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
     primal = _objective(problem, base, reading, data, output_bias == "penalised")
-    assumptions = (_decay_words(lam, reduction, primal * lam / beta), *_bias_words(reading, output_bias), *notes)
+    assumptions = (
+        _decay_words(lam, reduction, primal * lam / beta),
+        *_bias_words(reading, output_bias),
+        *problem.notes,
+    )
     return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions)
 
 
@@ -233,21 +239,14 @@ def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_d
     return float(lam)
 
 
-def _targets(loss: BaseLoss, Y: np.ndarray, c: int) -> tuple[np.ndarray, list[str]]:
-    """Return targets n_out x c for a network of c outputs, and notes on how they were read.
-
-    Labels 0/1, as torch has them, become -1/1 where the loss takes those. Class labels become one-hot rows of c
-    entries, also where the last classes do not occur.
-    """
-    notes = []
-    if loss.name in ("logistic", "squared_hinge") and Y.size and np.isin(Y, (0, 1)).all() and (Y == 0).any():
-        Y, notes = 2.0 * Y - 1.0, ["Labels 0/1 were read as -1/1."]
-    if loss.name == "cross_entropy" and Y.dtype.kind in "iuf" and Y.size == len(Y) and np.isin(Y, np.arange(c)).all():
-        Y = np.eye(c)[Y.ravel().astype(int)]
-    rows = loss.prepare_targets(Y)
-    if rows.shape[1] != c:
-        raise InputError(f"Y must have as many columns or classes as the module has outputs, {c}, got {rows.shape[1]}")
-    return rows, notes
+def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: int) -> Targets:
+    """Return targets n_out x c for a network of c outputs, read as those of a problem are."""
+    targets = read_targets(loss, Y, lambda rows: reading.architecture.target_rows(rows, inputs), outputs=c)
+    if targets.rows.shape[1] != c:
+        raise InputError(
+            f"Y must have as many columns or classes as the module has outputs, {c}, got {targets.rows.shape[1]}"
+        )
+    return targets
 
 
 def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:

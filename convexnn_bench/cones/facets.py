@@ -1,9 +1,9 @@
 """The rows of a cone {u : K u >= 0} that describe it without redundancy, its facets, and a direction inside it."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.projection import multipliers, nearest_point, unit_rows
+from convexnn_bench.cones.projection import multipliers, nearest_point, nonnegative_least_squares, unit_rows
 
 HULL_DIMENSIONS = 8  # p up to which facets come from a convex hull, whose cost grows exponentially with p
 REDUNDANT = 1e-12  # distance of a unit row from the cone of the others below which it adds nothing
@@ -26,6 +26,31 @@ def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | 
         return None
     direction = answer.x[:p] / np.linalg.norm(answer.x[:p])
     return direction if np.min(K @ direction) > 1e-12 else None
+
+
+def unattained(Phi: Float[np.ndarray, "N p"], masks: Bool[np.ndarray, "N P"]) -> int | None:
+    """Return the first block whose mask is 1{Phi u >= 0} for no vector u, or None. Zero rows are ignored.
+
+    Notes
+    -----
+    With h = 0 for active rows and h = 1 for the others, u attains the mask if and only if K u >= h after scaling, where
+    K = (2 D - I) Phi. By Farkas' lemma there is none if and only if some lam >= 0 has K^T lam = 0 and h^T lam = 1. A
+    least-squares problem decides; a cell of half-width below 1e-11 may count as not attained.
+    """
+    nonzero = np.any(Phi != 0, axis=1)
+    if not nonzero.any():
+        return None
+    rows, masks = unit_rows(Phi[nonzero]), masks[nonzero]
+    # 1. Where the least-squares solution for the signs has the mask, it attains it. That is one product for all blocks.
+    values = rows @ np.linalg.lstsq(rows, np.where(masks, 1.0, -1.0), rcond=None)[0]
+    for k in np.flatnonzero(((values >= 0) != masks).any(axis=0)):
+        # 2. Otherwise look for the multipliers of Farkas' lemma.
+        signed = np.where(masks[:, k, None], rows, -rows)
+        target = np.append(np.zeros(rows.shape[1]), 1.0)
+        system = np.vstack([signed.T, ~masks[:, k]])
+        if np.linalg.norm(system @ nonnegative_least_squares(system, target) - target) <= 1e-11:
+            return int(k)
+    return None
 
 
 def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | None:

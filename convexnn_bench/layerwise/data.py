@@ -9,8 +9,9 @@ import torch
 
 from convexnn_bench.checks import check_array, check_scale
 from convexnn_bench.errors import InputError
+from convexnn_bench.labels import Targets
 from convexnn_bench.layerwise.stage import Maps
-from convexnn_bench.losses import BaseLoss
+from convexnn_bench.losses import BaseLoss, read_targets
 
 
 @dataclass
@@ -33,9 +34,10 @@ class ImageData:
 def check_data(loss: BaseLoss, X: Any, Y: Any, test: Any, device: str) -> ImageData:
     """Return the data on the device. Raise InputError for what are no images, and for shapes that do not fit."""
     images = _images("X", X)
-    data = ImageData(_tensor(images, device), _targets(loss, "Y", Y, images).to(device))
+    targets = read_targets(loss, Y)
+    data = ImageData(_tensor(images, device), _target_rows("Y", targets, images).to(device))
     if test is not None:
-        data.test = _test(loss, test, data, device)
+        data.test = _test(loss, test, data, targets, device)
     return data
 
 
@@ -51,20 +53,21 @@ def _images(name: str, X: Any) -> np.ndarray:
     return images
 
 
-def _targets(loss: BaseLoss, name: str, Y: Any, images: np.ndarray) -> torch.Tensor:
-    targets = loss.prepare_targets(np.asarray(Y))
-    if len(targets) != len(images):
-        raise InputError(f"{name} must have a row for each of the {len(images)} images, got {len(targets)}")
-    return torch.as_tensor(targets)
+def _target_rows(name: str, targets: Targets, images: np.ndarray) -> torch.Tensor:
+    if len(targets.rows) != len(images):
+        raise InputError(f"{name} must have a row for each of the {len(images)} images, got {len(targets.rows)}")
+    return torch.as_tensor(targets.rows)
 
 
-def _test(loss: BaseLoss, test: Any, data: ImageData, device: str) -> tuple[Maps, torch.Tensor]:
+def _test(loss: BaseLoss, test: Any, data: ImageData, trained: Targets, device: str) -> tuple[Maps, torch.Tensor]:
     if not isinstance(test, tuple | list) or len(test) != 2:
         raise InputError("test must be a pair (X, Y)")
     images = _images("test X", test[0])
     if images.shape[1:] != data.X.shape[1:]:
         raise InputError(f"test X must have images of {tuple(data.X.shape[1:])}, got {images.shape[1:]}")
-    targets = _targets(loss, "test Y", test[1], images)
+    # The labels of the test images belong to the outputs that the training labels have.
+    read = read_targets(loss, test[1], outputs=data.Y.shape[1], classes=trained.classes)
+    targets = _target_rows("test Y", read, images)
     if targets.shape[1] != data.Y.shape[1]:
         raise InputError(f"test Y must have {data.Y.shape[1]} outputs as Y has, got {targets.shape[1]}")
     return _tensor(images, device), targets.to(device)

@@ -1,6 +1,7 @@
 """Convex losses with gradient, conjugate and CVXPY expressions, one class per file."""
 
 from convexnn_bench.losses._output_bias import OutputBias
+from convexnn_bench.losses._targets import read_targets
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 from convexnn_bench.losses.cross_entropy import CrossEntropy
 from convexnn_bench.losses.huber import Huber

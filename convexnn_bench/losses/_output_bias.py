@@ -34,7 +34,7 @@ class OutputBias(BaseLoss):
     separable = False
 
     def __init__(self, loss: BaseLoss, beta: float | None):
-        self.loss, self.beta = loss, beta
+        self.loss, self.beta, self.labels = loss, beta, loss.labels
         self.name = f"{loss.name} with {'a free' if beta is None else 'a penalised'} output bias"
         # minimising over b cannot raise the curvature in z
         self.smoothness = loss.smoothness

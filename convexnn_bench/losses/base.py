@@ -39,6 +39,9 @@ class BaseLoss:
     rows_sum_to_zero : bool
         dom F* couples the entries of a row, as that of cross-entropy does. Otherwise it contains, with L, every L'
         whose entries lie between those of L and 0.
+    labels : {"one_hot", "signs"} or None
+        What a column of labels becomes before `prepare_targets` sees it: 0/1 columns, one for each class; one column of
+        -1/1; or nothing, since the loss takes numbers alone.
 
     Notes
     -----
@@ -50,6 +53,7 @@ class BaseLoss:
     unit_curvature: bool = False
     separable: bool = True
     rows_sum_to_zero: bool = False
+    labels: str | None = None
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
         """Return the targets as float64 n_out x c. Raise InputError where they do not fit the loss."""
@@ -139,10 +143,9 @@ def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) 
 
 
 def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:
-    """Return labels in {-1, 1}. Raise InputError, with the values found, for any others."""
+    """Return targets in {-1, 1}. Raise InputError, with the values found, for any others."""
     values = np.unique(Y)
     if not np.isin(values, (-1.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in values[:5])
-        hint = " (labels 0/1 become -1/1 by 2 * Y - 1)" if np.isin(values, (0.0, 1.0)).all() else ""
-        raise InputError(f"Y must hold labels -1 and 1 for the {loss} loss, found {shown}{hint}")
+        raise InputError(f"Y must hold labels -1 and 1 in each column for the {loss} loss, found {shown}")
     return Y

@@ -6,16 +6,17 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.labels import encode_labels
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
 
 
 class CrossEntropy(BaseLoss):
-    """Softmax cross-entropy against class numbers 0..c-1, one-hot rows or rows of probabilities.
+    """Softmax cross-entropy against labels of any kind, one-hot rows or rows of probabilities.
 
     Notes
     -----
     F(z) = sum_i logsumexp(z_i) - <y_i, z_i>, and F*(L) = sum (L + Y) log(L + Y) where the rows of L + Y lie in the
-    simplex, else infinity. Class numbers of shape n become one-hot rows.
+    simplex, else infinity. Labels of shape n become one-hot rows, with one column for each label that occurs, in order.
 
     Examples
     --------
@@ -27,29 +28,13 @@ class CrossEntropy(BaseLoss):
     """
 
     name = "cross_entropy"
+    labels = "one_hot"
     rows_sum_to_zero = True
     smoothness = 0.5  # the largest eigenvalue of diag(p) - p p^T over the simplex
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
-        Y = super().prepare_targets(Y)
-        # A single column holds class numbers, since as probabilities it would hold nothing but ones.
-        if Y.shape[1] == 1:
-            labels = Y[:, 0]
-            if (labels != np.round(labels)).any() or labels.min() < 0:
-                raise InputError(
-                    "Y must hold integer labels 0..c-1, or n x c rows that sum to one, for the cross_entropy loss; "
-                    f"found values between {labels.min():g} and {labels.max():g}"
-                )
-            if labels.max() == 0:
-                raise InputError(
-                    "Y holds one class only (all labels 0): cross_entropy needs at least two classes; "
-                    "give n x c one-hot rows to name classes that do not occur"
-                )
-            # Identifiers or measured values that are taken for labels would ask for an enormous one-hot matrix.
-            if labels.max() >= 10_000:
-                raise InputError(f"Y has a label {labels.max():g}: labels must be 0..c-1 with c <= 10000")
-            one_hot: np.ndarray = np.eye(int(labels.max()) + 1)[labels.astype(int)]
-            return one_hot
+        # A single column holds labels, since as probabilities it would hold nothing but ones.
+        Y = super().prepare_targets(encode_labels(self.labels, self.name, np.asarray(Y)).rows)
         if (Y < 0).any() or not np.allclose(Y.sum(axis=1), 1.0, rtol=0, atol=1e-9):
             row = int(np.argmax(np.maximum(-Y.min(axis=1), np.abs(Y.sum(axis=1) - 1))))
             raise InputError(

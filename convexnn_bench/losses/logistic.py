@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench.labels import encode_labels
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, sign_targets
 
 
 class Logistic(BaseLoss):
-    """Logistic loss for labels -1 and 1, output by output.
+    """Logistic loss for targets -1 and 1, output by output; of two other labels the larger one is 1.
 
     Notes
     -----
@@ -23,11 +24,13 @@ class Logistic(BaseLoss):
     """
 
     name = "logistic"
+    labels = "signs"
     # F'' is sigma (1 - sigma), which is at most 1/4.
     smoothness = 0.25
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
-        return sign_targets(self.name, super().prepare_targets(Y))
+        signs = encode_labels(self.labels, self.name, np.asarray(Y)).rows
+        return sign_targets(self.name, super().prepare_targets(signs))
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         return torch.logaddexp(torch.zeros_like(z), -Y * z).sum()

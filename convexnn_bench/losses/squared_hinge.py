@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench.labels import encode_labels
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex, sign_targets
 
 
 class SquaredHinge(BaseLoss):
-    """Squared hinge loss for labels -1 and 1, output by output.
+    """Squared hinge loss for targets -1 and 1, output by output; of two other labels the larger one is 1.
 
     Notes
     -----
@@ -23,10 +24,12 @@ class SquaredHinge(BaseLoss):
     """
 
     name = "squared_hinge"
+    labels = "signs"
     smoothness = 1.0
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
-        return sign_targets(self.name, super().prepare_targets(Y))
+        signs = encode_labels(self.labels, self.name, np.asarray(Y)).rows
+        return sign_targets(self.name, super().prepare_targets(signs))
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         return 0.5 * (1 - Y * z).clamp_min(0).square().sum()

@@ -7,5 +7,6 @@ from convexnn_bench.patterns.enumeration import (
     enumerate_patterns,
     enumeration_cost,
     patterns_from_masks,
+    patterns_of_rows,
 )
 from convexnn_bench.patterns.sampling import sample_patterns

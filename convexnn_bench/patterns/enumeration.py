@@ -6,8 +6,10 @@ rank r in general position have 2 sum_{k<r} C(N-1, k) patterns (Cover 1965). Zer
 """
 
 import dataclasses
+import hashlib
 import logging
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -43,6 +45,8 @@ class Patterns:
         1 if the pattern without an active nonzero row was removed, which contributes nothing.
     count : int or None
         The number of patterns of the distinct hyperplanes if they were in general position; None if not computed.
+    rows : str or None
+        Where `complete`, a hash of the rows that these are all patterns of.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -52,6 +56,7 @@ class Patterns:
     duplicates: int = 0
     zero: int = 0
     count: int | None = None
+    rows: str | None = None
 
     def summary(self) -> str:
         """Return one line: how many patterns there are, of what kind, and what was removed."""
@@ -180,7 +185,7 @@ def enumerate_patterns(
     # The cells of a central arrangement come in pairs u, -u: one half of them gives the other.
     half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
-    return Patterns(masks, gates, lost == 0, None, 0, zero, cost.patterns)
+    return Patterns(masks, gates, lost == 0, None, 0, zero, cost.patterns, hash_of(Phi))
 
 
 def _masks_of_cells(
@@ -235,6 +240,38 @@ def patterns_from_masks(masks: np.ndarray, N: int) -> Patterns:
             raise InputError(f"patterns: masks must hold booleans or 0 and 1 only (dtype {array.dtype})")
         array = array == 1
     return Patterns(np.array(array), None, False, array.shape[1])
+
+
+def hash_of(Phi: Float[np.ndarray, "N p"]) -> str:
+    """Return a hash of the rows, by which patterns know them again."""
+    return hashlib.sha256(np.ascontiguousarray(Phi).tobytes()).hexdigest()
+
+
+def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
+    """Return patterns that were enumerated or sampled before, for rows Phi; raise InputError if they are of others.
+
+    They stay `complete` only for the very rows that they were enumerated from.
+    """
+    N, p = Phi.shape
+    gates = patterns.gates
+    if gates is None:
+        return patterns_from_masks(patterns.masks, N)
+    if patterns.masks.shape[0] != N or gates.shape[0] != p:
+        raise InputError(
+            f"patterns: they are of {patterns.masks.shape[0]} rows of {gates.shape[0]} features, and the first layer "
+            f"has {N} rows of {p}; sample or enumerate them from the rows of this problem"
+        )
+    values = np.asarray(Phi @ gates)
+    # A value of the size of its own rounding may have either sign.
+    clear = np.abs(values) > 1e-12 * np.abs(values).max(axis=1, keepdims=True)
+    wrong = np.flatnonzero((clear & ((values >= 0) != patterns.masks)).any(axis=0))
+    if wrong.size:
+        raise InputError(
+            f"patterns: they are of other data: the gate of block {wrong[0]} has another pattern here; sample or "
+            "enumerate them from the rows of this problem"
+        )
+    complete = patterns.complete and patterns.rows == hash_of(np.asarray(Phi, dtype=np.float64))
+    return patterns if complete == patterns.complete else dataclasses.replace(patterns, complete=False, rows=None)
 
 
 def check_rows(Phi: np.ndarray) -> np.ndarray:

@@ -8,7 +8,14 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
-from convexnn_bench.patterns.enumeration import ALL_ZERO, CHUNK_ELEMENTS, Patterns, check_rows, enumeration_cost
+from convexnn_bench.patterns.enumeration import (
+    ALL_ZERO,
+    CHUNK_ELEMENTS,
+    Patterns,
+    check_rows,
+    enumeration_cost,
+    hash_of,
+)
 from convexnn_bench.plugins import Whole
 from convexnn_bench.terminal import in_bytes
 
@@ -69,7 +76,8 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
     # The count is an upper bound on the number of patterns, so that none is missing once so many are found.
     complete = count == len(masks) + zero
-    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count)
+    rows = hash_of(np.asarray(Phi)) if complete else None
+    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count, rows)
 
 
 def _at_most(wanted: int, N: int, p: int) -> int:

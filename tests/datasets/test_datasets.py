@@ -119,9 +119,9 @@ def test_bad_parameters_are_named(name, parameters, words):
     assert words in str(caught.value)
 
 
-def test_labels_of_the_wrong_kind_come_with_a_way_out():
-    with pytest.raises(cnn.InputError, match="targets=signs or targets=binary"):
-        cnn.make_problem("spiral", n=30, loss="logistic")
+def test_columns_of_classes_are_signs_for_the_logistic_loss():
+    signs = cnn.make_problem("spiral", n=30, loss="logistic", targets="signs")
+    np.testing.assert_array_equal(cnn.make_problem("spiral", n=30, loss="logistic").Y, signs.Y)
     assert cnn.make_problem("spiral", n=30, loss="logistic", targets="binary").c == 1
 
 

@@ -43,7 +43,7 @@ BODIES = {
     "lowers_beta": """
         def run(self, callback):
             callback()
-            self.problem.beta = 1e-300
+            self.problem.__dict__["beta"] = 1e-300
             callback()
         """,
     "weakens_the_loss": """

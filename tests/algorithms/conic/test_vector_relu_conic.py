@@ -192,8 +192,8 @@ def test_a_half_space_is_no_constraint():
     [
         ([[1.0, 2.0, 0.5], [0.3, -1.0, 1.0]], [[1, 0], [1, 1]]),  # two facets and a line
         ([[1.0], [-2.0]], [[1, 0], [0, 1]]),  # rays
-        ([[1.0, 0.5], [1.0, 0.5], [0.2, -1.0]], [[1, 1], [0, 1], [1, 1]]),  # the first cone is a ray in the plane
-        ([[1.0, 0.5], [0.2, -1.0], [1.0, 0.5]], [[1, 1], [0, 1], [0, 0]]),  # and both
+        ([[1.0, 0.5], [-1.0, -0.5], [0.2, -1.0]], [[1, 1], [1, 0], [1, 1]]),  # the first cone is a ray in the plane
+        ([[1.0, 0.5], [0.2, -1.0], [-1.0, -0.5]], [[1, 1], [0, 1], [1, 1]]),  # and both
     ],
     ids=["line", "one feature", "one without interior", "none with interior"],
 )
@@ -290,8 +290,8 @@ def test_objective_of_blocks_is_that_of_their_factors():
 
 
 def test_blocks_outside_the_span_of_a_cone_are_refused():
-    X = np.array([[1.0, 0.0], [1.0, 0.0]])
-    problem = cnn.Problem(X, np.ones((2, 2)), activation="relu", beta=0.1, patterns=np.array([[True], [False]]))
+    X = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    problem = cnn.Problem(X, np.ones((2, 2)), activation="relu", beta=0.1, patterns=np.ones((2, 1), dtype=bool))
     inside, outside = np.array([[[0.0, 0.0], [1.0, 2.0]]]), np.array([[[1.0, 0.0], [1.0, 2.0]]])
     assert convex.regulariser(problem, torch.as_tensor(inside)) == pytest.approx(5**0.5)
     with pytest.raises(cnn.InputError, match=r"block 0 .* no interior"):

@@ -1,0 +1,46 @@
+"""Read what a user gives as targets, the same way for problems, certificates of modules and layerwise training."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from convexnn_bench.checks import as_numpy
+from convexnn_bench.labels import Targets, category_order, column_targets, encode_labels
+from convexnn_bench.losses.base import BaseLoss
+
+
+def read_targets(
+    loss: BaseLoss,
+    Y: Any,
+    target_rows: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    outputs: int | None = None,
+    classes: Sequence[Any] | None = None,
+) -> Targets:
+    """Return the targets n_out x c as float64, as the loss takes them, with their classes and notes.
+
+    Parameters
+    ----------
+    loss : BaseLoss
+        Its `labels` says how it takes labels.
+    Y : array or Targets
+        What the user gave. `Targets` with classes hold numbers already.
+    target_rows : callable, optional
+        Brings the array into one row for each output, as `BaseArchitecture.target_rows` does.
+    outputs, classes
+        As for `encode_labels`.
+
+    Raises
+    ------
+    InputError
+        The targets do not fit the loss.
+    """
+    given = Y if isinstance(Y, Targets) else Targets(as_numpy(Y, "Y"))
+    rows = given.rows if target_rows is None else target_rows(given.rows)
+    if given.classes is not None:
+        encoded, found = column_targets(loss.labels, rows), given.classes
+    else:
+        encoded = encode_labels(loss.labels, loss.name, rows, category_order(Y), outputs, classes)
+        found = encoded.classes
+    return Targets(loss.prepare_targets(encoded.rows), found, (*given.notes, *encoded.notes))
