@@ -16,6 +16,7 @@ from convexnn_bench.activations import BaseActivation
 from convexnn_bench.architectures import BaseArchitecture
 from convexnn_bench.checks import Array, check_array, check_patterns, check_scale, pairing_notes, plain_number
 from convexnn_bench.cones import Cones, unattained
+from convexnn_bench.deadline import no_deadline
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
@@ -228,7 +229,8 @@ class Instance:
         # for every block k. That subdifferential is the unit ball of the dual norm.
         operator = self.operator()
         gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
-        value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
+        with no_deadline():  # the value is kept, and beta may be a fraction of it
+            value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
         if not np.isfinite(value):
             raise InputError(
                 f"the data are too large for float64 products: max |X| = {np.abs(self.X).max():.3g}, "

@@ -14,12 +14,13 @@ import torch
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.certificates.points import PointLike, as_point
 from convexnn_bench.checks import as_numpy
+from convexnn_bench.deadline import deadline
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Evaluation, Point, burer_monteiro
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
 from convexnn_bench.operator import adjoint_rounding
-from convexnn_bench.plugins import Choice
+from convexnn_bench.plugins import LIMIT, Choice
 from convexnn_bench.problem import Problem
 
 # relative violation of the ReLU cones above which a gap is refused (tests hold projections to a tenth of it)
@@ -82,7 +83,9 @@ def best_dual(
     return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, scaled  # + 0.0: no minus zero
 
 
-def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Certificate:
+def certify(
+    problem: Problem, point: PointLike, scope: str | None = None, *, time_limit: float | None = None
+) -> Certificate:
     """Certify a point: bound how far its objective is above the global optimum.
 
     Parameters
@@ -97,6 +100,9 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
         with every activation pattern. The default is "complete" for a ReLU network and the problem's own scope for
         every other point. A point of a sampled ReLU program may take "complete" too, because its neurons form a
         network.
+    time_limit : float, optional
+        Seconds after which the bound on the dual norms is improved no further, which weakens the lower bound and keeps
+        it valid. None for no limit.
 
     Returns
     -------
@@ -126,8 +132,13 @@ def certify(problem: Problem, point: PointLike, scope: str | None = None) -> Cer
     """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
-    # 1. The point, and the program that the bound is about.
-    point = as_point(problem, point)
+    LIMIT.check("time_limit", time_limit)
+    with deadline(time_limit):
+        return _certified(problem, as_point(problem, point), scope)
+
+
+def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate:
+    # 1. The program that the bound is about.
     scope = _scope(problem, point, scope)
     # A network that uses other patterns is no point of the sampled program, whose optimum it may even undercut.
     if scope == "sampled":

@@ -11,14 +11,16 @@ import torch
 from convexnn_bench.certificates.bounds import certify
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.checks import Array, check_array, plain_number
+from convexnn_bench.deadline import deadline, noted_by
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
 from convexnn_bench.modules import Reading, read_module
 from convexnn_bench.patterns import enumeration_cost
-from convexnn_bench.plugins import LOSSES, YES_OR_NO, Choice, is_number
+from convexnn_bench.plugins import LIMIT, LOSSES, YES_OR_NO, Choice, is_number
 from convexnn_bench.problem import Problem
+from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
 REDUCTIONS, OUTPUT_BIASES = ("sum", "mean"), ("penalised", "free")
@@ -130,6 +132,8 @@ def certify_module(
     reduction: str = "sum",
     output_bias: str = "penalised",
     bias_decay: bool = True,
+    time_limit: float | None = None,
+    progress: bool = True,
 ) -> ModuleReport:
     """Bound how far a trained two-layer torch network is from the global optimum of its training problem.
 
@@ -155,6 +159,12 @@ def certify_module(
     bias_decay : bool
         Whether weight decay applied to the biases of the first layer, which are weights of a constant feature. Without
         it the program is another one, and the module is refused.
+    time_limit : float, optional
+        Seconds after which the bound is improved no further, reading the module and stating its problem included. The
+        bound that is reached by then is returned, and holds. A single step cannot be interrupted, so that the call may
+        take a fifth longer, and a second. None for no limit.
+    progress : bool
+        Show on stderr what is being computed, on a terminal or in a notebook only.
 
     Returns
     -------
@@ -184,6 +194,27 @@ def certify_module(
     True
     """
     lam = _check_arguments(weight_decay, reduction, output_bias, bias_decay)
+    LIMIT.check("time_limit", time_limit)
+    YES_OR_NO.check("progress", progress)
+    with (
+        deadline(time_limit),
+        progress_bar("certifying", show=progress) as update,
+        noted_by(lambda text: update(text=text)),
+    ):
+        return _report(module, X, Y, loss, lam, reduction, output_bias, bias_decay)
+
+
+def _report(
+    module: torch.nn.Module,
+    X: Array,
+    Y: Array,
+    loss: str | BaseLoss,
+    lam: float,
+    reduction: str,
+    output_bias: str,
+    bias_decay: bool,
+) -> ModuleReport:
+    """Return the report of `certify_module`, whose arguments these are, until its deadline."""
     # 1. Read the module as a network (W1, W2), perhaps with an output bias.
     data = check_array("X", X)
     reading = read_module(module, data)

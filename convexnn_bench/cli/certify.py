@@ -36,6 +36,10 @@ def certify(
         str,
         typer.Option(help="Pooling of a CNN: 'none', 'global', or AvgPool2d's side. 'global' also averages tokens."),
     ] = "none",
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time after which the bound that is reached by then is taken."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Prove how far a trained network can be from the global optimum of its training problem.
@@ -51,5 +55,7 @@ def certify(
 
         X, Y = load_arrays(data)
         module = module_from_state(load_state(model), activation, stride, padding, pool)
-        report = certify_module(module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias)
+        report = certify_module(
+            module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
+        )
         typer.echo(to_json(report.to_dict()) if json else str(report))

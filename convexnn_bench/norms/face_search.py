@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, nearest_point
+from convexnn_bench.deadline import time_is_up
 
 INSIDE = 1e-9  # distance to the cone at which a direction counts as inside; the bound stays an upper one
 DEPENDENT = 1e-6  # distance of a row from the span of the others at which it counts as dependent
@@ -53,26 +54,35 @@ class FaceSearch:
         self.complete = True
 
     def run(self, nodes: int) -> int:
-        """Search at most about `nodes` faces and return their number."""
+        """Search at most about `nodes` faces, until a deadline, and return their number."""
         block = np.arange(self.k)
         active = np.zeros((self.k, self.F.shape[1]), dtype=bool)
         above = np.full(self.k, np.inf)  # bounds of the parents
         seen = 0
-        while block.size and seen + block.size <= nodes:
+        while block.size and seen + block.size <= nodes and not time_is_up():
             seen += block.size
-            block, active, above = self._level(block, active)
-        self.complete = block.size == 0
-        np.maximum.at(self.upper, block, above)  # an open node keeps the bound of its parent
+            block, active, above = self._level(block, active, above)
+        self._leave_open(block, above)
         self.upper = np.maximum(self.upper, np.maximum(self.floor, self.lower))
         return seen
 
+    def _leave_open(self, block: np.ndarray, above: Float[np.ndarray, "m"]) -> None:
+        """Keep the bounds of the parents for nodes that are not searched."""
+        self.complete = self.complete and block.size == 0
+        np.maximum.at(self.upper, block, above)
+
     def _level(
-        self, block: np.ndarray, active: Bool[np.ndarray, "m f"]
+        self, block: np.ndarray, active: Bool[np.ndarray, "m f"], above: Float[np.ndarray, "m"]
     ) -> tuple[np.ndarray, Bool[np.ndarray, "n f"], Float[np.ndarray, "n"]]:
         """Bound all nodes of a level, close those whose eigenvector is inside, and return their children."""
         step = max(1, CHUNK_ELEMENTS // (self.F.shape[1] * self.p))
-        parts = [slice(start, start + step) for start in range(0, block.size, step)]
-        found = [self._nodes(block[part], active[part]) for part in parts]
+        found = []
+        for start in range(0, block.size, step):
+            if start > 0 and time_is_up():
+                self._leave_open(block[start:], above[start:])
+                break
+            part = slice(start, start + step)
+            found.append(self._nodes(block[part], active[part]))
         block, active, above = (np.concatenate([each[place] for each in found]) for place in range(3))
         if block.size:
             names = np.column_stack([block, np.packbits(active, axis=1)])

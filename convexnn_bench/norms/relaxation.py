@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS
+from convexnn_bench.deadline import time_is_up
 
 SHARPNESSES = (30.0, 300.0, 3e3, 3e4, 3e5)  # t of the smoothed eigenvalue, one after the other
 STEPS = 200  # quasi-Newton steps for each sharpness
@@ -14,8 +15,8 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
 
     For u in the cone and every N >= 0 elementwise, (F u)^T N (F u) >= 0, hence ||G^T u||^2 <= lambda_max(G G^T + F^T N
     F). N is symmetric, with zero diagonal because a diagonal only adds. The eigenvalue is smoothed, log tr exp(t A) / t
-    with growing t, and minimised by a bounded quasi-Newton method. The bound at any N is rigorous, rounding included.
-    If the cone has at most four facets it is exact, to the accuracy of the minimisation.
+    with growing t, and minimised by a bounded quasi-Newton method, until a deadline. The bound at any N is rigorous,
+    rounding included. If the cone has at most four facets it is exact, to the accuracy of the minimisation.
     """
     from scipy.optimize import minimize
 
@@ -28,12 +29,13 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
         return float(plain)
     M = M / size
     i, j = np.triu_indices(f, 1)
-    products = F[i][:, :, None] * F[j][:, None, :]
-    pairs = products + products.transpose(0, 2, 1)  # F^T N F = sum N_ij pairs_ij
-    flat = pairs.reshape(len(i), -1)
 
     def shifted(N: np.ndarray) -> np.ndarray:
-        return M + (N @ flat).reshape(p, p)
+        # The entries above the diagonal alone, and the transpose for those below it.
+        upper = np.zeros((f, f))
+        upper[i, j] = N
+        half = F.T @ upper @ F
+        return M + half + half.T
 
     def smoothed(N: np.ndarray, t: float) -> tuple[float, np.ndarray]:
         # log sum exp(t lambda_i) / t lies above lambda_max by at most log(p) / t. Its gradient in A is sum_i w_i v_i
@@ -42,11 +44,17 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
         weights = np.exp(t * (values - values[-1]))
         total = weights.sum()
         slope = (vectors * (weights / total)) @ vectors.T
-        return float(values[-1] + np.log(total) / t), flat @ slope.ravel()
+        return float(values[-1] + np.log(total) / t), 2.0 * (F @ slope @ F.T)[i, j]
+
+    def stop_in_time(_: np.ndarray) -> None:
+        if time_is_up():
+            raise StopIteration  # SciPy then returns the last iterate
 
     N = np.zeros(len(i))
     best, chosen = 1.0, N
     for t in SHARPNESSES:
+        if time_is_up():
+            break
         found = minimize(
             smoothed,
             N,
@@ -54,6 +62,7 @@ def doubly_nonnegative_bound(F: Float[np.ndarray, "f p"], G: Float[np.ndarray, "
             jac=True,
             method="L-BFGS-B",
             bounds=[(0.0, None)] * len(i),
+            callback=stop_in_time,
             options={"maxiter": steps},
         )
         # The exact eigenvalue at any N >= 0 is a bound, wherever the minimisation ended.

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS, Cones, PlaneCones, nearest_point
+from convexnn_bench.deadline import time_is_up
 from convexnn_bench.norms.spectral import MaxDualNorm
 
 CHUNK_ELEMENTS = 1_000_000  # products of rows and blocks at a time, 8 MB
 METHOD = "projection onto the cones, exact"
+STOPPED = "projection onto the cones, stopped early"
 
 Bounds = tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]
 
@@ -20,7 +22,8 @@ Bounds = tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]
 def max_scalar_norm(cones: Cones, G: Float[np.ndarray, "P p"]) -> MaxDualNorm:
     """Bound the largest dual norm of all blocks.
 
-    Blocks are taken in descending order of a cheap bound, until no other can exceed the largest norm found.
+    Blocks are taken in descending order of a cheap bound, until no other can exceed the largest norm found. At a
+    deadline the cheap bound of the next block covers all that are left.
     """
     G = cones.checked(G, 2)
     if cones.plane is not None:
@@ -28,11 +31,14 @@ def max_scalar_norm(cones: Cones, G: Float[np.ndarray, "P p"]) -> MaxDualNorm:
         value, block = float(np.max(upper)), int(np.argmax(upper))
         return MaxDualNorm(value, block, value, METHOD)
     cheap = single_row_bounds(cones, G)
-    value, block = -1.0, 0
+    value, block, reached = -1.0, 0, 0.0
     for k in np.argsort(-cheap, kind="stable"):
         if cheap[k] <= value:
             break
-        bound = min(dual_norm(cones, int(k), G[k])[0], float(cheap[k]))
+        if time_is_up():
+            return MaxDualNorm(float(cheap[k]), int(k), min(reached, float(cheap[k])), STOPPED)
+        upper, lower = dual_norm(cones, int(k), G[k])
+        bound, reached = min(upper, float(cheap[k])), max(reached, lower)
         if bound > value:
             value, block = bound, int(k)
     return MaxDualNorm(value, block, value, METHOD)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS, Cones, nearest_point
+from convexnn_bench.deadline import time_is_up
 from convexnn_bench.norms.face_search import FaceSearch
 from convexnn_bench.norms.relaxation import doubly_nonnegative_bound
 from convexnn_bench.norms.spectral import MaxDualNorm, spectral_norms
@@ -25,10 +26,12 @@ MOST_NODES = 300_000  # most faces that one call searches
 POWER_BLOCKS = 4  # blocks, of largest spectral norm, whose lower bound comes from power iterations
 BATCH = 16  # blocks whose faces are searched together
 MOST_RELAXATIONS = 40  # blocks of one call that are relaxed
+MOST_ROWS = 200  # rows of a cone that enter a relaxation, whose multipliers grow with their square
 
 PLANE = "closed form in the plane, exact"
 FACES = "branch and bound over the faces of the cones, exact"
 STOPPED = "branch and bound over the faces of the cones, stopped early"
+UNREFINED = "spectral norm, stopped early"
 RELAXATION = "doubly non-negative relaxation"
 
 
@@ -40,7 +43,8 @@ def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = MO
     3. Find attained values of the most promising blocks by power iterations.
     4. Bound the other blocks in descending order of their spectral norms, until none can exceed the largest found.
 
-    nodes: how many faces the branch and bound may look at; with more the upper bound is not exact.
+    nodes: how many faces the branch and bound may look at; with more the upper bound is not exact. At a deadline the
+    blocks that are left keep the bounds that they have.
     """
     # 1. Spectral norms bound all blocks: leaving out the cone only enlarges the maximum.
     norms = spectral_norms(torch.as_tensor(G)).numpy()
@@ -58,6 +62,8 @@ def max_vector_norm(cones: Cones, G: Float[np.ndarray, "P p q"], nodes: int = MO
     open_blocks = np.flatnonzero(~exact)
     # 3. Attained values of the most promising blocks, below which no other block needs to be bounded.
     for k in open_blocks[np.argsort(-upper[open_blocks], kind="stable")][:POWER_BLOCKS]:
+        if time_is_up():
+            break
         lower[k] = power_iterations(cones, int(k), unit[k])
     # 4. Branch and bound, or the relaxation.
     if open_blocks.size:
@@ -84,6 +90,8 @@ def _refine(
         part = part[upper[part] > lower.max()]
         if part.size == 0:
             break
+        if time_is_up():
+            return STOPPED if start > 0 else UNREFINED
         if cones.p <= FACE_DIMENSIONS and nodes > 0:
             search = FaceSearch([cones.facets[int(k)] for k in part], unit[part], float(lower.max()))
             nodes -= search.run(nodes)
@@ -97,7 +105,7 @@ def _refine(
         reached = float(lower.max())
         for k in part[np.argsort(-upper[part], kind="stable")]:
             # Only the largest bound counts, so that blocks below the bounds reached so far stay as they are.
-            if upper[k] <= reached or relaxed >= MOST_RELAXATIONS:
+            if upper[k] <= reached or relaxed >= MOST_RELAXATIONS or time_is_up():
                 break
             relaxed += 1
             upper[k] = min(upper[k], _relaxation(cones, int(k), unit[k]))
@@ -106,7 +114,7 @@ def _refine(
 
 
 def _relaxation(cones: Cones, k: int, g: Float[np.ndarray, "p q"]) -> float:
-    """Return the doubly non-negative bound with the facets, or with the 2 p most violated rows if p is large."""
+    """Return the doubly non-negative bound with the facets, or with the most violated rows if p is large."""
     if cones.p <= FACE_DIMENSIONS:
         rows = cones.facets[k]
     else:
@@ -115,7 +123,7 @@ def _relaxation(cones: Cones, k: int, g: Float[np.ndarray, "p q"]) -> float:
         leading = np.linalg.svd(g)[0][:, : min(g.shape)]
         # the rows that the leading directions, with either sign, violate most
         depth = np.minimum((rows @ leading).min(axis=1), -(rows @ leading).max(axis=1))
-        rows = rows[np.argsort(depth)[: 2 * cones.p]]
+        rows = rows[np.argsort(depth)[: min(2 * cones.p, MOST_ROWS)]]
     return doubly_nonnegative_bound(rows, g)
 
 

@@ -1,7 +1,17 @@
 """Find plug-ins by scanning folders, check their parameters, and read names with parameters in brackets."""
 
 from convexnn_bench.plugins import registry
-from convexnn_bench.plugins.parameters import SEED, YES_OR_NO, Choice, Number, Whole, check_names, is_number, is_whole
+from convexnn_bench.plugins.parameters import (
+    LIMIT,
+    SEED,
+    YES_OR_NO,
+    Choice,
+    Number,
+    Whole,
+    check_names,
+    is_number,
+    is_whole,
+)
 from convexnn_bench.plugins.registry import (
     ACTIVATIONS,
     ARCHITECTURES,

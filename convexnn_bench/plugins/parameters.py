@@ -93,6 +93,9 @@ class Number:
         return float(value)
 
 
+LIMIT = Number(optional=True, infinite=True)  # of seconds, or of a gap; None for no limit
+
+
 @dataclass(frozen=True)
 class Choice:
     """One of a few values."""

@@ -1,6 +1,7 @@
 """The callback of a running solver: it certifies points, and its clock stops meanwhile."""
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +11,12 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
+from convexnn_bench.deadline import deadline
 from convexnn_bench.formulations import Point
-from convexnn_bench.problem import Problem
 from convexnn_bench.running.settings import usual_numbers
 from convexnn_bench.running.sharing import check_same_point
 from convexnn_bench.running.untouched import Untouched
+from convexnn_bench.running.wait import Interrupter, Wait
 from convexnn_bench.solver import BaseSolver
 
 OnScore = Callable[[float, Certificate], None]
@@ -22,7 +24,9 @@ OnScore = Callable[[float, Certificate], None]
 LARGEST_ENTRY = 1e100  # largest entry of a point: data are at most 1e40, so that the objective stays finite
 FIRST_SCORE = 1e-3  # seconds of solving before the second score
 SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in a factor of ten
-SCORE_SHARE = 1.0  # seconds of solving before the next score, per second that the last one took
+# Seconds of solving before the next score, per second that the last one took: at first, and once the scores have taken
+# SCORES_PART of the time limit together. One of them alone may take no longer than that.
+SCORE_SHARE, LATE_SHARE, SCORES_PART = 1.0, 4.0, 0.1
 ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
 
 
@@ -31,15 +35,25 @@ class Diverged(Exception):
 
 
 class Monitor:
-    """The callback of one run: it scores points, keeps the clock, and decides when the solver stops.
+    """The callback of one run: it scores points, keeps the clocks, and decides when the solver stops.
 
-    Any thread may call it. After the first False it scores no further point, whatever the solver does. Processes that
-    share a problem use the clock of the first one, so that they decide alike.
+    The solver's own clock stands still while a point is scored. The wait of the caller, of which set-up took the first
+    `setup_seconds`, goes on. Any thread may call the monitor. After the first False it scores no further point,
+    whatever the solver does. Processes that share a problem use the clock of the first one, so that they decide alike.
     """
 
-    def __init__(self, problem: Problem, solver: BaseSolver, on_score: OnScore, untouched: Untouched):
-        self.problem, self.solver, self.on_score, self.untouched = problem, solver, on_score, untouched
-        self.time_limit, self.gap, self.iterations = solver.time_limit, solver.gap, solver.iterations
+    def __init__(
+        self,
+        untouched: Untouched,
+        solver: BaseSolver,
+        on_score: OnScore,
+        wait: Wait,
+        setup_seconds: float,
+        interrupter: Interrupter,
+    ):
+        self.problem, self.solver, self.on_score, self.untouched = untouched.problem, solver, on_score, untouched
+        self.wait, self.setup_seconds, self.interrupter = wait, setup_seconds, interrupter
+        self.time_limit, self.gap, self.iterations = wait.time_limit, solver.gap, solver.iterations
         self.on_gpu = torch.device(solver.device).type == "cuda"
         self.curve: list[tuple[float, float, float]] = []
         self.certificate: Certificate | None = None
@@ -65,11 +79,17 @@ class Monitor:
         """Return the seconds that the solver has run, without scoring."""
         return self._now() - self._start - self._stopped
 
+    def waited(self) -> float:
+        """Return the seconds that the caller of `solve` has waited, with set-up and scoring."""
+        return self.setup_seconds + self._clock() - self._start
+
     def __call__(self) -> bool:
         """Score the point when it is due. Return False where the solver must stop."""
         # most calls return at once, without waiting for the device
         seconds = self._clock() - self._start - self._stopped
-        out_of_time = self.time_limit is not None and seconds >= self.time_limit
+        out_of_time = self.time_limit is not None and (
+            seconds >= self.time_limit or self._until(self.wait.solver_stops, seconds) <= 0
+        )
         out_of_iterations = self.iterations is not None and next(self._calls) > self.iterations
         ended = out_of_time or out_of_iterations
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
@@ -78,22 +98,36 @@ class Monitor:
         # Two threads must not score at once. The first False is final, so that the status is read again inside.
         with self._lock:
             if self.status is None:
-                self.score()
+                self.score(last=ended or self.solver.one_shot)
             if self.status is None and ended:
                 self.status = "time_limit" if out_of_time else "iterations"
         return self.status is None
 
-    def score(self) -> None:
-        """Certify the solver's current point off the clock. Raise ChangedProblemError where the problem was changed."""
-        # 1. The solver's clock stands still from here on.
-        seconds = self.elapsed()
-        found = self.solver.get_result()
-        with usual_numbers():
-            self._certify(found, seconds)
-        # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
-        scoring = self._now() - self._start - self._stopped - seconds
-        self._stopped += scoring
-        self._due = max(seconds * SCORE_RATIO, seconds + SCORE_SHARE * scoring, FIRST_SCORE)
+    def _until(self, end: float | None, seconds: float) -> float:
+        """Return the seconds until the wait reaches `end`, where the solver has run for `seconds`."""
+        return math.inf if end is None else end - self.setup_seconds - self._stopped - seconds
+
+    def score(self, last: bool = True) -> None:
+        """Certify the solver's current point off its clock. Raise ChangedProblemError where the problem was changed.
+
+        The certificate of the last point may take what is left of the wait, and one before it a part of the limit.
+        """
+        with self.interrupter.held():
+            # 1. The solver's clock stands still from here on.
+            seconds = self.elapsed()
+            found = self.solver.get_result()
+            left = self._until(self.wait.certificate_ends if last else self.wait.solver_stops, seconds)
+            if self.time_limit is not None and not last:
+                left = min(left, SCORES_PART * self.time_limit)
+            # Processes that share a problem must not be stopped by clocks of their own.
+            with usual_numbers(), deadline(None if self.problem.is_shared else left):
+                self._certify(found, seconds)
+            # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
+            scoring = self._now() - self._start - self._stopped - seconds
+            self._stopped += scoring
+            dear = self.time_limit is not None and self._stopped > SCORES_PART * self.time_limit
+            share = LATE_SHARE if dear else SCORE_SHARE
+            self._due = max(seconds * SCORE_RATIO, seconds + share * scoring, FIRST_SCORE)
 
     def _certify(self, found: Any, seconds: float) -> None:
         if not isinstance(found, Point):

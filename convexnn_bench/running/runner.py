@@ -8,18 +8,20 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate
-from convexnn_bench.errors import InputError
-from convexnn_bench.plugins import SEED, SOLVERS, Number, Whole
+from convexnn_bench.deadline import deadline
+from convexnn_bench.errors import ChangedProblemError, InputError
+from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
 from convexnn_bench.running.untouched import Untouched
+from convexnn_bench.running.wait import Interrupter, Wait
 from convexnn_bench.solver import BaseSolver, reason_to_skip
 from convexnn_bench.terminal import progress
 
-LIMIT = Number(optional=True, infinite=True)  # of seconds, or of the gap
+LEAST_SECONDS = 0.01  # of solving, for a solver whose set-up took all the time: some refuse a limit of zero
 
 
 def check_device(device: Any) -> str:
@@ -73,7 +75,9 @@ def solve(
     solver : str or BaseSolver
         A registered name, with parameters in brackets if wanted ("bm_lbfgs[m=2]"), or an instance.
     time_limit : float, optional
-        Seconds of solving; set-up and scoring do not count. None for no limit.
+        Seconds to wait. The solver is stopped after so many seconds of solving, and earlier if set-up and scoring take
+        long: `solve` returns within 1.2 `time_limit` + 1 s, the last certificate included. A single call into compiled
+        code is not interrupted. Packages that are imported for the first time do not count. None for no limit.
     gap : float, optional
         Certified relative gap at which the solver is stopped. None lets it run to its own end.
     seed : int
@@ -158,35 +162,73 @@ def _run(
 ) -> None:
     """Set up, solve and certify, and write the outcome into `result`."""
     problem = untouched.problem
-    # 1. Set up; imports do not count.
-    algorithm.load_packages()
+    algorithm.load_packages()  # imports do not count
+    wait = Wait(algorithm.time_limit)
+    # Processes that share a problem wait for each other, so that none of them may be interrupted on its own.
+    interrupter = Interrupter(None if problem.is_shared else wait.solver_is_interrupted)
     started = time.perf_counter()
-    algorithm.set_problem(problem)
-    if torch.device(result.device).type == "cuda":
-        torch.cuda.synchronize(result.device)
-    result.setup_seconds = time.perf_counter() - started
-    if problem.is_shared:
-        result.setup_seconds = parallel.from_first(result.setup_seconds)
-    on_setup(result.setup_seconds)
-    # 2. Solve. The monitor scores points off the clock; the last point is scored after the end.
-    monitor = Monitor(problem, algorithm, on_score, untouched)
-    try:
+    monitor: Monitor | None = None
+
+    def work() -> None:
+        nonlocal monitor
+        # 1. Set up.
+        algorithm.set_problem(problem)
+        if torch.device(result.device).type == "cuda":
+            torch.cuda.synchronize(result.device)
+        result.setup_seconds = time.perf_counter() - started
+        if problem.is_shared:
+            result.setup_seconds = parallel.from_first(result.setup_seconds)
+        on_setup(result.setup_seconds)
+        # 2. Solve, for the time that is left. The monitor scores points off the clock.
+        if wait.solver_stops is not None and wait.time_limit is not None:
+            algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - result.setup_seconds, LEAST_SECONDS))
+        monitor = Monitor(untouched, algorithm, on_score, wait, result.setup_seconds, interrupter)
         algorithm.run(monitor)
+
+    try:
+        with deadline(None if problem.is_shared else wait.solver_stops):
+            finished = interrupter.run(work)
+        if monitor is None:
+            result.setup_seconds = time.perf_counter() - started
+            result.status = "time_limit"
+            result.reason = f"set-up was not finished within {wait.time_limit:g} s: no point to certify"
+            return
         result.solve_seconds = monitor.elapsed()
+        _score_last(monitor, algorithm, finished)
+        result.status, result.reason = _verdict(monitor, algorithm)
+    except Diverged as error:
+        assert monitor is not None
+        result.solve_seconds = monitor.elapsed()
+        result.status, result.reason = "diverged", str(error)
+    finally:
+        algorithm.time_limit = wait.time_limit
+    result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
+
+
+def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None:
+    """Score the solver's last point unless that was done."""
+    if finished:
         # An iterative solver may have moved since its last score. A one-shot solver calls back when it has its point.
         if not monitor.curve or (monitor.status is None and not algorithm.one_shot):
             monitor.score()
-        result.status, result.reason = _verdict(monitor, algorithm)
-    except Diverged as error:
-        result.solve_seconds = monitor.elapsed()
-        result.status, result.reason = "diverged", str(error)
-    result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
+        return
+    # A solver that was interrupted may be between two points, and then the last one that it handed over stands. A point
+    # is judged by its own arrays alone, so that any other one may be certified.
+    monitor.status = monitor.status or "time_limit"
+    try:
+        monitor.score()
+    except ChangedProblemError:
+        raise
+    except Exception as error:
+        algorithm.message = f"interrupted, after which it had no point: {error}"
 
 
 def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
     """Return the status and its reason in words, from the certificate first and the solver's message last."""
-    assert monitor.certificate is not None
     certified = monitor.certificate
+    if certified is None:
+        assert monitor.status == "time_limit"
+        return "time_limit", f"{monitor.time_limit:g} s passed without a point to certify"
     said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
     # Without a gap no target was reached, whatever ended the solver.
     if certified.refused is not None:
@@ -194,7 +236,7 @@ def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
     if monitor.status == "gap_reached":
         return "gap_reached", f"certified gap {certified.gap:.1e} <= {monitor.gap:.1e}"
     if monitor.status == "time_limit":
-        return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}"
+        return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}{said}"
     if monitor.status == "iterations":
         return "stalled", f"stopped after {monitor.iterations} iterations at certified gap {certified.gap:.1e}"
     # No target was set, or the solver cannot go on to reach it: its own test decides.

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.deadline import time_is_up
+
 STARTS = 2000  # Gaussian directions that are evaluated
 KEPT = 64  # directions of largest value from which the ascent starts
 STEPS = 150  # steps of the ascent
@@ -20,7 +22,7 @@ def ascend(
     The ascent starts from the best `kept` of Gaussian directions, rows +-phi_i and singular vectors of Phi^T R. While
     the pattern D does not change, the function is the largest v^T R^T D Phi u over ||v|| = 1. Its gradient is G v with
     G = Phi^T D R, and the step to G v / ||G v|| is that of the power method (a conditional gradient on the ball). A
-    step that does not increase the value is halved.
+    step that does not increase the value is halved. At a deadline the ascent ends where it is.
     """
     rows, weights = torch.as_tensor(Phi), torch.as_tensor(R)
     u = _starts(rows, weights, seed)
@@ -35,7 +37,7 @@ def ascend(
         better = found > value
         u, value = torch.where(better[:, None], moved, u), torch.where(better, found, value)
         length = torch.where(better[:, None], (1.5 * length).clamp_max(1.0), 0.5 * length)
-        if float(length.max()) < 1e-9:
+        if float(length.max()) < 1e-9 or time_is_up():
             break
     order = value.argsort(descending=True)
     return value[order].numpy(), u[order].T.contiguous().numpy()

@@ -13,21 +13,28 @@ import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, Cones
+from convexnn_bench.deadline import seconds_left, working_on
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import MaxDualNorm
-from convexnn_bench.patterns import enumerate_patterns, enumeration_cost
+from convexnn_bench.patterns import EnumerationCost, enumerate_patterns, enumeration_cost
 
 ENUMERATION_SECONDS = 1.0  # expected cost up to which patterns are enumerated
 ENUMERATION_BYTES = 2**28  # of masks, gates and the G_k of all patterns
+DEADLINE_SHARE = 0.25  # of the time until a deadline, which an enumeration may take
+# Seconds to bound the norm of a cell, on average.
+CELL_SECONDS = {"plane": 1e-6, "one output": 2e-5, "several outputs": 2e-4}
+OUTSIDE = 1e-13  # part of a row outside a subspace below which that counts as the row space
 
 
 class CompleteNorm:
     """Bounds on max ||R^T (Phi u)_+|| over the unit ball, for one Phi (N x p) and any number of R (N x q).
 
     Rows phi_i of Phi are scaled to entries of about one and R_i inversely, which does not change (phi_i^T u)_+ R_i.
-    Equal rows are merged. The scales are powers of two, so that neither is rounded.
+    Equal rows are merged. The scales are powers of two, so that neither is rounded. Only the part of u in the row space
+    matters, so that `rows` are in coordinates of that where it has fewer dimensions than there are features. `_slack`
+    bounds, for each row, by how much that changes phi_i^T u on the unit ball.
     """
 
     def __init__(self, Phi: Float[np.ndarray, "N p"]):
@@ -37,9 +44,11 @@ class CompleteNorm:
         rows = np.ldexp(Phi[self._kept], -self._exponent[:, None])
         rows = rows[:, np.any(rows != 0, axis=0)]
         self._rows_in_all = Phi.shape[0]
-        self.rows, self._merge = np.unique(rows, axis=0, return_inverse=True)
-        self._merge = self._merge.ravel()
+        distinct, merge = np.unique(rows, axis=0, return_inverse=True)
+        self._merge = merge.ravel()
+        self.rows, self._slack = row_space_coordinates(distinct)
         self._cells: Cones | None = None
+        self._cost: EnumerationCost | None = None
         self._looked = False
 
     def weights(self, R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "n q"], int]:
@@ -66,14 +75,16 @@ class CompleteNorm:
         if not active.any():
             return MaxDualNorm(0.0, -1, 0.0, "R vanishes on the nonzero rows of Phi")
         rows, part = self.rows[active], scaled[active]
+        working_on("searching for large dual norms")
         # 1. any unit vector gives a lower bound
         lower = attained(rows, part, ascend(rows, part)[1][:, 0])
         # 2. over all directions, by whichever way is cheap enough
         upper, reached, method = self._upper(rows, part, scaled)
         lower = max(lower, reached)
-        # 3. rounding of the merged rows and of the sums over them
+        # 3. rounding of the merged rows and of the sums over them, and the error of the reduction to the row space
         mass = float(np.sum(np.linalg.norm(rows, axis=1) * np.linalg.norm(part, axis=1)))
         rounding = 8 * (len(self._kept) + sum(rows.shape)) * EPS * mass
+        rounding += float(np.sum(self._slack[active] * np.linalg.norm(part, axis=1)))
         upper += rounding
         return MaxDualNorm(_raised(upper, exponent), -1, _lowered(max(lower - rounding, 0.0), exponent), method)
 
@@ -120,17 +131,63 @@ class CompleteNorm:
         return value, 0.0, "affine decision rule" + (", by pairs of outputs" if R.shape[1] > 2 else "")
 
     def _enumerated(self, q: int) -> Cones | None:
-        """Return the cones of all patterns if they are cheap; the decision is made once."""
-        if not self._looked:
+        """Return the cones of all patterns if they are cheap; the decision is made once, with enough time for it."""
+        if self._looked:
+            return self._cells
+        if self._cost is None:
+            self._cost = enumeration_cost(self.rows)
+        cost = self._cost
+        size = cost.bytes + 8 * cost.patterns * self.rows.shape[1] * q
+        seconds = cost.seconds + cost.patterns * _seconds_per_cell(self.rows.shape[1], q)
+        if seconds > ENUMERATION_SECONDS or size > ENUMERATION_BYTES:
             self._looked = True
-            cost = enumeration_cost(self.rows)
-            size = cost.bytes + 8 * cost.patterns * self.rows.shape[1] * q
-            if cost.seconds <= ENUMERATION_SECONDS and size <= ENUMERATION_BYTES:
-                found = enumerate_patterns(self.rows)
-                # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
-                if found.complete:
-                    self._cells = Cones(self.rows, found.masks, found.gates)
+        elif seconds <= DEADLINE_SHARE * seconds_left():
+            self._looked = True
+            found = enumerate_patterns(self.rows)
+            # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
+            if found.complete:
+                self._cells = Cones(self.rows, found.masks, found.gates)
         return self._cells
+
+
+def _seconds_per_cell(p: int, q: int) -> float:
+    """Return about how long it takes to bound the dual norm of one cell, averaged over all cells."""
+    if p <= 2:
+        return CELL_SECONDS["plane"]
+    return CELL_SECONDS["one output" if q == 1 else "several outputs"]
+
+
+def row_space_coordinates(rows: Float[np.ndarray, "n p"]) -> tuple[Float[np.ndarray, "n r"], Float[np.ndarray, "n"]]:
+    """Return (L, slack): coordinates of the rows in an orthonormal basis Q of their span, and what they miss.
+
+    For u in the unit ball there is a w in it with |rows_i u - L_i w| <= slack_i, and for every w such a u. Hence both
+    have the same dual norm, max ||R^T (rows u)_+||, up to sum_i ||R_i|| slack_i. Where no dimension is saved, L is
+    `rows` itself.
+    """
+    n, p = rows.shape
+    Q = _row_space(rows)
+    if Q.shape[1] == p:
+        return rows, np.zeros(n)
+    # With E = rows - L Q^T and w = Q^T u, rows u = L w + E u. Q is orthonormal up to delta = ||Q^T Q - I||, by which w
+    # may leave the ball, and rows Q w = L w + L (Q^T Q - I) w + E Q w. The other terms are the rounding of E and delta.
+    L = rows @ Q
+    r, lengths = Q.shape[1], np.linalg.norm(L, axis=1)
+    error = np.linalg.norm(rows - L @ Q.T, axis=1) + 4 * (r + 4) * r**0.5 * EPS * lengths
+    delta = float(np.linalg.norm(Q.T @ Q - np.eye(r))) + 2 * (p + 4) * r * EPS
+    slack = 2 * (error + delta * lengths)
+    # A basis that misses a part of the rows would loosen every bound.
+    return (L, slack) if np.all(error <= OUTSIDE * p**0.5 * (r + 4) * lengths) else (rows, np.zeros(n))
+
+
+def _row_space(rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p r"]:
+    """Return orthonormal columns that span the rows up to rounding, by whichever factorisation is the smaller one."""
+    n, p = rows.shape
+    if n < p:
+        Q, triangle = np.linalg.qr(rows.T)
+        left, values, _ = np.linalg.svd(triangle)
+        return Q @ left[:, values > 8 * (n + p) * EPS * values[0]]
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    return vectors[:, values > 8 * (n + p) * EPS * values[-1]]
 
 
 def _raised(value: float, exponent: int) -> float:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
+from convexnn_bench.deadline import seconds_left, time_is_up
+
 EPS = torch.finfo(torch.float64).eps
 GROUPS = 320  # rows of either side that have a weight of their own in the rule; more of them share weights
 AFFINITY = 6.0  # log weight of a row of the same direction in the starting rule
@@ -30,13 +32,15 @@ def positive_bound(
     """Return an upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over the unit ball; never below zero.
 
     A, B: rows a_i and b_j, whose squares must not over- or underflow. enough: a bound at which the search ends, such as
-    a value that is attained. work: the number of multiplications to spend.
+    a value that is attained. work: the number of multiplications to spend. After a deadline it is sum_i ||a_i||.
     """
     if A.shape[0] == 0:
         return 0.0
     mass = float(_lengths(A).sum() + _lengths(B).sum())
     if mass == 0.0:
         return 0.0
+    if time_is_up():
+        return float(_lengths(A).sum()) * (1 + 4 * (A.numel() + 8) * EPS)
     # The maximum is homogeneous in the rows; with sum ||a_i|| + sum ||b_j|| = 1 the rounding of a rule is absolute.
     rule = _Rule(A / mass, B / mass)
     return rule.minimise(enough / mass, int(work / step_cost(A.shape[0], B.shape[0], A.shape[1]))) * mass
@@ -121,14 +125,17 @@ class _Rule:
         return d.sum() * torch.linalg.eigvalsh((W / d[:, None]).T @ W)[-1]
 
     def minimise(self, enough: float, steps: int) -> float:
-        """Minimise the logarithm of the bound by Adam, over the logits of the rule and log d; return the best bound."""
+        """Minimise the logarithm of the bound by Adam, over the logits of the rule and log d; return the best bound.
+
+        At least one step is evaluated, and no more of them than a deadline allows.
+        """
         logits, logd = self.logits.requires_grad_(True), self.logd.requires_grad_(True)
         optimiser = torch.optim.Adam(
             [{"params": [logits], "lr": 0.3}, {"params": [logd], "lr": 0.1}], betas=(0.9, 0.99), foreach=False
         )
         rates, total = [group["lr"] for group in optimiser.param_groups], min(max(steps, SHORTEST), LONGEST)
-        best = _Best(math.inf, ())
-        for step in range(total):
+        best, step, left = _Best(math.inf, ()), 0, seconds_left()
+        while step < total:
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * (1.02 - step / total)
             optimiser.zero_grad()
@@ -138,9 +145,12 @@ class _Rule:
             reached = float(value.detach())
             if reached < best.value:
                 best = _Best(reached, (logits.detach().clone(), logd.detach().clone()))
-            if best.value <= max(enough, 0.0) ** 2:
+            if best.value <= max(enough, 0.0) ** 2 or time_is_up():
                 break
+            if step == 0 and left < math.inf:  # the rates fall to zero at the last step, so that their number matters
+                total = min(total, max(1, int(left / max(left - seconds_left(), 1e-9))))
             optimiser.step()
+            step += 1
         return self.above(*best.parameters)
 
     def above(self, logits: torch.Tensor, logd: torch.Tensor) -> float:

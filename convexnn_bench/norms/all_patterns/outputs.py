@@ -5,6 +5,7 @@ homogeneous in v, so that bounds at v_1 and v_2 bound it at every non-negative c
 encloses H in a polygon. In more dimensions ||z||^2 is the sum over pairs of coordinates, each pair in its polygon.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS
+from convexnn_bench.deadline import deadline, seconds_left, time_is_up, working_on
 from convexnn_bench.norms.all_patterns.decision_rule import LONGEST, WORK, positive_bound, step_cost
 
 CLOSE = 1e-4  # relative distance to an attained value at which a bound is not improved any further
@@ -25,17 +27,20 @@ Reached = Callable[[Float[np.ndarray, "q k"]], float]
 def support_function(Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"]) -> Support:
     """Return h(v, enough), a rigorous upper bound on max v^T R^T (Phi u)_+ over the unit ball.
 
-    Entries of Phi and R are at most about one in size. The work for one R is divided among the directions that
-    `vector_bound` may take.
+    Entries of Phi and R are at most about one in size. The work for one R, and the time until a deadline, are divided
+    among the directions that `vector_bound` may take.
     """
-    share = WORK / (2 if R.shape[1] == 1 else directions(Phi, R) * ((R.shape[1] + 1) // 2))
+    expected = 2 if R.shape[1] == 1 else directions(Phi, R) * ((R.shape[1] + 1) // 2)
+    share, calls = WORK / expected, itertools.count(1)
     rows, size = torch.as_tensor(Phi), float(np.linalg.norm(np.linalg.norm(Phi, axis=1) * np.linalg.norm(R, axis=1), 1))
 
     def bound(v: Float[np.ndarray, " q"], enough: float) -> float:
         # v^T R^T (Phi u)_+ = sum_i r_i (phi_i^T u)_+ with r = R v: r_i > 0 gives the rows a_i = r_i phi_i, and r_i < 0
         # the b_j.
-        r = torch.as_tensor(R @ v)
-        value = positive_bound(rows[r > 0] * r[r > 0, None], rows[r < 0] * -r[r < 0, None], enough, share)
+        r, call = torch.as_tensor(R @ v), next(calls)
+        working_on(f"bounding direction {call} of at most {max(call, expected)}")
+        with deadline(seconds_left() / max(1, expected + 1 - call)):
+            value = positive_bound(rows[r > 0] * r[r > 0, None], rows[r < 0] * -r[r < 0, None], enough, share)
         return value + 4 * (len(v) + 4) * EPS * size * float(np.linalg.norm(v))  # rounding of R v and of its products
 
     return bound
@@ -71,7 +76,7 @@ def circle_bound(support: Support, basis: Float[np.ndarray, "q 2"], lower: float
         arcs = [_arc(angles[k], angles[k + 1], values[k], values[k + 1]) for k in range(len(angles) - 1)]
         worst = max(range(len(arcs)), key=lambda k: arcs[k][0])
         reach, angle = arcs[worst]
-        if len(arcs) >= most or reach <= enough or reach <= max(values) * (1 + CLOSE):
+        if len(arcs) >= most or reach <= enough or reach <= max(values) * (1 + CLOSE) or time_is_up():
             return reach
         values.insert(worst + 1, support(basis @ _on_circle(angle), enough))
         angles.insert(worst + 1, angle)

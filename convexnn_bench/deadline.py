@@ -1,0 +1,66 @@
+"""A deadline for the work of a `with` block, at which searches end early with what they have reached.
+
+A bound that is improved step by step holds after every step. Its loop therefore asks `time_is_up` between two steps,
+and returns the best bound so far once that is true: a weaker bound, and never a false one. The deadline belongs to the
+context of the caller (contextvars), so that no function between the caller and the loop has to hand it down. Where
+deadlines are nested, the earliest one counts.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Clock = Callable[[], float]
+
+_ENDS: ContextVar[tuple[tuple[float, Clock], ...]] = ContextVar("convexnn_bench_deadlines", default=())
+_NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("convexnn_bench_note", default=None)
+
+
+@contextmanager
+def deadline(seconds: float | None, clock: Clock = time.perf_counter) -> Iterator[None]:
+    """Give the block this many seconds, or fewer if a deadline around it is earlier. None sets no further deadline."""
+    own = () if seconds is None or math.isinf(seconds) else ((clock() + seconds, clock),)
+    token = _ENDS.set(_ENDS.get() + own)
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
+@contextmanager
+def no_deadline() -> Iterator[None]:
+    """Leave all deadlines aside in the block, for a value that is kept and must not depend on them."""
+    token = _ENDS.set(())
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
+def seconds_left() -> float:
+    """Return the seconds until the earliest deadline, negative afterwards; infinity without a deadline."""
+    return min((end - clock() for end, clock in _ENDS.get()), default=math.inf)
+
+
+def time_is_up() -> bool:
+    """Return True from the earliest deadline on."""
+    return seconds_left() <= 0.0
+
+
+@contextmanager
+def noted_by(note: Callable[[str], None]) -> Iterator[None]:
+    """Hand every `working_on` of the block to `note`, such as the text of a progress bar."""
+    token = _NOTE.set(note)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
+
+
+def working_on(text: str) -> None:
+    """Say in a few words what a long computation is doing, for whoever shows its progress."""
+    note = _NOTE.get()
+    if note is not None:
+        note(text)
