@@ -41,7 +41,9 @@ from .plugins import DATASETS as DATASETS
 from .plugins import LOSSES as LOSSES
 from .plugins import SOLVERS as SOLVERS
 from .problem import Problem as Problem
+from .problem import load_problem as load_problem
 from .running import Result as Result
+from .running import load_result as load_result
 from .running import solve as solve
 from .solver import BaseSolver as BaseSolver
 from .theorems import Curvature as Curvature

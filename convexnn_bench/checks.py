@@ -33,6 +33,12 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
         raise InputError(f"{name} cannot be read as an array: {error}") from error
 
 
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy in C order at a multiple of 64 bytes, so that equal processes round products with it alike."""
+    # torch aligns its memory at 64 bytes. Numpy need not, and the order of vectorised sums may depend on it.
+    return torch.tensor(np.ascontiguousarray(array)).numpy()
+
+
 def plain_number(value: Any) -> Any:
     """Return the Python number in a numpy or torch scalar; anything else as it is."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0):

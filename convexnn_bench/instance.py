@@ -14,7 +14,15 @@ from jaxtyping import Float
 
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.architectures import BaseArchitecture
-from convexnn_bench.checks import Array, check_array, check_patterns, check_scale, pairing_notes, plain_number
+from convexnn_bench.checks import (
+    Array,
+    aligned_copy,
+    check_array,
+    check_patterns,
+    check_scale,
+    pairing_notes,
+    plain_number,
+)
 from convexnn_bench.cones import Cones, unattained
 from convexnn_bench.deadline import no_deadline
 from convexnn_bench.errors import InputError
@@ -26,6 +34,9 @@ from convexnn_bench.patterns import Patterns
 from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Whole
 
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
+
+# Attributes that are computed again on first use. Operators hold functions of torch, which cannot be pickled.
+REBUILT = ("_rows", "_operators", "cones", "all_patterns")
 
 
 class Instance:
@@ -61,10 +72,10 @@ class Instance:
         self._check_beta(beta, beta_fraction)
         self.seed: int = Whole(low=0).check("seed", seed)
         # 2. Data and targets in float64, in the shapes that the architecture and the loss state.
-        self.X = _own_copy(check_array("X", X))  # the caller may change X later
+        self.X = aligned_copy(check_array("X", X))  # the caller may change X later
         self.architecture.check_data(self.X)
         targets = read_targets(self.loss, Y, lambda rows: self.architecture.target_rows(rows, self.X))
-        self.Y = targets.rows
+        self.Y = aligned_copy(targets.rows)
         self.classes: tuple[Any, ...] | None = targets.classes
         self.notes: tuple[str, ...] = (*pairing_notes(X, Y), *targets.notes)
         self.n_out, self.c = self.Y.shape
@@ -238,16 +249,25 @@ class Instance:
             )
         return value
 
+    # -- copies and pickles -------------------------------------------------------------------------------
+
+    def __copy__(self: AnyInstance) -> AnyInstance:
+        """Return an instance with the same arrays and operators."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy holds: everything but REBUILT."""
+        kept = {name: value for name, value in vars(self).items() if name not in REBUILT}
+        return {**kept, "is_shared": False}  # the processes of torchrun do not come along
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "X": aligned_copy(state["X"]), "Y": aligned_copy(state["Y"])})
+        self._rows, self._operators = Rows(self.architecture, self.X), {}
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.architecture.name}, {self.activation.name}, {self.loss.name}, "
             f"n={self.X.shape[0]}, p={self.p}, q={self.q}, P={self.P} ({self.scope}), beta={self.beta:.6g})"
         )
-
-
-def _own_copy(array: np.ndarray) -> np.ndarray:
-    """Return a copy at a multiple of 64 bytes in memory, so that equal processes round products with it alike."""
-    # torch aligns its memory at 64 bytes. Numpy need not, and the order of vectorised sums may depend on it.
-    own = torch.empty(array.shape, dtype=torch.float64).numpy()
-    own[...] = array
-    return own

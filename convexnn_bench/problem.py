@@ -8,6 +8,7 @@ Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over sam
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from jaxtyping import Float
 from convexnn_bench.checks import Array
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
+from convexnn_bench.instance_file import instance_from, instance_tree
+from convexnn_bench.storage import read_archive, write_archive
 
 BlockArray = Array | Sequence[Array]
 
@@ -120,3 +123,68 @@ class Problem(Instance):
             The weights have other shapes, or entries that are not finite.
         """
         return network.objective(self, *network.check_weights(self, W1, W2))
+
+    def save(self, path: str | Path) -> Path:
+        """Save the problem to one .npz file, from which `load_problem` makes an equal one.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file. It is written in one step, and replaced if it exists.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            The architecture, the activation or the loss is not registered, so that a file cannot name it.
+        OSError
+            The file cannot be written.
+
+        Notes
+        -----
+        The file holds arrays (X, Y, the masks and their gates) and a text member `header` in JSON. It holds no pickle.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib
+        >>> import convexnn_bench as cnn
+        >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = problem.save(pathlib.Path(folder) / "problem.npz")
+        ...     cnn.load_problem(file).beta_max == problem.beta_max
+        True
+        """
+        return write_archive(path, "problem", instance_tree(self))
+
+
+def load_problem(path: str | Path) -> Problem:
+    """Load a problem that `Problem.save` has written. Nothing in the file is run as code.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    Problem
+        It has the same data and blocks, and so the same objectives and certificates.
+
+    Raises
+    ------
+    InputError
+        The file holds no problem, is damaged, or is of a later version of the package.
+    UnknownNameError
+        The file names an architecture, an activation or a loss that is not registered here.
+    OSError
+        The file cannot be opened.
+
+    Notes
+    -----
+    A complete set of patterns is not enumerated again: that the masks are complete is believed, like the data.
+    """
+    return instance_from(read_archive(path, "problem"), Problem, path)

@@ -16,7 +16,7 @@ PACKAGE = "convexnn_bench"
 # Ground first. A room may import rooms of earlier lines only; those of one line do not know each other.
 ORDER = (
     "errors terminal parallel deadline",
-    "plugins",
+    "plugins storage",
     "checks labels",
     "losses architectures",
     "operator",
@@ -24,7 +24,7 @@ ORDER = (
     "activations cones",
     "norms",
     "instance",
-    "formulations",
+    "instance_file formulations",
     "problem",
     "datasets modules solver",
     "certificates",

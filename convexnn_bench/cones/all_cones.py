@@ -191,7 +191,8 @@ class Cones:
             if not np.any(Z[k]):
                 continue
             # With a direction g in the interior a pair always exists: Z_k + t g and t g lie in the cone for large t.
-            pair = split_difference(self.projection_rows(k), Z[k], self.interior(k))
+            # All rows, so that the norm of a block does not depend on whether its facets are known by now.
+            pair = split_difference(self.signed_rows(k), Z[k], self.interior(k))
             if pair is None:
                 raise InputError(
                     f"block {k} is not a difference of two points of its cone; the cone has no interior "

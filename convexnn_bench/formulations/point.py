@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench.checks import aligned_copy
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
 
@@ -128,6 +129,10 @@ class Point:
     def copy(self) -> "Point":
         """Return a point with copies of all arrays, on the same device."""
         return type(self)(**{name: _copied(value) for name, value in vars(self).items()})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A certificate of an unpickled point has to have the same bits, and sums may depend on how memory is aligned.
+        self.__dict__.update({name: _copied(value) for name, value in state.items()})
 
     def default_scope(self, problem: Instance) -> str:
         """Return the scope of a certificate that does not name one: that of the problem's blocks."""
@@ -258,5 +263,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_copied, value))
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    return value.copy() if isinstance(value, np.ndarray) else value
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, np.ndarray):
+        return aligned_copy(value) if value.dtype in (np.float64, np.float32) else value.copy()
+    return value

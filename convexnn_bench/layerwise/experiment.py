@@ -24,7 +24,8 @@ from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training
 from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
 from convexnn_bench.plugins import DATASETS, LOSSES, parse_spec
-from convexnn_bench.records import code_version, describe_machine, to_json, whole_file
+from convexnn_bench.records import code_version, describe_machine, to_json
+from convexnn_bench.storage import whole_file
 from convexnn_bench.terminal import progress
 
 Split = tuple[np.ndarray, np.ndarray]

@@ -26,8 +26,8 @@ from convexnn_bench.layerwise.streamed import Batches, beta_max, certify_stage
 from convexnn_bench.layerwise.training import StageTraining
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.plugins import LOSSES
-from convexnn_bench.records import whole_file
 from convexnn_bench.running import check_device
+from convexnn_bench.storage import whole_file
 from convexnn_bench.terminal import progress
 
 if TYPE_CHECKING:

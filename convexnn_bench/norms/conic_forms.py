@@ -15,6 +15,21 @@ from convexnn_bench.norms.cone_factors import Frame
 Constraints = tuple[list[Any], Callable[[], np.ndarray]]
 
 
+def unpack_answer(program: Any, raw: Any, chain: Any, inverse: Any) -> None:
+    """Give the variables of a CVXPY program their values from a solver's raw answer.
+
+    Raise cvxpy.SolverError where the solver failed.
+    """
+    import cvxpy as cp
+
+    # `unpack_results` does the same, and warns where the answer is inaccurate, which is judged by certificates here. A
+    # filter of warnings is no remedy: it belongs to the whole process, in which other threads may be at work.
+    solution = chain.invert(raw, inverse)
+    if solution.status in cp.settings.ERROR:
+        raise cp.SolverError(f"Solver {chain.solver.name()!r} failed.")
+    program.unpack(solution)
+
+
 def norm_form(p: int, q: int, interior_point: bool = True) -> str:
     """Return the name of the cheapest statement of ||G|| <= 1 for p x q matrices, a key of NORM_FORMS.
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from convexnn_bench.cones import Cones
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.norms.cone_factors import EXACT, FLAT, Frame, cone_frame, cone_pool, factor_block
-from convexnn_bench.norms.conic_forms import norm_cone_lmi
+from convexnn_bench.norms.conic_forms import norm_cone_lmi, unpack_answer
 from convexnn_bench.plugins import importable
 
 Pair = tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"]]
@@ -177,12 +177,9 @@ def pursued_pair(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray) -> Pa
 
 def _solve(program: object) -> None:
     """Solve by Clarabel at tight tolerances; `reproduced` judges the result."""
-    import warnings
-
     import cvxpy as cp
 
     assert isinstance(program, cp.Problem)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        options = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-9, "max_threads": 1}
-        program.solve(solver=cp.CLARABEL, canon_backend="SCIPY", accept_unknown=True, **options)
+    options = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-9, "max_threads": 1, "accept_unknown": True}
+    data, chain, inverse = program.get_problem_data(cp.CLARABEL, solver_opts=options, canon_backend="SCIPY")
+    unpack_answer(program, chain.solve_via_data(program, data, solver_opts=options), chain, inverse)

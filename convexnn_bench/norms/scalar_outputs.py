@@ -58,7 +58,9 @@ def dual_norms(cones: Cones, G: Float[np.ndarray, "P p"]) -> Bounds:
 
 def dual_norm(cones: Cones, k: int, g: Float[np.ndarray, "p"]) -> tuple[float, float]:
     """Return (upper, lower) bounds on the dual norm of block k."""
-    rows, p = cones.projection_rows(k), cones.p
+    # All rows, whether or not the facets are known by now: the same problem has the same bound to the last bit,
+    # whatever was asked of its cones before.
+    rows, p = cones.signed_rows(k), cones.p
     upper = lower = 0.0
     length = float(np.linalg.norm(g))
     for side in (g, -g) if length > 0 else ():

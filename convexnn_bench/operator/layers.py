@@ -30,6 +30,10 @@ def _gives(architecture: BaseArchitecture, hook: str) -> bool:
     return getattr(type(architecture), hook) is not getattr(BaseArchitecture, hook)
 
 
+def _first_of(pullback: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> LinearFunction:
+    return lambda L: pullback(L)[0]
+
+
 class Layers:
     """Phi and C for data X and targets Y, as maps.
 
@@ -90,14 +94,16 @@ class Layers:
         It is a vector-Jacobian product. The map is linear, so that any base point does.
         """
         key = (name, columns)
-        if key not in self._adjoints:
+        # Several threads may use one operator, so that the dictionary is read once.
+        adjoint = self._adjoints.get(key)
+        if adjoint is None:
             zero = torch.zeros(rows, columns, dtype=self.dtype, device=self.device)
             vjp = torch.func.vjp(linear, zero)[1]
-            if len(self._adjoints) >= ADJOINTS:
-                # Dictionaries keep the order of insertion, so that the oldest adjoint goes.
-                self._adjoints.pop(next(iter(self._adjoints)))
-            self._adjoints[key] = lambda L: vjp(L)[0]
-        return self._adjoints[key]
+            # Dictionaries keep the order of insertion, so that the oldest adjoints go.
+            for oldest in list(self._adjoints)[: 1 - ADJOINTS]:
+                self._adjoints.pop(oldest, None)
+            adjoint = self._adjoints[key] = _first_of(vjp)
+        return adjoint
 
     # -- neurons ----------------------------------------------------------------------------------------
 

@@ -19,5 +19,4 @@ from convexnn_bench.records.records import (
     storable,
     to_json,
     to_parquet,
-    whole_file,
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.records.folder import RecordsLock
-from convexnn_bench.records.records import BAD_STATUSES, Record, RecordFile, to_json, to_parquet, whole_file
+from convexnn_bench.records.records import BAD_STATUSES, Record, RecordFile, to_json, to_parquet
+from convexnn_bench.storage import whole_file
 
 
 def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:

@@ -8,11 +8,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from convexnn_bench.records.fields import KINDS, SCHEMA
+from convexnn_bench.storage import whole_file
 
 STATUSES = (
     "gap_reached",
@@ -162,23 +163,6 @@ def late_records(out: Path) -> list[Record]:
 
 def _late(out: Path, key: str) -> Path:
     return out / JOBS / f"{key}.record"
-
-
-@contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path with the same suffix to write to. It replaces `path` when the block ends without an error."""
-    target = Path(path)
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-    try:
-        yield partial
-        # Without the flush a loss of power after the renaming could leave the new name with an empty file.
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def flat(record: Mapping[str, Any]) -> Record:

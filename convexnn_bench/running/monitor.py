@@ -13,7 +13,7 @@ from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.deadline import deadline
 from convexnn_bench.formulations import Point
-from convexnn_bench.running.settings import usual_numbers
+from convexnn_bench.running.settings import usual_errors
 from convexnn_bench.running.sharing import check_same_point
 from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.running.wait import Interrupter, Wait
@@ -120,7 +120,7 @@ class Monitor:
             if self.time_limit is not None and not last:
                 left = min(left, SCORES_PART * self.time_limit)
             # Processes that share a problem must not be stopped by clocks of their own.
-            with usual_numbers(), deadline(None if self.problem.is_shared else left):
+            with usual_errors(), deadline(None if self.problem.is_shared else left):
                 self._certify(found, seconds)
             # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
             scoring = self._now() - self._start - self._stopped - seconds

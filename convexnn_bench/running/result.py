@@ -3,14 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convexnn_bench.certificates import Certificate
-from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
+from convexnn_bench.instance_file import instance_from, instance_tree
 from convexnn_bench.problem import Problem
+from convexnn_bench.running.result_file import certificate_from, certificate_tree, point_from, point_tree
+from convexnn_bench.storage import read_archive, write_archive
+
+# Fields that a file holds as they are.
+PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
 
 
 @dataclass
@@ -58,6 +65,10 @@ class Result:
     certificate: Certificate | None = None
     point: Point | None = field(default=None, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy holds: everything but the arrays that are computed on first use."""
+        return {name: value for name, value in vars(self).items() if name not in ("blocks", "factors", "network")}
+
     @property
     def objective(self) -> float:
         """Certified objective of the final point, a sum over samples; nan where there is no point."""
@@ -88,6 +99,88 @@ class Result:
         No map is known where vector-output ReLU blocks could not be decomposed into neurons.
         """
         return None if self.point is None else _found(self.point.to_network, self.problem)
+
+    def save(self, path: str | Path) -> Path:
+        """Save the result with its problem and its certificate to one .npz file, which `load_result` reads.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file. It is written in one step, and replaced if it exists.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            The architecture, the activation or the loss is not registered, so that a file cannot name it, or the
+            solver has a parameter that is no plain value.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib
+        >>> import convexnn_bench as cnn
+        >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
+        >>> result = cnn.solve(problem, "bm_newton")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = cnn.load_result(result.save(pathlib.Path(folder) / "result.npz"))
+        >>> again.certificate == result.certificate
+        True
+        """
+        content = {
+            **{name: getattr(self, name) for name in PLAIN},
+            "curve": np.array(self.curve, dtype=np.float64).reshape(-1, 3),
+            "problem": instance_tree(self.problem),
+            "point": point_tree(self.point),
+            "certificate": certificate_tree(self.certificate),
+        }
+        return write_archive(path, "result", content)
+
+
+def load_result(path: str | Path) -> Result:
+    """Load a result that `Result.save` has written. Nothing in the file is run as code.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    Result
+        It has the same problem, point, certificate, times and curve. ``certify(result.problem, result)`` proves the
+        bound anew, from the data, the point and the multiplier in the file.
+
+    Raises
+    ------
+    InputError
+        The file holds no result, is damaged, or is of a later version of the package.
+    UnknownNameError
+        The file names an architecture, an activation or a loss that is not registered here.
+    OSError
+        The file cannot be opened.
+    """
+    tree = read_archive(path, "result")
+    try:
+        curve = [(seconds, objective, gap) for seconds, objective, gap in tree["curve"].tolist()]
+        problem = instance_from(dict(tree["problem"]), Problem, path)
+        return Result(
+            problem,
+            **{name: tree[name] for name in PLAIN},
+            curve=curve,
+            certificate=certificate_from(tree["certificate"]),
+            point=point_from(tree["point"], problem),
+        )
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        words = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} cannot be read as a saved result: {words}") from error
 
 
 def _found(convert: Callable[[Problem], Any], problem: Problem) -> Any:

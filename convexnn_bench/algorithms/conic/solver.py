@@ -1,11 +1,11 @@
 """The base class of the CVXPY solvers: it states and compiles the program in set_problem, and solves it once in run."""
 
-import warnings
 from typing import Any
 
 from convexnn_bench.algorithms.conic.program import build_program
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point
+from convexnn_bench.norms import unpack_answer
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
@@ -58,17 +58,14 @@ class ConicSolver(BaseSolver):
         """
         program, (data, chain, inverse) = self.conic.program, self._compiled
         summary = ""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-            warnings.filterwarnings("ignore", message="Optimization terminated by time limit")
-            # 1. The compiled data pass CVXPY without being canonicalised again.
-            try:
-                raw = chain.solve_via_data(program, data, solver_opts=self.options())
-                summary = self.summary(raw)
-                program.unpack_results(raw, chain, inverse)
-            except self.failures() as error:
-                reason = summary or " ".join(str(error).split())
-                raise ConvexNNError(f"{self.name}: the solver failed: {reason}") from error
+        # 1. The compiled data pass CVXPY without being canonicalised again.
+        try:
+            raw = chain.solve_via_data(program, data, solver_opts=self.options())
+            summary = self.summary(raw)
+            unpack_answer(program, raw, chain, inverse)
+        except self.failures() as error:
+            reason = summary or " ".join(str(error).split())
+            raise ConvexNNError(f"{self.name}: the solver failed: {reason}") from error
         self.message = summary or program.status
         if program.status not in ("optimal", "optimal_inaccurate", "user_limit"):
             raise ConvexNNError(f"{self.name}: the solver says {program.status} ({summary}) and gives no point")

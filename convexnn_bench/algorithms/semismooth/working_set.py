@@ -43,5 +43,5 @@ def violators(G: Blocks, beta: float, working: Indices, most: int) -> Int[torch.
     norms = spectral_norms(G[candidates])
     order = norms.argsort(descending=True, stable=True)[: int((norms > beta).sum())]
     if len(order) > most:
-        order = order[torch.linspace(0, len(order) - 1, most, device=G.device).round().long()]
+        order = order[torch.linspace(0, len(order) - 1, most, dtype=torch.float64, device=G.device).round().long()]
     return candidates[order]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convexnn_bench.records import Record, whole_file
+from convexnn_bench.records import Record
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles_by_solver
 from convexnn_bench.report.numbers import derived, optimum, rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
+from convexnn_bench.storage import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

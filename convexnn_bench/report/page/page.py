@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convexnn_bench.harness import campaign_again, cell_again
-from convexnn_bench.records import BAD_STATUSES, Record, plain, whole_file
+from convexnn_bench.records import BAD_STATUSES, Record, plain
 from convexnn_bench.report.figures import Drawn
 from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, ratio_rows, times_text
 from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times
@@ -32,6 +32,7 @@ from convexnn_bench.report.tables import (
     group_by_problem,
     problem_line,
 )
+from convexnn_bench.storage import whole_file
 
 EXPORT = "window.vegaEmbed = vegaEmbed"  # the one function of the bundle that the page calls
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

@@ -1,0 +1,141 @@
+"""An instance as a tree of plain values and arrays, which `storage` writes to a file, and back.
+
+Architecture, activation and loss are stored as registered names with the arguments of their constructors. The blocks
+are stored as they are, so that nothing is sampled or enumerated again.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convexnn_bench.checks import check_array, check_scale
+from convexnn_bench.errors import InputError, UnknownNameError
+from convexnn_bench.instance import Instance
+from convexnn_bench.losses import OutputBias
+from convexnn_bench.operator import Rows
+from convexnn_bench.patterns import Patterns
+from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Registry, check_names
+
+AnyInstance = TypeVar("AnyInstance", bound=Instance)
+
+PARTS: dict[str, Registry[Any]] = {"architecture": ARCHITECTURES, "activation": ACTIVATIONS, "loss": LOSSES}
+# A loss that belongs to one problem. It has no name of its own: the class is no plug-in.
+WITH_BIAS = "with output bias"
+PATTERNS = ("complete", "requested", "duplicates", "zero")  # fields of `Patterns` that are neither array nor count
+
+
+def instance_tree(instance: Instance) -> dict[str, Any]:
+    """Return what a file holds of an instance.
+
+    Raise InputError where a part is not registered, or does not keep its constructor's arguments as attributes.
+    """
+    info = instance.pattern_info
+    return {
+        **{name: _described(getattr(instance, name), registry) for name, registry in PARTS.items()},
+        "beta": instance.beta,
+        "seed": instance.seed,
+        "classes": instance.classes,
+        "notes": instance.notes,
+        "X": instance.X,
+        "Y": instance.Y,
+        "masks": instance.masks,
+        "gates": instance.gates,
+        # A count may have thousands of digits, more than Python converts to decimal text.
+        "patterns": {**{name: getattr(info, name) for name in PATTERNS}, "count": info.count and hex(info.count)},
+    }
+
+
+def instance_from(tree: Mapping[str, Any], cls: type[AnyInstance], path: Any) -> AnyInstance:
+    """Return the instance of class `cls` that `instance_tree` has described; `path` stands in messages.
+
+    Raise InputError where a name is not registered or the arrays do not fit together.
+    """
+    try:
+        state = {name: _made(tree[name], registry) for name, registry in PARTS.items()}
+        return _instance(tree, state, cls)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{path}: {error}; a class of your own must be registered before a file that names it is loaded, as by "
+            'cnn.LOSSES.add_folder("DIR")'
+        ) from error
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        words = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} holds no problem that can be used: {words}") from error
+
+
+def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInstance]) -> AnyInstance:
+    # 1. The data and the sizes that follow from them, as in the constructor.
+    X, Y = check_array("X", tree["X"]), check_array("Y", tree["Y"])
+    state["architecture"].check_data(X)
+    check_scale("X", X)
+    check_scale("Y", Y)
+    rows = Rows(state["architecture"], X)
+    check_scale("the first-layer rows Phi made from X", np.array(rows.largest()))
+    n_out, c = Y.shape
+    (N, p), q = rows.shape, state["architecture"].width_out(X, c)
+    # 2. The blocks, as they were.
+    masks, gates = tree["masks"], tree["gates"]
+    if masks.dtype != bool or masks.ndim != 2 or len(masks) != N or masks.shape[1] == 0:
+        raise InputError(f"masks must be an N x P bool array with N = {N} rows, got {masks.dtype} {masks.shape}")
+    if gates is not None and check_array("gates", gates).shape != (p, masks.shape[1]):
+        raise InputError(f"gates must be p x P = {p} x {masks.shape[1]}, got shape {gates.shape}")
+    count = tree["patterns"]["count"]
+    fields = {name: tree["patterns"][name] for name in PATTERNS}
+    info = Patterns(masks, gates, **fields, count=None if count is None else int(count, 16))
+    # 3. The instance itself, without its constructor: neither masks nor targets are made anew.
+    beta, seed = Number().check("beta", tree["beta"]), tree["seed"]
+    sizes = {"n_out": n_out, "c": c, "N": N, "p": p, "q": q, "P": masks.shape[1]}
+    state |= {"X": X, "Y": Y, "beta": beta, "seed": seed, **sizes, "is_shared": False}
+    state |= {"classes": tree["classes"], "notes": tree["notes"]}
+    state |= {"pattern_info": info, "masks": masks, "gates": gates}
+    instance = cls.__new__(cls)
+    instance.__setstate__(state)
+    instance._check_outputs()
+    return instance
+
+
+# -- the parts of an instance -----------------------------------------------------------------------------
+
+
+def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:
+    """Return the registered name of a part and the arguments with which its constructor makes an equal one."""
+    cls, kind = type(part), registry.kind
+    if cls is OutputBias:
+        return {"name": WITH_BIAS, "parameters": {"loss": _described(part.loss, LOSSES), "beta": part.beta}}
+    plural = {"loss": "LOSSES", "architecture": "ARCHITECTURES", "activation": "ACTIVATIONS"}[kind]
+    if registry.classes.get(cls.name) is not cls:
+        raise InputError(
+            f"the {kind} {cls.__name__} cannot be saved, because it is not registered: a file states its name, under "
+            f"which it is found again. Move the class into a file of a folder and call cnn.{plural}.add_folder"
+        )
+    parameters = {name: getattr(part, name) for name in inspect.signature(cls).parameters if hasattr(part, name)}
+    lost = _lost(cls, parameters)
+    if lost is not None:
+        raise InputError(
+            f"the {kind} {cls.name!r} cannot be saved: it does not keep the argument {lost!r} of its constructor in an "
+            "attribute of that name, from which it could be made again"
+        )
+    return {"name": cls.name, "parameters": parameters}
+
+
+def _lost(cls: type, parameters: Mapping[str, Any]) -> str | None:
+    """Return an argument of the constructor that the attributes of an object do not give back, or None."""
+    names = list(inspect.signature(cls).parameters)
+    absent = [name for name in names if name not in parameters]
+    if absent:
+        return absent[0]
+    again = cls(**parameters)
+    return next((name for name in names if not np.array_equal(getattr(again, name), parameters[name])), None)
+
+
+def _made(described: Mapping[str, Any], registry: Registry[Any]) -> Any:
+    """Return the part that `_described` has described."""
+    name, parameters = described["name"], described["parameters"]
+    if registry is LOSSES and name == WITH_BIAS:
+        beta = Number(optional=True).check("beta of the output bias", parameters["beta"])
+        return OutputBias(_made(parameters["loss"], LOSSES), beta)
+    cls = registry.get(name)
+    check_names(f"{registry.kind} {name!r}", parameters, inspect.signature(cls).parameters)
+    return cls(**parameters)
