@@ -148,7 +148,7 @@ def memory_mb(what: str, sizes: Sizes, device: str) -> float:
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
-    outcome = run_process(_peak_target, (what, sizes), 1, 300.0)
+    outcome = run_process("iteration_cost:_peak_target", (what, sizes), 1, 300.0)
     found = [content for kind, content in outcome.messages if kind == "mb"]
     if not found:
         raise RuntimeError(f"{what} at {sizes} left no answer: {outcome.output}")

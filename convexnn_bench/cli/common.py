@@ -30,7 +30,10 @@ def alone(command: str) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print an error that a user can act on as one line, with exit code 2 (1 if a campaign could not go on)."""
+    """Print an error that a user can act on as one line, with exit code 2 (1 if a campaign could not go on).
+
+    Ctrl-C is one line as well, with exit code 130.
+    """
     from convexnn_bench.errors import ConvexNNError, ExecutorError
 
     try:
@@ -44,6 +47,10 @@ def plain_errors() -> Iterator[None]:
     except OSError as error:
         typer.echo(f"error: {words(error)}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        if speaks():
+            typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
 
 
 def words(error: OSError) -> str:
@@ -52,20 +59,33 @@ def words(error: OSError) -> str:
 
 
 @contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a campaign as Ctrl-C does, inside the block."""
+def signals_interrupt() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block with KeyboardInterrupt, whatever the block makes of it."""
     import signal
 
+    came = False
+
     def stop(number: int, frame: Any) -> None:
+        nonlocal came
+        came = True
         raise KeyboardInterrupt
 
     # SIGTERM would end Python at once. As an interrupt it lets `run_process` kill the cell and the command say what is
-    # kept.
-    before = signal.signal(signal.SIGTERM, stop)
+    # kept. A shell lets what it starts in the background ignore Ctrl-C, which stays so.
+    numbers = [signal.SIGTERM] + [signal.SIGINT] * (signal.getsignal(signal.SIGINT) != signal.SIG_IGN)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
+        if came:  # something has taken it for an error of its own and has gone on
+            raise KeyboardInterrupt
+    except Exception as error:
+        # In the middle of an import a library may turn it into an ImportError.
+        if came:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def wide_console(width: int = 110) -> "Console":

@@ -96,8 +96,8 @@ def _train(plan: "Plan", seeds: int, out: Path) -> None:
     try:
         experiment = run_layerwise(plan, seeds, out, tell, lambda partial: save_layerwise_figure(partial, picture))
     except KeyboardInterrupt:
-        tell(f"stopped; the same command goes on from the last epoch, whose state is in {out}")
-        raise
+        tell(f"interrupted: the same command goes on from the last epoch, whose state is in {out}")
+        raise typer.Exit(130) from None
     # The connection is closed before anything is printed, so that the other processes need not wait for the first one.
     parallel.leave()
     if not prints:

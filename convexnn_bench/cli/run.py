@@ -1,13 +1,16 @@
 """The command `convexnn-bench run`: a campaign."""
 
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convexnn_bench.cli.common import SolversDir, alone, plain_errors, terminated_is_interrupted, wide_console, words
+from convexnn_bench.cli.common import SolversDir, alone, plain_errors, signals_interrupt, wide_console, words
 
 if TYPE_CHECKING:
     from convexnn_bench.harness import BaseExecutor, Campaign, CampaignOutcome, Source
@@ -35,6 +38,14 @@ def run(
     solvers_dir: SolversDir = None,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Solving time of every cell.")] = None,
     gap: Annotated[float | None, typer.Option(help="Certified relative gap at which a solver is stopped.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Steps after which an iterative solver is stopped. With a time limit that is never reached a cell "
+            "gives the same numbers on every run.",
+        ),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(metavar="K", help="Number of seeds of every solver.")] = None,
     out: Annotated[
         str | None,
@@ -75,7 +86,7 @@ def run(
     with plain_errors():
         changes = {
             "solvers": solver or None, "datasets": dataset or None, "solvers_dir": solvers_dir,
-            "time_limit": time_limit, "gap": gap, "seeds": seeds,
+            "time_limit": time_limit, "gap": gap, "iterations": iterations, "seeds": seeds,
         }  # fmt: skip
         job = _job(campaign, {key: value for key, value in changes.items() if value is not None}, out, rerun or [])
         # An executor that cannot run here is refused before the campaign is planned.
@@ -83,11 +94,12 @@ def run(
         if dry_run:
             _print_forecast(job, json)
             return
-        finished = _finished(job, place, json)
-        if finished.complaint:
-            typer.echo(f"warning: {finished.complaint}", err=True)
-        if not json:
-            _show(finished, job.campaign.gap, job.folder)
+        with _resumable(job.folder):
+            finished = _run(job, place, json)
+            if finished.complaint:
+                typer.echo(f"warning: {finished.complaint}", err=True)
+            if not json:
+                _show(finished, job.campaign.gap, job.folder)
     raise typer.Exit(_exit_code(finished))
 
 
@@ -118,20 +130,23 @@ def _place(executor: str, workers: int | None) -> "BaseExecutor":
     return EXECUTORS.make(executor, **({} if workers is None else {"workers": workers}))
 
 
-def _finished(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
-    """Run the campaign. If it is interrupted or the disk is full, one line says what is kept."""
-    from convexnn_bench.harness import start_server
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Run a campaign in the block. If it cannot be finished, one line says why, what is kept and how to go on."""
+    from convexnn_bench.errors import ExecutorError
 
     try:
-        with terminated_is_interrupted():
-            start_server(job.campaign.threads)  # the server loads its modules while this process loads its own
-            return _run(job, place, json)
+        with signals_interrupt():
+            yield
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted: finished cells are kept in {job.folder}; the same command goes on", err=True)
+        kept = f"finished cells are kept in {folder}" if folder.is_dir() else "no cell has ended yet"
+        # A terminal shows ^C on the line where the cursor is.
+        typer.echo("\n" * sys.stderr.isatty() + f"interrupted: {kept}; the same command goes on", err=True)
         raise typer.Exit(130) from None
-    except OSError as error:
-        kept = f"; finished cells are kept in {job.folder}, and the same command goes on" if job.folder.is_dir() else ""
-        typer.echo(f"error: {words(error)}{kept}", err=True)
+    except (ExecutorError, OSError) as error:
+        why = words(error) if isinstance(error, OSError) else str(error)
+        kept = f"; finished cells are kept in {folder}, and the same command goes on" if folder.is_dir() else ""
+        typer.echo(f"error: {why}{kept}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -185,8 +200,10 @@ def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Sou
 
 
 def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
+    from convexnn_bench.harness import run_campaign, start_server
+
+    start_server(job.campaign.threads)  # the server loads its modules while this process loads its own
     from convexnn_bench.cli.progress import CampaignProgress
-    from convexnn_bench.harness import run_campaign
     from convexnn_bench.records import Record, to_json
 
     class JsonLines(CampaignProgress):
@@ -221,4 +238,4 @@ def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
         typer.echo(f"warning: the figure was not drawn, because {why}", err=True)
     else:
         console.print(f"figure   {picture}", soft_wrap=True)
-        console.print(f"report   convexnn-bench report {folder}", soft_wrap=True)
+        console.print(f"report   convexnn-bench report {shlex.quote(str(folder))}", soft_wrap=True)

@@ -24,8 +24,9 @@ class Campaign:
     problem: parameters of the problem for every data set that does not set them itself; lists are swept.
     seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: True if a seed also draws the samples and
     patterns of every data set that sets no `seed` itself; otherwise it only sets the solver's start.
-    time_limit, gap, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a folder with
-    more solvers. part: tables [[part]], each a grid that takes from the campaign what it does not set itself.
+    time_limit, gap, iterations, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a
+    folder with more solvers. part: tables [[part]], each a grid that takes from the campaign what it does not set
+    itself.
     """
 
     name: str = "campaign"
@@ -37,6 +38,7 @@ class Campaign:
     fresh_data: bool = False
     time_limit: float = 60.0
     gap: float = 1e-6
+    iterations: int | None = None
     deadline: float | None = None
     memory_gb: float | None = None
     threads: int = 1
@@ -46,7 +48,7 @@ class Campaign:
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads)
+        return Limits(self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads, self.iterations)
 
     def grids(self, replaced: Collection[str] = ()) -> list["Campaign"]:
         """Return one campaign without parts for each part, or for the campaign itself where it has none.
@@ -184,6 +186,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fresh_data": (_is(bool), "true or false"),
     "time_limit": (is_number, "a number of seconds"),
     "gap": (is_number, "a number"),
+    "iterations": (is_whole, "a whole number"),
     "deadline": (is_number, "a number of seconds"),
     "memory_gb": (is_number, "a number of GiB"),
     "threads": (is_whole, "a whole number"),
@@ -192,4 +195,6 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "part": (_list_of(_is(dict)), "tables, [[part]]"),
 }
 # All parts share threads, device and the folder of solvers, because their processes are forked from one server.
-PART_KEYS = ("datasets", "solvers", "problem", "seeds", "fresh_data", "time_limit", "gap", "deadline", "memory_gb")
+PART_KEYS = (
+    "datasets", "solvers", "problem", "seeds", "fresh_data", "time_limit", "gap", "iterations", "deadline", "memory_gb",
+)  # fmt: skip

@@ -17,7 +17,9 @@ class Limits:
 
     time_limit: seconds of solving, on the solver's clock. gap: relative gap at which the solver is stopped. deadline:
     seconds on the wall clock, set-up and scoring included, after which the process is killed; None for
-    2 time_limit + 10. memory_gb: resident memory in GiB, None for no limit. threads: of BLAS and of torch.
+    2 time_limit + 10. memory_gb: memory in GiB of the cell and what it starts, None for no limit. threads: of BLAS and
+    of torch, and number of cores that the cell runs on. iterations: steps after which an iterative solver is stopped,
+    None for no limit.
     """
 
     time_limit: float = 60.0
@@ -25,6 +27,7 @@ class Limits:
     deadline: float | None = None
     memory_gb: float | None = None
     threads: int = 1
+    iterations: int | None = None
 
     @property
     def wall_seconds(self) -> float:

@@ -1,14 +1,16 @@
 """Run one cell in a process of its own, and turn whatever happens there into one record."""
 
 import datetime
-import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.harness.affinity import reserved_cores
 from convexnn_bench.harness.cell import Cell, Limits
-from convexnn_bench.harness.process import PIPE_CLOSED, ProcessOutcome, run_process
+from convexnn_bench.harness.child import PIPE_CLOSED
+from convexnn_bench.harness.forking import signal_name
+from convexnn_bench.harness.process import RUNS, ProcessOutcome, run_process
 from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.records import STATUSES, Record, blank, code_version, describe_machine, one_line
 
@@ -105,8 +107,11 @@ def run_cell(
         Called with every (kind, content) as it comes: ("stage", text), ("point", (seconds, fields of a record)), ...
     """
     record, limits = blank_record(cell, problem), cell.limits
-    outcome = run_process(CELL_TARGET, (cell,), limits.threads, limits.wall_seconds, limits.memory_gb, on_message)
+    with reserved_cores(limits.threads) as cores:
+        arguments = (cell, cores)
+        outcome = run_process(CELL_TARGET, arguments, limits.threads, limits.wall_seconds, limits.memory_gb, on_message)
     record["wall_seconds"] = outcome.seconds
+    record["cpu_seconds"] = outcome.cpu_seconds
     record["peak_memory_mb"] = outcome.peak_mb
     # 1. What the process sent. Each point overwrites the one before, so that the last one stays if it was killed.
     stage, finished = "starting", False
@@ -139,16 +144,17 @@ def _death(outcome: ProcessOutcome, limits: Limits) -> tuple[str, str]:
     """Return the status and the reason of a process that ended without a result."""
     code = outcome.exit_code
     if outcome.stopped == "deadline":
-        return "time_limit", f"killed at its deadline of {limits.wall_seconds:g} s on the wall clock"
+        stopped = ", stopped by a signal" if outcome.suspended else ""
+        return "time_limit", f"killed at its deadline of {limits.wall_seconds:g} s on the wall clock{stopped}"
     if outcome.stopped == "memory":
         return "memory_limit", f"killed above {limits.memory_gb:g} GiB"
     if outcome.stopped == "garbled":
         return "crashed", "the solver wrote into the pipe that carries its results"
     if outcome.stopped == "closed" or code == PIPE_CLOSED:
         return "crashed", "the solver closed the pipe that carries its results"
+    if outcome.stopped == "lost":
+        return "crashed", f"the process server died under this cell {RUNS} times, so that the cell may have killed it"
     # The kernel's out-of-memory killer uses SIGKILL, as anybody else may. The exit code does not say who sent it.
     if code is not None and code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
-        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-        return "crashed", f"the process was ended by signal {-code} ({name}){hint}"
+        return "crashed", f"the process was ended by {signal_name(-code)}"
     return "crashed", f"the process exited with code {code} without an answer"

@@ -16,8 +16,8 @@ import torch
 from convexnn_bench.datasets import make_problem
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
 from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.child import Link
 from convexnn_bench.harness.preload import BLAS
-from convexnn_bench.harness.process import Link
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.records import one_line, plain
@@ -39,9 +39,16 @@ def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
     link.send(("start_memory_mb", resident_mb(os.getpid())[1]))
 
 
-def cell_target(link: Link, threads: int, cell: Cell) -> None:
-    """Build the problem, solve it and send the numbers. Every exception is sent as an answer."""
+def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = None) -> None:
+    """Build the problem, solve it and send the numbers. Every exception is sent as an answer.
+
+    cores: the process and what it starts run on these only; None for all.
+    """
     try:
+        # A GPU's driver has threads of its own, which must not wait for the thread that launches its work.
+        if cores and cell.device == "cpu":
+            with contextlib.suppress(OSError):  # the machine has taken these cores away since
+                os.sched_setaffinity(0, cores)
         _enter_cell(link, threads, cell.solvers_dir)
         link.send(("stage", "building the problem"))
         problem = make_problem(cell.dataset, **cell.problem_arguments)
@@ -58,6 +65,7 @@ def cell_target(link: Link, threads: int, cell: Cell) -> None:
             cell.solver,
             time_limit=cell.limits.time_limit,
             gap=cell.limits.gap,
+            iterations=cell.limits.iterations,
             seed=cell.seed,
             device=cell.device,
             on_setup=set_up,

@@ -88,6 +88,8 @@ def _requirements(campaign: Campaign) -> Iterator[tuple[str, bool, str]]:
         value = getattr(campaign, key)
         yield key, value is None or 0 < value < float("inf"), f"{key} must be positive and finite, got {value}"
     yield "threads", campaign.threads >= 1, f"threads must be at least 1, got {campaign.threads}"
+    fits = campaign.iterations is None or campaign.iterations >= 1
+    yield "iterations", fits, f"iterations must be at least 1, got {campaign.iterations}"
     seeds, device, deadline = campaign.seeds, campaign.device, campaign.deadline
     smallest = seeds - 1 if isinstance(seeds, int) else min(seeds, default=-1)
     yield "seeds", smallest >= 0, f"seeds must be at least 1, or a list of whole numbers >= 0, got {seeds}"

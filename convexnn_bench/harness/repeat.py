@@ -61,7 +61,9 @@ def _is_shipped(name: str, records: Sequence[Record]) -> bool:
 
 
 def _limits(given: dict[str, Any], deadline: float) -> tuple[Any, ...]:
-    return given["time_limit"], given["gap"], deadline, given["memory_gb"], given["threads"]
+    # Records of earlier versions have no limit in iterations.
+    iterations = given.get("iterations")
+    return given["time_limit"], given["gap"], deadline, given["memory_gb"], given["threads"], iterations
 
 
 def _rebuilt(name: str, records: Sequence[Record]) -> list[str]:
@@ -114,6 +116,8 @@ def _command(part: Part, record: Record) -> str | None:
     words += [word for name in solvers for word in ("--solver", shlex.quote(name))]
     # The deadline follows from a time limit on the command line.
     words += ["--time-limit", f"{limits['time_limit']!r}", "--gap", f"{limits['gap']!r}"]
+    if limits.get("iterations") is not None:
+        words += ["--iterations", str(limits["iterations"])]
     return " ".join([*words, *(["--seeds", str(len(seeds))] if len(seeds) > 1 else [])])
 
 
@@ -137,6 +141,8 @@ def _part_lines(part: Part) -> list[str]:
     ]
     if limits["deadline"] != 2 * limits["time_limit"] + 10:  # the deadline of a campaign that sets none
         lines.append(f"deadline = {limits['deadline']!r}")
+    if limits.get("iterations") is not None:
+        lines.append(f"iterations = {limits['iterations']}")
     if limits["memory_gb"] is not None:
         lines.append(f"memory_gb = {limits['memory_gb']!r}")
     return lines

@@ -6,14 +6,29 @@ processes that took 4.3 ms against 0.5 ms, and it happens twenty times a second 
 """
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
-ENDED = (psutil.Error, ProcessLookupError, PermissionError)  # raised for a process that has just ended
+ENDED_ERRORS = (psutil.Error, ProcessLookupError, PermissionError)  # raised for a process that has just ended
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def signal_when_parent_dies(number: int) -> None:
+    """Let Linux send this process a signal when its parent dies. The caller must then check that it lives still."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> None:
+    """Let descendants whose parent dies become children of this process, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def resident_mb(pid: int) -> tuple[float, float]:
@@ -31,26 +46,38 @@ def resident_mb(pid: int) -> tuple[float, float]:
     return values["VmHWM"], values["VmRSS"]
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that it has adopted; none where /proc is missing."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # a process may end at any moment
+        # Linux lists children by the thread that forked them, so the list of every thread is read.
+        for path in list(Path(f"/proc/{pid}/task").glob("*/children")):
+            found += [int(child) for child in path.read_text().split()]
+    return found
+
+
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that these started; none where /proc is missing."""
+    """Return the children of a process, their children, and so on."""
     below: list[int] = []
     to_visit = [pid]
     while to_visit:
-        with contextlib.suppress(OSError):  # a process may end at any moment
-            # Linux lists children by the thread that forked them, so the list of every thread is read.
-            for path in list(Path(f"/proc/{to_visit.pop()}/task").glob("*/children")):
-                children = [int(child) for child in path.read_text().split()]
-                below += children
-                to_visit += children
+        found = children(to_visit.pop())
+        below += found
+        to_visit += found
     return below
+
+
+def kill(pid: int) -> None:
+    """Send SIGKILL to a process, which may have ended."""
+    with contextlib.suppress(*ENDED_ERRORS):
+        os.kill(pid, signal.SIGKILL)
 
 
 def kill_below(pid: int) -> None:
     """Kill every descendant of a process."""
     for _ in range(2):  # a child may have started another one while the list was read
         for child in descendants(pid):
-            with contextlib.suppress(*ENDED):
-                os.kill(child, signal.SIGKILL)
+            kill(child)
 
 
 def kill_all(alive: int | None, session: int | None, seen: Iterable[psutil.Process]) -> None:
@@ -61,18 +88,17 @@ def kill_all(alive: int | None, session: int | None, seen: Iterable[psutil.Proce
     """
     # 1. Stop the process, so that it starts nothing more, and kill what is below it now.
     if alive is not None:
-        with contextlib.suppress(*ENDED):
+        with contextlib.suppress(*ENDED_ERRORS):
             os.kill(alive, signal.SIGSTOP)
         kill_below(alive)
     # 2. Kill what was below it earlier. psutil refuses where the number belongs to another process by now.
     for child in seen:
-        with contextlib.suppress(*ENDED):
+        with contextlib.suppress(*ENDED_ERRORS):
             child.kill()
     # 3. Kill its session, and the process itself.
     # Linux gives the number of a session to no new process while one of its members lives.
     if session is not None:
-        with contextlib.suppress(*ENDED):
+        with contextlib.suppress(*ENDED_ERRORS):
             os.killpg(session, signal.SIGKILL)
     if alive is not None:
-        with contextlib.suppress(*ENDED):
-            os.kill(alive, signal.SIGKILL)
+        kill(alive)

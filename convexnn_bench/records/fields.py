@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA = 2  # version 1 had no ranks: active_blocks, largest_rank, total_rank
+SCHEMA = 3  # version 2 had no cpu_seconds; version 1 had no ranks: active_blocks, largest_rank, total_rank
 
 Kind = Literal["text", "integer", "number", "parameters", "group", "curve"]
 _EMPTY: dict[str, type] = {"parameters": dict, "group": dict, "curve": list}
@@ -54,7 +54,7 @@ FIELDS = (
     Field("solver_name", "text", "the solver with the parameters that differ from their defaults", "", "solver", True),
     Field("seed", "integer", "seed of the solver's start"),
     Field("device", "text", '"cpu", "cuda" or "cuda:0"'),
-    Field("limits", "group", "time_limit and deadline (s), gap, memory_gb (GiB), threads"),
+    Field("limits", "group", "time_limit and deadline (s), gap, iterations, memory_gb (GiB), threads"),
     Field("status", "text", "how the cell ended, one of the statuses above", "", "status", True),
     Field("objective", "number", "objective of the final point", "sum over samples", "objective", True),
     Field("lower_bound", "number", "proven lower bound on the optimum", "sum over samples", "lower bound", True),
@@ -62,6 +62,7 @@ FIELDS = (
     Field("setup_seconds", "number", "time of `set_problem`", "s", "set-up s", True),
     Field("solve_seconds", "number", "time of `run`, without the scoring of points", "s", "solve s", True),
     Field("wall_seconds", "number", "time of the process, from its start to its end", "s"),
+    Field("cpu_seconds", "number", "CPU time of the process and what it started", "s", report=False),
     Field("peak_memory_mb", "number", "largest memory of the process and what it started", "MiB", "MB"),
     Field("start_memory_mb", "number", "memory before the data came", "MiB", report=False),
     Field("scope", "text", '"complete" or "sampled": the patterns that the bound is over', frame=True, report=False),

@@ -90,7 +90,7 @@ def processes(text):
         ("unavailable_raises", "failed", "LookupError: no licence server"),
         # processes and files
         ("forks_and_dies", "crashed", "the process exited with code 5 without an answer, while: solving"),
-        ("kills_its_parent", "crashed", "without an answer, while: solving"),
+        ("stops_its_parent_and_dies", "crashed", "the process exited with code 9 without an answer, while: solving"),
         ("closes_all_files", "crashed", "the solver closed the pipe that carries its results"),
         ("closes_all_files_and_waits", "crashed", "the solver closed the pipe that carries its results"),
         ("writes_everywhere", "crashed", "the solver wrote into the pipe that carries its results"),
@@ -116,7 +116,7 @@ def test_what_goes_wrong_becomes_status_and_reason(bad_solvers, tmp_path, solver
     [
         "says_it_is_optimal", "changes_a_tensor_of_its_own_dtype", "starts_a_pool", "starts_a_daemon",
         "leaves_a_thread", "hangs_at_exit", "calls_from_threads", "closes_its_output", "changes_settings",
-        "message_of_all_kinds",
+        "stops_its_parent", "message_of_all_kinds",
     ],
 )  # fmt: skip
 def test_what_is_none_of_our_business_changes_no_number(bad_solvers, zero, solver):

@@ -1,6 +1,5 @@
 """The parts a campaign is made safe with: pipes that nobody waits on, the lock, whole files, and what the page says."""
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -10,7 +9,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+import types
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from harness_fixtures import solvers_from
 from test_campaign import Watcher
 
 import convexnn_bench as cnn
-from convexnn_bench.harness import process
+from convexnn_bench.harness import forking, process
 from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
@@ -233,16 +234,20 @@ def _send_word(link, threads):
 
 @pytest.mark.process
 def test_the_deadline_runs_from_the_start_of_the_process_not_of_its_server(monkeypatch):
-    """What the server imports before it can fork is no time of the first cell's."""
+    """What a server imports before it can fork, the first one or one that replaces it, is no time of a cell's."""
+    ahead, fork = 0.0, process.fork
 
-    @contextlib.contextmanager
-    def slow(target):
-        time.sleep(8.0)
-        yield
+    def slow(*arguments):
+        nonlocal ahead
+        ahead += 1e6
+        return fork(*arguments)
 
-    monkeypatch.setattr(process, "_without_main", slow)
-    outcome = process.run_process(_send_word, (), 1, deadline=7.9)
-    assert (outcome.stopped, outcome.messages) == (None, [("word", 1)])
+    clock = types.SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead)
+    monkeypatch.setattr(process, "fork", slow)
+    monkeypatch.setattr(process, "time", clock)
+    outcome = process.run_process(_send_word, (), 1, deadline=1e5)
+    assert (outcome.stopped, outcome.messages, ahead) == (None, [("word", 1)], 1e6)
+    assert outcome.seconds < 1e5
 
 
 def test_a_target_may_be_named_and_is_imported_in_the_new_process_only(tmp_path, monkeypatch):
@@ -253,18 +258,17 @@ def test_a_target_may_be_named_and_is_imported_in_the_new_process_only(tmp_path,
 
 
 @pytest.mark.process
-def test_without_any_place_for_temporary_files_one_line_says_so(tmp_path):
-    start = (
-        "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']; "
-        "from convexnn_bench.cli import main; main()"
-    )
-    asked = ["run", "--dataset", "spiral[n=9]", "--solver", "fista", "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-c", start, *asked]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: No usable temporary directory found in ['/nowhere']\n"
+def test_cells_need_no_place_for_temporary_files(monkeypatch):
+    """Neither the first process nor one of a new server needs a file, so that no cell can take one away."""
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(forking, "MODULES", ())
+    monkeypatch.setattr(forking, "_server", None)
+    with pytest.raises(FileNotFoundError):
+        tempfile.gettempdir()
+    for _ in range(2):
+        assert process.run_process(_send_word, (), 1, deadline=600.0).messages == [("word", 1)]
+        forking._server.close()
 
 
 def test_the_page_of_faults_names_tests_and_solvers_that_are_there():

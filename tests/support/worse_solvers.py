@@ -188,7 +188,8 @@ BODIES = {
                 self.Z += sum(pool.map(abs, [-1, 1])) - 2
             callback()
         """,
-    "kills_its_parent": "def run(self, callback): os.kill(os.getppid(), 9); time.sleep(60)",
+    "stops_its_parent": "def run(self, callback): os.kill(os.getppid(), 19); callback()",
+    "stops_its_parent_and_dies": "def run(self, callback): os.kill(os.getppid(), 19); os._exit(9)",
     "closes_all_files": "def run(self, callback): os.closerange(3, 256); callback()",
     "closes_all_files_and_waits": "def run(self, callback): os.closerange(3, 256); time.sleep(60)",
     "closes_its_output": "def run(self, callback): os.close(1); os.close(2); callback()",

@@ -219,7 +219,11 @@ def limits(records: Sequence[Record]) -> list[str]:
 def _limits_line(record: Record) -> str:
     limits = record["limits"]
     memory = "no memory limit" if limits["memory_gb"] is None else f"{limits['memory_gb']:g} GiB"
+    # Records of earlier versions have no limit in iterations.
+    iterations = limits.get("iterations")
+    steps = "" if iterations is None else f" or {counted(iterations, 'iteration')}"
     return (
-        f"stopped at a certified gap of {format_target(limits['gap'])} or after {limits['time_limit']:g} s of solving, "
+        f"stopped at a certified gap of {format_target(limits['gap'])} or after {limits['time_limit']:g} s of solving"
+        f"{steps}, "
         f"killed after {limits['deadline']:g} s, {memory}, {counted(limits['threads'], 'thread')}"
     )
