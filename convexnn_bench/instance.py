@@ -156,6 +156,11 @@ class Instance:
         return self._rows.array
 
     @property
+    def has_formed_Phi(self) -> bool:
+        """True once the rows Phi have been formed."""
+        return self._rows.formed
+
+    @property
     def has_cone(self) -> bool:
         """True where the vectors u of block k are constrained to K_k u >= 0 (ReLU)."""
         return self.activation.has_cone
@@ -193,6 +198,10 @@ class Instance:
                 operator.Phi = torch.as_tensor(self.Phi)  # one copy for both
             self._operators[key] = SharedOperator(operator) if self.is_shared else operator
         return self._operators[key]
+
+    def built_operators(self) -> dict[tuple[str, torch.dtype], Operator]:
+        """Return the operators that were built so far, by device and dtype."""
+        return dict(self._operators)
 
     def shared(self: AnyInstance) -> AnyInstance:
         """Return this problem with operators whose products the processes of torchrun share, see `SharedOperator`.

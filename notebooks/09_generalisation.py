@@ -47,43 +47,46 @@ print(sizes, f"one test sample is {100 / sizes['test']:.2f} per cent")
 
 # %%
 def logistic(scores, y):
-    return torch.nn.functional.softplus(-y[:, 0] * scores).sum()
+    return torch.nn.functional.softplus(-y[:, 0] * scores).sum(dim=-1)
 
 
 def gated_scores(gates, Z, X):
     return np.einsum("nk,np,kp->n", X @ gates >= 0, X, Z)
 
 
-def trained(X, y, beta, width, seed, method, masks=None):
-    """Return both layers after 600 steps from a random start, and the objective.
+def trained(X, y, betas, width, seed, method, masks=None):
+    """Return both layers and the objective after 600 steps, for every beta.
 
-    Without masks the network is a ReLU network.
+    All networks start at the same random point and are trained side by side. Without
+    masks they are ReLU networks.
     """
     torch.manual_seed(seed)
-    U = (0.1 * torch.randn(X.shape[1], width, dtype=torch.float64)).requires_grad_()
-    v = (0.1 * torch.randn(width, dtype=torch.float64)).requires_grad_()
+    U = (0.1 * torch.randn(X.shape[1], width, dtype=torch.float64)).repeat(len(betas), 1, 1)
+    v = (0.1 * torch.randn(width, dtype=torch.float64)).repeat(len(betas), 1)
+    U.requires_grad_(), v.requires_grad_()
     sgd = method == "SGD"
     optimiser = (
         torch.optim.SGD([U, v], lr=1e-3, momentum=0.9)
         if sgd
         else torch.optim.Adam([U, v], lr=0.02)
     )
-    inputs, targets = torch.as_tensor(X), torch.as_tensor(y)
+    inputs, targets, betas = map(torch.as_tensor, (X, y, betas))
 
-    def objective(rows):
-        decay = beta / 2 * (U.square().sum() + v.square().sum())
+    def objectives(rows):
+        decay = betas / 2 * (U.square().sum(dim=(1, 2)) + v.square().sum(dim=1))
         H = inputs[rows] @ U
         H = H.relu() if masks is None else masks[rows] * H
-        return logistic(H @ v, targets[rows]) * len(X) / len(rows) + decay
+        scores = (H @ v[:, :, None])[:, :, 0]
+        return logistic(scores, targets[rows]) * len(X) / len(rows) + decay
 
     everyone = torch.arange(len(X))
     for step in range(600):
         if step % 5 == 0:
             batches = torch.randperm(len(X)).chunk(5)
         optimiser.zero_grad()
-        objective(batches[step % 5] if sgd else everyone).backward()
+        objectives(batches[step % 5] if sgd else everyone).sum().backward()
         optimiser.step()
-    return U.detach().numpy(), v.detach().numpy(), float(objective(everyone).detach())
+    return U.detach().numpy(), v.detach().numpy(), objectives(everyone).detach().numpy()
 
 
 def error(scores, labels):
@@ -103,9 +106,8 @@ def experiment(number, fractions, flipped=0.0):
     order = np.random.default_rng(100 + number).permutation(len(y))
     y[order[: round(flipped * len(y))]] *= -1
     parts["train"] = X, y
-    errors, excess = np.zeros((len(ways), len(fractions), 3)), np.zeros(len(fractions))
-    for k, fraction in enumerate(fractions):
-        problem = cnn.Problem(
+    problems = [
+        cnn.Problem(
             X,
             y,
             activation="gated_relu",
@@ -114,22 +116,24 @@ def experiment(number, fractions, flipped=0.0):
             patterns=100,
             seed=number,
         )
-        masks = torch.as_tensor(problem.masks, dtype=torch.float64)
-        exact = cnn.solve(problem, "bm_newton", gap=1e-8)
-        U, v, value = trained(X, y, problem.beta, masks.shape[1], number, "Adam", masks)
-        excess[k] = value / exact.objective - 1
-        nets = [
-            trained(X, y, problem.beta, 50, number, method)[:2]
-            for method in ("Adam", "SGD")
-        ]
-        for p, (inputs, labels) in enumerate(parts.values()):
+        for fraction in fractions
+    ]
+    exact = [cnn.solve(problem, "bm_newton", gap=1e-8) for problem in problems]
+    betas = np.array([problem.beta for problem in problems])
+    gates = problems[0].gates  # the same for every beta
+    masks = torch.as_tensor(problems[0].masks, dtype=torch.float64)
+    U, v, values = trained(X, y, betas, masks.shape[1], number, "Adam", masks)
+    relu = [trained(X, y, betas, 50, number, method) for method in ("Adam", "SGD")]
+    errors = np.zeros((len(ways), len(fractions), 3))
+    for p, (inputs, labels) in enumerate(parts.values()):
+        for k in range(len(fractions)):
             scores = [
-                gated_scores(problem.gates, Z, inputs)
-                for Z in (exact.blocks[:, :, 0], (U * v).T)
+                gated_scores(gates, Z, inputs)
+                for Z in (exact[k].blocks[:, :, 0], (U[k] * v[k]).T)
             ]
-            scores += [np.maximum(inputs @ W, 0) @ w for W, w in nets]
+            scores += [np.maximum(inputs @ W[k], 0) @ w[k] for W, w, _ in relu]
             errors[:, k, p] = [error(s, labels) for s in scores]
-    return errors, excess
+    return errors, values / [result.objective for result in exact] - 1
 
 
 fractions = np.geomspace(3e-4, 0.3, 5)

@@ -5,6 +5,9 @@ to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||. For any lam >=
 max {g^T u : K u >= 0, ||u|| <= 1} (weak duality).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from jaxtyping import Float
 
@@ -137,41 +140,19 @@ def split_difference(
     fixed s the best a is the point of {F a >= (F z)_+} nearest to s z, and ||b|| / (1 - s) - ||a|| / s grows
     with s.
     """
-    from scipy.optimize import brentq
-
     length = float(np.linalg.norm(z))
     if length == 0.0 or np.min(F @ z, initial=np.inf) >= 0.0:
         return z.copy(), np.zeros_like(z)
     if np.max(F @ z) <= 0.0:
         return np.zeros_like(z), -z
     unit = z / length
-    values = F @ unit
-
-    def plus(share: float) -> Float[np.ndarray, "p"] | None:
-        # a = s z + x lies in the cone, and a - z too, if and only if F x >= (F z)_+ - s F z; the nearest a has the
-        # shortest x.
-        x = least_distance(F, np.maximum(values, 0.0) - share * values)
-        return None if x is None else share * unit + x
-
-    if plus(0.5) is None:
+    part = partial(_nearest_part, F, unit)
+    if part(0.5) is None:
         return None
-
-    def best_share() -> float:
-        low, high = 1e-9, 1 - 1e-9
-        if not slope(low) < 0 < slope(high):
-            return low if slope(low) >= 0 else high
-        return float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
-
-    def slope(share: float) -> float:
-        a = plus(share)
-        if a is None:
-            raise ArithmeticError("least-distance problem lost its solution")
-        return float(np.linalg.norm(a - unit) / (1 - share) - np.linalg.norm(a) / share)
-
     try:
-        a = plus(best_share())
+        a = part(_best_share(part, unit))
     except ArithmeticError:  # on cones too thin for float64 any pair will do: the norm is then an upper bound
-        a = plus(0.5)
+        a = part(0.5)
     if a is None:
         return None
     # Moving a and b along the gate by the same amount brings both into the cone and leaves a - b as it is.
@@ -180,3 +161,36 @@ def split_difference(
         gate = gate / np.linalg.norm(gate)
         a = a + gate * (lack / float(np.min(F @ gate)))
     return a * length, (a - unit) * length
+
+
+def _nearest_part(
+    F: Float[np.ndarray, "k p"], unit: Float[np.ndarray, "p"], share: float
+) -> Float[np.ndarray, "p"] | None:
+    """Return the point a nearest to share z such that a and a - z lie in the cone, for ||z|| = 1, or None."""
+    # a = s z + x lies in the cone, and a - z too, if and only if F x >= (F z)_+ - s F z; the nearest a has the
+    # shortest x.
+    values = F @ unit
+    x = least_distance(F, np.maximum(values, 0.0) - share * values)
+    return None if x is None else share * unit + x
+
+
+def _best_share(part: Callable[[float], Float[np.ndarray, "p"] | None], unit: Float[np.ndarray, "p"]) -> float:
+    """Return the share s at which ||b|| / (1 - s) = ||a|| / s, a root of an increasing function.
+
+    Raises
+    ------
+    ArithmeticError
+        If rounding leaves the least-distance problem of some share without a solution.
+    """
+    from scipy.optimize import brentq
+
+    def slope(share: float) -> float:
+        a = part(share)
+        if a is None:
+            raise ArithmeticError("the least-distance problem lost its solution")
+        return float(np.linalg.norm(a - unit) / (1 - share) - np.linalg.norm(a) / share)
+
+    low, high = 1e-9, 1 - 1e-9
+    if not slope(low) < 0 < slope(high):
+        return low if slope(low) >= 0 else high
+    return float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))

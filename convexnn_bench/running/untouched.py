@@ -50,7 +50,7 @@ class Untouched:
     def _look_at_tensors(self) -> list[str]:
         """Return the operators' tensors that changed, or were replaced, since the first look at them."""
         found = []
-        for key, operator in self.problem._operators.items():
+        for key, operator in self.problem.built_operators().items():
             if key[1] != torch.float64:
                 continue  # certificates are in float64
             for name, tensor in operator.tensors().items():
@@ -74,7 +74,7 @@ def _values(problem: Problem) -> dict[str, Any]:
     found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
     if problem.gates is not None:
         found["gates"] = _checksum(problem.gates)
-    if problem._rows.formed and not np.may_share_memory(problem.Phi, problem.X):
+    if problem.has_formed_Phi and not np.may_share_memory(problem.Phi, problem.X):
         found["Phi"] = _checksum(problem.Phi)
     found.update({name: getattr(problem, name) for name in ("beta", "N", "p", "q", "P", "c", "n_out")})
     for name in PARTS:
