@@ -167,21 +167,24 @@ plt.show()
 
 # %%
 inputs, targets = torch.as_tensor(relu.X), torch.as_tensor(relu.Y)
-ends = []
+starts = []
 for seed in range(15):
     torch.manual_seed(seed)
-    U = (0.3 * torch.randn(2, 40, dtype=torch.float64)).requires_grad_()
-    V = (0.3 * torch.randn(1, 40, dtype=torch.float64)).requires_grad_()
-    adam = torch.optim.Adam([U, V], lr=0.02)
-    for step in range(1500):
-        adam.param_groups[0]["lr"] = 0.02 * 0.998**step
-        adam.zero_grad()
-        loss = 0.5 * ((inputs @ U).relu() @ V.T - targets).square().sum()
-        loss = loss + relu.beta / 2 * (U.square().sum() + V.square().sum())
-        loss.backward()
-        adam.step()
-    ends.append(float(loss.detach()))
-excess = np.sort(np.array(ends) / exact.certificate.dual - 1)
+    starts.append([0.3 * torch.randn(k, 40, dtype=torch.float64) for k in (2, 1)])
+# the fifteen networks are trained side by side
+U, V = (torch.stack(layer).requires_grad_() for layer in zip(*starts, strict=True))
+adam = torch.optim.Adam([U, V], lr=0.02)
+for step in range(1500):
+    adam.param_groups[0]["lr"] = 0.02 * 0.998**step
+    adam.zero_grad()
+    outputs = (inputs @ U).relu() @ V.transpose(1, 2)
+    losses = 0.5 * (outputs - targets).square().sum(dim=(1, 2))
+    weights = U.square().sum(dim=(1, 2)) + V.square().sum(dim=(1, 2))
+    losses = losses + relu.beta / 2 * weights
+    losses.sum().backward()
+    adam.step()
+ends = losses.detach().numpy()
+excess = np.sort(ends / exact.certificate.dual - 1)
 print("above the optimum, in per cent:", np.round(100 * excess, 2))
 print("none below:", bool((excess > -1e-9).all()))
 
