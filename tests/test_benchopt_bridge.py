@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 
 pytest.importorskip("benchopt", reason="the bridge needs it: pip install 'convexnn-bench[benchopt]'")
 BRIDGE = Path(__file__).parents[1] / "benchopt_bridge"
-BRIEF = ("--max-runs", "300", "--n-repetitions", "1", "--no-plot")
+BRIEF = ("--n-repetitions", "1", "--no-plot", "--max-runs")  # the number of calls after which a solver is stopped
 WITHOUT_IMPORTS = """
 import sys
 from benchopt.benchmark import Benchmark
@@ -64,8 +64,9 @@ def test_benchopt_finds_how_to_install_without_importing_anything(benchopt):
 
 def test_every_solver_runs_or_is_skipped_with_its_reason_and_the_gap_is_ours(benchopt):
     printed, copy = benchopt(
-        "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[n=9]", "-s", "convexnn[solver=all]", "--timeout", "3", *BRIEF
-    )
+        "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[n=9]", "-s", "convexnn[solver=all]",
+        "--timeout", "3", *BRIEF, "40",
+    )  # fmt: skip
     table = table_of(copy)
     ran = set(table["p_solver_solver"])
     problem = cnn.make_problem("spiral[n=9]")
@@ -86,7 +87,7 @@ def test_every_solver_runs_or_is_skipped_with_its_reason_and_the_gap_is_ours(ben
 def test_every_data_set_runs_or_is_skipped_with_its_reason(benchopt):
     printed, copy = benchopt(
         "-m", "benchopt", "run", "BRIDGE", "-d", "convexnn[dataset=all,n=20]", "-o", "*[patterns=4]",
-        "-s", "convexnn[solver=bm_newton]", "--timeout", "60", *BRIEF,
+        "-s", "convexnn[solver=bm_newton]", "--timeout", "60", *BRIEF, "300",
     )  # fmt: skip
     last = table_of(copy).groupby("p_dataset_dataset").last()
     for name in cnn.DATASETS.names():
