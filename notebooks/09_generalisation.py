@@ -61,9 +61,10 @@ def trained(X, y, betas, width, seed, method, masks=None):
     masks they are ReLU networks.
     """
     torch.manual_seed(seed)
-    U = (0.1 * torch.randn(X.shape[1], width, dtype=torch.float64)).repeat(len(betas), 1, 1)
-    v = (0.1 * torch.randn(width, dtype=torch.float64)).repeat(len(betas), 1)
-    U.requires_grad_(), v.requires_grad_()
+    U = 0.1 * torch.randn(X.shape[1], width, dtype=torch.float64)
+    v = 0.1 * torch.randn(width, dtype=torch.float64)
+    U = U.repeat(len(betas), 1, 1).requires_grad_()
+    v = v.repeat(len(betas), 1).requires_grad_()
     sgd = method == "SGD"
     optimiser = (
         torch.optim.SGD([U, v], lr=1e-3, momentum=0.9)
