@@ -6,18 +6,29 @@ run one after the other, and the problem is checked between them.
 
 import importlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convexnn_bench import parallel
+from convexnn_bench.certificates import bar, enclosure_words, legend
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins import SOLVERS, format_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.records import FIELDS, Record, blank
-from convexnn_bench.report import gap_figure, print_results
+from convexnn_bench.report import (
+    finite,
+    format_gap,
+    format_seconds,
+    format_value,
+    gap_figure,
+    print_results,
+    reasons,
+)
 from convexnn_bench.running import Result, Untouched, check_arguments, describe_problem, describe_result, solve
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import progress
@@ -26,8 +37,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+ROW_BAR = 250.0  # width of the bar of a row, in units of the drawing
 
-@dataclass
+
+@dataclass(repr=False)
 class Comparison:
     """The results of several solvers on one problem.
 
@@ -63,21 +76,58 @@ class Comparison:
 
         return gap_figure(self.records, self.gap)
 
-    def _render(self, html: bool) -> str:
+    def __repr__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        console = Console(file=text, width=110, record=html, highlight=False)
-        print_results(self.records, console)
-        if html:
-            return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.3'>{code}</pre>")
+        print_results(self.records, Console(file=text, width=110, highlight=False))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
 
-    def __repr__(self) -> str:
-        return self._render(html=False)
-
     def _repr_html_(self) -> str:
-        return self._render(html=True)
+        rows = "".join(map(self._html_row, self.records))
+        titles = ("solver", "status", "objective", "lower bound", "gap", "set-up s", "solve s", "")
+        head = "".join(f'<th style="{_side(index)}">{title}</th>' for index, title in enumerate(titles))
+        notes = "".join(
+            f'<div style="font-size:90%;opacity:.75">{escape(line)}</div>' for line in reasons(self.records)
+        )
+        return (
+            f'<div style="line-height:1.45"><div>{escape(repr(self.problem))}</div>'
+            f"<div>{escape(self._enclosure())}</div>"
+            f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            f'<div style="font-size:85%;opacity:.75">{legend()}</div>{notes}</div>'
+        )
+
+    def _proven(self) -> list[Record]:
+        return [record for record in self.records if math.isfinite(finite(record["gap"]))]
+
+    def _enclosure(self) -> str:
+        """Say where all solvers together have proven the optimum to lie, if their bounds are on one program."""
+        proven = self._proven()
+        if len({record["scope"] for record in proven}) != 1:
+            return ""
+        lowest = min(finite(record["objective"]) for record in proven)
+        return enclosure_words(lowest, max(finite(record["lower_bound"]) for record in proven))
+
+    def _html_row(self, record: Record) -> str:
+        primal, dual = finite(record["objective"]), finite(record["lower_bound"])
+        drawn = ""
+        if math.isfinite(finite(record["gap"])):
+            values = [finite(one[name]) for one in self._proven() for name in ("objective", "lower_bound")]
+            # One axis for all rows, so that bounds and objectives of different solvers can be compared by eye.
+            drawn = bar(primal, dual, enclosure_words(primal, dual), (min(0.0, *values), max(0.0, *values)), ROW_BAR)
+        texts = [
+            *(escape(str(record[name])) for name in ("solver_name", "status")),
+            *(format_value(record[name]) for name in ("objective", "lower_bound")),
+            format_gap(record["gap"], superscript=True),
+            *(format_seconds(record[name]) for name in ("setup_seconds", "solve_seconds")),
+        ]
+        cells = "".join(f'<td style="{_side(index)}">{text}</td>' for index, text in enumerate(texts))
+        return f'<tr>{cells}<td style="width:14em;padding:.1em .6em">{drawn}</td></tr>'
+
+
+def _side(column: int) -> str:
+    """Return the style of a column of the HTML table: words on the left, numbers on the right."""
+    return f"text-align:{'left' if column < 2 else 'right'};padding:.1em .6em;white-space:nowrap"
 
 
 def compare(

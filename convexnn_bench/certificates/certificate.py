@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convexnn_bench.certificates.picture import certificate_html
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Bounds on how far a point is from the global optimum p* of its program, all in float64.
 
@@ -76,7 +78,7 @@ class Certificate:
     ranks: tuple[int, ...] | None = None
     refused: str | None = None
     # Equality of arrays has no single truth value, so that the multiplier takes no part in comparisons.
-    multiplier: np.ndarray | None = field(default=None, compare=False, repr=False)
+    multiplier: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def absolute_gap(self) -> float:
@@ -88,15 +90,30 @@ class Certificate:
         """True where the upper bound on the dual norms is attained, to 1e-8 relative."""
         return self.dual_norm_lower >= self.max_dual_norm * (1 - 1e-8)
 
+    def __repr__(self) -> str:
+        proven = f"gap={self.gap:.3g}" if self.refused is None else f"refused={self.refused!r:.60}"
+        return (
+            f"{type(self).__name__}(primal={self.primal:.9g}, dual={self.dual:.9g}, {proven}, scope={self.scope!r}, "
+            f"infeasibility={self.infeasibility:.3g})"
+        )
+
+    def _repr_html_(self) -> str:
+        lines = [] if self.dual_norm_is_exact else [f"The largest dual norm is known to lie {self._loose()}."]
+        if self.infeasibility > 0:
+            lines.append(f"The point violates a row of the ReLU cones by {self.infeasibility:.1e} (relative).")
+        title = f"Certificate for the program with {self.scope} patterns"
+        return certificate_html(title, self.primal, self.dual, self.refused, lines)
+
+    def _loose(self) -> str:
+        return (
+            f"in [{self.dual_norm_lower:.6g}, {self.max_dual_norm:.6g}] ({self.dual_norm_method}), so that part of the "
+            "gap may be due to the bound"
+        )
+
     def __str__(self) -> str:
         if self.refused is not None:
             return f"no gap: {self.refused} (lower bound {self.dual:.9g}, {self.scope} patterns)"
-        loose = ""
-        if not self.dual_norm_is_exact:
-            loose = (
-                f"; the largest dual norm lies in [{self.dual_norm_lower:.6g}, {self.max_dual_norm:.6g}] "
-                f"({self.dual_norm_method}), so that part of the gap may be due to the bound"
-            )
+        loose = "" if self.dual_norm_is_exact else f"; the largest dual norm lies {self._loose()}"
         return (
             f"objective {self.primal:.9g}, proven lower bound {self.dual:.9g}: at most {self.gap:.1e} (relative) above "
             f"the global optimum of the program with {self.scope} patterns{loose}"

@@ -1,8 +1,8 @@
 """Bound how far a user's own trained network is from the global optimum of its training problem."""
 
 import math
-from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from convexnn_bench.certificates.bounds import certify
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.certificates.picture import certificate_html, rounded
 from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
 from convexnn_bench.errors import InputError
@@ -26,7 +27,7 @@ ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to 
 REDUCTIONS, OUTPUT_BIASES = ("sum", "mean"), ("penalised", "free")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModuleReport:
     """The bound on a user's own network, and how the network was understood.
 
@@ -52,7 +53,7 @@ class ModuleReport:
 
     primal: float
     certificate: Certificate
-    problem: Problem = field(repr=False)
+    problem: Problem
     beta: float
     network: str
     assumptions: tuple[str, ...]
@@ -95,6 +96,17 @@ class ModuleReport:
         values |= {name: getattr(self.certificate, name) for name in bound}
         return {**values, "loss": self.problem.loss.name, "assumptions": list(self.assumptions), "summary": str(self)}
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(primal={self.primal:.9g}, dual={self.dual:.9g}, gap={self.gap:.3g}, "
+            f"beta={self.beta:.6g}, network={self.network!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        objective = f"{self.problem.loss.name}, summed over samples, plus beta/2 times the squared weights"
+        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions)
+        return certificate_html(self.network, self.primal, self.dual, self.certificate.refused, lines)
+
     def __str__(self) -> str:
         if self.certificate.refused is not None:
             return f"No gap can be stated: {self.certificate.refused}"
@@ -107,7 +119,7 @@ class ModuleReport:
             distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
         lines = [
             f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
-            f"below {_rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
+            f"below {rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
             f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
             f"squared weights, beta = {self.beta:.6g}.",
             *self.assumptions,
@@ -249,12 +261,7 @@ def _report(
 
 def _up(value: float) -> str:
     """Return two digits, rounded up, so that the statement stays proven."""
-    return _rounded(value, 2, ROUND_CEILING)
-
-
-def _rounded(value: float, digits: int, rounding: str) -> str:
-    number = float(Context(prec=digits, rounding=rounding).create_decimal(value))
-    return f"{number:.0f}" if 10**digits <= abs(number) < 1e6 else f"{number:.{digits}g}"
+    return rounded(value, 2, ROUND_CEILING)
 
 
 def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_decay: Any) -> float:

@@ -20,7 +20,9 @@ from convexnn_bench.report.tables import (
     format_gap,
     format_seconds,
     format_target,
+    format_value,
     plain_table,
     print_results,
+    reasons,
     status_colour,
 )

@@ -1,5 +1,6 @@
 """The result of a solve: its point in every formulation, its certificate, its times and its curve."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convexnn_bench.certificates import Certificate
+from convexnn_bench.certificates import Certificate, certificate_html
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
 from convexnn_bench.instance_file import instance_from, instance_tree
@@ -20,7 +21,7 @@ from convexnn_bench.storage import read_archive, write_archive
 PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """The outcome of one solver on one problem.
 
@@ -52,7 +53,7 @@ class Result:
         The solver's raw parameters.
     """
 
-    problem: Problem = field(repr=False)
+    problem: Problem
     solver: str
     parameters: dict[str, Any]
     status: str
@@ -61,13 +62,31 @@ class Result:
     device: str = "cpu"
     setup_seconds: float = float("nan")
     solve_seconds: float = float("nan")
-    curve: list[tuple[float, float, float]] = field(default_factory=list, repr=False)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)
     certificate: Certificate | None = None
-    point: Point | None = field(default=None, repr=False)
+    point: Point | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: everything but the arrays that are computed on first use."""
         return {name: value for name, value in vars(self).items() if name not in ("blocks", "factors", "network")}
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}({self.solver}, {self.status}: {self.reason:.200}"]
+        if self.certificate is not None:
+            lines.append(f"  {self.certificate!r}")
+        return "\n".join([*lines, f"  {self.problem!r}, {self._times()})"])
+
+    def _repr_html_(self) -> str:
+        title, lines = f"{self.solver}: {self.status}", (f"{self.reason:.400}.", f"{self.problem!r}", self._times())
+        if self.certificate is None:
+            return certificate_html(title, float("nan"), float("nan"), lines=lines)
+        proven = self.certificate
+        return certificate_html(title, proven.primal, proven.dual, proven.refused, lines)
+
+    def _times(self) -> str:
+        if math.isnan(self.solve_seconds):
+            return f"not run on {self.device}, seed {self.seed}"
+        return f"set-up {self.setup_seconds:.3g} s, solve {self.solve_seconds:.3g} s on {self.device}, seed {self.seed}"
 
     @property
     def objective(self) -> float:

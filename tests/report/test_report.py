@@ -181,8 +181,9 @@ def test_comparison_shows_itself(table):
     assert "fista" in text
     assert "gap_reached" in text
     assert "MB" not in text  # one process: peak memory says nothing of one solver
-    assert html.startswith("<pre")
     assert "fista" in html
+    assert "RuntimeError" in html
+    assert html.count("<svg") == sum(record["gap"] is not None for record in table.records)
     assert [t.get_text() for t in table.plot().axes[0].texts].count("fista") == 1
 
 
