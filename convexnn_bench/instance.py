@@ -242,6 +242,31 @@ class Instance:
             problem.__dict__.pop("beta_max", None)
         return problem
 
+    def rescaled(self: AnyInstance, unit_of_X: float, unit_of_Y: float) -> AnyInstance:
+        """Return this problem on X / unit_of_X and Y / unit_of_Y, with the loss and the beta that keep it the same.
+
+        Both units are powers of two, so that no digit changes. A unit other than one needs an architecture with a
+        degree, or a loss that can be rescaled. Masks, gates and cones are those of this problem, since they do not
+        depend on the units. `running.scaling` chooses the units and maps points back.
+        """
+        degree = self.architecture.degree or 0
+        found = self.loss.rescaled(unit_of_Y) if unit_of_Y != 1 else (self.loss, 1.0)
+        if found is None or (unit_of_X != 1 and degree == 0):
+            raise InputError(
+                f"the {self.loss.name} loss or the {self.architecture.name} architecture cannot be measured in units "
+                f"of Y = {unit_of_Y:g} and X = {unit_of_X:g}"
+            )
+        problem = copy.copy(self)
+        loss, weight = found
+        X = _own_copy(self.X / unit_of_X)
+        beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
+        problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta)
+        problem._rows, problem._operators = Rows(self.architecture, X), {}
+        for name in ("beta_max", "all_patterns"):  # they depend on the units
+            problem.__dict__.pop(name, None)
+        problem.__dict__["cones"] = self.cones
+        return problem
+
     @cached_property
     def beta_max(self) -> float:
         """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""

@@ -77,6 +77,10 @@ class BaseSolver:
         missing = [package for package in cls.requires if not importable(package)]
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
 
+    def gap_tolerance(self) -> float:
+        """Return the certified relative gap up to which an end by the solver's own test is called `solved`."""
+        return 1e-6
+
     @classmethod
     def declaration_error(cls) -> str | None:
         """Return what is wrong with the class itself; None when nothing is. Checked when the file is loaded."""

@@ -29,6 +29,9 @@ class Solver(BaseSolver):
     allowed = {"single": Choice((True, False))}
     single: bool
 
+    def gap_tolerance(self) -> float:
+        return 1e-8  # without a target it goes on until rounding hides all progress
+
     def skip(self, problem: Problem) -> str | None:
         if problem.has_cone and not affordable(problem):
             return (

@@ -15,6 +15,9 @@ class Solver(BaseSolver):
     name = "semismooth_newton"
     formulation = "convex"
 
+    def gap_tolerance(self) -> float:
+        return 1e-8  # without a target it goes on until its gap no longer falls
+
     def skip(self, problem: Problem) -> str | None:
         if problem.has_cone:
             return (

@@ -15,7 +15,7 @@ PACKAGE = "convexnn_bench"
 
 # Ground first. A room may import rooms of earlier lines only; those of one line do not know each other.
 ORDER = (
-    "errors terminal parallel deadline",
+    "errors terminal parallel deadline statuses",
     "plugins storage",
     "checks labels",
     "losses architectures",

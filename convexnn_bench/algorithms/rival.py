@@ -195,6 +195,10 @@ class RivalSolver(BaseSolver):
         """Return further parameters for the rival's script, beside `threads` and `loss`."""
         return {}
 
+    def gap_tolerance(self) -> float:
+        # Both rivals end where squares of steps or of subgradients are small.
+        return float(np.sqrt(self.tolerance))
+
     def load_packages(self) -> None:
         super().load_packages()
         try:

@@ -31,6 +31,11 @@ class Attention(BaseArchitecture):
             raise InputError(f'output must be "tokens" or "mean", got {output!r}')
         self.output = output
 
+    @property
+    def degree(self) -> int | None:
+        # Two factors of X in the scores and one in the values; a subclass may have other maps.
+        return 3 if type(self) is Attention else None
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 3, "n x tokens x features")
 

@@ -28,6 +28,9 @@ class BaseArchitecture:
         The name under which the class is registered.
     second_layer_is_identity : bool
         Whether C(M) = M, so that its products are skipped.
+    degree : int or None
+        The power of t by which A at t X is A at X, for every t > 0: that of Phi plus that of C. None where there is
+        none, and for an architecture that does not say.
 
     Notes
     -----
@@ -37,6 +40,10 @@ class BaseArchitecture:
 
     name: str
     second_layer_is_identity: bool = False
+
+    @property
+    def degree(self) -> int | None:
+        return None
 
     def check_data(self, X: np.ndarray) -> None:
         """Raise InputError unless X has the shape this architecture reads."""

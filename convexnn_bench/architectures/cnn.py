@@ -47,6 +47,11 @@ class CNN(BaseArchitecture):
             raise InputError(f"bias must be True or False, got {bias!r}")
         self.bias = bool(bias)
 
+    @property
+    def degree(self) -> int | None:
+        # The constant 1 of a bias does not grow with X, and a subclass may have other maps.
+        return 1 if type(self) is CNN and not self.bias else None
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 4, "n x channels x height x width")
         height, width = X.shape[2:]

@@ -12,6 +12,10 @@ class MLP(BaseArchitecture):
     name = "mlp"
     second_layer_is_identity = True
 
+    @property
+    def degree(self) -> int | None:
+        return 1 if type(self) is MLP else None  # a subclass may have other rows
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 2, "n x d")
 

@@ -42,6 +42,14 @@ class OutputBias(BaseLoss):
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
         return self.loss.prepare_targets(Y)
 
+    def rescaled(self, unit: float) -> tuple[BaseLoss, float] | None:
+        """Measure the bias in the same unit: its penalty beta/2 unit^2 ||b||^2 is w times that of beta unit^2 / w."""
+        inner = self.loss.rescaled(unit)
+        if inner is None:
+            return None
+        loss, weight = inner
+        return OutputBias(loss, None if self.beta is None else self.beta * unit**2 / weight), weight
+
     def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
         """Return the minimising b (shape c), by a damped Newton method with gradient steps where the loss is flat.
 

@@ -78,6 +78,14 @@ class BaseLoss:
         """Return grad F(z)."""
         raise TypeError(f"{type(self).__name__} must define gradient")
 
+    def rescaled(self, unit: float) -> "tuple[BaseLoss, float] | None":
+        """Return (F', w) with F(unit z, unit Y) = w F'(z, Y) for all z and Y, or None if there is no such loss.
+
+        A loss that defines this lets solvers measure targets and predictions in another unit. Labels have no unit:
+        the losses of classification keep this default.
+        """
+        return None
+
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         """Return the function D -> F''(z) D for r directions D (n_out x c x r).
 

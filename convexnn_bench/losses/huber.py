@@ -1,5 +1,6 @@
 """Huber loss, F(z) = sum h(z - y), h(r) = r^2/2 for |r| <= delta, delta |r| - delta^2/2 beyond."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class Huber(BaseLoss):
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return (z - Y).clamp(-self.delta, self.delta)
 
+    def rescaled(self, unit: float) -> tuple[BaseLoss, float]:
+        loss = copy.copy(self)
+        loss.delta = self.delta / unit
+        return loss, unit**2
+
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         # h'' is 1 between the kinks and 0 beyond. At a kink 1 is an element of the generalised Hessian.
         inside = ((z - Y).abs() <= self.delta).to(z.dtype)[:, :, None]
@@ -78,4 +84,4 @@ class Huber(BaseLoss):
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), [cp.abs(L) <= self.delta]
+        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), [cp.abs(L / self.delta) <= 1]

@@ -32,6 +32,9 @@ class Squared(BaseLoss):
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return z - Y
 
+    def rescaled(self, unit: float) -> tuple[BaseLoss, float]:
+        return self, unit**2
+
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         return lambda D: D
 

@@ -5,9 +5,7 @@ from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
 from convexnn_bench.records.machine import code_version, cores, describe_machine
 from convexnn_bench.records.merging import merge
 from convexnn_bench.records.records import (
-    BAD_STATUSES,
     JOBS,
-    STATUSES,
     Record,
     RecordFile,
     drop_late,
@@ -20,3 +18,4 @@ from convexnn_bench.records.records import (
     to_json,
     to_parquet,
 )
+from convexnn_bench.statuses import BAD_STATUSES, STATUSES

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.records.folder import RecordsLock
-from convexnn_bench.records.records import BAD_STATUSES, Record, RecordFile, to_json, to_parquet
+from convexnn_bench.records.records import Record, RecordFile, to_json, to_parquet
+from convexnn_bench.statuses import BAD_STATUSES
 from convexnn_bench.storage import whole_file
 
 

@@ -15,18 +15,6 @@ from typing import Any
 from convexnn_bench.records.fields import KINDS, SCHEMA
 from convexnn_bench.storage import whole_file
 
-STATUSES = (
-    "gap_reached",
-    "solved",
-    "stalled",
-    "time_limit",
-    "memory_limit",
-    "crashed",
-    "diverged",
-    "skipped",
-    "failed",
-)
-BAD_STATUSES = ("crashed", "failed")  # not definite: the command exits with code 1
 Record = dict[str, Any]
 
 

@@ -13,6 +13,7 @@ from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.deadline import deadline
 from convexnn_bench.formulations import Point
+from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import usual_errors
 from convexnn_bench.running.sharing import check_same_point
 from convexnn_bench.running.untouched import Untouched
@@ -45,6 +46,7 @@ class Monitor:
     def __init__(
         self,
         untouched: Untouched,
+        scaling: Scaling,
         solver: BaseSolver,
         on_score: OnScore,
         wait: Wait,
@@ -52,6 +54,7 @@ class Monitor:
         interrupter: Interrupter,
     ):
         self.problem, self.solver, self.on_score, self.untouched = untouched.problem, solver, on_score, untouched
+        self.scaling = scaling
         self.wait, self.setup_seconds, self.interrupter = wait, setup_seconds, interrupter
         self.time_limit, self.gap, self.iterations = wait.time_limit, solver.gap, solver.iterations
         self.on_gpu = torch.device(solver.device).type == "cuda"
@@ -133,7 +136,7 @@ class Monitor:
         if not isinstance(found, Point):
             raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
         found.check_size(self.problem)  # before an array of any size is copied
-        point = found.copy()  # the solver may go on to change its own arrays
+        point = self.scaling.restored(found.copy())  # the solver may go on to change its own arrays
         if self.problem.is_shared:
             check_same_point(point, self.solver.name)
         self.untouched.check(f"solver {self.solver.name!r}")

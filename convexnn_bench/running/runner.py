@@ -1,5 +1,6 @@
 """Run one solver on one problem in this process, with separate clocks for set-up and solving."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,13 @@ from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
 from convexnn_bench.running.result import Result
+from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
 from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.running.wait import Interrupter, Wait
 from convexnn_bench.solver import BaseSolver, reason_to_skip
+from convexnn_bench.statuses import Ending, verdict
 from convexnn_bench.terminal import progress
 
 LEAST_SECONDS = 0.01  # of solving, for a solver whose set-up took all the time: some refuse a limit of zero
@@ -172,7 +175,8 @@ def _run(
     def work() -> None:
         nonlocal monitor
         # 1. Set up.
-        algorithm.set_problem(problem)
+        scaling = Scaling.of(problem)
+        algorithm.set_problem(scaling.problem)
         if torch.device(result.device).type == "cuda":
             torch.cuda.synchronize(result.device)
         result.setup_seconds = time.perf_counter() - started
@@ -182,7 +186,7 @@ def _run(
         # 2. Solve, for the time that is left. The monitor scores points off the clock.
         if wait.solver_stops is not None and wait.time_limit is not None:
             algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - result.setup_seconds, LEAST_SECONDS))
-        monitor = Monitor(untouched, algorithm, on_score, wait, result.setup_seconds, interrupter)
+        monitor = Monitor(untouched, scaling, algorithm, on_score, wait, result.setup_seconds, interrupter)
         algorithm.run(monitor)
 
     try:
@@ -224,23 +228,17 @@ def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None
 
 
 def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
-    """Return the status and its reason in words, from the certificate first and the solver's message last."""
-    certified = monitor.certificate
-    if certified is None:
-        assert monitor.status == "time_limit"
-        return "time_limit", f"{monitor.time_limit:g} s passed without a point to certify"
+    """Return the status and its reason in words, from the final certificate and from what stopped the solver."""
+    certificate = monitor.certificate
     said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
-    # Without a gap no target was reached, whatever ended the solver.
-    if certified.refused is not None:
-        return "stalled", f"{certified.refused}{said}"
-    if monitor.status == "gap_reached":
-        return "gap_reached", f"certified gap {certified.gap:.1e} <= {monitor.gap:.1e}"
-    if monitor.status == "time_limit":
-        return "time_limit", f"{monitor.time_limit:g} s passed at certified gap {certified.gap:.1e}{said}"
-    if monitor.status == "iterations":
-        return "stalled", f"stopped after {monitor.iterations} iterations at certified gap {certified.gap:.1e}"
-    # No target was set, or the solver cannot go on to reach it: its own test decides.
-    if monitor.gap is None or algorithm.one_shot:
-        target = "" if monitor.gap is None else f", above the target {monitor.gap:.1e}"
-        return "solved", f"ended by its own test at certified gap {certified.gap:.1e}{target}{said}"
-    return "stalled", f"ended at certified gap {certified.gap:.1e}, above the target {monitor.gap:.1e}{said}"
+    ending = Ending(
+        monitor.status,
+        math.nan if certificate is None else certificate.gap,
+        "no point to certify" if certificate is None else certificate.refused,
+        monitor.gap,
+        algorithm.gap_tolerance(),
+        algorithm.one_shot,
+        monitor.time_limit,
+        monitor.iterations,
+    )
+    return verdict(ending, said)

@@ -14,7 +14,8 @@ from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campai
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
-from convexnn_bench.records.records import STATUSES, RecordFile
+from convexnn_bench.records.records import RecordFile
+from convexnn_bench.statuses import STATUSES
 
 
 class Watcher:

@@ -15,7 +15,8 @@ from harness_fixtures import killed_while, solvers_from, spiral_cell
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import probe, run_cell
 from convexnn_bench.harness.tree import descendants
-from convexnn_bench.records.records import STATUSES, to_json
+from convexnn_bench.records.records import to_json
+from convexnn_bench.statuses import STATUSES
 from convexnn_bench.report.numbers.time_to_gap import time_to_gap
 
 pytestmark = pytest.mark.process

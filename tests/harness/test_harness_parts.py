@@ -30,7 +30,8 @@ from convexnn_bench.harness.streams import Messages, Tail
 from convexnn_bench.records import records as records_module
 from convexnn_bench.records.folder import RecordsLock
 from convexnn_bench.records.merging import merge
-from convexnn_bench.records.records import STATUSES, RecordFile, one_line, storable
+from convexnn_bench.records.records import RecordFile, one_line, storable
+from convexnn_bench.statuses import STATUSES
 from convexnn_bench.storage import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]

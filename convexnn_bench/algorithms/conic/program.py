@@ -76,7 +76,7 @@ class Units:
         value = float(problem.loss.value(zero, Y)) or 1.0
         steepest = float(problem.loss.gradient(zero, Y).abs().max()) or 1.0
         gradient = min(float(np.sqrt(2.0 * value / Y.numel())), steepest)
-        objective = gradient**2 if quadratic else value
+        objective = 2.0 * value / Y.numel() if quadratic else value
         return cls(objective, gradient, objective / problem.beta)
 
 

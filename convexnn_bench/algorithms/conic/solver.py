@@ -19,6 +19,11 @@ class ConicSolver(BaseSolver):
     formulation = "convex"
     one_shot = True
     interior_point = True
+    tolerance: float
+
+    def gap_tolerance(self) -> float:
+        # The solver's tolerance is about its own residuals: gaps of float64 certificates are some ten times that.
+        return max(100.0 * self.tolerance, 1e-8)
 
     def backend(self) -> Any:
         """Return the solver that CVXPY compiles for, as a name that it knows or as an interface object."""

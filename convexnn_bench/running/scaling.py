@@ -1,0 +1,89 @@
+"""The units in which solvers see a problem: data and targets divided by powers of two.
+
+Prices in units of 1e6 or lengths in millimetres leave the ranges for which the tolerances and the first steps of
+numerical methods are made. With X = a X' and Y = b Y', an architecture of degree d, A(.; a X') = a^d A(.; X'), and a
+loss with F(b z', b Y') = w F'(z', Y'), the objective is
+
+    F(A(Z)) + beta R(Z) = w (F'(A'(Z')) + beta' R(Z')),   Z = (b / a^d) Z',   beta' = beta b / (a^d w),   L = (w / b) L'.
+
+So both problems are the same, and with powers of two every number keeps its digits. F' is the same loss, with delta / b
+for Huber's, and w = b^2. The losses of classification have no unit of Y (b = 1). Columns of X are not scaled one by
+one, since weight decay would then be another one. Factors and weights are multiplied by the square root of b / a^d,
+which keeps pairs balanced: its exponent is therefore made even.
+
+Certificates are computed for the problem and the points in the user's units.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.formulations import Point
+from convexnn_bench.problem import Problem
+
+ORDINARY = 8  # data whose largest magnitude is within 2^-8 to 2^8 are left as they are
+SAFE_BETA = 1e-290, 1e290  # a scaled beta outside this range would lose digits: then nothing is scaled
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A problem in the solver's units, and the way back for its points.
+
+    Attributes
+    ----------
+    problem : Problem
+        The problem for the solver; the user's own where both units are one.
+    blocks : float
+        b / a^d, the unit of Z, an even power of two.
+    multiplier : float
+        w / b, the unit of Lambda.
+    """
+
+    problem: Problem
+    blocks: float = 1.0
+    multiplier: float = 1.0
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Scaling":
+        """Choose the units: those in which the largest |X| and |Y| are about one, unless they are ordinary."""
+        loss, degree = problem.loss, problem.architecture.degree
+        of_X = _exponent(problem.X) if degree else 0
+        of_Y = _exponent(problem.Y) if loss.rescaled(2.0) is not None else 0
+        # The exponent of b / a^d becomes even: by X where its degree is odd, else by Y.
+        if (of_Y - (degree or 0) * of_X) % 2:
+            of_X, of_Y = (of_X + 1, of_Y) if of_X and degree and degree % 2 else (of_X, of_Y + 1)
+        if of_X == of_Y == 0:
+            return cls(problem)
+        found = loss.rescaled(2.0**of_Y) if of_Y else None
+        weight = 1.0 if found is None else found[1]
+        blocks = 2.0 ** (of_Y - (degree or 0) * of_X)
+        if not SAFE_BETA[0] <= problem.beta * blocks / weight <= SAFE_BETA[1]:
+            return cls(problem)
+        return cls(problem.rescaled(2.0**of_X, 2.0**of_Y), blocks, weight / 2.0**of_Y)
+
+    def restored(self, point: Point) -> Point:
+        """Return the solver's point in the user's units: each array times a power of two, which rounds nothing."""
+        if self.blocks == self.multiplier == 1.0:
+            return point
+        root = math.sqrt(self.blocks)
+        units = {"blocks": self.blocks, "split": self.blocks, "dual": self.multiplier}
+        return type(point)(**{name: _times(value, units.get(name, root)) for name, value in vars(point).items()})
+
+
+def _exponent(array: np.ndarray) -> int:
+    """Return e with the largest magnitude in [1/2, 1) 2^e; 0 where it is ordinary, or zero."""
+    largest = float(np.abs(array).max(initial=0.0))
+    exponent = math.frexp(largest)[1]
+    return exponent if largest > 0 and abs(exponent) > ORDINARY else 0
+
+
+def _times(value: Any, unit: float) -> Any:
+    """Return an array, or each array of a pair, times the unit."""
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(_times(part, unit) for part in value)
+    return (value if isinstance(value, torch.Tensor) else np.asarray(value)) * unit

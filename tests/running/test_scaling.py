@@ -1,0 +1,98 @@
+"""Problems in raw units: the scaled problem is the same problem, and solvers reach its optimum."""
+
+import numpy as np
+import pytest
+import torch
+
+import convexnn_bench as cnn
+from convexnn_bench.running.scaling import Scaling
+
+RNG = np.random.default_rng(0)
+X, IMAGES, TOKENS = (RNG.standard_normal(shape) for shape in ((9, 3), (5, 1, 4, 4), (5, 3, 2)))
+Y = RNG.standard_normal(9)
+SIGNS = np.where(Y > 0, 1.0, -1.0)
+
+
+def prices(loss="huber", n=30, **settings):
+    """Square feet and a constant against prices without noise; the features differ by a factor of 5000."""
+    feet = np.random.default_rng(1).integers(500, 5000, n).astype(float)
+    choices = {"activation": "relu", "beta_fraction": 0.01, "patterns": 1, **settings}
+    return cnn.Problem(np.c_[feet, np.ones(n)], 1e5 + 150 * feet, loss=loss, **choices)
+
+
+RAW = {
+    "Y in 1e9": lambda: cnn.Problem(X, 1e9 * Y, beta_fraction=0.05, patterns=4),
+    "X in 1e-6": lambda: cnn.Problem(1e-6 * X, Y, beta_fraction=0.05, patterns=4),
+    "huber in 1e5": lambda: cnn.Problem(X, 1e5 * Y, loss="huber[delta=3e4]", beta_fraction=0.05, patterns=4),
+    "labels": lambda: cnn.Problem(1e4 * X, SIGNS, loss="logistic", beta_fraction=0.05, patterns=4),
+    "relu": lambda: cnn.Problem(1e4 * X, 1e-5 * Y, activation="relu", beta_fraction=0.05, patterns=4),
+    "images": lambda: cnn.Problem(1e3 * IMAGES, 1e4 * Y[:5], "cnn", beta_fraction=0.05, patterns=4),
+    "images with a bias": lambda: cnn.Problem(1e3 * IMAGES, 1e4 * Y[:5], cnn.CNN(bias=True), beta=1e3, patterns=4),
+    "tokens": lambda: cnn.Problem(1e3 * TOKENS, 1e4 * RNG.standard_normal((5, 3)), "attention", beta=1e8, patterns=4),
+    "prices": prices,
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_the_scaled_problem_is_the_same_problem(name):
+    """Objectives of the restored points are those of the solver's points, times one weight; patterns stay."""
+    problem = RAW[name]()
+    scaling = Scaling.of(problem)
+    scaled, rng = scaling.problem, np.random.default_rng(3)
+    assert scaled is not problem
+    assert 0.5 <= np.abs(scaled.X).max() < 2 or name == "images with a bias"
+    assert 0.5 <= np.abs(scaled.Y).max() < 2
+    weight = scaling.multiplier * problem.Y.max() / scaled.Y.max()
+    assert scaled.beta / scaled.beta_max == pytest.approx(problem.beta / problem.beta_max, rel=1e-14)
+    assert np.array_equal(scaled.masks, problem.masks)
+    assert np.log2(scaling.blocks) % 2 == 0
+    U, V = rng.standard_normal((problem.P, problem.p, 2)), rng.standard_normal((problem.P, problem.q, 2))
+    if problem.cones is not None:
+        U = problem.cones.project(U)
+    points = [cnn.Point(factors=(U, V)), cnn.Point(network=(U[:, :, 0].T.copy(), V[:, :, 0].T.copy()))]
+    if problem.cones is None:
+        points.append(cnn.Point(blocks=torch.as_tensor(U @ V.transpose(0, 2, 1))))
+    for point in points:
+        point.dual = rng.standard_normal(problem.Y.shape)
+        inside, outside = cnn.certify(scaled, point), cnn.certify(problem, scaling.restored(point))
+        assert outside.primal == pytest.approx(weight * inside.primal, rel=1e-14)
+        assert outside.dual == pytest.approx(weight * inside.dual, rel=1e-9)
+        np.testing.assert_allclose(outside.multiplier, scaling.multiplier * inside.multiplier, rtol=1e-7)
+
+
+def test_the_weight_of_a_loss_of_squares_is_exact():
+    problem = RAW["huber in 1e5"]()
+    scaling, Z = Scaling.of(problem), RNG.standard_normal((problem.P, 3, 1))
+    unit = problem.Y[0, 0] / scaling.problem.Y[0, 0]
+    assert problem.objective(scaling.blocks * Z) == unit**2 * scaling.problem.objective(Z)
+    assert scaling.problem.loss.delta == 3e4 / unit
+
+
+@pytest.mark.parametrize("factor", [1.0, 30.0, 1 / 30])
+def test_ordinary_data_are_left_as_they_are(factor):
+    problem = cnn.Problem(factor * X, Y / factor, beta_fraction=0.05, patterns=4)
+    assert Scaling.of(problem).problem is problem
+
+
+class Unknown(cnn.MLP):
+    """A user's architecture whose rows are not homogeneous in X."""
+
+    def phi_rows(self, X):
+        return torch.cat([X, X.square()], dim=1)
+
+
+def test_what_cannot_be_scaled_is_not():
+    """An architecture without a degree keeps X, labels keep Y, and a beta at the end of float64 keeps everything."""
+    squares = cnn.Problem(1e4 * X, 1e5 * Y, architecture=Unknown(), beta_fraction=0.1, patterns=3)
+    assert np.array_equal(Scaling.of(squares).problem.X, squares.X)
+    labels = cnn.Problem(1e4 * X, SIGNS, loss="squared_hinge", beta_fraction=0.1, patterns=3)
+    assert np.array_equal(Scaling.of(labels).problem.Y, labels.Y)
+    tiny = cnn.Problem(1e-30 * X, 1e-30 * Y, beta=1e-300, patterns=3)
+    large = cnn.Problem(1e30 * X, 1e30 * Y, beta=1e-250, patterns=3)
+    assert Scaling.of(tiny).problem is not tiny
+    assert Scaling.of(large).problem is large
+    with pytest.raises(cnn.InputError, match="cannot be measured in units"):
+        labels.rescaled(1.0, 4.0)
+
+
+# -- solving in raw units ------------------------------------------------------------------------------------
