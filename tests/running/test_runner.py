@@ -80,8 +80,26 @@ def test_stalled_and_solved_by_its_own_test():
     assert stalled.status == "stalled"
     assert "fake said: done" in stalled.reason
     assert math.isfinite(stalled.objective)
-    ended = cnn.solve(random_problem(2), Fake(steps=3, value=0.5), gap=None)
+    ended = cnn.solve(zero_problem(), Fake(steps=3), gap=None)
     assert ended.status == "solved"
+    assert "within its tolerance 1e-06; fake said: done" in ended.reason
+
+
+def test_an_end_by_its_own_test_is_solved_only_within_the_solvers_tolerance():
+    """The point is the same; what the solver states decides."""
+
+    class Loose(Fake):
+        name = "loose"
+
+        def gap_tolerance(self):
+            return 1e9
+
+    strict = cnn.solve(random_problem(2), Fake(steps=3, value=0.5), gap=None)
+    loose = cnn.solve(random_problem(2), Loose(steps=3, value=0.5), gap=None)
+    assert (strict.status, loose.status) == ("stalled", "solved")
+    assert strict.gap == loose.gap
+    assert "above its tolerance 1e-06" in strict.reason
+    assert cnn.compare(random_problem(2), [Fake(steps=3, value=0.5)], gap=None).records[0]["reason"] == strict.reason
 
 
 @pytest.mark.parametrize("gap", [None, 1e-6])
@@ -176,10 +194,9 @@ def test_a_one_shot_solver_is_scored_once():
             callback()
 
     result = cnn.solve(random_problem(7), Once(value=0.5), gap=1e-6)
-    assert result.status == "solved"
+    assert result.status == "stalled"
     assert len(result.curve) == 1
-    assert "above the target" in result.reason
-    assert "optimal" in result.reason
+    assert "above its tolerance 1e-06, above the target 1.0e-06; once said: optimal" in result.reason
 
 
 def test_scores_are_passed_on():
