@@ -4,7 +4,9 @@ Prices in units of 1e6 or lengths in millimetres leave the ranges for which the 
 numerical methods are made. With X = a X' and Y = b Y', an architecture of degree d, A(.; a X') = a^d A(.; X'), and a
 loss with F(b z', b Y') = w F'(z', Y'), the objective is
 
-    F(A(Z)) + beta R(Z) = w (F'(A'(Z')) + beta' R(Z')),   Z = (b / a^d) Z',   beta' = beta b / (a^d w),   L = (w / b) L'.
+    F(A(Z)) + beta R(Z) = w (F'(A'(Z')) + beta' R(Z')),   beta' = beta b / (a^d w),
+
+with Z = (b / a^d) Z' and the multiplier Lambda = (w / b) Lambda'.
 
 So both problems are the same, and with powers of two every number keeps its digits. F' is the same loss, with delta / b
 for Huber's, and w = b^2. The losses of classification have no unit of Y (b = 1). Columns of X are not scaled one by

@@ -436,3 +436,25 @@ def test_the_cost_benchmark_compares_equal_networks():
             problem = cnn.Problem(X, Y, architecture, activation, beta=1.0, patterns=module.BLOCKS)
             compared += len(module.pair(problem, rng))  # raises where the two sides differ
     assert compared == 54
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_degree_is_the_power_of_the_data_in_the_operator(case):
+    problem = problem_of(case)
+    degree, Z = problem.architecture.degree, np.random.default_rng(3).standard_normal((problem.P, problem.p, problem.q))
+    if case == "cnn-grid-bias":  # the constant of a bias does not grow with X
+        assert degree is None
+        return
+    larger = cnn.Problem(8.0 * problem.X, problem.Y, problem.architecture, beta=0.1, patterns=problem.masks)
+    assert np.array_equal(larger.predict(Z), 8.0**degree * problem.predict(Z))
+
+
+def test_an_architecture_of_ones_own_has_no_degree_unless_it_says_so():
+    class Subclass(MLP):
+        pass
+
+    class Says(MLP):
+        degree = 1
+
+    assert Subclass().degree is None
+    assert Says().degree == 1

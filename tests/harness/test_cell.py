@@ -16,8 +16,8 @@ import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import probe, run_cell
 from convexnn_bench.harness.tree import descendants
 from convexnn_bench.records.records import to_json
-from convexnn_bench.statuses import STATUSES
 from convexnn_bench.report.numbers.time_to_gap import time_to_gap
+from convexnn_bench.statuses import STATUSES
 
 pytestmark = pytest.mark.process
 

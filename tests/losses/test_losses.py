@@ -87,6 +87,28 @@ def test_fenchel_young(name, seed, scale):
     assert float(loss.value(w, Y) + loss.conjugate(L, Y)) >= float((w * L).sum()) - 1e-9 * size
 
 
+@pytest.mark.parametrize("unit", [2.0**20, 2.0**-9])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rescaled_loss_is_the_same_loss_in_other_units(name, bias, unit):
+    """F(unit z, unit Y) = w F'(z, Y) to the last bit, and so the gradient and the conjugate; labels have no unit."""
+    loss, z, Y, _ = setup(name, 6)
+    loss = OutputBias(loss, 0.5) if bias else loss
+    found = loss.rescaled(unit)
+    if name in ("cross_entropy", "logistic", "squared_hinge"):
+        assert found is None
+        return
+    other, weight = found
+    if not bias:  # the best bias is found by iterations
+        assert loss.value(unit * z, unit * Y) == weight * other.value(z, Y)
+        assert torch.equal(loss.gradient(unit * z, unit * Y), weight / unit * other.gradient(z, Y))
+    L = other.gradient(z, Y)
+    assert float(loss.value(unit * z, unit * Y)) == pytest.approx(weight * float(other.value(z, Y)), rel=1e-12)
+    conjugate = float(loss.conjugate(weight / unit * L, unit * Y))
+    assert conjugate == pytest.approx(weight * float(other.conjugate(L, Y)), rel=1e-12)
+    assert other.smoothness == loss.smoothness
+
+
 @given(st.sampled_from(NAMES), st.integers(0, 10_000))
 def test_projection_lands_in_the_domain_and_keeps_its_points(name, seed):
     loss, z, Y, rng = setup(name, seed)

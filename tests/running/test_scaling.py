@@ -97,3 +97,75 @@ def test_what_cannot_be_scaled_is_not():
 
 
 # -- solving in raw units ------------------------------------------------------------------------------------
+
+
+OPTIMUM = 1202989.236  # of `prices()`: a square-foot price of 150 in dollars, Huber's delta one dollar
+EXACT = ["cvxpy_clarabel", "cvxpy_scs", "column_generation", "bm_newton"]
+DESCENT = ["bm_gd", "bm_adam", "bm_lbfgs", "network_adam", "network_lbfgs"]
+
+
+@pytest.mark.parametrize("solver", EXACT + DESCENT)
+def test_all_solvers_agree_on_prices_in_dollars(solver):
+    result = cnn.solve(prices(), solver, gap=1e-6, time_limit=None, iterations=20_000)
+    assert result.objective == pytest.approx(OPTIMUM, rel=1e-6)
+    assert result.status in ("gap_reached", "solved"), result.reason
+    assert result.problem.objective(result.blocks) == pytest.approx(OPTIMUM, rel=1e-6)
+    assert result.certificate.multiplier.shape == (30, 1)
+
+
+def noisy(x_unit, y_unit, loss="squared", activation="relu", n=20):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((n, 3))
+    Y = np.maximum(X @ rng.standard_normal(3), 0) + 0.1 * rng.standard_normal(n)
+    Y = np.where(Y > 0.5, 1.0, -1.0) if loss in ("logistic", "squared_hinge") else y_unit * Y
+    return cnn.Problem(x_unit * X, Y, loss=loss, activation=activation, beta_fraction=0.01, patterns=5)
+
+
+UNITS = {
+    "delta of 1e4 dollars": lambda: prices("huber[delta=1e4]"),
+    "gated": lambda: prices(activation="gated_relu", patterns=4),
+    "squared": lambda: prices("squared", patterns=3),
+    "grams and kilometres": lambda: noisy(np.array([1e3, 1e-3, 1.0]), 1e3),
+    "X in 1e-6": lambda: noisy(1e-6, 1.0),
+    "Y in 1e9": lambda: noisy(1.0, 1e9),
+    "Y in 1e9 with a delta of 1": lambda: noisy(1.0, 1e9, "huber"),
+    "Y in 1e-8": lambda: noisy(1e5, 1e-8, activation="gated_relu"),
+    "labels, X in 1e6": lambda: noisy(1e6, 1.0, "logistic"),
+    "labels, X in 1e-9": lambda: noisy(1e-9, 1.0, "squared_hinge", "gated_relu"),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("solver", ["cvxpy_clarabel", "cvxpy_scs"])
+def test_conic_solvers_in_raw_units(solver, name):
+    """Neither infeasible, which no such program is, nor called solved at a wide gap."""
+    result = cnn.solve(UNITS[name](), solver, gap=1e-6, time_limit=None, tolerance=1e-9)
+    assert result.status in ("gap_reached", "solved"), result.reason
+    assert result.gap <= 2e-6
+
+
+@pytest.mark.parametrize("name", ["delta of 1e4 dollars", "grams and kilometres", "Y in 1e9"])
+def test_iterative_solvers_in_raw_units(name):
+    problem = UNITS[name]()
+    optimum = cnn.solve(problem, "bm_newton", gap=1e-7).objective
+    for solver in ("fista", "bm_lbfgs"):
+        result = cnn.solve(problem, solver, gap=1e-6, time_limit=None, iterations=10_000)
+        assert result.status == "gap_reached", (solver, result.reason)
+        assert result.objective == pytest.approx(optimum, rel=2e-6)
+
+
+@pytest.mark.parametrize("activation", ["gated_relu", "relu"])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_program_that_is_called_infeasible_has_the_point_zero(monkeypatch, activation, outputs):
+    """A status that Clarabel's arithmetic may bring about becomes a point that the certificate judges."""
+    import cvxpy as cp
+
+    targets = np.random.default_rng(0).standard_normal((9, outputs))
+    problem = cnn.Problem(X[:, :2], targets, activation=activation, beta=0.1, patterns=3)
+    monkeypatch.setattr(cp.Problem, "unpack_results", lambda self, *_: setattr(self, "_status", "infeasible"))
+    result = cnn.solve(problem, "cvxpy_clarabel")
+    assert result.status == "stalled"
+    assert result.objective == pytest.approx(0.5 * np.sum(targets**2))
+    assert result.certificate.dual <= result.objective
+    assert "an error of its arithmetic" in result.reason
+    assert "infeasible" not in result.reason

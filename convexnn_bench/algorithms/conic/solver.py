@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from convexnn_bench.algorithms.conic.program import build_program
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point
@@ -46,6 +48,7 @@ class ConicSolver(BaseSolver):
     def set_problem(self, problem: Problem) -> None:
         """State the program in its fastest form and compile it to the solver's data."""
         self._point: Point | None = None
+        self._problem = problem
         self.conic = build_program(problem, self.interior_point)
         self._compiled = self.conic.program.get_problem_data(
             self.backend(), solver_opts={"accept_unknown": True}, canon_backend="SCIPY"
@@ -58,8 +61,10 @@ class ConicSolver(BaseSolver):
         2. Read the point.
         3. Call back once.
 
-        Raises ConvexNNError if the solver ends without a point. A point of low accuracy, or one at which the time limit
-        ended the solver, is accepted: the certificate judges it.
+        A point of low accuracy, or one at which the time limit ended the solver, is accepted, since the certificate
+        judges it. No such program is infeasible or unbounded: Z = 0 is a point of it, and F >= 0. Where a solver says
+        otherwise its arithmetic failed, and Z = 0 becomes its point. Raises ConvexNNError if the solver ends without a
+        point in another way.
         """
         program, (data, chain, inverse) = self.conic.program, self._compiled
         summary = ""
@@ -72,11 +77,16 @@ class ConicSolver(BaseSolver):
             reason = summary or " ".join(str(error).split())
             raise ConvexNNError(f"{self.name}: the solver failed: {reason}") from error
         self.message = summary or program.status
-        if program.status not in ("optimal", "optimal_inaccurate", "user_limit"):
-            raise ConvexNNError(f"{self.name}: the solver says {program.status} ({summary}) and gives no point")
         # 2. The point, in the problem's own units.
-        self._point = self.conic.point()
-        self.message = "; ".join(part for part in (self.message, self.conic.remark(self._point)) if part)
+        if program.status in ("optimal", "optimal_inaccurate", "user_limit"):
+            self._point = self.conic.point()
+            remark = self.conic.remark(self._point)
+        elif program.status.startswith(("infeasible", "unbounded")):
+            self._point = _zero(self._problem)
+            remark = "an error of its arithmetic, since every such program has a minimiser; its point is zero"
+        else:
+            raise ConvexNNError(f"{self.name}: the solver says {program.status} ({summary}) and gives no point")
+        self.message = "; ".join(part for part in (self.message, remark) if part)
         # 3. The callback scores the point, whatever accuracy the solver claims.
         callback()
 
@@ -84,3 +94,12 @@ class ConicSolver(BaseSolver):
         if self._point is None:
             raise ConvexNNError(f"{self.name} has no point before it has run")
         return self._point
+
+
+def _zero(problem: Problem) -> Point:
+    """Return Z = 0, with the vectors of the cones that make it."""
+    P, p, q = problem.P, problem.p, problem.q
+    blocks = np.zeros((P, p, q))
+    if problem.vector_cone:
+        return Point(blocks, cone_factors=(np.zeros((P, p, 1)), np.zeros((P, q, 1))))
+    return Point(blocks, split=np.zeros((P, p, 2)) if problem.has_cone else None)
