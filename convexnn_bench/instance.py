@@ -258,7 +258,7 @@ class Instance:
             )
         problem = copy.copy(self)
         loss, weight = found
-        X = _own_copy(self.X / unit_of_X)
+        X = aligned_copy(self.X / unit_of_X)
         beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
         problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta)
         problem._rows, problem._operators = Rows(self.architecture, X), {}

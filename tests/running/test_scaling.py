@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import convexnn_bench as cnn
+from convexnn_bench.algorithms.conic import solver as conic
 from convexnn_bench.running.scaling import Scaling
 
 RNG = np.random.default_rng(0)
@@ -158,11 +159,9 @@ def test_iterative_solvers_in_raw_units(name):
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_program_that_is_called_infeasible_has_the_point_zero(monkeypatch, activation, outputs):
     """A status that Clarabel's arithmetic may bring about becomes a point that the certificate judges."""
-    import cvxpy as cp
-
     targets = np.random.default_rng(0).standard_normal((9, outputs))
     problem = cnn.Problem(X[:, :2], targets, activation=activation, beta=0.1, patterns=3)
-    monkeypatch.setattr(cp.Problem, "unpack_results", lambda self, *_: setattr(self, "_status", "infeasible"))
+    monkeypatch.setattr(conic, "unpack_answer", lambda program, *_: setattr(program, "_status", "infeasible"))
     result = cnn.solve(problem, "cvxpy_clarabel")
     assert result.status == "stalled"
     assert result.objective == pytest.approx(0.5 * np.sum(targets**2))
