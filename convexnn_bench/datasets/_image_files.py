@@ -5,9 +5,11 @@ Nothing is downloaded. The folders are that of the environment variable CONVEXNN
 
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
         # big-endian integers.
         zero, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError, struct.error, zlib.error) as error:
         raise InputError(f"{path} is not an IDX file: {error}") from error
     data = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
     if zero or kind != 8 or data.size != np.prod(shape, dtype=np.int64):
@@ -114,7 +116,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     return data.reshape(shape)
 
 
-class _Arrays(pickle.Unpickler):
+class _Arrays(pickle._Unpickler):  # the one in Python: that in C fills as much memory as a damaged index asks for
     """Unpickle numpy arrays and plain Python values, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -127,11 +129,18 @@ class _Arrays(pickle.Unpickler):
 def read_batch(path: Path) -> tuple[Images, Labels]:
     """Return images and labels of one CIFAR-10 batch. Raise InputError for anything else; run nothing in the file."""
     try:
-        with path.open("rb") as stream:
-            # The authors' pickles were written by Python 2, whose strings are read as bytes.
-            content = _Arrays(stream, encoding="bytes").load()
+        # The authors' pickles were written by Python 2, whose strings are read as bytes. A stream in memory has no more
+        # bytes than the file, whatever length is asked for.
+        content = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
-        # A row holds the red, the green and the blue pixels, 1024 each, row by row.
-        return pixels.reshape(len(labels), 3, 32, 32).astype(np.uint8), labels.astype(np.uint8)
-    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a CIFAR-10 batch: {error}") from error
+    except Exception as error:  # damaged pickles raise anything, MemoryError and IndexError among it
+        raise InputError(f"{path} is not a CIFAR-10 batch: {str(error) or type(error).__name__}") from error
+    # A row holds the red, the green and the blue pixels, 1024 each, row by row.
+    if pixels.dtype != np.uint8 or labels.ndim != 1 or pixels.shape != (len(labels), 3 * 32 * 32):
+        raise InputError(
+            f"{path} is not a CIFAR-10 batch: pixels must be n x 3072 bytes with n labels, got {pixels.dtype} "
+            f"{pixels.shape} and {labels.shape}"
+        )
+    if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(10)).all():
+        raise InputError(f"{path} is not a CIFAR-10 batch: its labels must be whole numbers from 0 to 9")
+    return pixels.reshape(len(labels), 3, 32, 32), labels.astype(np.uint8)

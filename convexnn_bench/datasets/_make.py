@@ -4,6 +4,7 @@ from typing import Any
 
 from convexnn_bench.datasets._parameters import split_parameters
 from convexnn_bench.errors import InputError
+from convexnn_bench.labels import Targets
 from convexnn_bench.plugins import DATASETS, parse_spec
 from convexnn_bench.problem import Problem
 
@@ -56,7 +57,7 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     # 4. The seed of the problem is that of its sampled patterns.
     chosen["seed"] = chosen.pop("pattern_seed", 0)
     try:
-        return Problem(data.X, data.Y, **chosen)
+        return Problem(data.X, Targets(data.Y, data.classes, data.notes), **chosen)
     except InputError as error:
         raise type(error)(f"data set {name!r}: {error}{_targets_hint(name, chosen)}") from error
 

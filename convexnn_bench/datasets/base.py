@@ -22,12 +22,15 @@ class Data:
     """Samples, targets and the problem that they are meant for.
 
     X: n x d samples. Y: n or n x c targets, as the default loss expects them. defaults: keyword arguments of `Problem`
-    (loss, activation, beta_fraction, patterns, ...) for those that the caller leaves out.
+    (loss, activation, beta_fraction, patterns, ...) for those that the caller leaves out. classes: the labels in the
+    order of the outputs, where Y was made from labels. notes: what was decided when the data were read.
     """
 
     X: np.ndarray
     Y: np.ndarray
     defaults: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[Any, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class BaseDataset:

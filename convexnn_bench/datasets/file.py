@@ -1,64 +1,148 @@
-"""The user's own data: a CSV file with a header line, or an NPZ file of arrays."""
+"""The user's own data: a table in a text file, or arrays in an NPZ or NPY file."""
 
-import difflib
 import hashlib
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convexnn_bench.datasets._arrays import read_npy, read_npz
+from convexnn_bench.datasets._tables import SEPARATORS, has_words_and_numbers, read_table
 from convexnn_bench.datasets.base import (
     TARGETS,
     BaseDataset,
     Data,
     class_targets,
+    number,
     one_of,
     standard_columns,
     with_bias,
 )
 from convexnn_bench.errors import InputError
+from convexnn_bench.labels import index_labels, shown
+
+TEXT = (".csv", ".data", ".txt", ".tsv")
+SUFFIXES = (*TEXT, ".npz", ".npy")
+LAYOUTS = ("flat", "image", "tokens")
+FEW = 10  # different whole numbers up to which targets may be meant as classes
+CHANNELS = (1, 3, 4)  # of images
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file holds: X, n x d or n x ..., as float64; y, numbers or words, n or n x c; notes, one sentence each."""
+
+    X: np.ndarray
+    y: np.ndarray
+    notes: tuple[str, ...]
 
 
 class File(BaseDataset):
-    """CSV: one row a sample; `target` is a column name or number (-1: the last), all others are features.
-    NPZ: `features` and `target` name its arrays (X and Y by default).
+    """Tables (.csv, .data, .txt, .tsv): a row is a sample, one column the target, and all others are features.
+    Arrays: an .npz file of samples and targets, or an .npy file of one table.
 
-    targets="values": numbers as they stand, squared loss. "one_hot", "signs", "binary": the target holds
-    class names or numbers, sorted, for cross-entropy ("one_hot") or logistic loss ("binary": +1 for the
-    last class). standardize: columns to mean 0 and standard deviation 1. bias: adds a column of ones.
+    Notes on what was decided stand in `problem.notes`.
+
+    Parameters
+    ----------
+    path : str
+    target : str or int
+        Name of a column, or its position from 0 on (-1, the last, by default); of an .npz file the name of an array.
+    features : str
+        Name of the array of samples in an .npz file. By default both arrays are found by usual names.
+    header : {"auto", "yes", "no"}
+        Whether the first line of a table holds names.
+    separator : {"auto", "comma", "semicolon", "tab", "space"}
+        What separates the columns of a table.
+    decimal : {"auto", "point", "comma"}
+        The decimal sign of a table.
+    targets : {"auto", "values", "one_hot", "signs", "binary"}
+        "values": numbers as they stand, squared loss. The others take words or numbers as classes, sorted: 0/1 columns
+        for cross-entropy, -1/1 columns for the logistic loss, or one column with +1 for the last of two classes. By
+        default words are classes ("binary" for two, else "one_hot") and numbers are values.
+    scale : float
+        Divisor of all features, such as 255 for pixels.
+    standardize : bool
+        Columns to mean 0 and standard deviation 1.
+    bias : bool
+        Add a column of ones.
+    layout : {"flat", "image", "tokens"}
+        Of samples with more axes: n x d; n x channels x height x width, for the CNN; or as they are, n x tokens x d.
     """
 
     name = "file"
-    summary = "your own CSV or NPZ file: file[path=data.csv,target=price]"
+    summary = "your own .csv, .data, .txt, .tsv, .npz or .npy file: file[path=data.csv,target=price]"
 
     def load(
         self,
         path: str | None = None,
         target: str | int | None = None,
-        features: str = "X",
-        targets: str = "values",
+        features: str | None = None,
+        header: str | bool = "auto",
+        separator: str = "auto",
+        decimal: str = "auto",
+        targets: str = "auto",
+        scale: float = 1.0,
         standardize: bool = False,
         bias: bool = False,
+        layout: str = "flat",
     ) -> Data:
-        one_of("targets", targets, ("values", *TARGETS))
-        one_of("standardize", standardize, (True, False))
-        one_of("bias", bias, (True, False))
-        source = _existing(path)
-        if source.suffix.lower() == ".npz":
-            X, raw = _read_npz(source, features, "Y" if target is None else str(target))
-        else:
-            X, raw = _read_csv(source, -1 if target is None else target)
-        Y, loss = _targets(source, raw, targets)
-        X = standard_columns(X) if standardize else X
-        patterns: str | int = "all" if X.shape[1] + bias <= 2 else 50
+        one_of("targets", targets, ("auto", "values", *TARGETS))
+        samples = self.samples()
+        X = samples.X
+        Y, classes, loss, notes = _targets(str(path), samples.y, targets)
+        patterns: str | int = "all" if X.ndim == 2 and X.shape[1] - bias <= 1 else 50
         defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": patterns}
-        return Data(with_bias(X) if bias else X, Y, defaults)
+        return Data(X, Y, defaults, classes, (*samples.notes, *notes))
+
+    def samples(self) -> Samples:
+        """Return the features as every parameter asks for them, and the targets as they stand in the file."""
+        given = {**self.parameters, **self.given}
+        for name in ("standardize", "bias"):
+            one_of(name, given[name], (True, False))
+        one_of("layout", given["layout"], LAYOUTS)
+        scale = number("scale", given["scale"], 1e-300)
+        # 1. What the file has.
+        X, y, notes = _read(given)
+        mixed = has_words_and_numbers(y.reshape(-1))
+        if mixed and given["targets"] in ("auto", "values"):
+            raise InputError(
+                f"{given['path']}: the target holds numbers such as {mixed[0]!r} and words such as {mixed[1]!r}; say "
+                "targets=one_hot if all of them are classes"
+            )
+        # 2. Numbers as float64, in their layout.
+        if X.dtype != np.float64:
+            how = "as they are (scale=255 would divide them)" if scale == 1 else f"and divided by {scale:g}"
+            notes.append(f"The features ({X.dtype}, {X.min()} to {X.max()}) were converted to float64 {how}.")
+        X, said = _arranged(X.astype(np.float64) / scale, given["layout"])
+        if X.ndim > 2 and (given["standardize"] or given["bias"]):
+            raise InputError(f'standardize and bias need layout="flat", got layout={given["layout"]!r}')
+        X = standard_columns(X) if given["standardize"] else X
+        return Samples(with_bias(X) if given["bias"] else X, y, (*notes, *said))
 
     def fingerprint(self) -> str | None:
         # The file may change between two runs. Its hash keeps the results of both apart.
         path = Path(str(self.given.get("path")))
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _read(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return samples, targets and notes of the file, by the kind that its name says."""
+    source, target, features = _existing(given["path"]), given["target"], given["features"]
+    suffix = source.suffix.lower()
+    header = given["header"]
+    header = ("yes" if header else "no") if isinstance(header, bool) else header
+    one_of("header", header, ("auto", "yes", "no"))
+    one_of("separator", given["separator"], ("auto", *SEPARATORS))
+    one_of("decimal", given["decimal"], ("auto", "point", "comma"))
+    if suffix == ".npz":
+        return read_npz(source, features, target)
+    if features is not None:
+        raise InputError(f"features={features!r} names an array of an .npz file; {source} is none")
+    if suffix == ".npy":
+        return read_npy(source, target)
+    return read_table(source, -1 if target is None else target, header, given["separator"], given["decimal"])
 
 
 def _existing(path: Any) -> Path:
@@ -67,124 +151,72 @@ def _existing(path: Any) -> Path:
     source = Path(str(path)).expanduser()
     if not source.is_file():
         raise InputError(f"path: there is no file {str(path)!r} (looked in {Path.cwd()})")
-    if source.suffix.lower() not in (".csv", ".npz"):
-        raise InputError(f"path must end in .csv or .npz, got {str(path)!r}")
+    if source.suffix.lower() not in SUFFIXES:
+        raise InputError(f"path must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
     return source
 
 
-def _read_npz(source: Path, features: str, target: str) -> tuple[np.ndarray, np.ndarray]:
-    # np.load goes by the content, and would return a single array for an NPY file that is called .npz.
-    if not zipfile.is_zipfile(source):
-        raise InputError(f"{source} is not an NPZ file: numpy.savez writes such files")
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            for argument, key in (("features", features), ("target", target)):
-                if key not in arrays:
-                    raise InputError(f"{argument}={key!r}: {source} holds the arrays {', '.join(arrays) or 'none'}")
-            X, Y = arrays[features], arrays[target]
-    except InputError:
-        raise
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        objects = "allow_pickle" in str(error)
-        why = "it holds Python objects; save arrays of numbers or words" if objects else str(error)
-        raise InputError(f"{source} is no readable NPZ file of plain arrays: {why}") from error
-    if X.ndim != 2 or X.dtype.kind not in "fiub":
-        raise InputError(f"{source}: {features} must be a numeric n x d array, got {X.dtype} {X.shape}")
-    if Y.ndim not in (1, 2) or len(Y) != len(X):
-        raise InputError(f"{source}: {target} has shape {Y.shape}, expected ({len(X)},) or ({len(X)}, c)")
-    return X.astype(np.float64), Y
+def _arranged(X: np.ndarray, layout: str) -> tuple[np.ndarray, list[str]]:
+    """Return the samples in a layout, see `File`, and notes. Raise InputError where they have not the axes for it."""
+    sizes = " x ".join(map(str, X.shape[1:]))
+    if layout == "flat":
+        notes = [f"A sample of {sizes} is a row of {X[0].size} features."] if X.ndim > 2 else []
+        return X.reshape(len(X), -1), notes
+    if layout == "tokens" and X.ndim == 3:
+        return X, []
+    if layout == "image" and X.ndim == 3:
+        return X[:, None], ["The images have one channel."]
+    if layout == "image" and X.ndim == 4:
+        first, height, last = X.shape[1:]
+        if last in CHANNELS and (first not in CHANNELS or first == height != last):
+            moved = f"The channels of the images, {sizes}, were moved to the front."
+            return np.ascontiguousarray(X.transpose(0, 3, 1, 2)), [moved]
+        return X, []
+    axes = "n x height x width (x channels)" if layout == "image" else "n x tokens x d"
+    raise InputError(f"layout={layout} needs samples of the shape {axes}, got {X.shape}")
 
 
-def _read_csv(source: Path, target: str | int) -> tuple[np.ndarray, np.ndarray]:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(source, skipinitialspace=True)
-        # Pandas renames double names in a header, so that its first line is read once more as text.
-        first = pd.read_csv(source, skipinitialspace=True, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[
-            0
-        ]
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} is no readable CSV file: {error}") from error
-    columns = [str(column) for column in table.columns]
-    _check_header(source, [str(name) for name in first])
-    if len(columns) < 2 or len(table) < 2:
-        raise InputError(
-            f"{source} has {len(table)} rows and {len(columns)} columns after its header line; "
-            "at least 2 of each are needed"
-        )
-    position = _column(source, columns, target)
-    for place, column in enumerate(columns):
-        _check_column(source, column, table.iloc[:, place], numeric=place != position)
-    # Every other column was found to be numeric above.
-    X = table.drop(columns=table.columns[position]).to_numpy(dtype=np.float64)
-    return X, table.iloc[:, position].to_numpy()
-
-
-def _check_header(source: Path, columns: list[str]) -> None:
-    """Raises InputError when the first line is a sample, or when columns are separated by something else."""
-    if any(columns) and all(not column or _is_number(column) for column in columns):
-        first = ",".join(columns)
-        shown = first if len(first) <= 60 else first[:57] + "..."
-        raise InputError(f"{source} has no header line: its first line is {shown!r}; add one with a name per column")
-    for separator in (";", "\t"):
-        if len(columns) == 1 and separator in columns[0]:
-            raise InputError(
-                f"{source} has a single column, {columns[0]!r}: is it separated by {separator!r}? "
-                "Columns must be separated by commas"
-            )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _column(source: Path, columns: list[str], target: str | int) -> int:
-    if isinstance(target, int):
-        if not -len(columns) <= target < len(columns):
-            raise InputError(f"target={target}: {source} has {len(columns)} columns")
-        return target % len(columns)
-    if target not in columns:
-        near = difflib.get_close_matches(target, columns, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-        raise InputError(f"target={target!r} is no column of {source}: {hint}columns: {shown}")
-    return columns.index(target)
-
-
-def _check_column(source: Path, column: str, values: Any, numeric: bool) -> None:
-    import pandas as pd
-
-    empty = np.flatnonzero(values.isna().to_numpy())
-    if empty.size:
-        raise InputError(f"{source}: column {column!r} is empty in {empty.size} rows, first in line {empty[0] + 2}")
-    if numeric:
-        bad = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna().to_numpy())
-        if bad.size:
-            raise InputError(
-                f"{source}: column {column!r} is not a number in line {bad[0] + 2}: {values.iloc[bad[0]]!r}"
-            )
-
-
-def _targets(source: Path, raw: np.ndarray, targets: str) -> tuple[np.ndarray, str]:
-    if targets == "values":
-        if raw.dtype.kind not in "fiub":
-            raise InputError(
-                f"{source}: the target holds words such as {str(raw.flat[0])!r}; "
-                "for classes give targets=one_hot, targets=signs or targets=binary"
-            )
-        return raw.astype(np.float64), "squared"
-    if raw.ndim == 2 and raw.shape[1] != 1:
-        raise InputError(f"{source}: targets={targets} needs one column of classes, got shape {raw.shape}")
+def _targets(path: str, y: np.ndarray, targets: str) -> tuple[np.ndarray, tuple[Any, ...] | None, str, list[str]]:
+    """Return targets, their classes, the loss that fits, and notes."""
+    words = y.dtype.kind not in "fiu"
+    if targets == "values" or (targets == "auto" and not words):
+        return _values(path, y), None, "squared", _values_notes(y) if targets == "auto" else []
+    if y.ndim == 2 and y.shape[1] != 1:
+        raise InputError(f"{path}: targets={targets} needs one column of classes, got shape {y.shape}")
     # Sorted classes give the same numbers whatever the order of the samples.
-    classes, labels = np.unique(
-        raw.reshape(-1).astype(str if raw.dtype.kind == "O" else raw.dtype), return_inverse=True
-    )
+    classes, index = index_labels(y.reshape(-1))
     if len(classes) < 2 or (targets == "binary" and len(classes) != 2):
         allowed = "exactly 2" if targets == "binary" else "at least 2"
-        raise InputError(f"{source}: targets={targets} needs {allowed} classes, the target has {len(classes)}")
-    return class_targets(labels, targets, positive=len(classes) - 1)
+        raise InputError(
+            f"{path}: targets={targets} needs {allowed} classes, the target has {len(classes)}: {shown(classes)}"
+        )
+    if len(classes) == len(index) > FEW:
+        raise InputError(
+            f"{path}: every row has a class of its own, such as {classes[0]!r}; is the target another one?"
+        )
+    kind = ("binary" if len(classes) == 2 else "one_hot") if targets == "auto" else targets
+    Y, loss = class_targets(index, kind, positive=len(classes) - 1)
+    order = (
+        f"The target's labels {classes[0]!r} and {classes[1]!r} are -1 and +1."
+        if kind == "binary"
+        else f"The target has {len(classes)} classes, in the order of the outputs: {shown(classes)}."
+    )
+    return Y, classes, loss, [order]
+
+
+def _values(path: str, y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind not in "fiub":
+        raise InputError(
+            f"{path}: the target holds words such as {str(y.flat[0])!r}; "
+            "for classes give targets=one_hot, targets=signs or targets=binary"
+        )
+    return y.astype(np.float64)
+
+
+def _values_notes(y: np.ndarray) -> list[str]:
+    """Return a note on numbers that may be meant as classes."""
+    distinct = np.unique(y)
+    if len(distinct) > FEW or not (distinct == np.round(distinct)).all() or len(distinct) == y.size:
+        return []
+    ways = "targets=binary or targets=one_hot reads" if len(distinct) == 2 else "targets=one_hot reads"
+    return [f"The target, {len(distinct)} different whole numbers, was read as numbers; {ways} them as classes."]

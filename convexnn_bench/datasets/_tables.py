@@ -1,0 +1,433 @@
+"""Read a table from a text file: separator, header, index column, numbers and the column of targets.
+
+Every line must have the same number of fields. What the file does not say by itself is either unambiguous, and then
+noted, or refused with the way to say it.
+"""
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convexnn_bench.errors import InputError
+
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}
+LOOKED_AT = 200  # lines by which the separator is found
+MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "-")  # words for a missing number, in any case
+YEARS = range(1800, 2201)  # whole numbers that name columns as often as they are values
+WHOLE = re.compile(r"[+-]?\d+")
+WITH_COMMA = re.compile(r"[+-]?\d*(,\d+)+([eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of a line, without blanks around them, and the line's number from 1 on."""
+
+    line: int
+    cells: list[str]
+
+
+@dataclass
+class Column:
+    """A column without its header. name: None where the file has none. place: its number from 0 on."""
+
+    place: int
+    name: str | None
+    cells: list[str]
+
+    def __str__(self) -> str:
+        return f"column {self.name!r}" if self.name else f"column {self.place} (counted from 0)"
+
+
+def read_table(
+    source: Path, target: str | int = -1, header: str = "auto", separator: str = "auto", decimal: str = "auto"
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return features n x d, the target's cells (numbers where all are numbers, else words), and notes.
+
+    Parameters
+    ----------
+    source : Path
+        A text file in UTF-8.
+    target : str or int
+        Name of the column of targets, or its position from 0 on; -1 is the last.
+    header : {"auto", "yes", "no"}
+        Whether the first line holds the names of the columns.
+    separator : {"auto", "comma", "semicolon", "tab", "space"}
+        What separates the columns. "space" is any number of blanks and tabs.
+    decimal : {"auto", "point", "comma"}
+        The decimal sign.
+
+    Raises
+    ------
+    InputError
+        The file is no such table, with the number of the line.
+    """
+    text = _text(source)
+    chosen = SEPARATORS.get(separator) or _separator(source, text)
+    rows, notes = _rows(source, text, chosen)
+    _check_lengths(source, rows, chosen)
+    # 1. The names of the columns.
+    has_header = {"yes": True, "no": False}.get(header)
+    if has_header is None:
+        has_header = _has_header(source, rows, target)
+        notes.append(
+            f"Line {rows[0].line} was read as the header: {_shown(rows[0], ',')}."
+            if has_header
+            else f"No header was found, so that line {rows[0].line} is a sample (header=yes makes it the header)."
+        )
+    names = rows[0].cells if has_header else [""] * len(rows[0].cells)
+    rows = rows[has_header:]
+    if len(names) < 2 or len(rows) < 2:
+        raise InputError(
+            f"{source} has {len(rows)} rows and {len(names)} columns{' after its header line' if has_header else ''}; "
+            "at least 2 of each are needed"
+        )
+    columns = [Column(place, name or None, [row.cells[place] for row in rows]) for place, name in enumerate(names)]
+    lines = [row.line for row in rows]
+    # 2. The targets, and the columns that are no features.
+    if not any(columns[-1].cells) and not columns[-1].name:
+        notes.append("The empty column after the last separator was left out.")
+        columns.pop()
+    wanted = _target_column(source, columns, target)
+    features = [column for column in columns if column is not wanted]
+    if has_header and features and _is_unnamed(features[0]) and features[0].place == 0:
+        _check_index(source, features[0])
+        notes.append("The first column has no name and was left out as an index.")
+        features.pop(0)
+    if not features:
+        raise InputError(f"{source} has no feature beside {wanted}: at least 2 columns are needed")
+    # 3. Numbers.
+    if decimal == "comma" or (decimal == "auto" and _has_decimal_commas(source, [*features, wanted])):
+        notes.extend(["Decimal commas were read as decimal points."] if decimal == "auto" else [])
+        for column in (*features, wanted):
+            _replace_commas(source, column, lines)
+    X = np.column_stack([_feature(source, column, lines) for column in features])
+    y = _target(source, wanted, lines)
+    notes.extend(_target_notes(wanted, y))
+    notes.extend(_count_notes(features, X))
+    return X, y, notes
+
+
+# -- text, lines and cells -----------------------------------------------------------------------------------
+
+
+def _text(source: Path) -> str:
+    content = source.read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{source} is no text in UTF-8, because of the byte {content[error.start]:#04x} in line {line}: save it as "
+            "UTF-8"
+        ) from error
+    if "\0" in text:
+        raise InputError(f"{source} is no text file: it holds zero bytes")
+    if not text.strip():
+        raise InputError(f"{source} is empty: no readable CSV file")
+    return text
+
+
+def _split(text: str, separator: str) -> Iterator[Row]:
+    """Yield the lines that are not blank, cut into cells."""
+    lines = io.StringIO(text.replace("\r\n", "\n").replace("\r", "\n"), newline="")
+    if separator == " ":
+        # Blanks and tabs of any number separate, and none does at the ends of a line.
+        reader = csv.reader(
+            (line.strip().replace("\t", " ") for line in lines), delimiter=" ", skipinitialspace=True, strict=True
+        )
+    else:
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    for cells in reader:
+        if len(cells) > 1 or (cells and cells[0].strip()):
+            yield Row(reader.line_num, [cell.strip() for cell in cells])
+
+
+def _rows(source: Path, text: str, separator: str) -> tuple[list[Row], list[str]]:
+    """Return the rows without the comments at the top, and notes."""
+    rows: list[Row] = []
+    try:
+        rows.extend(_split(text, separator))
+    except csv.Error as error:
+        last = rows[-1].line + 1 if rows else 1
+        raise InputError(f"{source} is no readable CSV file, from line {last} on: {error}") from error
+    first = next((place for place, row in enumerate(rows) if not row.cells[0].startswith("#")), len(rows))
+    if first == len(rows):
+        raise InputError(f"{source} holds comments alone: no readable CSV file")
+    notes = [f"{first} line{'s' * (first > 1)} at the top beginning with # left out as comments."] if first else []
+    return rows[first:], notes
+
+
+def _separator(source: Path, text: str) -> str:
+    """Return the separator by which the first lines have equally many cells; if several do, most of them numbers."""
+    start = "".join(text.splitlines(keepends=True)[:LOOKED_AT])
+    best, share = "", -1.0
+    widths = {}
+    for separator in SEPARATORS.values():
+        try:
+            rows = [row for row in _split(start, separator) if not row.cells[0].startswith("#")]
+        except csv.Error:  # the error is raised with its line if nothing else fits
+            widths[separator] = len(start.splitlines()[0].split(separator))
+            continue
+        lengths = {len(row.cells) for row in rows}
+        widths[separator] = len(rows[0].cells) if rows else 0
+        if len(lengths) == 1 and lengths != {1}:
+            cells = [cell for row in rows for cell in row.cells]
+            numbers = sum(map(_may_be_number, cells)) / len(cells)
+            if numbers > share:
+                best, share = separator, numbers
+    # Where no separator fits all lines, that of the first line is taken, and the line that differs is refused.
+    return best or max(widths, key=lambda separator: widths[separator])
+
+
+def _check_lengths(source: Path, rows: Sequence[Row], separator: str) -> None:
+    expected = len(rows[0].cells)
+    for row in rows:
+        if len(row.cells) == expected:
+            continue
+        hint = ""
+        if len(row.cells) == expected + 1 and not row.cells[-1]:
+            hint = "; it ends in a separator, which the first one does not"
+        elif separator == "," and len(row.cells) > expected:
+            hint = (
+                "; if commas belong to its numbers, write 250000 for 250,000, and 1.5 for 1,5 or separate the columns "
+                "by semicolons"
+            )
+        raise InputError(
+            f"{source}: line {row.line} has {len(row.cells)} fields where line {rows[0].line} has {expected}: "
+            f"{_shown(row, separator)}{hint}"
+        )
+
+
+def _shown(row: Row, separator: str) -> str:
+    text = separator.join(row.cells)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- header, target and index --------------------------------------------------------------------------------
+
+
+def _is_number(cell: str) -> bool:
+    # float would take 1_000, inf and nan, which are no numbers of a table.
+    try:
+        return bool(np.isfinite(float(cell))) and "_" not in cell
+    except ValueError:
+        return False
+
+
+def _may_be_number(cell: str) -> bool:
+    return _is_number(cell) or WITH_COMMA.fullmatch(cell) is not None
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.lower() in MISSING
+
+
+def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
+    """Return whether the first line holds names. Raise InputError where it may as well be a sample."""
+    first, rest = rows[0].cells, rows[1 : LOOKED_AT + 1]
+    columns = list(zip(*(row.cells for row in rest), strict=True)) or [()] * len(first)
+    numbers = [place for place, cell in enumerate(first) if _may_be_number(cell)]
+    if not numbers:
+        return any(cell and not _is_missing(cell) for cell in first)
+    if str(target) in first and not (isinstance(target, int) and -len(first) <= target < len(first)):
+        return True  # the target is named by the first line
+    names = [place for place, cell in enumerate(first) if not _may_be_number(cell) and not _is_missing(cell)]
+    whole = all(WHOLE.fullmatch(first[place]) for place in numbers)
+    # 1. A word above numbers is a name, and then different whole numbers beside it, such as years, are names as well.
+    if any(_is_numeric(columns[place]) for place in names):
+        if whole and len({first[place] for place in numbers}) == len(numbers):
+            return True
+        raise _undecided(source, rows[0])
+    # 2. Without any such word the line may still be made of years, or of pandas' column numbers.
+    if whole and all(int(first[place]) in YEARS and not _has_years(columns[place]) for place in numbers):
+        raise _undecided(source, rows[0])
+    counted = [str(place) for place in range(len(numbers))]
+    if len(numbers) > 1 and counted == [first[place] for place in numbers] and set(first) <= {"", *counted}:
+        return _counts_columns(source, rows[0], columns)
+    return False
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    return any(map(_may_be_number, cells)) and all(_may_be_number(cell) or _is_missing(cell) for cell in cells)
+
+
+def _has_years(cells: Sequence[str]) -> bool:
+    return any(WHOLE.fullmatch(cell) and int(cell) in YEARS for cell in cells)
+
+
+def _counts_columns(source: Path, row: Row, columns: Sequence[Sequence[str]]) -> bool:
+    """Return True for a first line 0, 1, 2, ... above cells unlike it; raise InputError if they are like it."""
+    if row.cells[0] == "":
+        return True  # pandas' index
+    below = [cell for cells in columns for cell in cells]
+    whole = all(WHOLE.fullmatch(cell) for cell in below)
+    if whole and (len(row.cells) == 2 or all(0 <= int(cell) < len(row.cells) for cell in below)):
+        raise _undecided(source, row)
+    return True
+
+
+def _undecided(source: Path, row: Row) -> InputError:
+    return InputError(
+        f"{source}: line {row.line} may be a header or a sample: {_shown(row, ',')}; say header=yes or header=no"
+    )
+
+
+def _target_column(source: Path, columns: Sequence[Column], target: str | int) -> Column:
+    names = [column.name for column in columns]
+    at = {column.place: column for column in columns}
+    named = names.count(str(target))
+    if named > 1:
+        raise InputError(f"target={target!r} is the name of {named} columns of {source}: give a position from 0 on")
+    by_name = columns[names.index(str(target))] if named else None
+    if isinstance(target, int):
+        position = target if target >= 0 else len(columns) + target
+        by_position = at.get(position) if target >= 0 else dict(enumerate(columns)).get(position)
+        if by_name is not None and by_position is not None and by_name is not by_position:
+            raise InputError(
+                f"target={target} is the position of {by_position} and the name of another one of {source}: give the "
+                f"name in quotes, target='{target}', or the position {by_name.place}"
+            )
+        found = by_position or by_name
+        if found is None:
+            raise InputError(f"target={target}: {source} has {len(columns)} columns")
+        return found
+    if by_name is not None:
+        return by_name
+    known = [name for name in names if name]
+    if not known:
+        raise InputError(f"target={target!r}: {source} has no header; give a position, -1 for the last column")
+    near = difflib.get_close_matches(target, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    raise InputError(f"target={target!r} is no column of {source}: {hint}columns: {shown}")
+
+
+def _is_unnamed(column: Column) -> bool:
+    # Pandas names an index that it has read back "Unnamed: 0".
+    return column.name is None or column.name.startswith("Unnamed: ")
+
+
+def _check_index(source: Path, column: Column) -> None:
+    """Raise InputError unless a column without a name can be an index: different words or whole numbers."""
+    values = [cell for cell in column.cells if WHOLE.fullmatch(cell) or not _is_number(cell)]
+    if len(set(values)) < len(column.cells):
+        raise InputError(
+            f"{source}: the first column has no name, and its values are no index, such as {column.cells[0]!r}: name it"
+        )
+
+
+# -- numbers -------------------------------------------------------------------------------------------------
+
+
+def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
+    """Return whether commas in cells are decimal signs. Raise InputError where they may separate thousands."""
+    found: list[tuple[Column, str]] = []
+    for column in columns:
+        odd = [cell for cell in column.cells if not _is_number(cell) and not _is_missing(cell)]
+        if odd and all(WITH_COMMA.fullmatch(cell) for cell in odd):
+            found.extend((column, cell) for cell in odd)
+    if found and all(THOUSANDS.fullmatch(cell) for _, cell in found):
+        column, cell = found[0]
+        raise InputError(
+            f"{source}: {column} holds {cell!r}, whose comma may be a decimal sign or separate thousands: say "
+            "decimal=comma, or remove the commas"
+        )
+    return bool(found)
+
+
+def _replace_commas(source: Path, column: Column, lines: Sequence[int]) -> None:
+    """Write the numbers of a column with decimal points; leave words alone."""
+    commas = [bool(WITH_COMMA.fullmatch(cell)) for cell in column.cells]
+    if not any(commas):
+        return
+    for place, cell in enumerate(column.cells):
+        if (commas[place] and cell.count(",") > 1) or "." in cell:
+            raise InputError(
+                f"{source}: {column} has {cell!r} in line {lines[place]}, beside decimal commas: write all its numbers "
+                "alike"
+            )
+    column.cells = [cell.replace(",", ".") if comma else cell for cell, comma in zip(column.cells, commas, strict=True)]
+
+
+def _floats(cells: Sequence[str]) -> np.ndarray | None:
+    """Return all cells as float64, None where one is no finite number."""
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() and not any("_" in cell for cell in cells) else None
+
+
+def _feature(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
+    values = _floats(column.cells)
+    if values is not None:
+        return values
+    odd = [place for place, cell in enumerate(column.cells) if not _is_number(cell)]
+    empty = [place for place in odd if _is_missing(column.cells[place])]
+    if len(odd) == len(column.cells) and not empty:
+        raise InputError(
+            f"{source}: {column} holds words, such as {column.cells[odd[0]]!r} in line {lines[odd[0]]}, and features "
+            "must be numbers. Encode them:\n    import pandas as pd\n"
+            f"    table = pd.get_dummies(pd.read_csv(...), columns=[{column.name or column.place!r}], dtype=float)"
+        )
+    first = next((place for place in odd if place not in set(empty)), None)
+    if first is not None:
+        raise InputError(f"{source}: {column} is not a number in line {lines[first]}: {column.cells[first]!r}")
+    raise InputError(_empty_words(source, column, empty, lines))
+
+
+def _empty_words(source: Path, column: Column, empty: Sequence[int], lines: Sequence[int]) -> str:
+    word = column.cells[empty[0]]
+    what = f"is missing ({word!r})" if word else "is empty"
+    return (
+        f"{source}: {column} {what} in {len(empty)} rows, first in line {lines[empty[0]]}; fill them or leave the rows "
+        "out"
+    )
+
+
+def _target(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
+    """Return numbers where all cells are numbers, and else the words."""
+    values = _floats(column.cells)
+    if values is not None:
+        return values.astype(np.int64) if all(map(WHOLE.fullmatch, column.cells)) and _fit(values) else values
+    empty = [place for place, cell in enumerate(column.cells) if not cell]
+    missing = [place for place, cell in enumerate(column.cells) if _is_missing(cell)]
+    numbers = sum(map(_is_number, column.cells))
+    # Among numbers NA is a missing one. Among words it is a word.
+    if empty or (missing and 0 < numbers == len(column.cells) - len(missing)):
+        raise InputError(_empty_words(source, column, empty or missing, lines))
+    return np.array(column.cells)
+
+
+def _fit(values: np.ndarray) -> bool:
+    return bool(np.abs(values).max(initial=0.0) < 2.0**53)
+
+
+def _target_notes(column: Column, y: np.ndarray) -> list[str]:
+    words = sorted({cell for cell in column.cells if _is_missing(cell)}) if y.dtype.kind == "U" else []
+    listed = ", ".join(map(repr, words))
+    return [f"The target's words {listed} were taken as classes, not as missing."] if words else []
+
+
+def _count_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
+    counts = np.arange(len(X))[:, None]
+    counting = np.flatnonzero((counts == X).all(axis=0) | (counts + 1 == X).all(axis=0))
+    return [f"The feature {features[k]} only counts the rows; is it an index?" for k in counting if len(X) > 2]
+
+
+def has_words_and_numbers(y: np.ndarray) -> tuple[Any, Any] | None:
+    """Return a number and a word of targets that hold both, else None."""
+    if y.dtype.kind != "U":
+        return None
+    numbers = [cell for cell in y.tolist() if _is_number(cell)]
+    words = [cell for cell in y.tolist() if not _is_number(cell)]
+    return (numbers[0], words[0]) if numbers and words else None
