@@ -171,7 +171,7 @@ def column_targets(kind: str | None, Y: np.ndarray) -> Targets:
     zero_one = Y.dtype.kind in NUMERIC and Y.size > 0 and np.isin(Y, (0, 1)).all() and (Y == 0).any()
     if kind == "signs" and zero_one:
         # Computed in float64: 2 Y - 1 of unsigned bytes would wrap to 255.
-        return Targets(2.0 * Y.astype(np.float64) - 1.0, None, ("Entries 0 and 1 of Y are -1 and +1.",))
+        return Targets(2.0 * Y.astype(np.float64) - 1.0, None, ("Entries 0/1 of Y are -1/+1.",))
     return Targets(Y)
 
 
@@ -190,7 +190,7 @@ def _signs(loss: str, labels: np.ndarray, order: Sequence[Any] | None) -> Target
         raise InputError(
             f"Y must hold labels -1 and 1, or any two labels, for the {loss} loss, found {only}{shown(classes)}{ways}"
         )
-    note = f"Labels {classes[0]!r} and {classes[1]!r} are -1 and +1."
+    note = f"Labels {classes[0]!r}/{classes[1]!r} are -1/+1."
     return Targets(np.where(index == 1, 1.0, -1.0)[:, None], classes, (note,))
 
 

@@ -76,7 +76,7 @@ def test_two_labels_become_signs(name, loss):
     made = problem(Y, loss)
     np.testing.assert_array_equal(made.Y[:, 0], 2.0 * HALVES - 1.0)
     assert made.classes == classes
-    assert made.notes == (f"Labels {classes[0]!r} and {classes[1]!r} are -1 and +1.",)
+    assert made.notes == (f"Labels {classes[0]!r}/{classes[1]!r} are -1/+1.",)
 
 
 def test_signs_stay_as_they_are():
@@ -97,7 +97,7 @@ def test_columns_of_unsigned_bytes_do_not_wrap():
     columns = np.eye(3, dtype=np.uint8)[PLACES]
     made = problem(columns, "logistic")
     np.testing.assert_array_equal(made.Y, 2.0 * columns - 1.0)
-    assert made.notes == ("Entries 0 and 1 of Y are -1 and +1.",)
+    assert made.notes == ("Entries 0/1 of Y are -1/+1.",)
 
 
 def test_pandas_indices_that_differ_are_mentioned():
@@ -129,7 +129,7 @@ def test_a_module_and_a_problem_read_two_labels_alike(name):
     report = cnn.certify_module(module(1), X, Y, loss="logistic", weight_decay=0.1)
     np.testing.assert_array_equal(report.problem.Y, problem(Y, "logistic").Y)
     assert report.problem.classes == classes
-    assert report.assumptions[-1] == f"Labels {classes[0]!r} and {classes[1]!r} are -1 and +1."
+    assert report.assumptions[-1] == f"Labels {classes[0]!r}/{classes[1]!r} are -1/+1."
 
 
 @pytest.mark.parametrize("name", ["0, 5, 9", "words", "category"])

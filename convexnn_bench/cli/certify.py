@@ -1,6 +1,6 @@
 """The command `convexnn-bench certify`: a certificate for a trained network in a file."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,14 @@ def certify(
         str,
         typer.Argument(metavar="MODEL.pt", help="torch.save(model.state_dict(), ...); nothing is unpickled."),
     ],
-    data: Annotated[str, typer.Argument(metavar="DATA.npz", help="File of np.savez(..., X=X, Y=Y).")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Samples and targets in a .npz, .npy, .csv, .data, .txt or .tsv file, or 'file[path=DATA,...]' with "
+            "parameters of that data set, such as target=price, header=no, scale=255 or standardize=true.",
+        ),
+    ],
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay of training: lam/2 ||w||^2, as torch's SGD and Adam add it to the loss.")
     ],
@@ -49,13 +56,36 @@ def certify(
     is not covered.
     """
     with plain_errors():
+        from dataclasses import replace
+
         from convexnn_bench.certificates import certify_module
-        from convexnn_bench.modules import load_arrays, load_state, module_from_state
+        from convexnn_bench.modules import load_state, module_from_state
         from convexnn_bench.records import to_json
 
-        X, Y = load_arrays(data)
         module = module_from_state(load_state(model), activation, stride, padding, pool)
+        samples = _samples(data, module)
+        X, Y = samples.X, samples.y
         report = certify_module(
             module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
         )
+        report = replace(report, assumptions=(*report.assumptions, *samples.notes))
         typer.echo(to_json(report.to_dict()) if json else str(report))
+
+
+def _samples(data: str, module: Any) -> Any:
+    """Return the samples of a data file in the layout that the network takes, and the targets as they stand."""
+    from torch import nn
+
+    from convexnn_bench.errors import InputError
+    from convexnn_bench.modules import AttentionBlock
+    from convexnn_bench.plugins import DATASETS, parse_spec
+
+    name, given = parse_spec(data) if data.startswith("file[") else ("file", {"path": data})
+    if "targets" in given:
+        raise InputError("targets: --loss says how labels are taken, so that DATA has no parameter targets here")
+    layout = "flat"
+    if isinstance(module, AttentionBlock):
+        layout = "tokens"
+    elif any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        layout = "image"
+    return DATASETS.make(name, **{"layout": layout, **given}).samples()

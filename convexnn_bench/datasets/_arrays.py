@@ -52,10 +52,12 @@ def read_npz(
         _check_sizes(source, chosen)
         X, Y = (archive[name] for name in chosen)
     check_samples(source, chosen[0], X)
-    if Y.ndim not in (1, 2) or len(Y) != len(X):
-        raise InputError(f"{source}: {chosen[1]} has shape {Y.shape}, expected ({len(X)},) or ({len(X)}, c)")
-    notes = [f"{name} was read, {described(array)}." for name, array in zip(chosen, (X, Y), strict=True)]
-    return X, Y, [*notes, *_unread(names, chosen)]
+    if Y.ndim not in (1, 2, 3) or len(Y) != len(X):
+        raise InputError(
+            f"{source}: {chosen[1]} has shape {Y.shape}, expected ({len(X)},) or ({len(X)}, c), or with tokens"
+        )
+    note = f"{chosen[0]} ({described(X)}) and {chosen[1]} ({described(Y)}) were read."
+    return X, Y, [note, *_unread(names, chosen)]
 
 
 def read_npy(source: Path, target: str | int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -78,7 +80,7 @@ def read_npy(source: Path, target: str | int | None = None) -> tuple[np.ndarray,
         )
     place %= array.shape[1]
     which = "the last column" if place == array.shape[1] - 1 else f"column {place} (counted from 0)"
-    notes = [f"The array was read, {described(array)}; {which} is the target."]
+    notes = [f"The array ({described(array)}) was read; {which} is the target."]
     return np.delete(array, place, axis=1), array[:, place], notes
 
 

@@ -7,6 +7,7 @@ noted, or refused with the way to say it.
 import csv
 import difflib
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from convexnn_bench.errors import InputError
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}
 LOOKED_AT = 200  # lines by which the separator is found
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "-")  # words for a missing number, in any case
+UNNAMED = "Unnamed: "  # how pandas names an index that it has read as a column
 YEARS = range(1800, 2201)  # whole numbers that name columns as often as they are values
 WHOLE = re.compile(r"[+-]?\d+")
 WITH_COMMA = re.compile(r"[+-]?\d*(,\d+)+([eE][+-]?\d+)?")
@@ -218,7 +220,7 @@ def _shown(row: Row, separator: str) -> str:
 def _is_number(cell: str) -> bool:
     # float would take 1_000, inf and nan, which are no numbers of a table.
     try:
-        return bool(np.isfinite(float(cell))) and "_" not in cell
+        return math.isfinite(float(cell)) and "_" not in cell
     except ValueError:
         return False
 
@@ -233,7 +235,8 @@ def _is_missing(cell: str) -> bool:
 
 def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
     """Return whether the first line holds names. Raise InputError where it may as well be a sample."""
-    first, rest = rows[0].cells, rows[1 : LOOKED_AT + 1]
+    first = ["" if cell.startswith(UNNAMED) else cell for cell in rows[0].cells]
+    rest = rows[1 : LOOKED_AT + 1]
     columns = list(zip(*(row.cells for row in rest), strict=True)) or [()] * len(first)
     numbers = [place for place, cell in enumerate(first) if _may_be_number(cell)]
     if not numbers:
@@ -252,7 +255,7 @@ def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
         raise _undecided(source, rows[0])
     counted = [str(place) for place in range(len(numbers))]
     if len(numbers) > 1 and counted == [first[place] for place in numbers] and set(first) <= {"", *counted}:
-        return _counts_columns(source, rows[0], columns)
+        return first[0] == "" or _counts_columns(source, rows[0], columns)
     return False
 
 
@@ -266,8 +269,6 @@ def _has_years(cells: Sequence[str]) -> bool:
 
 def _counts_columns(source: Path, row: Row, columns: Sequence[Sequence[str]]) -> bool:
     """Return True for a first line 0, 1, 2, ... above cells unlike it; raise InputError if they are like it."""
-    if row.cells[0] == "":
-        return True  # pandas' index
     below = [cell for cells in columns for cell in cells]
     whole = all(WHOLE.fullmatch(cell) for cell in below)
     if whole and (len(row.cells) == 2 or all(0 <= int(cell) < len(row.cells) for cell in below)):
@@ -312,8 +313,7 @@ def _target_column(source: Path, columns: Sequence[Column], target: str | int) -
 
 
 def _is_unnamed(column: Column) -> bool:
-    # Pandas names an index that it has read back "Unnamed: 0".
-    return column.name is None or column.name.startswith("Unnamed: ")
+    return column.name is None or column.name.startswith(UNNAMED)
 
 
 def _check_index(source: Path, column: Column) -> None:
@@ -332,6 +332,8 @@ def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
     """Return whether commas in cells are decimal signs. Raise InputError where they may separate thousands."""
     found: list[tuple[Column, str]] = []
     for column in columns:
+        if _floats(column.cells) is not None:
+            continue
         odd = [cell for cell in column.cells if not _is_number(cell) and not _is_missing(cell)]
         if odd and all(WITH_COMMA.fullmatch(cell) for cell in odd):
             found.extend((column, cell) for cell in odd)
@@ -373,7 +375,7 @@ def _feature(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
         return values
     odd = [place for place, cell in enumerate(column.cells) if not _is_number(cell)]
     empty = [place for place in odd if _is_missing(column.cells[place])]
-    if len(odd) == len(column.cells) and not empty:
+    if not empty and not any(map(_may_be_number, column.cells)):
         raise InputError(
             f"{source}: {column} holds words, such as {column.cells[odd[0]]!r} in line {lines[odd[0]]}, and features "
             "must be numbers. Encode them:\n    import pandas as pd\n"

@@ -172,7 +172,7 @@ def _arranged(X: np.ndarray, layout: str) -> tuple[np.ndarray, list[str]]:
             moved = f"The channels of the images, {sizes}, were moved to the front."
             return np.ascontiguousarray(X.transpose(0, 3, 1, 2)), [moved]
         return X, []
-    axes = "n x height x width (x channels)" if layout == "image" else "n x tokens x d"
+    axes = "n x channels x height x width, or n x height x width," if layout == "image" else "n x tokens x d"
     raise InputError(f"layout={layout} needs samples of the shape {axes}, got {X.shape}")
 
 
@@ -197,7 +197,7 @@ def _targets(path: str, y: np.ndarray, targets: str) -> tuple[np.ndarray, tuple[
     kind = ("binary" if len(classes) == 2 else "one_hot") if targets == "auto" else targets
     Y, loss = class_targets(index, kind, positive=len(classes) - 1)
     order = (
-        f"The target's labels {classes[0]!r} and {classes[1]!r} are -1 and +1."
+        f"The target's labels {classes[0]!r}/{classes[1]!r} are -1/+1."
         if kind == "binary"
         else f"The target has {len(classes)} classes, in the order of the outputs: {shown(classes)}."
     )

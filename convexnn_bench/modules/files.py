@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
@@ -40,22 +39,6 @@ def load_state(path: Any) -> State:
 
 def _kind(value: torch.Tensor) -> str:
     return f"shape {tuple(value.shape)}, {value.dtype}, {value.layout}, on {value.device}"
-
-
-def load_arrays(path: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return X and Y of an .npz file. Raise InputError where they are missing or are not plain arrays."""
-    path = _existing("DATA", path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in ("X", "Y") if name not in archive]
-            if missing:
-                held = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{path} must hold arrays X and Y (np.savez(path, X=X, Y=Y)), it holds {held}")
-            return archive["X"], archive["Y"]
-    except InputError:
-        raise
-    except Exception as error:  # damaged files raise anything
-        raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {error}") from error
 
 
 def _existing(name: str, path: Any) -> Path:

@@ -46,7 +46,7 @@ FIELDS = (
     Field(
         "problem",
         "group",
-        "sizes n, d, c, N, p, q, P; architecture, activation, loss; beta, beta_max; scope",
+        "sizes n, d, c, N, p, q, P; architecture, activation, loss; beta, beta_max; scope; notes on reading the data",
         report=False,
     ),
     Field("solver", "text", "name of the solver", report=False),

@@ -184,6 +184,8 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
         about = problem_line(groups[name])
         if about:
             shown.append(Text(about, style="dim"))
+        if sizes(groups[name]).get("notes"):
+            shown.append(Text(sizes(groups[name])["notes"], style="dim"))
         shown.extend((_table(block, widths, width), Text("")))
     notes = reasons(records)
     if any(beyond_sample(record) for record in records):

@@ -27,6 +27,7 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
         "beta": problem.beta,
         "beta_max": problem.beta_max,
         "scope": problem.scope,
+        "notes": " ".join(problem.notes),
     }
 
 

@@ -131,7 +131,7 @@ def test_a_crashed_cell_gives_exit_code_1(tmp_path):
         (["--solver", "bm_lbfgs[m=0]"], "bm_lbfgs[m=0]: solver 'bm_lbfgs': m must be a whole number"),
         (["."], "'.' is a directory, not a campaign file"),
         (["--dataset", "spiral[loss=hinge]"], "unknown loss 'hinge'"),
-        (["--dataset", "spiral[loss=logistic]"], "targets=signs or targets=binary"),
+        (["--dataset", "teacher[n=20,loss=logistic]"], "labels -1 and 1, or any two labels"),
         (["--dataset", "spiral[n=9"], "cannot read 'spiral[n=9'"),
         (["--dataset", "file[path=none.csv]"], "there is no file 'none.csv'"),
         (["--dataset", "digits[patterns=all]"], "cannot be built"),

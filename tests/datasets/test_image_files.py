@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
-from convexnn_bench.datasets._image_files import read_idx
+from convexnn_bench.datasets._image_files import read_batch, read_idx
 from convexnn_bench.datasets.cifar10 import Cifar10
 from convexnn_bench.layerwise.experiment import load_split
 from convexnn_bench.plugins.registry import DATASETS
@@ -162,6 +162,37 @@ def test_nothing_in_a_pickle_is_run(root, monkeypatch):
     with pytest.raises(cnn.InputError, match=r"is not a CIFAR-10 batch: it holds \w+.system, and only numpy arrays"):
         DATASETS.get("cifar10")(split="test", verify=False).data()
     assert not (root / "pwned").exists()
+
+
+def big_memo(index):
+    """A pickle that asks for a memo of 2^32 entries, and one that takes from an empty stack."""
+    return b"\x80\x02}r" + struct.pack("<I", index) + b"."
+
+
+def test_damaged_batches_are_refused(root):
+    write_cifar(root)
+    path = root / "cifar-10-batches-py" / "test_batch"
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"0.", b"\x80\x02.", b"\x80\x02h\x07.", big_memo(2**32 - 1), whole[:-100], whole[:40]]
+    for _ in range(60):  # the opcodes stand before and after the pixels
+        content = bytearray(whole)
+        for place in draw.integers(0, 200, 3):
+            content[place] = draw.integers(256)
+        damaged.append(bytes(content))
+    changed = {b"data": np.zeros((2, 3072), dtype=np.uint8), b"labels": [3, 10]}
+    for content in (changed, {**changed, b"labels": [0]}, {**changed, b"data": np.zeros((2, 3072))}, [1, 2], {}):
+        damaged.append(pickled(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            images, labels = read_batch(path)
+        except cnn.InputError:
+            refused += 1
+        else:  # a byte of a pixel or of a name
+            assert images.shape == (4, 3, 32, 32)
+            assert labels.max() < 10
+    assert refused >= 30
 
 
 @pytest.mark.parametrize(

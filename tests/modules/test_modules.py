@@ -5,6 +5,7 @@ import json
 import pickle
 from collections import OrderedDict
 from fractions import Fraction
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 import convexnn_bench as cnn
 from convexnn_bench.cli import app
 from convexnn_bench.losses._output_bias import OutputBias
-from convexnn_bench.modules.files import load_arrays, load_state
+from convexnn_bench.modules.files import load_state
 from convexnn_bench.modules.reading import read_module
 
 
@@ -504,7 +505,9 @@ def test_the_command_certifies_a_state_dict(name, options, tmp_path):
     expected = cnn.certify_module(module, X, Y, "squared", 0.2)
     said = run(*files, "--weight-decay", "0.2", *options)
     assert said.exit_code == 0, said.output
-    assert said.output == str(expected) + "\n"
+    # The command adds how the file was read.
+    assert set(str(expected).splitlines()) < set(said.output.splitlines())
+    assert "of float64) were read." in said.output
     answer = json.loads(run(*files, "--weight-decay", "0.2", "--json", *options).output)
     assert answer["dual"] == expected.dual
     assert answer["beta"] == 0.2
@@ -513,18 +516,23 @@ def test_the_command_certifies_a_state_dict(name, options, tmp_path):
 def test_damaged_files_are_refused_in_words(tmp_path):
     rng = np.random.default_rng(0)
     module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    write(tmp_path, module, np.ones((4, 2)), np.ones(4))
+    write(tmp_path, module, np.ones((4, 2)), np.arange(4.0))
     torch.save(module.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    sources = [(load_state, "model.pt"), (load_state, "old.pt"), (load_arrays, "data.npz")]
+
+    def load_data(path):
+        return cnn.DATASETS.make("file", path=str(path)).data()
+
+    sources = [(load_state, "model.pt"), (load_state, "old.pt"), (load_data, "data.npz")]
     refused = 0
     for trial in range(150):
         load, name = sources[trial % 3]
         damaged = bytearray((tmp_path / name).read_bytes())
         for place in rng.integers(len(damaged), size=trial % 11):
             damaged[place] = rng.integers(256)
-        (tmp_path / "damaged").write_bytes(damaged[: rng.integers(len(damaged)) if trial % 2 else None])
+        path = tmp_path / f"damaged{Path(name).suffix}"
+        path.write_bytes(damaged[: rng.integers(len(damaged)) if trial % 2 else None])
         try:
-            load(tmp_path / "damaged")
+            load(path)
         except cnn.InputError:
             refused += 1
     assert refused >= 75
@@ -555,8 +563,11 @@ def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
         ([str(tmp_path / "worse.pt"), data, *good], "state_dict"),
         ([str(tmp_path / "whole.pt"), data, *good], "torch.save(model.state_dict(), path)"),
         ([model, str(tmp_path / "objects.npz"), *good], "plain arrays"),
-        ([model, str(tmp_path / "other.npz"), *good], "it holds a"),
+        ([model, str(tmp_path / "other.npz"), *good], "holds the arrays a"),
         ([str(tmp_path / "none.pt"), data, *good], "there is no file"),
+        ([model, str(tmp_path / "none.csv"), *good], "there is no file"),
+        ([model, model, *good], "path must end in .csv"),
+        ([model, f"file[path={data},targets=values]", *good], "has no parameter targets here"),
         ([str(tmp_path / "one.pt"), data, *good], "Linear, Linear"),
         ([str(tmp_path / "more.pt"), data, *good], "3.scale"),
         ([str(tmp_path / "bias.pt"), data, *good], "do not fit together"),
