@@ -115,8 +115,9 @@ class Registry(Generic[T]):
         return found
 
     def _load(self, path: Path) -> Any:
-        # 1. Import the file. One inside the package is a module of it and is loaded once.
-        name = self._module_name(path)
+        # 1. Import the file. One inside the package is a module of it and is loaded once. The base class comes first,
+        # because its room may import the file itself, and a file that is half loaded has no class yet.
+        base, name = self.base, self._module_name(path)
         try:
             if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have changed since
                 module = sys.modules[name]
@@ -137,10 +138,10 @@ class Registry(Generic[T]):
         own: list[Any] = [
             value
             for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, self.base) and value.__module__ == name
+            if inspect.isclass(value) and issubclass(value, base) and value.__module__ == name
         ]
         if len(own) != 1:
-            raise RegistryError(f"{path} must hold exactly one subclass of {self.base.__name__}, found {len(own)}")
+            raise RegistryError(f"{path} must hold exactly one subclass of {base.__name__}, found {len(own)}")
         if not isinstance(getattr(own[0], "name", None), str):
             raise RegistryError(f"{path}: class {own[0].__name__} needs a string attribute `name`")
         wrong = own[0].declaration_error() if hasattr(own[0], "declaration_error") else None

@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -284,3 +286,13 @@ def test_expand_grid():
     ]
     with pytest.raises(cnn.InputError, match=r"a=\[\] sweeps over nothing"):
         expand_grid({"a": []})
+
+
+@pytest.mark.process
+def test_a_registry_may_be_the_first_name_that_is_used():
+    """The files of a room import their neighbours, which must not meet a file that is half loaded."""
+    code = (
+        "import convexnn_bench as cnn; print(*cnn.LOSSES.names(), *cnn.ARCHITECTURES.names(), *cnn.ACTIVATIONS.names())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert {"squared", "mlp", "relu"} <= set(done.stdout.split())
