@@ -76,7 +76,8 @@ class PointState:
     def _pulled_back(self) -> Sides:
         """(G_j y_j, G_j^T w_j) for every neuron."""
         back, right = self.operator.combine_adjoint(self.hidden, self.neurons.right, self.loss_gradient)
-        return self.operator.first_layer_adjoint(back.mul_(self.masks)), right
+        # The pullback of a mean or a sum may repeat one number in memory, which cannot be multiplied in place.
+        return self.operator.first_layer_adjoint(back.contiguous().mul_(self.masks)), right
 
     @cached_property
     def gradient(self) -> Step:

@@ -530,3 +530,13 @@ def test_a_small_beta_is_come_to_by_steps(c, beta_fraction):
     working = WorkingProblem(problem, "cpu")
     assert WorkingSetNewton(working, 0.5, lambda neurons, Lambda: True).run() is not None
     assert working.beta < 1e-3 * problem.beta_max  # it stops at any beta whose point is good enough for its own
+
+
+@pytest.mark.parametrize("activation", ["linear", "gated_relu"])
+@pytest.mark.parametrize("architecture", [cnn.CNN(patch=1, pool=1), cnn.CNN(patch=2, pool=1, padding=1, bias=True)])
+@pytest.mark.parametrize("c", [1, 2])
+def test_the_pullback_of_a_pooled_image_may_share_memory(architecture, activation, c):
+    """One image, averaged by sums: the gradient of its mean is one number, repeated."""
+    X = np.random.default_rng(0).standard_normal((1, 2, 3, 3))
+    problem = cnn.Problem(X, np.ones((1, c)), architecture, activation, beta_fraction=0.01, patterns=4)
+    assert cnn.solve(problem, "bm_newton", iterations=60, time_limit=None).certificate.gap < 1e-6
