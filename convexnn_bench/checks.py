@@ -12,6 +12,8 @@ from convexnn_bench.plugins import is_whole
 Array = ArrayLike | torch.Tensor  # what a user may give where an array is expected
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
 
+SMALLEST_BETA = 1e-290  # products of smaller numbers are subnormal, and lose the digits that a bound rests on
+
 
 def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
     """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else."""
@@ -124,3 +126,14 @@ def check_scale(name: str, array: np.ndarray) -> None:
             f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "
             f"stay in the range of float64; rescale {name}"
         )
+
+
+def check_beta(beta: float) -> float:
+    """Return a weight decay that is large enough for certificates; raise InputError for a smaller one."""
+    if not beta >= SMALLEST_BETA:
+        raise InputError(
+            f"beta must be at least {SMALLEST_BETA:g}, got {beta:g}: multipliers scaled to it would leave the normal "
+            "numbers of float64; rescale X, Y and beta (X / a, Y / b and beta / (a b) is the same problem for the "
+            "squared loss)"
+        )
+    return beta

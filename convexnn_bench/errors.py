@@ -9,6 +9,10 @@ class InputError(ConvexNNError, ValueError):
     """An argument is not usable: wrong shape, type, range or content."""
 
 
+class NotFiniteError(InputError):
+    """The objective of a point, or a part of it, is not a finite number of float64."""
+
+
 class UnknownNameError(InputError):
     """A solver, data set, loss, activation or architecture of this name is not registered."""
 

@@ -18,6 +18,7 @@ from convexnn_bench.checks import (
     Array,
     aligned_copy,
     check_array,
+    check_beta,
     check_patterns,
     check_scale,
     pairing_notes,
@@ -36,7 +37,7 @@ from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, W
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
 
 # Attributes that are computed again on first use. Operators hold functions of torch, which cannot be pickled.
-REBUILT = ("_rows", "_operators", "cones", "all_patterns")
+REBUILT = ("_rows", "_operators", "cones", "closed_cones", "all_patterns")
 
 
 class Instance:
@@ -100,7 +101,7 @@ class Instance:
         self._operators: dict[tuple[str, torch.dtype], Operator] = {}
         self.is_shared = False  # see `shared`
         # 5. Weight decay. A fraction refers to beta_max, which needs all of the above.
-        self.beta = float(beta) if beta is not None else self._beta_from_fraction(float(beta_fraction or 0.0))
+        self.beta = self._chosen_beta(beta, beta_fraction)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.DEFINING and name in self.__dict__:
@@ -140,6 +141,9 @@ class Instance:
                 'it; take masks from cnn.sample_patterns or cnn.enumerate_patterns, or activation="gated_relu"'
             )
 
+    def _chosen_beta(self, beta: float | None, fraction: float | None) -> float:
+        return check_beta(float(beta) if beta is not None else self._beta_from_fraction(float(fraction or 0.0)))
+
     def _beta_from_fraction(self, fraction: float) -> float:
         if not self.beta_max > 0:
             raise InputError(
@@ -173,12 +177,21 @@ class Instance:
     @property
     def scope(self) -> str:
         """ "complete" if every attainable pattern is among the blocks, else "sampled"."""
-        return "complete" if self.pattern_info.complete else "sampled"
+        # Where rows count as one that differ, a gate between them is a block that is missing. With ReLU such a block
+        # adds little, for which certificates allow.
+        complete = self.pattern_info.complete and (self.has_cone or self.pattern_info.resolved)
+        return "complete" if complete else "sampled"
 
     @cached_property
     def cones(self) -> Cones | None:
         """The cones K_k u >= 0 of the blocks, or None without a cone."""
         return Cones(self.Phi, self.masks, self.gates) if self.has_cone else None
+
+    @cached_property
+    def closed_cones(self) -> Cones | None:
+        """The cones of the blocks without rows that count as copies of others: with all patterns they cover space."""
+        copies = self.pattern_info.copies
+        return self.cones if self.cones is None or copies is None else self.cones.without(copies)
 
     @cached_property
     def all_patterns(self) -> CompleteNorm:
@@ -236,7 +249,7 @@ class Instance:
         penalised = isinstance(self.loss, OutputBias) and self.loss.beta is not None
         if penalised and beta is None:
             raise InputError("fraction: with a penalised output bias beta_max depends on beta; give beta itself")
-        problem.__dict__["beta"] = float(beta) if beta is not None else self._beta_from_fraction(float(fraction or 0.0))
+        problem.__dict__["beta"] = self._chosen_beta(beta, fraction)
         if isinstance(self.loss, OutputBias) and penalised:
             problem.__dict__["loss"] = OutputBias(self.loss.loss, problem.beta)
             problem.__dict__.pop("beta_max", None)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from convexnn_bench.checks import check_array, check_scale
+from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
 from convexnn_bench.instance import Instance
 from convexnn_bench.losses import OutputBias
@@ -23,7 +23,7 @@ AnyInstance = TypeVar("AnyInstance", bound=Instance)
 PARTS: dict[str, Registry[Any]] = {"architecture": ARCHITECTURES, "activation": ACTIVATIONS, "loss": LOSSES}
 # A loss that belongs to one problem. It has no name of its own: the class is no plug-in.
 WITH_BIAS = "with output bias"
-PATTERNS = ("complete", "requested", "duplicates", "zero")  # fields of `Patterns` that are neither array nor count
+PATTERNS = ("complete", "requested", "duplicates", "zero", "resolved")  # fields of `Patterns` that are neither array nor count
 
 
 def instance_tree(instance: Instance) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def instance_tree(instance: Instance) -> dict[str, Any]:
         "Y": instance.Y,
         "masks": instance.masks,
         "gates": instance.gates,
+        "moved": info.moved,
+        "copies": info.copies,
         # A count may have thousands of digits, more than Python converts to decimal text.
         "patterns": {**{name: getattr(info, name) for name in PATTERNS}, "count": info.count and hex(info.count)},
     }
@@ -83,9 +85,10 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
         raise InputError(f"gates must be p x P = {p} x {masks.shape[1]}, got shape {gates.shape}")
     count = tree["patterns"]["count"]
     fields = {name: tree["patterns"][name] for name in PATTERNS}
-    info = Patterns(masks, gates, **fields, count=None if count is None else int(count, 16))
+    counted = None if count is None else int(count, 16)
+    info = Patterns(masks, gates, **fields, count=counted, moved=tree["moved"], copies=tree["copies"])
     # 3. The instance itself, without its constructor: neither masks nor targets are made anew.
-    beta, seed = Number().check("beta", tree["beta"]), tree["seed"]
+    beta, seed = check_beta(Number().check("beta", tree["beta"])), tree["seed"]
     sizes = {"n_out": n_out, "c": c, "N": N, "p": p, "q": q, "P": masks.shape[1]}
     state |= {"X": X, "Y": Y, "beta": beta, "seed": seed, **sizes, "is_shared": False}
     state |= {"classes": tree["classes"], "notes": tree["notes"]}

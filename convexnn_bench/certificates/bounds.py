@@ -10,23 +10,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.certificates.objective import check_conjugate, objective_above
 from convexnn_bench.certificates.points import PointLike, as_point
-from convexnn_bench.checks import as_numpy
+from convexnn_bench.checks import SMALLEST_BETA, as_numpy
 from convexnn_bench.deadline import deadline
-from convexnn_bench.errors import InputError
-from convexnn_bench.formulations import Evaluation, Point, burer_monteiro
+from convexnn_bench.errors import InputError, NotFiniteError
+from convexnn_bench.formulations import Evaluation, Point
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
-from convexnn_bench.operator import adjoint_rounding
+from convexnn_bench.operator import (
+    TINY,
+    Operator,
+    adjoint_rounding,
+    multiplier_underflow,
+    power_of_two,
+    sum_rounding,
+)
 from convexnn_bench.plugins import LIMIT, Choice
 from convexnn_bench.problem import Problem
 
 # relative violation of the ReLU cones above which a gap is refused (tests hold projections to a tenth of it)
 FEASIBILITY_TOLERANCE = 1e-8
-# part of the bound by which the objective may fall below it through rounding; above it the gap is refused
+# part of the bound by which the objective of a point in the cones, up to the tolerance above, may fall below it
 ROUNDING_TOLERANCE = 1e-10
+# multipliers outside of these sizes are rescaled before the best scale is searched, where the loss allows any scale
+SMALL, LARGE = 2.0**-300, 2.0**300
 # singular values below this fraction of the largest one of all blocks count as zero in the rank tests
 RANK_TOLERANCE = 1e-6
 
@@ -44,43 +55,115 @@ def lower_bound(
     Lambda: n_out x c in dom F*, float64 on `device`. scope "complete": the maximum over every activation pattern of a
     ReLU network, of which the problem's blocks are a sample. The dual norms and the value are on the safe side of their
     rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
-    `problem.operator(device).adjoint`.
+    `problem.operator(device).adjoint`. Raise InputError where beta is too small for float64.
+    """
+    scale = power_of_two(Lambda)
+    return _bound(problem, Lambda, scale, scope or problem.scope, device, None if G is None else G / scale, G is None)
+
+
+def _bound(
+    problem: Problem,
+    Lambda: torch.Tensor,
+    scale: torch.Tensor,
+    scope: str,
+    device: str,
+    G: torch.Tensor | None,
+    exact: bool = True,
+) -> tuple[float, MaxDualNorm, torch.Tensor]:
+    """Return the `lower_bound`. scale: a power of two. G: the adjoint of Lambda / scale, if it is known.
+
+    exact: G was computed from Lambda / scale, and not from Lambda and then divided, which underflow tells apart.
     """
     operator = problem.operator(device)
-    loss, Y = problem.loss, operator.Y
-    # 1. Bound the largest dual norm from above, over the problem's blocks or over every pattern of a ReLU network. A
+    size = float(scale)
+    # 1. The multiplier divided by a power of two, which is exact. Norms of a multiplier with entries of about one
+    # neither over- nor underflow, whatever the multiplier's own size is.
+    unit = Lambda / scale
+    # 2. Bound the largest dual norm from above, over the problem's blocks or over every pattern of a ReLU network. A
     # bound that is too large only shortens the multiplier, so that it stays feasible.
-    if scope in (None, problem.scope):
-        norm = max_dual_norm(problem.cones, operator.adjoint(Lambda) if G is None else G)
+    if scope == problem.scope:
+        norm = _norm_of_blocks(problem, operator, unit, G)
     else:
-        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy())
-    # 2. Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
+        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(unit.cpu()).numpy())
+    # 3. Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
     # therefore at most that of its computed value plus the rounding of the adjoint.
-    value, scaled = best_dual(loss, Y, Lambda, problem.beta, norm.value + adjoint_rounding(operator, Lambda))
-    return value, norm, scaled
+    largest = norm.value + adjoint_rounding(operator, unit, 1.0 if exact else size)
+    underflow = multiplier_underflow(operator)
+    value, scaled = best_dual(problem.loss, operator.Y, Lambda, problem.beta, largest, scale=size, underflow=underflow)
+    return value, norm.scaled(size), scaled
+
+
+def _norm_of_blocks(problem: Problem, operator: Operator, unit: torch.Tensor, G: torch.Tensor | None) -> MaxDualNorm:
+    """Bound the largest dual norm over the problem's blocks; over all directions where they are all patterns."""
+    G = operator.adjoint(unit) if G is None else G
+    moved = problem.pattern_info.moved
+    if not problem.has_cone or moved is None or problem.scope == "sampled":
+        return max_dual_norm(problem.cones, G)
+    # The blocks are all patterns of rows that are within `moved` of those of Phi. In a direction u, |u| <= 1, that
+    # changes (phi_i^T u)_+ R_i by moved_i ||R_i|| at most, with R = C^*(Lambda).
+    norm = max_dual_norm(problem.closed_cones, G)
+    R = operator.second_layer_adjoint(unit)
+    lengths = torch.linalg.vector_norm(R, dim=1) + R.abs().amax(dim=1)
+    allowed = float(torch.as_tensor(moved).to(lengths) @ lengths)
+    return MaxDualNorm(norm.value + allowed, norm.block, max(norm.lower - allowed, 0.0), norm.method)
 
 
 def best_dual(
-    loss: BaseLoss, Y: torch.Tensor, Lambda: torch.Tensor, beta: float, norm: float
+    loss: BaseLoss,
+    Y: torch.Tensor,
+    Lambda: torch.Tensor,
+    beta: float,
+    norm: float,
+    *,
+    scale: float = 1.0,
+    underflow: float = 0.0,
 ) -> tuple[float, torch.Tensor]:
-    """Return (-F*(s Lambda), s Lambda) at the best s with s norm <= beta, the value on the safe side of its rounding.
+    """Return (-F*(s Lambda), s Lambda) at the best s with s ||A_k^* Lambda||^dual <= beta, the value rounded down.
 
-    norm: at least max_k ||A_k^* Lambda||^dual. Lambda: n_out x c in dom F*, float64.
+    norm: at least max_k ||A_k^* Lambda / scale||^dual, `scale` a power of two. Lambda: n_out x c in dom F*, float64.
+    underflow: how much a dual norm of s Lambda may change by underflow of its entries.
     """
-    # 1. The admissible scales. s Lambda must stay in dom F*, and |s| norm <= beta makes it feasible in every block. The
-    # factor 1 - 4 eps leaves room for the rounding of the quotient and of s Lambda.
+    # 1. The admissible scales. s Lambda must stay in dom F*, and |s| norm <= beta makes it feasible in every block.
     lo, hi = loss.scale_range(Lambda, Y)
-    # a norm that is NaN admits s = 0 alone
-    limit = beta / norm * (1 - 4 * EPS) if norm > 0 else math.inf if norm == 0 else 0.0
+    if hi == math.inf and not SMALL < scale < LARGE:
+        Lambda, scale = Lambda / scale, 1.0
+    limit = _largest_scale(beta - underflow, norm, scale)
     # 2. -F*(s Lambda) is concave in s. Every admissible s gives a bound, so that an inexact maximiser costs tightness
     # and never validity.
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
-    scaled = s * Lambda
-    # 3. Lower the value by a bound on its own rounding error.
-    value = -float(loss.conjugate(scaled, Y))
-    # the terms of F* are sums of products of entries of s Lambda and Y, or entropies of numbers in [0, 1]
-    magnitude = float((scaled.abs() * (scaled.abs() + Y.abs())).sum()) + abs(value)
-    return value - (8 + Y.shape[1]) * EPS * magnitude + 0.0, scaled  # + 0.0: no minus zero
+    value, scaled = _dual_below(loss, Y, s * Lambda)
+    # 3. Where that overflows, zero is feasible.
+    return (value, scaled) if math.isfinite(value) else _dual_below(loss, Y, torch.zeros_like(Lambda))
+
+
+def _largest_scale(beta: float, norm: float, scale: float) -> float:
+    """Return an s with s norm scale <= beta, rounded down. Raise InputError where float64 has no digits left for it."""
+    if norm == 0:
+        return math.inf
+    # a norm that is NaN admits s = 0 alone
+    if not norm < math.inf:
+        return 0.0
+    # The factor 1 - 4 eps leaves room for the rounding of the quotient and of s Lambda.
+    limit = beta / norm * (1 - 4 * EPS)
+    if not min(limit, limit / scale) >= SMALLEST_BETA:
+        raise InputError(
+            f"beta = {beta:.6g} is too small for a bound in float64: beta / max_k ||A_k^* L|| is {limit / scale:.3g} "
+            f"for a multiplier L of this point, which must be at least {SMALLEST_BETA:g}; rescale X, Y and beta"
+        )
+    return limit / scale
+
+
+def _dual_below(loss: BaseLoss, Y: torch.Tensor, L: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Return (-F*(L), L), the value lowered by a bound on its own rounding error."""
+    # The terms of F* are sums of products of entries of L and Y, or entropies of numbers in [0, 1], whose rounding is
+    # relative to one. Where rows of L sum to zero they do so up to rounding, which changes an entropy by |log| <= 40
+    # times as much.
+    c = Y.shape[1]
+    others = 2.0 if loss.rows_sum_to_zero else L.abs() + Y.abs()
+    value, size, largest = torch.stack([-loss.conjugate(L, Y), (L.abs() * others).sum(), L.abs().amax()]).tolist()
+    rounding = sum_rounding(L.numel()) + (8 + c * (40 if loss.rows_sum_to_zero else 1)) * EPS
+    underflow = 4 * TINY * L.numel() if largest > 0 else 0.0
+    return value - rounding * (size + abs(value)) - underflow + 0.0, L  # + 0.0: no minus zero
 
 
 def certify(
@@ -143,17 +226,22 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
     # A network that uses other patterns is no point of the sampled program, whose optimum it may even undercut.
     if scope == "sampled":
         point.check_patterns(problem)
-    # 2. Its objective F + beta R, in its own formulation.
+    # 2. Its objective F + beta R, in its own formulation, and on the safe side of its rounding.
     device = point.device(problem)
     at = point.evaluate(problem, device)
-    loss, Y = problem.loss, problem.operator(device).Y
-    gradient = loss.gradient(at.predictions, Y)
-    # Comparisons with NaN are false, so that a point that overflows would pass the tests below.
-    if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
-        raise InputError("the point's predictions or norms overflow float64")
-    primal = float(loss.value(at.predictions, Y)) + problem.beta * at.regulariser
+    operator, loss = problem.operator(device), problem.loss
+    _check_finite(at)
+    gradient = loss.gradient(at.predictions, operator.Y)
+    value = float(loss.value(at.predictions, operator.Y))
+    primal = objective_above(loss, operator, problem.beta, at, value, gradient)
     # 3. The lower bound. It holds for any point; the gap needs a point in the cones.
-    dual, norm, multiplier = _best_bound(problem, point, gradient, scope, device)
+    # grad F lies in dom F* up to rounding, which the projection removes.
+    Lambda = loss.project_dual(gradient, operator.Y)
+    check_conjugate(loss, at.predictions, operator.Y, value, gradient, Lambda)
+    scale = power_of_two(Lambda)
+    G = operator.adjoint(Lambda / scale) if scope == problem.scope else None
+    dual, norm, multiplier = _bound(problem, Lambda, scale, scope, device, G)
+    dual, multiplier = _better_bound(problem, point, dual, multiplier, scope, device)
     # The objective of an infeasible point may lie below p*, so that its distance from the bound says nothing.
     refused = None
     if at.infeasibility > FEASIBILITY_TOLERANCE:
@@ -163,30 +251,36 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
         )
     # 4. <grad F, A(Z)> + beta R is zero at a stationary point, since F + beta R has no slope along Z there.
     error = float((gradient * at.predictions).sum()) + problem.beta * at.regulariser
+    ranks = {} if at.factors is None or problem.has_cone or G is None else _rank_tests(problem, at.factors, scale * G)
     return concluded(
         primal, dual, problem.beta, norm, error, multiplier, scope=scope, infeasibility=at.infeasibility,
-        refused=refused, **_rank_tests(problem, at, gradient, device),
+        refused=refused, **ranks,
     )  # fmt: skip
 
 
-def _best_bound(
-    problem: Problem, point: Point, gradient: torch.Tensor, scope: str, device: str
-) -> tuple[float, MaxDualNorm, torch.Tensor]:
-    """Return the better `lower_bound` of grad F and of the point's own multiplier, and the norm of grad F."""
-    loss, Y = problem.loss, problem.operator(device).Y
-    # 1. grad F lies in dom F* up to rounding, which the projection removes.
-    dual, norm, multiplier = lower_bound(problem, loss.project_dual(gradient, Y), scope, device=device)
-    # 2. A solver's own multiplier may be the better one away from stationarity. Projection and scaling make any finite
+def _check_finite(at: Evaluation) -> None:
+    """Raise NotFiniteError where predictions or norms overflow, before anything is made of them."""
+    if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
+        raise NotFiniteError("the point's predictions or norms overflow float64; rescale the point, or the data")
+
+
+def _better_bound(
+    problem: Problem, point: Point, dual: float, multiplier: torch.Tensor, scope: str, device: str
+) -> tuple[float, torch.Tensor]:
+    """Return the better of a bound and that of the point's own multiplier, if it has one."""
+    # A solver's own multiplier may be the better one away from stationarity. Projection and scaling make any finite
     # array feasible, so that a wrong multiplier gives a weaker bound and never a false one.
-    if point.dual is not None:
-        candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
-        if candidate.numel() != Y.numel():
-            raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
-        candidate = candidate.reshape(Y.shape).to(Y.device)
-        if bool(torch.isfinite(candidate).all()):
-            other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
-            dual, multiplier = (other, scaled) if other > dual else (dual, multiplier)
-    return dual, norm, multiplier
+    if point.dual is None:
+        return dual, multiplier
+    loss, Y = problem.loss, problem.operator(device).Y
+    candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
+    if candidate.numel() != Y.numel():
+        raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
+    candidate = candidate.reshape(Y.shape).to(Y.device)
+    if not bool(torch.isfinite(candidate).all()):
+        return dual, multiplier
+    other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
+    return (other, scaled) if other > dual else (dual, multiplier)
 
 
 def concluded(
@@ -201,8 +295,8 @@ def concluded(
     **fields: Any,
 ) -> Certificate:
     """Return the certificate of an objective and a lower bound. norm: that of grad F. fields: its other fields."""
-    # Weak duality says dual <= p* <= primal. Where the computed numbers contradict it by more than rounding, one of
-    # them is too inaccurate for any statement.
+    # Weak duality says dual <= p* <= primal. Where the numbers contradict it by more than the tolerance of the cones
+    # may do, one of them is wrong.
     if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
         refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding is too large here"
     return Certificate(
@@ -240,14 +334,14 @@ def _scope(problem: Problem, point: Point, scope: str | None) -> str:
     )
 
 
-def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device: str) -> dict[str, Any]:
+def _rank_tests(
+    problem: Problem, factors: tuple[torch.Tensor, torch.Tensor], G: Float[torch.Tensor, "P p q"]
+) -> dict[str, Any]:
     """Return the fields that say whether Theorems 3.3 and 3.5 apply at a Burer-Monteiro point without cones."""
-    if at.factors is None or problem.has_cone:
-        return {}
-    # 1. The norm of the gradient, relative to that of the penalty's gradient beta (U, V).
-    U, V = at.factors
-    operator = problem.operator(device)
-    _, left, right = burer_monteiro.value_and_gradient(problem, operator, U, V)
+    # 1. The norm of the gradient (G_k V_k + beta U_k, G_k^T U_k + beta V_k), relative to that of the penalty's gradient
+    # beta (U, V).
+    U, V = factors
+    left, right = G @ V + problem.beta * U, G.transpose(1, 2) @ U + problem.beta * V
     size = problem.beta * math.sqrt(float(U.square().sum() + V.square().sum()))
     slope = math.sqrt(float(left.square().sum() + right.square().sum()))
     # 2. Numerical ranks. At a stationary point U_k^T U_k = V_k^T V_k, so that both factors have the same singular
@@ -256,7 +350,7 @@ def _rank_tests(problem: Problem, at: Evaluation, gradient: torch.Tensor, device
     floor = RANK_TOLERANCE * float(torch.stack([U.abs().amax(), V.abs().amax()]).max())
     ranks = (values > floor).sum(dim=1)
     # 3. Theorem 3.5: a stationary point is global if every block has full rank, or is zero with ||G_k|| <= beta.
-    norms = spectral_norms(operator.adjoint(gradient))
+    norms = spectral_norms(G)
     full = (ranks == min(problem.p, problem.q)) | ((ranks == 0) & (norms <= problem.beta * (1 + 1e-9)))
     return {
         "gradient_norm": slope / size if size > 0 else slope / problem.beta,

@@ -7,6 +7,8 @@ import numpy as np
 
 from convexnn_bench.certificates.picture import certificate_html
 
+EPS = float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True, repr=False)
 class Certificate:
@@ -15,11 +17,12 @@ class Certificate:
     Attributes
     ----------
     primal : float
-        Objective of the point in its own formulation, a sum over samples.
+        Objective of the point in its own formulation, a sum over samples, rounded up: the exact objective is not above
+        it.
     dual : float
         Proven lower bound on p*.
     gap : float
-        (primal - dual) / |dual|, relative; nan where `refused` says why no gap is stated.
+        (primal - dual) / |dual|, relative and rounded up; nan where `refused` says why no gap is stated.
     stationarity_bound : float
         (max_k ||G_k|| / beta - 1)_+. It bounds (primal - p*) / p* at an exactly stationary point; at any point
         primal - p* <= stationarity_bound * p* + stationarity_error.
@@ -121,8 +124,12 @@ class Certificate:
 
 
 def relative_gap(primal: float, dual: float) -> float:
-    """Return (primal - dual) / |dual|; infinite where the bound is zero and the objective is not."""
+    """Return (primal - dual) / |dual|, rounded up; infinite where the bound is zero and the objective is not."""
     if dual == 0:
         return 0.0 if primal == 0 else math.inf
-    # Since dual <= p*, a positive dual makes this at least (primal - p*) / p*, the distance from the optimum.
-    return (primal - dual) / abs(dual)
+    if dual == -math.inf:
+        return math.inf
+    # Since dual <= p*, a positive dual makes this at least (primal - p*) / p*, the distance from the optimum. The
+    # difference and the quotient are off by half an ulp each.
+    gap = (primal - dual) / abs(dual)
+    return gap * (1 + 4 * EPS) if gap > 0 else gap

@@ -100,6 +100,10 @@ class Cones:
         self._calls = np.zeros(self.P, dtype=int)
         self._plane: PlaneCones | None = None
 
+    def without(self, rows: Bool[np.ndarray, " N"]) -> "Cones":
+        """Return the larger cones that rows of Phi do not constrain."""
+        return Cones(self.Phi[~rows], self.masks[~rows], self.gates)
+
     # -- descriptions of a cone ---------------------------------------------------------------------------
 
     def signed_rows(self, k: int) -> Float[np.ndarray, "n p"]:

@@ -109,7 +109,7 @@ def _first_directions(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
 
 
 def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray | None:
-    """Return the facets as vertices of the hull of rows / (rows gate) in gate^T y = 1; None if Qhull fails.
+    """Return the facets as vertices of the hull of rows / (rows gate) in gate^T y = 1; None where rounding prevents it.
 
     With sum_i lam_i K_i = K_j and lam >= 0 the scaled rows satisfy the same with weights that sum to one.
     The answer is confirmed: every row is nonnegative on every extreme ray of the reduced cone.
@@ -119,7 +119,11 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
     _, singular, right = np.linalg.svd(rows, full_matrices=False)
     rank = int(np.sum(singular > 1e-10 * singular[0]))
     small, inside = rows @ right[:rank].T, right[:rank] @ gate
-    inside /= np.linalg.norm(inside)
+    # Of rows that are nearly parallel one direction is left, in which the gate may be zero by rounding.
+    length = float(np.linalg.norm(inside))
+    if length == 0.0 or not np.min(small @ inside) > 0.0:
+        return None
+    inside /= length
     basis = np.linalg.svd(inside[None, :])[2][1:].T
     points = (small @ basis) / (small @ inside)[:, None]
     if rank == 1:
@@ -142,7 +146,7 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
             if missing.size == 0:
                 return np.sort(kept)
             kept = np.concatenate([kept, missing])
-    except (QhullError, ValueError):
+    except (QhullError, ValueError, np.linalg.LinAlgError):
         return None
     return None
 

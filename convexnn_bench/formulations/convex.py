@@ -17,6 +17,7 @@ from convexnn_bench.checks import as_numpy, check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.instance import Instance
 from convexnn_bench.norms import gauge_factors
+from convexnn_bench.operator import EPS, power_of_two, sum_rounding
 
 Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]
@@ -60,9 +61,17 @@ def check_split(problem: Instance, split: Any) -> Split:
 
 def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
     """Return the sum of singular values of every block, which is the Euclidean norm where p = 1 or q = 1."""
+    scale = power_of_two(Z)  # squares of numbers below 1e-160 would underflow
     if min(Z.shape[1:]) == 1:
-        return torch.linalg.vector_norm(Z, dim=(1, 2))
-    return torch.linalg.svdvals(Z).sum(dim=1)
+        return scale * torch.linalg.vector_norm(Z / scale, dim=(1, 2))
+    return scale * torch.linalg.svdvals(Z / scale).sum(dim=1)
+
+
+def norm_rounding(Z: Blocks) -> float:
+    """Return a bound on the rounding of the sum of norms of blocks or of split vectors, relative to the sum."""
+    # Singular values are computed with errors of a small multiple of (p + q) eps times the largest of their block.
+    p, q = Z.shape[1:]
+    return 4 * (p + q) * min(p, q) * EPS + sum_rounding(len(Z))
 
 
 def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
@@ -105,7 +114,8 @@ def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> flo
         return 0.5 * float(U.square().sum() + V.square().sum())
     # With one output the norm is ||a|| + ||b||, the least over all splits Z_k = a - b within the cone.
     split = split_cone(problem, Z) if split is None else split
-    return float(torch.linalg.vector_norm(split, dim=1).sum())
+    scale = power_of_two(split)
+    return float(scale * torch.linalg.vector_norm(split / scale, dim=1).sum())
 
 
 def objective(problem: Instance, Z: Blocks, split: Split | None = None) -> float:

@@ -47,6 +47,8 @@ def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
 
 def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
     """Return C(phi(Phi W1) W2^T) for the rows of `operator`, all at once."""
+    if W1.shape[1] == 0:  # a network without neurons, to which no structured map of an architecture need apply
+        return torch.zeros_like(operator.Y)
     # Without an activation C(Phi W1 W2^T) is the factored form of one block with M columns. It has no hidden layer.
     if isinstance(problem.activation, Linear):
         return operator.apply_factors(W1[None], W2[None])

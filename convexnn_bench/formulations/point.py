@@ -18,6 +18,7 @@ import torch
 from convexnn_bench.checks import aligned_copy
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.instance import Instance
+from convexnn_bench.operator import TINY, sum_rounding
 
 # The names stand in the order of the constructor's arguments. The multiplier is last, where `arrays` leaves it out.
 FIELDS = ("blocks", "split", "cone_factors", "factors", "network", "dual")
@@ -29,12 +30,26 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 class Evaluation:
     """Both terms of the objective at a point, float64, and what a certificate needs beside them.
 
-    predictions: n_out x c. regulariser: what beta multiplies. infeasibility: largest violation of a row of the ReLU
-    cones, relative to that row's largest pre-activation. factors: (U, V) of a point that has factors, else None.
+    Attributes
+    ----------
+    predictions : n_out x c
+    regulariser, regulariser_rounding : float
+        What beta multiplies, and a bound on its rounding, relative to it.
+    sizes : p x q
+        sum_k |Z_k|, or sum |u| |v|^T over columns or neurons, by which the rounding of the predictions is bounded.
+    columns : int
+        How many nonzero blocks, columns or neurons there are.
+    infeasibility : float
+        Largest violation of a row of the ReLU cones, relative to that row's largest pre-activation.
+    factors : pair or None
+        (U, V) of a point that has factors.
     """
 
     predictions: torch.Tensor
     regulariser: float
+    regulariser_rounding: float
+    sizes: torch.Tensor
+    columns: int
     infeasibility: float = 0.0
     factors: Pair | None = None
 
@@ -180,13 +195,16 @@ class ConvexPoint(Point):
         operator = problem.operator(device)
         Z = convex.check_blocks(problem, self.blocks).to(operator.device)
         if not problem.has_cone:
-            return Evaluation(operator.apply(Z), convex.regulariser(problem, Z))
+            R, columns = convex.regulariser(problem, Z), int((Z != 0).flatten(1).any(dim=1).sum())
+            return Evaluation(operator.apply(Z), R, convex.norm_rounding(Z), Z.abs().sum(dim=0), columns)
         # The norm of a vector-output block is NP-hard. Factors prove an upper bound on it, which takes its place.
         if problem.vector_cone:
             return evaluate_factors(problem, *self.to_factors(problem), device)
         split = self._split(problem, Z)
         Z = (split[:, :, :1] - split[:, :, 1:]).contiguous()  # the certificate is about the pair
-        return Evaluation(operator.apply(Z), convex.regulariser(problem, Z, split), violation(problem, split))
+        R, columns = convex.regulariser(problem, Z, split), int((split != 0).any(dim=1).sum())
+        sizes = split.abs().sum(dim=(0, 2))[:, None]
+        return Evaluation(operator.apply(Z), R, convex.norm_rounding(split), sizes, columns, violation(problem, split))
 
     def _split(self, problem: Instance, Z: torch.Tensor) -> torch.Tensor:
         return convex.split_cone(problem, Z) if self.split is None else convex.check_split(problem, self.split)
@@ -236,7 +254,9 @@ class NetworkPoint(Point):
     def evaluate(self, problem: Instance, device: str) -> Evaluation:
         # Every pair of weights is a network, so that there are no cones to violate.
         W1, W2 = self.to_network(problem)
-        return Evaluation(network.predict(problem, W1, W2), network.regulariser(W1, W2))
+        R, rounding = half_squares(W1, W2)
+        columns = int(((W1 != 0).any(dim=0) & (W2 != 0).any(dim=0)).sum())
+        return Evaluation(network.predict(problem, W1, W2), R, rounding, W1.abs() @ W2.abs().T, columns)
 
     def to_factors(self, problem: Instance) -> Pair:
         return network.to_factors(problem, *self.to_network(problem))
@@ -248,10 +268,22 @@ class NetworkPoint(Point):
 def evaluate_factors(problem: Instance, U: torch.Tensor, V: torch.Tensor, device: str) -> Evaluation:
     """Return the terms of the factored objective, with R = 1/2 (||U||^2 + ||V||^2)."""
     U, V = U.to(device), V.to(device)
-    R = 0.5 * float(U.square().sum() + V.square().sum())
+    R, rounding = half_squares(U, V)
+    columns = int(((U != 0).any(dim=1) & (V != 0).any(dim=1)).sum())
+    sizes = U.abs().transpose(0, 1).flatten(1) @ V.abs().transpose(0, 1).flatten(1).T
     # balanced, so that a short u with a long v counts for what it contributes
     infeasibility = violation(problem, burer_monteiro.balance(U, V)[0])
-    return Evaluation(problem.operator(device).apply_factors(U, V), R, infeasibility, (U, V))
+    predictions = problem.operator(device).apply_factors(U, V)
+    return Evaluation(predictions, R, rounding, sizes, columns, infeasibility, (U, V))
+
+
+def half_squares(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
+    """Return 1/2 (||first||^2 + ||second||^2), and a bound on its rounding, relative to it."""
+    half, size = 0.5 * float(first.square().sum() + second.square().sum()), first.numel() + second.numel()
+    # Squares below the normal numbers may lose all digits, but not more than TINY.
+    if half < 1e-290 and (bool(first.any()) or bool(second.any())):
+        half += size * TINY
+    return half, sum_rounding(size)
 
 
 def violation(problem: Instance, U: torch.Tensor) -> float:

@@ -32,12 +32,14 @@ class OutputBias(BaseLoss):
     """
 
     separable = False
+    exact_gradient = False
 
     def __init__(self, loss: BaseLoss, beta: float | None):
         self.loss, self.beta, self.labels = loss, beta, loss.labels
         self.name = f"{loss.name} with {'a free' if beta is None else 'a penalised'} output bias"
         # minimising over b cannot raise the curvature in z
         self.smoothness = loss.smoothness
+        self.rows_sum_to_zero = loss.rows_sum_to_zero
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
         return self.loss.prepare_targets(Y)
@@ -108,6 +110,11 @@ class OutputBias(BaseLoss):
             return WD - WE @ (inverse @ WD.sum(dim=0))
 
         return product
+
+    def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
+        # F_b(z + d) is at most the value at z's own bias, F(z + d + 1 b^T) + beta/2 ||b||^2. Adding b rounds once more.
+        shifted = z + self.best_bias(z, Y)
+        return self.loss.rise(shifted, Y, gradient, error + 4 * EPS * shifted.abs().amax(dim=1, keepdim=True))
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         plain = self.loss.conjugate(L, Y)

@@ -42,6 +42,9 @@ class BaseLoss:
     labels : {"one_hot", "signs"} or None
         What a column of labels becomes before `prepare_targets` sees it: 0/1 columns, one for each class; one column of
         -1/1; or nothing, since the loss takes numbers alone.
+    exact_gradient : bool
+        `gradient` is grad F up to rounding, so that F(z) + F*(grad F(z)) = <grad F(z), z>, which every certificate
+        checks. A loss that is itself the result of a minimisation has a gradient that is less exact.
 
     Notes
     -----
@@ -54,6 +57,7 @@ class BaseLoss:
     separable: bool = True
     rows_sum_to_zero: bool = False
     labels: str | None = None
+    exact_gradient: bool = True
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
         """Return the targets as float64 n_out x c. Raise InputError where they do not fit the loss."""
@@ -96,6 +100,14 @@ class BaseLoss:
         product = torch.func.vjp(lambda at: self.gradient(at, Y), z)[1]
         many = torch.vmap(lambda D: product(D)[0], in_dims=-1, out_dims=-1)
         return lambda D: many(D)
+
+    def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
+        """Return an upper bound on F(z + d) - F(z) over all d with |d| <= error entrywise; gradient = grad F(z).
+
+        The default is <|grad F(z)|, error> + smoothness/2 ||error||^2. A loss whose curvature shrinks with its gradient
+        may give a smaller bound.
+        """
+        return (error * (gradient.abs() + 0.5 * self.smoothness * error)).sum()
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         """Return F*(L), infinity outside its domain."""

@@ -64,6 +64,14 @@ class CrossEntropy(BaseLoss):
 
         return product
 
+    def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
+        # For a one-hot row with label l the slope along d is sum_j p_j (d_j - d_l) over j != l. Each p_j grows by a
+        # factor e^(2 max |d|) at most, and |grad| sums to twice the p_j.
+        general = (error * (gradient.abs() + 0.25 * error)).sum(dim=1)
+        largest = error.amax(dim=1)
+        one_hot = gradient.abs().sum(dim=1) * largest * (2 * largest).exp()
+        return torch.where((Y == 1).any(dim=1), torch.minimum(one_hot, general), general).sum()
+
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         probability = L + Y
         # rows may leave the simplex by rounding only; anything more is outside the domain

@@ -43,6 +43,11 @@ class Logistic(BaseLoss):
         weight = (a * (1 - a))[:, :, None]
         return lambda D: weight * D
 
+    def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
+        # sigma(x + t) <= e^t sigma(x): the slope grows by this factor at most, or by the smoothness times the error.
+        slope = gradient.abs()
+        return (error * torch.minimum(slope * error.exp(), slope + 0.125 * error)).sum()
+
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L
         # xlogy gives 0 log 0 = 0, and xlog1py keeps log(1 - a) accurate for small a.

@@ -3,12 +3,15 @@
 Without a cone the dual norm of a block G_k is its spectral norm (for q = 1 or p = 1 the Euclidean norm).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 
-EPS = torch.finfo(torch.float64).eps
+from convexnn_bench.operator import EPS, power_of_two
+
+SMALLEST_NORMAL = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,23 @@ class MaxDualNorm:
     lower: float
     method: str
 
+    def scaled(self, scale: float) -> "MaxDualNorm":
+        """Return the bounds for scale G, with `scale` a power of two; a product below the normal numbers is rounded up.
+
+        A lower bound that is not normal is zero.
+        """
+        value, lower = self.value * scale, self.lower * scale
+        if self.value > 0 and value < SMALLEST_NORMAL:
+            value = math.nextafter(value, math.inf)
+        return replace(self, value=value, lower=lower if lower >= SMALLEST_NORMAL else 0.0)
+
 
 def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]:
     """Return ||G_k||_2 for every block, raised by its rounding error.
 
     The largest eigenvalue of the smaller Gram matrix, which is the norm of that matrix, is computed with an error of a
-    small multiple of eps times itself. Its square root is therefore accurate for the largest singular value. Blocks
-    are scaled to unit size first, against overflow.
+    small multiple of eps times itself, and the matrix with one of max(p, q) eps ||G_k||_F^2. Blocks are scaled to unit
+    size first, against over- and underflow.
     """
     _, p, q = G.shape
     scale = G.abs().amax(dim=(1, 2))
@@ -53,17 +66,21 @@ def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]
             squares = 0.5 * (gram[:, 0, 0] + gram[:, 1, 1]) + torch.hypot(half, gram[:, 0, 1])
         else:
             squares = torch.linalg.eigvalsh(gram)[:, -1]
-        norms = squares.clamp_min(0).sqrt()
+        rounding = max(p, q) * EPS * torch.diagonal(gram, dim1=1, dim2=2).sum(dim=1)
+        norms = (squares.clamp_min(0) + rounding).sqrt()
     return scale * norms * (1 + 4 * (p + q) * EPS)
 
 
 def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     """Return max_k ||G_k||_2, raised by its rounding error."""
+    common = power_of_two(G)
+    G = G / common
     lengths = torch.linalg.vector_norm(G, dim=(1, 2))
     # A spectral norm lies between the Euclidean norm and 1 / sqrt(rank) of it, so that few blocks can have the largest.
-    least = lengths.max() / min(G.shape[1:]) ** 0.5 * (1 - 1e-12)
+    p, q = G.shape[1:]
+    least = lengths.max() / min(p, q) ** 0.5 * (1 - 4 * (p * q + 8) * EPS)
     blocks = torch.nonzero(~(lengths < least))[:, 0]  # NaN is kept
     norms = spectral_norms(G[blocks])
     top = norms.argmax().view(1)
-    value, block = torch.cat([norms[top], blocks[top].to(norms.dtype)]).tolist()
-    return MaxDualNorm(value, int(block), value, "spectral norm, exact")
+    value, block, scale = torch.cat([norms[top], blocks[top].to(norms.dtype), common.view(1)]).tolist()
+    return MaxDualNorm(value, int(block), value, "spectral norm, exact").scaled(scale)

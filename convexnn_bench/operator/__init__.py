@@ -3,6 +3,14 @@
 from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
 from convexnn_bench.operator.layers import Blocks, Predictions
 from convexnn_bench.operator.lifted import Operator
-from convexnn_bench.operator.rounding import adjoint_rounding
+from convexnn_bench.operator.rounding import (
+    EPS,
+    TINY,
+    adjoint_rounding,
+    multiplier_underflow,
+    power_of_two,
+    prediction_rounding,
+    sum_rounding,
+)
 from convexnn_bench.operator.rows import Rows
 from convexnn_bench.operator.shared import SharedOperator

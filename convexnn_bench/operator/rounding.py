@@ -1,10 +1,13 @@
-"""How far rounding can carry the adjoint: |Phi|^T |C|^*(|L|), by the architecture's structure where it has one.
+"""Bounds on the float64 rounding of the operator: of its predictions A(Z), and of its adjoint A^*(L).
 
 A sum of K products is computed with an error of at most gamma_K times the sum of the products' magnitudes, in any order
 of summation, gamma_K = K u / (1 - K u) with u the unit roundoff (Higham, Accuracy and Stability of Numerical
-Algorithms, section 3.1). The adjoint G_k = Phi^T D_k C^*(L) is such sums; masks only remove terms.
+Algorithms, section 3.1). Predictions C(sum_k D_k Phi Z_k) and adjoints G_k = Phi^T D_k C^*(L) are such sums; masks only
+remove terms. The magnitudes |C|(|Phi| |Z|) and |Phi|^T |C|^*(|L|) come from the architecture's structure where it has
+one. Below the normal numbers of float64 a product is off by up to 2^-1075 besides, whatever its size.
 """
 
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,28 +16,108 @@ from jaxtyping import Float
 
 from convexnn_bench.operator.lifted import Operator
 
-EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bound itself
+EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bounds themselves
+TINY = 2.0**-1074  # the least positive number: twice what a product may lose to underflow
 
 # what depends on X alone: the operator of the magnitudes, or |Phi| where the architecture does not name one
 _ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDictionary()
+_AMPLIFIED: WeakKeyDictionary[Operator, tuple[float, float]] = WeakKeyDictionary()
 
 
-def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> float:
-    """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
+def power_of_two(T: torch.Tensor) -> Float[torch.Tensor, ""]:
+    """Return the largest power of two that is at most max |T|; one where that is zero or not finite.
+
+    Dividing by it is exact but for numbers that underflow, and brings the largest entry into [1, 2), so that squares
+    neither over- nor underflow.
+    """
+    largest = T.abs().amax()
+    # largest = mantissa 2^e with mantissa in [1/2, 1), so that the quotient is 2^(e - 1) exactly.
+    scale = largest / (2 * torch.frexp(largest).mantissa)
+    return torch.where((largest > 0) & torch.isfinite(largest), scale, torch.ones_like(scale))
+
+
+def sum_rounding(terms: int) -> float:
+    """Return a bound on the rounding of torch's sum of so many numbers, relative to the sum of their magnitudes.
+
+    Each number may be off by a few eps itself. torch sums in four levels of max(16, terms^(1/4)) numbers or fewer, in
+    up to 16 lanes (ATen, SumKernel.cpp), so that few of the additions build on each other.
+    """
+    depth = min(float(terms), 96 + 4 * terms**0.25)
+    return (8 + 0.5 * depth) * EPS
+
+
+def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"], computed_at: float = 1.0) -> float:
+    """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L).
+
+    computed_at: the factor by which L was divided only after its adjoint was computed, against which underflow counts.
+    """
     # Entry by entry the error of G_k is at most gamma_K |Phi|^T D_k |C|^*(|L|), and leaving out D_k covers all blocks.
+    magnitudes = _magnitudes(operator, L.abs())
+    size = torch.linalg.vector_norm(magnitudes)
+    # Squares underflow where all magnitudes are below 1e-150.
+    size = torch.maximum(size, magnitudes.amax() * (operator.p * operator.q) ** 0.5 * (size < 1e-100))
+    rounding = _terms(operator) * EPS * float(size)
+    return rounding + _underflow(operator) * (operator.N * operator.p * operator.q) / computed_at
+
+
+def multiplier_underflow(operator: Operator) -> float:
+    """Return how much any ||A_k^* L||_F may change where underflow changes each entry of L by TINY at most."""
+    return TINY * _amplified(operator)[0]
+
+
+def prediction_rounding(
+    operator: Operator, sizes: Float[torch.Tensor, "p q"], columns: int
+) -> Float[torch.Tensor, "n_out c"]:
+    """Return upper bounds on the float64 rounding error of every prediction of a point.
+
+    sizes: sum_k |Z_k|, or sum_j |u_j| |v_j|^T over the columns or neurons of a factored point. columns: how many
+    nonzero blocks, columns or neurons there are.
+    """
+    absolute = _absolute_of(operator)
+    if isinstance(absolute, Operator):
+        magnitudes = absolute.apply(sizes[None])
+    else:
+        magnitudes = _absolute_second_layer(operator, absolute @ sizes)
+    rows = operator.N // operator.X.shape[0]
+    terms = columns + operator.p + operator.q + rows + 16
+    return terms * EPS * magnitudes + terms * (operator.p + operator.q) * _underflow(operator) * (columns > 0)
+
+
+def _terms(operator: Operator) -> int:
+    """Return no fewer products than meet on any way to G."""
     outputs = operator.n_out // operator.X.shape[0]
-    terms = operator.N + operator.q + outputs * operator.c + 16  # no more products than these meet on any way to G
-    return terms * EPS * float(torch.linalg.vector_norm(_magnitudes(operator, L.abs())))
+    return operator.N + operator.q + outputs * operator.c + 16
+
+
+def _underflow(operator: Operator) -> float:
+    """Return what underflow may cost a product, times the numbers it may still meet."""
+    # The products of a plain operator are Phi's entries with L's, and are added up as they are. Other maps come in two
+    # steps: what the first loses is multiplied by entries of X, or of products of two of them.
+    return TINY if operator.architecture.second_layer_is_identity else TINY * _amplified(operator)[1]
+
+
+def _amplified(operator: Operator) -> tuple[float, float]:
+    """Return || |Phi|^T |C|^*(1) ||_F, and max(1, |X|)^3 times the rows of a sample."""
+    if operator not in _AMPLIFIED:
+        ones = torch.ones(operator.n_out, operator.c, dtype=operator.dtype, device=operator.device)
+        largest = max(1.0, float(operator.X.abs().amax())) ** 3
+        size = float(_magnitudes(operator, ones).sum())
+        _AMPLIFIED[operator] = size, largest * (operator.N // operator.X.shape[0])
+    return _AMPLIFIED[operator]
 
 
 def _magnitudes(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[torch.Tensor, "p q"]:
     """Return |Phi|^T |C|^*(L) for L >= 0."""
-    if operator not in _ABSOLUTE:
-        _ABSOLUTE[operator] = _absolute(operator)
-    absolute = _ABSOLUTE[operator]
+    absolute = _absolute_of(operator)
     if isinstance(absolute, Operator):
         return absolute.adjoint(L)[0]
     return absolute.T @ _absolute_adjoint(operator, L)
+
+
+def _absolute_of(operator: Operator) -> Operator | torch.Tensor:
+    if operator not in _ABSOLUTE:
+        _ABSOLUTE[operator] = _absolute(operator)
+    return _ABSOLUTE[operator]
 
 
 def _absolute(operator: Operator) -> Operator | torch.Tensor:
@@ -51,15 +134,33 @@ def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> 
     """|C|^*(L) for L >= 0, from C^* of unit predictions: one output at a time, for all samples together."""
     if operator.architecture.second_layer_is_identity:
         return L
-    # C acts on every sample by itself, so that C^* of ones at one (output, column) of all samples gives that row of C
-    # for each of them. The magnitudes are taken before the rows are weighted by L and added.
     n = operator.X.shape[0]
     weights = L.view(n, -1, operator.c)
     total = torch.zeros(operator.N, operator.q, dtype=operator.dtype, device=operator.device)
-    for output in range(weights.shape[1]):
-        for column in range(operator.c):
-            unit = torch.zeros_like(weights)
-            unit[:, output, column] = 1.0
-            answer = operator.second_layer_adjoint(unit.view(L.shape)).abs().view(n, -1)
-            total += (answer * weights[:, output, column, None]).view(total.shape)
+    for output, column, row in _absolute_rows(operator):
+        # The magnitudes are taken before the rows are weighted by L and added.
+        total += (row * weights[:, output, column, None]).view(total.shape)
     return total
+
+
+def _absolute_second_layer(operator: Operator, M: Float[torch.Tensor, "N q"]) -> Float[torch.Tensor, "n_out c"]:
+    """|C|(M) for M >= 0, one output at a time, for all samples together."""
+    if operator.architecture.second_layer_is_identity:
+        return M
+    n = operator.X.shape[0]
+    predictions = torch.empty(n, operator.n_out // n, operator.c, dtype=operator.dtype, device=operator.device)
+    for output, column, row in _absolute_rows(operator):
+        predictions[:, output, column] = (row * M.view(n, -1)).sum(dim=1)
+    return predictions.view(operator.n_out, operator.c)
+
+
+def _absolute_rows(operator: Operator) -> Iterator[tuple[int, int, Float[torch.Tensor, "n rows_q"]]]:
+    """Yield (output, column, |row of C| of every sample)."""
+    # C acts on every sample by itself, so that C^* of ones at one (output, column) of all samples gives that row of C
+    # for each of them.
+    n = operator.X.shape[0]
+    for output in range(operator.n_out // n):
+        for column in range(operator.c):
+            unit = torch.zeros(n, operator.n_out // n, operator.c, dtype=operator.dtype, device=operator.device)
+            unit[:, output, column] = 1.0
+            yield output, column, operator.second_layer_adjoint(unit.view(operator.Y.shape)).abs().view(n, -1)

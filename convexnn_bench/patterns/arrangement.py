@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt64
 
 EPS = float(np.finfo(np.float64).eps)
+COARSE = 1e-9  # angle above which hyperplanes that had to count as one make a list of cells incomplete
+SMALLEST_COLUMN = 2.0**-1020  # relative to the largest: the gates of smaller ones would leave the range of float64
 Progress = Callable[[int, int], None]
 
 
@@ -28,20 +30,59 @@ class ReducedRows:
     errors : array, n
         Bounds on the rounding of each row.
     lift : array, p x r
-        From reduced coordinates back to those of Phi.
-    index, distinct : int arrays
-        Positions in Phi of `rows`, and positions in `rows` of one row for each hyperplane, in order.
+        From reduced coordinates back to those of Phi, up to a common factor.
+    index, head : int arrays, n
+        Positions in Phi of `rows`, and for each of them the position in `rows` of the one that stands for its
+        hyperplane, which may be its own.
+    sizes : array, n
+        How far, at most, row i of Phi moves where rows[i] turns by a unit angle.
+    moved : array, n
+        How far, at most, row i of Phi is from a multiple of the row that stands for it, in the row space.
+    copies : bool array, n
+        Rows whose hyperplane is another's up to the tolerance, and not to the last digit.
+    resolved : bool
+        Whether no two hyperplanes count as one that float64 can tell apart.
     """
 
     rows: Float[np.ndarray, "n r"]
     errors: Float[np.ndarray, "n"]
     lift: Float[np.ndarray, "p r"]
     index: np.ndarray
-    distinct: np.ndarray
+    head: np.ndarray
+    sizes: Float[np.ndarray, "n"]
+    moved: Float[np.ndarray, "n"]
+    copies: np.ndarray
+    resolved: bool
 
     @property
     def rank(self) -> int:
         return self.rows.shape[1]
+
+    @property
+    def distinct(self) -> np.ndarray:
+        """Return the positions in `rows` of one row for each hyperplane, in order."""
+        return np.flatnonzero(self.head == np.arange(self.head.size))
+
+
+@dataclasses.dataclass
+class Merges:
+    """What counted as one while cells were listed: hyperplanes, or their traces on others.
+
+    Attributes
+    ----------
+    angle : float
+        The largest angle that was taken for zero, rounding included.
+    resolved : bool
+        Whether every such angle may be zero, by its rounding.
+    """
+
+    angle: float = 0.0
+    resolved: bool = True
+
+    def note(self, angle: float, error: float) -> None:
+        """Record an angle that was taken for zero, and the bound on its rounding."""
+        self.angle = max(self.angle, angle + error)
+        self.resolved = self.resolved and angle <= 8 * error
 
 
 def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
@@ -51,6 +92,7 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     2. Scale rows and columns.
     3. Whiten by the SVD.
     4. Find the distinct hyperplanes.
+    5. Bound how far rows were moved by all of this.
 
     The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows.
     """
@@ -58,15 +100,19 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     height = np.max(np.abs(Phi), axis=1)
     index = np.flatnonzero(height > 0)
     if index.size == 0:
-        return ReducedRows(np.zeros((0, 0)), np.zeros(0), np.zeros((Phi.shape[1], 0)), index, index)
+        none = np.zeros(0)
+        return ReducedRows(np.zeros((0, 0)), none, np.zeros((Phi.shape[1], 0)), index, index, none, none, none, True)
     # 2. Positive factors of rows leave signs as they are, and factors of columns are a map T. Dividing by the largest
     # entries first keeps the squares of the norms from over- and underflow.
     level = Phi[index] / height[index, None]
     scale = np.max(np.abs(level), axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.maximum(np.where(scale > 0, scale, 1.0), SMALLEST_COLUMN)
     unit = level / scale
-    unit /= np.max(np.abs(unit), axis=1, keepdims=True)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    within = np.array_equal(unit != 0, Phi[index] != 0)  # no entry became zero
+    peak = np.max(np.abs(unit), axis=1, keepdims=True)
+    unit /= peak
+    norms = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit /= norms
     # 3. unit u = left h with h = diag(singular) right u: in the coordinates h the rows are those of `left`.
     left, singular, right = np.linalg.svd(unit, full_matrices=False)
     rank = int(np.sum(singular > 10 * max(unit.shape) * EPS * singular[0]))
@@ -74,13 +120,27 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     rows = left[:, :rank] / lengths[:, None]
     # The rounding of `unit`, eps, grows by the division by the least singular value and by the length of the row.
     errors = 4 * EPS * (1 + 1 / (singular[rank - 1] * lengths))
-    lift = right[:rank].T / singular[:rank] / scale[:, None]
+    lift = right[:rank].T / singular[:rank] * (2.0**-500 / scale[:, None])  # a factor against overflow
     # 4. Parallel rows have one hyperplane, and one of them stands for all.
-    return ReducedRows(rows, errors, lift, index, _distinct(rows, errors))
+    head = _heads(rows, errors)
+    # 5. Row i of Phi is `original` times unit[i], and unit[i] is lengths[i] rows[i] diag(singular) right. The dropped
+    # singular values, and the angle to the row that stands for it, bound how far it was moved.
+    original = height[index] * (peak * norms)[:, 0]
+    dropped = np.linalg.norm(left[:, rank:] * singular[rank:], axis=1)
+    equal = np.all(unit == unit[head], axis=1) | np.all(unit == -unit[head], axis=1)
+    apart = np.minimum(np.linalg.norm(rows - rows[head], axis=1), np.linalg.norm(rows + rows[head], axis=1))
+    rounding = errors + errors[head]
+    sizes = original * lengths * singular[0]
+    turned = np.where(equal, EPS * Phi.shape[1] * original, sizes * (apart + rounding))
+    moved = original * dropped + np.where(head == np.arange(head.size), 0.0, turned)
+    negligible = bool(np.all(dropped <= 10 * max(unit.shape) * EPS) and np.all(apart[~equal] <= 8 * rounding[~equal]))
+    resolved = within and negligible
+    copies = ~equal
+    return ReducedRows(rows, errors, lift, index, head, sizes, moved, copies, resolved)
 
 
-def _distinct(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np.ndarray:
-    """Return positions of one row for each hyperplane.
+def _heads(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np.ndarray:
+    """Return for each row the position of the row that stands for its hyperplane.
 
     Parallel rows have equal projections on a random direction, so that only such rows are compared.
     """
@@ -93,14 +153,15 @@ def _distinct(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) ->
     breaks = np.flatnonzero(np.diff(np.abs(keys)[order]) > 4 * tolerance[order][1:]) + 1
     starts = np.concatenate([[0], breaks])
     sizes = np.diff(np.concatenate([starts, [order.size]]))
-    kept = list(order[starts[sizes == 1]])
+    heads = np.arange(rows.shape[0])
     for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
         group = np.sort(order[start : start + size])
         while group.size:
             head = group[0]
-            kept.append(head)
-            group = group[np.linalg.norm(flipped[group] - flipped[head], axis=1) > tolerance[head]]
-    return np.sort(np.array(kept, dtype=int))
+            parallel = np.linalg.norm(flipped[group] - flipped[head], axis=1) <= tolerance[head]
+            heads[group[parallel]] = head
+            group = group[~parallel]
+    return heads
 
 
 def parallel_tolerance(errors: Float[np.ndarray, "n"], other: float) -> Float[np.ndarray, "n"]:
@@ -109,7 +170,10 @@ def parallel_tolerance(errors: Float[np.ndarray, "n"], other: float) -> Float[np
 
 
 def half_cells(
-    rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"], progress: Progress | None = None
+    rows: Float[np.ndarray, "n r"],
+    errors: Float[np.ndarray, "n"],
+    progress: Progress | None = None,
+    merges: Merges | None = None,
 ) -> Float[np.ndarray, "m r"]:
     """Return a unit direction inside every cell on the positive side of rows[0]; the negatives are in the others.
 
@@ -117,13 +181,15 @@ def half_cells(
     2. For every further row, list the cells that the earlier hyperplanes leave on its own, by recursion.
     3. Split the cells that it cuts.
 
-    rows: n >= 1 unit rows. Rows parallel to an earlier one cut nothing. The result is deterministic.
+    rows: n >= 1 unit rows. Rows parallel to an earlier one cut nothing. The result is deterministic, with at least one
+    cell. merges: records what counted as one.
     """
+    merges = Merges() if merges is None else merges
     dimension = rows.shape[1]
     if dimension == 1:
         return np.sign(rows[:1])
     if dimension == 2:
-        return _half_cells_plane(rows, errors)
+        return _half_cells_plane(rows, errors, merges)
     # 1. The first cell. Its name is the key of the one row that is positive there.
     keys = np.asarray(np.random.default_rng(1).integers(1, 2**63, size=rows.shape[0], dtype=np.uint64))
     cells, names = rows[:1].copy(), keys[:1].copy()
@@ -132,7 +198,7 @@ def half_cells(
         # 2. Restriction: the cells that the earlier hyperplanes leave on this one are the traces of the cells that it
         # cuts. Deletion: the other cells stay as they are.
         earlier = rows[active]
-        cut, across = _cut_by(rows[i], float(errors[i]), earlier, errors[active])
+        cut, across = _cut_by(rows[i], float(errors[i]), earlier, errors[active], merges)
         if cut is not None:
             # 3. Both halves of a cell that is cut are new cells.
             cells, names = _split(cells, names, rows[i], keys[i], cut, across, earlier, keys[active])
@@ -142,7 +208,9 @@ def half_cells(
     return cells
 
 
-def _half_cells_plane(rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, "n"]) -> Float[np.ndarray, "m 2"]:
+def _half_cells_plane(
+    rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, "n"], merges: Merges
+) -> Float[np.ndarray, "m 2"]:
     """Return the cells between lines through the origin: one in every gap of the angles from rows[0]."""
     first = rows[0]
     along, across = rows @ first, rows @ np.array([-first[1], first[0]])
@@ -154,7 +222,15 @@ def _half_cells_plane(rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, 
     order = np.flatnonzero(~near)[np.argsort(angles[~near], kind="stable")]
     ends = np.concatenate([[-np.pi / 2], angles[order], [np.pi / 2]])
     noise = np.concatenate([errors[:1], errors[order], errors[:1]])
-    open_gap = np.diff(ends) > 1e-13 + 8 * (noise[1:] + noise[:-1])
+    gaps, both = np.diff(ends), noise[1:] + noise[:-1]
+    open_gap = gaps > 1e-13 + 8 * both
+    if not open_gap.any():  # rounding leaves nothing certain but that there is a cell
+        open_gap[np.argmax(gaps)] = True
+    # Lines may follow each other closely, so that the angles that count as zero are added up.
+    if not open_gap.all():
+        merges.note(float(gaps[~open_gap].sum()), float(both[~open_gap].max()))
+    if np.count_nonzero(near) > 1:
+        merges.note(float(np.abs(across[near]).max()), float(errors[near].max() + errors[0]))
     middle = 0.5 * (ends[1:] + ends[:-1])[open_gap]
     frame = np.stack([first, np.array([-first[1], first[0]])])
     return np.stack([np.cos(middle), np.sin(middle)], axis=1) @ frame
@@ -165,6 +241,7 @@ def _cut_by(
     error: float,
     earlier: Float[np.ndarray, "k r"],
     errors: Float[np.ndarray, "k"],
+    merges: Merges,
 ) -> tuple[Float[np.ndarray, "m r"] | None, Float[np.ndarray, "k"]]:
     """Return directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
 
@@ -174,7 +251,9 @@ def _cut_by(
     across = earlier @ row
     flat = earlier - across[:, None] * row
     lengths = np.linalg.norm(flat, axis=1)
-    if np.any(lengths <= parallel_tolerance(errors, error)):
+    parallel = lengths <= parallel_tolerance(errors, error)
+    if np.any(parallel):
+        merges.note(float(lengths[parallel].max()), float(errors[parallel].max() + error))
         return None, across
     # basis of the hyperplane: columns 1.. of the Householder reflection that sends row to a unit vector
     mirror = row.copy()
@@ -182,7 +261,7 @@ def _cut_by(
     basis = np.eye(row.size)[:, 1:] - np.outer(mirror, mirror[1:]) * (2.0 / (mirror @ mirror))
     restricted = flat @ basis
     lengths = np.linalg.norm(restricted, axis=1)
-    cells = half_cells(restricted / lengths[:, None], (errors + 2 * error + 4 * EPS) / lengths)
+    cells = half_cells(restricted / lengths[:, None], (errors + 2 * error + 4 * EPS) / lengths, merges=merges)
     return cells @ basis.T, across
 
 

@@ -15,7 +15,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
-from convexnn_bench.patterns.arrangement import Progress, ReducedRows, half_cells, reduce_to_row_space
+from convexnn_bench.patterns.arrangement import (
+    COARSE,
+    Merges,
+    Progress,
+    ReducedRows,
+    half_cells,
+    reduce_to_row_space,
+)
 from convexnn_bench.terminal import in_bytes, in_time, in_words
 
 log = logging.getLogger("convexnn_bench")
@@ -47,6 +54,13 @@ class Patterns:
         The number of patterns of the distinct hyperplanes if they were in general position; None if not computed.
     rows : str or None
         Where `complete`, a hash of the rows that these are all patterns of.
+    moved : array N, or None
+        With `complete`: the masks are all patterns of some rows of which the i-th is within moved[i] of row i of Phi.
+        None for the rows of Phi themselves.
+    copies : bool array N, or None
+        Rows whose hyperplane counts as that of another row, though they differ.
+    resolved : bool
+        Whether `moved` is rounding only: no hyperplanes count as one that float64 can tell apart.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -57,6 +71,9 @@ class Patterns:
     zero: int = 0
     count: int | None = None
     rows: str | None = None
+    moved: Float[np.ndarray, "N"] | None = None
+    copies: Bool[np.ndarray, "N"] | None = None
+    resolved: bool = True
 
     def summary(self) -> str:
         """Return one line: how many patterns there are, of what kind, and what was removed."""
@@ -165,8 +182,9 @@ def enumerate_patterns(
     Notes
     -----
     Patterns on boundaries belong to closures of these cells and add nothing. Hyperplanes that differ by less than
-    float64 resolves (about 1e-13 in angle) count as one. If a cell is too thin for its direction to be stored, the
-    result is not `complete`. In two dimensions the patterns come in the order of their angles.
+    float64 resolves (about 1e-13 in angle) count as one; `moved` says how far rows would have to move for that. If a
+    cell is too thin for its direction to be stored, the result is not `complete`. In two dimensions the patterns come
+    in the order of their angles.
     """
     Phi = check_rows(Phi)
     # Cover's count bounds the cells of every arrangement, so that the cost is known before any cell is visited.
@@ -183,9 +201,32 @@ def enumerate_patterns(
     if cost.seconds > LOGGED_AFTER:
         log.info("enumerating activation patterns: up to %s", cost)
     # The cells of a central arrangement come in pairs u, -u: one half of them gives the other.
-    half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress)
+    merges = Merges()
+    half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress, merges)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
-    return Patterns(masks, gates, lost == 0, None, 0, zero, cost.patterns, hash_of(Phi))
+    # Every nonzero row is active somewhere, so that an empty list is one whose cells were all lost to rounding.
+    if masks.shape[1] == 0:
+        raise InputError(
+            "no activation pattern of Phi could be resolved in float64: the entries of its rows differ too much in "
+            f"size, from {np.abs(Phi[Phi != 0]).min():.3g} to {np.abs(Phi).max():.3g}; rescale the features, or drop "
+            "those that are negligible"
+        )
+    complete = lost == 0 and merges.angle <= COARSE
+    moved, copies = moved_rows(reduced, len(Phi), merges.angle)
+    resolved = reduced.resolved and merges.resolved
+    return Patterns(masks, gates, complete, None, 0, zero, cost.patterns, hash_of(Phi), moved, copies, resolved)
+
+
+def moved_rows(
+    reduced: ReducedRows, N: int, angle: float = 0.0
+) -> tuple[Float[np.ndarray, "N"] | None, Bool[np.ndarray, "N"] | None]:
+    """Return (`moved`, `copies`) of `Patterns`, None where nothing was. angle: what counted as zero between cells."""
+    moved, copies = np.zeros(N), np.zeros(N, dtype=bool)
+    # A direction in a cell that was not listed is within `angle` of one that was listed. Moving it there, and taking
+    # the mask of that cell, changes phi_i u twice.
+    moved[reduced.index] = reduced.moved + 2 * angle * reduced.sizes
+    copies[reduced.index] = reduced.copies
+    return moved if moved.any() else None, copies if copies.any() else None
 
 
 def _masks_of_cells(

@@ -8,13 +8,15 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
+from convexnn_bench.patterns.arrangement import reduce_to_row_space
 from convexnn_bench.patterns.enumeration import (
     ALL_ZERO,
     CHUNK_ELEMENTS,
     Patterns,
     check_rows,
-    enumeration_cost,
+    count_patterns,
     hash_of,
+    moved_rows,
 )
 from convexnn_bench.plugins import Whole
 from convexnn_bench.terminal import in_bytes
@@ -73,11 +75,19 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
             break
     if not masks:
         raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
-    count = enumeration_cost(np.asarray(Phi)).patterns if len(masks) < wanted else None
-    # The count is an upper bound on the number of patterns, so that none is missing once so many are found.
-    complete = count == len(masks) + zero
+    draws = (wanted, duplicates, zero)
+    if len(masks) == wanted:
+        return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), False, *draws)
+    reduced = reduce_to_row_space(check_rows(np.asarray(Phi)))
+    count = count_patterns(len(reduced.distinct), reduced.rank)
+    # The count is an upper bound on the number of patterns, so that none is missing once so many are found. It is none
+    # where hyperplanes count as one that differ.
+    complete = reduced.resolved and count == len(masks) + zero
+    moved, copies = moved_rows(reduced, Phi.shape[0])
     rows = hash_of(np.asarray(Phi)) if complete else None
-    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, wanted, duplicates, zero, count, rows)
+    return Patterns(
+        np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, moved, copies, reduced.resolved
+    )
 
 
 def _at_most(wanted: int, N: int, p: int) -> int:

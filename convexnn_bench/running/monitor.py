@@ -12,6 +12,7 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.deadline import deadline
+from convexnn_bench.errors import NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import usual_errors
@@ -144,7 +145,10 @@ class Monitor:
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
         if point.dual is None and self.certificate is not None:
             point.dual = self.certificate.multiplier  # a proven bound holds for every later point
-        certificate = certify(self.problem, point)
+        try:
+            certificate = certify(self.problem, point)
+        except NotFiniteError as error:
+            raise Diverged(f"{error} (after {seconds:.3g} s)") from error
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)

@@ -49,6 +49,8 @@ class CompleteNorm:
         self.rows, self._slack = row_space_coordinates(distinct)
         self._cells: Cones | None = None
         self._cost: EnumerationCost | None = None
+        self._masks: Bool[np.ndarray, "n P"] = np.zeros((0, 0), dtype=bool)
+        self._moved: Float[np.ndarray, "n"] | None = None
         self._looked = False
 
     def weights(self, R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "n q"], int]:
@@ -96,14 +98,14 @@ class CompleteNorm:
         scaled, exponent = self.weights(R)
         found = self._cell_norm(cells, scaled)
         pattern = np.ones(self._rows_in_all, dtype=bool)  # zero rows are active by convention
-        pattern[self._kept] = cells.masks[self._merge, found.block]
+        pattern[self._kept] = self._masks[self._merge, found.block]
         return _lowered(found.lower, exponent), pattern
 
     def _cell_norm(self, cells: Cones, R: Float[np.ndarray, "n q"]) -> MaxDualNorm:
         """Return the largest dual norm of all cells, ||G_k|| with G_k = rows^T D_k R in the cone of k."""
         # G_k = sum_i D_k,i rows_i R_i^T for all cells at once: the masks times the n x (p q) products of rows.
         products = (self.rows[:, :, None] * R[:, None, :]).reshape(len(R), -1)
-        G = (cells.masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
+        G = (self._masks.T.astype(np.float64) @ products).reshape(cells.P, -1, R.shape[1])
         return max_dual_norm(cells, torch.as_tensor(G))
 
     def _upper(
@@ -117,7 +119,9 @@ class CompleteNorm:
             return max(ends), max(ends), "both directions, exact"
         if cells is not None:
             found = self._cell_norm(cells, R)
-            return found.value, found.lower, f"all {cells.P} patterns: {found.method}"
+            # The cells are those of rows that may have been moved, which changes (phi_i^T u)_+ R_i by as much.
+            moved = 0.0 if self._moved is None else float(self._moved @ np.linalg.norm(R, axis=1)) * (1 + 1e-9)
+            return found.value + moved, found.lower, f"all {cells.P} patterns: {found.method}"
         # ||R^T (Phi u)_+|| <= ||R|| ||Phi u|| <= ||R||_F ||Phi||_F, a bound of last resort.
         size = float(np.linalg.norm(rows)) * (1 + 4 * rows.size * EPS)
         crude = float(np.linalg.norm(part)) * size * (1 + 4 * part.size * EPS)
@@ -146,7 +150,10 @@ class CompleteNorm:
             found = enumerate_patterns(self.rows)
             # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
             if found.complete:
-                self._cells = Cones(self.rows, found.masks, found.gates)
+                cells = Cones(self.rows, found.masks, found.gates)
+                # Without the rows that count as copies of others the cones cover all directions.
+                self._cells = cells if found.copies is None else cells.without(found.copies)
+                self._masks, self._moved = found.masks, found.moved
         return self._cells
 
 

@@ -1,0 +1,86 @@
+"""Upper bounds on the objective of a point, and a check that a loss and its conjugate belong together.
+
+The objective F(z) + beta R is computed in float64. It is raised here by bounds on the rounding of the predictions z, of
+R and of both sums (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 4.2), so that no number
+stated of a point is below its exact objective.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError, NotFiniteError
+from convexnn_bench.formulations import Evaluation
+from convexnn_bench.losses import BaseLoss
+from convexnn_bench.operator import EPS, TINY, Operator, prediction_rounding, sum_rounding
+
+Predictions = Float[torch.Tensor, "n_out c"]
+
+
+def loss_above(
+    loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, error: Predictions
+) -> float:
+    """Return an upper bound on F at every point whose entries are within `error` of those of z.
+
+    value, gradient: F(z) and grad F(z) in float64.
+    """
+    # 1. Differences and exponents of predictions are rounded once more when F is evaluated.
+    error = error + 4 * EPS * z.abs().amax(dim=1, keepdim=True)
+    # 2. The rounding of the sum is relative to its terms, which are non-negative but for a constant of a user's loss.
+    rise, size, any_prediction = torch.stack(
+        [loss.rise(z, Y, gradient, error), (gradient.abs() * z.abs()).sum(), z.abs().amax()]
+    ).tolist()
+    rounding = (sum_rounding(z.numel()) + z.shape[1] * EPS) * (abs(value) + size * (value < 0))
+    # A term below the normal numbers may be off by TINY. At z = 0 a value of zero is exact.
+    underflow = 0.0 if value == 0 and any_prediction == 0 else 4 * TINY * z.numel()
+    return value + 1.0001 * rise + rounding + underflow
+
+
+def objective_above(
+    loss: BaseLoss, operator: Operator, beta: float, at: Evaluation, value: float, gradient: Predictions
+) -> float:
+    """Return an upper bound on the exact objective F + beta R of a point. Raise NotFiniteError where it overflows."""
+    error = prediction_rounding(operator, at.sizes, at.columns)
+    F = loss_above(loss, at.predictions, operator.Y, value, gradient, error)
+    return summed_above(F, beta, at.regulariser, at.regulariser_rounding)
+
+
+def summed_above(F: float, beta: float, R: float, R_rounding: float) -> float:
+    """Return an upper bound on F + beta R. R_rounding: that of R, relative to it."""
+    penalty = beta * R * (1 + R_rounding)
+    total = F + penalty + 4 * EPS * (abs(F) + penalty)
+    # Comparisons with NaN are false, so that a point that overflows would pass every later test.
+    if not math.isfinite(total):
+        raise NotFiniteError(
+            f"the point's objective is not a finite number of float64: loss {F:.6g}, penalty {penalty:.6g} = beta R "
+            f"with beta = {beta:.6g} and R = {R:.6g}; rescale the point, or the data"
+        )
+    return total + 0.0
+
+
+def check_conjugate(
+    loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, Lambda: Predictions
+) -> None:
+    """Raise InputError unless F(z) + F*(Lambda) - <Lambda, z> is what Fenchel and Young say, up to rounding.
+
+    It is never negative, whatever Lambda is, and zero at Lambda = grad F(z). A bound from a conjugate that is too small
+    would be above the optimum.
+    """
+    conjugate, product, size, moved = torch.stack([
+        loss.conjugate(Lambda, Y),
+        (Lambda * z).sum(),
+        (Lambda.abs() * (z.abs() + Lambda.abs() + Y.abs())).sum(),
+        (Lambda - gradient).abs().amax() - 64 * EPS * gradient.abs().amax(),
+    ]).tolist()  # fmt: skip
+    residual = value + conjugate - product
+    rounding = sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS
+    allowed = rounding * (abs(value) + abs(conjugate) + size) + 16 * TINY * z.numel()
+    # The projection onto dom F*, and a bias that is minimised over, may lead away from the gradient.
+    equal = moved <= 0 and loss.exact_gradient
+    if residual < -allowed or (equal and residual > allowed):
+        raise InputError(
+            f"loss {loss.name!r}: its value, gradient and conjugate do not belong together: F(z) + F*(L) - <L, z> is "
+            f"{residual:.6g} at the gradient L, where it must be zero (rounding allows {allowed:.1e}); no bound that "
+            "rests on this conjugate can be trusted"
+        )
