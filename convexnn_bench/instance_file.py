@@ -23,7 +23,8 @@ AnyInstance = TypeVar("AnyInstance", bound=Instance)
 PARTS: dict[str, Registry[Any]] = {"architecture": ARCHITECTURES, "activation": ACTIVATIONS, "loss": LOSSES}
 # A loss that belongs to one problem. It has no name of its own: the class is no plug-in.
 WITH_BIAS = "with output bias"
-PATTERNS = ("complete", "requested", "duplicates", "zero", "resolved")  # fields of `Patterns` that are neither array nor count
+# fields of `Patterns` that are neither array nor count
+PATTERNS = ("complete", "requested", "duplicates", "zero", "resolved")
 
 
 def instance_tree(instance: Instance) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.objective import check_conjugate, objective_above
+from convexnn_bench.certificates.objective import check_conjugate, loss_above, objective_above
 from convexnn_bench.certificates.points import PointLike, as_point
 from convexnn_bench.checks import SMALLEST_BETA, as_numpy
 from convexnn_bench.deadline import deadline
@@ -25,8 +25,10 @@ from convexnn_bench.operator import (
     TINY,
     Operator,
     adjoint_rounding,
+    is_moderate,
     multiplier_underflow,
     power_of_two,
+    prediction_rounding,
     sum_rounding,
 )
 from convexnn_bench.plugins import LIMIT, Choice
@@ -57,52 +59,46 @@ def lower_bound(
     rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
     `problem.operator(device).adjoint`. Raise InputError where beta is too small for float64.
     """
-    scale = power_of_two(Lambda)
-    return _bound(problem, Lambda, scale, scope or problem.scope, device, None if G is None else G / scale, G is None)
-
-
-def _bound(
-    problem: Problem,
-    Lambda: torch.Tensor,
-    scale: torch.Tensor,
-    scope: str,
-    device: str,
-    G: torch.Tensor | None,
-    exact: bool = True,
-) -> tuple[float, MaxDualNorm, torch.Tensor]:
-    """Return the `lower_bound`. scale: a power of two. G: the adjoint of Lambda / scale, if it is known.
-
-    exact: G was computed from Lambda / scale, and not from Lambda and then divided, which underflow tells apart.
-    """
-    operator = problem.operator(device)
-    size = float(scale)
-    # 1. The multiplier divided by a power of two, which is exact. Norms of a multiplier with entries of about one
-    # neither over- nor underflow, whatever the multiplier's own size is.
-    unit = Lambda / scale
-    # 2. Bound the largest dual norm from above, over the problem's blocks or over every pattern of a ReLU network. A
-    # bound that is too large only shortens the multiplier, so that it stays feasible.
-    if scope == problem.scope:
-        norm = _norm_of_blocks(problem, operator, unit, G)
-    else:
-        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(unit.cpu()).numpy())
-    # 3. Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
-    # therefore at most that of its computed value plus the rounding of the adjoint.
-    largest = norm.value + adjoint_rounding(operator, unit, 1.0 if exact else size)
+    operator, loss, scope = problem.operator(device), problem.loss, scope or problem.scope
+    # 1. Bound the largest dual norm from above. A bound that is too large only shortens the multiplier, so that it
+    # stays feasible.
+    norm, largest = _enlarged_norm(problem, operator, Lambda, scope, G)
+    # 2. Where that is extreme, divide the multiplier by a power of two, which is exact, and start again: products and
+    # squares of entries of about one neither over- nor underflow, whatever the multiplier's own size is.
+    scale = 1.0
+    if not (is_moderate(largest) and is_moderate(problem.beta / largest)):
+        scale = power_of_two(Lambda)
+        norm, largest = _enlarged_norm(problem, operator, Lambda / scale, scope)
+    # 3. The best multiple of it.
     underflow = multiplier_underflow(operator)
-    value, scaled = best_dual(problem.loss, operator.Y, Lambda, problem.beta, largest, scale=size, underflow=underflow)
-    return value, norm.scaled(size), scaled
+    value, scaled = best_dual(loss, operator.Y, Lambda, problem.beta, largest, scale=scale, underflow=underflow)
+    return value, norm.scaled(scale), scaled
 
 
-def _norm_of_blocks(problem: Problem, operator: Operator, unit: torch.Tensor, G: torch.Tensor | None) -> MaxDualNorm:
+def _enlarged_norm(
+    problem: Problem, operator: Operator, Lambda: torch.Tensor, scope: str, G: torch.Tensor | None = None
+) -> tuple[MaxDualNorm, float]:
+    """Return bounds on max_k ||A_k^* Lambda||^dual for the computed adjoint, and an upper bound for the exact one."""
+    # Over the problem's blocks, or over every pattern of a ReLU network.
+    if scope == problem.scope:
+        norm = _norm_of_blocks(problem, operator, Lambda, G)
+    else:
+        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy())
+    # Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
+    # therefore at most that of its computed value plus the rounding of the adjoint.
+    return norm, norm.value + adjoint_rounding(operator, Lambda)
+
+
+def _norm_of_blocks(problem: Problem, operator: Operator, Lambda: torch.Tensor, G: torch.Tensor | None) -> MaxDualNorm:
     """Bound the largest dual norm over the problem's blocks; over all directions where they are all patterns."""
-    G = operator.adjoint(unit) if G is None else G
+    G = operator.adjoint(Lambda) if G is None else G
     moved = problem.pattern_info.moved
     if not problem.has_cone or moved is None or problem.scope == "sampled":
         return max_dual_norm(problem.cones, G)
     # The blocks are all patterns of rows that are within `moved` of those of Phi. In a direction u, |u| <= 1, that
     # changes (phi_i^T u)_+ R_i by moved_i ||R_i|| at most, with R = C^*(Lambda).
     norm = max_dual_norm(problem.closed_cones, G)
-    R = operator.second_layer_adjoint(unit)
+    R = operator.second_layer_adjoint(Lambda)
     lengths = torch.linalg.vector_norm(R, dim=1) + R.abs().amax(dim=1)
     allowed = float(torch.as_tensor(moved).to(lengths) @ lengths)
     return MaxDualNorm(norm.value + allowed, norm.block, max(norm.lower - allowed, 0.0), norm.method)
@@ -233,14 +229,15 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
     _check_finite(at)
     gradient = loss.gradient(at.predictions, operator.Y)
     value = float(loss.value(at.predictions, operator.Y))
-    primal = objective_above(loss, operator, problem.beta, at, value, gradient)
+    rounding = prediction_rounding(operator, at.sizes, at.columns)
+    F = loss_above(loss, at.predictions, operator.Y, value, gradient, rounding)
+    primal = objective_above(F, problem.beta, at.regulariser, at.regulariser_rounding)
     # 3. The lower bound. It holds for any point; the gap needs a point in the cones.
     # grad F lies in dom F* up to rounding, which the projection removes.
     Lambda = loss.project_dual(gradient, operator.Y)
     check_conjugate(loss, at.predictions, operator.Y, value, gradient, Lambda)
-    scale = power_of_two(Lambda)
-    G = operator.adjoint(Lambda / scale) if scope == problem.scope else None
-    dual, norm, multiplier = _bound(problem, Lambda, scale, scope, device, G)
+    G = operator.adjoint(Lambda) if scope == problem.scope else None
+    dual, norm, multiplier = lower_bound(problem, Lambda, scope, device=device, G=G)
     dual, multiplier = _better_bound(problem, point, dual, multiplier, scope, device)
     # The objective of an infeasible point may lie below p*, so that its distance from the bound says nothing.
     refused = None
@@ -251,7 +248,7 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
         )
     # 4. <grad F, A(Z)> + beta R is zero at a stationary point, since F + beta R has no slope along Z there.
     error = float((gradient * at.predictions).sum()) + problem.beta * at.regulariser
-    ranks = {} if at.factors is None or problem.has_cone or G is None else _rank_tests(problem, at.factors, scale * G)
+    ranks = {} if at.factors is None or problem.has_cone or G is None else _rank_tests(problem, at.factors, G)
     return concluded(
         primal, dual, problem.beta, norm, error, multiplier, scope=scope, infeasibility=at.infeasibility,
         refused=refused, **ranks,

@@ -1,6 +1,5 @@
 """Bound how far a user's own trained network is from the global optimum of its training problem."""
 
-import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
@@ -10,14 +9,16 @@ import torch
 
 from convexnn_bench.certificates.bounds import certify
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
+from convexnn_bench.certificates.objective import loss_above, objective_above
 from convexnn_bench.certificates.picture import certificate_html, rounded
 from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
-from convexnn_bench.errors import InputError
+from convexnn_bench.errors import InputError, NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
 from convexnn_bench.modules import Reading, read_module
+from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
 from convexnn_bench.patterns import enumeration_cost
 from convexnn_bench.plugins import LIMIT, LOSSES, YES_OR_NO, Choice, is_number
 from convexnn_bench.problem import Problem
@@ -307,15 +308,20 @@ def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
 
 
 def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
-    """Return F + beta/2 (squared weights) of the module as it is, with its own output bias."""
-    value = float(base.value(torch.as_tensor(reading.predict(X)), torch.as_tensor(problem.Y)))
+    """Return F + beta/2 (squared weights) of the module as it is, with its own output bias, rounded up."""
+    Y, z = torch.as_tensor(problem.Y), torch.as_tensor(reading.predict(X))
+    if not bool(torch.isfinite(z).all()):
+        raise NotFiniteError("the network's predictions overflow float64")
+    W1, W2 = torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)
+    error = prediction_rounding(problem.operator(), W1.abs() @ W2.abs().T, W1.shape[1])
+    if reading.output_bias is not None:
+        error = error + 2 * EPS * (z.abs() + torch.as_tensor(reading.output_bias).abs())
+    F = loss_above(base, z, Y, float(base.value(z, Y)), base.gradient(z, Y), error)
     # The certificate's primal is taken at the best output bias, and would understate a module with another.
-    decayed = [reading.W1, reading.W2, *([reading.output_bias] if penalised else [])]
-    squares = sum(float(torch.as_tensor(weight).square().sum()) for weight in decayed if weight is not None)
-    objective = value + 0.5 * problem.beta * squares
-    if not math.isfinite(objective):
-        raise InputError("the network's objective overflows float64")
-    return objective
+    biases = [torch.as_tensor(reading.output_bias)] if penalised and reading.output_bias is not None else []
+    decayed = [W1, W2, *biases]
+    squares = sum(float(weight.square().sum()) for weight in decayed)
+    return objective_above(F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed)))
 
 
 def _decay_words(lam: float, reduction: str, in_units_of_torch: float) -> str:

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError, NotFiniteError
-from convexnn_bench.formulations import Evaluation
 from convexnn_bench.losses import BaseLoss
-from convexnn_bench.operator import EPS, TINY, Operator, prediction_rounding, sum_rounding
+from convexnn_bench.operator import EPS, TINY, sum_rounding
 
 Predictions = Float[torch.Tensor, "n_out c"]
 
@@ -27,28 +26,21 @@ def loss_above(
     """
     # 1. Differences and exponents of predictions are rounded once more when F is evaluated.
     error = error + 4 * EPS * z.abs().amax(dim=1, keepdim=True)
+    rise = float(loss.rise(z, Y, gradient, error))
     # 2. The rounding of the sum is relative to its terms, which are non-negative but for a constant of a user's loss.
-    rise, size, any_prediction = torch.stack(
-        [loss.rise(z, Y, gradient, error), (gradient.abs() * z.abs()).sum(), z.abs().amax()]
-    ).tolist()
-    rounding = (sum_rounding(z.numel()) + z.shape[1] * EPS) * (abs(value) + size * (value < 0))
+    size = abs(value) if value > 0 else abs(value) + float((gradient * z).abs().sum())
+    rounding = (sum_rounding(z.numel()) + z.shape[1] * EPS) * size
     # A term below the normal numbers may be off by TINY. At z = 0 a value of zero is exact.
-    underflow = 0.0 if value == 0 and any_prediction == 0 else 4 * TINY * z.numel()
+    underflow = 0.0 if value == 0 and not bool(z.any()) else 4 * TINY * z.numel()
     return value + 1.0001 * rise + rounding + underflow
 
 
-def objective_above(
-    loss: BaseLoss, operator: Operator, beta: float, at: Evaluation, value: float, gradient: Predictions
-) -> float:
-    """Return an upper bound on the exact objective F + beta R of a point. Raise NotFiniteError where it overflows."""
-    error = prediction_rounding(operator, at.sizes, at.columns)
-    F = loss_above(loss, at.predictions, operator.Y, value, gradient, error)
-    return summed_above(F, beta, at.regulariser, at.regulariser_rounding)
+def objective_above(F: float, beta: float, R: float, rounding: float) -> float:
+    """Return an upper bound on F + beta R, for upper bounds on F and, with `rounding` relative to R, on R.
 
-
-def summed_above(F: float, beta: float, R: float, R_rounding: float) -> float:
-    """Return an upper bound on F + beta R. R_rounding: that of R, relative to it."""
-    penalty = beta * R * (1 + R_rounding)
+    Raise NotFiniteError where it overflows.
+    """
+    penalty = beta * R * (1 + rounding)
     total = F + penalty + 4 * EPS * (abs(F) + penalty)
     # Comparisons with NaN are false, so that a point that overflows would pass every later test.
     if not math.isfinite(total):
@@ -67,17 +59,17 @@ def check_conjugate(
     It is never negative, whatever Lambda is, and zero at Lambda = grad F(z). A bound from a conjugate that is too small
     would be above the optimum.
     """
-    conjugate, product, size, moved = torch.stack([
-        loss.conjugate(Lambda, Y),
-        (Lambda * z).sum(),
-        (Lambda.abs() * (z.abs() + Lambda.abs() + Y.abs())).sum(),
-        (Lambda - gradient).abs().amax() - 64 * EPS * gradient.abs().amax(),
-    ]).tolist()  # fmt: skip
+    norm = torch.linalg.vector_norm
+    found = [loss.conjugate(Lambda, Y), (Lambda * z).sum(), norm(Lambda), norm(z), norm(Y)]
+    if Lambda is not gradient:
+        found.append(norm(Lambda - gradient))
+    conjugate, product, length, of_z, of_Y, *moved = torch.stack(found).tolist()
     residual = value + conjugate - product
-    rounding = sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS
-    allowed = rounding * (abs(value) + abs(conjugate) + size) + 16 * TINY * z.numel()
+    # By Cauchy and Schwarz the products of entries add up to no more than the products of norms.
+    size = abs(value) + abs(conjugate) + length * (of_z + length + of_Y)
+    allowed = (sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS) * size + 16 * TINY * z.numel()
     # The projection onto dom F*, and a bias that is minimised over, may lead away from the gradient.
-    equal = moved <= 0 and loss.exact_gradient
+    equal = loss.exact_gradient and all(distance <= 64 * EPS * length for distance in moved)
     if residual < -allowed or (equal and residual > allowed):
         raise InputError(
             f"loss {loss.name!r}: its value, gradient and conjugate do not belong together: F(z) + F*(L) - <L, z> is "

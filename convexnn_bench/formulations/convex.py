@@ -6,7 +6,7 @@ outputs it is min{1/2 (||U||^2 + ||V||^2) : Z_k = U V^T, K_k U >= 0} (Sahiner et
 general. There the cost of the pair that `cone_factors` returns replaces it, an upper bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from convexnn_bench.checks import as_numpy, check_array
 from convexnn_bench.errors import InputError
 from convexnn_bench.instance import Instance
 from convexnn_bench.norms import gauge_factors
-from convexnn_bench.operator import EPS, power_of_two, sum_rounding
+from convexnn_bench.operator import EPS, is_moderate, power_of_two, sum_rounding
 
 Blocks = Float[torch.Tensor, "P p q"]
 Split = Float[torch.Tensor, "P p 2"]
@@ -61,10 +61,9 @@ def check_split(problem: Instance, split: Any) -> Split:
 
 def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
     """Return the sum of singular values of every block, which is the Euclidean norm where p = 1 or q = 1."""
-    scale = power_of_two(Z)  # squares of numbers below 1e-160 would underflow
     if min(Z.shape[1:]) == 1:
-        return scale * torch.linalg.vector_norm(Z / scale, dim=(1, 2))
-    return scale * torch.linalg.svdvals(Z / scale).sum(dim=1)
+        return torch.linalg.vector_norm(Z, dim=(1, 2))
+    return torch.linalg.svdvals(Z).sum(dim=1)
 
 
 def norm_rounding(Z: Blocks) -> float:
@@ -107,15 +106,23 @@ def cone_factors(problem: Instance, Z: Blocks) -> tuple[Left, Right]:
 def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> float:
     """Return sum_k ||Z_k||_k."""
     if not problem.has_cone:
-        return float(nuclear_norms(Z).sum())
+        return _sum_of_norms(nuclear_norms, Z)
     # Every pair with U V^T = Z_k and U in the cone costs at least the gauge, so that this is an upper bound on it.
     if problem.vector_cone:
         U, V = cone_factors(problem, Z)
         return 0.5 * float(U.square().sum() + V.square().sum())
     # With one output the norm is ||a|| + ||b||, the least over all splits Z_k = a - b within the cone.
     split = split_cone(problem, Z) if split is None else split
-    scale = power_of_two(split)
-    return float(scale * torch.linalg.vector_norm(split / scale, dim=1).sum())
+    return _sum_of_norms(lambda vectors: torch.linalg.vector_norm(vectors, dim=1), split)
+
+
+def _sum_of_norms(norms: Callable[[torch.Tensor], torch.Tensor], vectors: torch.Tensor) -> float:
+    """Return the sum of homogeneous norms, without over- or underflow of the squares in them."""
+    total = float(norms(vectors).sum())
+    if is_moderate(total):
+        return total
+    scale = power_of_two(vectors)
+    return scale * float(norms(vectors / scale).sum())
 
 
 def objective(problem: Instance, Z: Blocks, split: Split | None = None) -> float:

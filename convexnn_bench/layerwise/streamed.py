@@ -14,11 +14,19 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench import parallel
-from convexnn_bench.certificates import Certificate, best_dual, concluded
+from convexnn_bench.certificates import (
+    Certificate,
+    best_dual,
+    check_conjugate,
+    concluded,
+    loss_above,
+    objective_above,
+)
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.norms import EPS, MaxDualNorm, max_spectral_norm
+from convexnn_bench.operator import sum_rounding
 
 # makes an iterator over rows and their maps before `prepared`; with several processes, over the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]
@@ -122,9 +130,14 @@ def certify_stage(
     InputError
         If factors or predictions are not finite.
     """
-    z, R = torch.zeros_like(Y), stage.regulariser()
+    z, R, reach = torch.zeros_like(Y), stage.regulariser(), torch.zeros_like(Y[:, :1])
 
     def slope(rows: slice, patches: Patches, masks: Masks) -> torch.Tensor:
+        # The products in z_i add up to reach_i R at most, to which its rounding is relative: reach_i is the length of
+        # the vector of mean_kappa ||x_{i, kappa}|| over the windows alpha.
+        lengths = torch.linalg.vector_norm(patches, dim=2).view(len(patches), rows.stop - rows.start, -1)
+        terms = stage.p + lengths.shape[2] + len(patches) * stage.width + 20  # products that meet in an entry of z
+        reach[rows, 0] = terms * EPS * torch.linalg.vector_norm(lengths.mean(dim=2), dim=0)
         z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
         return loss.project_dual(loss.gradient(z[rows], Y[rows]), Y[rows])
 
@@ -132,16 +145,20 @@ def certify_stage(
     dual = adjoint(stage, batches, slope)
     norm = dual.norm()
     # Every rank has filled the rows of its own batches. The others are zero.
-    parallel.sum_over_ranks(z)
+    parallel.sum_over_ranks(z, reach)
     if not bool(torch.isfinite(z).all()) or not math.isfinite(R):
         raise InputError("the stage's predictions or norms overflow: train it with a smaller rate")
     gradient = loss.gradient(z, Y)
     Lambda = loss.project_dual(gradient, Y)
     # 2. Scale Lambda so that it is feasible, with the norm of its adjoint enlarged by all rounding.
     proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
-    # 3. Compare it with the objective. z is bilinear in U and V, so that <grad F, z> + beta R is half the derivative of
+    # 3. Compare it with the objective, rounded up. z is bilinear in U and V, so that <grad F, z> + beta R is half the derivative of
     # the factored objective along (U, V): the error term of Theorem 3.4, which vanishes at stationary points.
-    primal, error = float(loss.value(z, Y)) + beta * R, float((gradient * z).sum()) + beta * R
+    value, error = float(loss.value(z, Y)), float((gradient * z).sum()) + beta * R
+    check_conjugate(loss, z, Y, value, gradient, Lambda)
+    F = loss_above(loss, z, Y, value, gradient, R * reach.expand_as(z))
+    R_rounding = 4 * (stage.p + stage.q) * min(stage.p, stage.q) * EPS + sum_rounding(stage.width * (stage.p + stage.q))
+    primal = objective_above(F, beta, R, R_rounding)
     # The multiplier is reported only with its own bound, not with an earlier one that is better.
     kept = multiplier if proven >= best else None
     certificate = concluded(

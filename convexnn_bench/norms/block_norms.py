@@ -14,15 +14,22 @@ from convexnn_bench.cones import Cones
 from convexnn_bench.norms.scalar_outputs import max_scalar_norm
 from convexnn_bench.norms.spectral import MaxDualNorm, max_spectral_norm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
-from convexnn_bench.operator import power_of_two
+from convexnn_bench.operator import is_moderate, power_of_two
 
 
 def max_dual_norm(cones: Cones | None, G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     """Return bounds on max_k ||G_k||_k^dual over the blocks at hand, within their `cones` where there are any."""
     if cones is None:
         return max_spectral_norm(G)
+    found = _max_in_cones(cones, G)
+    if is_moderate(found.value):
+        return found
     # The norms are homogeneous. The largest entry is brought to [1, 2), where neither it nor its square leaves float64.
-    scale = float(power_of_two(G))
-    unit = (G / scale).cpu().numpy()
-    bounds = max_scalar_norm(cones, unit[:, :, 0]) if G.shape[2] == 1 else max_vector_norm(cones, unit)
-    return bounds.scaled(scale)
+    scale = power_of_two(G)
+    return _max_in_cones(cones, G / scale).scaled(scale)
+
+
+def _max_in_cones(cones: Cones, G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
+    if G.shape[2] == 1:
+        return max_scalar_norm(cones, G[:, :, 0].cpu().numpy())
+    return max_vector_norm(cones, G.cpu().numpy())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 
-from convexnn_bench.operator import EPS, power_of_two
+from convexnn_bench.operator import EPS, is_moderate, power_of_two
 
 SMALLEST_NORMAL = torch.finfo(torch.float64).tiny
 
@@ -73,8 +73,15 @@ def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]
 
 def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     """Return max_k ||G_k||_2, raised by its rounding error."""
-    common = power_of_two(G)
-    G = G / common
+    found = _max_of_moderate(G)
+    if is_moderate(found.value):
+        return found
+    scale = power_of_two(G)
+    return _max_of_moderate(G / scale).scaled(scale)
+
+
+def _max_of_moderate(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
+    """Return max_k ||G_k||_2, for entries whose squares neither over- nor underflow."""
     lengths = torch.linalg.vector_norm(G, dim=(1, 2))
     # A spectral norm lies between the Euclidean norm and 1 / sqrt(rank) of it, so that few blocks can have the largest.
     p, q = G.shape[1:]
@@ -82,5 +89,5 @@ def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
     blocks = torch.nonzero(~(lengths < least))[:, 0]  # NaN is kept
     norms = spectral_norms(G[blocks])
     top = norms.argmax().view(1)
-    value, block, scale = torch.cat([norms[top], blocks[top].to(norms.dtype), common.view(1)]).tolist()
-    return MaxDualNorm(value, int(block), value, "spectral norm, exact").scaled(scale)
+    value, block = torch.cat([norms[top], blocks[top].to(norms.dtype)]).tolist()
+    return MaxDualNorm(value, int(block), value, "spectral norm, exact")

@@ -7,6 +7,7 @@ from convexnn_bench.operator.rounding import (
     EPS,
     TINY,
     adjoint_rounding,
+    is_moderate,
     multiplier_underflow,
     power_of_two,
     prediction_rounding,

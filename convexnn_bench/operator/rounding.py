@@ -7,6 +7,7 @@ remove terms. The magnitudes |C|(|Phi| |Z|) and |Phi|^T |C|^*(|L|) come from the
 one. Below the normal numbers of float64 a product is off by up to 2^-1075 besides, whatever its size.
 """
 
+import math
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
@@ -19,21 +20,25 @@ from convexnn_bench.operator.lifted import Operator
 EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bounds themselves
 TINY = 2.0**-1074  # the least positive number: twice what a product may lose to underflow
 
-# what depends on X alone: the operator of the magnitudes, or |Phi| where the architecture does not name one
+# what depends on X alone: the operator of the magnitudes, or |Phi| where C = I or the architecture does not name one
 _ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDictionary()
 _AMPLIFIED: WeakKeyDictionary[Operator, tuple[float, float]] = WeakKeyDictionary()
 
 
-def power_of_two(T: torch.Tensor) -> Float[torch.Tensor, ""]:
+def power_of_two(T: torch.Tensor) -> float:
     """Return the largest power of two that is at most max |T|; one where that is zero or not finite.
 
     Dividing by it is exact but for numbers that underflow, and brings the largest entry into [1, 2), so that squares
     neither over- nor underflow.
     """
-    largest = T.abs().amax()
-    # largest = mantissa 2^e with mantissa in [1/2, 1), so that the quotient is 2^(e - 1) exactly.
-    scale = largest / (2 * torch.frexp(largest).mantissa)
-    return torch.where((largest > 0) & torch.isfinite(largest), scale, torch.ones_like(scale))
+    largest = float(torch.linalg.vector_norm(T, ord=float("inf")))
+    return 2.0 ** (math.frexp(largest)[1] - 1) if 0 < largest < math.inf else 1.0
+
+
+def is_moderate(norm: float) -> bool:
+    """Return whether a norm, of entries that it is computed from as they are, lost nothing to over- or underflow."""
+    # Entries that underflow when they are squared are below 1e-160, and change such a norm by less than its rounding.
+    return 1e-140 < norm < 1e140
 
 
 def sum_rounding(terms: int) -> float:
@@ -46,18 +51,14 @@ def sum_rounding(terms: int) -> float:
     return (8 + 0.5 * depth) * EPS
 
 
-def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"], computed_at: float = 1.0) -> float:
-    """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L).
-
-    computed_at: the factor by which L was divided only after its adjoint was computed, against which underflow counts.
-    """
+def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> float:
+    """Return an upper bound on the float64 rounding error of any ||G_k||_F, G = operator.adjoint(L)."""
     # Entry by entry the error of G_k is at most gamma_K |Phi|^T D_k |C|^*(|L|), and leaving out D_k covers all blocks.
     magnitudes = _magnitudes(operator, L.abs())
-    size = torch.linalg.vector_norm(magnitudes)
-    # Squares underflow where all magnitudes are below 1e-150.
-    size = torch.maximum(size, magnitudes.amax() * (operator.p * operator.q) ** 0.5 * (size < 1e-100))
-    rounding = _terms(operator) * EPS * float(size)
-    return rounding + _underflow(operator) * (operator.N * operator.p * operator.q) / computed_at
+    size = float(torch.linalg.vector_norm(magnitudes))
+    if not is_moderate(size):
+        size = float(magnitudes.amax()) * (operator.p * operator.q) ** 0.5
+    return _terms(operator) * EPS * size + _underflow(operator) * (operator.N * operator.p * operator.q)
 
 
 def multiplier_underflow(operator: Operator) -> float:
@@ -121,9 +122,9 @@ def _absolute_of(operator: Operator) -> Operator | torch.Tensor:
 
 
 def _absolute(operator: Operator) -> Operator | torch.Tensor:
-    """Return the operator whose Phi and C are |Phi| and |C|, without masks, or else |Phi|."""
+    """Return the operator whose Phi and C are |Phi| and |C|, without masks, or else |Phi|, also where C = I."""
     architecture = operator.architecture.absolute()
-    if architecture is None:
+    if architecture is None or operator.is_plain:
         return operator.Phi.abs()
     unmasked = np.ones((operator.N, 1), dtype=bool)
     X, Y = operator.X.abs().cpu().numpy(), operator.Y.cpu().numpy()

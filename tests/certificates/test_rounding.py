@@ -119,9 +119,9 @@ def test_an_objective_below_the_bound_is_refused(monkeypatch):
     problem = random_problem(1)
     Z = np.zeros((problem.P, problem.p, problem.q))
     honest = cnn.certify(problem, Z)
-    genuine = bounds._bound
+    genuine = bounds.lower_bound
     monkeypatch.setattr(
-        bounds, "_bound", lambda *args, **given: (honest.primal * 1.001, *genuine(*args, **given)[1:])
+        bounds, "lower_bound", lambda *args, **given: (honest.primal * 1.001, *genuine(*args, **given)[1:])
     )
     assert "below the proven bound" in cnn.certify(problem, Z).refused
 
