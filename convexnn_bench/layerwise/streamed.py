@@ -152,8 +152,9 @@ def certify_stage(
     Lambda = loss.project_dual(gradient, Y)
     # 2. Scale Lambda so that it is feasible, with the norm of its adjoint enlarged by all rounding.
     proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
-    # 3. Compare it with the objective, rounded up. z is bilinear in U and V, so that <grad F, z> + beta R is half the derivative of
-    # the factored objective along (U, V): the error term of Theorem 3.4, which vanishes at stationary points.
+    # 3. Compare it with the objective, rounded up. z is bilinear in U and V, so that <grad F, z> + beta R is half the
+    # derivative of the factored objective along (U, V): the error term of Theorem 3.4, which vanishes at stationary
+    # points.
     value, error = float(loss.value(z, Y)), float((gradient * z).sum()) + beta * R
     check_conjugate(loss, z, Y, value, gradient, Lambda)
     F = loss_above(loss, z, Y, value, gradient, R * reach.expand_as(z))
