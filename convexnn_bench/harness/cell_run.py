@@ -12,12 +12,14 @@ from convexnn_bench.harness.child import PIPE_CLOSED
 from convexnn_bench.harness.forking import signal_name
 from convexnn_bench.harness.process import RUNS, ProcessOutcome, run_process
 from convexnn_bench.plugins import SOLVERS
-from convexnn_bench.records import STATUSES, Record, blank, code_version, describe_machine, one_line
+from convexnn_bench.records import MEASURED, Record, blank, checked, code_version, describe_machine, one_line
+from convexnn_bench.statuses import STATUSES
 
 # Functions of the new process. They are named, because `inside` imports torch, which the command does without.
 CELL_TARGET = "convexnn_bench.harness.inside:cell_target"
 PROBE_TARGET = "convexnn_bench.harness.inside:probe_target"
 DEVICE_TARGET = "convexnn_bench.harness.inside:device_target"
+GARBLED = "the solver wrote into the pipe that carries its results"
 DEVICE_SECONDS = 120.0  # deadline of `check_device`: the driver of a GPU takes some seconds to start
 
 
@@ -114,30 +116,43 @@ def run_cell(
     record["cpu_seconds"] = outcome.cpu_seconds
     record["peak_memory_mb"] = outcome.peak_mb
     # 1. What the process sent. Each point overwrites the one before, so that the last one stays if it was killed.
-    stage, finished = "starting", False
+    stage, finished, garbled = "starting", False, False
     for kind, content in outcome.messages:
-        if kind == "stage":
-            stage = content
-        elif kind == "point":
-            seconds, proven = content
-            record["curve"].append([seconds, proven["objective"], proven["gap"]])
-            record.update(proven, solve_seconds=seconds)
-        elif kind in ("problem", "start_memory_mb", "setup_seconds"):
-            record[kind] = content
-        elif kind in ("result", "error"):
-            record.update({name: value for name, value in content.items() if name != "expected"})
-            finished = True
+        try:
+            stage = content if kind == "stage" else stage
+            record.update(_sent(record, kind, content))
+            finished |= kind in ("result", "error")
+        except (TypeError, ValueError, KeyError, AttributeError):  # it is none of our messages
+            garbled = True
     # 2. How it ended, where it did not say so itself.
-    if not finished:
+    if garbled:
+        record.update(status="crashed", reason=GARBLED)
+    elif not finished:
         record["status"], reason = _death(outcome, limits)
         record["reason"] = f"{reason}, while: {stage}"
     # 3. A solver of the user's may have sent anything.
     if record["status"] not in STATUSES:
         record.update(status="failed", reason=f"unknown status {record['status']!r}: {record['reason']}")
+    record, _ = checked(record)
     record["reason"] = one_line(record["reason"])
     if record["status"] in ("crashed", "failed", "memory_limit"):
         record["output"] = outcome.output or None
     return record
+
+
+def _sent(record: Record, kind: str, content: Any) -> Record:
+    """Return the fields that a message sets: only those which a cell measures, whatever else it may hold."""
+    if kind == "point":
+        seconds, proven = content
+        curve = [*record["curve"], [seconds, proven["objective"], proven["gap"]]]
+        return {**_measured(proven), "curve": curve, "solve_seconds": seconds}
+    if kind in ("result", "error"):
+        return _measured(content)
+    return {kind: content} if kind in ("problem", "start_memory_mb", "setup_seconds") else {}
+
+
+def _measured(content: dict[str, Any]) -> Record:
+    return {name: value for name, value in content.items() if name in MEASURED}
 
 
 def _death(outcome: ProcessOutcome, limits: Limits) -> tuple[str, str]:
@@ -149,7 +164,7 @@ def _death(outcome: ProcessOutcome, limits: Limits) -> tuple[str, str]:
     if outcome.stopped == "memory":
         return "memory_limit", f"killed above {limits.memory_gb:g} GiB"
     if outcome.stopped == "garbled":
-        return "crashed", "the solver wrote into the pipe that carries its results"
+        return "crashed", GARBLED
     if outcome.stopped == "closed" or code == PIPE_CLOSED:
         return "crashed", "the solver closed the pipe that carries its results"
     if outcome.stopped == "lost":

@@ -22,6 +22,7 @@ def campaign_again(records: Sequence[Record]) -> list[str]:
     folder of a user's solvers: add `--solvers-dir`.
     """
     texts = []
+    records = [record for record in records if _is_repeatable(record)]
     for name in dict.fromkeys(record["campaign"] for record in records):
         group = [record for record in records if record["campaign"] == name]
         texts += [f"convexnn-bench run {name}"] if _is_shipped(name, group) else _rebuilt(name, group)
@@ -29,7 +30,12 @@ def campaign_again(records: Sequence[Record]) -> list[str]:
 
 
 def cell_again(record: Record) -> str:
-    """Return a command that runs this one cell, or a campaign file. The same code gives the cell the same key."""
+    """Return a command that runs this one cell, or a campaign file. The same code gives the cell the same key.
+
+    An odd record, which lacks limits, gives a comment.
+    """
+    if not _is_repeatable(record):
+        return "# the record does not say with which limits its cell ran"
     (part,) = _parts([record])
     return _command(part, record) or cell_campaign(record)
 
@@ -38,6 +44,10 @@ def cell_campaign(record: Record) -> str:
     """Return a campaign file of this one cell."""
     (part,) = _parts([record])
     return "\n".join([*_part_lines(part), *_shared_lines(record)])
+
+
+def _is_repeatable(record: Record) -> bool:
+    return all(record["limits"][name] is not None for name in ("time_limit", "deadline", "gap", "threads"))
 
 
 def _is_shipped(name: str, records: Sequence[Record]) -> bool:

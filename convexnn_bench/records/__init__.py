@@ -1,9 +1,10 @@
 """Write, read and merge records, describe their fields, and lock the folder that they lie in."""
 
-from convexnn_bench.records.fields import FIELDS, blank, missing
+from convexnn_bench.records.fields import FIELDS, MEASURED, blank
 from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
 from convexnn_bench.records.machine import code_version, cores, describe_machine
 from convexnn_bench.records.merging import merge
+from convexnn_bench.records.reading import checked
 from convexnn_bench.records.records import (
     JOBS,
     Record,

@@ -4,7 +4,6 @@ Blank records, the columns of the Parquet file, the frame of `compare`, the tabl
 docs/campaigns.md all follow from `FIELDS`. A number that is not finite is stored as null.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +20,8 @@ class Field:
     kind: "number" is a float in Parquet, also where it counts; "parameters" an object that Parquet holds as JSON text;
     "group" an object whose members become columns of their own, name_member; "curve" a list of points.
     title: heading of its column in the tables of the terminal, empty where these do not show it.
-    frame: True for the columns of `compare(...).to_frame()`. report: True where a report cannot do without it.
+    frame: True for the columns of `compare(...).to_frame()`. report: True where a report cannot do without it: a
+    record which lacks it, or has no text or integer there, is odd.
     """
 
     name: str
@@ -82,14 +82,29 @@ FIELDS = (
     Field("machine", "group", "versions of Python and libraries, system, processor, cores, memory_gb, BLAS, commit"),
 )
 KINDS: dict[str, Kind] = {field.name: field.kind for field in FIELDS}
+# What the process of a cell measures. No other field is taken from it.
+MEASURED = frozenset(
+    (
+        *("status", "reason", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
+        *("stationarity_bound", "stationarity_error", "max_dual_norm", "dual_norm_lower", "dual_norm_method"),
+        *("active_blocks", "largest_rank", "total_rank", "setup_seconds", "solve_seconds"),
+    )
+)
+# The members of groups that are read again; those of `machine` are shown as they are.
+MEMBERS: dict[str, dict[str, Kind]] = {
+    "problem": {
+        **dict.fromkeys(("n", "d", "c", "N", "p", "q", "P"), "integer"),
+        **dict.fromkeys(("architecture", "activation", "loss", "scope"), "text"),
+        **dict.fromkeys(("beta", "beta_max"), "number"),
+    },
+    "limits": {
+        **dict.fromkeys(("time_limit", "deadline", "gap", "memory_gb"), "number"),
+        **dict.fromkeys(("iterations", "threads"), "integer"),
+    },
+}
 
 
 def blank() -> dict[str, Any]:
     """Return a record of a cell that has not run: status "failed" without a reason, everything else empty."""
     empty: dict[str, Any] = {field.name: _EMPTY[field.kind]() if field.kind in _EMPTY else None for field in FIELDS}
     return {**empty, "schema": SCHEMA, "status": "failed", "reason": "", "wall_seconds": 0.0}
-
-
-def missing(record: Mapping[str, Any]) -> list[str]:
-    """Return the fields that a report cannot do without and that the record lacks."""
-    return [field.name for field in FIELDS if field.report and field.name not in record]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.records.folder import RecordsLock
-from convexnn_bench.records.records import Record, RecordFile, to_json, to_parquet
+from convexnn_bench.records.records import Line, Record, RecordFile, to_parquet
 from convexnn_bench.statuses import BAD_STATUSES
 from convexnn_bench.storage import whole_file
 
@@ -14,11 +14,12 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
     """Write one record for each cell of all folders to `out`; return the records and lines for a person to read.
 
     Of several records of one cell, a definite status wins over "crashed" and "failed", and then the latest start wins.
-    Records in `out` are merged too. Raises InputError for a folder without records, OSError when `out` cannot be
-    written.
+    Records in `out` are merged too, and lines that this version cannot read are kept as they are. Raises InputError for
+    a folder without records, OSError when `out` cannot be written.
     """
     out = Path(out)
-    merged: dict[str, Record] = {}
+    merged: dict[str, Line] = {}
+    unreadable: dict[bytes, None] = {}  # lines that this version cannot read, each once
     complaints: list[str] = []
     number = 0
     with RecordsLock(out / "records.jsonl"):
@@ -29,26 +30,39 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
                 if folder == out:
                     continue
                 raise InputError(f"{file.path} does not exist: give folders that a campaign wrote its records to")
-            records, broken_lines = file.read()
-            complaints += broken_lines
-            number += len(records)
-            for key, record in records.items():
-                if key not in merged or _standing(record) > _standing(merged[key]):
-                    merged[key] = record
+            latest: dict[str, Line] = {}  # of two records with one key in a file, the last counts
+            for line in file.lines():
+                if line.complaint:
+                    complaints.append(f"{line.complaint}, kept as it is")
+                if line.record is None:
+                    unreadable[line.text] = None
+                else:
+                    latest[line.record["key"]] = line
+            number += len(latest)
+            for key, line in latest.items():
+                if key not in merged or _standing(line) > _standing(merged[key]):
+                    merged[key] = line
         if number > len(merged):
             complaints.append(
                 f"{number - len(merged)} of {number} records were left out, because their cells have another record "
                 "that did not crash or fail, or that started later"
             )
-        kept = sorted(merged.values(), key=lambda record: record["started"])
+        kept = sorted(merged.values(), key=lambda line: _record(line)["started"])
         out.mkdir(parents=True, exist_ok=True)
-        # The file is replaced in one step. A merge that is interrupted leaves the records that `out` had.
-        with whole_file(out / "records.jsonl") as partial, partial.open("w", encoding="utf-8") as stream:
-            stream.writelines(to_json(record) + "\n" for record in kept)
-        to_parquet(kept, out / "records.parquet")
-    return kept, complaints
+        # The file is replaced in one step. A merge that is interrupted leaves the records that `out` had. Lines are
+        # written as they were read, so that no later version misses what this one does not know.
+        with whole_file(out / "records.jsonl") as partial, partial.open("wb") as stream:
+            stream.writelines(text + b"\n" for text in [*(line.text for line in kept), *unreadable])
+        records = [_record(line) for line in kept]
+        to_parquet(records, out / "records.parquet")
+    return records, complaints
 
 
-def _standing(record: Record) -> tuple[bool, str]:
+def _record(line: Line) -> Record:
+    assert line.record is not None  # unreadable lines are not merged
+    return line.record
+
+
+def _standing(line: Line) -> tuple[bool, str]:
     # The first member outweighs the second. Times are ISO 8601 in UTC, whose order as text is their order in time.
-    return record["status"] not in BAD_STATUSES, record["started"]
+    return _record(line)["status"] not in BAD_STATUSES, _record(line)["started"]

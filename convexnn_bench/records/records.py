@@ -8,11 +8,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexnn_bench.records.fields import KINDS, SCHEMA
+from convexnn_bench.records.fields import KINDS
+from convexnn_bench.records.reading import UnreadableError, parsed
 from convexnn_bench.storage import whole_file
 
 Record = dict[str, Any]
@@ -95,28 +97,43 @@ class RecordFile:
             os.close(descriptor)
 
     def read(self) -> tuple[dict[str, Record], list[str]]:
-        """Return {key: record} in the order of the file, and a complaint about each line that cannot be read.
+        """Return {key: record} in the order of the file, and a complaint about each line that is odd or unreadable.
 
         Of two records with one key the last counts. A process that is killed may leave a line cut short.
         """
         records: dict[str, Record] = {}
         complaints: list[str] = []
-        if not self.path.exists():
-            return records, complaints
-        # Lines are split as bytes, because a line that was cut short may end within a character.
-        for number, line in enumerate(self.path.read_bytes().split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                if record.get("schema", 1) > SCHEMA:
-                    schema = f"schema {record['schema']}, this version reads up to {SCHEMA}"
-                    complaints.append(f"{self.path}, line {number}: of a later version ({schema}), left out")
-                    continue
-                records[record["key"]] = record
-            except (ValueError, KeyError, TypeError, AttributeError):
-                complaints.append(f"{self.path}, line {number}: not a whole record ({len(line)} bytes), left out")
+        for line in self.lines():
+            if line.record is not None:
+                records[line.record["key"]] = line.record
+            if line.complaint:
+                complaints.append(line.complaint if line.record is not None else f"{line.complaint}, left out")
         return records, complaints
+
+    def lines(self) -> Iterator["Line"]:
+        """Yield the lines of the file that are not blank; none where there is no file."""
+        if not self.path.exists():
+            return
+        # Lines are split as bytes, because a line that was cut short may end within a character.
+        for number, text in enumerate(self.path.read_bytes().split(b"\n"), start=1):
+            if not text.strip():
+                continue
+            where = f"{self.path}, line {number}"
+            try:
+                record, faults = parsed(text)
+            except UnreadableError as error:
+                yield Line(text, None, f"{where}: {error}")
+            else:
+                yield Line(text, record, f"{where}: {'; '.join(faults)}" if faults else "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the file: its bytes, its record or None, and what is to be said of it."""
+
+    text: bytes
+    record: Record | None
+    complaint: str
 
 
 def _ends_line(descriptor: int) -> bool:
@@ -146,7 +163,7 @@ def drop_late(key: str, out: Path) -> None:
 
 def late_records(out: Path) -> list[Record]:
     """Return the records that jobs have written since their campaign was stopped."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / JOBS).glob("*.record"))]
+    return [parsed(path.read_bytes())[0] for path in sorted((out / JOBS).glob("*.record"))]
 
 
 def _late(out: Path, key: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.records import Record, RecordFile, missing
+from convexnn_bench.records import Record, RecordFile
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
 from convexnn_bench.report.ladder import print_ladder
 from convexnn_bench.report.numbers import gaps_of, rung_name, violations
@@ -26,19 +26,10 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
     if not path.is_file():
         why = "it holds no records.jsonl" if folder.is_dir() else "it is not a folder"
         raise InputError(f"there are no records in {str(folder)!r}, {why}: run a campaign with --out {folder} first")
-    by_key, complaints = RecordFile(path).read()
-    whole = []
-    for key, record in by_key.items():
-        lacking = missing(record)
-        if lacking:
-            complaints.append(
-                f"{path}: the record with key {str(key)[:12]!r} has no {', '.join(lacking[:3])}, left out"
-            )
-        else:
-            whole.append(record)
-    if not whole:
+    records, complaints = RecordFile(path).read()
+    if not records:
         raise InputError(f"{path} holds no whole record: run the campaign again with --out {folder}")
-    return whole, complaints
+    return list(records.values()), complaints
 
 
 def make_report(folder: Path, console: "Console") -> bool:

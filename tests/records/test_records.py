@@ -15,14 +15,18 @@ from convexnn_bench.records.fields import FIELDS, SCHEMA
 from convexnn_bench.records.records import RecordFile, flat, make_key, plain, to_json, to_parquet
 
 
+def whole(key, **fields):
+    return {**blank_record(spiral_cell("fista")), "key": key, **fields}
+
+
 def test_append_and_read_back(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
     assert file.read() == ({}, [])
     for key in "abc":
-        file.append({"key": key, "gap": 1e-7, "text": "zwölf\nlines"})
+        file.append(whole(key, gap=1e-7, output="zwölf\nlines"))
     records, complaints = file.read()
     assert list(records) == ["a", "b", "c"]
-    assert records["b"]["text"] == "zwölf\nlines"
+    assert records["b"]["output"] == "zwölf\nlines"
     assert complaints == []
     assert len(file.path.read_bytes().splitlines()) == 3
 
@@ -30,14 +34,14 @@ def test_append_and_read_back(tmp_path):
 @pytest.mark.parametrize("cut", [1, 7, 20])
 def test_a_line_cut_short_is_named_and_the_file_goes_on(tmp_path, cut):
     file = RecordFile(tmp_path / "records.jsonl")
-    file.append({"key": "a"})
-    whole = file.path.read_bytes()
-    file.append({"key": "lost", "filler": "x" * 40})
-    file.path.write_bytes(whole + file.path.read_bytes()[len(whole) :][:cut])
+    file.append(whole("a"))
+    kept = file.path.read_bytes()
+    file.append(whole("lost"))
+    file.path.write_bytes(kept + file.path.read_bytes()[len(kept) :][:cut])
     records, complaints = file.read()
     assert list(records) == ["a"]
     assert "line 2: not a whole record" in complaints[0]
-    file.append({"key": "b"})
+    file.append(whole("b"))
     records, complaints = file.read()
     assert list(records) == ["a", "b"]
     assert len(complaints) == 1
@@ -46,7 +50,7 @@ def test_a_line_cut_short_is_named_and_the_file_goes_on(tmp_path, cut):
 def test_a_whole_last_line_without_its_end_still_counts(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
     file.path.write_text('{"key": "a"}')
-    file.append({"key": "b"})
+    file.append(whole("b"))
     assert list(file.read()[0]) == ["a", "b"]
 
 
@@ -54,13 +58,13 @@ def test_foreign_lines_are_named(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
     file.path.write_text('[1, 2]\n"text"\n{"no": "key"}\n{"key": "a"}\n')
     records, complaints = file.read()
-    assert (list(records), len(complaints)) == (["a"], 3)
+    assert (list(records), len(complaints)) == (["a"], 4)  # and the last one lacks nearly everything
 
 
 def test_a_record_of_a_later_schema_is_named_and_left_out(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
-    file.append({"key": "a", "schema": SCHEMA + 1})
-    file.append({"key": "b", "schema": 1})
+    file.append(whole("a", schema=SCHEMA + 1))
+    file.append(whole("b", schema=1))
     records, complaints = file.read()
     assert list(records) == ["b"]
     assert complaints == [

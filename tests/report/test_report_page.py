@@ -550,11 +550,11 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
         assert str(png) in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert "not a whole record" in done.stdout
-    assert "the record with key 'bare' has no campaign, started, version, left out" in done.stdout
-    assert done.stdout.startswith("made: 12 cells, 12 gap_reached\n")
+    assert "line 13: campaign is missing; started is missing; version is missing" in done.stdout
+    assert done.stdout.startswith("made: 13 cells, 12 gap_reached, 1 failed\n")
     page = (tmp_path / "report.html").read_text()
     assert "not a whole record" in page
-    assert "&#39;bare&#39;" in page
+    assert "odd record: campaign is missing, started is missing, version is missing" in page
     assert "spiral[n=12]" in done.stdout
 
 

@@ -13,7 +13,7 @@ from convexnn_bench.records import Record
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles_by_solver
-from convexnn_bench.report.numbers import derived, optimum, rung_name, without_tolerance
+from convexnn_bench.report.numbers import asked_gap, derived, optimum, rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.storage import whole_file
 
@@ -221,7 +221,7 @@ def scaling_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list
             "three problems are needed that differ in one size only (n, d, c or patterns), "
             "and a solver that reached the gap on all of them"
         )
-    gap = format_target(min(record["limits"]["gap"] for record in records))
+    gap = format_target(asked_gap(records))
     panels, missed = {}, {}
     for one in chosen.values():
         title = f"{one.size}   ({one.title})"

@@ -8,6 +8,7 @@ from convexnn_bench.report.numbers.time_to_gap import (
     GAPS,
     SolverTimes,
     Spread,
+    asked_gap,
     by_rung,
     by_solver,
     curve_name,

@@ -15,6 +15,7 @@ from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (
     GAPS,
     SolverTimes,
+    asked_gap,
     best_run,
     by_draw,
     quantile,
@@ -128,7 +129,7 @@ def profiles(records: Sequence[Record], gap: float) -> list[Profile]:
 
 def gaps_of(records: Sequence[Record]) -> list[float]:
     """Return the gaps worth a profile: the campaign's own, and those of the tables that are coarser."""
-    asked = min(record["limits"]["gap"] for record in records)
+    asked = asked_gap(records)
     return sorted({gap for gap in GAPS if gap > asked * (1 + SLACK)} | {asked}, reverse=True)
 
 
@@ -153,7 +154,7 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
 
     A family has at least three values of its size.
     """
-    gap = min(record["limits"]["gap"] for record in records)
+    gap = asked_gap(records)
     families: dict[tuple[str, str], dict[float, list[SolverTimes]]] = {}
     for times in solver_times(records, [gap]):
         name, parameters = parse_spec(times.rung)
@@ -209,7 +210,7 @@ def ranks(records: Sequence[Record]) -> list[Ranks]:
         about = record.get("problem") or {}
         known = record.get("active_blocks") is not None and "P" in about and judged(record)
         # Ranks are a property of the optimum, so that points which are not close to it do not count.
-        if not known or record["gap"] > record["limits"]["gap"]:
+        if not known or record["gap"] > finite(record["limits"]["gap"]):
             continue
         where = rung_name(record), record["solver_name"]
         blocks = record["active_blocks"], record["largest_rank"], record["total_rank"]

@@ -212,6 +212,11 @@ def _peak(records: Sequence[Record]) -> float:
     return max(known, default=math.nan)
 
 
+def asked_gap(records: Sequence[Record]) -> float:
+    """Return the smallest gap at which cells were stopped; that of the last table where no record tells one."""
+    return min((record["limits"]["gap"] for record in records if record["limits"]["gap"] is not None), default=GAPS[-1])
+
+
 def solver_times(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> list[SolverTimes]:
     """Return the times of every solver on every rung to every gap, in the order of the records."""
     times = []

@@ -218,12 +218,17 @@ def limits(records: Sequence[Record]) -> list[str]:
 
 def _limits_line(record: Record) -> str:
     limits = record["limits"]
-    memory = "no memory limit" if limits["memory_gb"] is None else f"{limits['memory_gb']:g} GiB"
-    # Records of earlier versions have no limit in iterations.
-    iterations = limits.get("iterations")
-    steps = "" if iterations is None else f" or {counted(iterations, 'iteration')}"
-    return (
-        f"stopped at a certified gap of {format_target(limits['gap'])} or after {limits['time_limit']:g} s of solving"
-        f"{steps}, "
-        f"killed after {limits['deadline']:g} s, {memory}, {counted(limits['threads'], 'thread')}"
-    )
+    # Records of earlier versions have no limit in iterations, and odd ones may lack any of them.
+    memory, steps, threads = (limits.get(name) for name in ("memory_gb", "iterations", "threads"))
+    stops = [
+        "" if limits["gap"] is None else f"at a certified gap of {format_target(limits['gap'])}",
+        "" if limits["time_limit"] is None else f"after {limits['time_limit']:g} s of solving",
+        "" if steps is None else f"after {counted(steps, 'iteration')}",
+    ]
+    parts = [
+        f"stopped {' or '.join(filter(None, stops)) or 'by nothing'}",
+        "no deadline" if limits["deadline"] is None else f"killed after {limits['deadline']:g} s",
+        "no memory limit" if memory is None else f"{memory:g} GiB",
+        "" if threads is None else counted(threads, "thread"),
+    ]
+    return ", ".join(filter(None, parts))
