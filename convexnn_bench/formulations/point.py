@@ -142,8 +142,11 @@ class Point:
                 yield from value if name in PAIRS else (value,)
 
     def copy(self) -> "Point":
-        """Return a point with copies of all arrays, on the same device."""
-        return type(self)(**{name: _copied(value) for name, value in vars(self).items()})
+        """Return a point of its formulation with copies of all arrays, on the same device.
+
+        The copy of a subclass is none of the subclass, so that no code but this module's evaluates it.
+        """
+        return Point(**{name: _copied(vars(self).get(name)) for name in FIELDS})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A certificate of an unpickled point has to have the same bits, and sums may depend on how memory is aligned.
@@ -296,6 +299,8 @@ def _copied(value: Any) -> Any:
         return tuple(map(_copied, value))
     if isinstance(value, torch.Tensor):
         return value.detach().clone(memory_format=torch.contiguous_format)
-    if isinstance(value, np.ndarray):
-        return aligned_copy(value) if value.dtype in (np.float64, np.float32) else value.copy()
+    if type(value) is np.ndarray and value.dtype in (np.float64, np.float32):
+        return aligned_copy(value)
+    if isinstance(value, np.ndarray):  # a masked array keeps its mask, for which it is refused later
+        return value.copy()
     return value

@@ -39,9 +39,10 @@ class Diverged(Exception):
 class Monitor:
     """The callback of one run: it scores points, keeps the clocks, and decides when the solver stops.
 
-    The solver's own clock stands still while a point is scored. The wait of the caller, of which set-up took the first
-    `setup_seconds`, goes on. Any thread may call the monitor. After the first False it scores no further point,
-    whatever the solver does. Processes that share a problem use the clock of the first one, so that they decide alike.
+    The solver's own clock stands still while a point that it has made is scored. The wait of the caller goes on; set-up
+    took the first `setup_seconds` of it. Any thread may call the monitor. After the first False it scores no further
+    point, whatever the solver does. Processes that share a problem use the clock of the first one, so that they decide
+    alike.
     """
 
     def __init__(
@@ -117,9 +118,9 @@ class Monitor:
         The certificate of the last point may take what is left of the wait, and one before it a part of the limit.
         """
         with self.interrupter.held():
-            # 1. The solver's clock stands still from here on.
-            seconds = self.elapsed()
+            # 1. The solver makes its point. Its clock stands still afterwards.
             found = self.solver.get_result()
+            seconds = self.elapsed()
             left = self._until(self.wait.certificate_ends if last else self.wait.solver_stops, seconds)
             if self.time_limit is not None and not last:
                 left = min(left, SCORES_PART * self.time_limit)
@@ -149,6 +150,8 @@ class Monitor:
             certificate = certify(self.problem, point)
         except NotFiniteError as error:
             raise Diverged(f"{error} (after {seconds:.3g} s)") from error
+        # A thread of the solver may have changed the problem meanwhile.
+        self.untouched.check(f"solver {self.solver.name!r}")
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)

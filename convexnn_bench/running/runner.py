@@ -140,8 +140,13 @@ def solve(
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     # 2. Take checksums of the problem, which under torchrun may be one with shared products.
     untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
-    # 3. A solver that cannot run is an outcome, so that a campaign goes on.
-    reason = algorithm.unavailable() or reason_to_skip(algorithm, untouched.problem)
+    # 3. A solver that cannot run is an outcome, so that a campaign goes on. Imports do not count, since the solver has
+    # not seen the problem yet. What it does with the problem in `skip` counts as set-up.
+    reason = algorithm.unavailable()
+    if reason is None:
+        algorithm.load_packages()
+    started = time.perf_counter()
+    reason = reason or reason_to_skip(algorithm, untouched.problem)
     if reason is not None:
         result.reason = reason
         return result
@@ -155,21 +160,24 @@ def solve(
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched)
+        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched, started)
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     return result
 
 
 def _run(
-    result: Result, algorithm: BaseSolver, on_score: OnScore, on_setup: Callable[[float], None], untouched: Untouched
+    result: Result,
+    algorithm: BaseSolver,
+    on_score: OnScore,
+    on_setup: Callable[[float], None],
+    untouched: Untouched,
+    started: float,
 ) -> None:
-    """Set up, solve and certify, and write the outcome into `result`."""
+    """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
     problem = untouched.problem
-    algorithm.load_packages()  # imports do not count
     wait = Wait(algorithm.time_limit)
     # Processes that share a problem wait for each other, so that none of them may be interrupted on its own.
     interrupter = Interrupter(None if problem.is_shared else wait.solver_is_interrupted)
-    started = time.perf_counter()
     monitor: Monitor | None = None
 
     def work() -> None:

@@ -2,8 +2,8 @@
 
 A solver works with the same arrays that its points are certified with. If it changed them, by mistake or on purpose,
 the certificate would be about another problem. So a checksum of every array (zlib.crc32, about 2 GB/s) is taken before
-set-up and compared before every certificate, off the clock. For tensors of the operators on other devices, and for
-tensors that follow from the arrays, torch's own count of in-place changes is compared.
+set-up and compared before and after every certificate, off the clock. For tensors of the operators on other devices,
+and for tensors that follow from the arrays, torch's own count of in-place changes is compared.
 
 Code in the same process that rewrites this package on purpose cannot be detected from inside.
 """
@@ -21,12 +21,16 @@ PARTS = ("architecture", "activation", "loss")
 
 
 class Untouched:
-    """The state of a problem at one moment; `check` compares it with the current state."""
+    """The state of a problem at one moment; `check` compares it with the current state.
+
+    A change stays on the list once it was seen, also where the solver undoes it.
+    """
 
     def __init__(self, problem: Problem):
         self.problem = problem
         self.values = _values(problem)
         self.versions: dict[tuple[Any, str], tuple[int, int]] = {}
+        self._seen: dict[str, None] = {}
         self._look_at_tensors()
 
     def check(self, who: str) -> None:
@@ -45,7 +49,8 @@ class Untouched:
             self.values.setdefault("Phi", now["Phi"])  # formed on first use
         names = list(dict.fromkeys([*self.values, *now]))
         found = [f"problem.{name}" for name in names if self.values.get(name) != now.get(name)]
-        return list(dict.fromkeys(found + self._look_at_tensors()))
+        self._seen.update(dict.fromkeys(found + self._look_at_tensors()))
+        return list(self._seen)
 
     def _look_at_tensors(self) -> list[str]:
         """Return the operators' tensors that changed, or were replaced, since the first look at them."""

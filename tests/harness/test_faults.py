@@ -61,6 +61,8 @@ def processes(text):
         ("lowers_beta", "failed", "changed the problem it was given: problem.beta"),
         ("weakens_the_loss", "failed", "changed the problem it was given: problem.loss"),
         ("zeroes_the_targets", "failed", "changed the problem it was given: problem.Y"),
+        ("changes_the_problem_in_a_copy", "failed", "changed the problem it was given: problem.Y"),
+        ("undoes_its_change", "failed", "changed the problem it was given: problem.Y"),
         ("shuffles_the_rows", "failed", "changed the problem it was given: problem.X"),
         ("flips_a_mask", "failed", "changed the problem it was given: problem.masks"),
         ("changes_a_tensor", "failed", "problem.Y, Y of problem.operator('cpu')"),
@@ -156,7 +158,8 @@ def test_a_solver_that_goes_on_does_not_change_its_result(bad_solvers):
     result = cnn.solve(problem, "goes_on_after_the_end", gap=1e9)
     assert (result.status, len(result.curve)) == ("gap_reached", 1)
     assert np.all(result.blocks == 0)
-    assert result.objective == cnn.certify(problem, result).primal == problem.objective(result.blocks)
+    assert result.objective == cnn.certify(problem, result).primal
+    assert result.objective == pytest.approx(problem.objective(result.blocks), rel=1e-12)
     record = run_cell(cell_of("goes_on_after_the_end", bad_solvers, gap=1e9))
     assert (record["status"], record["active_blocks"]) == ("gap_reached", 0)
 
@@ -187,8 +190,7 @@ def test_a_forked_child_that_comes_back_sends_no_second_answer(bad_solvers):
 
 def test_output_without_end_is_neither_kept_nor_waited_for(bad_solvers):
     record = run_cell(cell_of("prints_without_end", bad_solvers, deadline=4.0))
-    assert record["status"] == "time_limit"
-    assert "killed at its deadline of 4 s" in record["reason"]
+    assert record["status"] == "time_limit", record["reason"]  # stopped by `solve`, or killed where that comes too late
     assert record["wall_seconds"] < 60
     garbage = run_cell(cell_of("prints_garbage", bad_solvers))
     assert len(garbage["output"]) <= 2000

@@ -53,8 +53,38 @@ BODIES = {
         """,
     "zeroes_the_targets": """
         def set_problem(self, problem):
-            problem.Y *= 0
+            problem.Y[:] = 0
             self.Z = np.zeros((problem.P, problem.p, problem.q))
+        """,
+    "changes_the_problem_in_a_copy": """
+        def get_result(self):
+            problem = self.problem
+
+            class Liar(type(Point(blocks=self.Z))):
+                def copy(self):
+                    problem.Y[:] = 0
+                    return super().copy()
+
+                def evaluate(self, problem, device):
+                    problem.Y[:] = 0
+                    return super().evaluate(problem, device)
+
+            class Array(np.ndarray):
+                def __array_finalize__(self, other):
+                    problem.Y[:] = 0
+
+            return Liar(blocks=self.Z.view(Array) if self.Z.ndim == 3 else self.Z)
+        """,
+    "undoes_its_change": """
+        def run(self, callback):
+            kept = self.problem.Y.copy()
+            self.problem.Y[:] = 0
+            try:
+                callback()
+            except Exception:
+                pass
+            self.problem.Y[:] = kept
+            callback()
         """,
     "shuffles_the_rows": """
         def run(self, callback):
