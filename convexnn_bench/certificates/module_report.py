@@ -1,6 +1,8 @@
 """Bound how far a user's own trained network is from the global optimum of its training problem."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
 
@@ -13,19 +15,22 @@ from convexnn_bench.certificates.objective import loss_above, objective_above
 from convexnn_bench.certificates.picture import certificate_html, rounded
 from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
-from convexnn_bench.errors import InputError, NotFiniteError
+from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
-from convexnn_bench.modules import Reading, read_module
+from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
 from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
-from convexnn_bench.patterns import enumeration_cost
-from convexnn_bench.plugins import LIMIT, LOSSES, YES_OR_NO, Choice, is_number
+from convexnn_bench.patterns import Patterns, enumeration_cost, patterns_of_neurons
+from convexnn_bench.plugins import LIMIT, YES_OR_NO, Choice, is_number
 from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
-REDUCTIONS, OUTPUT_BIASES = ("sum", "mean"), ("penalised", "free")
+OUTPUT_BIASES = ("penalised", "free")
+MOST_MASK_ENTRIES = 2**28  # of the patterns of a network's neurons, above which its problem gets one sampled pattern
+MANY_TIMES = 10.0  # times the bound from which a wrong reduction is a likely reason
+OTHER_BETA = 3.0  # factor by which the decay that a network's size fits may be off
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,13 +48,16 @@ class ModuleReport:
     certificate : Certificate
         Certificate of the same network with its output bias, if any, at the best value.
     problem : Problem
-        The training problem.
+        The training problem. Where a ReLU network has too many patterns to enumerate, its blocks are those of the
+        network's neurons, so that its optimum is at most the network's objective; `dual` is about all patterns.
     beta : float
         The weight decay in the problem's units.
     network : str
         What the module was read as.
     assumptions : tuple of str
         How weight decay, biases and labels were understood.
+    hints : tuple of str
+        What may be wrong with the arguments, where the numbers suggest it.
     """
 
     primal: float
@@ -58,6 +66,7 @@ class ModuleReport:
     beta: float
     network: str
     assumptions: tuple[str, ...]
+    hints: tuple[str, ...] = ()
 
     @property
     def dual(self) -> float:
@@ -95,7 +104,10 @@ class ModuleReport:
         values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
         bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
         values |= {name: getattr(self.certificate, name) for name in bound}
-        return {**values, "loss": self.problem.loss.name, "assumptions": list(self.assumptions), "summary": str(self)}
+        return {**values, "loss": self.problem.loss.name, **self._words()}
+
+    def _words(self) -> dict[str, Any]:
+        return {"assumptions": list(self.assumptions), "hints": list(self.hints), "summary": str(self)}
 
     def __repr__(self) -> str:
         return (
@@ -105,7 +117,7 @@ class ModuleReport:
 
     def _repr_html_(self) -> str:
         objective = f"{self.problem.loss.name}, summed over samples, plus beta/2 times the squared weights"
-        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions)
+        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions, *self.hints)
         return certificate_html(self.network, self.primal, self.dual, self.certificate.refused, lines)
 
     def __str__(self) -> str:
@@ -132,17 +144,17 @@ class ModuleReport:
                 f"That norm is known to be at least {self.certificate.dual_norm_lower / self.beta:.6g} beta: part of "
                 "the gap may be due to the bound rather than to the network."
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"Hint: {hint}" for hint in self.hints)])
 
 
 def certify_module(
     module: torch.nn.Module,
     X: Array,
     Y: Array,
-    loss: str | BaseLoss = "squared",
+    loss: str | BaseLoss | torch.nn.Module = "squared",
     weight_decay: float | None = None,
     *,
-    reduction: str = "sum",
+    reduction: str | None = None,
     output_bias: str = "penalised",
     bias_decay: bool = True,
     time_limit: float | None = None,
@@ -155,18 +167,22 @@ def certify_module(
     module : torch.nn.Module
         Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten, Linear),
         a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or without
-        ReLU. It is not changed. Gated ReLU networks are not covered: their gates are part of the model, and no layer
-        of torch has them.
+        ReLU. DataParallel, AveragedModel and torch.compile's wrapper are taken off. It is not changed, and is judged as
+        it is in training mode. Gated ReLU networks are not covered: their gates are part of the model, and no layer of
+        torch has them.
     X : array
         The training inputs as the module takes them. The reading of the module is checked on them.
     Y : array
         Targets, as for `Problem`. Whole numbers 0..c-1 are the class numbers of a network with c outputs.
-    loss : str or BaseLoss
-        A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``.
+    loss : str, BaseLoss or torch.nn.Module
+        A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``; or a loss of torch with its
+        reduction: MSELoss, CrossEntropyLoss, NLLLoss (after LogSoftmax), BCEWithLogitsLoss, BCELoss (after Sigmoid),
+        HuberLoss or SmoothL1Loss.
     weight_decay : float
         The number lam of torch's SGD or Adam, which add lam/2 times the squared parameters to the loss.
-    reduction : {"sum", "mean"}
-        How that loss adds up. "sum" is the losses of this package, and beta = lam. "mean" is torch's mean.
+    reduction : {"sum", "mean"}, optional
+        How that loss adds up. "sum", the default, is the losses of this package, and beta = lam. "mean" is torch's
+        mean. A loss of torch has its own reduction.
     output_bias : {"penalised", "free"}
         Whether weight decay applied to the bias of the last layer. It does in torch by default.
     bias_decay : bool
@@ -195,8 +211,11 @@ def certify_module(
     -----
     For n rows of c outputs and reduction="mean", MSELoss is 2 F / (n c), so that beta = lam n c / 2. CrossEntropyLoss
     is F / n, so that beta = lam n. BCEWithLogitsLoss, HuberLoss and the squared hinge are F / (n c), so that beta =
-    lam n c. AdamW's decoupled decay is no term of any objective; the report then judges the network by the objective
-    stated here. The bound is weak duality (Sahiner et al., ICLR 2024), see `certify`.
+    lam n c. SmoothL1Loss(beta=b) is F / (n c b) with Huber's F at delta = b, so that beta = lam n c b. A sum in torch,
+    which has no factor 1/2 either, is 2 F for MSELoss, so that beta = lam / 2, and F / b for SmoothL1Loss.
+
+    AdamW's decoupled decay is no term of any objective; the report then judges the network by the objective stated
+    here. The bound is weak duality (Sahiner et al., ICLR 2024), see `certify`.
 
     Examples
     --------
@@ -206,7 +225,9 @@ def certify_module(
     >>> report.dual <= report.primal
     True
     """
-    lam = _check_arguments(weight_decay, reduction, output_bias, bias_decay)
+    lam = _check_arguments(weight_decay, output_bias, bias_decay)
+    training = training_loss(loss, reduction)
+    default = reduction is None and not isinstance(loss, torch.nn.Module)
     LIMIT.check("time_limit", time_limit)
     YES_OR_NO.check("progress", progress)
     with (
@@ -214,34 +235,38 @@ def certify_module(
         progress_bar("certifying", show=progress) as update,
         noted_by(lambda text: update(text=text)),
     ):
-        return _report(module, X, Y, loss, lam, reduction, output_bias, bias_decay)
+        report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
+        hints = tuple(_hints(report, reading, training, lam, default))
+        return replace(report, hints=hints)
 
 
 def _report(
     module: torch.nn.Module,
     X: Array,
     Y: Array,
-    loss: str | BaseLoss,
+    training: TrainingLoss,
     lam: float,
-    reduction: str,
     output_bias: str,
     bias_decay: bool,
-) -> ModuleReport:
+) -> tuple[ModuleReport, Reading]:
     """Return the report of `certify_module`, whose arguments these are, until its deadline."""
     # 1. Read the module as a network (W1, W2), perhaps with an output bias.
     data = check_array("X", X)
     reading = read_module(module, data)
+    _check_head(reading, training)
     if reading.first_bias and not bias_decay:
         raise InputError(
-            "bias_decay=False: biases of the first layer without weight decay are not covered, since the program's "
-            "norm is that of weights and bias together; train with weight decay on all parameters of the first layer"
+            "bias_decay=False: biases of the first layer without weight decay (as sklearn, Keras and some parameter "
+            "groups have them) are not covered: the program's norm is that of a neuron's weights and bias together. "
+            "Train with weight decay on all parameters of the first layer, which is torch's default, or without its "
+            "biases. bias_decay=True judges the network by the objective with that decay, on which it was not trained"
         )
     # 2. State its training problem in this package's units: sums instead of means, beta instead of lam.
-    base = LOSSES.make(loss)
+    base = training.base
     inputs = reading.data(data)
+    training.check_labels(Y)
     targets = _targets(base, Y, reading, inputs, reading.outputs(data))
-    rows = targets.rows
-    beta = lam * _normaliser(base, rows, reduction)
+    beta = training.beta(lam, targets.rows.shape)
     wrapped: BaseLoss = base
     if reading.output_bias is not None:
         # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
@@ -253,11 +278,69 @@ def _report(
     certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
     primal = _objective(problem, base, reading, data, output_bias == "penalised")
     assumptions = (
-        _decay_words(lam, reduction, primal * lam / beta),
+        _decay_words(lam, training, primal * lam / beta),
         *_bias_words(reading, output_bias),
+        *_head_words(reading),
+        *reading.notes,
         *problem.notes,
     )
-    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions)
+    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions), reading
+
+
+def _check_head(reading: Reading, training: TrainingLoss) -> None:
+    """Raise UnsupportedError where the function in which the module ends does not belong to its loss."""
+    head, name = reading.head, training.base.name
+    # CrossEntropyLoss of a log-softmax is that of its argument, since the log-softmax of a log-softmax is itself.
+    if head == training.head or (head == "log_softmax" and name == "cross_entropy"):
+        return
+    if head is None:
+        raise UnsupportedError(
+            f"{training.words} takes outputs after a {training.head}, in which this module does not end: give the loss "
+            "with which it was trained"
+        )
+    if head == "sigmoid" and name == "logistic":
+        raise UnsupportedError(
+            "the module ends in a sigmoid. If it was trained with BCELoss, give loss=torch.nn.BCELoss(): the sigmoid "
+            f"then belongs to the loss. {training.words} applies a sigmoid itself; after a second one the loss is not "
+            "convex in the outputs, which has no program of this kind"
+        )
+    counterpart = "BCELoss" if head == "sigmoid" else "NLLLoss"
+    raise UnsupportedError(
+        f"the module ends in a {head}, after which the loss {training.words} is not convex in the outputs of the last "
+        f"layer; a module that ends in it is read with loss=torch.nn.{counterpart}()"
+    )
+
+
+def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: float, default: bool) -> Iterator[str]:
+    """Yield what may be wrong with `reduction`, where the size of the weights or the gap suggests it."""
+    Y = report.problem.Y
+    other = "mean" if training.reduction == "sum" else "sum"
+    alternative = replace(training, reduction=other).beta(lam, Y.shape)
+    if other == "mean" and training.base.name == "squared" and training.scale == 1.0:
+        alternative /= 2.0  # torch's mean of squares lacks the factor 1/2
+    how = (
+        f"reduction={other!r} (--reduction {other})" if training.head is None else f"the loss with reduction={other!r}"
+    )
+    say = f"If the loss of training was a {other}, give {how}: beta would be {alternative:.6g}, not {report.beta:.6g}."
+    # 1. Scaling both layers of a trained network changes the objective to second order only, so that the size of its
+    # weights shows the beta on which it was trained.
+    fitted = _fitted_beta(report.problem, training.base, reading)
+    wrong, right = (abs(math.log(fitted / beta)) if fitted > 0 else math.inf for beta in (report.beta, alternative))
+    if fitted > 0 and right < math.log(OTHER_BETA) < wrong:
+        yield f"The size of the weights fits training with beta = {fitted:.3g}. {say}"
+    # 2. Otherwise only a large gap says that something is wrong.
+    elif default and (report.gap >= MANY_TIMES or report.dual <= 0) and len(Y) >= MANY_TIMES:
+        yield f"The bound is far below the objective. {say}"
+
+
+def _fitted_beta(problem: Problem, base: BaseLoss, reading: Reading) -> float:
+    """Return the beta at which the network is stationary along its own scaling, or a number that is not positive."""
+    outputs = torch.as_tensor(reading.outputs_of(problem.X))
+    bias = 0.0 if reading.output_bias is None else torch.as_tensor(reading.output_bias)
+    # d/dt of F(t^2 f + b) + beta/2 t^2 ||W||^2 at t = 1, where f is without the output bias b
+    slope = float((base.gradient(outputs, torch.as_tensor(problem.Y)) * (outputs - bias)).sum())
+    squares = float(np.sum(reading.W1**2) + np.sum(reading.W2**2))
+    return -2.0 * slope / squares if squares > 0 else 0.0
 
 
 def _up(value: float) -> str:
@@ -265,14 +348,13 @@ def _up(value: float) -> str:
     return rounded(value, 2, ROUND_CEILING)
 
 
-def _check_arguments(weight_decay: Any, reduction: Any, output_bias: Any, bias_decay: Any) -> float:
+def _check_arguments(weight_decay: Any, output_bias: Any, bias_decay: Any) -> float:
     lam = plain_number(weight_decay)
     if not is_number(lam) or not 0 < float(lam) < float("inf"):
         raise InputError(
             f"weight_decay must be a positive number, the one the network was trained with, got {weight_decay!r}: "
             "without weight decay the training problem has no convex program of this kind"
         )
-    Choice(REDUCTIONS).check("reduction", reduction)
     Choice(OUTPUT_BIASES).check("output_bias", output_bias)
     YES_OR_NO.check("bias_decay", bias_decay)
     return float(lam)
@@ -288,23 +370,19 @@ def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: in
     return targets
 
 
-def _normaliser(loss: BaseLoss, Y: np.ndarray, reduction: str) -> float:
-    """Return beta / lam: the factor from torch's reduction of the loss to this package's sum."""
-    if reduction == "sum":
-        return 1.0
-    if loss.name == "cross_entropy":
-        return float(len(Y))
-    # MSELoss is 2 F / (n c); the other losses that act on single outputs are F / (n c).
-    return Y.size / 2 if loss.name == "squared" else float(Y.size)
-
-
 def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
-    """Return "all" where all patterns are few, else 1: the bound is over all patterns whatever the blocks are."""
+    """Return "all" where all patterns are few, else those of the network: the bound is over all in either case."""
     if reading.activation != "relu":
         return "all"
     # A complete set of blocks is bounded block by block, any other one over all patterns at once.
-    cost = enumeration_cost(reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy())
-    return "all" if cost.seconds <= ENUMERATION_SECONDS and cost.patterns <= ENUMERATED else 1
+    Phi = reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy()
+    cost = enumeration_cost(Phi)
+    if cost.seconds <= ENUMERATION_SECONDS and cost.patterns <= ENUMERATED:
+        return "all"
+    neurons: Patterns | None = None
+    if len(Phi) * reading.W1.shape[1] <= MOST_MASK_ENTRIES:
+        neurons = patterns_of_neurons(Phi, reading.W1)
+    return 1 if neurons is None else neurons
 
 
 def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
@@ -324,10 +402,16 @@ def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray
     return objective_above(F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed)))
 
 
-def _decay_words(lam: float, reduction: str, in_units_of_torch: float) -> str:
-    what = "the sum of the losses" if reduction == "sum" else "torch's mean of the losses"
+def _decay_words(lam: float, training: TrainingLoss, in_units_of_torch: float) -> str:
+    what = "the sum of the losses" if training.reduction == "sum" else "torch's mean of the losses"
+    what = training.words if training.is_torch else what
     words = f"Weight decay: lam/2 ||w||^2 on {what}, as SGD and Adam add it (AdamW does not), lam = {lam:.6g}."
-    return words if reduction == "sum" else f"{words} In those units the objective is {in_units_of_torch:.9g}."
+    plain = training.reduction == "sum" and training.scale == 1.0
+    return words if plain else f"{words} In those units the objective is {in_units_of_torch:.9g}."
+
+
+def _head_words(reading: Reading) -> list[str]:
+    return [] if reading.head is None else [f"The {reading.head} at the end of the module belongs to the loss."]
 
 
 def _bias_words(reading: Reading, output_bias: str) -> list[str]:

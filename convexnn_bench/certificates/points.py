@@ -63,15 +63,42 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
             "2 x p x q array, or the weights as Point(network=(W1, W2))"
         )
     if weights and not blocks:
-        return Point(network=(arrays[0], arrays[1]))
+        point = Point(network=(arrays[0], arrays[1]))
+        _check_orientation(problem, *point.to_network(problem))
+        return point
     if len(shapes) != 1:
         raise InputError(f"a list of blocks must hold equal p x q matrices, got shapes {shapes}")
     return Point(blocks=np.stack(arrays))
 
 
+def _check_orientation(problem: Problem, W1: torch.Tensor, W2: torch.Tensor) -> None:
+    """Raise InputError where weights fit in two orientations, and better in another than in which they are given.
+
+    torch's Linear has M x p weights, and the second matrix of scikit-learn's coefs_ is M x q. Where M equals p or q the
+    sizes do not tell. The squared norms are the same in any orientation, so that a lower loss tells.
+    """
+    loss, Y = problem.loss, torch.as_tensor(problem.Y)
+    ways = [(first, last) for first in _orientations(W1) for last in _orientations(W2)]
+    if len(ways) == 1:
+        return
+    given, *others = (float(loss.value(network.predict(problem, *way), Y)) for way in ways)
+    if min(others) < given:
+        raise InputError(
+            "(W1, W2) must be p x M and q x M, and these square matrices fit the data better when they are transposed "
+            "(torch's first Linear.weight is M x p, scikit-learn's coefs_[1] is M x q): transpose what needs it, or "
+            "give Point(network=(W1, W2)) if they are p x M and q x M"
+        )
+
+
+def _orientations(W: torch.Tensor) -> list[torch.Tensor]:
+    return [W, W.T.contiguous()] if W.shape[0] == W.shape[1] and not torch.equal(W, W.T) else [W]
+
+
 def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
     """Return the weights of a module that is a network of this problem, without biases."""
     reading = read_module(module, problem.X)
+    if reading.head is not None:
+        raise InputError(f"the module ends in a {reading.head}, which is no part of the problem: give it without")
     if reading.first_bias or reading.output_bias is not None:
         raise InputError(
             "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "

@@ -1,16 +1,21 @@
 """The command `convexnn-bench certify`: a certificate for a trained network in a file."""
 
+import math
 from typing import Annotated, Any
 
 import typer
 
 from convexnn_bench.cli.common import plain_errors
+from convexnn_bench.cli.model_file import check_model_file
 
 
 def certify(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL.pt", help="torch.save(model.state_dict(), ...); nothing is unpickled."),
+        typer.Argument(
+            metavar="MODEL.pt",
+            help="State dict, torch.save(model.state_dict(), ...), or a checkpoint with one. No code in it is run.",
+        ),
     ],
     data: Annotated[
         str,
@@ -27,15 +32,23 @@ def certify(
         "squared"
     ),
     reduction: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Reduction of the loss: 'sum' (beta = lam), or torch's 'mean' over n rows and c outputs: beta = "
-            "lam n c / 2 for squared, lam n for cross_entropy, lam n c for logistic, huber and squared_hinge."
+            help="Reduction of the loss: 'sum' (beta = lam; the default), or torch's 'mean' over n rows and c outputs: "
+            "beta = lam n c / 2 for squared, lam n for cross_entropy, lam n c for logistic, huber and squared_hinge."
         ),
-    ] = "sum",
+    ] = None,
     output_bias: Annotated[
         str, typer.Option(help="Whether weight decay applied to the last layer's bias: 'penalised' or 'free'.")
     ] = "penalised",
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which network of a checkpoint, such as model or ema; needed if several."),
+    ] = None,
+    first_layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the first layer, needed if neither names nor sizes tell it."),
+    ] = None,
     activation: Annotated[str, typer.Option(help="Activation between the layers: 'relu' or 'linear'.")] = "relu",
     stride: Annotated[int, typer.Option(help="Stride of a CNN's Conv2d.")] = 1,
     padding: Annotated[int, typer.Option(help="Padding of a CNN's Conv2d.")] = 0,
@@ -56,15 +69,20 @@ def certify(
     is not covered.
     """
     with plain_errors():
+        check_model_file(model)  # before torch is imported, which takes seconds
         from dataclasses import replace
+
+        import numpy as np
 
         from convexnn_bench.certificates import certify_module
         from convexnn_bench.modules import load_state, module_from_state
         from convexnn_bench.records import to_json
 
-        module = module_from_state(load_state(model), activation, stride, padding, pool)
-        samples = _samples(data, module)
+        state = load_state(model, key)
+        samples = _samples(data, state)
         X, Y = samples.X, samples.y
+        width = math.prod(np.shape(X)[1:])
+        module = module_from_state(state, activation, stride, padding, pool, width=width, first_layer=first_layer)
         report = certify_module(
             module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
         )
@@ -72,20 +90,14 @@ def certify(
         typer.echo(to_json(report.to_dict()) if json else str(report))
 
 
-def _samples(data: str, module: Any) -> Any:
+def _samples(data: str, state: dict[str, Any]) -> Any:
     """Return the samples of a data file in the layout that the network takes, and the targets as they stand."""
-    from torch import nn
-
     from convexnn_bench.errors import InputError
-    from convexnn_bench.modules import AttentionBlock
     from convexnn_bench.plugins import DATASETS, parse_spec
 
     name, given = parse_spec(data) if data.startswith("file[") else ("file", {"path": data})
     if "targets" in given:
         raise InputError("targets: --loss says how labels are taken, so that DATA has no parameter targets here")
-    layout = "flat"
-    if isinstance(module, AttentionBlock):
-        layout = "tokens"
-    elif any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
-        layout = "image"
+    # The weights of an attention block have three axes, those of a convolution four.
+    layout = {3: "tokens", 4: "image"}.get(max(value.ndim for value in state.values()), "flat")
     return DATASETS.make(name, **{"layout": layout, **given}).samples()

@@ -31,9 +31,24 @@ def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
     if W1.shape != (problem.p, M) or W2.shape != (problem.q, M):
         raise InputError(
             f"network weights must be W1: p x M and W2: q x M with p, q = {problem.p}, {problem.q}; "
-            f"got W1 {W1.shape} and W2 {W2.shape}"
+            f"got W1 {W1.shape} and W2 {W2.shape}{_transposed(problem, W1, W2)}"
         )
     return torch.as_tensor(W1), torch.as_tensor(W2)
+
+
+def _transposed(problem: Instance, W1: np.ndarray, W2: np.ndarray) -> str:
+    """Return the remedy where the weights only have another orientation, such as that of torch or of scikit-learn."""
+    if W1.ndim != 2 or W2.ndim != 2:
+        return ""
+    ways = {
+        "give W1.T and W2 (torch's Linear.weight is M x p)": (W1.T, W2),
+        "give W1 and W2.T (scikit-learn's coefs_[1] is M x q)": (W1, W2.T),
+        "give W1.T and W2.T": (W1.T, W2.T),
+    }
+    for way, (first, last) in ways.items():
+        if first.shape[0] == problem.p and last.shape == (problem.q, first.shape[1]):
+            return f"; {way}"
+    return ""
 
 
 def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:

@@ -1,6 +1,10 @@
-"""A torch module as a chain of plain operations, or the reason why it is none."""
+"""A torch module as a chain of plain operations, or the reason why it is none.
 
-import builtins
+The module's forward is traced symbolically (torch.fx) in training mode, since the training problem is what a
+certificate is about. Every value of the trace knows its size on the user's data, so that a forward may ask for sizes,
+assert something about them, or branch on them.
+"""
+
 import copy
 import operator
 from collections.abc import Callable
@@ -11,24 +15,48 @@ from typing import Any
 import torch
 import torch.fx
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.swa_utils import AveragedModel
 
-from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.errors import ConvexNNError, UnsupportedError
 
 SUPPORTED = (
     "supported are [Flatten,] Linear, [ReLU,] Linear; Conv2d, [ReLU,] [a linear pooling,] Flatten, Linear; and "
     "convexnn_bench.AttentionBlock"
 )
+# methods that change the type, the device or the memory layout of a value, and the value itself by rounding only
+CASTS = ("float", "double", "to", "type", "type_as", "cpu", "cuda", "contiguous", "clone")
+RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_", "unsqueeze_", "view_as")
 
 
 @dataclass(frozen=True)
 class Step:
     """One operation of a chain.
 
-    kind: "linear", "conv", "pool" (with the layer as `module`), "relu", "flatten" or "identity".
+    kind: "linear", "conv", "pool" (with the layer as `module`), "relu", "reshape", "cast", "identity", or one of the
+    functions that a training loss may contain: "sigmoid", "log_softmax", "softmax". size: the size of the result on
+    the data, where it is known. name: how a message refers to the operation.
     """
 
     kind: str
     module: Any = None
+    size: tuple[int, ...] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node of the trace: the arguments after the data, and the sizes of the data before and after."""
+
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    before: tuple[int, ...] | None
+    after: tuple[int, ...] | None
+    name: str
+
+    def argument(self, index: int, name: str, default: Any = None) -> Any:
+        """Return the argument of this name, or at this place after the data."""
+        return self.named.get(name, self.arguments[index] if len(self.arguments) > index else default)
 
 
 class MeanPool(torch.nn.Module):
@@ -38,187 +66,391 @@ class MeanPool(torch.nn.Module):
         return x.mean(dim=(2, 3))
 
 
-RELU, FLAT, PASS = Step("relu"), Step("flatten"), Step("identity")
-
-
 def refuse(what: str) -> UnsupportedError:
     """Return the error that says what the module is or has, and which modules are read."""
     return UnsupportedError(f"the module {what}; {SUPPORTED}")
 
 
-def chain_of(module: torch.nn.Module, samples: int) -> list[Step]:
-    """Return the operations in order, without identities. Raise UnsupportedError for anything that is no chain.
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the network inside wrappers that only run it: DataParallel, torch.compile's, AveragedModel.
 
-    samples: the number of samples, which is what len() of the data returns in a module's forward.
+    Wrappers of the module itself are taken off without a copy. Where a part of the module is wrapped, the result is a
+    copy of the module without those wrappers.
     """
-    return [step for step in _layers(module, samples) if step is not PASS]
+    while (inner := _wrapped(module)) is not None:
+        module = inner
+    if all(_wrapped(part) is None for part in module.modules()):
+        return module
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if _wrapped(child) is not None:
+                setattr(parent, name, unwrapped(child))
+    return module
 
 
-def _own_forward(module: torch.nn.Module) -> bool:
+def _wrapped(module: Any) -> torch.nn.Module | None:
+    """Return the module that a wrapper runs, or None for anything else, and for a wrapper with hooks of its own."""
+    if vars(module).get("_forward_hooks") or vars(module).get("_forward_pre_hooks"):
+        return None
+    if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel | AveragedModel):
+        return module.module
+    # The class of torch.compile is private, and importing it would take a second.
+    if type(module).__name__ == "OptimizedModule" and type(module).__module__.startswith("torch."):
+        inner: torch.nn.Module = module._orig_mod
+        return inner
+    return None
+
+
+def has_own_forward(module: torch.nn.Module) -> bool:
     """Return True where forward is the user's, in a class of theirs or in a subclass of a layer of torch."""
-    return not type(module).forward.__module__.startswith("torch.nn") and not isinstance(module, MeanPool)
+    scripted = isinstance(module, torch.jit.ScriptModule)  # its forward is compiled
+    return not scripted and not type(module).forward.__module__.startswith("torch.nn")
 
 
-def _layers(module: torch.nn.Module, samples: int) -> list[Step]:
-    """Return the steps of a layer of torch.nn, of a Sequential, or, by tracing, of a module of the user's own."""
-    if _own_forward(module):
-        return _traced(module, samples)
-    if isinstance(module, torch.nn.Sequential):
-        return [step for layer in module for step in _layers(layer, samples)]
-    # A subclass that keeps the forward of a layer of torch computes what that layer computes.
-    read = next((LAYERS[kind] for kind in type(module).__mro__ if kind in LAYERS), None)
-    if read is None:
-        raise refuse(f"has {type(module).__name__}, which is not among the layers of the theory")
-    return [read(module)]
-
-
-def _graph(module: torch.nn.Module, samples: int) -> tuple[dict[str, torch.nn.Module], Any]:
-    """Return a copy's layers by name and the symbolic trace of its forward, in which len() is the number of samples."""
-
-    # Python demands an integer of len(), where other operations of a trace may stay symbolic.
-    class Value(torch.fx.Proxy):
-        def __len__(self) -> int:
-            return samples
-
-    class Tracer(torch.fx.Tracer):
-        def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
-            return Value(node, self)
-
-        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-            # Layers of torch stay single nodes. Sequential and the user's own modules are traced through.
-            return not _own_forward(m) and not isinstance(m, torch.nn.Sequential)
-
-    try:
-        # A forward may change the module while it is traced, and the user's must stay as it is.
-        module = copy.deepcopy(module)
-        return dict(module.named_modules()), Tracer().trace(module)
-    except Exception as error:  # the user's forward may raise anything when it is traced
-        first = (str(error).splitlines() or [""])[0]
-        raise refuse(f"{type(module).__name__} cannot be traced ({type(error).__name__}: {first})") from error
-
-
-def _traced(module: torch.nn.Module, samples: int) -> list[Step]:
-    """Return the steps of a module of the user's own, read off its symbolic trace."""
+def chain_of(module: torch.nn.Module, X: torch.Tensor) -> list[Step]:
+    """Return the operations on data X in order, without identities. Raise UnsupportedError for what is no chain."""
     name = type(module).__name__
-    # Follow the data from the input to the output. Each node must take the value of the one before and no other data,
-    # apart from sizes.
-    layers, graph = _graph(module, samples)
-    steps: list[Step] = []
+    layers, graph = _trace(module, X)
+    steps = []
+    # Follow the data from the input to the output. Each node must take the value of the one before, and no other.
     current = None
     for node in graph.nodes:
         if node.op == "placeholder":
-            if current is not None:
-                raise refuse(f"{name} takes more than one input")
             current = node
         elif node.op == "output":
             if node.args[0] is not current:
-                raise refuse(f"{name} does not return the end of one chain of layers")
-        elif not _is_size(node, current):
-            inputs = [value for value in node.all_input_nodes if not _is_size(value, None)]
-            if inputs != [current]:
-                raise refuse(f"{name} is no chain: {node.name} takes {', '.join(map(str, inputs)) or 'nothing'}")
-            called = node.op == "call_module"
-            steps += _layers(layers[node.target], samples) if called else [_operation(node, name)]
+                raise refuse(f"{name} does not return the end of one chain of layers, which alone is read")
+        elif node.op != "get_attr":  # a parameter matters where an operation takes it
+            steps.append(_step(node, current, layers, name))
             current = node
-    return steps
+    return [step for step in steps if step.kind != "identity"]
 
 
-def _is_size(node: Any, current: Any) -> bool:
-    """Return True where a node only asks for the size of the data, as x.view(x.size(0), -1) does."""
-    # Sizes carry no data, so that a graph which asks for them is still a chain.
-    if node.op == "call_method" and node.target == "size":
-        return True
-    if node.op == "call_function" and node.target in (builtins.getattr, operator.getitem, builtins.len):
-        return node.target is not builtins.getattr or node.args[1] == "shape"
-    return False
+class _Value(torch.fx.Proxy):
+    """A value of a trace that answers questions about its size on the data with plain integers."""
+
+    example: torch.Tensor | None = None  # on the device "meta", which has sizes and no entries
+
+    def _known(self) -> torch.Tensor:
+        if self.example is None:
+            raise refuse(f"asks for the size of {self.node.name}, which is not known")
+        return self.example
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._known().shape
+
+    @property
+    def ndim(self) -> int:
+        return self._known().ndim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._known().dtype
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def size(self, dim: int | None = None) -> Any:
+        return self._known().size() if dim is None else self._known().size(dim)
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        return self._known().numel()
+
+    def __len__(self) -> int:
+        return len(self._known())
 
 
-def _operation(node: Any, name: str) -> Step:
-    """Return the step of a function or a method on the data, as OPERATIONS reads it."""
-    read = OPERATIONS.get(node.target)
-    step = None if read is None else read(node.args[1:], node.kwargs)
+class _Whole(torch.nn.Module):
+    """A module called with the data alone, so that its optional arguments take their defaults in a trace."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x)
+
+
+class _Tracer(torch.fx.Tracer):
+    """A tracer whose values know their sizes. Layers of torch stay single nodes."""
+
+    trace_asserts = True
+
+    def __init__(self, example: torch.Tensor):
+        super().__init__()
+        self.example = example
+        self.evaluating = False
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def to_bool(self, obj: torch.fx.Proxy) -> bool:
+        raise refuse(
+            "decides by the values of its data (an if, or an assert, on more than sizes), so that it cannot be read as "
+            "one function: give a module without that line"
+        )
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        # Sequential and the user's own modules are traced through.
+        return not has_own_forward(m) and not isinstance(m, torch.nn.Sequential)
+
+    def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
+        return _Value(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
+        value: Any = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        result = self._evaluate(kind, target, args, kwargs)
+        if isinstance(result, torch.Tensor):
+            value.example = result
+            value.node.meta["size"] = tuple(result.shape)
+        return value
+
+    def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """Return what the node yields on the example, or None where that cannot be told."""
+        if kind == "placeholder":
+            return self.example
+        args, kwargs = torch.fx.node.map_aggregate(
+            (args, kwargs), lambda value: value.example if isinstance(value, _Value) else value
+        )
+        if kind == "call_method" and target in CASTS:
+            return args[0]
+        run = {
+            "call_module": lambda: self.root.get_submodule(target).forward,
+            "call_method": lambda: partial(getattr(torch.Tensor, target)),
+            "call_function": lambda: target,
+        }.get(kind)
+        if run is None or (kind == "call_module" and _layer_reader(self.root.get_submodule(target)) is None):
+            return None
+        self.evaluating = True  # parameters are themselves then, and no values of the trace
+        try:
+            return run()(*args, **kwargs)
+        except Exception:  # a function of which no size is known is refused later by its name
+            return None
+        finally:
+            self.evaluating = False
+
+
+def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn.Module], Any]:
+    """Return the layers by name and the trace of the module's forward, without assertions and unused values."""
+    try:
+        # A forward may change the module while it is traced, and the user's must stay as it is.
+        whole = _Whole(copy.deepcopy(module)).double().to("meta").train()
+        graph = _Tracer(X.double().to("meta")).trace(whole)
+    except ConvexNNError:
+        raise
+    except Exception as error:  # the user's forward may raise anything when it is traced
+        first = (str(error).splitlines() or [""])[0]
+        raise refuse(f"{type(module).__name__} cannot be traced ({type(error).__name__}: {first})") from error
+    for node in [node for node in graph.nodes if getattr(node.target, "__name__", "") in ("_assert", "assert_fn")]:
+        graph.erase_node(node)
+    # Values that are only printed or asserted about are no part of the outputs. What works in place is.
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or _named(node).endswith("_"))
+    return {f"inner.{name}".rstrip("."): layer for name, layer in module.named_modules()}, graph
+
+
+def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: str) -> Step:
+    """Return the step of a node that takes the value of the node `current`. Raise UnsupportedError for any other."""
+    name = _named(node)
+    layer = layers[node.target] if node.op == "call_module" else None
+    known = _layer_reader(layer) if layer is not None else OPERATIONS.get(node.target)
+    if node.target is functional.batch_norm:
+        raise _batch_normalised(name)
+    if node.target in (functional.layer_norm, functional.group_norm, functional.instance_norm, functional.rms_norm):
+        raise _normalised(name)
+    # A value of two sources, such as that of a residual connection, is none of a chain.
+    sources = node.all_input_nodes
+    if node.target in CASTS:  # x.type_as(weight) takes no entries of the weight
+        sources = [source for source in sources if source.op != "get_attr"]
+    if sources != [current]:
+        raise refuse(f"{owner} is no chain: {node.name} takes {', '.join(map(str, sources)) or 'nothing'}")
+    if layer is not None:
+        where = _place(node.target, layer)
+        if known is None:
+            raise refuse(f"has {where}, which is not among the layers of the theory")
+        return known(layer, Call((), {}, current.meta.get("size"), node.meta.get("size"), where))
+    arguments, named = node.args, dict(node.kwargs)
+    data = arguments[0] if arguments else named.pop("input", None)
+    call = Call(arguments[1:], named, current.meta.get("size"), node.meta.get("size"), name)
+    step: Step | None = known(call) if known is not None and data is current else None
     if step is None:
-        what = getattr(node.target, "__name__", node.target)
-        raise refuse(f"{name} uses {what}, which is not among the operations of the theory")
+        raise refuse(f"{owner} uses {name}, which is not among the operations of the theory")
     return step
+
+
+def _named(node: Any) -> str:
+    if node.target is getattr:  # such as x.T
+        return str(node.args[1])
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _place(target: str, layer: Any) -> str:
+    """Return how a message names a layer: by its place in the module, and by its class with its settings."""
+    place, shown = target.removeprefix("inner").removeprefix("."), f"{type(layer).__name__}({layer.extra_repr()})"
+    return f"the layer {place!r} = {shown}" if place else shown
+
+
+def _layer_reader(layer: Any) -> Callable[[Any, Call], Step] | None:
+    # A subclass that keeps the forward of a layer of torch computes what that layer computes.
+    return next((LAYERS[kind] for kind in type(layer).__mro__ if kind in LAYERS), None)
 
 
 # -- layers of torch.nn, one function for each kind that needs a look at its settings ---------------------------------
 
 
-def _flatten_layer(module: Any) -> Step:
-    if (module.start_dim, module.end_dim) != (1, -1):
-        raise refuse(f"has Flatten({module.start_dim}, {module.end_dim}), where Flatten() is expected")
-    return FLAT
+def _normalised(where: str) -> UnsupportedError:
+    return refuse(
+        f"has {where}, a normalisation of each sample (such as LayerNorm), with which the outputs of the hidden "
+        "neurons are no function of this kind"
+    )
 
 
-def _dropout_layer(module: Any) -> Step:
+def _batch_normalised(where: str) -> UnsupportedError:
+    return refuse(
+        f"has {where}, a batch normalisation (BatchNorm): it rescales while the network is trained, so that "
+        "weight decay acts on other weights than those that predict, which is no problem of this kind. Folded into its "
+        "Linear layer (torch.nn.utils.fusion.fuse_linear_bn_eval) the network can be certified, but by the objective "
+        "with decay on the folded weights, on which it was not trained"
+    )
+
+
+def _normalisation_layer(module: Any, call: Call) -> Step:
+    raise _batch_normalised(call.name) if isinstance(module, _NormBase) else _normalised(call.name)
+
+
+def _dropout_layer(module: Any, call: Call) -> Step:
     if module.p != 0:
-        raise refuse(f"has {module}: it was trained on another, random objective")
-    return PASS
+        raise _random(call.name)
+    return Step("identity")
 
 
-def _softmax_layer(module: Any) -> Step:
-    raise refuse(f"has {type(module).__name__}: softmax attention has no convex program of this kind")
+def _random(where: str) -> UnsupportedError:
+    return refuse(
+        f"has {where}: with dropout it was trained on another, random objective. To judge its "
+        "weights by the objective without dropout all the same, set p = 0"
+    )
 
 
-LAYERS: dict[type, Callable[[Any], Step]] = {
-    torch.nn.Linear: partial(Step, "linear"),
-    torch.nn.Conv2d: partial(Step, "conv"),
-    torch.nn.ReLU: lambda module: RELU,
-    torch.nn.Flatten: _flatten_layer,
-    torch.nn.Identity: lambda module: PASS,
-    **dict.fromkeys((torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d, MeanPool), partial(Step, "pool")),
-    **dict.fromkeys((torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d), _dropout_layer),
-    **dict.fromkeys((torch.nn.MultiheadAttention, torch.nn.Softmax), _softmax_layer),
+def _attention_layer(module: Any, call: Call) -> Step:
+    raise refuse(f"has {call.name}: softmax attention has no convex program of this kind")
+
+
+def _same(kind: str, module: Any, call: Call) -> Step:
+    return Step(kind, module, call.after, call.name)
+
+
+def _class_axis(module: Any, call: Call) -> Step:
+    return _over_classes("log_softmax" if isinstance(module, torch.nn.LogSoftmax) else "softmax", module.dim, call)
+
+
+LAYERS: dict[type, Callable[[Any, Call], Step]] = {
+    torch.nn.Linear: partial(_same, "linear"),
+    torch.nn.Conv2d: partial(_same, "conv"),
+    torch.nn.ReLU: partial(_same, "relu"),
+    torch.nn.Identity: partial(_same, "identity"),
+    torch.nn.Sigmoid: partial(_same, "sigmoid"),
+    **dict.fromkeys((torch.nn.Softmax, torch.nn.LogSoftmax), _class_axis),
+    **dict.fromkeys((torch.nn.Flatten, torch.nn.Unflatten), partial(_same, "reshape")),
+    **dict.fromkeys((torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d), partial(_same, "pool")),
+    **dict.fromkeys(
+        (
+            torch.nn.Dropout,
+            torch.nn.Dropout1d,
+            torch.nn.Dropout2d,
+            torch.nn.Dropout3d,
+            torch.nn.AlphaDropout,
+            torch.nn.FeatureAlphaDropout,
+        ),
+        _dropout_layer,
+    ),
+    **dict.fromkeys(
+        (_NormBase, torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm, torch.nn.LocalResponseNorm),
+        _normalisation_layer,
+    ),
+    torch.nn.MultiheadAttention: _attention_layer,
 }
 
 
-# -- functions and methods, from their arguments after the data; None for arguments that no layer has -----------------
+# -- functions and methods; None for arguments that no layer has ------------------------------------------------------
 
-Arguments = tuple[Any, ...]
-Named = dict[str, Any]
+Operation = Callable[[Call], Step | None]
 
 
-def _clamp(arguments: Arguments, named: Named) -> Step | None:
+def _plain(kind: str, call: Call) -> Step:
+    return Step(kind, None, call.after, call.name)
+
+
+def _clamp(call: Call) -> Step | None:
     """A clamp is a ReLU where its lower bound is zero and it has no upper bound."""
-    limits: Named = dict(zip(("min", "max"), arguments, strict=False)) | named
-    return RELU if limits.get("min") == 0 and limits.get("max") is None else None
+    low, high = call.argument(0, "min"), call.argument(1, "max")
+    return _plain("relu", call) if isinstance(low, int | float) and low == 0 and high is None else None
 
 
-def _flatten(arguments: Arguments, named: Named) -> Step | None:
-    return FLAT if arguments == (1,) or named == {"start_dim": 1} else None
-
-
-def _view(arguments: Arguments, named: Named) -> Step | None:
-    """A view of two axes flattens; that every sample stays one row shows in the outputs."""
-    shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
-    flat = len(shape) == 2 and (shape[1] == -1 or (shape[0] == -1 and isinstance(shape[1], int)))
-    return FLAT if flat else None
-
-
-def _squeeze(arguments: Arguments, named: Named) -> Step | None:
-    """Squeezing the last axis changes nothing but the shape of a single output."""
-    return PASS if (arguments or tuple(named.values())) in ((-1,), (1,)) else None
-
-
-def _mean(arguments: Arguments, named: Named) -> Step | None:
-    axes = arguments[0] if arguments else named.get("dim")
+def _mean(call: Call) -> Step | None:
+    axes = call.argument(0, "dim")
     over_pixels = isinstance(axes, tuple | list) and sorted(axis % 4 for axis in axes) == [2, 3]
-    return Step("pool", MeanPool()) if over_pixels else None
+    if not over_pixels or call.argument(1, "keepdim", False):
+        return None
+    return Step("pool", MeanPool(), call.after, call.name)
 
 
-def _pool(layer: type[torch.nn.Module], arguments: Arguments, named: Named) -> Step:
-    return Step("pool", layer(*arguments, **named))
+def _pool(layer: type[torch.nn.Module], call: Call) -> Step:
+    return Step("pool", layer(*call.arguments, **call.named), call.after, call.name)
 
 
-OPERATIONS: dict[Any, Callable[[Arguments, Named], Step | None]] = {
-    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), lambda arguments, named: RELU),
-    **dict.fromkeys((torch.clamp, torch.clamp_min, "clamp", "clamp_", "clamp_min", "clamp_min_"), _clamp),
-    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
-    **dict.fromkeys(("view", "reshape"), _view),
-    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
+def _dropout(call: Call) -> Step:
+    if call.argument(0, "p", 0.5) and call.argument(1, "training", True):
+        raise _random(f"the function {call.name}")
+    return Step("identity")
+
+
+def _index(call: Call) -> Step | None:
+    """An index that keeps all entries, such as [:, 0] of a single column, only changes the shape."""
+    index = call.arguments[0] if isinstance(call.arguments[0], tuple) else call.arguments
+    plain = all(entry is None or entry is Ellipsis or isinstance(entry, int | slice) for entry in index)
+    if not plain or call.before is None or call.after is None:
+        return None
+    if _entries(call.before) != _entries(call.after):
+        raise refuse("leaves out some values by an index, where all outputs of a layer are read")
+    return _plain("reshape", call)
+
+
+def _entries(size: tuple[int, ...]) -> int:
+    return int(torch.Size(size).numel())
+
+
+def _softmax(call: Call) -> Step | None:
+    return _over_classes(call.name, call.argument(0, "dim"), call)
+
+
+def _over_classes(kind: str, dim: Any, call: Call) -> Step:
+    """Return the step of a (log-)softmax over the last of two axes, which is that of the classes."""
+    # torch takes the last of two axes where none is given.
+    if call.before is None or len(call.before) != 2 or (dim is not None and dim % 2 != 1):
+        raise refuse(f"has {call.name} over axis {dim}, where dim=1 of n x c outputs is expected")
+    return Step(kind, None, call.after, call.name)
+
+
+OPERATIONS: dict[Any, Operation] = {
+    **dict.fromkeys((functional.relu, functional.relu_, torch.relu, torch.relu_), partial(_plain, "relu")),
+    **dict.fromkeys(("relu", "relu_"), partial(_plain, "relu")),
+    **dict.fromkeys((torch.clamp, torch.clamp_min, torch.clip), _clamp),
+    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_"), _clamp),
+    **dict.fromkeys((*RESHAPES, torch.flatten, torch.reshape, torch.unflatten), partial(_plain, "reshape")),
+    **dict.fromkeys((torch.squeeze, torch.unsqueeze), partial(_plain, "reshape")),
+    **dict.fromkeys((*CASTS, torch.clone), partial(_plain, "cast")),
     **dict.fromkeys((torch.mean, "mean"), _mean),
+    operator.getitem: _index,
     functional.avg_pool2d: partial(_pool, torch.nn.AvgPool2d),
     functional.adaptive_avg_pool2d: partial(_pool, torch.nn.AdaptiveAvgPool2d),
+    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, torch.dropout), _dropout),
+    **dict.fromkeys((functional.alpha_dropout, functional.feature_alpha_dropout), _dropout),
+    **dict.fromkeys((torch.sigmoid, functional.sigmoid, torch.special.expit, "sigmoid"), partial(_plain, "sigmoid")),
+    **dict.fromkeys((torch.softmax, functional.softmax, "softmax"), _softmax),
+    **dict.fromkeys((torch.log_softmax, functional.log_softmax, "log_softmax"), _softmax),
 }

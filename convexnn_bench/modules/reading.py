@@ -2,7 +2,8 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,20 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from convexnn_bench.architectures import CNN, MLP, Attention, BaseArchitecture
-from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.errors import ConvexNNError, InputError, UnsupportedError
 from convexnn_bench.modules.attention_block import AttentionBlock
-from convexnn_bench.modules.chain import MeanPool, Step, chain_of, refuse
+from convexnn_bench.modules.chain import Step, chain_of, has_own_forward, refuse, unwrapped
+from convexnn_bench.modules.checkpoints import foreign_parameters, module_from_state
+from convexnn_bench.modules.memory import overlaps
 
 REPRODUCED = 1e-6  # largest difference between the module's outputs and those of its reading, relative to the largest
+# Functions at the end of a module that a loss of torch contains as well, by what they are called in `Reading.head`.
+HEADS = {
+    **dict.fromkeys((torch.sigmoid, torch.special.expit, torch.nn.functional.sigmoid), "sigmoid"),
+    torch.Tensor.sigmoid: "sigmoid",
+    **dict.fromkeys((torch.log_softmax, torch.special.log_softmax, torch.nn.functional.log_softmax), "log_softmax"),
+    torch.Tensor.log_softmax: "log_softmax",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,9 @@ class Reading:
 
     architecture, activation: those of the problem. W1 (p x M), W2 (q x M): the weights; with `first_bias` the last row
     of W1 is the biases of the first layer, which are weights of a constant feature. output_bias: that of the second
-    layer (c), or None. flat: samples are flattened first. words: a description for the user.
+    layer (c), or None. sample: the shape that the module gives to each sample first, (-1,) where it flattens them, or
+    None. words: a description for the user. head: "sigmoid" or "log_softmax" where the module ends in that function,
+    which then belongs to its loss: W1 and W2 give the values before it. notes: what else a user should know.
     """
 
     architecture: BaseArchitecture
@@ -32,64 +44,147 @@ class Reading:
     W2: np.ndarray
     first_bias: bool
     output_bias: np.ndarray | None
-    flat: bool
+    sample: tuple[int, ...] | None
     words: str
+    head: str | None = None
+    notes: tuple[str, ...] = ()
 
     def data(self, X: np.ndarray) -> np.ndarray:
-        """Return X as the problem takes it: flattened, and with the constant feature, where the module has them."""
-        if self.flat:
-            X = X.reshape(len(X), -1)
+        """Return X as the problem takes it: reshaped, and with the constant feature, where the module has them."""
+        if self.sample is not None:
+            X = X.reshape(len(X), *self.sample)
         if self.first_bias and isinstance(self.architecture, MLP):
             X = np.hstack([X, np.ones((len(X), 1))])
         return X
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the outputs of the network that was read, n_out x c."""
-        data = torch.as_tensor(self.data(X))
+        return self.outputs_of(self.data(X))
+
+    def outputs_of(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the outputs, n_out x c, for data as the problem takes them."""
+        data = torch.as_tensor(inputs)
         H = self.architecture.first_layer(torch.as_tensor(self.W1), data)
         H = H.clamp_min(0) if self.activation == "relu" else H
         bias = 0.0 if self.output_bias is None else self.output_bias
-        return self.architecture.combine(H, torch.as_tensor(self.W2), data, self.outputs(X)).numpy() + bias
+        return self.architecture.combine(H, torch.as_tensor(self.W2), data, self._c(inputs)).numpy() + bias
 
     def outputs(self, X: np.ndarray) -> int:
         """Return c, the number of outputs in a row of the predictions."""
-        return int(self.W2.shape[0] // self.architecture.width_out(self.data(X), 1))
+        return self._c(self.data(X))
+
+    def _c(self, inputs: np.ndarray) -> int:
+        return int(self.W2.shape[0] // self.architecture.width_out(inputs, 1))
 
 
 def read_module(module: Any, X: np.ndarray) -> Reading:
     """Return the module as a network on data X (float64), without changing the module.
 
-    Raise UnsupportedError where it is no two-layer network of the theory, or where the reading does not reproduce its
-    outputs on X, and InputError where X does not fit it.
+    DataParallel, AveragedModel and the wrapper of torch.compile are taken off first. Raise UnsupportedError where the
+    module is no two-layer network of the theory, or where the reading does not reproduce its outputs on X, and
+    InputError where X does not fit it.
     """
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        raise _no_module(module)
     if X.ndim < 2 or len(X) == 0:
         raise InputError(f"X must hold at least one sample, one a row, got shape {X.shape}")
+    module = unwrapped(module)
     # A block that stands alone in a Sequential is the block.
     while isinstance(module, torch.nn.Sequential) and len(module) == 1 and isinstance(module[0], AttentionBlock):
         module = module[0]
-    for name, parameter in module.named_parameters():
-        if is_lazy(parameter):
-            raise InputError(f"the module's parameter {name} is not initialised: apply the module to data first")
-    own = isinstance(module, AttentionBlock) and type(module).forward is AttentionBlock.forward
-    # 1. Read the operations and their weights.
-    reading = _attention(module) if own else _chain(chain_of(module, len(X)), X)
-    # 2. Weight decay must act on exactly these weights.
+    # 1. Weight decay must act on every parameter, once, in training.
+    notes = _check_parameters(module)
+    # 2. The module must take the data.
+    run = _run(module, X)
+    # 3. Read the operations and their weights.
+    reading = _read(module, X)
     weights = [reading.W1, reading.W2, *([] if reading.output_bias is None else [reading.output_bias])]
-    _check_parameters(module, sum(weight.size for weight in weights))
+    _check_count(module, sum(weight.size for weight in weights))
     if not all(np.isfinite(weight).all() for weight in weights):
         raise InputError("the module's weights are not all finite")
-    # 3. The reading must reproduce the module.
-    _check_outputs(module, reading, X)
-    return reading
+    # 4. The reading must reproduce the module.
+    if run is None:
+        raise refuse("cannot be called with X alone")
+    if run.untrained:
+        raise refuse(
+            f"has the parameters {', '.join(run.untrained)}, which no gradient reaches (detach or no_grad in forward): "
+            "they were not trained, where the bound is about training all layers"
+        )
+    _check_outputs(reading, X, run)
+    return replace(reading, notes=(*notes, *_evaluation_note(module, X, run)))
 
 
-def _check_parameters(module: torch.nn.Module, read: int) -> None:
-    """Raise UnsupportedError unless weight decay acts on each of the `read` numbers once, and on no others."""
-    for name, _ in module.named_parameters():
+def _no_module(given: Any) -> InputError:
+    """Return the error for what is no torch module; networks of other libraries get the reason they are not read."""
+    library = type(given).__module__.partition(".")[0]
+    why = ""
+    if library in ("sklearn", "keras", "tensorflow", "tf_keras"):
+        why = (
+            f": the networks of {library} have biases without weight decay, for which this version has no bound. Train "
+            "the same layers in torch with weight decay on all parameters of the first layer, or without its biases"
+        )
+    elif isinstance(given, dict):
+        why = ": load a state dict into the module that it belongs to, or give its file to convexnn-bench certify"
+    return InputError(f"module must be a torch.nn.Module, got {type(given).__name__}{why}")
+
+
+def _read(module: torch.nn.Module, X: np.ndarray) -> Reading:
+    if isinstance(module, torch.jit.ScriptModule):
+        return _scripted(module, X)
+    if isinstance(module, AttentionBlock) and type(module).forward is AttentionBlock.forward:
+        return _attention(module)
+    return _chain(chain_of(module, torch.as_tensor(X)), X)
+
+
+def _scripted(module: Any, X: np.ndarray) -> Reading:
+    """Return the reading of a scripted or traced MLP by its parameters; that of its outputs on X is checked later."""
+    kind = "TorchScript module"
+    advice = "give the module from which it was made, or build that anew and load_state_dict(scripted.state_dict())"
+    state = dict(module.state_dict())
+    if not state:
+        raise refuse(f"is a frozen {kind}, whose parameters have become constants: {advice}")
+    # The names and sizes tell the layers, the code tells whether there is a ReLU. Strides and poolings stay unknown.
+    activation = "relu" if any(word in str(module.inlined_graph) for word in ("relu", "clamp")) else "linear"
+    try:
+        plain = module_from_state(state, activation, width=math.prod(X.shape[1:]))
+    except InputError as error:
+        raise refuse(f"is a {kind} whose layers cannot be told from its parameters ({error}): {advice}") from error
+    if not isinstance(plain, torch.nn.Sequential) or any(isinstance(layer, torch.nn.Conv2d) for layer in plain):
+        raise refuse(f"is a {kind} with other layers than two Linear: {advice}")
+    return _chain(chain_of(plain, torch.as_tensor(X)), X)
+
+
+# -- the objective: which parameters weight decay and training act on --------------------------------------------------
+
+
+def _check_parameters(module: torch.nn.Module) -> tuple[str, ...]:
+    """Raise where decay or training do not act on each parameter alone; return what was assumed about them."""
+    named = dict(module.named_parameters())
+    foreign = foreign_parameters(named)
+    if foreign:
+        raise refuse(f"has parameters of {foreign}")
+    for name, parameter in named.items():
+        if is_lazy(parameter):
+            raise InputError(f"the module's parameter {name} is not initialised: apply the module to data first")
         if name.rsplit(".", 1)[-1] not in ("weight", "bias", "U", "V"):
-            raise refuse(f"has the parameter {name}: only weights and biases of layers, without weight norms, are read")
+            raise refuse(f"has the parameter {name}: only weights and biases of layers are read")
+    for one, other in overlaps(named):
+        raise refuse(
+            f"has the parameters {one} and {other} in the same memory: weight decay acts once on shared weights, and "
+            "training moves them together. Networks of layers with weights of their own are read"
+        )
+    frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
+    if frozen and len(frozen) < len(named):
+        raise refuse(
+            f"has the frozen parameters {', '.join(frozen)} (requires_grad is False): it was trained on fewer weights "
+            "than the bound is about. If all layers were trained, call module.requires_grad_(True); that also judges a "
+            "network with a fixed layer by the problem in which that layer may change"
+        )
+    return ("All parameters have requires_grad=False; they are taken as trained together.",) if frozen else ()
+
+
+def _check_count(module: torch.nn.Module, read: int) -> None:
+    """Raise UnsupportedError unless the `read` numbers of the reading are all the parameters of the module."""
     held = sum(parameter.numel() for parameter in module.parameters())
     if held != read:
         raise refuse(
@@ -98,25 +193,125 @@ def _check_parameters(module: torch.nn.Module, read: int) -> None:
         )
 
 
-def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray) -> None:
+def _reached(output: torch.Tensor) -> Iterator[int]:
+    """Yield the ids of the tensors that gradients of the output reach, from the graph of autograd."""
+    waiting, seen = [output.grad_fn], set()
+    while waiting:
+        function = waiting.pop()
+        if function is not None and function not in seen:
+            seen.add(function)
+            waiting += [following for following, _ in function.next_functions]
+            if hasattr(function, "variable"):
+                yield id(function.variable)
+
+
+# -- the outputs ------------------------------------------------------------------------------------------------------
+
+
+class _WithoutHeads(torch.overrides.TorchFunctionMode):
+    """Inside, a sigmoid or a log-softmax returns its argument, so that what stands before a head can be compared."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in HEADS:
+            return args[0] if args else kwargs["input"]
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a module computes of the data before a head, the precision of its numbers, and parameters not trained."""
+
+    outputs: np.ndarray
+    dtype: torch.dtype
+    untrained: tuple[str, ...]
+
+
+def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
+    """Return what the module computes of X in training mode, or None where it cannot be called with X alone.
+
+    Raise InputError where X does not fit.
+    """
+    # In float64 single precision explains no difference: the reading would be wrong. A module that casts to float32
+    # has to be run in float32.
+    first = None
+    for dtype in (torch.float64, torch.float32):
+        try:
+            return _applied(module, X, dtype)
+        except RuntimeError as error:
+            first = first or error
+        except ConvexNNError:
+            raise
+        except Exception:  # the forward may raise anything; reading it says why it is not supported
+            return None
+    why = [line for line in str(first).splitlines() if line.strip()][-1:]  # TorchScript puts the reason last
+    raise InputError(f"the module cannot be applied to X of shape {X.shape}: {' '.join(why)}") from first
+
+
+def _applied(module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, training: bool = True) -> _Run:
+    """Run a copy of the module in this precision."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    if device.type not in ("cpu", "cuda"):  # other devices may lack float64
+        device = torch.device("cpu")
+    scripted = isinstance(module, torch.jit.ScriptModule)  # its graph of autograd is compiled
+    with torch.no_grad():
+        twin = copy.deepcopy(module).to(device=device, dtype=dtype).train(training)
+    if not scripted:
+        twin.requires_grad_(True)
+    with _WithoutHeads(), torch.set_grad_enabled(not scripted):
+        output = twin(torch.as_tensor(X, dtype=dtype, device=device))
+    if not isinstance(output, torch.Tensor):
+        raise refuse(f"returns a {type(output).__name__}, where one tensor of outputs is read")
+    untrained: list[str] = []
+    if not scripted:
+        reached = set(_reached(output))
+        untrained = [name for name, parameter in twin.named_parameters() if id(parameter) not in reached]
+    return _Run(output.detach().cpu().double().numpy(), dtype, tuple(untrained))
+
+
+def _check_outputs(reading: Reading, X: np.ndarray, run: _Run) -> None:
     """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
-    # In float64 and eval mode neither single precision nor dropout explains a difference: the reading would be wrong.
-    twin = copy.deepcopy(module).double().cpu().eval()
-    try:
-        with torch.no_grad():
-            expected = twin(torch.as_tensor(X)).numpy()
-    except RuntimeError as error:
-        raise InputError(f"the module cannot be applied to X of shape {X.shape}: {error}") from error
     try:
         found = reading.predict(X)
     except RuntimeError as error:  # such as Linear layers on the last axis of sequences
         raise UnsupportedError(
             f"the module was read as {reading.words}, which does not take X of shape {X.shape}: is a Flatten missing?"
         ) from error
-    expected = expected.reshape(-1, expected.shape[-1] if expected.ndim > 1 else 1)
-    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-300)
-    if found.shape != expected.shape or not np.abs(found - expected).max(initial=0.0) <= REPRODUCED * scale:
-        raise UnsupportedError(f"the module was read as {reading.words}, but that does not reproduce its outputs on X")
+    difference = UnsupportedError(
+        f"the module was read as {reading.words}, but that does not reproduce its outputs on X"
+    )
+    # A squeeze or a flatten of the outputs keeps their order.
+    if found.size != run.outputs.size:
+        raise difference
+    expected = run.outputs.reshape(found.shape)
+    allowed = REPRODUCED * np.full(found.shape, np.abs(expected).max(initial=1e-300))
+    if run.dtype != torch.float64:
+        # the usual bound on rounding errors of the products (Higham, section 3.5), with all entries made positive
+        sizes = replace(
+            reading,
+            W1=np.abs(reading.W1),
+            W2=np.abs(reading.W2),
+            output_bias=None if reading.output_bias is None else np.abs(reading.output_bias),
+        )
+        allowed = (
+            (10 + len(reading.W1) + reading.W2.size) * float(torch.finfo(run.dtype).eps) * sizes.predict(np.abs(X))
+        )
+    if not (np.abs(found - expected) <= allowed).all():
+        raise difference
+
+
+def _evaluation_note(module: torch.nn.Module, X: np.ndarray, run: _Run) -> tuple[str, ...]:
+    """Return a note where the module computes something else in evaluation mode than in training."""
+    if not any(has_own_forward(part) for part in module.modules()):
+        return ()
+    other = _applied(module, X, run.dtype, training=False).outputs
+    scale = np.abs(run.outputs).max(initial=1e-300)
+    if other.size == run.outputs.size and np.allclose(other.ravel(), run.outputs.ravel(), rtol=0, atol=1e-4 * scale):
+        return ()
+    return ("In evaluation mode the module computes something else; it is judged as it is in training mode.",)
+
+
+# -- the layers -------------------------------------------------------------------------------------------------------
 
 
 def _numpy(parameter: torch.Tensor | None) -> np.ndarray | None:
@@ -131,35 +326,54 @@ def _attention(block: Any) -> Reading:
     words += "token" if block.output == "tokens" else "sample (mean over tokens)"
     # Column j of W1 is U_j row by row, index (a, b), and column j of W2 is V_j with index (l, c'), as in `Attention`.
     W1, W2 = (array.reshape(len(array), -1).T.copy() for array in (U, V))
-    return Reading(Attention(output=block.output), block.activation, W1, W2, False, None, False, words)
+    return Reading(Attention(output=block.output), block.activation, W1, W2, False, None, None, words)
 
 
 def _chain(steps: list[Step], X: np.ndarray) -> Reading:
-    """Return the reading of [flatten] linear [relu] linear, or of conv [relu] [pool] flatten linear."""
-    kinds = [step.kind for step in steps]
-    plain = [kind for kind in kinds if kind not in ("relu", "pool", "flatten")]
-    activation = "relu" if "relu" in kinds else "linear"
+    """Return the reading of [reshape] linear [relu] linear [head], or of conv [relu] [pool] reshape linear [head]."""
+    head, steps = _head([step for step in steps if step.kind != "cast"])
     layers = [step.module for step in steps if step.kind in ("linear", "conv")]
     if len({id(layer.weight) for layer in layers}) < len(layers):
         raise refuse("uses the same weights twice, which are decayed once")
-    if plain == ["linear", "linear"]:
-        body = kinds[1:] if kinds[0] == "flatten" else kinds
-        if body in (["linear", "relu", "linear"], ["linear", "linear"]):
-            return _mlp(layers, activation, kinds[0] == "flatten" or X.ndim > 2)
-    if plain == ["conv", "linear"]:
-        between = [kind for kind in kinds[1:-1] if kind != "relu"]
-        pools = [step.module for step in steps if step.kind == "pool"]
-        # Pooling is linear and belongs to C, so that it must come after phi. Average pooling before ReLU is another
-        # network.
-        relu_first = "relu" not in kinds or kinds.index("relu") == 1
-        mean = between == ["pool"] and isinstance(pools[0], MeanPool)  # it drops the axes it pools
-        flat = mean or between in (["flatten"], ["pool", "flatten"])
-        if flat and relu_first and kinds.count("relu") <= 1:
-            return _cnn(layers, activation, pools[0] if pools else None, X)
-    raise refuse(f"is the chain {' -> '.join(kinds) or 'of no layers'}")
+    # Values keep their order in memory when they are reshaped. Only a reshape of the samples themselves, before a
+    # convolution, has to be known; whether the others are harmless shows in the outputs.
+    kinds = [step.kind for step in steps if step.kind != "reshape"]
+    activation = "relu" if "relu" in kinds else "linear"
+    if kinds in (["linear", "relu", "linear"], ["linear", "linear"]):
+        flat = X.ndim > 2 or steps[0].kind == "reshape"
+        return replace(_mlp(layers, activation, (-1,) if flat else None), head=head)
+    # Pooling is linear and belongs to C, so that it must come after phi. Average pooling before ReLU is another
+    # network.
+    pools = [step.module for step in steps if step.kind == "pool"]
+    body = [kind for kind in kinds if kind not in ("relu", "pool")]
+    relu_first = "relu" not in kinds or kinds.index("relu") == 1
+    if body == ["conv", "linear"] and kinds[0] == "conv" and kinds[-1] == "linear" and relu_first and len(pools) <= 1:
+        first = next(place for place, step in enumerate(steps) if step.kind == "conv")
+        sizes = [step.size for step in steps[:first] if step.size is not None]
+        sample = sizes[-1][1:] if sizes else None
+        if kinds.count("relu") <= 1:
+            return replace(_cnn(layers, activation, pools[0] if pools else None, X, sample), head=head)
+    raise refuse(f"is the chain {' -> '.join(step.kind for step in steps) or 'of no layers'}")
 
 
-def _mlp(layers: list[Any], activation: str, flat: bool) -> Reading:
+def _head(steps: list[Step]) -> tuple[str | None, list[Step]]:
+    """Return the function of the loss in which the chain ends, or None, and the chain without it."""
+    last = next((step for step in reversed(steps) if step.kind != "reshape"), None)
+    heads = [step for step in steps if step.kind in ("sigmoid", "log_softmax", "softmax")]
+    if not heads:
+        return None, steps
+    if len(heads) > 1 or heads[0] is not last:
+        raise refuse(f"has {heads[0].name} between its layers, where ReLU alone is read")
+    if last.kind == "softmax":
+        raise refuse(
+            f"ends in {last.name}: torch's CrossEntropyLoss contains the softmax, so that with a second one the loss "
+            "is not convex in the outputs. If the loss was -log(p) of these probabilities, leave the softmax out "
+            "and give loss='cross_entropy'"
+        )
+    return last.kind, [step for step in steps if step is not last]
+
+
+def _mlp(layers: list[Any], activation: str, sample: tuple[int, ...] | None) -> Reading:
     first, last = layers
     W1, W2, bias = _numpy(first.weight), _numpy(last.weight), _numpy(first.bias)
     assert W1 is not None
@@ -167,7 +381,8 @@ def _mlp(layers: list[Any], activation: str, flat: bool) -> Reading:
     # The bias is the weight of a constant feature, which `Reading.data` appends to the samples.
     rows = W1.T if bias is None else np.vstack([W1.T, bias])
     words = f"{activation} MLP with {W1.shape[1]} inputs, {len(W1)} neurons, {len(W2)} outputs"
-    return Reading(MLP(), activation, rows, W2, bias is not None, _numpy(last.bias), flat, words + _biases(first, last))
+    words += _biases(first, last)
+    return Reading(MLP(), activation, rows, W2, bias is not None, _numpy(last.bias), sample, words)
 
 
 def _biases(first: Any, last: Any) -> str:
@@ -175,7 +390,7 @@ def _biases(first: Any, last: Any) -> str:
     return f", biases in the {' and the '.join(has)} layer" if has else ", no biases"
 
 
-def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Reading:
+def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray, sample: tuple[int, ...] | None) -> Reading:
     conv, last = layers
     side, stride, padding = conv.kernel_size, conv.stride, conv.padding
     plain = conv.groups == 1 and tuple(conv.dilation) == (1, 1)
@@ -186,14 +401,15 @@ def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Readin
         raise refuse(
             f"has {conv}: square kernels, strides and symmetric zero paddings without groups or dilation are read"
         )
-    if X.ndim != 4:
+    images = X.shape if sample is None else (len(X), *sample)
+    if len(images) != 4 or math.prod(images) != X.size:
         raise InputError(f"X must be n x channels x height x width for a convolution, got shape {X.shape}")
     W1, W2, bias = _numpy(conv.weight), _numpy(last.weight), _numpy(conv.bias)
     assert W1 is not None
     assert W2 is not None
-    height, width = ((size + 2 * padding[0] - side[0]) // stride[0] + 1 for size in X.shape[2:])
+    height, width = ((size + 2 * padding[0] - side[0]) // stride[0] + 1 for size in images[2:])
     if min(height, width) < 1:
-        raise InputError(f"X has images of {X.shape[2]} x {X.shape[3]}, too small for {conv}")
+        raise InputError(f"X has images of {images[2]} x {images[3]}, too small for {conv}")
     # P[alpha, kappa], the weight of patch kappa in the pooled value alpha
     matrix = _pooling_matrix(pool, height, width)
     a, M, c = len(matrix), len(W1), len(W2)
@@ -207,7 +423,7 @@ def _cnn(layers: list[Any], activation: str, pool: Any, X: np.ndarray) -> Readin
     architecture = CNN(side[0], stride[0], padding[0], "identity" if pool is None else matrix, bias is not None)
     words = f"{activation} CNN with {M} filters of {side[0]} x {side[0]}, {a} pooled values a filter, {c} outputs"
     words += _biases(conv, last)
-    return Reading(architecture, activation, rows, V, bias is not None, _numpy(last.bias), False, words)
+    return Reading(architecture, activation, rows, V, bias is not None, _numpy(last.bias), sample, words)
 
 
 def _pooling_matrix(pool: Any, height: int, width: int) -> np.ndarray:

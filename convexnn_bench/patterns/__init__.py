@@ -9,4 +9,4 @@ from convexnn_bench.patterns.enumeration import (
     patterns_from_masks,
     patterns_of_rows,
 )
-from convexnn_bench.patterns.sampling import sample_patterns
+from convexnn_bench.patterns.sampling import patterns_of_neurons, sample_patterns

@@ -259,7 +259,7 @@ def _masks_of_cells(
         gates[:, done : done + kept.size] = gate[:, kept]
         done += kept.size
     masks, gates = masks[:, :done], gates[:, :done]
-    first = _first_of_each(masks)
+    first = first_of_each(masks)
     return (masks, gates, zero, lost) if first.all() else (masks[:, first], gates[:, first], zero, lost)
 
 
@@ -325,7 +325,7 @@ def check_rows(Phi: np.ndarray) -> np.ndarray:
     return Phi
 
 
-def _first_of_each(masks: Bool[np.ndarray, "N P"]) -> Bool[np.ndarray, "P"]:
+def first_of_each(masks: Bool[np.ndarray, "N P"]) -> Bool[np.ndarray, "P"]:
     """Mark the first of equal columns."""
     packed = np.ascontiguousarray(np.packbits(masks, axis=0).T)
     names = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()

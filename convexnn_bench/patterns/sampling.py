@@ -15,6 +15,7 @@ from convexnn_bench.patterns.enumeration import (
     Patterns,
     check_rows,
     count_patterns,
+    first_of_each,
     hash_of,
     moved_rows,
 )
@@ -88,6 +89,35 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     return Patterns(
         np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, moved, copies, reduced.resolved
     )
+
+
+def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:
+    """Return the different patterns in whose closed cones the neurons of a ReLU network lie, or None without any.
+
+    A neuron that is zero, or not active on any row, adds nothing to the network and gets no pattern. The gate of a
+    neuron that is zero on some rows is moved off them, into a cell next to it.
+    """
+    Phi = check_rows(Phi)
+    sizes = np.linalg.norm(W1, axis=0)
+    gates = W1[:, sizes > 0] / sizes[sizes > 0]
+    rows = Phi[np.any(Phi != 0, axis=1)]
+    if not rows.size or not gates.size:
+        return None
+    values = rows @ gates
+    noise = np.abs(rows) @ np.abs(gates) * Phi.shape[1] * np.finfo(np.float64).eps
+    on_rows = np.abs(values) <= noise
+    moved = on_rows.any(axis=0)
+    if moved.any():
+        # A step so short that the signs of the other values stay as they are.
+        steps = np.random.default_rng(0).standard_normal((gates.shape[0], int(moved.sum())))
+        least = np.where(on_rows, np.inf, np.abs(values)).min(axis=0)[moved]
+        reach = np.abs(rows @ steps).max(axis=0)
+        gates[:, moved] += steps * np.minimum(0.5 * np.where(np.isfinite(least), least, 1.0) / reach, 1.0)
+    active = (rows @ gates > 0).any(axis=0)
+    gates = gates[:, active]
+    masks = Phi @ gates >= 0
+    kept = first_of_each(masks) if masks.shape[1] else np.zeros(0, dtype=bool)
+    return Patterns(masks[:, kept], gates[:, kept], False) if kept.any() else None
 
 
 def _at_most(wanted: int, N: int, p: int) -> int:

@@ -1,0 +1,129 @@
+"""What kind of file MODEL is, by its first bytes and its list of contents, before torch is imported.
+
+Nothing is loaded here. A file that cannot hold a state dict is refused within a fraction of a second, with what to do;
+any other is left to `load_state`.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from convexnn_bench.errors import InputError
+
+SAVE = "save torch.save(model.state_dict(), path) where the network's class can be imported"
+KERAS = (
+    "a Keras model. Its biases have no weight decay unless bias_regularizer is set, and certify reads networks of torch"
+)
+# What the pickle of a state dict calls, beside the classes of numbers of numpy. Anything else is code of some class.
+PLAIN = ("torch", "torch._utils", "torch.storage", "torch.serialization", "torch._tensor", "torch.nn.parameter")
+PLAIN_ELSEWHERE = ("collections", "_codecs", "numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.dtypes")
+OPCODES = 100_000  # of a pickle, that are looked at; a state dict of two layers takes some dozens
+LEGACY_PICKLES = 5  # torch.save without a zip file writes a magic number, a version, the system, the object, and keys
+EXPANSION = 2.0  # size of the contents over that of the file, above which torch did not write it: it does not compress
+
+
+def check_model_file(path: str) -> None:
+    """Raise InputError, with the kind of file and what to do, where the file cannot hold a state dict of torch."""
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"MODEL: {path} is a folder, where a file of torch.save(model.state_dict(), path) is expected")
+    if not file.is_file():
+        raise InputError(f"MODEL: there is no file {path}")
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    if start.startswith(b"PK"):
+        _check_archive(path)
+    elif start.startswith(b"\x80"):
+        with file.open("rb") as stream:
+            _check_pickle(path, stream, LEGACY_PICKLES)
+    else:
+        raise InputError(f"{path} is {_kind(start)}: {SAVE}")
+
+
+def _kind(start: bytes) -> str:
+    if not start:
+        return "an empty file"
+    if start.startswith(b"\x89HDF"):
+        return f"an HDF5 file, as Keras writes, and no file of torch.save; if it is {KERAS}"
+    if len(start) > 8 and start[8:9] == b"{":
+        return "a safetensors file, and no file of torch.save; load it with safetensors.torch.load_file and"
+    if start.startswith(b"\x93NUMPY"):
+        return "an array of numpy (are MODEL and DATA in the right order?)"
+    return "no file of torch.save, or damaged"
+
+
+def _check_archive(path: str) -> None:
+    """Check the zip file that torch.save writes, without reading its tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = archive.infolist()
+            names = [entry.filename for entry in contents]
+            # Equal bytes listed many times, or compressed zeros, may claim any amount of memory.
+            if sum(entry.file_size for entry in contents) > EXPANSION * Path(path).stat().st_size + 4096:
+                raise InputError(f"{path} claims to hold more than its size, as no file of torch.save does: {SAVE}")
+            if any(name.endswith(".npy") for name in names):
+                raise InputError(f"{path} is an .npz file of arrays: are MODEL and DATA in the right order?")
+            if any(name.endswith("weights.h5") for name in names):
+                raise InputError(f"{path} is {KERAS}")
+            if any(name.endswith("constants.pkl") for name in names):
+                raise InputError(
+                    f"{path} is a TorchScript archive (torch.jit.save), which is code; save its weights with "
+                    "torch.save(torch.jit.load(path).state_dict(), other_path) if you trust it"
+                )
+            pickled = next((name for name in names if name.rsplit("/", 1)[-1] == "data.pkl"), None)
+            if pickled is None:
+                raise InputError(f"{path} is a zip file that torch.save did not write: {SAVE}")
+            with archive.open(pickled) as stream:
+                _check_pickle(path, stream, 1)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _check_pickle(path: str, stream: IO[bytes], pickles: int) -> None:
+    """Raise InputError where a pickle calls the code of a class, by its opcodes and without running it."""
+    called: list[str] = []
+    try:
+        for _ in range(pickles):
+            called += _called(stream)
+    except Exception as error:  # pickletools raises many kinds of errors for damaged files
+        # A file that is not one of torch ends after its first pickle, and is judged by that.
+        if pickles == 1 or not called:
+            raise InputError(f"{path} is damaged, or no file of torch.save: {SAVE}") from error
+    foreign = [name for name in called if name.rpartition(".")[0] not in PLAIN + PLAIN_ELSEWHERE]
+    if not foreign:
+        return
+    if any(name.startswith("torch.nn.modules.") for name in called):
+        raise InputError(
+            f"{path} holds a whole module ({foreign[0]}), which only its own code can load: {SAVE}, and certify that "
+            "file"
+        )
+    raise InputError(
+        f"{path} holds an object of {foreign[0]}; nothing but tensors and plain containers is loaded, since an object "
+        f"may run code: {SAVE}, and certify that file"
+    )
+
+
+def _called(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the dotted names that one pickle imports."""
+    strings: list[str] = []  # in the order in which they are put on the stack
+    memo: dict[int, str] = {}
+    fresh = ""  # the value of the last opcode, where that is a string
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        if name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if name == "MEMOIZE" else argument] = fresh
+        elif name in ("BINGET", "LONG_BINGET") and memo.get(argument):
+            strings.append(memo[argument])
+        elif isinstance(argument, str):
+            strings.append(argument)
+        fresh = argument if isinstance(argument, str) else ""
+        if count >= OPCODES:
+            return

@@ -1,0 +1,26 @@
+"""Which tensors share memory: a weight that is stored once and used twice is decayed once."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+
+def overlaps(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of names whose tensors share memory, and (name, name) for a tensor that repeats its own entries."""
+    spans = []
+    for name, tensor in tensors.items():
+        # entries from the first to the last in memory
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        reach = 1 + sum((size - 1) * step for size, step in steps) if tensor.numel() else 0
+        if tensor.numel() > reach:
+            yield name, name
+        start = tensor.data_ptr()
+        if reach:
+            spans.append((str(tensor.device), start, start + reach * tensor.element_size(), name))
+    # Sorted by their starts, spans that overlap any earlier one overlap the one that reaches furthest.
+    furthest = None
+    for span in sorted(spans):
+        if furthest is not None and furthest[0] == span[0] and span[1] < furthest[2]:
+            yield furthest[3], span[3]
+        if furthest is None or furthest[0] != span[0] or span[2] > furthest[2]:
+            furthest = span
