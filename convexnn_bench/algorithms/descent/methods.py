@@ -6,6 +6,7 @@ stopped. Step sizes follow from the objective. Every line search reads all numbe
 trial waits for a GPU only once.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -197,15 +198,18 @@ def momentum_sgd(
 ) -> str | None:
     """Minimise by minibatch gradient descent with heavy-ball momentum.
 
-    1. Set the step t to (1 - momentum) times the longest of 1, 1/2, 1/4, ... that lowers the full objective.
+    1. Set the step t to (1 - momentum) times the longest of s, s/2, s/4, ... that lowers the full objective. s is 1, or
+       where the gradient is small the power of two that moves x by about its own length.
     2. For every batch of an `epoch`: v <- momentum v + gradient, x <- x - t v.
     3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
        epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.
     """
     generator = np.random.default_rng(seed)
     best_value, gradient = objective(x)
-    best, step, failures = x, 1.0, 0
+    best, failures = x, 0
     # 1. the first step
+    own_length = float(torch.linalg.vector_norm(x) / torch.linalg.vector_norm(gradient).clamp_min(1e-300))
+    step = 2.0 ** math.floor(math.log2(max(1.0, own_length)))
     while not bool(objective(x - step * gradient)[0] < best_value):
         step *= 0.5
         if step < 1e-300:

@@ -7,7 +7,7 @@ from problems import combinations, random_problem
 from textbook import textbook_optimum
 
 import convexnn_bench as cnn
-from convexnn_bench.algorithms.descent.methods import lbfgs
+from convexnn_bench.algorithms.descent.methods import lbfgs, momentum_sgd
 
 SOLVERS = (
     *("fista", "bm_gd", "bm_scaled_gd", "bm_adam", "bm_lbfgs"),
@@ -174,3 +174,21 @@ def test_cuda_gives_certified_points(solver, activation):
     assert result.objective >= optimum - 1e-8 * (1 + optimum)
     assert result.certificate.dual <= optimum + 1e-8 * (1 + optimum)
     assert result.curve[-1][0] <= result.solve_seconds + 1e-3
+
+
+@pytest.mark.parametrize("height", [2.0**-12, 2.0**-40])
+def test_minibatch_steps_do_not_depend_on_a_small_unit_of_the_objective(height):
+    """The first step moves x by about its own length, where a step of one would take for ever."""
+    centre = torch.linspace(1.0, 2.0, 5, dtype=torch.float64)
+    visited = []
+
+    def objective(x):
+        return 0.5 * height * (x - centre).square().sum(), height * (x - centre)
+
+    def step_done(x):
+        visited.append(x.clone())
+        return len(visited) < 60
+
+    start = torch.full((5,), 0.1, dtype=torch.float64)
+    momentum_sgd(objective, lambda generator: [lambda x: objective(x)[1]], start, step_done, momentum=0.5, seed=0)
+    assert torch.linalg.vector_norm(visited[-1] - centre) <= 1e-3 * torch.linalg.vector_norm(centre)
