@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench.checks import SMALLEST_BETA
 from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
 ORDINARY = 8  # data whose largest magnitude is within 2^-8 to 2^8 are left as they are
-SAFE_BETA = 1e-290, 1e290  # a scaled beta outside this range would lose digits: then nothing is scaled
+LARGEST_BETA = 1 / SMALLEST_BETA  # a scaled beta beyond one of the two would lose digits: then nothing is scaled
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Scaling:
         found = loss.rescaled(2.0**of_Y) if of_Y else None
         weight = 1.0 if found is None else found[1]
         blocks = 2.0 ** (of_Y - (degree or 0) * of_X)
-        if not SAFE_BETA[0] <= problem.beta * blocks / weight <= SAFE_BETA[1]:
+        if not SMALLEST_BETA <= problem.beta * blocks / weight <= LARGEST_BETA:
             return cls(problem)
         return cls(problem.rescaled(2.0**of_X, 2.0**of_Y), blocks, weight / 2.0**of_Y)
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_scaled_is_not():
     assert np.array_equal(Scaling.of(squares).problem.X, squares.X)
     labels = cnn.Problem(1e4 * X, SIGNS, loss="squared_hinge", beta_fraction=0.1, patterns=3)
     assert np.array_equal(Scaling.of(labels).problem.Y, labels.Y)
-    tiny = cnn.Problem(1e-30 * X, 1e-30 * Y, beta=1e-300, patterns=3)
+    tiny = cnn.Problem(1e-30 * X, 1e-30 * Y, beta=1e-280, patterns=3)
     large = cnn.Problem(1e30 * X, 1e30 * Y, beta=1e-250, patterns=3)
     assert Scaling.of(tiny).problem is not tiny
     assert Scaling.of(large).problem is large

@@ -187,7 +187,7 @@ def test_minibatch_steps_do_not_depend_on_a_small_unit_of_the_objective(height):
 
     def step_done(x):
         visited.append(x.clone())
-        return len(visited) < 60
+        return len(visited) < 300
 
     start = torch.full((5,), 0.1, dtype=torch.float64)
     momentum_sgd(objective, lambda generator: [lambda x: objective(x)[1]], start, step_done, momentum=0.5, seed=0)
