@@ -208,7 +208,7 @@ def _one_hot(loss: str, labels: np.ndarray, order: Sequence[Any] | None, outputs
     classes, index = index_labels(labels, order)
     if outputs is not None and len(classes) != outputs:
         raise InputError(
-            f"Y must have as many columns or classes as the module has outputs, {outputs}; it has {len(classes)} "
+            f"Y must have as many columns or classes as the module has outputs, {outputs}, got {len(classes)} "
             f"classes: {shown(classes)}"
         )
     if len(classes) == 1:

@@ -145,5 +145,5 @@ def test_class_numbers_of_a_module_keep_outputs_that_do_not_occur():
     np.testing.assert_array_equal(report.problem.Y, np.eye(4)[PLACES + 1])
     assert report.problem.classes == (0, 1, 2, 3)
     assert report.assumptions[-1] == "Labels are the class numbers 0 to 3 of the outputs; without samples: 0."
-    with pytest.raises(cnn.InputError, match=r"outputs, 4; it has 3 classes: 'ant', 'bee', 'cow'"):
+    with pytest.raises(cnn.InputError, match=r"outputs, 4, got 3 classes: 'ant', 'bee', 'cow'"):
         cnn.certify_module(module(4), X, CLASSES["words"], loss="cross_entropy", weight_decay=0.1)

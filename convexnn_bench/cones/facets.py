@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from convexnn_bench.cones.projection import multipliers, nearest_point, nonnegative_least_squares, unit_rows
+from convexnn_bench.cones.projection import multipliers, nearest_point, unit_rows
 
 HULL_DIMENSIONS = 8  # p up to which facets come from a convex hull, whose cost grows exponentially with p
 REDUNDANT = 1e-12  # distance of a unit row from the cone of the others below which it adds nothing
@@ -46,9 +46,9 @@ def unattained(Phi: Float[np.ndarray, "N p"], masks: Bool[np.ndarray, "N P"]) ->
     for k in np.flatnonzero(((values >= 0) != masks).any(axis=0)):
         # 2. Otherwise look for the multipliers of Farkas' lemma.
         signed = np.where(masks[:, k, None], rows, -rows)
-        target = np.append(np.zeros(rows.shape[1]), 1.0)
-        system = np.vstack([signed.T, ~masks[:, k]])
-        if np.linalg.norm(system @ nonnegative_least_squares(system, target) - target) <= 1e-11:
+        system = unit_rows(np.column_stack([signed, ~masks[:, k]]))
+        target = np.append(np.zeros(rows.shape[1]), -1.0)
+        if np.linalg.norm(target + multipliers(system, target) @ system) <= 1e-11:
             return int(k)
     return None
 

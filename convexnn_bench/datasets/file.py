@@ -196,12 +196,13 @@ def _targets(path: str, y: np.ndarray, targets: str) -> tuple[np.ndarray, tuple[
         )
     kind = ("binary" if len(classes) == 2 else "one_hot") if targets == "auto" else targets
     Y, loss = class_targets(index, kind, positive=len(classes) - 1)
-    order = (
-        f"The target's labels {classes[0]!r}/{classes[1]!r} are -1/+1."
-        if kind == "binary"
-        else f"The target has {len(classes)} classes, in the order of the outputs: {shown(classes)}."
+    one = "; with one output the second is +1" if kind == "binary" else ""
+    return (
+        Y,
+        classes,
+        loss,
+        [f"The target has {len(classes)} classes, in the order of the outputs: {shown(classes)}{one}."],
     )
-    return Y, classes, loss, [order]
 
 
 def _values(path: str, y: np.ndarray) -> np.ndarray:

@@ -261,6 +261,41 @@ def test_words_for_missing_are_classes_among_words(load):
     assert load("x,kind\n1,5\n2,v\n3,5\n", targets="one_hot").classes == ("5", "v")
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "logistic", "squared"])
+def test_two_classes_under_any_loss(tmp_path, loss):
+    path = tmp_path / "data.csv"
+    path.write_text("x,kind\n1,yes\n2,no\n3,no\n5,yes\n")
+    problem = cnn.make_problem("file", path=str(path), loss=loss)
+    assert problem.classes == ("no", "yes")
+    signs = np.array([1.0, -1.0, -1.0, 1.0])
+    expected = np.column_stack([signs < 0, signs > 0]) if loss == "cross_entropy" else signs[:, None]
+    np.testing.assert_array_equal(problem.Y, expected)
+    assert problem.with_beta(1.0).classes == problem.classes
+
+
+def test_a_text_is_read_or_refused(load):
+    draw = np.random.default_rng(0)
+    cells = ["1", "2.5", "-3e2", "7", "4", "0.5", "2020", "a", "NA", "", '"', "#1", "1,5"]
+    marks = [",", ";", "\t", " ", "\n", '"', "\n\n"]
+    read = refusals = 0
+    for trial in range(300):
+        width, mark = int(draw.integers(2, 4)), str(draw.choice(marks[:4]))
+        share = 6 if trial % 3 else len(cells)  # two thirds of the tables are numbers
+        text = "\n".join(mark.join(draw.choice(cells[:share], width)) for _ in range(4))
+        if trial % 5 == 0:
+            place = int(draw.integers(len(text)))
+            text = text[:place] + str(draw.choice(marks)) + text[place + 1 :]
+        try:
+            data = load(text)
+        except cnn.InputError:
+            refusals += 1
+        else:
+            read += 1
+            assert len(data.X) == len(data.Y) == 4 - any("as the header" in note for note in data.notes)
+            assert np.isfinite(data.X).all()
+    assert min(read, refusals) >= 50
+
+
 def test_classes_are_in_the_order_of_numbers(load):
     data = load("x,y\n1,10\n2,9\n3,10\n4,100\n", targets="one_hot")
     assert data.classes == (9, 10, 100)

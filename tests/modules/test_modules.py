@@ -588,6 +588,36 @@ def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
     assert not trap.exists()
 
 
+def test_the_command_reads_tables_and_images(tmp_path):
+    rng = np.random.default_rng(0)
+    X, kinds = np.round(rng.standard_normal((12, 2)), 3), np.array(["no", "yes"])[np.arange(12) % 2]
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).double()
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    rows = "".join(f"{a},{b},{kind}\n" for (a, b), kind in zip(X, kinds, strict=True))
+    (tmp_path / "data.csv").write_text(f"a,b,kind\n{rows}")
+    arguments = ["--weight-decay", "0.1", "--loss", "logistic", "--activation", "linear", "--json"]
+    answer = json.loads(run(str(tmp_path / "model.pt"), str(tmp_path / "data.csv"), *arguments).stdout)
+    assert answer["dual"] == cnn.certify_module(module, X, kinds, "logistic", 0.1).dual
+    assert answer["assumptions"][-2:] == ["Labels 'no'/'yes' are -1/+1.", "Line 1 was read as the header: a,b,kind."]
+    spec = f"file[path={tmp_path / 'data.csv'},standardize=true]"
+    standard = (X - X.mean(axis=0)) / X.std(axis=0)
+    answer = json.loads(run(str(tmp_path / "model.pt"), spec, *arguments).stdout)
+    assert answer["dual"] == pytest.approx(cnn.certify_module(module, standard, kinds, "logistic", 0.1).dual)
+    # Images of bytes, without an axis for their channel.
+    images, labels = rng.integers(0, 256, (6, 4, 4), dtype=np.uint8), np.arange(6) % 3
+    network = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(18, 3)).double()
+    torch.save(network.state_dict(), tmp_path / "cnn.pt")
+    np.savez(tmp_path / "images.npz", x_train=images, y_train=labels)
+    spec = f"file[path={tmp_path / 'images.npz'},scale=255]"
+    options = ["--weight-decay", "0.1", "--loss", "cross_entropy", "--activation", "linear", "--json"]
+    said = run(str(tmp_path / "cnn.pt"), spec, *options)
+    assert said.exit_code == 0, said.output
+    answer = json.loads(said.stdout)
+    report = cnn.certify_module(network, images[:, None] / 255, labels, "cross_entropy", 0.1)
+    assert answer["primal"] == pytest.approx(report.primal, rel=1e-12)
+    assert "The images have one channel." in answer["assumptions"]
+
+
 # -- networks as people train them ---------------------------------------------------------------------------
 
 

@@ -54,6 +54,14 @@ def test_gaps_are_powers_of_ten(gap, plain, fancy):
     assert format_gap(gap, superscript=True) == fancy
 
 
+def test_notes_on_the_data_stand_below_the_title():
+    one = record()
+    one["problem"] = {**SIZES, "notes": "Line 1 was read as the header: a,b."}
+    lines = rendered([one, record("bm_newton")]).splitlines()
+    assert lines[2].strip() == "Line 1 was read as the header: a,b."
+    assert lines[3].strip().startswith("solver")
+
+
 def test_numbers():
     shown = [format_value(value) for value in (29.9153860, None, 0.0, 2, 1.5e-9)]
     assert shown == ["29.91539", "-", "0", "2.000000", "1.500000e-09"]
