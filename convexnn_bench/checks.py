@@ -38,7 +38,7 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
 def aligned_copy(array: np.ndarray) -> np.ndarray:
     """Return a copy in C order at a multiple of 64 bytes, so that equal processes round products with it alike."""
     # torch aligns its memory at 64 bytes. Numpy need not, and the order of vectorised sums may depend on it.
-    return torch.tensor(np.ascontiguousarray(array)).numpy()
+    return torch.tensor(np.asarray(array, order="C")).numpy()
 
 
 def plain_number(value: Any) -> Any:
