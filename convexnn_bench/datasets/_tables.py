@@ -423,7 +423,7 @@ def _target_notes(column: Column, y: np.ndarray) -> list[str]:
 def _count_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
     counts = np.arange(len(X))[:, None]
     counting = np.flatnonzero((counts == X).all(axis=0) | (counts + 1 == X).all(axis=0))
-    return [f"The feature {features[k]} only counts the rows; is it an index?" for k in counting if len(X) > 2]
+    return [f"The feature {features[k]} only counts the rows; is it an index?" for k in counting.tolist() if len(X) > 2]
 
 
 def has_words_and_numbers(y: np.ndarray) -> tuple[Any, Any] | None:

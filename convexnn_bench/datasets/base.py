@@ -33,6 +33,15 @@ class Data:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Samples:
+    """X, n x d or n x ..., as float64; y, the targets as their source has them: numbers or words, n or n x c; notes."""
+
+    X: np.ndarray
+    y: np.ndarray
+    notes: tuple[str, ...]
+
+
 class BaseDataset:
     """One data set. A subclass defines `name` and `load`, with a default for every parameter.
 
@@ -95,6 +104,11 @@ class BaseDataset:
         if missing:
             raise InputError(f"data set {self.name!r} is not available: {missing}")
         return self.load(**{**self.parameters, **self.given})
+
+    def samples(self) -> Samples:
+        """Return the samples with the targets before any loss has made numbers of them, where the data set has such."""
+        data = self.data()
+        return Samples(data.X, data.Y, data.notes)
 
     def fingerprint(self) -> str | None:
         """Return a hash of data outside the package, which may change; None for a built-in data set."""

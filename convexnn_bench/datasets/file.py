@@ -1,7 +1,6 @@
 """The user's own data: a table in a text file, or arrays in an NPZ or NPY file."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from convexnn_bench.datasets.base import (
     TARGETS,
     BaseDataset,
     Data,
+    Samples,
     class_targets,
     number,
     one_of,
@@ -27,15 +27,6 @@ SUFFIXES = (*TEXT, ".npz", ".npy")
 LAYOUTS = ("flat", "image", "tokens")
 FEW = 10  # different whole numbers up to which targets may be meant as classes
 CHANNELS = (1, 3, 4)  # of images
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a file holds: X, n x d or n x ..., as float64; y, numbers or words, n or n x c; notes, one sentence each."""
-
-    X: np.ndarray
-    y: np.ndarray
-    notes: tuple[str, ...]
 
 
 class File(BaseDataset):

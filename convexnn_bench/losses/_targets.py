@@ -39,8 +39,8 @@ def read_targets(
     given = Y if isinstance(Y, Targets) else Targets(as_numpy(Y, "Y"))
     rows = given.rows if target_rows is None else target_rows(given.rows)
     if given.classes is not None:
-        encoded, found = column_targets(loss.labels, rows), given.classes
+        encoded = column_targets(loss.labels, rows)
     else:
         encoded = encode_labels(loss.labels, loss.name, rows, category_order(Y), outputs, classes)
-        found = encoded.classes
-    return Targets(loss.prepare_targets(encoded.rows), found, (*given.notes, *encoded.notes))
+    notes = (*given.notes, *encoded.notes)
+    return Targets(loss.prepare_targets(encoded.rows), given.classes or encoded.classes, notes)
