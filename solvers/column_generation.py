@@ -1,10 +1,15 @@
 """The ReLU program over all activation patterns by column generation."""
 
+import math
+
 from convexnn_bench.algorithms.column_generation import ColumnGeneration
+from convexnn_bench.deadline import seconds_left
 from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Number, Whole
+
+LEAST_SECONDS = 0.01  # of a master program, after which its solver says that its time is up
 
 
 class Solver(BaseSolver):
@@ -33,6 +38,11 @@ class Solver(BaseSolver):
     tolerance: float
     master_calls: int
 
+    def load_packages(self) -> None:
+        super().load_packages()
+        for name in {self._master(names) for names in self.masters.values()}:
+            SOLVERS.make(name).load_packages()
+
     def skip(self, problem: Problem) -> str | None:
         if not problem.has_cone:
             return (
@@ -46,12 +56,17 @@ class Solver(BaseSolver):
             problem, self.seed, self._make_master, self.tolerance, self.patterns_per_round, self.master_calls
         )
 
+    @staticmethod
+    def _master(names: tuple[str, ...]) -> str:
+        """Return the first solver that is available on this machine."""
+        return next(name for name in names if SOLVERS.get(name).unavailable() is None)
+
     def _make_master(self) -> BaseSolver:
-        """Make the first solver of `masters` that is available on this machine."""
+        """Make the solver of the master program, for the time that is left."""
         # The master need not be exact: the network's certificate judges its point like any other.
-        names = self.masters[self.method.problem.vector_cone]
-        solver: BaseSolver = SOLVERS.make(next(name for name in names if SOLVERS.get(name).unavailable() is None))
-        solver.time_limit = self.time_limit
+        solver: BaseSolver = SOLVERS.make(self._master(self.masters[self.method.problem.vector_cone]))
+        left = seconds_left()
+        solver.time_limit = None if math.isinf(left) else max(left, LEAST_SECONDS)
         return solver
 
     def run(self, callback: Callback) -> None:

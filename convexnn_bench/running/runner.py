@@ -80,7 +80,8 @@ def solve(
     time_limit : float, optional
         Seconds to wait. The solver is stopped after so many seconds of solving, and earlier if set-up and scoring take
         long: `solve` returns within 1.2 `time_limit` + 1 s, the last certificate included. A single call into compiled
-        code is not interrupted. Packages that are imported for the first time do not count. None for no limit.
+        code is not interrupted, and packages that are imported for the first time count for half of the limit at most.
+        None for no limit.
     gap : float, optional
         Certified relative gap at which the solver is stopped. None lets it run to its own end.
     seed : int
@@ -143,9 +144,11 @@ def solve(
     # 3. A solver that cannot run is an outcome, so that a campaign goes on. Imports do not count, since the solver has
     # not seen the problem yet. What it does with the problem in `skip` counts as set-up.
     reason = algorithm.unavailable()
+    loading = time.perf_counter()
     if reason is None:
         algorithm.load_packages()
     started = time.perf_counter()
+    wait = Wait(time_limit, imports=started - loading)
     reason = reason or reason_to_skip(algorithm, untouched.problem)
     if reason is not None:
         result.reason = reason
@@ -160,7 +163,7 @@ def solve(
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched, started)
+        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched, wait, started)
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     return result
 
@@ -171,13 +174,14 @@ def _run(
     on_score: OnScore,
     on_setup: Callable[[float], None],
     untouched: Untouched,
+    wait: Wait,
     started: float,
 ) -> None:
     """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
     problem = untouched.problem
-    wait = Wait(algorithm.time_limit)
-    # Processes that share a problem wait for each other, so that none of them may be interrupted on its own.
-    interrupter = Interrupter(None if problem.is_shared else wait.solver_is_interrupted)
+    # Processes that share a problem wait for each other, so that none of them may be stopped on its own.
+    limited = None if problem.is_shared else time.perf_counter() - started
+    interrupter = Interrupter(wait.until(wait.solver_is_interrupted, limited))
     monitor: Monitor | None = None
 
     def work() -> None:
@@ -198,7 +202,7 @@ def _run(
         algorithm.run(monitor)
 
     try:
-        with deadline(None if problem.is_shared else wait.solver_stops):
+        with deadline(wait.until(wait.solver_stops, limited)):
             finished = interrupter.run(work)
         if monitor is None:
             result.setup_seconds = time.perf_counter() - started

@@ -6,6 +6,7 @@ compiled code is not interrupted, so that solvers hand their time limit on to th
 """
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 SHARE, SECONDS = 0.2, 1.0
 STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.8  # parts of the allowance after which each of these has to end
 AGAIN = 1.0  # seconds after which a solver that caught the interruption is interrupted again
+IMPORTING = 0.02  # seconds until the next look at a thread that imports a module
 
 
 class OutOfTime(BaseException):
@@ -22,10 +24,13 @@ class OutOfTime(BaseException):
 
 
 class Wait:
-    """The times at which the parts of a solve have to end, in seconds after its start; None without a limit."""
+    """The times at which the parts of a solve have to end, in seconds from the start of set-up; None without a limit.
 
-    def __init__(self, time_limit: float | None):
-        self.time_limit = time_limit
+    imports: the seconds that the caller has waited for packages before. They count for half of the limit at most.
+    """
+
+    def __init__(self, time_limit: float | None, imports: float = 0.0):
+        self.time_limit, self.imports = time_limit, imports
         self.solver_stops = self._after(STOP)
         self.solver_is_interrupted = self._after(INTERRUPT)
         self.certificate_ends = self._after(CERTIFY)
@@ -33,17 +38,26 @@ class Wait:
     def _after(self, part: float) -> float | None:
         if self.time_limit is None:
             return None
-        return self.time_limit + part * (SHARE * self.time_limit + SECONDS)
+        counted = min(self.imports, 0.5 * self.time_limit)
+        return self.time_limit + part * (SHARE * self.time_limit + SECONDS) - counted
+
+    @staticmethod
+    def until(end: float | None, waited: float | None) -> float | None:
+        """Return the seconds from `waited` to `end`, zero at least; None if there is no end, or no waiting at all."""
+        return None if end is None or waited is None else max(end - waited, 0.0)
 
 
 class Interrupter:
-    """Interrupt work in the thread of the caller after some seconds; None never interrupts it."""
+    """Interrupt work in the thread of the caller after some seconds; None never interrupts it.
+
+    The exception may be raised in the code below, too. It uses plain locks only, whose `with` blocks cannot be left
+    without releasing them; those of `threading.Event`, which are written in Python, can.
+    """
 
     def __init__(self, seconds: float | None):
         self.seconds = seconds
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._held, self._late = 0, False
+        self._lock, self._alarm = threading.Lock(), threading.Lock()
+        self._held, self._late, self._sent, self._over = 0, False, False, False
 
     def run(self, work: Callable[[], None]) -> bool:
         """Do the work. Return False if it was interrupted."""
@@ -51,10 +65,11 @@ class Interrupter:
             work()
             return True
         self._thread = threading.get_ident()
-        threading.Thread(target=self._watch, name="convexnn-bench time limit", daemon=True).start()
+        self._alarm.acquire()  # until the work is over
         # The exception may come after the work has ended, on the way through `_close`, and then once at most: the next
         # one would follow AGAIN seconds later.
         try:
+            threading.Thread(target=self._watch, name="convexnn-bench time limit", daemon=True).start()
             try:
                 work()
             finally:
@@ -67,19 +82,23 @@ class Interrupter:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Put the interruption off until the block has ended. Blocks of several threads may overlap."""
-        with self._lock:
-            self._held += 1
         try:
+            with self._lock:
+                self._held += 1
             yield
         finally:
             with self._lock:
-                self._held -= 1
+                self._held = max(self._held - 1, 0)
                 if self._late and not self._held:
                     self._interrupt()
 
     def _watch(self) -> None:
-        seconds = self.seconds
-        while not self._over.wait(seconds):
+        seconds = self.seconds or 0.0
+        while not self._alarm.acquire(timeout=seconds):
+            # A module whose import is interrupted may never load again in this process.
+            if _imports(self._thread):
+                seconds = IMPORTING
+                continue
             with self._lock:
                 if self._held:
                     self._late = True
@@ -88,16 +107,33 @@ class Interrupter:
             seconds = AGAIN
 
     def _interrupt(self) -> None:
-        if not self._over.is_set():
+        if not self._over:
+            self._sent = True
             _raise_in(self._thread, OutOfTime)
 
     def _close(self) -> None:
         with self._lock:
-            self._over.set()
-            _raise_in(self._thread, None)  # withdraw an exception that was not delivered yet
+            self._over = True
+            if self._alarm.locked():
+                self._alarm.release()
+        # An exception that was sent and has not come yet comes here: Python looks for it whenever a loop goes back. To
+        # withdraw it (by NULL) would leave CPython 3.11 looking for it before every instruction from then on.
+        for _ in range(100 if self._sent else 0):
+            pass
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise an exception in a thread when it next executes Python code; None withdraws one that is still to come."""
-    what = ctypes.c_void_p(None) if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+def _imports(thread: int) -> bool:
+    """Return True where a thread is inside an import statement, or in a module of Python that handles locks."""
+    frame = sys._current_frames().get(thread)
+    if frame is not None and frame.f_globals.get("__name__") in ("threading", "logging", "queue"):
+        return True
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Raise an exception in a thread when it next executes Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))

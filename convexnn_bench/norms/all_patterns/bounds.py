@@ -172,7 +172,7 @@ def row_space_coordinates(rows: Float[np.ndarray, "n p"]) -> tuple[Float[np.ndar
     `rows` itself.
     """
     n, p = rows.shape
-    Q = _row_space(rows)
+    Q = _row_space(rows) if rows.size else np.eye(p)
     if Q.shape[1] == p:
         return rows, np.zeros(n)
     # With E = rows - L Q^T and w = Q^T u, rows u = L w + E u. Q is orthonormal up to delta = ||Q^T Q - I||, by which w

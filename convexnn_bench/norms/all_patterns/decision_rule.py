@@ -81,6 +81,25 @@ class _Best:
     parameters: tuple[torch.Tensor, ...]
 
 
+class _Adam:
+    """Adam (Kingma & Ba, ICLR 2015) on one tensor. That of torch loads its compiler first, which takes seconds."""
+
+    MEAN, SQUARE = 0.9, 0.99  # how much of the averages of the gradient and of its square a step keeps
+
+    def __init__(self, x: torch.Tensor, rate: float):
+        self.x, self.rate, self.steps = x, rate, 0
+        self.mean, self.square = torch.zeros_like(x), torch.zeros_like(x)
+
+    def step(self, slope: torch.Tensor, factor: float) -> None:
+        """Move x in place by a step of `factor` times the rate."""
+        self.steps += 1
+        self.mean.lerp_(slope, 1 - self.MEAN)
+        self.square.lerp_(slope * slope, 1 - self.SQUARE)
+        mean, square = self.mean / (1 - self.MEAN**self.steps), self.square / (1 - self.SQUARE**self.steps)
+        with torch.no_grad():
+            self.x -= factor * self.rate * mean / (square.sqrt() + 1e-8)
+
+
 class _Rule:
     """alpha_h = sum_g x_gh delta_g + sum_g y_gh (1 - delta_g) + z_h, with (x, y, z, slack)_h a point of the simplex.
 
@@ -130,18 +149,13 @@ class _Rule:
         At least one step is evaluated, and no more of them than a deadline allows.
         """
         logits, logd = self.logits.requires_grad_(True), self.logd.requires_grad_(True)
-        optimiser = torch.optim.Adam(
-            [{"params": [logits], "lr": 0.3}, {"params": [logd], "lr": 0.1}], betas=(0.9, 0.99), foreach=False
-        )
-        rates, total = [group["lr"] for group in optimiser.param_groups], min(max(steps, SHORTEST), LONGEST)
+        parts = [_Adam(logits, 0.3), _Adam(logd, 0.1)]
+        total = min(max(steps, SHORTEST), LONGEST)
         best, step, left = _Best(math.inf, ()), 0, seconds_left()
         while step < total:
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * (1.02 - step / total)
-            optimiser.zero_grad()
             with torch.enable_grad():
                 value = self.largest(self.generators(logits), logd.exp())
-                value.clamp_min(1e-60).log().backward()
+                slopes = torch.autograd.grad(value.clamp_min(1e-60).log(), (logits, logd))
             reached = float(value.detach())
             if reached < best.value:
                 best = _Best(reached, (logits.detach().clone(), logd.detach().clone()))
@@ -149,7 +163,8 @@ class _Rule:
                 break
             if step == 0 and left < math.inf:  # the rates fall to zero at the last step, so that their number matters
                 total = min(total, max(1, int(left / max(left - seconds_left(), 1e-9))))
-            optimiser.step()
+            for part, slope in zip(parts, slopes, strict=True):
+                part.step(slope, 1.02 - step / total)
             step += 1
         return self.above(*best.parameters)
 
