@@ -84,17 +84,11 @@ class Monitor:
         """Return the seconds that the solver has run, without scoring."""
         return self._now() - self._start - self._stopped
 
-    def waited(self) -> float:
-        """Return the seconds that the caller of `solve` has waited, with set-up and scoring."""
-        return self.setup_seconds + self._clock() - self._start
-
     def __call__(self) -> bool:
         """Score the point when it is due. Return False where the solver must stop."""
         # most calls return at once, without waiting for the device
         seconds = self._clock() - self._start - self._stopped
-        out_of_time = self.time_limit is not None and (
-            seconds >= self.time_limit or self._until(self.wait.solver_stops, seconds) <= 0
-        )
+        out_of_time = self._out_of_time(seconds)
         out_of_iterations = self.iterations is not None and next(self._calls) > self.iterations
         ended = out_of_time or out_of_iterations
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
@@ -104,9 +98,16 @@ class Monitor:
         with self._lock:
             if self.status is None:
                 self.score(last=ended or self.solver.one_shot)
-            if self.status is None and ended:
+                out_of_time = out_of_time or self._out_of_time(seconds)  # a score may take what was left
+            if self.status is None and (ended or out_of_time):
                 self.status = "time_limit" if out_of_time else "iterations"
         return self.status is None
+
+    def _out_of_time(self, seconds: float) -> bool:
+        """Return True if the solver, which has run for `seconds`, or the caller has used up the time limit."""
+        if self.time_limit is None:
+            return False
+        return seconds >= self.time_limit or self._until(self.wait.solver_stops, seconds) <= 0
 
     def _until(self, end: float | None, seconds: float) -> float:
         """Return the seconds until the wait reaches `end`, where the solver has run for `seconds`."""

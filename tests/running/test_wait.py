@@ -1,0 +1,233 @@
+"""A time limit bounds the wait of the caller: set-up, scores and the last certificate, on clocks that tests move."""
+
+import contextlib
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from problems import random_problem
+
+import convexnn_bench as cnn
+from convexnn_bench.deadline import seconds_left
+from convexnn_bench.running import monitor
+from convexnn_bench.running.wait import Interrupter, OutOfTime, Wait
+
+
+class Stuck(cnn.BaseSolver):
+    """Never returns from the part that `stuck` names, and catches every Exception there."""
+
+    name = "stuck"
+    formulation = "convex"
+    parameters = {"stuck": ["run"], "first": [True]}
+
+    def set_problem(self, problem):
+        self.problem, self.Z = problem, np.zeros((problem.P, problem.p, problem.q))
+        if self.stuck == "set_problem":
+            self.work_for_ever()
+
+    def run(self, callback):
+        if self.first:
+            callback()
+        self.Z = self.Z + 1e-3  # a later point, which was not scored
+        self.work_for_ever()
+
+    def work_for_ever(self):
+        while True:
+            with contextlib.suppress(Exception):
+                sum(range(100))
+
+    def get_result(self):
+        if self.stuck == "nothing":
+            raise AttributeError("no point yet")
+        return cnn.Point(blocks=self.Z)
+
+
+@pytest.mark.parametrize("time_limit", [0.05, 5.0, 600.0])
+def test_the_parts_of_a_wait_end_in_order_and_within_the_allowance(time_limit):
+    wait = Wait(time_limit)
+    ends = [time_limit, wait.solver_stops, wait.solver_is_interrupted, wait.certificate_ends]
+    assert ends == sorted(set(ends))
+    assert ends[-1] < 1.2 * time_limit + 1
+    assert Wait(time_limit, imports=1e9).solver_stops == pytest.approx(wait.solver_stops - 0.5 * time_limit)
+    assert Wait(None).solver_stops is Wait(None).certificate_ends is None
+
+
+def test_a_solver_that_does_not_come_back_is_interrupted_and_its_point_certified():
+    result = cnn.solve(random_problem(1), Stuck(), time_limit=0.01)
+    assert result.status == "time_limit"
+    assert len(result.curve) == 2
+    assert np.all(result.blocks == 1e-3)
+    assert result.certificate is not None
+    assert "0.01 s passed at certified gap" in result.reason
+
+
+def test_a_solver_that_has_no_point_when_it_is_interrupted_keeps_the_last_one_that_was_scored():
+    class Later(Stuck):
+        name = "later"
+
+        def run(self, callback):
+            callback()
+            self.stuck = "nothing"
+            self.work_for_ever()
+
+    result = cnn.solve(random_problem(1), Later(), time_limit=0.01)
+    assert result.status == "time_limit"
+    assert "no point yet" in result.reason
+    assert len(result.curve) == 1
+    assert not result.blocks.any()
+
+
+@pytest.mark.parametrize(
+    ("stuck", "words"), [("set_problem", "set-up was not finished"), ("nothing", "without a point")]
+)
+def test_a_result_without_a_point_says_so(stuck, words):
+    result = cnn.solve(random_problem(1), Stuck(stuck=stuck, first=False), time_limit=0.01)
+    assert result.status == "time_limit"
+    assert words in result.reason
+    assert result.certificate is None
+    assert result.point is None
+    assert np.isnan(result.objective)
+    assert result.setup_seconds > 0
+
+
+def test_set_up_and_scores_count_for_the_wait(monkeypatch):
+    """Set-up takes nothing on the monitor's clock, every score 2 s, every step 1 s; the limit is 10 s."""
+    genuine, now = monitor.certify, [0.0]
+
+    def slow(problem, point):
+        now[0] += 2.0
+        return genuine(problem, point)
+
+    class Steps(Stuck):
+        name = "steps"
+
+        def run(self, callback):
+            while callback():
+                now[0] += 1.0
+
+    monkeypatch.setattr(monitor, "certify", slow)
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    result = cnn.solve(random_problem(1), Steps(), time_limit=10.0)
+    assert result.status == "time_limit"
+    assert result.solve_seconds < 10.0
+    assert now[0] <= 1.2 * 10.0 + 1.0
+    # The first score took more than the scores' part of the limit, so that the others follow at longer intervals.
+    assert len(result.curve) <= 3
+
+
+def test_every_certificate_gets_a_deadline_and_the_last_one_the_latest(monkeypatch):
+    genuine, budgets = monitor.certify, []
+
+    def watched(problem, point):
+        budgets.append(seconds_left())
+        return genuine(problem, point)
+
+    class Steps(Stuck):
+        name = "steps"
+
+        def run(self, callback):
+            assert callback()
+
+    monkeypatch.setattr(monitor, "certify", watched)
+    cnn.solve(random_problem(1), Steps(), time_limit=1000.0, gap=None)
+    assert budgets[0] <= 100.0  # a tenth of the limit
+    assert 1000.0 < budgets[-1] < 1201.0
+    budgets.clear()
+    cnn.solve(random_problem(1), Steps(), time_limit=None, gap=None)
+    assert budgets == [float("inf")] * 2
+
+
+def test_a_solver_is_told_the_time_that_set_up_left(monkeypatch):
+    from convexnn_bench.running import runner
+
+    told, now = [], [0.0]
+
+    class Slow(Stuck):
+        name = "slow"
+
+        def set_problem(self, problem):
+            told.append(self.time_limit)
+            super().set_problem(problem)
+            now[0] += 8.0
+
+        def run(self, callback):
+            told.append(self.time_limit)
+
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    solver = Slow()
+    result = cnn.solve(random_problem(1), solver, time_limit=10.0)
+    assert told == [10.0, pytest.approx(Wait(10.0).solver_stops - 8.0)]
+    assert solver.time_limit == 10.0
+    assert result.setup_seconds == 8.0
+
+
+def test_an_interruption_waits_for_a_held_block_and_for_imports(monkeypatch):
+    ended = []
+
+    def work():
+        with interrupter.held():
+            end = time.perf_counter() + 0.05
+            while time.perf_counter() < end:
+                pass
+            ended.append("held")
+        while True:
+            pass
+
+    interrupter = Interrupter(0.001)
+    assert not interrupter.run(work)
+    assert ended == ["held"]
+
+    class Finder:
+        """Takes its time over a module that does not exist."""
+
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "a_module_that_takes_long_to_find":
+                end = time.perf_counter() + 0.1
+                while time.perf_counter() < end:
+                    pass
+                ended.append("import")
+            return None
+
+    def work_of_imports():
+        try:
+            __import__("a_module_that_takes_long_to_find")
+        except ImportError:
+            while True:
+                pass
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    assert not Interrupter(0.001).run(work_of_imports)
+    assert ended == ["held", "import"]
+
+
+def test_an_interruption_never_reaches_the_caller():
+    """Work that ends just when it would be interrupted, many times."""
+    for k in range(200):
+        interrupter = Interrupter(1e-4)
+        end = time.perf_counter() + 1e-6 * (k % 200)
+
+        def work(end=end):
+            while time.perf_counter() < end:
+                pass
+
+        interrupter.run(work)
+        assert not interrupter._lock.locked()
+    assert issubclass(OutOfTime, BaseException)
+    assert not issubclass(OutOfTime, Exception)
+    names = [thread.name for thread in threading.enumerate()]
+    end = time.perf_counter() + 60
+    while "convexnn-bench time limit" in names and time.perf_counter() < end:
+        names = [thread.name for thread in threading.enumerate()]
+    assert "convexnn-bench time limit" not in names
+
+
+def test_errors_of_the_work_are_raised():
+    def work():
+        raise ArithmeticError("its own")
+
+    with pytest.raises(ArithmeticError, match="its own"):
+        Interrupter(60.0).run(work)
