@@ -180,8 +180,8 @@ def _run(
     """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
     problem = untouched.problem
     # Processes that share a problem wait for each other, so that none of them may be stopped on its own.
-    limited = None if problem.is_shared else time.perf_counter() - started
-    interrupter = Interrupter(wait.until(wait.solver_is_interrupted, limited))
+    waited = None if problem.is_shared else time.perf_counter() - started
+    interrupter = Interrupter(wait.until(wait.solver_is_interrupted, waited))
     monitor: Monitor | None = None
 
     def work() -> None:
@@ -202,7 +202,7 @@ def _run(
         algorithm.run(monitor)
 
     try:
-        with deadline(wait.until(wait.solver_stops, limited)):
+        with deadline(wait.until(wait.solver_stops, waited)):
             finished = interrupter.run(work)
         if monitor is None:
             result.setup_seconds = time.perf_counter() - started

@@ -81,7 +81,7 @@ def test_a_solver_that_has_no_point_when_it_is_interrupted_keeps_the_last_one_th
 
 
 @pytest.mark.parametrize(
-    ("stuck", "words"), [("set_problem", "set-up was not finished"), ("nothing", "without a point")]
+    ("stuck", "words"), [("set_problem", "set-up was not finished"), ("nothing", "no point to certify")]
 )
 def test_a_result_without_a_point_says_so(stuck, words):
     result = cnn.solve(random_problem(1), Stuck(stuck=stuck, first=False), time_limit=0.01)
