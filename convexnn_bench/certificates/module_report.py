@@ -318,9 +318,7 @@ def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: 
     alternative = replace(training, reduction=other).beta(lam, Y.shape)
     if other == "mean" and training.base.name == "squared" and training.scale == 1.0:
         alternative /= 2.0  # torch's mean of squares lacks the factor 1/2
-    how = (
-        f"reduction={other!r} (--reduction {other})" if training.head is None else f"the loss with reduction={other!r}"
-    )
+    how = f"a loss with reduction={other!r}" if training.is_torch else f"reduction={other!r} (--reduction {other})"
     say = f"If the loss of training was a {other}, give {how}: beta would be {alternative:.6g}, not {report.beta:.6g}."
     # 1. Scaling both layers of a trained network changes the objective to second order only, so that the size of its
     # weights shows the beta on which it was trained.
