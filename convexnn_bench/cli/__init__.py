@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Train two-layer networks three ways - exact convex program, Burer-Monteiro, original network - and "
     "certify how far each result is from the global optimum.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -10,7 +10,17 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-SolversDir = Annotated[str | None, typer.Option(metavar="DIR", help="Folder with your solver files.")]
+SolversDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder with your solver files, which are run as code.")
+]
+PluginsDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder with your plug-ins in the subfolders solvers, datasets, losses, activations and architectures. "
+        "Their files are run as code.",
+    ),
+]
 
 
 def speaks() -> bool:

@@ -8,7 +8,7 @@ from convexnn_bench import __version__
 from convexnn_bench.harness import Cell, Limits, run_cell
 from convexnn_bench.plugins import DATASETS, EXECUTORS, SOLVERS, importable
 from convexnn_bench.records import describe_machine
-from convexnn_bench.report import plain_table
+from convexnn_bench.report import last_lines, plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,26 +18,28 @@ TINY: tuple[dict[str, Any], ...] = (
     {"n": 30, "d": 3, "patterns": 5},
     {"n": 12, "d": 2, "patterns": "all", "activation": "relu"},
 )
+OUTPUT_LINES = 15  # of what a broken solver printed
 GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0  # relative gap, time limit and deadline; most solvers end at the gap
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A solver's state, "works", "missing" or "broken", and in words what it did or what to do."""
+    """A solver's state, "works", "missing" or "broken", in words what it did or what to do, and what it printed."""
 
     solver: str
     state: str
     words: str
+    output: str | None = None
 
 
-def examine(solvers_dir: str | None = None) -> Iterator[Finding]:
+def examine(solvers_dir: str | None = None, plugins_dir: str | None = None) -> Iterator[Finding]:
     """Examine every registered solver in turn, each in a process of its own, on one thread."""
     for name in SOLVERS.names():
         missing = SOLVERS.get(name).unavailable()
-        yield Finding(name, "missing", missing) if missing else _try(name, solvers_dir)
+        yield Finding(name, "missing", missing) if missing else _try(name, solvers_dir, plugins_dir)
 
 
-def _try(name: str, solvers_dir: str | None) -> Finding:
+def _try(name: str, solvers_dir: str | None, plugins_dir: str | None) -> Finding:
     """Solve a tiny problem with a solver, in a process of its own."""
     defaults = {key: values[0] for key, values in SOLVERS.get(name).parameters.items()}
     record: dict[str, Any] = {}
@@ -48,7 +50,8 @@ def _try(name: str, solvers_dir: str | None) -> Finding:
         limits = Limits(SECONDS, GAP, DEADLINE)
         # In a process of its own even a solver that crashes the interpreter is a finding, and the others are still
         # examined.
-        record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, solvers_dir=solvers_dir))
+        folders = {"solvers_dir": solvers_dir, "plugins_dir": plugins_dir}
+        record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, **folders))
         # A solver that skips the first problem is tried on the next one, which may show that it works.
         if record["status"] != "skipped":
             break
@@ -59,7 +62,7 @@ def _try(name: str, solvers_dir: str | None) -> Finding:
     if record["status"] == "skipped":
         return Finding(name, "missing", record["reason"])
     shown = "none" if gap is None else f"{gap:.0e}"
-    return Finding(name, "broken", f"{record['status']}, gap {shown}: {record['reason']}")
+    return Finding(name, "broken", f"{record['status']}, gap {shown}: {record['reason']}", record["output"])
 
 
 def machine_lines() -> list[tuple[str, str]]:
@@ -92,7 +95,7 @@ def machine_lines() -> list[tuple[str, str]]:
     ]
 
 
-def print_doctor(console: "Console", solvers_dir: str | None = None) -> bool:
+def print_doctor(console: "Console", solvers_dir: str | None = None, plugins_dir: str | None = None) -> bool:
     """Print everything; return False if an installed solver does not work."""
     from rich.table import Table
     from rich.text import Text
@@ -113,11 +116,16 @@ def print_doctor(console: "Console", solvers_dir: str | None = None) -> bool:
     colours = {"works": "green", "missing": "yellow", "broken": "red"}
     findings = []
     with progress("solving a tiny problem with each solver", len(SOLVERS.names())) as update:
-        for finding in examine(solvers_dir):
+        for finding in examine(solvers_dir, plugins_dir):
             findings.append(finding)
             update(len(findings), finding.solver)
     for finding in findings:
         state = Text(finding.state, style=colours[finding.state])
         table.add_row(finding.solver, state, Text(finding.words))
     console.print(table)
+    for finding in findings:
+        if finding.output:
+            console.print(f"\n{finding.solver} printed, at its end:", soft_wrap=True)
+            for line in last_lines(finding.output, OUTPUT_LINES):
+                console.print(f"  {line}", soft_wrap=True)
     return all(finding.state != "broken" for finding in findings)

@@ -1,77 +1,108 @@
 """What `convexnn-bench list` prints: everything that is registered, and why some of it cannot be used here."""
 
 import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, DATASETS, EXECUTORS, LOSSES, SOLVERS
+from convexnn_bench.errors import InputError
+from convexnn_bench.harness import shipped_names
+from convexnn_bench.plugins import EXECUTORS, KINDS, Registry
 from convexnn_bench.report import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 FORMULATIONS = {"convex": "convex", "burer_monteiro": "Burer-Monteiro", "network": "network"}
+TITLES = {
+    "solvers": ("solvers", "formulation", "parameters", "here?"),
+    "datasets": ("data sets", "", "parameters", "here?"),
+    "losses": ("losses", "", ""),
+    "activations": ("activations", "", ""),
+    "architectures": ("architectures", "", ""),
+    "executors": ("executors", "", "here?"),
+}
 
 
-def print_listing(console: "Console") -> None:
-    """Print solvers by formulation, data sets, the parts of a problem, executors and campaigns."""
-    from rich.text import Text
+def print_listing(console: "Console", what: Sequence[str] = (), here: bool = False) -> None:
+    """Print solvers by formulation, data sets, the parts of a problem, executors and campaigns.
 
-    from convexnn_bench.harness import shipped_names
+    Parameters
+    ----------
+    console
+        Where to print.
+    what
+        Kinds, which are shown alone, and parts of names, one of which a name must hold; everything where it is empty.
+    here
+        Leave out what cannot be used on this machine.
 
-    _solvers(console)
-    _datasets(console)
-    parts = (("losses", LOSSES), ("activations", ACTIVATIONS), ("architectures", ARCHITECTURES))
-    for title, registry in parts:
-        table = _table(title, "", "")
-        for name in registry.names():
-            table.add_row(name, Text(_first_line(registry.get(name))))
-        console.print(table)
-        console.print()
-    table = _table("executors", "", "here?")
-    for name in EXECUTORS.names():
-        cls = EXECUTORS.get(name)
-        table.add_row(name, Text(cls.summary), _here(cls.unavailable()))
-    console.print(table)
-    console.print()
-    console.print(f"campaigns  {', '.join(shipped_names())}")
+    Raises
+    ------
+    InputError
+        Nothing matches.
+    """
+    kinds = [one for one in what if one in (*TITLES, "campaigns")] or [*TITLES, "campaigns"]
+    parts = [one for one in what if one not in (*TITLES, "campaigns")]
+
+    def wanted(name: str) -> bool:
+        return not parts or any(part in name for part in parts)
+
+    shown = False
+    for kind in kinds:
+        if kind == "campaigns":
+            continue
+        registry: Registry[Any] = EXECUTORS if kind == "executors" else KINDS[kind]
+        classes = [registry.get(name) for name in registry.names() if wanted(name)]
+        if here:
+            classes = [cls for cls in classes if _missing(cls) is None]
+        if classes:
+            _print_kind(kind, classes, console)
+            shown = True
+    campaigns = [name for name in shipped_names() if wanted(name)] if "campaigns" in kinds else []
+    if campaigns:
+        console.print(f"campaigns  {', '.join(campaigns)}")
+    if not (shown or campaigns):
+        raise InputError(
+            f"nothing matches {' '.join(what)}: give parts of names, or kinds ({', '.join(TITLES)}, campaigns)"
+        )
 
 
-def _table(*titles: str) -> "Table":
+def _print_kind(kind: str, classes: list[Any], console: "Console") -> None:
     table = plain_table()
-    for title in titles:
-        table.add_column(title, no_wrap=title == titles[0], overflow="fold")
-    return table
+    for index, title in enumerate(TITLES[kind]):
+        table.add_column(title, no_wrap=index == 0, overflow="fold")
+    if kind == "solvers":
+        # Sorting keeps the order of the registry within a formulation.
+        classes = sorted(classes, key=lambda cls: list(FORMULATIONS).index(cls.formulation))
+    for cls in classes:
+        table.add_row(*_row(kind, cls))
+    console.print(table)
+    console.print()
 
 
-def _solvers(console: "Console") -> None:
+def _row(kind: str, cls: Any) -> list[Any]:
     from rich.text import Text
 
-    table = _table("solvers", "formulation", "parameters", "here?")
-    order = list(FORMULATIONS)
-    # Sorting keeps the order of the registry within a formulation.
-    for cls in sorted((SOLVERS.get(name) for name in SOLVERS.names()), key=lambda c: order.index(c.formulation)):
+    if kind == "solvers":
         parameters = ", ".join(f"{key}={values[0]}" for key, values in cls.parameters.items())
-        table.add_row(cls.name, FORMULATIONS[cls.formulation], Text(parameters or "-"), _here(cls.unavailable()))
-    console.print(table)
-    console.print()
-
-
-def _datasets(console: "Console") -> None:
-    from rich.text import Text
-
-    table = _table("data sets", "", "parameters", "here?")
-    for name in DATASETS.names():
-        cls = DATASETS.get(name)
+        return [cls.name, FORMULATIONS[cls.formulation], Text(parameters or "-"), _here(cls)]
+    if kind == "datasets":
         parameters = ", ".join(f"{key}={value}" for key, value in cls.parameters.items())
-        table.add_row(name, Text(cls.summary or _first_line(cls)), Text(parameters or "-"), _here(cls.unavailable()))
-    console.print(table)
-    console.print()
+        return [cls.name, Text(cls.summary or _first_line(cls)), Text(parameters or "-"), _here(cls)]
+    if kind == "executors":
+        return [cls.name, Text(cls.summary), _here(cls)]
+    return [cls.name, Text(_first_line(cls))]
 
 
-def _here(missing: str | None) -> Any:
+def _missing(cls: Any) -> str | None:
+    """Return why a class cannot be used here; None for one that does not say, such as a loss."""
+    missing: str | None = cls.unavailable() if hasattr(cls, "unavailable") else None
+    return missing
+
+
+def _here(cls: Any) -> Any:
     from rich.text import Text
 
+    missing = _missing(cls)
     return Text("yes", style="green") if missing is None else Text(f"no: {missing}", style="yellow")
 
 

@@ -10,17 +10,37 @@ from convexnn_bench.cli.common import alone, plain_errors, wide_console
 
 def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder that a campaign wrote its records to.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and make nothing else.")] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print the table for LaTeX (booktabs), and make nothing else.")
+    ] = False,
 ) -> None:
     """Make tables, figures and a page from a campaign's records: DIR/report.html and DIR/figures.
 
-    The exit code is 0, 2 if the folder holds no records, or 1 if it cannot be written to or a bound is wrong.
+    With --csv or --latex only the table is written, to standard output: report DIR --csv > table.csv. The exit code is
+    0, 2 if the folder holds no records, or 1 if it cannot be written to or a bound is wrong.
     """
     alone("report")
     with plain_errors():
+        from convexnn_bench.errors import InputError
         from convexnn_bench.report import make_report
 
+        if csv and latex:
+            raise InputError("--csv and --latex both write to standard output: give one of them")
+        if csv or latex:
+            _print_table(Path(folder), "csv" if csv else "latex")
+            return
         sound = make_report(Path(folder), wide_console())
     raise typer.Exit(0 if sound else 1)
+
+
+def _print_table(folder: Path, form: str) -> None:
+    from convexnn_bench.report import read_folder, table_text
+
+    records, complaints = read_folder(folder)
+    for complaint in complaints:
+        typer.echo(f"warning: {complaint}", err=True)
+    typer.echo(table_text(records, form), nl=False)
 
 
 def merge(

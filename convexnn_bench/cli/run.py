@@ -1,5 +1,6 @@
 """The command `convexnn-bench run`: a campaign."""
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convexnn_bench.cli.common import SolversDir, alone, plain_errors, signals_interrupt, wide_console, words
+from convexnn_bench.cli.common import (
+    PluginsDir,
+    SolversDir,
+    alone,
+    plain_errors,
+    signals_interrupt,
+    wide_console,
+    words,
+)
 
 if TYPE_CHECKING:
     from convexnn_bench.harness import BaseExecutor, Campaign, CampaignOutcome, Source
@@ -36,6 +45,7 @@ def run(
         ),
     ] = None,
     solvers_dir: SolversDir = None,
+    plugins_dir: PluginsDir = None,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Solving time of every cell.")] = None,
     gap: Annotated[float | None, typer.Option(help="Certified relative gap at which a solver is stopped.")] = None,
     iterations: Annotated[
@@ -51,8 +61,8 @@ def run(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for records and figures. By default results/CAMPAIGN; with --solver or --dataset "
-            "results/custom or results/CAMPAIGN-custom.",
+            help="Folder for records and figures. By default results/CAMPAIGN; with --solver or --dataset a folder "
+            "that is named after them, which the same command finds again.",
         ),
     ] = None,
     rerun: Annotated[
@@ -85,10 +95,12 @@ def run(
     alone("run")
     with plain_errors():
         changes = {
-            "solvers": solver or None, "datasets": dataset or None, "solvers_dir": solvers_dir,
+            "solvers": solver or None, "datasets": dataset or None,
+            "solvers_dir": solvers_dir, "plugins_dir": plugins_dir,
             "time_limit": time_limit, "gap": gap, "iterations": iterations, "seeds": seeds,
         }  # fmt: skip
-        job = _job(campaign, {key: value for key, value in changes.items() if value is not None}, out, rerun or [])
+        wanted = {key: value for key, value in changes.items() if value is not None}
+        job = _job(campaign, wanted, out, rerun or [], dry_run)
         # An executor that cannot run here is refused before the campaign is planned.
         place = _place(executor, workers)
         if dry_run:
@@ -113,13 +125,14 @@ class _Job:
     again: set[str]
 
 
-def _job(name: str | None, changes: dict[str, Any], out: str | None, rerun: list[str]) -> _Job:
+def _job(name: str | None, changes: dict[str, Any], out: str | None, rerun: list[str], dry_run: bool) -> _Job:
     """Check and return what the command line asks for. changes: settings in place of the campaign's own."""
     from convexnn_bench.harness import check_limits
 
     campaign, source = _campaign(name, changes)
     folder = Path(out) if out is not None else Path("results") / campaign.name
     again = _statuses(rerun)
+    _say_what_is_run_as_code(campaign, source, dry_run)
     check_limits(campaign, source)
     return _Job(campaign, source, folder, again)
 
@@ -192,11 +205,44 @@ def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Sou
     loaded, source = load_campaign(find_campaign(name or "quickstart"))
     changed = dict(changes)
     if "solvers" in changes or "datasets" in changes:
-        changed["name"] = "custom" if name is None else f"{loaded.name}-custom"
+        changed["name"] = _custom_name("custom" if name is None else loaded.name, changes)
     if "time_limit" in changes:
         # A part of a campaign follows the same rule (`Campaign.grids`).
         changed["deadline"] = None  # the deadline of the file belongs to the time limit of the file
     return replace(loaded, **changed), source.without(changed)
+
+
+def _custom_name(base: str, changes: dict[str, Any]) -> str:
+    """Return a name that says what is run, with a hash of all changes, so that other commands have other folders."""
+    import hashlib
+
+    from convexnn_bench.records import to_json
+
+    specs = [*changes.get("datasets", []), *changes.get("solvers", [])]
+    names = dict.fromkeys(re.sub(r"\W+", "", spec.partition("[")[0]) for spec in specs)
+    what = "-".join(names)[:40].rstrip("-")
+    return f"{base}-{what}-{hashlib.sha256(to_json(changes).encode()).hexdigest()[:8]}"
+
+
+def _say_what_is_run_as_code(campaign: "Campaign", source: "Source", dry_run: bool) -> None:
+    """Say on stderr, before any of them runs, which files of folders of plug-ins are imported and who named them.
+
+    Without --dry-run only folders that a campaign file names are worth a line: the user has typed the others.
+    """
+    from convexnn_bench.errors import InputError
+    from convexnn_bench.plugins import plugin_files
+
+    for key in ("solvers_dir", "plugins_dir"):
+        folder, from_file = getattr(campaign, key), source.knows(key)
+        if folder is None or not (dry_run or from_file):
+            continue
+        try:
+            files = plugin_files(**{"solvers_dir": None, "plugins_dir": None, key: folder})
+        except InputError as error:
+            raise source.error(str(error), key) from error
+        named = f"named by {source.path}" if from_file else "named on the command line"
+        listed = ", ".join(map(str, files[:5])) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        typer.echo(f"note: these files are run as code ({key}, {named}): {listed or 'none'}", err=True)
 
 
 def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
@@ -221,11 +267,12 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn."""
-    from convexnn_bench.report import count_statuses, counted, print_results, save_gap_figure
+    from convexnn_bench.report import count_statuses, counted, print_failures, print_results, save_gap_figure
 
     console = wide_console()
     console.print()
     print_results(finished.records, console)
+    print_failures(finished.records, folder, console)
     counts = ", ".join(f"{number} {status}" for status, number in count_statuses(finished.records).items())
     console.print(f"{counted(len(finished.records), 'cell')}: {counts}")
     files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]

@@ -25,8 +25,9 @@ class Campaign:
     seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: True if a seed also draws the samples and
     patterns of every data set that sets no `seed` itself; otherwise it only sets the solver's start.
     time_limit, gap, iterations, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a
-    folder with more solvers. part: tables [[part]], each a grid that takes from the campaign what it does not set
-    itself.
+    folder with more solvers. plugins_dir: a folder with subfolders of more solvers, datasets, losses, activations and
+    architectures. The files of both run as code. part: tables [[part]], each a grid that takes from the campaign what
+    it does not set itself.
     """
 
     name: str = "campaign"
@@ -44,6 +45,7 @@ class Campaign:
     threads: int = 1
     device: str = "cpu"
     solvers_dir: str | None = None
+    plugins_dir: str | None = None
     part: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -192,6 +194,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threads": (is_whole, "a whole number"),
     "device": (_is(str), "text"),
     "solvers_dir": (_is(str), "text"),
+    "plugins_dir": (_is(str), "text"),
     "part": (_list_of(_is(dict)), "tables, [[part]]"),
 }
 # All parts share threads, device and the folder of solvers, because their processes are forked from one server.

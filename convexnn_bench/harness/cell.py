@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convexnn_bench.plugins import DATASETS, SOLVERS, format_spec
+from convexnn_bench.plugins import DATASETS, SOLVERS, format_spec, plugin_folders
 from convexnn_bench.records import code_version, make_key
 
 
@@ -36,12 +36,28 @@ class Limits:
         return 2 * self.time_limit + 10 if self.deadline is None else self.deadline
 
 
+PLACES = ("campaign", "solvers_dir", "plugins_dir", "label", "origin")  # fields that change no result
+
+
+def hash_of_plugins(plugins_dir: str | None) -> str:
+    """Return a hash of the Python files in a folder of plug-ins, but for solvers, whose files have hashes of their own.
+
+    The text is empty for None.
+    """
+    folders = [folder for kind, folder in plugin_folders(plugins_dir).items() if kind != "solvers"]
+    code = hashlib.sha256()
+    for file in (file for folder in folders for file in sorted(folder.glob("*.py"))):
+        code.update(f"{file.parent.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return "" if plugins_dir is None else code.hexdigest()
+
+
 @dataclass(frozen=True)
 class Cell:
     """A picklable description of one run. Parameters of the data set and of the solver include the defaults.
 
-    label: the problem as the campaign asks for it, one point of a grid. origin: the text in the campaign that it comes
-    from, for messages.
+    plugins_code: hash of the user's losses, architectures, activations and data sets, see `hash_of_plugins`. label: the
+    problem as the campaign asks for it, one point of a grid. origin: the text in the campaign that it comes from, for
+    messages.
     """
 
     dataset: str
@@ -53,6 +69,8 @@ class Cell:
     device: str = "cpu"
     limits: Limits = field(default_factory=Limits)
     solvers_dir: str | None = None
+    plugins_dir: str | None = None
+    plugins_code: str = ""
     campaign: str = ""
     label: str = ""
     origin: str = ""
@@ -82,7 +100,7 @@ class Cell:
         return make_key(
             {
                 # Names and places stay out: a cell keeps its record under another campaign's name or in another folder.
-                **{k: v for k, v in asdict(self).items() if k not in ("campaign", "solvers_dir", "label", "origin")},
+                **{k: v for k, v in asdict(self).items() if k not in PLACES},
                 "version": code_version(),
                 "solver_source": hashlib.sha256(source).hexdigest(),
                 "data": DATASETS.get(self.dataset)(**self.dataset_parameters).fingerprint(),

@@ -19,7 +19,7 @@ from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.child import Link
 from convexnn_bench.harness.preload import BLAS
 from convexnn_bench.harness.tree import resident_mb
-from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.plugins import SOLVERS, add_plugins
 from convexnn_bench.records import one_line, plain
 from convexnn_bench.running import check_device, describe_certificate, describe_problem, describe_result, solve
 from convexnn_bench.solver import reason_to_skip
@@ -28,13 +28,12 @@ from convexnn_bench.solver import reason_to_skip
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
-def _enter_cell(link: Link, threads: int, solvers_dir: str | None) -> None:
-    """Limit the threads of the libraries that the server has loaded, and register the user's solvers."""
+def _enter_cell(link: Link, threads: int, cell: Cell) -> None:
+    """Limit the threads of the libraries that the server has loaded, and register the user's plug-ins."""
     # Environment variables come too late for these libraries: they read them once, when they load.
     BLAS.limit(limits=threads)
     torch.set_num_threads(threads)
-    if solvers_dir is not None:
-        SOLVERS.add_folder(solvers_dir)
+    add_plugins(cell.solvers_dir, cell.plugins_dir)
     # The data do not exist yet, so the peak above this number belongs to the problem and its solver.
     link.send(("start_memory_mb", resident_mb(os.getpid())[1]))
 
@@ -49,7 +48,7 @@ def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = 
         if cores and cell.device == "cpu":
             with contextlib.suppress(OSError):  # the machine has taken these cores away since
                 os.sched_setaffinity(0, cores)
-        _enter_cell(link, threads, cell.solvers_dir)
+        _enter_cell(link, threads, cell)
         link.send(("stage", "building the problem"))
         problem = make_problem(cell.dataset, **cell.problem_arguments)
         link.send(("problem", describe_problem(problem)))
@@ -80,7 +79,7 @@ def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = 
 def probe_target(link: Link, threads: int, cells: list[Cell]) -> None:
     """Build the problem that all cells share, and ask each solver whether it skips it."""
     try:
-        _enter_cell(link, threads, cells[0].solvers_dir)
+        _enter_cell(link, threads, cells[0])
         problem = make_problem(cells[0].dataset, **cells[0].problem_arguments)
         link.send(("problem", describe_problem(problem)))
         for index, cell in enumerate(cells):

@@ -7,7 +7,7 @@ from typing import Any
 from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, nearest
-from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.cell import Cell, hash_of_plugins
 from convexnn_bench.plugins import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -15,6 +15,7 @@ from convexnn_bench.plugins import (
     LOSSES,
     SOLVERS,
     Number,
+    add_plugins,
     expand_grid,
     format_spec,
     is_whole,
@@ -31,15 +32,9 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     Raises InputError for the first name, parameter or value that is not allowed, with its line in `source`.
     """
     source = source or Source()
-    # 1. Check the limits. They need no plug-in, and a number of seeds with many zeros must not be expanded first.
+    # 1. Check the limits, because a number of seeds with many zeros must not be expanded first.
     check_limits(campaign, source)
-    # 2. Register the user's solvers, since their names are looked up from here on.
-    if campaign.solvers_dir is not None:
-        try:
-            SOLVERS.add_folder(campaign.solvers_dir)
-        except InputError as error:
-            raise source.error(str(error), "solvers_dir") from error
-    # 3. Expand every grid. Keys tell which cells are the same, whatever grid asked for them.
+    # 2. Expand every grid. Keys tell which cells are the same, whatever grid asked for them.
     cells: dict[str, Cell] = {}
     for grid, lines in _grids(campaign, source):
         for cell in _cells(grid, lines):
@@ -60,7 +55,14 @@ def _cells(grid: Campaign, source: Source) -> Iterator[Cell]:
     """Yield the cells of a campaign without parts."""
     seeds = list(range(grid.seeds)) if isinstance(grid.seeds, int) else grid.seeds
     solvers = list(_solvers(grid, source))
-    common = (grid.device, grid.limits, grid.solvers_dir, grid.name)
+    common = (
+        grid.device,
+        grid.limits,
+        grid.solvers_dir,
+        grid.plugins_dir,
+        hash_of_plugins(grid.plugins_dir),
+        grid.name,
+    )
     for spec in grid.datasets:
         # with fresh data, data drawn with a seed meet the solver's start of the same seed only
         for data_seed in seeds if grid.fresh_data else [None]:
@@ -72,11 +74,22 @@ def _cells(grid: Campaign, source: Source) -> Iterator[Cell]:
 
 
 def check_limits(campaign: Campaign, source: Source) -> None:
-    """Check everything but the data sets and the solvers themselves. Raises InputError for the first bad value."""
-    for grid, lines in _grids(campaign, source):
+    """Check everything but the data sets and the solvers themselves, and register the user's plug-ins.
+
+    Raises InputError for the first bad value.
+    """
+    grids = list(_grids(campaign, source))
+    for grid, lines in grids:
         for key, fits, message in _requirements(grid):
             if not fits:
                 raise lines.error(message, key)
+    # From here on names are looked up. No code of the user's has run before.
+    for key in ("solvers_dir", "plugins_dir"):
+        try:
+            add_plugins(**{key: getattr(campaign, key)})
+        except InputError as error:
+            raise source.error(str(error), key) from error
+    for grid, lines in grids:
         _check_table(grid.problem, lines)
 
 

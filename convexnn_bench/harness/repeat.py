@@ -18,8 +18,8 @@ MOST_COMMANDS = 5  # more become one campaign file
 def campaign_again(records: Sequence[Record]) -> list[str]:
     """Return commands and campaign files that together make the cells of `records`.
 
-    They make no other cells, unless the campaign ships with the package and was not finished. Records do not name the
-    folder of a user's solvers: add `--solvers-dir`.
+    They make no other cells, unless the campaign ships with the package and was not finished. Records do not name
+    folders of a user's plug-ins: add `--solvers-dir` or `--plugins-dir`.
     """
     texts = []
     records = [record for record in records if _is_repeatable(record)]

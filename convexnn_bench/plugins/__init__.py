@@ -17,9 +17,13 @@ from convexnn_bench.plugins.registry import (
     ARCHITECTURES,
     DATASETS,
     EXECUTORS,
+    KINDS,
     LOSSES,
     SOLVERS,
     Registry,
+    add_plugins,
     importable,
+    plugin_files,
+    plugin_folders,
 )
 from convexnn_bench.plugins.specs import expand_grid, format_spec, parse_spec

@@ -102,10 +102,7 @@ class Registry(Generic[T]):
 
     def _scan(self, folder: Path, known: dict[str, type[T]]) -> dict[str, type[T]]:
         found: dict[str, type[T]] = {}
-        for path in sorted(folder.glob("*.py")):
-            # The base class and files with an underscore serve the plug-ins and are none.
-            if path.stem in ("__init__", "base") or path.stem.startswith("_"):
-                continue
+        for path in _files(folder):
             cls = self._load(path)
             name = cls.name
             other = found.get(name) or known.get(name)
@@ -119,9 +116,10 @@ class Registry(Generic[T]):
         # because its room may import the file itself, and a file that is half loaded has no class yet.
         base, name = self.base, self._module_name(path)
         try:
-            if name in sys.modules and path.is_relative_to(_PACKAGE):  # a user's file may have changed since
-                module = sys.modules[name]
-            else:
+            if path.is_relative_to(_PACKAGE):
+                # The package of the file comes first, which may import the file itself.
+                module = importlib.import_module(name)
+            else:  # anew, because a user's file may have changed since
                 spec = importlib.util.spec_from_file_location(name, path)
                 assert spec is not None
                 assert spec.loader is not None
@@ -209,6 +207,12 @@ class Registry(Generic[T]):
         return cls(**given)
 
 
+def _files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold a plug-in each."""
+    # The base class and files with an underscore serve the plug-ins and are none.
+    return [path for path in sorted(folder.glob("*.py")) if path.stem != "base" and not path.stem.startswith("_")]
+
+
 @cache
 def _solver_folder() -> Path:
     """Return the checkout's top-level `solvers`, else the copy that is installed with the package."""
@@ -231,3 +235,53 @@ SOLVERS: "Registry[BaseSolver]" = Registry("solver", "convexnn_bench.solver:Base
 EXECUTORS: "Registry[BaseExecutor]" = Registry(
     "executor", "convexnn_bench.harness.executors.base:BaseExecutor", _PACKAGE / "harness" / "executors"
 )
+
+# The subfolders of a folder with plug-ins of several kinds.
+KINDS: dict[str, Registry[Any]] = {
+    "solvers": SOLVERS,
+    "datasets": DATASETS,
+    "losses": LOSSES,
+    "activations": ACTIVATIONS,
+    "architectures": ARCHITECTURES,
+}
+
+
+def add_plugins(solvers_dir: str | Path | None = None, plugins_dir: str | Path | None = None) -> None:
+    """Register the user's plug-ins: those of a folder of solvers, and those of a folder with a subfolder for each kind.
+
+    Raises
+    ------
+    InputError
+        A folder is not a directory, or holds none of the subfolders, or something that would be left out.
+    RegistryError
+        A file does not load, holds no class of its kind or several, or its name is taken.
+    """
+    if solvers_dir is not None:
+        SOLVERS.add_folder(solvers_dir)
+    for kind, folder in plugin_folders(plugins_dir).items():
+        KINDS[kind].add_folder(folder)
+
+
+def plugin_folders(plugins_dir: str | Path | None) -> dict[str, Path]:
+    """Return {kind: subfolder} of a folder with plug-ins, or nothing for None. Raise InputError as `add_plugins`."""
+    if plugins_dir is None:
+        return {}
+    path, allowed = Path(plugins_dir), ", ".join(KINDS)
+    if not path.is_dir():
+        raise InputError(f"plugins folder {str(plugins_dir)!r} is not a directory")
+    found = {kind: path / kind for kind in KINDS if (path / kind).is_dir()}
+    # A misspelt subfolder, or a file beside them, would be left out without a word.
+    for other in sorted(path.iterdir()):
+        code = other.suffix == ".py" or (other.is_dir() and any(other.glob("*.py")))
+        if code and other.name not in KINDS and not other.name.startswith(("_", ".")):
+            raise InputError(f"plugins folder {str(plugins_dir)!r}: {other.name!r} is none of its subfolders {allowed}")
+    if not found:
+        raise InputError(f"plugins folder {str(plugins_dir)!r} has none of the subfolders {allowed}")
+    return found
+
+
+def plugin_files(solvers_dir: str | Path | None, plugins_dir: str | Path | None) -> list[Path]:
+    """Return the plug-ins' files that `add_plugins` would import, and import none. Raise InputError as it does."""
+    folders = [Path(solvers_dir)] if solvers_dir is not None else []
+    folders += plugin_folders(plugins_dir).values()
+    return [file for folder in folders for file in _files(folder)]

@@ -9,6 +9,7 @@ from convexnn_bench.records.records import (
     JOBS,
     Record,
     RecordFile,
+    beta_fraction,
     drop_late,
     keep_late,
     late_records,

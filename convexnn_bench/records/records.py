@@ -170,6 +170,18 @@ def _late(out: Path, key: str) -> Path:
     return out / JOBS / f"{key}.record"
 
 
+def beta_fraction(record: Mapping[str, Any]) -> float:
+    """Return the weight decay as a fraction of beta_max, as it was asked for or as it follows; nan if not known."""
+    given, about = record.get("problem_parameters"), record.get("problem")
+    asked = given.get("beta_fraction") if isinstance(given, Mapping) else None
+    beta, largest = (about.get("beta"), about.get("beta_max")) if isinstance(about, Mapping) else (None, None)
+    if isinstance(asked, int | float):
+        return float(asked)
+    return (
+        beta / largest if isinstance(beta, int | float) and isinstance(largest, int | float) and largest else math.nan
+    )
+
+
 def flat(record: Mapping[str, Any]) -> Record:
     """Return one row of a table: parameters as JSON text, the members of groups as columns with a prefix."""
     row: Record = {}
@@ -186,6 +198,9 @@ def flat(record: Mapping[str, Any]) -> Record:
             row[name] = math.nan if value is None else float(value)
         else:
             row[name] = value
+        if name == "problem_parameters":
+            # A sweep over the weight decay is what most tables are sorted by.
+            row["beta_fraction"] = beta_fraction(record)
     return row
 
 

@@ -1,9 +1,10 @@
 """Tables and figures. They read records only and run nothing."""
 
+from convexnn_bench.report.failures import last_lines, print_failures
 from convexnn_bench.report.figures import COLOURS, gap_figure, mark_target, plain_axis, save_gap_figure, scaling_figure
-from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, write_csv
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder
 from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
-from convexnn_bench.report.make import make_report, read_folder
+from convexnn_bench.report.make import make_report, read_folder, table_text
 from convexnn_bench.report.numbers import (
     GAPS,
     SolverTimes,
@@ -26,3 +27,4 @@ from convexnn_bench.report.tables import (
     reasons,
     status_colour,
 )
+from convexnn_bench.report.writers import csv_text, write_csv

@@ -3,10 +3,8 @@
 The tables go to a terminal, to the page, to CSV and to Markdown.
 """
 
-import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records import Record
@@ -29,6 +27,7 @@ from convexnn_bench.report.tables import (
     problem_line,
     reasons,
 )
+from convexnn_bench.report.writers import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +75,11 @@ def time_rows(
         texts = [times_text(by_gap[gap], quartiles) for gap in gaps]
         rows.setdefault(rung, []).append([solver, *texts, setup, format_memory(by_gap[gaps[0]].memory_mb)])
     return rows
+
+
+def time_head(gaps: Sequence[float] = GAPS) -> list[str]:
+    """Return the titles of the columns of `time_rows`."""
+    return ["solver", *map(format_target, gaps), "of it set-up", "MB"]
 
 
 def ratio_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> list[list[str]]:
@@ -141,29 +145,14 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Write rows of equal keys as a CSV file; None becomes an empty field."""
-    target = Path(path)
-    with target.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return target
-
-
 def markdown(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> str:
     """Return both tables as Markdown."""
-    head = ["solver", *map(format_target, gaps), "of it set-up", "MB"]
+    head = time_head(gaps)
     parts = [LEGEND]
     for rung, rows in time_rows(times, gaps).items():
         parts.append(f"### {rung}\n\n{markdown_table(head, rows)}")
     parts.append(f"### Ratios\n\n{markdown_table(RATIO_COLUMNS, ratio_rows(times, gaps))}")
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[float] = GAPS) -> list[SolverTimes]:

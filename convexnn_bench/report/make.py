@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.records import Record, RecordFile
+from convexnn_bench.report.failures import print_failures
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
-from convexnn_bench.report.ladder import print_ladder
-from convexnn_bench.report.numbers import gaps_of, rung_name, violations
+from convexnn_bench.report.ladder import csv_rows, print_ladder, time_head, time_rows
+from convexnn_bench.report.numbers import gaps_of, rung_name, solver_times, violations
 from convexnn_bench.report.page import summary, write_page
-from convexnn_bench.report.tables import counted, group_by_problem, print_results
+from convexnn_bench.report.tables import cell_rows, cell_texts, counted, group_by_problem, print_results
+from convexnn_bench.report.writers import csv_text, latex_table
 from convexnn_bench.terminal import progress
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def make_report(folder: Path, console: "Console") -> bool:
     # 1. Print the tables. Missing packages are reported before, and not after minutes of drawing.
     _check_packages()
     _print_tables(records, console)
+    print_failures(records, folder, console)
     for line in complaints:
         console.print(f"warning: {line}", soft_wrap=True)
     # 2. Compare the records with each other. A bound above an objective of the same program is a contradiction,
@@ -69,6 +72,24 @@ def make_report(folder: Path, console: "Console") -> bool:
         console.print(f"{one.title}: {_where(one, paths)}", soft_wrap=True)
     console.print(f"page: {page}", soft_wrap=True)
     return not wrong
+
+
+def table_text(records: Sequence[Record], form: str) -> str:
+    """Return the table that a report prints as "csv" or "latex": cell by cell, or medians over draws."""
+    if _is_ladder(records):
+        gaps = gaps_of(records)
+        times = solver_times(records, gaps)
+        if form == "csv":
+            return csv_text(csv_rows(times, gaps))
+        return latex_table(time_head(gaps), time_rows(times, gaps))
+    return csv_text(cell_rows(records)) if form == "csv" else latex_table(*cell_texts(records), words=2)
+
+
+def _is_ladder(records: Sequence[Record]) -> bool:
+    """Return whether medians are shown: for several draws of problems, several seeds, or many cells."""
+    # Problems that differ in their seeds alone are draws of one rung, and their cells belong in one row.
+    draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
+    return draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW
 
 
 def _check_packages() -> None:
@@ -93,9 +114,7 @@ def _print_tables(records: Sequence[Record], console: "Console") -> None:
     for line in head["sentences"]:
         console.print(Text(line))
     console.print()
-    # Problems that differ in their seeds alone are draws of one rung, and their cells belong in one row.
-    draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
-    if draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW:
+    if _is_ladder(records):
         print_ladder(records, console, gaps_of(records))
     else:
         print_results(records, console)

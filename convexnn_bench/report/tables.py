@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records import FIELDS, Record
+from convexnn_bench.records import FIELDS, Record, beta_fraction
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
 EXPLAINED = ("skipped", "stalled", *BAD)  # the reasons of these cells are listed below the tables
 COLUMNS = tuple(field.title for field in FIELDS if field.title)
+CSV_FIELDS = (
+    "seed", "status", "objective", "lower_bound", "gap", "setup_seconds", "solve_seconds", "wall_seconds",
+    "peak_memory_mb", "reason",
+)  # fmt: skip
 Quantity = int | float | None  # a number of a record; None if it is not known
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -154,6 +158,35 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
         cell("solve_seconds", format_seconds(record["solve_seconds"])),
         Text(format_memory(record["peak_memory_mb"])),
     ]
+
+
+def cell_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return one row for each cell, for CSV: the problem, the solver, and the numbers of the table."""
+    rows = []
+    for record in records:
+        about = sizes([record])
+        problem = {name: about.get(name) for name in ("n", "d", "c", "P", "activation", "loss", "beta")}
+        fraction = beta_fraction(record)
+        rows.append(
+            {
+                "problem": record["problem_name"],
+                **problem,
+                "beta_fraction": None if math.isnan(fraction) else fraction,
+                "solver": record["solver_name"],
+                **{name: record.get(name) for name in CSV_FIELDS},
+            }
+        )
+    return rows
+
+
+def cell_texts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """Return (titles, {problem: rows}) of the table of cells as plain text."""
+    with_seed = len({record["seed"] for record in records}) > 1
+    groups = {
+        name: [[cell.plain for cell in _row(record, _best(group), False, with_seed)] for record in group]
+        for name, group in group_by_problem(records).items()
+    }
+    return list(COLUMNS), groups
 
 
 def result_tables(records: Sequence[Record], superscript: bool = False, width: int = 100) -> list["RenderableType"]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,44 @@ def test_list_says_what_is_here_and_what_is_missing():
     assert "file[path=data.csv" in done.output  # brackets are text, not markup
 
 
+@pytest.mark.parametrize(
+    ("arguments", "there", "gone"),
+    [
+        (["solvers"], ["fista", "bm_gd"], ["spiral", "huber", "quickstart"]),
+        (["datasets", "losses"], ["spiral", "huber"], ["fista", "quickstart"]),
+        (["bm_"], ["bm_gd", "bm_newton"], ["fista", "spiral", "campaigns"]),
+        (["solvers", "datasets", "di"], ["diabetes"], ["spiral", "bm_gd"]),
+        (["campaigns"], ["quickstart", "ladder"], ["fista"]),
+        (["executors", "dask"], ["dask"], ["slurm", "local"]),
+    ],
+)
+def test_list_shows_what_is_asked_for(arguments, there, gone):
+    done = command("list", *arguments)
+    assert done.exit_code == 0, done.output
+    assert [name for name in there if name not in done.output] == []
+    assert [name for name in gone if name in done.output] == []
+
+
+def test_list_can_leave_out_what_is_missing(monkeypatch):
+    monkeypatch.setattr(convexnn_bench.SOLVERS.get("cvxpy_scs"), "requires", ("no_such_package",))
+    assert "cvxpy_scs" in command("list", "solvers").output
+    assert "cvxpy_scs" not in command("list", "solvers", "--here").output
+    assert "nothing matches solvers nosuch" in command("list", "solvers", "nosuch").stderr
+    assert command("list", "nosuch").exit_code == 2
+
+
+def test_completion_can_be_installed(monkeypatch, tmp_path):
+    """What typer offers: the script of a shell, and its installation into the user's own files."""
+    text = command("--help").output
+    assert "--install-completion" in text
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_CONVEXNN_BENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "convexnn-bench re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    done = CliRunner().invoke(app, [], prog_name="convexnn-bench")
+    assert done.output.split() == ["report"]
+
+
 @pytest.mark.process
 def test_json_is_one_object_a_record_and_nothing_else(tmp_path):
     with solvers_from(tmp_path / "bad", "chatters", "skips") as folder:
@@ -117,6 +156,25 @@ def test_a_crashed_cell_gives_exit_code_1(tmp_path):
     assert "zero" in done.stdout
 
 
+@pytest.mark.process
+def test_a_failing_solver_shows_where_it_failed(tmp_path):
+    """The end of the traceback in the terminal, in the report and on the page, and where there is more of it."""
+    out = tmp_path / "out"
+    with solvers_from(tmp_path / "bad", "raises") as folder:
+        done = command(
+            "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "raises", "--time-limit", 60,
+            "--seeds", 2, "--out", out,
+        )  # fmt: skip
+    assert done.exit_code == 1
+    printed = done.stdout.replace("\n", " ")
+    assert "raises failed on spiral[n=9] and on 1 other cell; it printed, at its end:" in printed
+    assert re.search(r'  File ".*raises.py", line \d+, in run', printed)
+    assert f"in the field `output` of {out / 'records.jsonl'}" in printed
+    report = command("report", out)
+    assert re.search(r'File ".*raises.py", line \d+, in run', report.stdout)
+    assert "Traceback (most recent call last)" in (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -167,12 +225,13 @@ def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
     ("named", "options", "name"),
     [
         ([], ["--time-limit", "1"], "quickstart"),
-        ([], ["--dataset", "spiral"], "custom"),
-        ([], ["--solver", "fista"], "custom"),
-        (["quickstart"], ["--solver", "fista"], "quickstart-custom"),
+        ([], ["--dataset", "spiral[n=9]"], r"custom-spiral-[0-9a-f]{8}"),
+        ([], ["--solver", "fista", "--dataset", "file[path=/a/b.csv]"], r"custom-file-fista-[0-9a-f]{8}"),
+        (["quickstart"], ["--solver", "bm_gd[m=[1,2]]"], r"quickstart-bm_gd-[0-9a-f]{8}"),
     ],
 )
 def test_other_cells_get_a_name_and_a_folder_of_their_own(monkeypatch, named, options, name):
+    """The same command finds its folder again; any other option leads to another one."""
     seen = []
 
     def stop(job, *rest):
@@ -181,8 +240,11 @@ def test_other_cells_get_a_name_and_a_folder_of_their_own(monkeypatch, named, op
 
     monkeypatch.setattr("convexnn_bench.cli.run._run", stop)
     monkeypatch.setattr("convexnn_bench.harness.process.start_server", lambda threads: None)
-    assert command("run", *named, *options).exit_code == 130
-    assert seen == [(name, str(Path("results") / name))]
+    for more in ([], [], ["--seeds", "2"]):
+        assert command("run", *named, *options, *more).exit_code == 130
+    assert all(re.fullmatch(name, campaign) and folder == f"results/{campaign}" for campaign, folder in seen)
+    assert seen[0] == seen[1]
+    assert (seen[0] == seen[2]) == (name == "quickstart")
 
 
 def test_the_server_is_started_after_the_limits_are_checked(tmp_path, monkeypatch):

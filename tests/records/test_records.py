@@ -12,7 +12,7 @@ from harness_fixtures import spiral_cell
 
 from convexnn_bench.harness.cell_run import blank_record, skipped_record
 from convexnn_bench.records.fields import FIELDS, SCHEMA
-from convexnn_bench.records.records import RecordFile, flat, make_key, plain, to_json, to_parquet
+from convexnn_bench.records.records import RecordFile, beta_fraction, flat, make_key, plain, to_json, to_parquet
 
 
 def whole(key, **fields):
@@ -111,6 +111,26 @@ def test_parquet_holds_every_record(tmp_path):
     assert frame["curve"][0][0].tolist() == [0.1, 2.0, 1.0]
     assert not list(tmp_path.glob("*.partial"))
     assert to_parquet([skipped], tmp_path / "one.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("asked", "about", "fraction"),
+    [
+        ({"beta_fraction": 0.05}, {"beta": 1.0, "beta_max": 20.0}, 0.05),
+        ({"beta": 1.0}, {"beta": 1.0, "beta_max": 8.0}, 0.125),
+        ({}, {"beta": 1.0, "beta_max": 0.0}, math.nan),
+        ({"beta": 1.0}, {}, math.nan),
+        (None, None, math.nan),
+        (["odd"], {"beta": "1", "beta_max": 2.0}, math.nan),
+    ],
+)
+def test_the_weight_decay_has_a_column_of_its_own(asked, about, fraction, tmp_path):
+    """What was asked for, or what follows from beta; the column is there for a cell that was never built."""
+    record = {**blank_record(spiral_cell("fista")), "problem_parameters": asked, "problem": about}
+    assert beta_fraction(record) == pytest.approx(fraction, nan_ok=True)
+    frame = pd.read_parquet(to_parquet([record], tmp_path / "records.parquet"))
+    assert frame["beta_fraction"].dtype == float
+    assert frame["beta_fraction"][0] == pytest.approx(fraction, nan_ok=True)
 
 
 def test_a_record_has_the_fields_of_the_table_and_the_docs_describe_each():

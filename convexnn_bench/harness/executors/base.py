@@ -10,7 +10,7 @@ from typing import Any
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import blank_record, run_cell
-from convexnn_bench.plugins import SOLVERS, Whole, importable
+from convexnn_bench.plugins import Whole, add_plugins, importable
 from convexnn_bench.records import Record, code_version, one_line
 
 
@@ -169,8 +169,7 @@ class PoolExecutor(BaseExecutor):
 
 def run_remote(job: Job) -> Record:
     """Run the cell of a job in a worker, which knows nothing of the campaign yet."""
-    if job.cell.solvers_dir is not None:
-        SOLVERS.add_folder(job.cell.solvers_dir)
+    add_plugins(job.cell.solvers_dir, job.cell.plugins_dir)
     return run_cell(job.cell, job.problem)
 
 

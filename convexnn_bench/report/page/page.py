@@ -196,6 +196,7 @@ def cell_row(record: Record) -> dict[str, Any]:
         "setup": number("setup_seconds", format_seconds),
         "solve": number("solve_seconds", format_seconds),
         "memory": number("peak_memory_mb", format_memory),
+        "output": record.get("output") or "",
         "again": cell_again(record),
     }
 
