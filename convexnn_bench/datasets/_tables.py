@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from convexnn_bench.errors import InputError
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}
+MANY = 20  # rows from which different whole numbers look like an index
 LOOKED_AT = 200  # lines by which the separator is found
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "-")  # words for a missing number, in any case
 UNNAMED = "Unnamed: "  # how pandas names an index that it has read as a column
@@ -36,13 +38,27 @@ class Row:
     cells: list[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Column:
     """A column without its header. name: None where the file has none. place: its number from 0 on."""
 
     place: int
     name: str | None
     cells: list[str]
+
+    @cached_property
+    def floats(self) -> np.ndarray | None:
+        """All cells as float64, None where one is no finite number."""
+        try:
+            values = np.array([float(cell) for cell in self.cells])
+        except ValueError:
+            return None
+        return values if np.isfinite(values).all() and "_" not in "".join(self.cells) else None
+
+    def with_points(self) -> "Column":
+        """Return the column with its decimal commas written as points."""
+        cells = [cell.replace(",", ".") if WITH_COMMA.fullmatch(cell) else cell for cell in self.cells]
+        return Column(self.place, self.name, cells)
 
     def __str__(self) -> str:
         return f"column {self.name!r}" if self.name else f"column {self.place} (counted from 0)"
@@ -71,50 +87,24 @@ def read_table(
     InputError
         The file is no such table, with the number of the line.
     """
+    # 1. Lines of equally many cells.
     text = _text(source)
     chosen = SEPARATORS.get(separator) or _separator(source, text)
     rows, notes = _rows(source, text, chosen)
     _check_lengths(source, rows, chosen)
-    # 1. The names of the columns.
-    has_header = {"yes": True, "no": False}.get(header)
-    if has_header is None:
-        has_header = _has_header(source, rows, target)
-        notes.append(
-            f"Line {rows[0].line} was read as the header: {_shown(rows[0], ',')}."
-            if has_header
-            else f"No header was found, so that line {rows[0].line} is a sample (header=yes makes it the header)."
-        )
-    names = rows[0].cells if has_header else [""] * len(rows[0].cells)
-    rows = rows[has_header:]
-    if len(names) < 2 or len(rows) < 2:
-        raise InputError(
-            f"{source} has {len(rows)} rows and {len(names)} columns{' after its header line' if has_header else ''}; "
-            "at least 2 of each are needed"
-        )
-    columns = [Column(place, name or None, [row.cells[place] for row in rows]) for place, name in enumerate(names)]
-    lines = [row.line for row in rows]
-    # 2. The targets, and the columns that are no features.
-    if not any(columns[-1].cells) and not columns[-1].name:
-        notes.append("The empty column after the last separator was left out.")
-        columns.pop()
-    wanted = _target_column(source, columns, target)
-    features = [column for column in columns if column is not wanted]
-    if has_header and features and _is_unnamed(features[0]) and features[0].place == 0:
-        _check_index(source, features[0])
-        notes.append("The first column has no name and was left out as an index.")
-        features.pop(0)
-    if not features:
-        raise InputError(f"{source} has no feature beside {wanted}: at least 2 columns are needed")
+    # 2. Columns, and which of them are features.
+    columns, lines, said = _columns(source, rows, header, target)
+    wanted, features, left_out = _roles(source, columns, target)
     # 3. Numbers.
-    if decimal == "comma" or (decimal == "auto" and _has_decimal_commas(source, [*features, wanted])):
-        notes.extend(["Decimal commas were read as decimal points."] if decimal == "auto" else [])
+    commas = decimal == "comma" or (decimal == "auto" and _has_decimal_commas(source, [*features, wanted]))
+    if commas:
         for column in (*features, wanted):
-            _replace_commas(source, column, lines)
+            _check_commas(source, column, lines)
+        features, wanted = [column.with_points() for column in features], wanted.with_points()
     X = np.column_stack([_feature(source, column, lines) for column in features])
     y = _target(source, wanted, lines)
-    notes.extend(_target_notes(wanted, y))
-    notes.extend(_count_notes(features, X))
-    return X, y, notes
+    points = ["Decimal commas were read as decimal points."] if commas and decimal == "auto" else []
+    return X, y, [*notes, *said, *left_out, *points, *_target_notes(wanted, y), *_index_notes(features, X)]
 
 
 # -- text, lines and cells -----------------------------------------------------------------------------------
@@ -215,6 +205,48 @@ def _shown(row: Row, separator: str) -> str:
 
 
 # -- header, target and index --------------------------------------------------------------------------------
+
+
+def _columns(
+    source: Path, rows: Sequence[Row], header: str, target: str | int
+) -> tuple[list[Column], list[int], list[str]]:
+    """Return the columns, the lines of their cells, and a note on the header where it was not told."""
+    first, notes = rows[0], []
+    has_header = header == "yes"
+    if header == "auto":
+        has_header = _has_header(source, rows, target)
+        notes = [
+            f"Line {first.line} was read as the header: {_shown(first, ',')}."
+            if has_header
+            else f"No header was found, so that line {first.line} is a sample (header=yes makes it the header)."
+        ]
+    names = first.cells if has_header else [""] * len(first.cells)
+    rows = rows[has_header:]
+    if len(names) < 2 or len(rows) < 2:
+        raise InputError(
+            f"{source} has {len(rows)} rows and {len(names)} columns{' after its header line' if has_header else ''}; "
+            "at least 2 of each are needed"
+        )
+    columns = [Column(place, name or None, [row.cells[place] for row in rows]) for place, name in enumerate(names)]
+    return columns, [row.line for row in rows], notes
+
+
+def _roles(source: Path, columns: list[Column], target: str | int) -> tuple[Column, list[Column], list[str]]:
+    """Return the column of targets, the features, and notes on the columns that are neither."""
+    notes = []
+    has_header = any(column.name for column in columns)
+    if not columns[-1].name and not any(columns[-1].cells):
+        notes.append("The empty column after the last separator was left out.")
+        columns = columns[:-1]
+    wanted = _target_column(source, columns, target)
+    features = [column for column in columns if column is not wanted]
+    if has_header and _is_unnamed(columns[0]) and columns[0] is not wanted:
+        _check_index(source, columns[0])
+        notes.append("The first column has no name and was left out as an index.")
+        features.remove(columns[0])
+    if not features:
+        raise InputError(f"{source} has no feature beside {wanted}: at least 2 columns are needed")
+    return wanted, features, notes
 
 
 def _is_number(cell: str) -> bool:
@@ -332,7 +364,7 @@ def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
     """Return whether commas in cells are decimal signs. Raise InputError where they may separate thousands."""
     found: list[tuple[Column, str]] = []
     for column in columns:
-        if _floats(column.cells) is not None:
+        if column.floats is not None:
             continue
         odd = [cell for cell in column.cells if not _is_number(cell) and not _is_missing(cell)]
         if odd and all(WITH_COMMA.fullmatch(cell) for cell in odd):
@@ -346,31 +378,19 @@ def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
     return bool(found)
 
 
-def _replace_commas(source: Path, column: Column, lines: Sequence[int]) -> None:
-    """Write the numbers of a column with decimal points; leave words alone."""
-    commas = [bool(WITH_COMMA.fullmatch(cell)) for cell in column.cells]
-    if not any(commas):
-        return
+def _check_commas(source: Path, column: Column, lines: Sequence[int]) -> None:
+    """Raise InputError for a number that has not one decimal comma, or none."""
     for place, cell in enumerate(column.cells):
-        if (commas[place] and cell.count(",") > 1) or "." in cell:
+        # Where commas are decimal signs, a point may separate thousands.
+        if _may_be_number(cell) and (cell.count(",") > 1 or "." in cell):
             raise InputError(
-                f"{source}: {column} has {cell!r} in line {lines[place]}, beside decimal commas: write all its numbers "
-                "alike"
+                f"{source}: {column} has {cell!r} in line {lines[place]}, where commas are decimal signs: write all "
+                "numbers of the file alike"
             )
-    column.cells = [cell.replace(",", ".") if comma else cell for cell, comma in zip(column.cells, commas, strict=True)]
-
-
-def _floats(cells: Sequence[str]) -> np.ndarray | None:
-    """Return all cells as float64, None where one is no finite number."""
-    try:
-        values = np.array([float(cell) for cell in cells])
-    except ValueError:
-        return None
-    return values if np.isfinite(values).all() and not any("_" in cell for cell in cells) else None
 
 
 def _feature(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
-    values = _floats(column.cells)
+    values = column.floats
     if values is not None:
         return values
     odd = [place for place, cell in enumerate(column.cells) if not _is_number(cell)]
@@ -398,7 +418,7 @@ def _empty_words(source: Path, column: Column, empty: Sequence[int], lines: Sequ
 
 def _target(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
     """Return numbers where all cells are numbers, and else the words."""
-    values = _floats(column.cells)
+    values = column.floats
     if values is not None:
         return values.astype(np.int64) if all(map(WHOLE.fullmatch, column.cells)) and _fit(values) else values
     empty = [place for place, cell in enumerate(column.cells) if not cell]
@@ -420,10 +440,15 @@ def _target_notes(column: Column, y: np.ndarray) -> list[str]:
     return [f"The target's words {listed} were taken as classes, not as missing."] if words else []
 
 
-def _count_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
-    counts = np.arange(len(X))[:, None]
-    counting = np.flatnonzero((counts == X).all(axis=0) | (counts + 1 == X).all(axis=0))
-    return [f"The feature {features[k]} only counts the rows; is it an index?" for k in counting.tolist() if len(X) > 2]
+def _index_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
+    """Return a note on each feature that may be an index: whole numbers that are all different."""
+    n, notes = len(X), []
+    for column, values in zip(features, X.T, strict=True):
+        different = len(np.unique(values)) == n and (values == np.round(values)).all()
+        counts = n > 2 and values.max() - values.min() == n - 1
+        if different and (counts or n >= MANY):
+            notes.append(f"The feature {column} has another whole number in each row; is it an index?")
+    return notes
 
 
 def has_words_and_numbers(y: np.ndarray) -> tuple[Any, Any] | None:

@@ -161,7 +161,9 @@ def test_an_index_without_a_name_is_left_out(load, index):
         np.testing.assert_array_equal(data.X, frame.to_numpy()[:, :2])
         assert "The first column has no name and was left out as an index." in data.notes
     named = load(frame.rename_axis("id").add_prefix("x").to_csv()) if index == [0, 1, 2, 3] else None
-    assert named is None or "The feature column 'id' only counts the rows; is it an index?" in named.notes
+    assert (
+        named is None or "The feature column 'id' has another whole number in each row; is it an index?" in named.notes
+    )
 
 
 def test_values_without_a_name_are_no_index(load):
@@ -215,7 +217,9 @@ def test_commas_that_may_separate_thousands_are_asked(load):
     refused(load, text, "column 'x' holds '1,500', whose comma may be a decimal sign or separate thousands")
     np.testing.assert_array_equal(load(text, decimal="comma").X, [[1.5], [12.25]])
     refused(load, text, "column 'x' is not a number in line 2: '1,500'", decimal="point")
-    refused(load, "x;y\n1,5;2\n2.5;4\n", "column 'x' has '2.5' in line 3, beside decimal commas", decimal="comma")
+    alike = "in line 3, where commas are decimal signs: write all numbers of the file alike"
+    refused(load, "x;y\n1,5;2\n2.5;4\n", "column 'x' has '2.5'", alike)
+    refused(load, "x;y\n1,5;2\n2,5;1.200\n", "column 'y' has '1.200'", alike)
 
 
 @pytest.mark.parametrize(
