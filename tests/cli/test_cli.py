@@ -212,6 +212,21 @@ def test_bad_arguments_are_one_clear_line_and_exit_code_2(tmp_path, arguments, w
     assert "--solver" not in arguments or not (tmp_path / "out" / "records.jsonl").exists()
 
 
+@pytest.mark.process
+def test_a_file_is_solved_and_what_was_decided_is_said(tmp_path):
+    path = tmp_path / "iris.data"
+    path.write_text("".join(f"{k % 7}.5,{k * k % 5}.25,{'abc'[k % 3]}\n" for k in range(12)) + "\n")
+    options = ["--dataset", f"file[path={path},patterns=3]", "--solver", "cvxpy_clarabel", "--out", tmp_path / "out"]
+    done = command("run", *options)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    order = "The target has 3 classes, in the order of the outputs: 'a', 'b', 'c'."
+    assert f"No header was found, so that line 1 is a sample (header=yes makes it the header). {order}" in said
+    record = json.loads((tmp_path / "out" / "records.jsonl").read_text())
+    assert (record["problem"]["n"], record["problem"]["loss"]) == (12, "cross_entropy")
+    assert record["problem"]["notes"].endswith(order)
+
+
 def test_an_output_folder_that_cannot_be_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "deeper", Path("/proc/nothing/here")):
