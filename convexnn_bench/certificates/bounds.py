@@ -276,7 +276,10 @@ def _better_bound(
     candidate = candidate.reshape(Y.shape).to(Y.device)
     if not bool(torch.isfinite(candidate).all()):
         return dual, multiplier
-    other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
+    try:
+        other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
+    except InputError:  # it is so large that no multiple of it is both feasible and in the range of float64
+        return dual, multiplier
     return (other, scaled) if other > dual else (dual, multiplier)
 
 

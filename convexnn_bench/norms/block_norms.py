@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from convexnn_bench.cones import Cones
 from convexnn_bench.norms.scalar_outputs import max_scalar_norm
-from convexnn_bench.norms.spectral import MaxDualNorm, max_spectral_norm
+from convexnn_bench.norms.spectral import UNBOUNDED, MaxDualNorm, max_spectral_norm
 from convexnn_bench.norms.vector_outputs import max_vector_norm
 from convexnn_bench.operator import is_moderate, power_of_two
 
@@ -21,6 +21,8 @@ def max_dual_norm(cones: Cones | None, G: Float[torch.Tensor, "P p q"]) -> MaxDu
     """Return bounds on max_k ||G_k||_k^dual over the blocks at hand, within their `cones` where there are any."""
     if cones is None:
         return max_spectral_norm(G)
+    if not bool(torch.isfinite(G).all()):
+        return UNBOUNDED
     found = _max_in_cones(cones, G)
     if is_moderate(found.value):
         return found

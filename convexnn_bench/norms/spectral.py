@@ -46,6 +46,9 @@ class MaxDualNorm:
         return replace(self, value=value, lower=lower if lower >= SMALLEST_NORMAL else 0.0)
 
 
+UNBOUNDED = MaxDualNorm(math.inf, -1, 0.0, "overflow")  # of blocks that are not finite
+
+
 def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]:
     """Return ||G_k||_2 for every block, raised by its rounding error.
 

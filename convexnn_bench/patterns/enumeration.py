@@ -206,15 +206,30 @@ def enumerate_patterns(
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
     # Every nonzero row is active somewhere, so that an empty list is one whose cells were all lost to rounding.
     if masks.shape[1] == 0:
+        masks, gates = _patterns_of_rows(Phi)
+    complete = lost == 0 and merges.angle <= COARSE
+    moved, copies = moved_rows(reduced, len(Phi), merges.angle)
+    resolved = reduced.resolved and merges.resolved
+    return Patterns(masks, gates, complete, None, 0, zero, cost.patterns, hash_of(Phi), moved, copies, resolved)
+
+
+def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"]]:
+    """Return the patterns of the directions of the rows and of their negatives, strictly inside their cells."""
+    nonzero = np.any(Phi != 0, axis=1)
+    level = Phi[nonzero] / np.max(np.abs(Phi[nonzero]), axis=1, keepdims=True)
+    unit = level / np.linalg.norm(level, axis=1, keepdims=True)
+    gates = np.concatenate([unit, -unit]).T
+    values = Phi @ gates
+    strict = np.all(values[nonzero] != 0, axis=0) & np.any(values[nonzero] > 0, axis=0)
+    masks, gates = values[:, strict] >= 0, gates[:, strict]
+    if masks.shape[1] == 0:
         raise InputError(
             "no activation pattern of Phi could be resolved in float64: the entries of its rows differ too much in "
             f"size, from {np.abs(Phi[Phi != 0]).min():.3g} to {np.abs(Phi).max():.3g}; rescale the features, or drop "
             "those that are negligible"
         )
-    complete = lost == 0 and merges.angle <= COARSE
-    moved, copies = moved_rows(reduced, len(Phi), merges.angle)
-    resolved = reduced.resolved and merges.resolved
-    return Patterns(masks, gates, complete, None, 0, zero, cost.patterns, hash_of(Phi), moved, copies, resolved)
+    first = _first_of_each(masks)
+    return masks[:, first], gates[:, first]
 
 
 def moved_rows(

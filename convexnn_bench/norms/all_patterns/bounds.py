@@ -17,7 +17,7 @@ from convexnn_bench.deadline import seconds_left, working_on
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
-from convexnn_bench.norms.spectral import MaxDualNorm
+from convexnn_bench.norms.spectral import UNBOUNDED, MaxDualNorm
 from convexnn_bench.patterns import EnumerationCost, enumerate_patterns, enumeration_cost
 
 ENUMERATION_SECONDS = 1.0  # expected cost up to which patterns are enumerated
@@ -72,6 +72,8 @@ class CompleteNorm:
         2. Bound the norm from above.
         3. Allow for rounding in both.
         """
+        if not np.isfinite(R).all():
+            return UNBOUNDED
         scaled, exponent = self.weights(R)
         active = np.any(scaled != 0, axis=1)
         if not active.any():
