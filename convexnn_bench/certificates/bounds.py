@@ -123,7 +123,7 @@ def best_dual(
     lo, hi = loss.scale_range(Lambda, Y)
     if hi == math.inf and not SMALL < scale < LARGE:
         Lambda, scale = Lambda / scale, 1.0
-    limit = _largest_scale(beta - underflow, norm, scale)
+    limit = _largest_scale(beta, underflow, norm, scale)
     # 2. -F*(s Lambda) is concave in s. Every admissible s gives a bound, so that an inexact maximiser costs tightness
     # and never validity.
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
@@ -132,15 +132,18 @@ def best_dual(
     return (value, scaled) if math.isfinite(value) else _dual_below(loss, Y, torch.zeros_like(Lambda))
 
 
-def _largest_scale(beta: float, norm: float, scale: float) -> float:
-    """Return an s with s norm scale <= beta, rounded down. Raise InputError where float64 has no digits left for it."""
+def _largest_scale(beta: float, underflow: float, norm: float, scale: float) -> float:
+    """Return an s with s norm scale + underflow <= beta, rounded down.
+
+    Raise InputError where float64 has no digits left for it.
+    """
     if norm == 0:
         return math.inf
     # a norm that is NaN admits s = 0 alone
     if not norm < math.inf:
         return 0.0
     # The factor 1 - 4 eps leaves room for the rounding of the quotient and of s Lambda.
-    limit = beta / norm * (1 - 4 * EPS)
+    limit = (beta - underflow) / norm * (1 - 4 * EPS)
     if not min(limit, limit / scale) >= SMALLEST_BETA:
         raise InputError(
             f"beta = {beta:.6g} is too small for a bound in float64: beta / max_k ||A_k^* L|| is {limit / scale:.3g} "

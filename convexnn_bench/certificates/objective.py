@@ -57,7 +57,7 @@ def check_conjugate(
     """Raise InputError unless F(z) + F*(Lambda) - <Lambda, z> is what Fenchel and Young say, up to rounding.
 
     It is never negative, whatever Lambda is, and zero at Lambda = grad F(z). A bound from a conjugate that is too small
-    would be above the optimum.
+    would be above the optimum. Lambda: the projection of `gradient` onto dom F*.
     """
     norm = torch.linalg.vector_norm
     found = [loss.conjugate(Lambda, Y), (Lambda * z).sum(), norm(Lambda), norm(z), norm(Y)]
@@ -68,11 +68,17 @@ def check_conjugate(
     # By Cauchy and Schwarz the products of entries add up to no more than the products of norms.
     size = abs(value) + abs(conjugate) + length * (of_z + length + of_Y)
     allowed = (sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS) * size + 16 * TINY * z.numel()
-    # The projection onto dom F*, and a bias that is minimised over, may lead away from the gradient.
-    equal = loss.exact_gradient and all(distance <= 64 * EPS * length for distance in moved)
-    if residual < -allowed or (equal and residual > allowed):
+    words = None
+    if residual < -allowed or (loss.exact_gradient and residual > allowed):
+        words = (
+            f"F(z) + F*(L) - <L, z> is {residual:.6g} at the gradient L, where it must be zero (rounding allows "
+            f"{allowed:.1e})"
+        )
+    # The projection onto dom F* removes no more than rounding, unless the gradient is inexact itself.
+    if loss.exact_gradient and any(distance > 64 * EPS * length + TINY * z.numel() for distance in moved):
+        words = f"the gradient is outside the domain of F* by {moved[0]:.6g}"
+    if words is not None:
         raise InputError(
-            f"loss {loss.name!r}: its value, gradient and conjugate do not belong together: F(z) + F*(L) - <L, z> is "
-            f"{residual:.6g} at the gradient L, where it must be zero (rounding allows {allowed:.1e}); no bound that "
-            "rests on this conjugate can be trusted"
+            f"loss {loss.name!r}: its value, gradient and conjugate do not belong together: {words}; no bound "
+            "that rests on this conjugate can be trusted"
         )

@@ -70,7 +70,7 @@ class CrossEntropy(BaseLoss):
         general = (error * (gradient.abs() + 0.25 * error)).sum(dim=1)
         largest = error.amax(dim=1)
         one_hot = gradient.abs().sum(dim=1) * largest * (2 * largest).exp()
-        return torch.where((Y == 1).any(dim=1), torch.minimum(one_hot, general), general).sum()
+        return torch.where((Y == 1).any(dim=1) & (largest < 1), torch.minimum(one_hot, general), general).sum()
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         probability = L + Y

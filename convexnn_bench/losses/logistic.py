@@ -46,7 +46,8 @@ class Logistic(BaseLoss):
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
         # sigma(x + t) <= e^t sigma(x): the slope grows by this factor at most, or by the smoothness times the error.
         slope = gradient.abs()
-        return (error * torch.minimum(slope * error.exp(), slope + 0.125 * error)).sum()
+        general = slope + 0.125 * error
+        return (error * torch.where(error < 1, torch.minimum(slope * error.exp(), general), general)).sum()
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         a = -Y * L

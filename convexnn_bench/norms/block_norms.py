@@ -7,6 +7,7 @@ The dual norm of a block is max ||G_k^T u|| over K_k u >= 0, ||u|| <= 1 (Sahiner
     with a cone, q > 1 branch and bound, or a relaxation   vector_outputs.py
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 
@@ -23,7 +24,8 @@ def max_dual_norm(cones: Cones | None, G: Float[torch.Tensor, "P p q"]) -> MaxDu
         return max_spectral_norm(G)
     if not bool(torch.isfinite(G).all()):
         return UNBOUNDED
-    found = _max_in_cones(cones, G)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _max_in_cones(cones, G)
     if is_moderate(found.value):
         return found
     # The norms are homogeneous. The largest entry is brought to [1, 2), where neither it nor its square leaves float64.
