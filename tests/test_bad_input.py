@@ -488,7 +488,9 @@ def test_sampled_and_enumerated_patterns_are_taken():
     for activation in ("relu", "gated_relu"):
         problem = make(patterns=sampled, activation=activation)
         np.testing.assert_array_equal(problem.masks, sampled.masks)
-        assert (problem.scope, problem.gates is sampled.gates) == ("sampled", True)
+        np.testing.assert_array_equal(problem.gates, sampled.gates)
+        assert problem.scope == "sampled"
+        assert not np.shares_memory(problem.masks, sampled.masks)
     complete = cnn.enumerate_patterns(X[:, :2])
     assert cnn.Problem(X[:, :2], y, beta=0.1, patterns=complete).scope == "complete"
     # The same masks and gates, but X has a plane more than the patterns know of.

@@ -159,25 +159,35 @@ def _rows(source: Path, text: str, separator: str) -> tuple[list[Row], list[str]
 
 
 def _separator(source: Path, text: str) -> str:
-    """Return the separator by which the first lines have equally many cells; if several do, most of them numbers."""
+    """Return the separator by which the first lines have equally many cells, more than one.
+
+    Tabs and semicolons come first, since the commas and blanks between them belong to the cells. Raise InputError where
+    commas and blanks both fit equally well.
+    """
     start = "".join(text.splitlines(keepends=True)[:LOOKED_AT])
-    best, share = "", -1.0
-    widths = {}
+    first_lines, shares = {}, {}
     for separator in SEPARATORS.values():
         try:
             rows = [row for row in _split(start, separator) if not row.cells[0].startswith("#")]
         except csv.Error:  # the error is raised with its line if nothing else fits
-            widths[separator] = len(start.splitlines()[0].split(separator))
+            first_lines[separator] = len(start.splitlines()[0].split(separator))
             continue
-        lengths = {len(row.cells) for row in rows}
-        widths[separator] = len(rows[0].cells) if rows else 0
-        if len(lengths) == 1 and lengths != {1}:
+        first_lines[separator] = len(rows[0].cells) if rows else 0
+        if len({len(row.cells) for row in rows}) == 1 and first_lines[separator] > 1:
             cells = [cell for row in rows for cell in row.cells]
-            numbers = sum(map(_may_be_number, cells)) / len(cells)
-            if numbers > share:
-                best, share = separator, numbers
+            shares[separator] = sum(map(_may_be_number, cells)) / len(cells)
+    for separator in ("\t", ";"):
+        if separator in shares:
+            return separator
+    if "," in shares and shares.get(" ") == shares[","]:
+        raise InputError(
+            f"{source}: columns may be separated by commas or by blanks: {_short(start.splitlines()[0])}; say "
+            "separator=comma or separator=space"
+        )
+    if shares:
+        return max(shares, key=lambda separator: shares[separator])
     # Where no separator fits all lines, that of the first line is taken, and the line that differs is refused.
-    return best or max(widths, key=lambda separator: widths[separator])
+    return max(first_lines, key=lambda separator: first_lines[separator])
 
 
 def _check_lengths(source: Path, rows: Sequence[Row], separator: str) -> None:
@@ -200,7 +210,10 @@ def _check_lengths(source: Path, rows: Sequence[Row], separator: str) -> None:
 
 
 def _shown(row: Row, separator: str) -> str:
-    text = separator.join(row.cells)
+    return _short(separator.join(row.cells))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -271,14 +284,17 @@ def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
     rest = rows[1 : LOOKED_AT + 1]
     columns = list(zip(*(row.cells for row in rest), strict=True)) or [()] * len(first)
     numbers = [place for place, cell in enumerate(first) if _may_be_number(cell)]
+    above = [place for place, cells in enumerate(columns) if _is_numeric(cells)]
     if not numbers:
-        return any(cell and not _is_missing(cell) for cell in first)
+        # Words for missing numbers, without a name beside them, are a sample. Otherwise Na is sodium.
+        named = any(first[place] and not _is_missing(first[place]) for place in above)
+        return named or not any(first[place] for place in above)
     if str(target) in first and not (isinstance(target, int) and -len(first) <= target < len(first)):
         return True  # the target is named by the first line
     names = [place for place, cell in enumerate(first) if not _may_be_number(cell) and not _is_missing(cell)]
     whole = all(WHOLE.fullmatch(first[place]) for place in numbers)
     # 1. A word above numbers is a name, and then different whole numbers beside it, such as years, are names as well.
-    if any(_is_numeric(columns[place]) for place in names):
+    if set(names) & set(above):
         if whole and len({first[place] for place in numbers}) == len(numbers):
             return True
         raise _undecided(source, rows[0])

@@ -202,7 +202,7 @@ def _values(path: str, y: np.ndarray) -> np.ndarray:
             f"{path}: the target holds words such as {str(y.flat[0])!r}; "
             "for classes give targets=one_hot, targets=signs or targets=binary"
         )
-    return y.astype(np.float64)
+    return y
 
 
 def _values_notes(y: np.ndarray) -> list[str]:
@@ -211,4 +211,4 @@ def _values_notes(y: np.ndarray) -> list[str]:
     if len(distinct) > FEW or not (distinct == np.round(distinct)).all() or len(distinct) == y.size:
         return []
     ways = "targets=binary or targets=one_hot reads" if len(distinct) == 2 else "targets=one_hot reads"
-    return [f"The target, {len(distinct)} different whole numbers, was read as numbers; {ways} them as classes."]
+    return [f"The target holds {len(distinct)} different whole numbers; {ways} them as classes."]

@@ -327,7 +327,8 @@ def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
             "enumerate them from the rows of this problem"
         )
     complete = patterns.complete and patterns.rows == hash_of(np.asarray(Phi, dtype=np.float64))
-    return patterns if complete == patterns.complete else dataclasses.replace(patterns, complete=False, rows=None)
+    own = {"masks": patterns.masks.copy(), "gates": gates.copy()}  # the caller may change the arrays later
+    return dataclasses.replace(patterns, complete=complete, rows=patterns.rows if complete else None, **own)
 
 
 def check_rows(Phi: np.ndarray) -> np.ndarray:

@@ -89,10 +89,14 @@ def test_classes_that_are_numbers(load, content, name, X, y):
     values = load(content, name)
     np.testing.assert_allclose(values.X, X)
     np.testing.assert_array_equal(values.Y, y)
-    assert "was read as numbers; targets=binary or targets=one_hot reads them as classes." in values.notes[-1]
+    ways = "targets=binary or targets=one_hot reads them as classes."
+    assert values.notes[-1] == f"The target holds 2 different whole numbers; {ways}"
+    assert values.defaults["loss"] == "squared"
     classes = load(content, name, targets="binary")
     np.testing.assert_array_equal(classes.Y[:, 0], 2 * y - 1)
     assert classes.classes == (0, 1)
+    problem = cnn.Problem(values.X, values.Y, loss="cross_entropy", beta=0.1, patterns=3)
+    assert problem.classes == (0, 1)
 
 
 # -- header --------------------------------------------------------------------------------------------------
@@ -109,6 +113,8 @@ def test_classes_that_are_numbers(load, content, name, X, y):
         ("0,1,2\n0.5,1,2\n3,4,9\n", [[0.5, 1], [3, 4]], [2, 9], "Line 1 was read as the header: 0,1,2."),
         ("0,1,2\n6,1,2\n3,4,9\n", [[6, 1], [3, 4]], [2, 9], "Line 1 was read as the header"),
         ("2019,1\n2020,3\n2021,6\n", [[2019], [2020], [2021]], [1, 3, 6], "No header"),
+        ("RI,Na\n1,2\n3,4\n", [[1], [3]], [2, 4], "Line 1 was read as the header: RI,Na."),
+        ("Na,kind\n1,2\n3,4\n", [[1], [3]], [2, 4], "Line 1 was read as the header: Na,kind."),
         ("# made by hand\n#\na b\n1 2\n3 4\n", [[1], [3]], [2, 4], "2 lines at the top beginning with #"),
         ("1,5;2,5\n2,25;3,5\n", [[1.5], [2.25]], [2.5, 3.5], "No header"),
     ],
@@ -131,6 +137,7 @@ UNDECIDED = "line 1 may be a header or a sample"
         ("2018,2019,2020\n1.5,2.5,3.5\n4,5,6\n", UNDECIDED),
         ("country,2018,2019\nPeru,1.5,2\nChad,2,3\n", UNDECIDED),
         ("1.5,x,2.5\n3,4,5\n6,7,8\n", UNDECIDED),
+        ("?,a\n3,b\n5,a\n", "column 0 (counted from 0) is missing ('?') in 1 rows, first in line 1"),
         (",2\n3,4\n5,6\n", "column 0 (counted from 0) is empty in 1 rows, first in line 1"),
     ],
 )
@@ -210,6 +217,19 @@ def test_separators_and_decimal_signs(load, content, parameters):
     data = load(content, **parameters)
     np.testing.assert_array_equal(data.X, [[1.5], [3.25]])
     np.testing.assert_array_equal(data.Y, [2, 4])
+
+
+def test_separators_that_both_fit_are_told_apart(load):
+    # An empty cell in each line of a table with tabs, which blanks would swallow.
+    refused(load, "1\t\t3\n\t5\t6\n7\t8\t\n", "column 0 (counted from 0) is empty in 1 rows, first in line 2")
+    for mark in ("\t", ";"):
+        data = load(f"1,5{mark}a\n2,5{mark}b\n3,5{mark}a\n")
+        np.testing.assert_array_equal(data.X, [[1.5], [2.5], [3.5]])
+        assert data.classes == ("a", "b")
+    blanks = "1,5 a\n2,5 b\n3,5 a\n"
+    refused(load, blanks, "columns may be separated by commas or by blanks: 1,5 a; say separator=comma")
+    np.testing.assert_array_equal(load(blanks, separator="space").X, [[1.5], [2.5], [3.5]])
+    assert load("1,new york\n2,los angeles\n3,new york\n").classes == ("los angeles", "new york")
 
 
 def test_commas_that_may_separate_thousands_are_asked(load):
