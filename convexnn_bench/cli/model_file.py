@@ -113,17 +113,17 @@ def _called(stream: IO[bytes]) -> Iterator[str]:
     memo: dict[int, str] = {}
     fresh = ""  # the value of the last opcode, where that is a string
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        name = opcode.name
+        name, text = opcode.name, argument if isinstance(argument, str) else ""
         if name in ("GLOBAL", "INST"):
-            yield str(argument).replace(" ", ".")
+            yield text.replace(" ", ".")
         elif name == "STACK_GLOBAL":
             yield ".".join(strings[-2:])
         elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if name == "MEMOIZE" else argument] = fresh
-        elif name in ("BINGET", "LONG_BINGET") and memo.get(argument):
-            strings.append(memo[argument])
-        elif isinstance(argument, str):
-            strings.append(argument)
-        fresh = argument if isinstance(argument, str) else ""
+            memo[argument if isinstance(argument, int) else len(memo)] = fresh
+        elif name in ("BINGET", "LONG_BINGET"):
+            text = memo.get(argument, "") if isinstance(argument, int) else ""
+        if text and name not in ("GLOBAL", "INST"):
+            strings.append(text)
+        fresh = text
         if count >= OPCODES:
             return

@@ -257,8 +257,6 @@ def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn
 def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: str) -> Step:
     """Return the step of a node that takes the value of the node `current`. Raise UnsupportedError for any other."""
     name = _named(node)
-    layer = layers[node.target] if node.op == "call_module" else None
-    known = _layer_reader(layer) if layer is not None else OPERATIONS.get(node.target)
     if node.target is functional.batch_norm:
         raise _batch_normalised(name)
     if node.target in (functional.layer_norm, functional.group_norm, functional.instance_norm, functional.rms_norm):
@@ -269,18 +267,24 @@ def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: st
         sources = [source for source in sources if source.op != "get_attr"]
     if sources != [current]:
         raise refuse(f"{owner} is no chain: {node.name} takes {', '.join(map(str, sources)) or 'nothing'}")
-    if layer is not None:
-        where = _place(node.target, layer)
-        if known is None:
-            raise refuse(f"has {where}, which is not among the layers of the theory")
-        return known(layer, Call((), {}, current.meta.get("size"), node.meta.get("size"), where))
+    sizes = current.meta.get("size"), node.meta.get("size")
+    if node.op == "call_module":
+        return _layer_step(layers[node.target], Call((), {}, *sizes, _place(node.target, layers[node.target])))
     arguments, named = node.args, dict(node.kwargs)
     data = arguments[0] if arguments else named.pop("input", None)
-    call = Call(arguments[1:], named, current.meta.get("size"), node.meta.get("size"), name)
-    step: Step | None = known(call) if known is not None and data is current else None
+    operation = OPERATIONS.get(node.target)
+    call = Call(arguments[1:], named, *sizes, name)
+    step = operation(call) if operation is not None and data is current else None
     if step is None:
         raise refuse(f"{owner} uses {name}, which is not among the operations of the theory")
     return step
+
+
+def _layer_step(layer: torch.nn.Module, call: Call) -> Step:
+    read = _layer_reader(layer)
+    if read is None:
+        raise refuse(f"has {call.name}, which is not among the layers of the theory")
+    return read(layer, call)
 
 
 def _named(node: Any) -> str:

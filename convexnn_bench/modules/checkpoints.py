@@ -52,14 +52,14 @@ def load_state(path: Any, key: str | None = None) -> State:
         if len(found) > 1:
             raise InputError(f"{path} holds the weights of several networks: {listed}; name one of them with --key")
         state = next(iter(found.values()))
-        return _plain(path, _network_alone(path, state))
+        return _network_alone(path, _plain(path, state))
     chosen = [found[key]] if key in found else _below(found, key)
     if len(chosen) != 1:
         parts = (f"{name}.{part}".lstrip(".") for name, state in found.items() for part in _networks_in(state))
         have = ", ".join(sorted({*found, *parts} - {""})) or "one state dict, without a key"
         what = "names several networks" if chosen else "names no network"
         raise InputError(f"--key {key} {what} in {path}; it holds {have}")
-    return _plain(path, _network_alone(path, chosen[0]))
+    return _network_alone(path, _plain(path, chosen[0]))
 
 
 def _below(found: Mapping[str, State], key: str) -> list[State]:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,7 +111,7 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
             f"has the parameters {', '.join(run.untrained)}, which no gradient reaches (detach or no_grad in forward): "
             "they were not trained, where the bound is about training all layers"
         )
-    _check_outputs(reading, X, run)
+    _check_outputs(module, reading, X, run)
     return replace(reading, notes=(*notes, *_evaluation_note(module, X, run)))
 
 
@@ -220,7 +221,7 @@ class _WithoutHeads(torch.overrides.TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Run:
-    """What a module computes of the data before a head, the precision of its numbers, and parameters not trained."""
+    """What a module computes of the data, the precision of its numbers, and the parameters that are not trained."""
 
     outputs: np.ndarray
     dtype: torch.dtype
@@ -248,7 +249,9 @@ def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
     raise InputError(f"the module cannot be applied to X of shape {X.shape}: {' '.join(why)}") from first
 
 
-def _applied(module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, training: bool = True) -> _Run:
+def _applied(
+    module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, *, training: bool = True, without_head: bool = False
+) -> _Run:
     """Run a copy of the module in this precision."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     if device.type not in ("cpu", "cuda"):  # other devices may lack float64
@@ -258,7 +261,7 @@ def _applied(module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, trainin
         twin = copy.deepcopy(module).to(device=device, dtype=dtype).train(training)
     if not scripted:
         twin.requires_grad_(True)
-    with _WithoutHeads(), torch.set_grad_enabled(not scripted):
+    with _WithoutHeads() if without_head else nullcontext(), torch.set_grad_enabled(not scripted):
         output = twin(torch.as_tensor(X, dtype=dtype, device=device))
     if not isinstance(output, torch.Tensor):
         raise refuse(f"returns a {type(output).__name__}, where one tensor of outputs is read")
@@ -269,7 +272,7 @@ def _applied(module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, trainin
     return _Run(output.detach().cpu().double().numpy(), dtype, tuple(untrained))
 
 
-def _check_outputs(reading: Reading, X: np.ndarray, run: _Run) -> None:
+def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run: _Run) -> None:
     """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
     try:
         found = reading.predict(X)
@@ -277,12 +280,24 @@ def _check_outputs(reading: Reading, X: np.ndarray, run: _Run) -> None:
         raise UnsupportedError(
             f"the module was read as {reading.words}, which does not take X of shape {X.shape}: is a Flatten missing?"
         ) from error
-    difference = UnsupportedError(
-        f"the module was read as {reading.words}, but that does not reproduce its outputs on X"
-    )
+    same = _agrees(reading, X, found, run)
+    if reading.head is not None:
+        # A head may round large values to the same number, so that what stands before it is compared as well.
+        before = _agrees(reading, X, found, _applied(module, X, run.dtype, without_head=True))
+        values = torch.as_tensor(found)
+        after = torch.sigmoid(values) if reading.head == "sigmoid" else torch.log_softmax(values, dim=1)
+        whole = found.size == run.outputs.size
+        allowed = REPRODUCED if run.dtype == torch.float64 else 1e-3
+        same = before and whole and np.allclose(after.numpy().ravel(), run.outputs.ravel(), rtol=allowed, atol=allowed)
+    if not same:
+        raise UnsupportedError(f"the module was read as {reading.words}, but that does not reproduce its outputs on X")
+
+
+def _agrees(reading: Reading, X: np.ndarray, found: np.ndarray, run: _Run) -> bool:
+    """Return True where outputs are those of the reading, up to rounding in the precision in which they were made."""
     # A squeeze or a flatten of the outputs keeps their order.
     if found.size != run.outputs.size:
-        raise difference
+        return False
     expected = run.outputs.reshape(found.shape)
     allowed = REPRODUCED * np.full(found.shape, np.abs(expected).max(initial=1e-300))
     if run.dtype != torch.float64:
@@ -293,11 +308,9 @@ def _check_outputs(reading: Reading, X: np.ndarray, run: _Run) -> None:
             W2=np.abs(reading.W2),
             output_bias=None if reading.output_bias is None else np.abs(reading.output_bias),
         )
-        allowed = (
-            (10 + len(reading.W1) + reading.W2.size) * float(torch.finfo(run.dtype).eps) * sizes.predict(np.abs(X))
-        )
-    if not (np.abs(found - expected) <= allowed).all():
-        raise difference
+        terms = 10 + len(reading.W1) + reading.W2.size
+        allowed = terms * float(torch.finfo(run.dtype).eps) * sizes.predict(np.abs(X))
+    return bool((np.abs(found - expected) <= allowed).all())
 
 
 def _evaluation_note(module: torch.nn.Module, X: np.ndarray, run: _Run) -> tuple[str, ...]:

@@ -199,6 +199,13 @@ def test_a_small_file_cannot_claim_a_large_tensor(shape, wrap, tmp_path):
         load_state(path)
 
 
+@pytest.mark.parametrize("name", ["criterion.weight", "n_averaged", "scale"])
+def test_no_other_tensor_of_the_network_can_either(name, tmp_path):
+    huge = torch.ones(1).as_strided((2**34,), (0,))
+    with pytest.raises(cnn.InputError, match=f"{name} claims 17179869184 entries"):
+        load_state(saved(tmp_path, {**network().state_dict(), name: huge}))
+
+
 def test_tied_layers_of_a_file_are_refused(tmp_path):
     weight = torch.randn(3, 3)
     for other in (weight, weight.T, weight.view(-1).view(3, 3)):

@@ -68,6 +68,16 @@ def test_a_head_is_compared_before_it_saturates():
         cnn.certify_module(module, X, np.ones(5), nn.BCELoss(), 0.1)
 
 
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("head", [None, nn.Sigmoid()])
+def test_a_sigmoid_in_a_hook_is_no_head(head, place):
+    """A hook on a layer is not in the trace; that a head may be left out must not hide it."""
+    module = network(head, 1)
+    module[place].register_forward_hook(lambda layer, given, out: torch.sigmoid(out))
+    with pytest.raises(cnn.UnsupportedError, match="does not reproduce"):
+        cnn.certify_module(module, X, np.ones(5), "squared" if head is None else nn.BCELoss(), 0.1)
+
+
 REFUSED = {
     "class weights": (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])), CLASSES, None, {}, "weight=.*count alike"),
     "label smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), CLASSES, None, {}, "label_smoothing=0.1.*smoothed"),
