@@ -69,7 +69,7 @@ def write_archive(path: str | Path, kind: str, content: Mapping[str, Any]) -> Pa
     # Python's own JSON keeps every bit of a float, and writes numbers that are not finite as NaN and Infinity.
     text = np.array(json.dumps(head))
     with whole_file(path) as partial, partial.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **{HEADER: text}, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(stream, allow_pickle=False, **{HEADER: text}, **arrays)
     return Path(path)
 
 

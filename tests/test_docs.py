@@ -33,7 +33,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
-def test_python_blocks_of_a_page_run_in_order(page, capsys):
+def test_python_blocks_of_a_page_run_in_order(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a page may save files
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(block, page.name, "exec"), names)

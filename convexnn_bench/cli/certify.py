@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convexnn_bench.cli.common import plain_errors
+from convexnn_bench.cli.common import PluginsDir, plain_errors
 from convexnn_bench.cli.model_file import check_model_file
 
 
@@ -60,6 +60,7 @@ def certify(
         float | None,
         typer.Option(metavar="SECONDS", help="Time after which the bound that is reached by then is taken."),
     ] = None,
+    plugins_dir: PluginsDir = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Prove how far a trained network can be from the global optimum of its training problem.
@@ -76,8 +77,10 @@ def certify(
 
         from convexnn_bench.certificates import certify_module
         from convexnn_bench.modules import load_state, module_from_state
+        from convexnn_bench.plugins import add_plugins
         from convexnn_bench.records import to_json
 
+        add_plugins(plugins_dir=plugins_dir)
         state = load_state(model, key)
         samples = _samples(data, state)
         X, Y = samples.X, samples.y

@@ -50,8 +50,10 @@ def _try(name: str, solvers_dir: str | None, plugins_dir: str | None) -> Finding
         limits = Limits(SECONDS, GAP, DEADLINE)
         # In a process of its own even a solver that crashes the interpreter is a finding, and the others are still
         # examined.
-        folders = {"solvers_dir": solvers_dir, "plugins_dir": plugins_dir}
-        record = run_cell(Cell("teacher", parameters, rest, name, defaults, limits=limits, **folders))
+        cell = Cell(
+            "teacher", parameters, rest, name, defaults, limits=limits, solvers_dir=solvers_dir, plugins_dir=plugins_dir
+        )
+        record = run_cell(cell)
         # A solver that skips the first problem is tried on the next one, which may show that it works.
         if record["status"] != "skipped":
             break

@@ -4,6 +4,7 @@ The layers are told by the names and the sizes of their weights, never by the or
 """
 
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from convexnn_bench.modules.memory import overlaps
 from convexnn_bench.plugins import Choice
 
 SAVE = "save it with torch.save(model.state_dict(), path)"
+LOADING = threading.Lock()
 DEEPEST = 10  # levels of a checkpoint that are searched; a damaged one may contain itself
 State = dict[str, torch.Tensor]
 
@@ -78,7 +80,8 @@ def _load(path: Any) -> Any:
     if not Path(path).is_file():
         raise InputError(f"MODEL: there is no file {path}")
     try:
-        with warnings.catch_warnings():
+        # Filters of warnings and safe names belong to the whole process: threads that load files take turns.
+        with LOADING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error says what torch warns of
             # A pickle may run any code when it is loaded; weights_only admits tensors and plain containers, and beside
             # them numbers of numpy, as a best accuracy often is.

@@ -6,7 +6,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from convexnn_bench.cli import app
@@ -46,6 +48,20 @@ def test_list_shows_plugins_of_every_kind(plugins):
     assert done.exit_code == 0, done.output
     assert [name for name in EXAMPLES.values() if name not in done.output] == []
     assert "two rings in the plane" in done.output
+
+
+def test_certify_takes_a_loss_of_ones_own(plugins, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)).double()
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", X=rng.standard_normal((6, 2)), Y=rng.standard_normal(6))
+    asked = ("certify", tmp_path / "m.pt", tmp_path / "d.npz", "--weight-decay", 0.1, "--loss", "log_cosh")
+    assert "unknown loss 'log_cosh'" in command(*asked).stderr
+    done = command(*asked, "--plugins-dir", plugins, "--json")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["loss"].startswith("log_cosh")
+    assert 0 <= report["dual"] <= report["primal"]
 
 
 @pytest.mark.process

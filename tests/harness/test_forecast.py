@@ -130,6 +130,8 @@ def test_doctor_finds_what_works_what_is_missing_and_what_is_broken(tmp_path, mo
     assert done.exit_code == 1
     for word in ("machine", "python", "threads", "BLAS", "GPU", "broken"):
         assert word in done.output
+    assert "raises printed, at its end:" in done.output  # the place in the file, and not the message alone
+    assert "raises.py" in done.output
 
 
 @pytest.mark.parametrize(

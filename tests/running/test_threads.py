@@ -13,6 +13,7 @@ from kept import CASES, outcome, same
 from problems import random_problem
 
 import convexnn_bench as cnn
+from convexnn_bench.modules import load_state
 from convexnn_bench.running import settings
 
 # Functions that set something of the whole process, by the object that has them.
@@ -191,3 +192,25 @@ def test_what_a_solver_sets_is_restored_by_the_last_solve(raises, default_dtype,
     assert seen["while the last one runs"] == torch.float16
     assert (torch.get_default_dtype(), torch.get_num_threads(), os.getcwd()) == before
     assert settings._PROCESS._running == 0
+
+
+def test_files_are_loaded_in_turn(tmp_path, monkeypatch):
+    """Filters of warnings are as before, although each of two threads changes them while it loads a file."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    before, inside, most = warnings.filters[:], [0], [0]
+    genuine = torch.load
+
+    def slow(*args, **named):
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        try:
+            return genuine(*args, **named)
+        finally:
+            inside[0] -= 1
+
+    monkeypatch.setattr(torch, "load", slow)
+    states = both_at_once(*[lambda: load_state(tmp_path / "m.pt")] * 4)
+    assert all(same(list(state.values()), list(states[0].values())) for state in states)
+    assert most == [1]
+    assert warnings.filters == before
