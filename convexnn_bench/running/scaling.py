@@ -27,7 +27,7 @@ from convexnn_bench.checks import SMALLEST_BETA
 from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
-ORDINARY = 8  # data whose largest magnitude is within 2^-8 to 2^8 are left as they are
+ORDINARY = 2.0**-8, 2.0**8  # data whose largest magnitude is within this range are left as they are
 LARGEST_BETA = 1 / SMALLEST_BETA  # a scaled beta beyond one of the two would lose digits: then nothing is scaled
 
 
@@ -60,12 +60,11 @@ class Scaling:
             of_X, of_Y = (of_X + 1, of_Y) if of_X and degree and degree % 2 else (of_X, of_Y + 1)
         if of_X == of_Y == 0:
             return cls(problem)
-        found = loss.rescaled(2.0**of_Y) if of_Y else None
-        weight = 1.0 if found is None else found[1]
-        blocks = 2.0 ** (of_Y - (degree or 0) * of_X)
-        if not SMALLEST_BETA <= problem.beta * blocks / weight <= LARGEST_BETA:
+        scaled, blocks = problem.rescaled(2.0**of_X, 2.0**of_Y), 2.0 ** (of_Y - (degree or 0) * of_X)
+        if not SMALLEST_BETA <= scaled.beta <= LARGEST_BETA:
             return cls(problem)
-        return cls(problem.rescaled(2.0**of_X, 2.0**of_Y), blocks, weight / 2.0**of_Y)
+        weight = problem.beta * blocks / scaled.beta
+        return cls(scaled, blocks, weight / 2.0**of_Y)
 
     def restored(self, point: Point) -> Point:
         """Return the solver's point in the user's units: each array times a power of two, which rounds nothing."""
@@ -78,9 +77,8 @@ class Scaling:
 
 def _exponent(array: np.ndarray) -> int:
     """Return e with the largest magnitude in [1/2, 1) 2^e; 0 where it is ordinary, or zero."""
-    largest = float(np.abs(array).max(initial=0.0))
-    exponent = math.frexp(largest)[1]
-    return exponent if largest > 0 and abs(exponent) > ORDINARY else 0
+    largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
+    return 0 if largest == 0 or ORDINARY[0] <= largest <= ORDINARY[1] else math.frexp(largest)[1]
 
 
 def _times(value: Any, unit: float) -> Any:

@@ -76,6 +76,13 @@ def test_ordinary_data_are_left_as_they_are(factor):
     assert Scaling.of(problem).problem is problem
 
 
+@pytest.mark.parametrize(("largest", "same"), [(256.0, True), (257.0, False), (1 / 256, True), (1 / 257, False)])
+def test_ordinary_ends_at_256(largest, same):
+    for x, y in ((largest, 1.0), (1.0, largest)):
+        problem = cnn.Problem(x * X / np.abs(X).max(), y * Y / np.abs(Y).max(), beta_fraction=0.05, patterns=4)
+        assert (Scaling.of(problem).problem is problem) is same
+
+
 class Unknown(cnn.MLP):
     """A user's architecture whose rows are not homogeneous in X."""
 
