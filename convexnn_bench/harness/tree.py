@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 
@@ -34,16 +33,25 @@ def adopt_orphans() -> None:
 def resident_mb(pid: int) -> tuple[float, float]:
     """Return the peak and the current resident memory of a process in MiB; zeros where they cannot be read."""
     # VmHWM is the high-water mark of the resident memory since the process began, VmRSS is its size now.
-    values = {"VmHWM": 0.0, "VmRSS": 0.0}
+    values = {b"VmHWM": 0.0, b"VmRSS": 0.0}
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = read_file(f"/proc/{pid}/status")
     except OSError:
         return 0.0, 0.0
     for line in status.splitlines():
-        name, _, rest = line.partition(":")
+        name, _, rest = line.partition(b":")
         if name in values:
             values[name] = float(rest.split()[0]) / 1024
-    return values["VmHWM"], values["VmRSS"]
+    return values[b"VmHWM"], values[b"VmRSS"]
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a file of /proc, with as few calls as possible."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 2**16)
+    finally:
+        os.close(descriptor)
 
 
 def children(pid: int) -> list[int]:
@@ -51,8 +59,9 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):  # a process may end at any moment
         # Linux lists children by the thread that forked them, so the list of every thread is read.
-        for path in list(Path(f"/proc/{pid}/task").glob("*/children")):
-            found += [int(child) for child in path.read_text().split()]
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, read_file(f"/proc/{pid}/task/{thread}/children").split())
     return found
 
 

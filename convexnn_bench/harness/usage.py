@@ -11,11 +11,10 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
-from convexnn_bench.harness.tree import descendants, resident_mb
+from convexnn_bench.harness.tree import descendants, read_file, resident_mb
 
 EXACT_SHARE = 0.02  # largest share of the time that goes into exact looks
 URGENT_SHARE = 0.2  # the same while the bound is above the limit
@@ -100,7 +99,7 @@ def cpu_seconds(pid: int) -> float:
     """Return the CPU seconds of a process and of the children that it has waited for."""
     try:
         # The name in parentheses may hold anything. utime, stime, cutime and cstime are fields 14 to 17.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:  # it has ended, or /proc is missing
         return 0.0
     return sum(map(int, fields[11:15])) / TICKS
@@ -110,7 +109,7 @@ def proportional_mb(pid: int) -> tuple[float, float]:
     """Return the proportional set size of a process in MiB, and the part of it that is shared memory."""
     values = {b"Pss": 0.0, b"Pss_Shmem": 0.0}
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+        rollup = read_file(f"/proc/{pid}/smaps_rollup")
     except OSError:  # it has ended, or it belongs to another user, or the kernel is older than 4.14
         return resident_mb(pid)[1], 0.0
     for line in rollup.splitlines():
@@ -135,8 +134,7 @@ def open_files_in_memory(pid: int) -> list[tuple[os.stat_result, str]]:
 def machine_shared_mb() -> float:
     """Return the shared memory of the machine in MiB, files in memory included; 0 where /proc does not say it."""
     try:
-        with open("/proc/meminfo", "rb") as listing:
-            _, found, rest = listing.read().partition(b"\nShmem:")
+        _, found, rest = read_file("/proc/meminfo").partition(b"\nShmem:")
     except OSError:
         return 0.0
     return float(rest.split(maxsplit=1)[0]) / 1024 if found else 0.0

@@ -88,7 +88,8 @@ def hold_memory(link, threads, kind, mib):
                     time.sleep(600)
         else:  # pages that forks share
             block = mmap.mmap(-1, mib * 2**20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            block.write(data * mib)
+            for _ in range(mib):
+                block.write(data)
             for _ in range(4):
                 if os.fork() == 0:
                     time.sleep(600)

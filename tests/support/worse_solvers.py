@@ -247,6 +247,19 @@ BODIES = {
             threading.Thread(target=time.sleep, args=(614,)).start()
             callback()
         """,
+    "works_in_the_background": """
+        def set_problem(self, problem):
+            def work():
+                while time.thread_time() < 0.5: pass
+            self.worker = threading.Thread(target=work)
+            self.worker.start()
+            self.Z = np.zeros((problem.P, problem.p, problem.q))
+            self.message = f"cores {len(os.sched_getaffinity(0))}"
+        def run(self, callback): callback()
+        def get_result(self):
+            self.worker.join()
+            return Point(blocks=self.Z)
+        """,
     "hangs_at_exit": """
         def run(self, callback):
             from multiprocessing.util import Finalize
