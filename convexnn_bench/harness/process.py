@@ -23,7 +23,7 @@ POLL_SECONDS = 0.05  # between two looks at the limits; what a process starts an
 KILL_SECONDS = 8.0  # wait for a killed process; one that waits for a disk or a driver dies when that answers
 LATE_SECONDS = 1.0  # a look that comes so much too late shows that this process was stopped
 OUTPUT_TAIL = 2000  # characters kept of what a process printed
-RUNS = 2  # a process whose server dies is run so often, since it may have killed the server itself
+RUNS = 3  # so often a process is run whose server dies each time, since it may have killed the server itself
 
 Stopped = Literal["deadline", "memory", "closed", "garbled", "lost"]
 
@@ -66,7 +66,7 @@ def run_process(
     """Run target(link, threads, *arguments) in a new process until it ends or is killed.
 
     Everything that the process has started is killed with it: its session, and on Linux also what has left the session.
-    If the server dies under the process, the process is run once more, from a new server.
+    If the server dies under the process, the process is run again from a new server, RUNS times in all.
 
     Parameters
     ----------

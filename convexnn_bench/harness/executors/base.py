@@ -3,27 +3,36 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import blank_record, run_cell
+from convexnn_bench.harness.process import RUNS
 from convexnn_bench.plugins import Whole, add_plugins, importable
 from convexnn_bench.records import Record, code_version, one_line
 
 
 class LostError(ConvexNNError, RuntimeError):
-    """A cell left no record because its worker is gone. The message says what happened."""
+    """A cell left no record because its worker is gone. The message says what happened.
+
+    again: True where the cell may do better on another worker.
+    """
+
+    def __init__(self, reason: str, again: bool = True):
+        super().__init__(reason)
+        self.again = again
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to run. problem: the fields of its problem that are known already."""
+    """A cell to run. problem: the fields of its problem that are known already. runs: how often it was lost before."""
 
     cell: Cell
     problem: dict[str, Any] = field(default_factory=dict)
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ class PoolExecutor(BaseExecutor):
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
         running: dict[Any, tuple[Job, float]] = {}
+        again: list[Job] = []  # lost, and to run again
         # The first job is fetched before anything is opened: a campaign without cells to run needs no cluster. All
         # cells of a campaign have the same number of threads, so that the first one speaks for all.
         job = next(jobs, None)
@@ -152,19 +162,31 @@ class PoolExecutor(BaseExecutor):
                         running[self.submit(job)] = job, started
                         events.started(job.cell)
                     except LostError as error:
-                        yield job, lost_record(job, error, 0.0)
-                    job = next(jobs, None)
+                        yield from _given_up(job, error, 0.0, again)
+                    job = again.pop() if again else next(jobs, None)
                 # 2. Collect the records of those that have ended.
                 for handle in self.ended(list(running)):
                     done, started = running.pop(handle)
                     try:
                         record = _same_code(self.collect(handle))
                     except LostError as error:
-                        record = lost_record(done, error, time.perf_counter() - started)
-                    yield done, record
+                        yield from _given_up(done, error, time.perf_counter() - started, again)
+                    else:
+                        yield done, record
+                if job is None and again:
+                    job = again.pop()
         finally:
             # This also runs when the campaign is interrupted: the generator is then closed at one of its yields.
             self.close()
+
+
+def _given_up(job: Job, error: LostError, seconds: float, again: list[Job]) -> Iterator[tuple[Job, Record]]:
+    """Put a job whose cell was lost among those to run again, or yield its record where that would not help."""
+    # Whoever killed the worker is not known. A cell is not blamed for it before it has lost several.
+    if error.again and job.runs + 1 < RUNS:
+        again.append(replace(job, runs=job.runs + 1))
+    else:
+        yield job, lost_record(job, error, seconds)
 
 
 def run_remote(job: Job) -> Record:
@@ -175,12 +197,14 @@ def run_remote(job: Job) -> Record:
 
 def lost_record(job: Job, error: LostError, seconds: float) -> Record:
     """Return the record of a cell whose worker is gone. It describes this machine in place of the worker's."""
-    lost = {"status": "crashed", "reason": one_line(str(error)), "wall_seconds": seconds}
+    times = f" (as {job.runs} before)" if job.runs else ""
+    lost = {"status": "crashed", "reason": one_line(f"{error}{times}"), "wall_seconds": seconds}
     return {**blank_record(job.cell, job.problem), **lost}
 
 
 def _same_code(record: Record) -> Record:
     # A key includes the version, so that no cell of this campaign would ever find the record of another version.
     if record["version"] != code_version():
-        raise LostError(f"the worker runs convexnn-bench {record['version']}, this campaign is of {code_version()}")
+        reason = f"the worker runs convexnn-bench {record['version']}, this campaign is of {code_version()}"
+        raise LostError(reason, again=False)
     return record

@@ -1,15 +1,22 @@
 """Run cells on the workers of a dask cluster, one that is started here or one that is running already."""
 
+import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
+import shutil
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from convexnn_bench.errors import ExecutorError, InputError
 from convexnn_bench.harness.executors.base import Job, LostError, PoolExecutor, run_remote
+from convexnn_bench.harness.tree import ENDED_ERRORS, children
 from convexnn_bench.records import Record, code_version, cores
 
 if TYPE_CHECKING:
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 20.0  # wait for the answer of a scheduler
 LOOK_SECONDS = 1.0  # between two looks at which workers are alive
+SILENT_SECONDS = 30.0  # after which a scheduler that does not answer, or a worker that is not heard of, counts as gone
+SCRATCH = "dask"  # subfolder of a campaign's folder for the temporary files of workers that are started here
 
 
 def _look() -> tuple[str, bool]:
@@ -25,7 +34,7 @@ def _look() -> tuple[str, bool]:
 
 
 class DaskExecutor(PoolExecutor):
-    """Runs one cell at a time on each worker. The cell of a worker that dies is not repeated: it might kill others too.
+    """Runs one cell at a time on each worker. The cell of a worker that dies is run again, but not for ever.
 
     Parameters
     ----------
@@ -54,13 +63,17 @@ class DaskExecutor(PoolExecutor):
         self._cluster: Any = None
         self._client: Client | None = None
         self._where: dict[Future, str] = {}  # the worker of each running cell
+        self._heard: dict[str, tuple[float, float]] = {}  # when the scheduler, and this process, last heard of a worker
+        self._scratch: Path | None = None
 
     def open(self, out: Path, threads: int) -> None:
         import dask
         from distributed import Client, LocalCluster
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the record of its cell reports a lost worker
+        _silence()
         if self.address is None:
+            # A command that is killed cannot remove the folder, and finds it again when it is started again.
+            self._scratch = out / SCRATCH
             # Every worker runs one cell at a time, and a cell takes `threads` cores.
             number = self.workers or max(1, cores() // threads)
             # a worker starts a process for every cell; so does one that replaces a dead worker
@@ -70,6 +83,7 @@ class DaskExecutor(PoolExecutor):
                 threads_per_worker=1,
                 dashboard_address=None,
                 memory_limit=0,  # the limits are those of the cells
+                local_directory=str(self._scratch),
                 silence_logs=logging.CRITICAL,
             )
         try:
@@ -102,16 +116,35 @@ class DaskExecutor(PoolExecutor):
         return self._client
 
     def close(self) -> None:
+        _wake_children()
+        # Nothing that goes wrong here costs a record: what is left of a lost scheduler need not be closed.
         for future in self._where:
-            future.cancel()
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                future.cancel()
+        for end in (self._client, self._cluster):
+            if end is not None:
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    end.close(timeout=CONNECT_SECONDS)
         self._settings.close()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _alive(self) -> list[str]:
-        return list(self.client.nthreads())
+        """Return the addresses of the workers that the scheduler has heard of within SILENT_SECONDS."""
+        _wake_children()
+        try:
+            found = self.client.sync(self.client.scheduler.identity, callback_timeout=SILENT_SECONDS)["workers"]
+        except (Exception, asyncio.CancelledError) as error:  # its connection may break in any way
+            raise self._lost() from error
+        now = time.monotonic()
+        for address, about in found.items():
+            # The clock of the scheduler may be another one: what counts is how long its answer has been the same.
+            if self._heard.get(address, (None, 0.0))[0] != about["last_seen"]:
+                self._heard[address] = about["last_seen"], now
+        return [address for address in found if now - self._heard[address][1] < SILENT_SECONDS]
+
+    def _lost(self) -> ExecutorError:
+        return ExecutorError(f"the dask scheduler at {self.address or 'this machine'} is gone or does not answer")
 
     def _free(self) -> list[str]:
         busy = set(self._where.values())
@@ -135,11 +168,14 @@ class DaskExecutor(PoolExecutor):
 
     def submit(self, job: Job) -> "Future":
         address = self._free()[0]
-        # A cell is bound to one worker and never repeated, since it may be what kills its workers. With `pure` dask
-        # would take equal calls for one call.
-        future = self.client.submit(
-            run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
-        )
+        # A cell is bound to one worker, and dask never repeats it, since it may be what kills its workers. With `pure`
+        # dask would take equal calls for one call.
+        try:
+            future = self.client.submit(
+                run_remote, job, pure=False, retries=0, workers=[address], allow_other_workers=False
+            )
+        except (Exception, asyncio.CancelledError) as error:
+            raise self._lost() from error
         self._where[future] = address
         return future
 
@@ -150,6 +186,8 @@ class DaskExecutor(PoolExecutor):
             done = list(wait(handles, timeout=self.poll_seconds, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             done = []
+        except (Exception, asyncio.CancelledError) as error:  # dask cancels all cells of a lost scheduler
+            raise self._lost() from error
         # dask keeps a task whose only worker has died in its queue, so its future does not end. Only the list of living
         # workers shows the loss. It is read when nothing has ended, and otherwise once in LOOK_SECONDS.
         if not done or time.monotonic() - self._last_look > LOOK_SECONDS:
@@ -162,9 +200,29 @@ class DaskExecutor(PoolExecutor):
         if not handle.done():
             handle.cancel()
             raise LostError(f"the dask worker {address} is gone")
-        error = handle.exception()
-        if error is not None:
-            raise LostError(f"the dask worker {address} left no record: {type(error).__name__}: {error}")
-        record: Record = handle.result()
-        handle.release()
-        return record
+        try:
+            error = handle.exception(timeout=SILENT_SECONDS)
+            if error is None:
+                record: Record = handle.result(timeout=SILENT_SECONDS)
+                handle.release()
+                return record
+        except (Exception, asyncio.CancelledError) as lost:
+            raise LostError(f"the record of the cell cannot be fetched from the dask worker {address}") from lost
+        raise LostError(f"the dask worker {address} left no record: {type(error).__name__}: {error}")
+
+
+def _silence() -> None:
+    """Let dask log nothing: the records and the errors of this executor say what was lost."""
+    for name in list(logging.root.manager.loggerDict):
+        # dask sets the level of each of its loggers, so that the level of their parent does not count.
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _wake_children() -> None:
+    """Let the workers of this process go on where a signal has stopped them."""
+    for pid in children(os.getpid()):
+        with contextlib.suppress(*ENDED_ERRORS):
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_STOPPED:
+                process.send_signal(signal.SIGCONT)
