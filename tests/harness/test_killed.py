@@ -16,12 +16,14 @@ from convexnn_bench.records.records import RecordFile
 
 pytestmark = pytest.mark.process
 
-STARTING, BUILDING, RUNNING = 6, 4, 10  # kills that come while the command starts, problems are built, and cells run
-CELLS = 60
+# Kills that come while the command starts, while problems are built, and while cells run. `benchmarks/kills.py` sends
+# many more, and to every kind of process.
+STARTING, BUILDING, RUNNING = 1, 1, 2
+CELLS = 20
 CAMPAIGN = """
-datasets = ["spiral[n=[9,10,11],noise=0.1]"]
+datasets = ["spiral[n=[9,10],noise=0.1]"]
 solvers = ["zero", "raises", "skips", "bm_newton", "cvxpy_clarabel"]
-seeds = 4
+seeds = 2
 time_limit = 600
 solvers_dir = "{folder}"
 """
@@ -44,7 +46,8 @@ def whole_lines(path):
     return lines
 
 
-def test_a_campaign_killed_twenty_times_is_the_same_as_one_left_alone(tmp_path):
+@pytest.mark.slow
+def test_a_campaign_killed_again_and_again_is_the_same_as_one_left_alone(tmp_path):
     """The kills come at random moments, most of them while cells run. The cells of a killed command die with it."""
     folder = write_solvers(tmp_path / "solvers", "zero", "raises", "skips")
     (tmp_path / "tiny.toml").write_text(CAMPAIGN.format(folder=folder))
@@ -64,7 +67,7 @@ def test_a_campaign_killed_twenty_times_is_the_same_as_one_left_alone(tmp_path):
             time.sleep(rng.uniform(0.0, 2.0))
         else:
             next(line for line in command.process.stderr if line.startswith("building"))
-            more = len(seen) + (rng.choice([1, 2, 3]) if moment == "running" else 0)
+            more = len(seen) + (rng.choice([1, 2]) if moment == "running" else 0)
             wait_until(lambda: len(_lines(out)) >= more, seconds=600)  # noqa: B023
             time.sleep(rng.uniform(0.0, max(usual, 0.2)))
         assert command.process.poll() is None, "the campaign has ended before the last kill"

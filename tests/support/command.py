@@ -8,7 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "convexnn_bench.cli"]
+COMMAND = [sys.executable, "-m", "convexnn_bench"]
 MARK = "CONVEXNN_BENCH_TEST"
 
 
