@@ -73,12 +73,12 @@ class _Server:
         """Serve requests until the command closes its end of the socket."""
         self.link.sendall(READY)
         while True:
-            ready, _, _ = select.select([self.link, self.woken], [], [])
+            ready, _, _ = select.select([self.link.fileno(), self.woken], [], [])
             if self.woken in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.woken, 4096)
                 self._reap()
-            if self.link in ready:
+            if self.link.fileno() in ready:
                 request, descriptors = self._receive()
                 if len(descriptors) != 3:  # the command is gone
                     return
