@@ -12,7 +12,7 @@ from typing import IO
 
 from convexnn_bench.errors import InputError
 
-SAVE = "save torch.save(model.state_dict(), path) where the network's class can be imported"
+SAVE = "run torch.save(model.state_dict(), path) where the network's class can be imported"
 KERAS = (
     "a Keras model. Its biases have no weight decay unless bias_regularizer is set, and certify reads networks of torch"
 )

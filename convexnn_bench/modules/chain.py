@@ -105,12 +105,15 @@ def _wrapped(module: Any) -> torch.nn.Module | None:
 def has_own_forward(module: torch.nn.Module) -> bool:
     """Return True where forward is the user's, in a class of theirs or in a subclass of a layer of torch."""
     scripted = isinstance(module, torch.jit.ScriptModule)  # its forward is compiled
-    return not scripted and not type(module).forward.__module__.startswith("torch.nn")
+    return not scripted and not str(type(module).forward.__module__).startswith("torch.nn")
 
 
 def chain_of(module: torch.nn.Module, X: torch.Tensor) -> list[Step]:
     """Return the operations on data X in order, without identities. Raise UnsupportedError for what is no chain."""
     name = type(module).__name__
+    scripted = [part for part, layer in module.named_modules() if isinstance(layer, torch.jit.ScriptModule)]
+    if scripted:
+        raise refuse(f"has the TorchScript part {scripted[0]!r}: give the module with the part from which it was made")
     layers, graph = _trace(module, X)
     steps = []
     # Follow the data from the input to the output. Each node must take the value of the one before, and no other.
@@ -398,7 +401,7 @@ def _clamp(call: Call) -> Step | None:
 def _mean(call: Call) -> Step | None:
     axes = call.argument(0, "dim")
     over_pixels = isinstance(axes, tuple | list) and sorted(axis % 4 for axis in axes) == [2, 3]
-    if not over_pixels or call.argument(1, "keepdim", False):
+    if not over_pixels:
         return None
     return Step("pool", MeanPool(), call.after, call.name)
 

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -47,12 +48,6 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def estimator(path):
-    from sklearn.linear_model import LinearRegression
-
-    path.write_bytes(pickle.dumps(LinearRegression()))
-
-
 FILES = {
     "missing": (lambda path: None, "there is no file"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
@@ -77,7 +72,8 @@ FILES = {
         lambda path: torch.save({"model": network().state_dict(), "args": argparse.Namespace(lr=0.1)}, path),
         "object of argparse.Namespace",
     ),
-    "estimator": (estimator, "object of sklearn.linear_model._base.LinearRegression"),
+    "another pickle": (lambda path: path.write_bytes(pickle.dumps(Fraction(1, 2))), "object of fractions.Fraction"),
+    "a list": (lambda path: path.write_bytes(pickle.dumps([1, 2])), "damaged, or no file of torch.save"),
     "damaged pickle": (lambda path: path.write_bytes(b"\x80\x02\xff\xff"), "damaged"),
 }
 

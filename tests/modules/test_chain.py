@@ -86,6 +86,7 @@ HARMLESS = {
     "printed": Net(sizes_are_printed),
     "branches on sizes": Net(branches_on_sizes),
     "dropout without effect": Net(lambda net, x: net.last(functional.dropout(net.hidden(x), 0.0, net.training))),
+    "a graph of torch.fx": torch.fx.symbolic_trace(plain()),
     "frozen as a whole": plain().requires_grad_(False),
     "views of one vector": plain(),
 }
@@ -212,6 +213,7 @@ OTHERWISE = {
     "one of two outputs": (Net(lambda net, x: net.last(net.hidden(x))[:, 0], 2), "leaves out some values"),
     "several results": (Net(lambda net, x: (net.last(net.hidden(x)), x)), "returns a tuple"),
     "transposed": (Net(lambda net, x: net.last(net.hidden(x)).T), "uses T"),
+    "a scripted layer": (nn.Sequential(torch.jit.script(nn.Linear(4, 5)), *plain()[1:]), "TorchScript part '0'"),
     "another argument": (Net(lambda net, x, y=None: y(x)), "cannot be traced"),
 }
 
@@ -222,6 +224,27 @@ def test_what_was_trained_on_another_problem_is_refused_with_the_reason(name):
     with pytest.raises(cnn.UnsupportedError, match=words) as caught:
         cnn.certify_module(module, np.random.default_rng(0).standard_normal((6, 4)), np.ones(6), "squared", 0.1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda maps: maps.mean((2, 3)),
+        lambda maps: maps.mean([-1, -2], keepdim=True).squeeze(),
+        lambda maps: functional.adaptive_avg_pool2d(maps, 1).squeeze(-1).squeeze(-1),
+        lambda maps: functional.avg_pool2d(maps, 4)[..., 0, 0],
+    ],
+)
+def test_ways_to_pool_everything(pool):
+    class Pooled(Net):
+        def hidden(self, x):
+            return pool(functional.relu(self.first(x)))
+
+    module = Pooled(lambda net, x: net.last(net.hidden(x)), first=nn.Conv2d(1, 5, 2)).double()
+    X = np.random.default_rng(0).standard_normal((6, 1, 5, 5))
+    reading = read_module(module, X)
+    assert "1 pooled values a filter" in reading.words
+    np.testing.assert_allclose(reading.predict(X), module(torch.as_tensor(X)).detach().numpy(), rtol=1e-10)
 
 
 def test_a_scripted_module_that_cannot_be_told_is_refused_with_what_to_do():
