@@ -93,7 +93,8 @@ class Comparison:
         return (
             f'<div style="line-height:1.45"><div>{escape(repr(self.problem))}</div>'
             f"<div>{escape(self._enclosure())}</div>"
-            f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            '<div style="overflow-x:auto"><table style="border-collapse:collapse">'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
             f'<div style="font-size:85%;opacity:.75">{legend()}</div>{notes}</div>'
         )
 

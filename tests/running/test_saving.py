@@ -1,8 +1,13 @@
 """Results and problems in files: the same numbers again, and clear errors for files that cannot be used."""
 
+import ast
 import dataclasses
 import json
 import os
+import pickle
+import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -51,6 +56,55 @@ def test_the_file_is_plain_arrays_and_json(tmp_path):
     assert (head["format"], head["version"]) == ("convexnn-bench problem", VERSION)
     assert head["loss"] == {"name": "huber", "parameters": {"delta": 1.0}}
     assert (head["activation"]["name"], head["beta"], head["X"]) == ("relu", problem.beta, {"array": "X"})
+
+
+def test_the_standard_library_alone_can_read_the_file(tmp_path):
+    """A member is a zip entry: a header of Python literals, then the numbers in C order, or column by column."""
+    problem = random_problem(2)
+    problem.save(tmp_path / "p.npz")
+    found = {}
+    with zipfile.ZipFile(tmp_path / "p.npz") as archive:
+        for name in ("header", "X", "masks"):
+            content = archive.read(f"{name}.npy")
+            assert content[:6] == b"\x93NUMPY"
+            size = int.from_bytes(content[8:10], "little")
+            found[name] = ast.literal_eval(content[10 : 10 + size].decode()), content[10 + size :]
+    head = json.loads(found["header"][1].decode("utf-32-le"))
+    assert head["beta"] == problem.beta
+    about, numbers = found["X"]
+    assert about == {"descr": "<f8", "fortran_order": False, "shape": problem.X.shape}
+    assert struct.unpack(f"<{problem.X.size}d", numbers) == tuple(problem.X.ravel())
+    about, bits = found["masks"]
+    assert (about["descr"], about["shape"]) == ("|b1", problem.masks.shape)
+    order = "F" if about["fortran_order"] else "C"
+    assert list(bits) == problem.masks.ravel(order).astype(int).tolist()
+
+
+CERTIFIES = """
+import pickle, sys
+import torch
+torch.set_num_threads(1)
+import convexnn_bench as cnn
+for name in sys.argv[1:]:
+    result = cnn.load_result(name) if name.endswith(".npz") else pickle.load(open(name, "rb"))
+    proven = cnn.certify(result.problem, result)
+    print(proven.primal.hex(), proven.dual.hex(), proven.max_dual_norm.hex(), result.problem.beta_max.hex())
+"""
+
+
+@pytest.mark.process
+def test_another_process_proves_the_same_numbers(tmp_path):
+    """Objective, bound and norms agree in every bit, from the file and from the pickle, for cones and for images."""
+    names, expected = [], []
+    for case in ("split", "pooled images", "sequences"):
+        result = solved(case)
+        names += [str(result.save(tmp_path / f"{case}.npz")), str(tmp_path / f"{case}.pickle")]
+        (tmp_path / f"{case}.pickle").write_bytes(pickle.dumps(result))
+        proven = cnn.certify(result.problem, result)
+        numbers = (proven.primal, proven.dual, proven.max_dual_norm, result.problem.beta_max)
+        expected += [" ".join(number.hex() for number in numbers)] * 2
+    done = subprocess.run([sys.executable, "-c", CERTIFIES, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == expected
 
 
 def test_results_without_certificate_and_odd_values(tmp_path):

@@ -1,6 +1,7 @@
 """Problems and results of every formulation, activation and architecture, and what must survive a copy of them."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ CASES = {
 }
 
 
+@cache
 def solved(case: str) -> "cnn.Result":
     """The result of one of CASES, with everything cached that is computed on first use."""
     make, solver, iterations = CASES[case]
