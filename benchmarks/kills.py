@@ -168,21 +168,21 @@ class Campaign:
 
     def send(self, rng: random.Random) -> bool:
         """Send a random signal to a process of a random kind; False where there is none."""
-        kinds = self.by_kind()
+        kinds, seeds = self.by_kind(), self.seeds()
+        # A process that has not said yet which cell it is would leave open whose record may differ.
+        kinds["cell"] = [cell for cell in kinds.get("cell", []) if cell.pid in seeds]
+        kinds = {kind: processes for kind, processes in kinds.items() if processes}
         if not kinds or not self.running():
             return False
         kind = rng.choice(sorted(kinds))
         process, action = rng.choice(kinds[kind]), rng.choice(["kill", "stop"])
-        seeds = self.seeds()
-        cells = [seeds[cell.pid] for cell in kinds.get("cell", []) if cell.pid in seeds]
+        cells = [seeds[cell.pid] for cell in kinds.get("cell", [])]
         hit = Hit(kind, action, self.executor, cells, seeds.get(process.pid) if kind == "cell" else None)
         before = self.lines()
         try:
             process.send_signal(signal.SIGKILL if action == "kill" else signal.SIGSTOP)
         except psutil.Error:  # it has just ended
             return False
-        if kind == "cell" and hit.seed is None:
-            hit.seed = self.seeds().get(process.pid)  # it was about to say so
         self.hits.append(hit)
         if kind == "command":
             self._after(action, rng)

@@ -40,9 +40,10 @@ class Monitor:
     """The callback of one run: it scores points, keeps the clocks, and decides when the solver stops.
 
     The solver's own clock stands still while a point that it has made is scored. The wait of the caller goes on; set-up
-    took the first `setup_seconds` of it. Any thread may call the monitor. After the first False it scores no further
-    point, whatever the solver does. Processes that share a problem use the clock of the first one, so that they decide
-    alike.
+    took the first `setup_seconds` of it. Where the solver has a limit in iterations, scores are due by their number and
+    not by the clock, so that every run scores the same points. Any thread may call the monitor. After the first False
+    it scores no further point, whatever the solver does. Processes that share a problem use the clock of the first one,
+    so that they decide alike.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Monitor:
         self.point: Point | None = None
         self.status: str | None = None
         self._calls = itertools.count(1)
-        self._due = 0.0
+        self._due = 0.0  # seconds of solving, or number of the call, at which the next score is due
         self._stopped = 0.0  # seconds of scoring, during which the clock stood still
         self._lock = threading.RLock()
         self._start = self._now()
@@ -89,15 +90,19 @@ class Monitor:
         # most calls return at once, without waiting for the device
         seconds = self._clock() - self._start - self._stopped
         out_of_time = self._out_of_time(seconds)
-        out_of_iterations = self.iterations is not None and next(self._calls) > self.iterations
+        calls = next(self._calls)
+        out_of_iterations = self.iterations is not None and calls > self.iterations
         ended = out_of_time or out_of_iterations
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
-        if seconds < self._due and not ended and not at_once and self.status is None:
+        reached = seconds if self.iterations is None else calls
+        if reached < self._due and not ended and not at_once and self.status is None:
             return True
         # Two threads must not score at once. The first False is final, so that the status is read again inside.
         with self._lock:
             if self.status is None:
                 self.score(last=ended or self.solver.one_shot)
+                if self.iterations is not None:
+                    self._due = max(calls * SCORE_RATIO, calls + 1)
                 out_of_time = out_of_time or self._out_of_time(seconds)  # a score may take what was left
             if self.status is None and (ended or out_of_time):
                 self.status = "time_limit" if out_of_time else "iterations"

@@ -11,8 +11,10 @@ from harness_fixtures import solvers_from
 import convexnn_bench as cnn
 from convexnn_bench.harness import campaign as campaign_module
 from convexnn_bench.harness.campaign import Campaign, find_campaign, load_campaign, shipped_names
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
+from convexnn_bench.harness.repeat import cell_again, cell_campaign
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.statuses import STATUSES
@@ -78,6 +80,37 @@ def test_grid_of_data_sets_problem_parameters_solvers_and_seeds(tmp_path):
     assert cells[0].limits.wall_seconds == 16
     assert cells[0].dataset_parameters == {**DATASETS.get("spiral").parameters, "n": 9}
     assert len({cell.key for cell in cells}) == 24
+
+
+def test_a_limit_in_iterations_belongs_to_the_cell(tmp_path):
+    """It is part of the key, a part may set another one, and a report's command repeats it."""
+    text = GOOD + "time_limit = 600\niterations = 7\n[[part]]\n[[part]]\niterations = 9\n"
+    seven, nine = planned(tmp_path, text)
+    (none,) = planned(tmp_path, GOOD + "time_limit = 600\n")
+    assert [cell.limits.iterations for cell in (seven, nine, none)] == [7, 9, None]
+    assert len({cell.key for cell in (seven, nine, none)}) == 3
+    for cell in (seven, none):
+        again = cell_again(blank_record(cell))
+        assert ("--iterations 7" in again) == (cell is seven)
+    fresh = cell_campaign(blank_record(nine))
+    assert planned(tmp_path, fresh)[0].key == nine.key
+    # Records of earlier versions do not say that they had no such limit.
+    old = blank_record(none)
+    del old["limits"]["iterations"]
+    assert cell_again(old) == cell_again(blank_record(none))
+
+
+@pytest.mark.process
+def test_a_campaign_with_a_limit_in_iterations_repeats_its_bits(tmp_path):
+    solvers = ["bm_adam", "network_sgd", "bm_newton"]
+    asked = Campaign(datasets=["spiral[n=9]"], solvers=solvers, gap=1e-12, iterations=5, time_limit=600.0)
+    first, second = (run_campaign(asked, tmp_path / name, Watcher()).records for name in ("first", "second"))
+    for one, other in zip(first, second, strict=True):
+        assert one["limits"]["iterations"] == 5
+        assert one["solver"] == "bm_newton" or one["reason"].startswith("stopped after 5 iterations")
+        for name in ("status", "objective", "lower_bound", "gap", "max_dual_norm"):
+            assert one[name] == other[name]
+        assert [point[1:] for point in one["curve"]] == [point[1:] for point in other["curve"]]
 
 
 def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):

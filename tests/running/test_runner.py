@@ -125,6 +125,26 @@ def test_iterations_make_runs_equal_and_leave_one_shot_solvers_alone():
     assert [row["reason"].split(" at ")[0] for row in rows] == ["stopped after 2 iterations"] * 2
 
 
+@pytest.mark.parametrize("solver", ["bm_lbfgs[m=2]", "fista", "network_sgd"])
+def test_with_a_limit_in_iterations_no_clock_decides_which_points_are_scored(monkeypatch, solver):
+    """So that also the point at which the gap is reached, and the bound, are the same on every run."""
+    problem = random_problem(5)
+
+    def outcome(gap):
+        result = cnn.solve(problem, solver, gap=gap, iterations=40, time_limit=None)
+        return result.status, [point[1:] for point in result.curve]
+
+    first = outcome(1e-12)
+    target = first[1][len(first[1]) // 2][1]  # the gap of a point in the middle
+    reached = outcome(target)
+    clock = time.perf_counter
+    monkeypatch.setattr(monitor.time, "perf_counter", lambda: 1e4 * clock())
+    assert outcome(1e-12) == first
+    assert outcome(target) == reached
+    assert len(first[1]) > 10
+    assert reached[0] == "gap_reached"
+
+
 def test_diverged_keeps_the_curve():
     class Diverging(Fake):
         name = "diverging"

@@ -77,7 +77,8 @@ class DaskExecutor(PoolExecutor):
             # Every worker runs one cell at a time, and a cell takes `threads` cores.
             number = self.workers or max(1, cores() // threads)
             # a worker starts a process for every cell; so does one that replaces a dead worker
-            self._settings.enter_context(dask.config.set({"distributed.worker.daemon": False}))
+            settings = {"distributed.worker.daemon": False, "temporary-directory": str(self._scratch)}
+            self._settings.enter_context(dask.config.set(settings))
             self._cluster = LocalCluster(
                 n_workers=number,
                 threads_per_worker=1,
