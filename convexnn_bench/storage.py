@@ -8,6 +8,7 @@ them. The file has a member for every array, and a member `header` with all the 
 import json
 import math
 import os
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,9 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeE
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path with the same suffix to write to. It replaces `path` when the block ends without an error."""
     target = Path(path)
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    # Two processes or threads that write the same file must not write into each other's part.
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = target.with_name(f".{target.stem}.{writer}.partial{target.suffix}")
     try:
         yield partial
         # Without the flush a loss of power after the renaming could leave the new name with an empty file.

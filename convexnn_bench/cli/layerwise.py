@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convexnn_bench.cli.common import plain_errors, wide_console
+from convexnn_bench.cli.common import PluginsDir, plain_errors, wide_console
 
 if TYPE_CHECKING:
     from convexnn_bench.layerwise import Plan
@@ -48,6 +48,7 @@ def layerwise(
     ] = None,
     exact_images: Annotated[int, typer.Option(metavar="N", help="Images of the stage that is solved exactly.")] = 300,
     device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = "cpu",
+    plugins_dir: PluginsDir = None,
     out: Annotated[
         str,
         typer.Option(
@@ -64,7 +65,9 @@ def layerwise(
     """
     with plain_errors():
         from convexnn_bench.layerwise import BASELINES, DEFAULT_STAGES, Plan, Training, stage_plan
+        from convexnn_bench.plugins import add_plugins
 
+        add_plugins(plugins_dir=plugins_dir)
         plans = [stage_plan(text) for text in stage or DEFAULT_STAGES]
         how = Training(
             epochs=epochs, batch=batch, rate=rate, optimizer=optimizer, augment=augment,

@@ -64,6 +64,16 @@ def test_certify_takes_a_loss_of_ones_own(plugins, tmp_path):
     assert 0 <= report["dual"] <= report["primal"]
 
 
+def test_layerwise_takes_a_data_set_of_ones_own(plugins, tmp_path):
+    """The data set is found; it has no images, which is said before anything is trained."""
+    asked = ("layerwise", "--dataset", "rings", "--out", tmp_path / "out")
+    assert "unknown data set 'rings'" in command(*asked).stderr
+    done = command(*asked, "--plugins-dir", plugins)
+    assert done.exit_code == 2
+    assert "rings" in done.stderr
+    assert "unknown" not in done.stderr
+
+
 @pytest.mark.process
 def test_a_campaign_of_plugins_alone(plugins, tmp_path):
     """Solver, data set, loss and activation of one's own, in the process of a cell that knows none of them."""

@@ -8,7 +8,9 @@ import pickle
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -325,6 +327,22 @@ def test_an_array_that_claims_to_be_huge_is_not_allocated(saved, tmp_path):
             new.writestr(name, content)
     with pytest.raises(cnn.InputError, match=r"X\.npy is no array of the size that it states"):
         cnn.load_problem(target)
+
+
+def test_two_threads_that_save_to_one_file_leave_a_whole_one(tmp_path):
+    """The file is one of the two problems, after every one of several rounds."""
+    problems = [random_problem(seed) for seed in (1, 2)]
+    gate = threading.Barrier(2)
+
+    def save(problem):
+        gate.wait()
+        problem.save(tmp_path / "p.npz")
+
+    for _ in range(5):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(save, problems))
+        assert cnn.load_problem(tmp_path / "p.npz").beta in [problem.beta for problem in problems]
+        assert os.listdir(tmp_path) == ["p.npz"]
 
 
 def test_a_write_that_fails_leaves_the_file_before_it(saved, tmp_path, monkeypatch):
