@@ -166,17 +166,17 @@ class Campaign:
         pairs = [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
         return {int(pid): int(seed) for pid, seed in pairs}
 
-    def send(self, rng: random.Random, kind: str | None = None, action: str | None = None) -> bool:
-        """Send a signal to a process of a kind, both drawn unless they are given; False where there is no process."""
+    def send(self, rng: random.Random) -> bool:
+        """Send a random signal to a process of a random kind; False where there is none."""
         kinds, seeds = self.by_kind(), self.seeds()
         # A process that has not said yet which cell it is would leave open whose record may differ.
         kinds["cell"] = [cell for cell in kinds.get("cell", []) if cell.pid in seeds]
-        cells = [seeds[cell.pid] for cell in kinds["cell"]]
-        kinds = {name: found for name, found in kinds.items() if found and kind in (None, name)}
+        kinds = {kind: processes for kind, processes in kinds.items() if processes}
         if not kinds or not self.running():
             return False
         kind = rng.choice(sorted(kinds))
-        process, action = rng.choice(kinds[kind]), action or rng.choice(["kill", "stop"])
+        process, action = rng.choice(kinds[kind]), rng.choice(["kill", "stop"])
+        cells = [seeds[cell.pid] for cell in kinds.get("cell", [])]
         hit = Hit(kind, action, self.executor, cells, seeds.get(process.pid) if kind == "cell" else None)
         before = self.lines()
         try:

@@ -12,7 +12,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from convexnn_bench.architectures import CNN, MLP, Attention, BaseArchitecture
-from convexnn_bench.errors import ConvexNNError, InputError, UnsupportedError
+from convexnn_bench.errors import ConvexNNError, InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.chain import Step, chain_of, has_own_forward, refuse, unwrapped
 from convexnn_bench.modules.checkpoints import foreign_parameters, module_from_state
@@ -280,6 +280,9 @@ def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run
         raise UnsupportedError(
             f"the module was read as {reading.words}, which does not take X of shape {X.shape}: is a Flatten missing?"
         ) from error
+    # Comparisons with inf - inf mean nothing.
+    if not (np.isfinite(found).all() and np.isfinite(run.outputs).all()):
+        raise NotFiniteError("the module's outputs on X are not finite numbers; rescale X or the weights")
     same = _agrees(reading, X, found, run)
     if reading.head is not None:
         # A head may round large values to the same number, so that what stands before it is compared as well.

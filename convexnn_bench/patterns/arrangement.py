@@ -292,7 +292,8 @@ def _split(
     keep = np.ones(names.size, dtype=bool)
     keep[hit[same]] = False
     # half way from the cut to the nearest other hyperplane met along +-row, and never more than 45 degrees
-    with np.errstate(divide="ignore"):
+    # A row that is parallel to `row` up to underflow is never met: the quotient is infinite.
+    with np.errstate(divide="ignore", over="ignore"):
         reach = np.min(np.abs(values) / np.abs(across), axis=1, initial=2.0)
     step = 0.5 * np.minimum(reach, 2.0)[:, None] * row
     halves = np.concatenate([cut + step, cut - step])

@@ -658,3 +658,14 @@ def test_the_gap_of_a_network_on_digits_shrinks_with_training():
     module = nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3)).double()
     gaps = gaps_of_training(module, X, source.target[:80], "cross_entropy", 1.0, (0, 40, 400))
     assert gaps[2] < gaps[1] < gaps[0]
+
+
+@pytest.mark.parametrize("size", [1e120, 1e200, 1e307])
+@pytest.mark.parametrize("relu", [True, False])
+def test_outputs_that_overflow_are_named(size, relu):
+    layers = [nn.Linear(2, 3), *([nn.ReLU()] if relu else []), nn.Linear(3, 1)]
+    module = nn.Sequential(*layers).double()
+    for parameter in module.parameters():
+        parameter.data = torch.full_like(parameter, 1e190)
+    with pytest.raises(cnn.InputError, match="outputs on X are not finite numbers; rescale"):
+        cnn.certify_module(module, size * np.eye(2), np.ones(2), weight_decay=0.1)

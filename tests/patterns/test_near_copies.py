@@ -103,3 +103,11 @@ def test_facets_of_near_copies_describe_their_cones(seed):
     ])  # fmt: skip
     for gates in (None, np.array([[0.2], [-0.6], [-0.1]]), np.linalg.svd(two)[2][1][:, None]):
         assert len(Cones(two, np.ones((2, 1), dtype=bool), gates).facets[0]) >= 1
+
+
+@pytest.mark.parametrize("tiny", [1e-280, 1e-300, 5e-324])
+def test_rows_that_differ_below_the_smallest_quotients_are_enumerated(tiny):
+    """A row is all but parallel to another, so that the distance to it along the other one overflows."""
+    X = np.array([[0.0, -tiny, 1.0], [tiny, 0.0, 8.0], [1.0, 0.0, 0.0], [-2 * tiny, -tiny, -1.5], [0.0, tiny, -3.0]])
+    found = enumerate_patterns(X)
+    assert np.array_equal(X @ found.gates >= 0, found.masks)

@@ -82,7 +82,14 @@ class NeuronStaircase:
         priced = priced.take(chosen)
         H = np.maximum(self.objective.Phi @ priced.directions.T, 0.0) * priced.masks.T
         # For unit v the first-order change t (beta + v^T R^T D Phi u) is least at v = -R^T D Phi u / ||.||.
+        # Neurons whose v underflows to zero are left out. The others are divided by their largest entry first, since
+        # squares underflow much earlier.
         V = -(H.T @ R)
+        largest = np.max(np.abs(V), axis=1)
+        kept = np.flatnonzero(largest > 0)
+        if not kept.size:
+            return None
+        priced, V = priced.take(kept.tolist()), V[kept] / largest[kept, None]
         V /= np.linalg.norm(V, axis=1, keepdims=True)
         new = self.pricing.neurons_at(priced, V)
         # (sqrt(t) u, sqrt(t) v) changes f by at most -t slope + t^2 curvature / 2: start at the minimiser, then shorten

@@ -240,3 +240,15 @@ def test_reduced_sizes_keep_predictions_and_does_not_raise_the_sum():
     assert (new > 0).sum() <= 5
     assert new.sum() <= sizes.sum()
     np.testing.assert_allclose(predictions @ new, predictions @ sizes, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("size", "beta", "c"), [(1e-35, 7.5e-148, 1), (1e-38, 1e-200, 1), (1e-30, 1e-160, 1), (1e-35, 7.5e-148, 2)]
+)
+def test_neurons_whose_second_layer_underflows_are_not_added(size, beta, c):
+    """With such a beta the residual of a solved problem has squares below the smallest numbers."""
+    X = size * np.array([[-2.26], [-2.1], [0.93], [1.32]])
+    Y = np.array([[-0.94, 1.0], [-0.54, 0.0], [-0.34, 1.0], [-0.72, 2.0]])[:, :c]
+    problem = cnn.Problem(np.hstack([X, np.ones((4, 1))]), Y, activation="relu", beta=beta, patterns="all")
+    result = cnn.solve(problem, "bm_newton", gap=1e-11, iterations=15, time_limit=None)
+    assert result.certificate.dual <= result.certificate.primal <= float(np.sum(Y**2) / 2) * (1 + 1e-12)
