@@ -246,10 +246,8 @@ def _say_what_is_run_as_code(campaign: "Campaign", source: "Source", dry_run: bo
 
 
 def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
-    from convexnn_bench.harness import run_campaign, start_server
-
-    start_server(job.campaign.threads)  # the server loads its modules while this process loads its own
     from convexnn_bench.cli.progress import CampaignProgress
+    from convexnn_bench.harness import run_campaign
     from convexnn_bench.records import Record, to_json
 
     class JsonLines(CampaignProgress):
@@ -266,15 +264,24 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 
 
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
-    """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn."""
+    """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn.
+
+    If nothing was run, one line says so, and how the tables are shown.
+    """
     from convexnn_bench.report import count_statuses, counted, print_failures, print_results, save_gap_figure
 
     console = wide_console()
+    counts = ", ".join(f"{number} {status}" for status, number in count_statuses(finished.records).items())
+    total = counted(len(finished.records), "cell")
+    if finished.known == len(finished.records):
+        print_failures(finished.records, folder, console)
+        shown = f"convexnn-bench report {shlex.quote(str(folder))}"
+        console.print(f"{total}: {counts}; all have records, and nothing was run. Tables: {shown}", soft_wrap=True)
+        return
     console.print()
     print_results(finished.records, console)
     print_failures(finished.records, folder, console)
-    counts = ", ".join(f"{number} {status}" for status, number in count_statuses(finished.records).items())
-    console.print(f"{counted(len(finished.records), 'cell')}: {counts}")
+    console.print(f"{total}: {counts}")
     files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
     console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
     try:

@@ -148,8 +148,8 @@ def _run_locked(
 
     for _, record in executor.run(jobs(), out, Events(observer.started, observer.message, observer.note)):
         keep(record)
-    # 5. Write the table.
-    missing = _write_table(list(records.values()), out)
+    # 5. Write the table, unless it is there and nothing was added.
+    missing = _write_table(list(records.values()), out) if waiting or _is_older(out) else None
     return CampaignOutcome([records[cell.key] for cell in cells], len(cells) - len(waiting), missing)
 
 
@@ -169,6 +169,12 @@ def _warn_of_threads(waiting: list[Cell], executor: BaseExecutor, observer: Obse
     threads = max((cell.limits.threads for cell in waiting), default=1)
     if executor.here and threads > cores():
         observer.note(f"warning: cells take {threads} threads, but this process may use {cores()} cores")
+
+
+def _is_older(out: Path) -> bool:
+    """Return True if there is no Parquet file as new as the records."""
+    table, records = out / "records.parquet", out / "records.jsonl"
+    return not table.is_file() or table.stat().st_mtime_ns < records.stat().st_mtime_ns
 
 
 def _write_table(records: list[Record], out: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 from convexnn_bench.records.fields import FIELDS, MEASURED, blank
 from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
-from convexnn_bench.records.machine import code_version, cores, describe_machine
+from convexnn_bench.records.machine import code_version, cores, describe_machine, installed
 from convexnn_bench.records.merging import merge
 from convexnn_bench.records.reading import checked
 from convexnn_bench.records.records import (

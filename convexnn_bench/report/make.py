@@ -9,6 +9,7 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.records import Record, RecordFile
 from convexnn_bench.report.failures import print_failures
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
+from convexnn_bench.report.kept import Described, checksum, keep, kept
 from convexnn_bench.report.ladder import csv_rows, print_ladder, time_head, time_rows
 from convexnn_bench.report.numbers import gaps_of, rung_name, solver_times, violations
 from convexnn_bench.report.page import summary, write_page
@@ -35,7 +36,7 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def make_report(folder: Path, console: "Console") -> bool:
-    """Print the tables, and write `folder`/figures and `folder`/report.html.
+    """Print the tables, and write `folder`/figures and `folder`/report.html unless they show these records already.
 
     Returns
     -------
@@ -50,8 +51,11 @@ def make_report(folder: Path, console: "Console") -> bool:
         If the folder cannot be written to.
     """
     records, complaints = read_folder(folder)
+    key = checksum(records, complaints)
+    figures = kept(folder, key)
     # 1. Print the tables. Missing packages are reported before, and not after minutes of drawing.
-    _check_packages()
+    if figures is None:
+        _check_packages()
     _print_tables(records, console)
     print_failures(records, folder, console)
     for line in complaints:
@@ -62,16 +66,26 @@ def make_report(folder: Path, console: "Console") -> bool:
     for line in wrong:
         console.print(f"ERROR: a certificate is wrong: {line}", style="bold red", soft_wrap=True)
     # 3. Draw the figures and write the page, which says why a figure was not drawn.
+    page = folder / "report.html"
+    unchanged = figures is not None
+    if figures is None:
+        figures = _draw(records, folder, page, complaints)
+        keep(folder, key, figures, page)
+    for title, why_not, paths in figures:
+        console.print(f"{title}: {_where(why_not, paths)}", soft_wrap=True)
+    console.print(f"page: {page}{' (the records have not changed since it was made)' * unchanged}", soft_wrap=True)
+    return not wrong
+
+
+def _draw(records: Sequence[Record], folder: Path, page: Path, complaints: Sequence[str]) -> list[Described]:
+    """Draw all figures and write the page; return what was drawn."""
     drawn: list[tuple[Drawn, list[Path]]] = []
     with progress("drawing", total=len(FIGURES) + 1) as update:
         for one, paths in save_all(records, folder / "figures"):
             drawn.append((one, paths))
             update(len(drawn), one.title)
-        page = write_page(records, folder / "report.html", [one for one, _ in drawn], complaints)
-    for one, paths in drawn:
-        console.print(f"{one.title}: {_where(one, paths)}", soft_wrap=True)
-    console.print(f"page: {page}", soft_wrap=True)
-    return not wrong
+        write_page(records, page, [one for one, _ in drawn], complaints)
+    return [(one.title, one.missing, paths) for one, paths in drawn]
 
 
 def table_text(records: Sequence[Record], form: str) -> str:
@@ -120,10 +134,10 @@ def _print_tables(records: Sequence[Record], console: "Console") -> None:
         print_results(records, console)
 
 
-def _where(one: Drawn, paths: Sequence[Path]) -> str:
+def _where(why_not: str | None, paths: Sequence[Path]) -> str:
     """Name the files of a figure in one line, or say why there are none."""
     if not paths:
-        return f"not drawn: {one.missing}"
+        return f"not drawn: {why_not}"
     images = [path for path in paths if path.suffix == ".png"]
     further = f" and {len(images) - 1} more" if len(images) > 1 else ""
     return f"{images[0]}{further}, and .svg"

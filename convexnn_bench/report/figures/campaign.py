@@ -55,6 +55,8 @@ def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, l
                 paths.append(folder / f"{stem}.{suffix}")
                 with whole_file(paths[-1]) as partial:
                     figure.savefig(partial, dpi=150, format=suffix)
+                # The first file has laid out the figure, in inches, for the second one as well.
+                figure.set_layout_engine("none")
         yield drawn, paths
 
 
