@@ -33,7 +33,7 @@ class CampaignProgress:
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.on_terminal = self.console.is_terminal
         self.quiet = quiet
-        self.done = self.total = 0
+        self.done = self.known = self.total = 0
         self.with_seed = False
         self.running: dict[str, _Running] = {}
         self.recent: deque[Record] = deque(maxlen=RECENT)
@@ -91,7 +91,7 @@ class CampaignProgress:
 
     def planned(self, cells: list["Cell"], known: int) -> None:
         """Show how many cells run, and how many have a record."""
-        self.total = len(cells)
+        self.total, self.known = len(cells), known
         self.with_seed = len({cell.seed for cell in cells}) > 1
         self.bar.update(self.task, total=len(cells), description="starting")
         if known and not self.quiet:
@@ -124,6 +124,8 @@ class CampaignProgress:
         self.recent.append(record)
         self.done += 1
         self.bar.update(self.task, completed=self.done)
+        if self.done <= self.known:  # these come first, and were shown when they were run
+            return
         self._line(
             f"[{self.done}/{self.total}] {record['problem_name']} {record['solver_name']}"
             f"{self._seed(record['seed'])}: "
