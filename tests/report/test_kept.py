@@ -17,7 +17,7 @@ from convexnn_bench.report.numbers import fit_power_law
 def folder(tmp_path, monkeypatch):
     """A campaign whose report has two figures, one of them empty."""
     for module in (figures, campaign, make):
-        monkeypatch.setattr(module, "FIGURES", {name: campaign.FIGURES[name] for name in ("ranks", "gap_against_time")})
+        monkeypatch.setattr(module, "FIGURES", {name: campaign.FIGURES[name] for name in ("ranks", "performance_profile")})
     file = RecordFile(tmp_path / "records.jsonl")
     for record in campaign_records(1):
         file.append(record)
@@ -52,7 +52,7 @@ def test_nothing_is_drawn_twice_and_the_same_is_printed(folder):
     assert (folder / "report.html").read_bytes() == page
 
 
-@pytest.mark.parametrize("change", ["record", "odd line", "page", "missing figure", "state", "not JSON", "version"])
+@pytest.mark.parametrize("change", ["record", "odd line", "page", "missing page", "state", "not JSON", "version"])
 def test_what_has_changed_is_drawn_again(folder, change, monkeypatch):
     report(folder)
     if change == "record":
@@ -63,8 +63,8 @@ def test_what_has_changed_is_drawn_again(folder, change, monkeypatch):
     elif change == "page":
         with (folder / "report.html").open("a") as stream:
             stream.write(" ")
-    elif change == "missing figure":
-        next((folder / "figures").glob("*.png")).unlink()
+    elif change == "missing page":
+        (folder / "report.html").unlink()
     elif change == "state":
         (folder / "figures" / kept.NAME).write_text(json.dumps({"records": None, "figures": 3}))
     elif change == "not JSON":
