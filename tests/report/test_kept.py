@@ -16,8 +16,9 @@ from convexnn_bench.report.numbers import fit_power_law
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A campaign whose report has two figures, one of them empty."""
+    two = {name: campaign.FIGURES[name] for name in ("ranks", "performance_profile")}
     for module in (figures, campaign, make):
-        monkeypatch.setattr(module, "FIGURES", {name: campaign.FIGURES[name] for name in ("ranks", "performance_profile")})
+        monkeypatch.setattr(module, "FIGURES", two)
     file = RecordFile(tmp_path / "records.jsonl")
     for record in campaign_records(1):
         file.append(record)
