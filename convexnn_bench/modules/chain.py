@@ -24,6 +24,14 @@ SUPPORTED = (
     "supported are [Flatten,] Linear, [ReLU,] Linear; Conv2d, [ReLU,] [a linear pooling,] Flatten, Linear; and "
     "convexnn_bench.AttentionBlock"
 )
+ACTIVATIONS = ("tanh", "gelu", "elu", "selu", "silu", "mish", "leaky_relu", "softplus", "hardtanh", "relu6", "celu")
+# Reasons by the file of torch.nn.modules that a layer comes from.
+WHY_NOT = {
+    "activation": "an activation with which the network has no convex program of this kind; ReLU or none has",
+    "pooling": "a pooling that is not linear, or not over two axes; AvgPool2d and AdaptiveAvgPool2d are read",
+    "rnn": "a recurrent layer, whose weights act more than once",
+    "sparse": "an embedding; give one-hot rows to a Linear layer without bias instead",
+}
 # methods that change the type, the device or the memory layout of a value, and the value itself by rounding only
 CASTS = ("float", "double", "to", "type", "type_as", "cpu", "cuda", "contiguous", "clone")
 RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_", "unsqueeze_", "view_as")
@@ -279,14 +287,17 @@ def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: st
     call = Call(arguments[1:], named, *sizes, name)
     step = operation(call) if operation is not None and data is current else None
     if step is None:
-        raise refuse(f"{owner} uses {name}, which is not among the operations of the theory")
+        why = WHY_NOT["activation"] if name in ACTIVATIONS else "which is not among the operations of the theory"
+        raise refuse(f"{owner} uses {name}, {why}")
     return step
 
 
 def _layer_step(layer: torch.nn.Module, call: Call) -> Step:
     read = _layer_reader(layer)
     if read is None:
-        raise refuse(f"has {call.name}, which is not among the layers of the theory")
+        kind = type(layer).__module__.removeprefix("torch.nn.modules.")
+        why = WHY_NOT.get(kind, "which is not among the layers of the theory")
+        raise refuse(f"has {call.name}, {why}")
     return read(layer, call)
 
 

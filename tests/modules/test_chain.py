@@ -214,6 +214,9 @@ OTHERWISE = {
     "several results": (Net(lambda net, x: (net.last(net.hidden(x)), x)), "returns a tuple"),
     "transposed": (Net(lambda net, x: net.last(net.hidden(x)).T), "uses T"),
     "a scripted layer": (nn.Sequential(torch.jit.script(nn.Linear(4, 5)), *plain()[1:]), "TorchScript part '0'"),
+    "tanh": (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)), r"layer '1' = Tanh\(\), an activation with"),
+    "gelu": (Net(lambda net, x: net.last(functional.gelu(net.first(x)))), "uses gelu, an activation with which"),
+    "max pool": (nn.Sequential(*plain()[:2], nn.MaxPool1d(1), nn.Linear(5, 1)), "MaxPool1d.*not linear"),
     "another argument": (Net(lambda net, x, y=None: y(x)), "cannot be traced"),
 }
 
