@@ -15,7 +15,8 @@ arithmetic (exact_objective.py), which shares no code with the package. Reported
     raised     an exception that is not one of the package's own, or a RuntimeWarning
 
 and any of them ends the run with exit code 1. A refusal, which is an error of the package's own or a certificate
-without a gap, is counted by its reason. The margin is (best objective - bound) / |best objective|.
+without a gap, is counted by its reason. The margin is (best objective - bound) / |best objective|. A problem is tight
+where its smallest margin is at most 1e-6: there a bound that is too high by more than that is seen.
 """
 
 import argparse
@@ -42,13 +43,15 @@ from convexnn_bench.terminal import progress
 
 HEADER = "import numpy as np\nimport torch\n\nimport convexnn_bench as cnn\n"
 DIRECTIONS = 24  # random first layers that are tried
+RESOLVED = 5e-14  # sine of the angle to a hyperplane above which a vector is on one side of it, whatever rounding did
+CLOSE = 1e-6  # smallest margin of a problem up to which it counts as tight
 TIGHT = 1e-10  # relative margin of the best bound at which no further point is looked for
 ORDINARY = ("ordinary", "degenerate")
 LOOSE, CAUGHT_UP = 16, 1e-10  # multiple of the rounding, and of the objective, by which it may be stated too high
 # Solvers, and how often each is drawn. Newton's method comes closest to the optimum; conic solvers take long to start,
 # and cvxpy_scs to end.
 SOLVERS = {
-    "bm_newton": 40, "semismooth_newton": 10, "fista": 8, "bm_lbfgs": 8, "bm_gd": 4, "bm_adam": 4, "bm_scaled_gd": 4,
+    "bm_newton": 20, "semismooth_newton": 10, "fista": 8, "bm_lbfgs": 8, "bm_gd": 4, "bm_adam": 4, "bm_scaled_gd": 4,
     "network_lbfgs": 8, "network_gd": 4, "network_adam": 4, "network_sgd": 3, "column_generation": 1,
     "cvxpy_clarabel": 1,
 }  # fmt: skip
@@ -220,9 +223,13 @@ class Points:
         self.zero()
         for kind in self.rng.choice(["network", "blocks", "factors"], 2, replace=False):
             getattr(self, f"random_{kind}")()
-        if self.rng.random() < 0.8:
+        if self.rng.random() < 0.6:
             self.solved()
         self.searched()
+        if not self.is_tight() and self.rng.random() < 0.5:
+            self.solve_by("bm_newton", 15)
+        if not self.is_tight() and self.case.scale in ("scaled", "mixed") and self.rng.random() < 0.5:
+            self.rescaled()
         if self.rng.random() < 0.2:
             self.torch_network()
 
@@ -398,12 +405,15 @@ class Points:
     # -- points of solvers and of the search ------------------------------------------------------------------
 
     def solved(self) -> None:
-        """Certify what a solver returns, and offer its network."""
+        """Certify what some solver returns after some steps."""
         names = [name for name in SOLVERS if self._takes(name)]
         weights = np.array([SOLVERS[name] for name in names], dtype=float)
         name = str(self.rng.choice(names, p=weights / weights.sum()))
         exact_method = name in ("bm_newton", "semismooth_newton", "column_generation")
-        steps = int(self.rng.choice([3, 15] if exact_method else [1, 4, 12]))
+        self.solve_by(name, int(self.rng.choice([3, 15] if exact_method else [1, 4, 12])))
+
+    def solve_by(self, name: str, steps: int) -> None:
+        """Certify what a solver returns, and offer its network."""
         call = f"cnn.solve(problem, {name!r}, gap=1e-11, iterations={steps}, time_limit=60, show_progress=False)"
         lines = [f"result = {call}", "print(result.certificate)"]
         if not self.trial.run(lines[0]):
@@ -474,7 +484,7 @@ class Points:
             return value, self.statement.rounding(W1, W2, np.tile(self.masks, (1, 2)), None, value)
 
     def searched(self) -> None:
-        """Offer what the search finds, and for extreme scales the solution of the problem in other units."""
+        """Offer what the search finds."""
         if self.case.output_bias is not None:
             return
         directions, masks = self.directions, None
@@ -489,8 +499,6 @@ class Points:
             found = search(self.statement, directions, masks)
             if found is not None:
                 self.offer_network(*found, "a search")
-        if self.case.scale in ("scaled", "mixed") and not self.is_tight():
-            self.rescaled()
 
     def is_tight(self) -> bool:
         """Return whether the objectives at hand leave no room for a lower one."""
@@ -499,7 +507,11 @@ class Points:
         return bool(value - mp.mpf(max(bounds, default=-np.inf)) <= TIGHT * abs(value))
 
     def attained(self) -> Array:
-        """Return the patterns of vectors that lie on no hyperplane, among them some between two nearly equal rows."""
+        """Return the patterns of vectors that lie on no hyperplane, among them some between two nearly equal rows.
+
+        A vector counts where its angle to every hyperplane is more than the rounding of the rows, because hyperplanes
+        that rounding may have moved apart are one to an enumeration.
+        """
         rows = np.asarray(self.statement.long_rows, dtype=np.float64)
         pairs = self.rng.integers(0, len(rows), (12, 2))
         with np.errstate(all="ignore"):
@@ -509,7 +521,11 @@ class Points:
         vectors = np.concatenate([self.directions, np.nan_to_num(between).T], axis=1)
         signs = self.statement.signs(vectors)
         zero = ~(self.statement.long_rows != 0).any(axis=1)
-        strict = ((signs != 0) | zero[:, None]).all(axis=0)
+        with np.errstate(all="ignore"):
+            long_rows, long_vectors = self.statement.long_rows, vectors.astype(np.longdouble)
+            lengths = np.sqrt((long_rows**2).sum(axis=1))[:, None] * np.sqrt((long_vectors**2).sum(axis=0))
+            apart = np.abs(long_rows @ long_vectors) > RESOLVED * lengths
+        strict = ((signs != 0) & apart | zero[:, None]).all(axis=0)
         return (signs[:, strict] > 0) | zero[:, None]
 
     def rescaled(self) -> None:
@@ -518,7 +534,8 @@ class Points:
         a = int(np.frexp(np.abs(case.X).max())[1])
         b = int(np.frexp(np.abs(case.Y).max())[1]) if case.loss.name in ("squared", "huber") and case.Y.any() else 0
         order = 3 if case.architecture.kind == "attention" else 1
-        if case.architecture.bias or case.network is not None:  # the constant of a bias cannot be scaled
+        # The constant of a bias cannot be scaled.
+        if case.architecture.bias or case.network is not None or case.output_bias is not None:
             return
         X, Y = np.ldexp(case.X, -a), np.ldexp(case.Y, -b)
         beta, delta = float(np.ldexp(self.beta, -order * a - b)), float(np.ldexp(case.loss.delta, -b))
@@ -553,6 +570,7 @@ class Row:
     refused: int = 0
     unsound: int = 0
     findings: int = 0
+    tight: int = 0
     margin: float = float("inf")
 
 
@@ -592,21 +610,22 @@ def tabulate(outcomes: list[Outcome]) -> dict[tuple[str, ...], Row]:
         row.refused += sum(outcome.refusals.values())
         row.unsound += sum(finding.kind == "unsound" for finding in outcome.findings)
         row.findings += len(outcome.findings)
+        row.tight += outcome.margin <= CLOSE
         row.margin = min(row.margin, outcome.margin)
     return dict(sorted(table.items()))
 
 
 def report(outcomes: list[Outcome]) -> None:
     """Print the table, the reasons of the refusals, and every finding with the number that repeats it."""
-    print(
-        f"{'architecture':<10} {'activation':<10} {'loss':<30} {'scale':<10} problems certified refused unsound margin"
-    )
+    widths = (12, 10, 30, 10)
+    titles = "  ".join(f"{name:<{width}}" for name, width in zip(COLUMNS, widths, strict=True))
+    print(f"{titles}  problems  tight  certified  refused  unsound   margin")
     for key, row in tabulate(outcomes).items():
-        architecture, activation, loss, scale = key
+        names = "  ".join(f"{name:<{width}}" for name, width in zip(key, widths, strict=True))
         margin = f"{row.margin:.1e}" if np.isfinite(row.margin) else ""
         print(
-            f"{architecture:<12} {activation:<10} {loss:<30} {scale:<10} {row.problems:8d} {row.certificates:9d} "
-            f"{row.refused:7d} {row.unsound:7d} {margin:>8}"
+            f"{names}  {row.problems:8d}  {row.tight:5d}  {row.certificates:9d}  {row.refused:7d}  {row.unsound:7d}  "
+            f"{margin:>7}"
         )
     reasons = sum((outcome.refusals for outcome in outcomes), Counter())
     print(f"\nrefused: {sum(reasons.values())}")
@@ -619,9 +638,10 @@ def report(outcomes: list[Outcome]) -> None:
         print(f"  --problem {finding.number:<8d} {finding.kind:<8} {finding.text}")
     certificates = sum(outcome.certificates for outcome in outcomes)
     margin = min((outcome.margin for outcome in outcomes), default=float("inf"))
+    tight = sum(outcome.margin <= CLOSE for outcome in outcomes)
     print(
-        f"\n{len(outcomes)} problems, {certificates} certificates, {kinds['unsound']} unsound bounds, "
-        f"{len(findings)} findings, smallest margin {margin:.2e}"
+        f"\n{len(outcomes)} problems, {tight} of them tight, {certificates} certificates, {kinds['unsound']} unsound "
+        f"bounds, {len(findings)} findings, smallest margin {margin:.2e}"
     )
 
 
