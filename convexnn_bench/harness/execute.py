@@ -9,6 +9,7 @@ from convexnn_bench.harness.campaign import Campaign, Source
 from convexnn_bench.harness.cell import Cell
 from convexnn_bench.harness.cell_run import check_device, probe, skipped_record
 from convexnn_bench.harness.executors import BaseExecutor, Events, Job, LocalExecutor
+from convexnn_bench.harness.finished import recall, remember
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.process import start_server
 from convexnn_bench.records import (
@@ -88,6 +89,11 @@ def run_campaign(
     ExecutorError
         No worker is left to run on.
     """
+    source = source or Source()
+    cells = recall(campaign, source, out)
+    outcome = None if cells is None else _nothing_to_do(cells, out, observer, rerun)
+    if outcome is not None:
+        return outcome
     # Whatever can be refused is refused before `out` is made: the plan, the device, the folder, and a second campaign.
     cells = plan(campaign, source)
     executor = executor or LocalExecutor()
@@ -95,7 +101,31 @@ def run_campaign(
         check_device(campaign.device, campaign.threads)
     check_folder(out)
     with RecordsLock(out / "records.jsonl") as lock:
-        return _run_locked(cells, out, observer, source or Source(), rerun, executor, lock)
+        outcome = _run_locked(cells, out, observer, source, rerun, executor, lock)
+    if outcome.complaint is None:
+        remember(campaign, source, cells, out)
+    return outcome
+
+
+def _nothing_to_do(cells: list[Cell], out: Path, observer: Observer, rerun: Collection[str]) -> CampaignOutcome | None:
+    """Return what a finished campaign leaves behind; None if anything has to be run or written."""
+    if _is_older(out) or any(True for _ in late_records(out)):
+        return None
+    records, complaints = RecordFile(out / "records.jsonl").read()
+    if any(cell.key not in records or records[cell.key]["status"] in rerun for cell in cells):
+        return None
+    observer.planned(cells, len(cells))
+    for complaint in complaints:
+        observer.note(complaint)
+    return CampaignOutcome(_known(cells, records, observer), len(cells))
+
+
+def _known(cells: list[Cell], records: dict[str, Record], observer: Observer) -> list[Record]:
+    """Hand the records of earlier runs to the observer. Their problem may go by another name in this campaign."""
+    for cell in cells:
+        records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
+        observer.finished(records[cell.key])
+    return [records[cell.key] for cell in cells]
 
 
 def _run_locked(
@@ -111,17 +141,14 @@ def _run_locked(
     # 1. Read the records in the folder.
     file = RecordFile(out / "records.jsonl")
     records, complaints = _read_records(file, out)
-    # 2. Tell the observer which cells have a record. Their problem may go by another name in this campaign.
+    # 2. Tell the observer which cells have a record.
     waiting = [cell for cell in cells if cell.key not in records or records[cell.key]["status"] in rerun]
     again = {cell.key for cell in waiting}
     observer.planned(cells, len(cells) - len(waiting))
     _warn_of_threads(waiting, executor, observer)
     for complaint in complaints:
         observer.note(complaint)
-    for cell in cells:
-        if cell.key not in again:
-            records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
-            observer.finished(records[cell.key])
+    _known([cell for cell in cells if cell.key not in again], records, observer)
     # 3. Build each problem once, to find what is impossible or would be skipped.
     problems, skips = _look_ahead(waiting, observer, source)
     # 4. Run the others, and keep each record as it comes.

@@ -72,6 +72,11 @@ class Registry(Generic[T]):
         return base
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders that are scanned."""
+        return list(self._folders)
+
+    @property
     def classes(self) -> dict[str, type[T]]:
         """{name: class}. The first access loads every file of the folders."""
         if self._classes is None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 # `solve` returns within (1 + SHARE) time_limit + SECONDS. The allowance is spent in turn on the solver's last steps, on
 # stopping it, and on the last certificate; the rest is for calls that cannot be interrupted.
 SHARE, SECONDS = 0.2, 1.0
-STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.8  # parts of the allowance after which each of these has to end
+STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.65  # parts of the allowance after which each of these has to end
 AGAIN = 1.0  # seconds after which a solver that caught the interruption is interrupted again
 IMPORTING = 0.02  # seconds until the next look at a thread that imports a module
 

@@ -131,6 +131,7 @@ def test_run_prints_tables_and_leaves_records_and_a_figure(tmp_path):
     assert "4 cells: " in done.stdout
     assert "[4/4] spiral[beta_fraction=0.1,n=9] bm_gd #1: " in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
+        "finished.json",
         "gap_against_time.png",
         "records.jsonl",
         "records.parquet",

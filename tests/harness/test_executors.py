@@ -200,7 +200,7 @@ def test_jobs_of_submitits_local_executor(tmp_path):
         out = tmp_path / "out"
         jobs = run_campaign(asked, out, Watcher(), executor=SlurmExecutor(cluster="local"))
     assert outcome(jobs.records) == outcome(alone.records)
-    assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "records.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == ["finished.json", "records.jsonl", "records.parquet"]
 
 
 def test_a_job_that_dies_costs_one_cell_and_leaves_its_log(tmp_path, monkeypatch):
