@@ -31,17 +31,17 @@ def max_scalar_norm(cones: Cones, G: Float[np.ndarray, "P p"]) -> MaxDualNorm:
         value, block = float(np.max(upper)), int(np.argmax(upper))
         return MaxDualNorm(value, block, value, METHOD)
     cheap = single_row_bounds(cones, G)
-    value, block, reached = -1.0, 0, 0.0
+    largest, block, reached = -1.0, 0, 0.0
     for k in np.argsort(-cheap, kind="stable"):
-        if cheap[k] <= value:
+        if cheap[k] <= largest:
             break
         if time_is_up():
             return MaxDualNorm(float(cheap[k]), int(k), min(reached, float(cheap[k])), STOPPED)
-        upper, lower = dual_norm(cones, int(k), G[k])
-        bound, reached = min(upper, float(cheap[k])), max(reached, lower)
-        if bound > value:
-            value, block = bound, int(k)
-    return MaxDualNorm(value, block, value, METHOD)
+        above, below = dual_norm(cones, int(k), G[k])
+        bound, reached = min(above, float(cheap[k])), max(reached, below)
+        if bound > largest:
+            largest, block = bound, int(k)
+    return MaxDualNorm(largest, block, largest, METHOD)
 
 
 def dual_norms(cones: Cones, G: Float[np.ndarray, "P p"]) -> Bounds:

@@ -228,7 +228,7 @@ def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "
             f"size, from {np.abs(Phi[Phi != 0]).min():.3g} to {np.abs(Phi).max():.3g}; rescale the features, or drop "
             "those that are negligible"
         )
-    first = _first_of_each(masks)
+    first = first_of_each(masks)
     return masks[:, first], gates[:, first]
 
 
@@ -327,8 +327,9 @@ def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
             "enumerate them from the rows of this problem"
         )
     complete = patterns.complete and patterns.rows == hash_of(np.asarray(Phi, dtype=np.float64))
-    own = {"masks": patterns.masks.copy(), "gates": gates.copy()}  # the caller may change the arrays later
-    return dataclasses.replace(patterns, complete=complete, rows=patterns.rows if complete else None, **own)
+    rows = patterns.rows if complete else None
+    # The arrays are copied, because the caller may change them later.
+    return dataclasses.replace(patterns, masks=patterns.masks.copy(), gates=gates.copy(), complete=complete, rows=rows)
 
 
 def check_rows(Phi: np.ndarray) -> np.ndarray:
