@@ -98,8 +98,9 @@ def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p 
     neuron that is zero on some rows is moved off them, into a cell next to it.
     """
     Phi = check_rows(Phi)
-    sizes = np.linalg.norm(W1, axis=0)
-    gates = W1[:, sizes > 0] / sizes[sizes > 0]
+    sizes = np.abs(W1).max(axis=0, initial=0.0)
+    gates = W1[:, sizes > 0] / sizes[sizes > 0]  # before the norm, whose squares may overflow
+    gates = gates / np.linalg.norm(gates, axis=0)
     rows = Phi[np.any(Phi != 0, axis=1)]
     if not rows.size or not gates.size:
         return None

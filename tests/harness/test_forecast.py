@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from harness_fixtures import solvers_from
+from harness_fixtures import solvers_from, spiral_cell
 from test_campaign import Watcher
 from typer.testing import CliRunner
 
@@ -12,6 +12,7 @@ from convexnn_bench.cli import app
 from convexnn_bench.cli.doctor import examine
 from convexnn_bench.cli.forecast import duration
 from convexnn_bench.harness.campaign import Campaign
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.forecast import forecast_cells
 from convexnn_bench.records.merging import merge
@@ -80,7 +81,7 @@ def test_rerun_takes_the_cells_with_that_status_only(tmp_path):
 
 
 def record(key, status, started, **more):
-    return {"key": key, "status": status, "started": started, **more}
+    return {**blank_record(spiral_cell("fista")), "key": key, "status": status, "started": started, **more}
 
 
 def test_merging_keeps_one_record_a_cell_the_best_one(tmp_path):
@@ -102,7 +103,7 @@ def test_merging_keeps_one_record_a_cell_the_best_one(tmp_path):
     assert [(one["key"], one["status"], one["started"]) for one in found] == [
         ("1", "solved", "2026-01-02"), ("2", "solved", "2026-01-04"), ("3", "crashed", "2026-01-05"),
     ]  # fmt: skip
-    assert len(complaints) == 2
+    assert len(complaints) == 2, complaints
     assert "2 of 5 records were left out" in complaints[-1]
     assert list(RecordFile(out / "records.jsonl").read()[0]) == ["1", "2", "3"]
     assert (out / "records.parquet").exists()

@@ -18,12 +18,13 @@ from pathlib import Path
 import bad_solvers
 import pytest
 import worse_solvers
-from harness_fixtures import solvers_from
+from harness_fixtures import solvers_from, spiral_cell
 from test_campaign import Watcher
 
 import convexnn_bench as cnn
 from convexnn_bench.harness import forking, process
 from convexnn_bench.harness.campaign import Campaign
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.streams import Messages, Tail
@@ -123,11 +124,15 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
     assert (tmp_path / "records.jsonl").exists()
 
 
+def record(key):
+    return {**blank_record(spiral_cell("fista")), "key": key}
+
+
 @pytest.mark.parametrize("trouble", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("moment", ["write", "fsync"])
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, trouble, moment):
     file = RecordFile(tmp_path / "records.jsonl")
-    file.append({"key": "a"})
+    file.append(record("a"))
     whole, write, calls = file.path.read_bytes(), os.write, []
 
     def half(descriptor, data):
@@ -141,12 +146,12 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, trouble,
 
     monkeypatch.setattr(records_module.os, moment, half if moment == "write" else unsure)
     with pytest.raises(type(trouble)) as caught:
-        file.append({"key": "b", "filler": "x" * 100})
+        file.append(record("b"))
     monkeypatch.undo()
     assert file.path.read_bytes() == whole
     if isinstance(trouble, OSError):
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file.path))
-    file.append({"key": "b"})
+    file.append(record("b"))
     assert (list(file.read()[0]), file.read()[1]) == (["a", "b"], [])
 
 

@@ -39,7 +39,7 @@ CASES = {
 def test_each_active_neuron_has_its_cone(name, seed):
     Phi, W1 = CASES[name](np.random.default_rng(seed))
     patterns = patterns_of_neurons(Phi, W1)
-    unit = W1 / np.maximum(np.linalg.norm(W1, axis=0), 1e-300)
+    unit = W1 / np.maximum(np.abs(W1).max(axis=0), 1e-300)
     active = (Phi @ unit > 1e-12).any(axis=0)
     assert cones_of(patterns, Phi, unit[:, active]).any(axis=1).all()
     # the gates are strictly inside, the patterns differ, and a problem takes them
