@@ -39,7 +39,7 @@ MARK = "CONVEXNN_BENCH_KILLS"  # environment variable that all processes of a ca
 DEADLINE = 5.0  # seconds that a cell may take; one that is left alone takes less than one, on an idle machine
 GRACE = 10.0  # seconds beyond the deadline after which a cell, or the end of a command, counts as hanging
 LOADING = 120.0  # seconds in which a server loads its modules on a busy machine
-FILES = {"records.jsonl", "records.parquet", "gap_against_time.png"}
+FILES = {"records.jsonl", "records.parquet", "gap_against_time.png", "finished.json"}
 CACHES = ("torchinductor_",)  # folders that torch makes for temporary files when it is imported, one for each user
 WHILE_RUNNING = 0.7  # share of the signals that wait for a running cell
 
@@ -166,17 +166,17 @@ class Campaign:
         pairs = [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
         return {int(pid): int(seed) for pid, seed in pairs}
 
-    def send(self, rng: random.Random) -> bool:
-        """Send a random signal to a process of a random kind; False where there is none."""
+    def send(self, rng: random.Random, kind: str | None = None, action: str | None = None) -> bool:
+        """Send a signal to a process of a kind, both drawn unless they are given; False where there is no process."""
         kinds, seeds = self.by_kind(), self.seeds()
         # A process that has not said yet which cell it is would leave open whose record may differ.
         kinds["cell"] = [cell for cell in kinds.get("cell", []) if cell.pid in seeds]
-        kinds = {kind: processes for kind, processes in kinds.items() if processes}
+        cells = [seeds[cell.pid] for cell in kinds["cell"]]
+        kinds = {name: found for name, found in kinds.items() if found and kind in (None, name)}
         if not kinds or not self.running():
             return False
         kind = rng.choice(sorted(kinds))
-        process, action = rng.choice(kinds[kind]), rng.choice(["kill", "stop"])
-        cells = [seeds[cell.pid] for cell in kinds.get("cell", [])]
+        process, action = rng.choice(kinds[kind]), action or rng.choice(["kill", "stop"])
         hit = Hit(kind, action, self.executor, cells, seeds.get(process.pid) if kind == "cell" else None)
         before = self.lines()
         try:

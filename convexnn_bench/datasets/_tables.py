@@ -91,6 +91,8 @@ def read_table(
     text = _text(source)
     chosen = SEPARATORS.get(separator) or _separator(source, text)
     rows, notes = _rows(source, text, chosen)
+    if chosen == " " and separator == "auto":
+        notes.append("Columns are separated by any number of blanks or tabs.")
     _check_lengths(source, rows, chosen)
     # 2. Columns, and which of them are features.
     columns, lines, said = _columns(source, rows, header, target)

@@ -122,6 +122,8 @@ def _read(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return samples, targets and notes of the file, by the kind that its name says."""
     source, target, features = _existing(given["path"]), given["target"], given["features"]
     suffix = source.suffix.lower()
+    if isinstance(target, bool) or not isinstance(target, str | int | None):
+        raise InputError(f"target must be a name or a position from 0 on, got {target!r}")
     header = given["header"]
     header = ("yes" if header else "no") if isinstance(header, bool) else header
     one_of("header", header, ("auto", "yes", "no"))

@@ -249,6 +249,7 @@ def test_commas_that_may_separate_thousands_are_asked(load):
         ("area,b\n1,2\n3,4\n", {"target": "aria"}, "did you mean 'area'"),
         ("a,b\n1,2\n3,4\n", {"target": 7}, "has 2 columns"),
         ("1,2\n3,4.5\n", {"target": "price"}, "has no header; give a position, -1 for the last column"),
+        ("a,b\n1,2\n3,4\n", {"target": 1.0}, "target must be a name or a position from 0 on, got 1.0"),
         ("a,a,b\n1,2,3\n4,5,6\n", {"target": "a"}, "is the name of 2 columns"),
         ("a,b\n1,2\nx,4\n", {}, "column 'a' is not a number in line 3: 'x'"),
         ("a,b\n1,2\n\n\nx,4\n", {}, "column 'a' is not a number in line 5: 'x'"),

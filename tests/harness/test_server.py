@@ -19,7 +19,7 @@ from convexnn_bench.harness import forking, process
 from convexnn_bench.harness.cell import Limits
 from convexnn_bench.harness.cell_run import _death
 from convexnn_bench.harness.child import pack_request
-from convexnn_bench.harness.process import ProcessOutcome, run_process
+from convexnn_bench.harness.process import RUNS, ProcessOutcome, run_process
 
 pytestmark = pytest.mark.process
 
@@ -62,7 +62,7 @@ def test_a_server_that_dies_under_a_process_is_replaced_and_the_process_run_agai
     outcome = run_process(targets.kill_server, (str(tmp_path / "once"), 1), 1, 600.0)
     assert (outcome.stopped, outcome.messages) == (None, [("word", "done")])
     outcome = run_process(targets.kill_server, (str(tmp_path / "ever"), 99), 1, 600.0)
-    assert (outcome.stopped, outcome.messages, (tmp_path / "ever").read_text()) == ("lost", [], "xx")
+    assert (outcome.stopped, outcome.messages, (tmp_path / "ever").read_text()) == ("lost", [], "x" * RUNS)
     assert words(targets.say, "next") == [("word", "next")]
 
 
@@ -70,7 +70,7 @@ def test_the_record_of_a_cell_that_kills_every_server():
     status, reason = _death(ProcessOutcome(stopped="lost"), Limits())
     assert (status, reason) == (
         "crashed",
-        "the process server died under this cell 2 times, so that the cell may have killed it",
+        f"the process server died under this cell {RUNS} times, so that the cell may have killed it",
     )
 
 
