@@ -271,3 +271,33 @@ def test_zero_networks_of_other_architectures_are_certified():
     )
     empty = cnn.certify(wide, (np.zeros((3, 0)), np.zeros((2, 0))))
     assert empty.primal == pytest.approx(0.5 * float(np.sum(wide.Y**2)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1, 3)), (1, (2, 2, 2)), (2, (1, 1, 4))])
+def test_one_image_without_pooling_is_certified(n, shape):
+    """The adjoint of this second layer has no plain layout in memory where there is one image."""
+    X = np.random.default_rng(0).standard_normal((n, *shape))
+    problem = cnn.Problem(X, np.ones(n), cnn.CNN(patch=2, padding=1, pool="identity"), "relu", beta=0.1, patterns=2)
+    certificate = cnn.certify(problem, np.zeros((problem.P, problem.p, problem.q)))
+    assert 0 <= certificate.dual <= certificate.primal
+
+
+@pytest.mark.parametrize(("decay", "output_bias"), [(1e-3, "penalised"), (1e-9, "free"), (1.0, "penalised")])
+def test_the_objective_of_a_module_is_rounded_up(decay, output_bias):
+    """Weights and biases that cancel, against rationals; the squared loss of a network with biases."""
+    rng = np.random.default_rng(2)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).double()
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.copy_(torch.as_tensor(rng.standard_normal(weight.shape) * 1e4))
+    X, Y = rng.standard_normal((7, 2)), rng.standard_normal(7)
+    report = cnn.certify_module(module, X, Y, weight_decay=decay, output_bias=output_bias, progress=False)
+    exact = np.vectorize(Fraction, otypes=[object])
+    A, a, B, b = (exact(weight.detach().numpy()) for weight in module.parameters())
+    H = exact(X) @ A.T + a
+    z = np.where(H > 0, H, Fraction(0)) @ B[0] + b[0]
+    squares = sum((weight**2).sum() for weight in (A, a, B, *([b] if output_bias == "penalised" else [])))
+    objective = (((z - exact(Y)) ** 2).sum() + Fraction(report.beta) * squares) / 2
+    assert Fraction(report.primal) >= objective
+    assert report.primal <= float(objective) * (1 + 1e-10)
+    assert report.gap * abs(report.dual) >= float(objective) - report.dual - 1e-14 * float(objective)

@@ -37,6 +37,18 @@ def test_rows_that_are_all_but_one_have_patterns(distance):
     assert np.array_equal(X @ found.gates >= 0, found.masks)
 
 
+@pytest.mark.parametrize("seed", [107, 139, 210])
+def test_rows_whose_cells_are_all_lost_keep_the_patterns_of_their_own_directions(seed):
+    """Rows that differ by some units of their last digits: no direction between them survives the way back to X."""
+    rng = np.random.default_rng(seed)
+    n, d, distance = int(rng.integers(2, 6)), int(rng.integers(2, 5)), 10.0 ** rng.uniform(-17, -12)
+    X = np.repeat(rng.standard_normal((1, d)), n, axis=0) + distance * rng.standard_normal((n, d))
+    found = enumerate_patterns(X)
+    assert np.array_equal(X @ found.gates >= 0, found.masks)
+    assert found.masks.all(axis=0).any()
+    assert not found.complete
+
+
 @pytest.mark.parametrize(
     "row", [[-1.8, 1e-310, 1e-310], [1e-320, 2.0, 0.0], [1e40, 1e-300, 1.0], [5e-324, -1.0, 1e-200]]
 )

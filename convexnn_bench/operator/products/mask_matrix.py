@@ -37,7 +37,7 @@ class MaskMatrix(HiddenUnits):
         R = layers.second_layer_adjoint(L)
         G = torch.empty(layers.P, layers.p, layers.q, dtype=layers.dtype, device=layers.device)
         for part in chunks(layers.p, layers.N * layers.q):
-            products = (layers.Phi[:, part, None] * R[:, None, :]).view(layers.N, -1)
+            products = (layers.Phi[:, part, None] * R[:, None, :]).reshape(layers.N, -1)
             for blocks, masks in layers.mask_columns():
                 G[blocks, part] = (masks.T @ products).view(masks.shape[1], -1, layers.q)
         return G
