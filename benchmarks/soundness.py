@@ -188,12 +188,12 @@ class Trial:
 # -- the points of one problem ------------------------------------------------------------------------------------
 
 
-def examine(number: int) -> Outcome:
+def examine(number: int, thorough: bool = True) -> Outcome:
     """Draw a problem, certify points of it, and return what was found."""
     case = draw(number)
     trial = Trial(case)
     if trial.run(*case.lines):
-        Points(trial).all()
+        Points(trial).all(thorough)
         trial.conclude()
     return trial.outcome
 
@@ -216,8 +216,8 @@ class Points:
         self.programs = tuple(dict.fromkeys((scope, "complete")))
         self.directions = self._directions()
 
-    def all(self) -> None:
-        """Certify points of every kind."""
+    def all(self, thorough: bool) -> None:
+        """Certify points of every kind. thorough: go on solving where the bounds at hand leave room."""
         if self.case.network is not None:
             self.module()
         self.zero()
@@ -226,9 +226,9 @@ class Points:
         if self.rng.random() < 0.6:
             self.solved()
         self.searched()
-        if not self.is_tight() and self.rng.random() < 0.5:
-            self.solve_by("bm_newton", 15)
-        if not self.is_tight() and self.case.scale in ("scaled", "mixed") and self.rng.random() < 0.5:
+        if thorough and not self.is_tight() and self.rng.random() < 0.5:
+            self.solve_by("bm_newton", 30)
+        if thorough and not self.is_tight() and self.case.scale in ("scaled", "mixed"):
             self.rescaled()
         if self.rng.random() < 0.2:
             self.torch_network()
@@ -355,7 +355,9 @@ class Points:
         with np.errstate(all="ignore"):
             Z = np.nan_to_num(W1.T[:, :, None] * W2.T[:, None, :], posinf=1e300, neginf=-1e300)
         Z[self.rng.random(P) < 0.3] = 0.0
-        value, off = (None, 0) if self.case.output_bias else self.blocks_value(Z)
+        value, off = (None, mp.mpf(0)) if self.case.output_bias else self.blocks_value(Z)
+        if value is not None:
+            self.trial.offer(value, "random blocks", *self.programs)
         self.trial.certify(f"cnn.Point(blocks={code(Z)}{self._multiplier()})", value, off)
 
     def torch_network(self) -> None:
@@ -574,27 +576,23 @@ class Row:
     margin: float = float("inf")
 
 
-def check_names() -> None:
-    """End where the package has an architecture, activation or loss that is not stated here."""
+def not_covered() -> list[str]:
+    """Return the registered names whose objective is not stated in exact_objective.py, which are not drawn."""
     stated = {
         cnn.ARCHITECTURES: ("mlp", "cnn", "attention"),
         cnn.ACTIVATIONS: ("linear", "gated_relu", "relu"),
         cnn.LOSSES: Loss.NAMES,
     }
-    for registry, names in stated.items():
-        missing = sorted(set(registry.names()) - set(names))
-        if missing:
-            raise SystemExit(f"state the objective of {', '.join(missing)} in benchmarks/exact_objective.py first")
+    return [name for registry, names in stated.items() for name in registry.names() if name not in names]
 
 
-def examine_all(numbers: range, show: bool = True) -> list[Outcome]:
+def examine_all(numbers: range, show: bool = True, thorough: bool = True) -> list[Outcome]:
     """Examine the problems of these numbers."""
-    check_names()
     torch.set_num_threads(1)
     outcomes, bad = [], 0
     with progress("problems", total=len(numbers), show=show) as update:
         for number in numbers:
-            outcomes.append(examine(number))
+            outcomes.append(examine(number, thorough))
             bad += len(outcomes[-1].findings)
             update(len(outcomes), f"{bad} findings")
     return outcomes
@@ -628,6 +626,8 @@ def report(outcomes: list[Outcome]) -> None:
             f"{margin:>7}"
         )
     reasons = sum((outcome.refusals for outcome in outcomes), Counter())
+    if not_covered():
+        print(f"\nnot covered, since exact_objective.py does not state them: {', '.join(not_covered())}")
     print(f"\nrefused: {sum(reasons.values())}")
     for reason, count in reasons.most_common():
         print(f"{count:7d}  {reason}")
@@ -653,7 +653,12 @@ def as_objects(outcomes: list[Outcome]) -> dict[str, Any]:
     ]
     reasons = sum((outcome.refusals for outcome in outcomes), Counter())
     findings = [vars(finding) for outcome in outcomes for finding in outcome.findings]
-    return {"rows": rows, "refused": dict(reasons.most_common()), "findings": findings}
+    return {
+        "rows": rows,
+        "refused": dict(reasons.most_common()),
+        "findings": findings,
+        "not_covered": not_covered(),
+    }
 
 
 def main() -> None:
