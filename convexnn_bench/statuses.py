@@ -1,6 +1,6 @@
 """How a run may end, and the one function that decides it for a run that has a point.
 
-A status says what was proven or what stopped the run. It never repeats what a solver says of itself.
+A status says what was proven or what stopped the run. It never repeats a solver's own statement.
 """
 
 import math
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 STATUSES = {
     "gap_reached": "The certified gap is at most the target.",
     "solved": "The solver ended by its own test, and the certified gap is within the tolerance that it states.",
-    "stalled": "The solver ended above the target or above its tolerance, or without a gap, or after `iterations`.",
-    "time_limit": "The time was over before the certified gap reached the target.",
+    "stalled": "The run ended with a gap above the target or the tolerance, without a gap, or after `iterations`.",
+    "time_limit": "The time limit was reached before the certified gap reached the target.",
     "memory_limit": "The memory limit was reached.",
     "crashed": "The process of the cell died.",
     "diverged": "A point of the solver was not finite.",
     "skipped": "The solver cannot take this problem, or a package is missing.",
     "failed": "An exception was raised.",
 }
-BAD_STATUSES = ("crashed", "failed")  # not definite: the command exits with code 1
+BAD_STATUSES = ("crashed", "failed")  # the command exits with code 1, and a merge prefers records of other statuses
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Ending:
     tolerance : float
         The certified gap up to which the solver calls its own end an optimum.
     one_shot : bool
-        The solver has a test of its own only, and cannot go on to reach a target.
+        Whether the solver stops only by its own test and cannot continue to a target.
+    time_limit, iterations : float or None, int or None
+        The limits of the run, in seconds and in calls of the callback.
     """
 
     cause: str | None
@@ -51,9 +53,10 @@ class Ending:
 
 
 def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
-    """Return the status of a run with a point, and its reason in one line. said: the solver's own words, put last.
+    """Return the status of a run with a point, and the reason in one line.
 
     Without a certified gap nothing was proven: such a run is `time_limit` if the clock ended it, otherwise `stalled`.
+    said: the solver's own message, with which the reason ends.
     """
     proven = ending.refused is None and not math.isnan(ending.gap)
     at = f"at certified gap {ending.gap:.1e}" if proven else f"without a gap: {ending.refused or 'it is not a number'}"
@@ -64,12 +67,12 @@ def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
         return "time_limit", f"{ending.time_limit:g} s passed {at}{said}"
     if ending.cause == "iterations":
         return "stalled", f"stopped after {ending.iterations} iterations {at}"
-    # 2. It ended by its own test, which counts for nothing without a gap, or short of a target that it could go on to.
+    # 2. The solver ended by its own test. Without a gap, or above a target that it could continue to, it has stalled.
     target = "" if ending.target is None else f", above the target {ending.target:.1e}"
     if not proven:
         return "stalled", f"ended {at}{said}"
     if target and not ending.one_shot:
         return "stalled", f"ended {at}{target}{said}"
-    # 3. Otherwise it counts where the certificate confirms it.
+    # 3. Otherwise the certificate decides whether the problem is solved.
     status, side = ("solved", "within") if ending.gap <= ending.tolerance else ("stalled", "above")
     return status, f"ended by its own test {at}, {side} its tolerance {ending.tolerance:.0e}{target}{said}"
