@@ -47,7 +47,7 @@ def relu(n: int, d: int, targets: np.ndarray, loss: str, patterns: Any, beta_fra
 
 def images() -> "cnn.Problem":
     return cnn.Problem(
-        normal(200, 8, 8), labels(200, 4), architecture=cnn.CNN(patch=3, pool=2), activation="relu",
+        normal(200, 1, 8, 8), labels(200, 4), architecture=cnn.CNN(patch=3, pool=2), activation="relu",
         loss="cross_entropy", beta_fraction=0.01, patterns=60,
     )  # fmt: skip
 

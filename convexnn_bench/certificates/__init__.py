@@ -1,6 +1,6 @@
 """Certificates: bounds on how far a point is from the global optimum, by weak duality."""
 
-from convexnn_bench.certificates.bounds import best_dual, certify, concluded, lower_bound
+from convexnn_bench.certificates.bounds import best_dual, certify, concluded, lower_bound, strengthened
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.certificates.module_report import ModuleReport, certify_module
 from convexnn_bench.certificates.objective import check_conjugate, loss_above, objective_above

@@ -6,6 +6,7 @@ It needs no stationarity. (Sahiner et al., ICLR 2024, section 3 and its appendix
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -298,10 +299,7 @@ def concluded(
     **fields: Any,
 ) -> Certificate:
     """Return the certificate of an objective and a lower bound. norm: that of grad F. fields: its other fields."""
-    # Weak duality says dual <= p* <= primal. Where the numbers contradict it by more than the tolerance of the cones
-    # may do, one of them is wrong.
-    if refused is None and primal < dual - ROUNDING_TOLERANCE * abs(dual):
-        refused = f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding is too large here"
+    refused = refused or _contradiction(primal, dual)
     return Certificate(
         primal=primal,
         dual=dual,
@@ -318,6 +316,27 @@ def concluded(
         multiplier=None if multiplier is None else multiplier.cpu().numpy(),
         **fields,
     )
+
+
+def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
+    """Return the certificate with the lower bound of another point of the same program, where that one is larger.
+
+    A bound once proven holds for every point. The other one may be the larger, too, because this one met a deadline.
+    """
+    if other.scope != certificate.scope or not other.dual > certificate.dual:
+        return certificate
+    refused = certificate.refused or _contradiction(certificate.primal, other.dual)
+    gap = math.nan if refused else relative_gap(certificate.primal, other.dual)
+    return replace(certificate, dual=other.dual, multiplier=other.multiplier, gap=gap, refused=refused)
+
+
+def _contradiction(primal: float, dual: float) -> str | None:
+    """Return why no gap is stated, where objective and bound contradict weak duality."""
+    # Weak duality says dual <= p* <= primal. Where the numbers contradict it by more than the tolerance of the cones
+    # may do, one of them is wrong.
+    if primal < dual - ROUNDING_TOLERANCE * abs(dual):
+        return f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding is too large here"
+    return None
 
 
 def _scope(problem: Problem, point: Point, scope: str | None) -> str:

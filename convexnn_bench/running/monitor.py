@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from convexnn_bench import parallel
-from convexnn_bench.certificates import Certificate, certify
+from convexnn_bench.certificates import Certificate, certify, strengthened
 from convexnn_bench.deadline import deadline
 from convexnn_bench.errors import NotFiniteError
 from convexnn_bench.formulations import Point
@@ -158,6 +158,8 @@ class Monitor:
             raise Diverged(f"{error} (after {seconds:.3g} s)") from error
         # A thread of the solver may have changed the problem meanwhile.
         self.untouched.check(f"solver {self.solver.name!r}")
+        if self.certificate is not None:
+            certificate = strengthened(certificate, self.certificate)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)
