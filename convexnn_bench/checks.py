@@ -12,7 +12,7 @@ from convexnn_bench.plugins import is_whole
 Array = ArrayLike | torch.Tensor  # what a user may give where an array is expected
 SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur in step lengths, stay in float64
 
-SMALLEST_BETA = 1e-290  # products of smaller numbers are subnormal, and lose the digits that a bound rests on
+SMALLEST_BETA = 1e-290  # below, products may be subnormal, whose relative error no bound covers
 
 
 def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
@@ -129,7 +129,7 @@ def check_scale(name: str, array: np.ndarray) -> None:
 
 
 def check_beta(beta: float) -> float:
-    """Return a weight decay that is large enough for certificates; raise InputError for a smaller one."""
+    """Return beta; raise InputError if it is too small for certificates in float64."""
     if not beta >= SMALLEST_BETA:
         raise InputError(
             f"beta must be at least {SMALLEST_BETA:g}, got {beta:g}: multipliers scaled to it would leave the normal "

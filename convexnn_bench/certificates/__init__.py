@@ -3,6 +3,6 @@
 from convexnn_bench.certificates.bounds import best_dual, certify, concluded, lower_bound, strengthened
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
 from convexnn_bench.certificates.module_report import ModuleReport, certify_module
-from convexnn_bench.certificates.objective import check_conjugate, loss_above, objective_above
+from convexnn_bench.certificates.objective import check_conjugate, loss_upper_bound, objective_upper_bound
 from convexnn_bench.certificates.picture import bar, certificate_html, enclosure_words, legend
 from convexnn_bench.certificates.points import as_point

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.objective import check_conjugate, loss_above, objective_above
+from convexnn_bench.certificates.objective import check_conjugate, loss_upper_bound, objective_upper_bound
 from convexnn_bench.certificates.points import PointLike, as_point
 from convexnn_bench.checks import SMALLEST_BETA, as_numpy
 from convexnn_bench.deadline import deadline
@@ -37,9 +37,9 @@ from convexnn_bench.problem import Problem
 
 # relative violation of the ReLU cones above which a gap is refused (tests hold projections to a tenth of it)
 FEASIBILITY_TOLERANCE = 1e-8
-# part of the bound by which the objective of a point in the cones, up to the tolerance above, may fall below it
+# fraction of the bound by which a point that violates its cones within the tolerance above may fall below the bound
 ROUNDING_TOLERANCE = 1e-10
-# multipliers outside of these sizes are rescaled before the best scale is searched, where the loss allows any scale
+# multipliers whose scale is outside this range are rescaled first, if the loss allows any scale
 SMALL, LARGE = 2.0**-300, 2.0**300
 # singular values below this fraction of the largest one of all blocks count as zero in the rank tests
 RANK_TOLERANCE = 1e-6
@@ -64,13 +64,13 @@ def lower_bound(
     # 1. Bound the largest dual norm from above. A bound that is too large only shortens the multiplier, so that it
     # stays feasible.
     norm, largest = _enlarged_norm(problem, operator, Lambda, scope, G)
-    # 2. Where that is extreme, divide the multiplier by a power of two, which is exact, and start again: products and
-    # squares of entries of about one neither over- nor underflow, whatever the multiplier's own size is.
+    # 2. If the norm is extreme, divide the multiplier by a power of two, which is exact, and bound it again. Products
+    # and squares of entries of about one neither overflow nor underflow.
     scale = 1.0
     if not (is_moderate(largest) and is_moderate(problem.beta / largest)):
         scale = power_of_two(Lambda)
         norm, largest = _enlarged_norm(problem, operator, Lambda / scale, scope)
-    # 3. The best multiple of it.
+    # 3. Choose the best feasible multiple of the multiplier.
     underflow = multiplier_underflow(operator)
     value, scaled = best_dual(loss, operator.Y, Lambda, problem.beta, largest, scale=scale, underflow=underflow)
     return value, norm.scaled(scale), scaled
@@ -91,13 +91,13 @@ def _enlarged_norm(
 
 
 def _norm_of_blocks(problem: Problem, operator: Operator, Lambda: torch.Tensor, G: torch.Tensor | None) -> MaxDualNorm:
-    """Bound the largest dual norm over the problem's blocks; over all directions where they are all patterns."""
+    """Bound the largest dual norm over the problem's blocks, or over all directions if the blocks are all patterns."""
     G = operator.adjoint(Lambda) if G is None else G
     moved = problem.pattern_info.moved
     if not problem.has_cone or moved is None or problem.scope == "sampled":
         return max_dual_norm(problem.cones, G)
-    # The blocks are all patterns of rows that are within `moved` of those of Phi. In a direction u, |u| <= 1, that
-    # changes (phi_i^T u)_+ R_i by moved_i ||R_i|| at most, with R = C^*(Lambda).
+    # The blocks are all patterns of rows within distance `moved` of the rows of Phi. For a direction u, |u| <= 1, this
+    # changes (phi_i^T u)_+ R_i by at most moved_i ||R_i||, where R = C^*(Lambda).
     norm = max_dual_norm(problem.closed_cones, G)
     R = operator.second_layer_adjoint(Lambda)
     lengths = torch.linalg.vector_norm(R, dim=1) + R.abs().amax(dim=1)
@@ -117,30 +117,30 @@ def best_dual(
 ) -> tuple[float, torch.Tensor]:
     """Return (-F*(s Lambda), s Lambda) at the best s with s ||A_k^* Lambda||^dual <= beta, the value rounded down.
 
-    norm: at least max_k ||A_k^* Lambda / scale||^dual, `scale` a power of two. Lambda: n_out x c in dom F*, float64.
-    underflow: how much a dual norm of s Lambda may change by underflow of its entries.
+    Lambda: n_out x c in dom F*, float64. norm: an upper bound on max_k ||A_k^* Lambda / scale||^dual. scale: a power of
+    two. underflow: a bound on the change of a dual norm of s Lambda that underflow of entries causes.
     """
-    # 1. The admissible scales. s Lambda must stay in dom F*, and |s| norm <= beta makes it feasible in every block.
+    # 1. Bound the admissible scales. s Lambda must stay in dom F*, and is feasible in every block if |s| norm <= beta.
     lo, hi = loss.scale_range(Lambda, Y)
     if hi == math.inf and not SMALL < scale < LARGE:
         Lambda, scale = Lambda / scale, 1.0
     limit = _largest_scale(beta, underflow, norm, scale)
-    # 2. -F*(s Lambda) is concave in s. Every admissible s gives a bound, so that an inexact maximiser costs tightness
-    # and never validity.
+    # 2. Maximise -F*(s Lambda), which is concave in s. Every admissible s gives a valid bound, so that an inexact
+    # maximiser only makes it less tight.
     s = loss.best_scale(Lambda, Y, max(lo, -limit), min(hi, limit))
-    value, scaled = _dual_below(loss, Y, s * Lambda)
-    # 3. Where that overflows, zero is feasible.
-    return (value, scaled) if math.isfinite(value) else _dual_below(loss, Y, torch.zeros_like(Lambda))
+    value, scaled = _rounded_down_dual(loss, Y, s * Lambda)
+    # 3. If the value overflows, use the multiplier zero, which is feasible.
+    return (value, scaled) if math.isfinite(value) else _rounded_down_dual(loss, Y, torch.zeros_like(Lambda))
 
 
 def _largest_scale(beta: float, underflow: float, norm: float, scale: float) -> float:
     """Return an s with s norm scale + underflow <= beta, rounded down.
 
-    Raise InputError where float64 has no digits left for it.
+    Raise InputError if s is outside the normal numbers of float64.
     """
     if norm == 0:
         return math.inf
-    # a norm that is NaN admits s = 0 alone
+    # for an infinite norm, and for NaN, only s = 0 is certain to be feasible
     if not norm < math.inf:
         return 0.0
     # The factor 1 - 4 eps leaves room for the rounding of the quotient and of s Lambda.
@@ -153,11 +153,10 @@ def _largest_scale(beta: float, underflow: float, norm: float, scale: float) -> 
     return limit / scale
 
 
-def _dual_below(loss: BaseLoss, Y: torch.Tensor, L: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Return (-F*(L), L), the value lowered by a bound on its own rounding error."""
-    # The terms of F* are sums of products of entries of L and Y, or entropies of numbers in [0, 1], whose rounding is
-    # relative to one. Where rows of L sum to zero they do so up to rounding, which changes an entropy by |log| <= 40
-    # times as much.
+def _rounded_down_dual(loss: BaseLoss, Y: torch.Tensor, L: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Return (-F*(L), L), where the value is lowered by a bound on its rounding error."""
+    # F* is a sum of products of entries of L and Y, or of entropies of numbers in [0, 1], whose rounding is relative to
+    # one. If rows of L sum to zero they do so up to rounding, and an entropy magnifies that error by |log| <= 40.
     c = Y.shape[1]
     others = 2.0 if loss.rows_sum_to_zero else L.abs() + Y.abs()
     value, size, largest = torch.stack([-loss.conjugate(L, Y), (L.abs() * others).sum(), L.abs().amax()]).tolist()
@@ -226,7 +225,7 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
     # A network that uses other patterns is no point of the sampled program, whose optimum it may even undercut.
     if scope == "sampled":
         point.check_patterns(problem)
-    # 2. Its objective F + beta R, in its own formulation, and on the safe side of its rounding.
+    # 2. Compute its objective F + beta R, in its own formulation, rounded up.
     device = point.device(problem)
     at = point.evaluate(problem, device)
     operator, loss = problem.operator(device), problem.loss
@@ -234,8 +233,8 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
     gradient = loss.gradient(at.predictions, operator.Y)
     value = float(loss.value(at.predictions, operator.Y))
     rounding = prediction_rounding(operator, at.sizes, at.columns)
-    F = loss_above(loss, at.predictions, operator.Y, value, gradient, rounding)
-    primal = objective_above(F, problem.beta, at.regulariser, at.regulariser_rounding)
+    F = loss_upper_bound(loss, at.predictions, operator.Y, value, gradient, rounding)
+    primal = objective_upper_bound(F, problem.beta, at.regulariser, at.regulariser_rounding)
     # 3. The lower bound. It holds for any point; the gap needs a point in the cones.
     # grad F lies in dom F* up to rounding, which the projection removes.
     Lambda = loss.project_dual(gradient, operator.Y)
@@ -260,7 +259,7 @@ def _certified(problem: Problem, point: Point, scope: str | None) -> Certificate
 
 
 def _check_finite(at: Evaluation) -> None:
-    """Raise NotFiniteError where predictions or norms overflow, before anything is made of them."""
+    """Raise NotFiniteError if predictions or norms overflow."""
     if not bool(torch.isfinite(at.predictions).all()) or not math.isfinite(at.regulariser):
         raise NotFiniteError("the point's predictions or norms overflow float64; rescale the point, or the data")
 
@@ -268,7 +267,7 @@ def _check_finite(at: Evaluation) -> None:
 def _better_bound(
     problem: Problem, point: Point, dual: float, multiplier: torch.Tensor, scope: str, device: str
 ) -> tuple[float, torch.Tensor]:
-    """Return the better of a bound and that of the point's own multiplier, if it has one."""
+    """Return the larger of two bounds: the one passed in, and that of the multiplier of the point, if it has one."""
     # A solver's own multiplier may be the better one away from stationarity. Projection and scaling make any finite
     # array feasible, so that a wrong multiplier gives a weaker bound and never a false one.
     if point.dual is None:
@@ -282,7 +281,7 @@ def _better_bound(
         return dual, multiplier
     try:
         other, _, scaled = lower_bound(problem, loss.project_dual(candidate, Y), scope, device=device)
-    except InputError:  # it is so large that no multiple of it is both feasible and in the range of float64
+    except InputError:  # every feasible multiple of such a large multiplier underflows
         return dual, multiplier
     return (other, scaled) if other > dual else (dual, multiplier)
 

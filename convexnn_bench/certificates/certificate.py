@@ -17,8 +17,8 @@ class Certificate:
     Attributes
     ----------
     primal : float
-        Objective of the point in its own formulation, a sum over samples, rounded up: the exact objective is not above
-        it.
+        Objective of the point in its own formulation, a sum over samples. It is rounded up, so that the exact objective
+        is not larger.
     dual : float
         Proven lower bound on p*.
     gap : float

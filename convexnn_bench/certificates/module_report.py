@@ -11,7 +11,7 @@ import torch
 
 from convexnn_bench.certificates.bounds import certify
 from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.objective import loss_above, objective_above
+from convexnn_bench.certificates.objective import loss_upper_bound, objective_upper_bound
 from convexnn_bench.certificates.picture import certificate_html, rounded
 from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
@@ -28,9 +28,9 @@ from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
 OUTPUT_BIASES = ("penalised", "free")
-MOST_MASK_ENTRIES = 2**28  # of the patterns of a network's neurons, above which its problem gets one sampled pattern
-MANY_TIMES = 10.0  # times the bound from which a wrong reduction is a likely reason
-OTHER_BETA = 3.0  # factor by which the decay that a network's size fits may be off
+MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
+LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
+BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size of the weights fits
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,8 +48,8 @@ class ModuleReport:
     certificate : Certificate
         Certificate of the same network with its output bias, if any, at the best value.
     problem : Problem
-        The training problem. Where a ReLU network has too many patterns to enumerate, its blocks are those of the
-        network's neurons, so that its optimum is at most the network's objective; `dual` is about all patterns.
+        The training problem. If a ReLU network has too many patterns to enumerate, the blocks are the patterns of its
+        neurons, so that the optimum of `problem` is at most the network's objective. `dual` is about all patterns.
     beta : float
         The weight decay in the problem's units.
     network : str
@@ -57,7 +57,7 @@ class ModuleReport:
     assumptions : tuple of str
         How weight decay, biases and labels were understood.
     hints : tuple of str
-        What may be wrong with the arguments, where the numbers suggest it.
+        Arguments that are probably wrong, as the numbers suggest.
     """
 
     primal: float
@@ -167,22 +167,22 @@ def certify_module(
     module : torch.nn.Module
         Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten, Linear),
         a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or without
-        ReLU. DataParallel, AveragedModel and torch.compile's wrapper are taken off. It is not changed, and is judged as
-        it is in training mode. Gated ReLU networks are not covered: their gates are part of the model, and no layer of
-        torch has them.
+        ReLU. The wrappers DataParallel, AveragedModel and torch.compile are removed. The module is not changed, and is
+        evaluated in training mode. Gated ReLU networks are not covered: their gates are part of the model, and no layer
+        of torch has them.
     X : array
         The training inputs as the module takes them. The reading of the module is checked on them.
     Y : array
         Targets, as for `Problem`. Whole numbers 0..c-1 are the class numbers of a network with c outputs.
     loss : str, BaseLoss or torch.nn.Module
-        A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``; or a loss of torch with its
+        A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``, or a loss of torch with its
         reduction: MSELoss, CrossEntropyLoss, NLLLoss (after LogSoftmax), BCEWithLogitsLoss, BCELoss (after Sigmoid),
         HuberLoss or SmoothL1Loss.
     weight_decay : float
         The number lam of torch's SGD or Adam, which add lam/2 times the squared parameters to the loss.
     reduction : {"sum", "mean"}, optional
-        How that loss adds up. "sum", the default, is the losses of this package, and beta = lam. "mean" is torch's
-        mean. A loss of torch has its own reduction.
+        How the loss combines its terms. "sum", the default, is that of this package's losses, and beta = lam. "mean" is
+        torch's mean. For a loss of torch leave it out, since that has its own reduction.
     output_bias : {"penalised", "free"}
         Whether weight decay applied to the bias of the last layer. It does in torch by default.
     bias_decay : bool
@@ -288,21 +288,21 @@ def _report(
 
 
 def _check_head(reading: Reading, training: TrainingLoss) -> None:
-    """Raise UnsupportedError where the function in which the module ends does not belong to its loss."""
+    """Raise UnsupportedError if the last function of the module does not belong to its loss."""
     head, name = reading.head, training.base.name
-    # CrossEntropyLoss of a log-softmax is that of its argument, since the log-softmax of a log-softmax is itself.
+    # CrossEntropyLoss applies a log-softmax, and a second log-softmax changes nothing.
     if head == training.head or (head == "log_softmax" and name == "cross_entropy"):
         return
     if head is None:
         raise UnsupportedError(
-            f"{training.words} takes outputs after a {training.head}, in which this module does not end: give the loss "
-            "with which it was trained"
+            f"{training.words} takes outputs after a {training.head}, and this module does not end in one: give the "
+            "loss with which it was trained"
         )
     if head == "sigmoid" and name == "logistic":
         raise UnsupportedError(
             "the module ends in a sigmoid. If it was trained with BCELoss, give loss=torch.nn.BCELoss(): the sigmoid "
-            f"then belongs to the loss. {training.words} applies a sigmoid itself; after a second one the loss is not "
-            "convex in the outputs, which has no program of this kind"
+            f"then belongs to the loss. {training.words} applies a sigmoid itself, and with two of them the loss is "
+            "not convex in the outputs, so that there is no convex program"
         )
     counterpart = "BCELoss" if head == "sigmoid" else "NLLLoss"
     raise UnsupportedError(
@@ -312,7 +312,7 @@ def _check_head(reading: Reading, training: TrainingLoss) -> None:
 
 
 def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: float, default: bool) -> Iterator[str]:
-    """Yield what may be wrong with `reduction`, where the size of the weights or the gap suggests it."""
+    """Yield a hint if the size of the weights or the gap suggests that `reduction` is wrong."""
     Y = report.problem.Y
     other = "mean" if training.reduction == "sum" else "sum"
     alternative = replace(training, reduction=other).beta(lam, Y.shape)
@@ -320,19 +320,19 @@ def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: 
         alternative /= 2.0  # torch's mean of squares lacks the factor 1/2
     how = f"a loss with reduction={other!r}" if training.is_torch else f"reduction={other!r} (--reduction {other})"
     say = f"If the loss of training was a {other}, give {how}: beta would be {alternative:.6g}, not {report.beta:.6g}."
-    # 1. Scaling both layers of a trained network changes the objective to second order only, so that the size of its
-    # weights shows the beta on which it was trained.
+    # 1. A trained network is stationary under scaling of both layers. The size of its weights therefore shows the beta
+    # with which it was trained.
     fitted = _fitted_beta(report.problem, training.base, reading)
     wrong, right = (abs(math.log(fitted / beta)) if fitted > 0 else math.inf for beta in (report.beta, alternative))
-    if fitted > 0 and right < math.log(OTHER_BETA) < wrong:
+    if fitted > 0 and right < math.log(BETA_FACTOR) < wrong:
         yield f"The size of the weights fits training with beta = {fitted:.3g}. {say}"
-    # 2. Otherwise only a large gap says that something is wrong.
-    elif default and (report.gap >= MANY_TIMES or report.dual <= 0) and len(Y) >= MANY_TIMES:
+    # 2. Otherwise only a large gap suggests an error.
+    elif default and (report.gap >= LARGE_GAP or report.dual <= 0) and len(Y) >= LARGE_GAP:
         yield f"The bound is far below the objective. {say}"
 
 
 def _fitted_beta(problem: Problem, base: BaseLoss, reading: Reading) -> float:
-    """Return the beta at which the network is stationary along its own scaling, or a number that is not positive."""
+    """Return the beta at which the network is stationary under scaling of both layers, or a value <= 0 without one."""
     outputs = torch.as_tensor(reading.outputs_of(problem.X))
     bias = 0.0 if reading.output_bias is None else torch.as_tensor(reading.output_bias)
     # d/dt of F(t^2 f + b) + beta/2 t^2 ||W||^2 at t = 1, where f is without the output bias b
@@ -342,7 +342,7 @@ def _fitted_beta(problem: Problem, base: BaseLoss, reading: Reading) -> float:
 
 
 def _up(value: float) -> str:
-    """Return two digits, rounded up, so that the statement stays proven."""
+    """Return the number with two digits, rounded up, so that it remains a proven bound."""
     return rounded(value, 2, ROUND_CEILING)
 
 
@@ -369,7 +369,10 @@ def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: in
 
 
 def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
-    """Return "all" where all patterns are few, else those of the network: the bound is over all in either case."""
+    """Return "all" if all patterns can be enumerated quickly, else the patterns of the neurons.
+
+    The lower bound is over all patterns in both cases.
+    """
     if reading.activation != "relu":
         return "all"
     # A complete set of blocks is bounded block by block, any other one over all patterns at once.
@@ -392,12 +395,14 @@ def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray
     error = prediction_rounding(problem.operator(), W1.abs() @ W2.abs().T, W1.shape[1])
     if reading.output_bias is not None:
         error = error + 2 * EPS * (z.abs() + torch.as_tensor(reading.output_bias).abs())
-    F = loss_above(base, z, Y, float(base.value(z, Y)), base.gradient(z, Y), error)
+    F = loss_upper_bound(base, z, Y, float(base.value(z, Y)), base.gradient(z, Y), error)
     # The certificate's primal is taken at the best output bias, and would understate a module with another.
     biases = [torch.as_tensor(reading.output_bias)] if penalised and reading.output_bias is not None else []
     decayed = [W1, W2, *biases]
     squares = sum(float(weight.square().sum()) for weight in decayed)
-    return objective_above(F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed)))
+    return objective_upper_bound(
+        F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed))
+    )
 
 
 def _decay_words(lam: float, training: TrainingLoss, in_units_of_torch: float) -> str:

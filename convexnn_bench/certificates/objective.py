@@ -1,8 +1,8 @@
 """Upper bounds on the objective of a point, and a check that a loss and its conjugate belong together.
 
 The objective F(z) + beta R is computed in float64. It is raised here by bounds on the rounding of the predictions z, of
-R and of both sums (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 4.2), so that no number
-stated of a point is below its exact objective.
+R and of both sums (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 4.2), so that the
+objective in a certificate is never below the exact objective of the point.
 """
 
 import math
@@ -17,7 +17,7 @@ from convexnn_bench.operator import EPS, TINY, sum_rounding
 Predictions = Float[torch.Tensor, "n_out c"]
 
 
-def loss_above(
+def loss_upper_bound(
     loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, error: Predictions
 ) -> float:
     """Return an upper bound on F at every point whose entries are within `error` of those of z.
@@ -27,22 +27,22 @@ def loss_above(
     # 1. Differences and exponents of predictions are rounded once more when F is evaluated.
     error = error + 4 * EPS * z.abs().amax(dim=1, keepdim=True)
     rise = float(loss.rise(z, Y, gradient, error))
-    # 2. The rounding of the sum is relative to its terms, which are non-negative but for a constant of a user's loss.
+    # 2. The rounding of the sum is relative to its terms, which are non-negative unless a user's loss has a constant.
     size = abs(value) if value > 0 else abs(value) + float((gradient * z).abs().sum())
     rounding = (sum_rounding(z.numel()) + z.shape[1] * EPS) * size
-    # A term below the normal numbers may be off by TINY. At z = 0 a value of zero is exact.
+    # Underflow changes a term by at most TINY. At z = 0 a value of zero is exact.
     underflow = 0.0 if value == 0 and not bool(z.any()) else 4 * TINY * z.numel()
     return value + 1.0001 * rise + rounding + underflow
 
 
-def objective_above(F: float, beta: float, R: float, rounding: float) -> float:
-    """Return an upper bound on F + beta R, for upper bounds on F and, with `rounding` relative to R, on R.
+def objective_upper_bound(F: float, beta: float, R: float, rounding: float) -> float:
+    """Return an upper bound on F + beta R from upper bounds F and R (1 + rounding).
 
-    Raise NotFiniteError where it overflows.
+    Raise NotFiniteError if it overflows.
     """
     penalty = beta * R * (1 + rounding)
     total = F + penalty + 4 * EPS * (abs(F) + penalty)
-    # Comparisons with NaN are false, so that a point that overflows would pass every later test.
+    # Comparisons with NaN are false, so that a point that overflows would pass every later check.
     if not math.isfinite(total):
         raise NotFiniteError(
             f"the point's objective is not a finite number of float64: loss {F:.6g}, penalty {penalty:.6g} = beta R "
@@ -54,19 +54,19 @@ def objective_above(F: float, beta: float, R: float, rounding: float) -> float:
 def check_conjugate(
     loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, Lambda: Predictions
 ) -> None:
-    """Raise InputError unless F(z) + F*(Lambda) - <Lambda, z> is what Fenchel and Young say, up to rounding.
+    """Raise InputError unless F(z) + F*(Lambda) - <Lambda, z> satisfies the Fenchel-Young inequality, up to rounding.
 
-    It is never negative, whatever Lambda is, and zero at Lambda = grad F(z). A bound from a conjugate that is too small
-    would be above the optimum. Lambda: the projection of `gradient` onto dom F*.
+    The expression is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that is too small would
+    give a bound above the optimum. Lambda: the projection of `gradient` onto dom F*.
     """
     norm = torch.linalg.vector_norm
-    found = [loss.conjugate(Lambda, Y), (Lambda * z).sum(), norm(Lambda), norm(z), norm(Y)]
+    terms = [loss.conjugate(Lambda, Y), (Lambda * z).sum(), norm(Lambda), norm(z), norm(Y)]
     if Lambda is not gradient:
-        found.append(norm(Lambda - gradient))
-    conjugate, product, length, of_z, of_Y, *moved = torch.stack(found).tolist()
+        terms.append(norm(Lambda - gradient))
+    conjugate, product, norm_Lambda, norm_z, norm_Y, *removed = torch.stack(terms).tolist()
     residual = value + conjugate - product
-    # By Cauchy and Schwarz the products of entries add up to no more than the products of norms.
-    size = abs(value) + abs(conjugate) + length * (of_z + length + of_Y)
+    # By the Cauchy-Schwarz inequality the products of entries add up to at most the products of norms.
+    size = abs(value) + abs(conjugate) + norm_Lambda * (norm_z + norm_Lambda + norm_Y)
     allowed = (sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS) * size + 16 * TINY * z.numel()
     words = None
     if residual < -allowed or (loss.exact_gradient and residual > allowed):
@@ -74,11 +74,11 @@ def check_conjugate(
             f"F(z) + F*(L) - <L, z> is {residual:.6g} at the gradient L, where it must be zero (rounding allows "
             f"{allowed:.1e})"
         )
-    # The projection onto dom F* removes no more than rounding, unless the gradient is inexact itself.
-    if loss.exact_gradient and any(distance > 64 * EPS * length + TINY * z.numel() for distance in moved):
-        words = f"the gradient is outside the domain of F* by {moved[0]:.6g}"
+    # The projection onto dom F* removes rounding only, unless the gradient itself is inexact.
+    if loss.exact_gradient and any(distance > 64 * EPS * norm_Lambda + TINY * z.numel() for distance in removed):
+        words = f"the gradient is outside the domain of F* by {removed[0]:.6g}"
     if words is not None:
         raise InputError(
             f"loss {loss.name!r}: its value, gradient and conjugate do not belong together: {words}; no bound "
-            "that rests on this conjugate can be trusted"
+            "from this conjugate can be trusted"
         )

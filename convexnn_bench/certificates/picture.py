@@ -1,7 +1,7 @@
-"""A certificate as HTML for notebooks: a bar from zero to the objective, with the place of the optimum on it.
+"""Certificates as HTML for notebooks: a bar from zero to the objective that shows where the optimum lies.
 
 The HTML takes the colour of the surrounding text and one colour that stands out on white and on black, so that it can
-be read in a light and in a dark notebook. It refers to no other file, and the bar has its statement as text too.
+be read in a light and in a dark notebook. It needs no other file, and screen readers read the statement of the bar.
 """
 
 import math
@@ -10,19 +10,19 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from html import escape
 
 ACCENT = "#cf7500"  # contrast 3.4 on white and 5.6 on #111
-WIDTH, LEAST = 1000.0, 5.0  # of a bar across a page, and of the narrowest part of any bar, in units of the drawing
+WIDTH, LEAST = 1000.0, 5.0  # widths of a bar and of its narrowest part, in units of the SVG
 MUTED = "opacity:.75"
 BOX = "max-width:46em;line-height:1.45;margin:.3em 0"
 
 
 def rounded(value: float, digits: int, rounding: str) -> str:
-    """Return a number to so many digits, rounded as a constant of `decimal` says, so that a statement stays proven."""
+    """Return a number with so many significant digits. rounding: a rounding mode of `decimal`, such as ROUND_FLOOR."""
     number = float(Context(prec=digits, rounding=rounding).create_decimal(value))
     return f"{number:.0f}" if 10**digits <= abs(number) < 1e6 else f"{number:.{digits}g}"
 
 
 def enclosure_words(primal: float, dual: float, refused: str | None = None) -> str:
-    """Say in one sentence where the optimum lies; digits are rounded so that the statement stays proven."""
+    """Return a sentence that says where the optimum lies, with numbers rounded outwards so that it remains true."""
     if math.isnan(dual):
         return "Nothing was proven."
     low, high = rounded(dual, 7, ROUND_FLOOR), rounded(primal, 7, ROUND_CEILING)
@@ -40,18 +40,18 @@ def enclosure_words(primal: float, dual: float, refused: str | None = None) -> s
 
 
 def bar(primal: float, dual: float, words: str, ends: tuple[float, float] | None = None, width: float = WIDTH) -> str:
-    """Return a bar as SVG: grey below the lower bound, coloured from there to the objective, with a mark at its end.
+    """Return a bar as SVG: grey up to the lower bound, coloured from the bound to the objective, and a mark at its end.
 
     Parameters
     ----------
     primal, dual : float
-        The objective and the lower bound. Nothing is drawn where one of them is not finite.
+        The objective and the lower bound. The result is an empty text if one of them is not finite.
     words : str
         The statement of the bar as text.
     ends : pair of float, optional
-        The values at both ends of the bar, by default zero, or what is below it, and the objective.
+        The values at both ends of the bar, by default the least of zero and both numbers, and the objective.
     width : float
-        Width in units of the drawing, of which the narrowest part has five. The bar takes the width of its place.
+        Width in units of the SVG, in which the narrowest part is 5 wide. The page stretches the bar to its column.
     """
     if not (math.isfinite(primal) and math.isfinite(dual)):
         return ""
@@ -61,7 +61,7 @@ def bar(primal: float, dual: float, words: str, ends: tuple[float, float] | None
         part = (value - low) / (high - low) if high > low else 1.0
         return width * min(max(part, 0.0), 1.0)
 
-    # A gap that is too small to be seen has a width of its own, between the proven part and the mark.
+    # Draw a gap that is too small to be seen with the least width, between the proven part and the mark.
     right = max(at(primal), 2 * LEAST)
     left = max(0.0, min(at(dual), right - 2 * LEAST))
     parts = (
@@ -72,15 +72,15 @@ def bar(primal: float, dual: float, words: str, ends: tuple[float, float] | None
     drawn = "".join(
         f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{tall}" {style}/>' for x, wide, y, tall, style in parts
     )
-    said = escape(words, quote=True)
+    label = escape(words, quote=True)
     return (
         f'<svg viewBox="0 0 {width:.0f} 32" width="100%" height="22" preserveAspectRatio="none" role="img" '
-        f'aria-label="{said}" style="display:block"><title>{said}</title>{drawn}</svg>'
+        f'aria-label="{label}" style="display:block"><title>{label}</title>{drawn}</svg>'
     )
 
 
 def legend() -> str:
-    """Return the line that says what the parts of a bar are."""
+    """Return the legend of a bar as HTML."""
     square = '<span style="display:inline-block;width:.7em;height:.7em;margin-right:.35em;{}"></span>'
     grey, coloured = square.format("background:currentColor;opacity:.22"), square.format(f"background:{ACCENT}")
     mark = (
@@ -98,7 +98,7 @@ def certificate_html(
     Parameters
     ----------
     title : str
-        What was certified.
+        The name of the certified object.
     primal, dual, refused
         As in `Certificate`.
     lines : sequence of str

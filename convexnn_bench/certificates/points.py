@@ -72,21 +72,21 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
 
 
 def _check_orientation(problem: Problem, W1: torch.Tensor, W2: torch.Tensor) -> None:
-    """Raise InputError where weights fit in two orientations, and better in another than in which they are given.
+    """Raise InputError if a matrix is square and another orientation of the weights has a lower loss.
 
-    torch's Linear has M x p weights, and the second matrix of scikit-learn's coefs_ is M x q. Where M equals p or q the
-    sizes do not tell. The squared norms are the same in any orientation, so that a lower loss tells.
+    torch's Linear has M x p weights, and the second matrix of scikit-learn's coefs_ is M x q. If M equals p or q the
+    sizes do not show the orientation. Squared norms are equal in all orientations, so that the loss decides.
     """
     loss, Y = problem.loss, torch.as_tensor(problem.Y)
     ways = [(first, last) for first in _orientations(W1) for last in _orientations(W2)]
     if len(ways) == 1:
         return
-    given, *others = (float(loss.value(network.predict(problem, *way), Y)) for way in ways)
-    if min(others) < given:
+    as_passed, *transposed = (float(loss.value(network.predict(problem, *way), Y)) for way in ways)
+    if min(transposed) < as_passed:
         raise InputError(
             "(W1, W2) must be p x M and q x M, and these square matrices fit the data better when they are transposed "
-            "(torch's first Linear.weight is M x p, scikit-learn's coefs_[1] is M x q): transpose what needs it, or "
-            "give Point(network=(W1, W2)) if they are p x M and q x M"
+            "(torch's first Linear.weight is M x p, scikit-learn's coefs_[1] is M x q): transpose them, or give "
+            "Point(network=(W1, W2)) if they are p x M and q x M already"
         )
 
 
@@ -98,7 +98,9 @@ def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
     """Return the weights of a module that is a network of this problem, without biases."""
     reading = read_module(module, problem.X)
     if reading.head is not None:
-        raise InputError(f"the module ends in a {reading.head}, which is no part of the problem: give it without")
+        raise InputError(
+            f"the module ends in a {reading.head}, which is not part of the problem: give the module without it"
+        )
     if reading.first_bias or reading.output_bias is not None:
         raise InputError(
             "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "

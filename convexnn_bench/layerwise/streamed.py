@@ -19,8 +19,8 @@ from convexnn_bench.certificates import (
     best_dual,
     check_conjugate,
     concluded,
-    loss_above,
-    objective_above,
+    loss_upper_bound,
+    objective_upper_bound,
 )
 from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
@@ -157,9 +157,9 @@ def certify_stage(
     # points.
     value, error = float(loss.value(z, Y)), float((gradient * z).sum()) + beta * R
     check_conjugate(loss, z, Y, value, gradient, Lambda)
-    F = loss_above(loss, z, Y, value, gradient, R * reach.expand_as(z))
+    F = loss_upper_bound(loss, z, Y, value, gradient, R * reach.expand_as(z))
     R_rounding = 4 * (stage.p + stage.q) * min(stage.p, stage.q) * EPS + sum_rounding(stage.width * (stage.p + stage.q))
-    primal = objective_above(F, beta, R, R_rounding)
+    primal = objective_upper_bound(F, beta, R, R_rounding)
     # The multiplier is reported only with its own bound, not with an earlier one that is better.
     kept = multiplier if proven >= best else None
     certificate = concluded(

@@ -92,7 +92,7 @@ REFUSED = {
     "Poisson": (nn.PoissonNLLLoss(), NUMBERS, None, {}, "covered losses of torch are MSELoss"),
     "NLL of logits": (nn.NLLLoss(), CLASSES, None, {}, "takes outputs after a log_softmax"),
     "BCE of logits": (nn.BCELoss(), ZERO_ONE, None, {}, "takes outputs after a sigmoid"),
-    "two sigmoids": (nn.BCEWithLogitsLoss(), ZERO_ONE, nn.Sigmoid(), {}, r"loss=torch.nn.BCELoss\(\).*second one"),
+    "two sigmoids": (nn.BCEWithLogitsLoss(), ZERO_ONE, nn.Sigmoid(), {}, r"loss=torch.nn.BCELoss\(\).*two of them"),
     "sigmoid by name": ("logistic", ZERO_ONE, nn.Sigmoid(), {}, r"loss=torch.nn.BCELoss\(\)"),
     "sigmoid and squares": (nn.MSELoss(), NUMBERS, nn.Sigmoid(), {}, "not convex"),
     "log-softmax and squares": ("squared", NUMBERS, nn.LogSoftmax(1), {}, r"loss=torch.nn.NLLLoss\(\)"),
