@@ -15,7 +15,7 @@ def overlaps(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
         if tensor.numel() > reach:
             yield name, name
         start = tensor.data_ptr()
-        if reach:
+        if reach and start:  # tensors without memory of their own, as on the device "meta", start at 0
             spans.append((str(tensor.device), start, start + reach * tensor.element_size(), name))
     # Sorted by their starts, spans that overlap any earlier one overlap the one that reaches furthest.
     furthest = None

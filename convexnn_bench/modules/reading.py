@@ -254,11 +254,13 @@ def _applied(
 ) -> _Run:
     """Run a copy of the module in this precision."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    if device.type not in ("cpu", "cuda"):  # other devices may lack float64
+    portable = device.type not in ("cpu", "cuda")  # other devices may lack float64
+    if portable:
         device = torch.device("cpu")
     scripted = isinstance(module, torch.jit.ScriptModule)  # its graph of autograd is compiled
     with torch.no_grad():
-        twin = copy.deepcopy(module).to(device=device, dtype=dtype).train(training)
+        twin = copy.deepcopy(module)
+        twin = (twin.cpu() if portable else twin).to(dtype=dtype).train(training)
     if not scripted:
         twin.requires_grad_(True)
     with _WithoutHeads() if without_head else nullcontext(), torch.set_grad_enabled(not scripted):

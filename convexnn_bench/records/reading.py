@@ -18,6 +18,8 @@ EPOCH = "1970-01-01T00:00:00.000+00:00"  # the start of a cell whose record does
 UNKNOWN: dict[str, Any] = {"text": "unknown", "integer": 0}
 # What was measured. An odd record claims none of it, since it may be wrong in more than what was noticed.
 RESULTS = ("objective", "lower_bound", "gap", "stationarity_bound", "active_blocks", "curve")
+# The members of a problem that reports show.
+SHOWN_OF_PROBLEM = [member for member in MEMBERS["problem"] if member not in ("N", "beta_max", "notes")]
 FAULTS_SHOWN = 3  # faults that the reason of an odd record names
 
 
@@ -55,6 +57,8 @@ def checked(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             sound[field.name] = _value(field, record[field.name], faults)
         elif field.report:
             faults.append(f"{field.name} is missing")
+            if field.kind == "group":  # with its members, all of them None
+                sound[field.name] = _group(field.name, {}, faults)
         if sound[field.name] is None and field.report and field.kind in UNKNOWN:
             sound[field.name] = EPOCH if field.name == "started" else UNKNOWN[field.kind]
     if sound["status"] not in STATUSES:
@@ -110,11 +114,8 @@ def _group(name: str, value: Any, faults: list[str]) -> dict[str, Any]:
             group[member] = inner
         else:
             faults.append(_fault(where, "text or a number", inner))
-    # A problem is described as a whole or not at all.
-    lacking = [member for member in members if group.get(member) is None]
-    if name == "problem" and value and lacking:
-        if all(member not in value for member in lacking):
-            faults.append(f"problem has no {', '.join(lacking)}")
+    # A problem is described as a whole or not at all, so that no reader has to ask which members are there.
+    if name == "problem" and any(group.get(member) is None for member in SHOWN_OF_PROBLEM):
         return {}
     return group
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness_fixtures import spiral_cell
 from rich.console import Console
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
+from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.plan import plan
-from convexnn_bench.records.fields import blank
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
 from convexnn_bench.report.numbers.power_law import fit_power_law
@@ -134,12 +135,13 @@ def record(solver, seed, curve, setup=0.5, status="gap_reached", problem="spiral
     name, _, rest = problem.rstrip("]").partition("[")
     solve = curve[-1][0] if curve else 1.0
     return {
-        **blank(),
+        **blank_record(spiral_cell("fista")),
         "key": f"{solver} {seed} {problem}", "problem_name": f"{name}[{rest},seed={seed}]", "solver_name": solver,
         "seed": 0, "formulation": formulation, "status": status, "reason": "", "setup_seconds": setup,
         "solve_seconds": solve, "wall_seconds": 9.0, "peak_memory_mb": 100.0 + seed, "scope": "complete",
         "curve": [[seconds, 1.0, gap] for seconds, gap in curve],
-        "problem": {"n": 9, "d": 2, "c": 3, "P": 18, "activation": "gated_relu", "architecture": "mlp",
+        "problem": {"n": 9, "d": 2, "c": 3, "N": 9, "p": 2, "q": 3, "P": 18, "beta_max": 5.0,
+                    "activation": "gated_relu", "architecture": "mlp",
                     "loss": "squared", "beta": 0.5, "scope": "complete"},
         **fields,
     }  # fmt: skip

@@ -551,7 +551,7 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
     assert (tmp_path / "report.html").is_file()
     assert "not a whole record" in done.stdout
     assert "line 13: campaign is missing; started is missing; version is missing" in done.stdout
-    assert done.stdout.startswith("made: 13 cells, 12 gap_reached, 1 failed\n")
+    assert done.stdout.startswith("made, unknown: 13 cells, 12 gap_reached, 1 failed\n")
     page = (tmp_path / "report.html").read_text()
     assert "not a whole record" in page
     assert "odd record: campaign is missing, started is missing, version is missing" in page
@@ -573,7 +573,7 @@ def test_report_of_what_is_no_campaign(tmp_path):
     assert (done.exit_code, "it holds no records.jsonl" in done.stderr) == (2, True)
     done = command("report", tmp_path / "nowhere")
     assert (done.exit_code, "it is not a folder" in done.stderr) == (2, True)
-    (tmp_path / "records.jsonl").write_text('{"key": "x"}\n')
+    (tmp_path / "records.jsonl").write_text('{"no": "key"}\n')
     done = command("report", tmp_path)
     assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)
     (tmp_path / "records.jsonl").write_text('{"half')
