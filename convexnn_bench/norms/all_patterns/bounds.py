@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, Cones
-from convexnn_bench.deadline import seconds_left, working_on
+from convexnn_bench.deadline import seconds_left, time_is_up, working_on
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
@@ -129,7 +129,7 @@ class CompleteNorm:
         crude = float(np.linalg.norm(part)) * size * (1 + 4 * part.size * EPS)
 
         def reached(basis: Float[np.ndarray, "q k"]) -> float:
-            return float(ascend(rows, part @ basis, kept=16, steps=60)[0][0])
+            return 0.0 if time_is_up() else float(ascend(rows, part @ basis, kept=16, steps=60)[0][0])
 
         value = vector_bound(support_function(rows, part), part, size, reached, directions(rows, part))
         if value >= crude:

@@ -110,17 +110,23 @@ def vector_bound(
         return line_bound(support, basis[:, 0], reached(basis)) + rest * size
     if basis.shape[1] == 2:
         return circle_bound(support, basis, reached(basis), most) + rest * size
-    return _pairs(support, R, reached, most)
+    return _pairs(support, R, size, reached, most)
 
 
-def _pairs(support: Support, R: Float[np.ndarray, "N q"], reached: Reached, most: int) -> float:
-    """Bound ||z||^2 by a sum over pairs of coordinates, columns of R of similar size together."""
+def _pairs(support: Support, R: Float[np.ndarray, "N q"], size: float, reached: Reached, most: int) -> float:
+    """Bound ||z||^2 by a sum over pairs of coordinates, columns of R of similar size together.
+
+    After a deadline a pair is bounded by the norm of its columns times `size`.
+    """
     q = R.shape[1]
     order = np.argsort(-np.linalg.norm(R, axis=0), kind="stable")
     total = 0.0
     for k in range(0, q, 2):
         pair = np.eye(q)[:, order[k : k + 2]]
         if not np.any(R @ pair):
+            continue
+        if time_is_up():
+            total += (float(np.linalg.norm(R @ pair)) * (1 + 4 * R.size * EPS) * size) ** 2
             continue
         one = pair.shape[1] == 1
         lower = reached(pair)
