@@ -27,8 +27,13 @@ def ascend(
     rows, weights = torch.as_tensor(Phi), torch.as_tensor(R)
     u = _starts(rows, weights, seed)
     step_size = max(1, CHUNK_ELEMENTS // (8 * max(1, rows.shape[0])))
-    first = torch.cat([_value(rows, weights, part) for part in u.split(step_size)])
-    u = u[first.topk(min(kept, len(u), max(8, step_size))).indices]
+    values = []
+    for part in u.split(step_size):
+        values.append(_value(rows, weights, part))
+        if time_is_up():
+            break
+    first = torch.cat(values)
+    u = u[first.topk(min(kept, len(first), max(8, step_size))).indices]
     value, length = _value(rows, weights, u), torch.ones(len(u), 1, dtype=rows.dtype)
     for _ in range(steps):
         # All directions step at once. Those that improve keep the step and lengthen the next; the others halve theirs.
