@@ -131,8 +131,11 @@ class CompleteNorm:
         def reached(basis: Float[np.ndarray, "q k"]) -> float:
             return 0.0 if time_is_up() else float(ascend(rows, part @ basis, kept=16, steps=60)[0][0])
 
-        value = vector_bound(support_function(rows, part), part, size, reached, directions(rows, part))
-        if value >= crude:
+        try:
+            value = vector_bound(support_function(rows, part), part, size, reached, directions(rows, part))
+        except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # sizes so far apart that the search leaves float64
+            return crude, 0.0, "product of norms"
+        if not value < crude:
             return crude, 0.0, "product of norms"
         return value, 0.0, "affine decision rule" + (", by pairs of outputs" if R.shape[1] > 2 else "")
 
