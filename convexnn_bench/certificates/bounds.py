@@ -330,9 +330,9 @@ def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
 
 
 def _contradiction(primal: float, dual: float) -> str | None:
-    """Return why no gap is stated, where objective and bound contradict weak duality."""
-    # Weak duality says dual <= p* <= primal. Where the numbers contradict it by more than the tolerance of the cones
-    # may do, one of them is wrong.
+    """Return why no gap is stated if objective and bound contradict weak duality, else None."""
+    # Weak duality says dual <= p* <= primal. If the numbers contradict it by more than the tolerance of the cones
+    # explains, one of them is wrong.
     if primal < dual - ROUNDING_TOLERANCE * abs(dual):
         return f"the objective {primal:.12g} came out below the proven bound {dual:.12g}: rounding is too large here"
     return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from convexnn_bench.errors import InputError
 
-# Pairs of names by which arrays are found, in any case; a file with two of these pairs is ambiguous.
+# Usual names of the two arrays, in upper or lower case. A file with two of these pairs is ambiguous.
 PAIRS = (
     ("X", "Y"),
     ("x_train", "y_train"),
@@ -36,14 +36,14 @@ def read_npz(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return samples n x ..., targets n or n x c, and notes.
 
-    features, target: the names of the arrays. By default they are found by usual names, see `PAIRS`.
+    features, target: the names of the arrays. By default they are those of one of `PAIRS`.
 
     Raises
     ------
     InputError
-        The file is damaged, holds other arrays, or several that may be meant.
+        The file is damaged, or does not determine which arrays are samples and targets.
     """
-    # np.load goes by the content, and would return a single array for an NPY file that is called .npz.
+    # np.load decides by the content, and would return a single array for an NPY file with the suffix .npz.
     if not zipfile.is_zipfile(source):
         raise InputError(f"{source} is not an NPZ file, or is damaged: numpy.savez writes such files")
     with _readable(source), np.load(source, allow_pickle=False) as archive:
@@ -73,15 +73,15 @@ def read_npy(source: Path, target: str | int | None = None) -> tuple[np.ndarray,
             f"{source} holds one array of {array.dtype}, shape {array.shape}. A file that stands alone must be a "
             f"numeric table n x d with the targets in one column; otherwise {SAVE}"
         )
-    place = -1 if target is None else target
-    if not isinstance(place, int) or not -array.shape[1] <= place < array.shape[1]:
+    position = -1 if target is None else target
+    if not isinstance(position, int) or not -array.shape[1] <= position < array.shape[1]:
         raise InputError(
             f"target={target!r}: {source} has {array.shape[1]} columns without names; give a position, -1 for the last"
         )
-    place %= array.shape[1]
-    which = "the last column" if place == array.shape[1] - 1 else f"column {place} (counted from 0)"
+    position %= array.shape[1]
+    which = "the last column" if position == array.shape[1] - 1 else f"column {position} (counted from 0)"
     notes = [f"The array ({described(array)}) was read; {which} is the target."]
-    return np.delete(array, place, axis=1), array[:, place], notes
+    return np.delete(array, position, axis=1), array[:, position], notes
 
 
 def described(array: np.ndarray) -> str:
@@ -97,12 +97,12 @@ def check_samples(source: Path, name: str, X: np.ndarray) -> None:
 
 @contextmanager
 def _readable(source: Path) -> Iterator[None]:
-    """Say of a damaged file that it is one, whatever is raised inside the block."""
+    """Turn every exception in the block into an InputError that says what is wrong with the file."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # damaged files raise anything, MemoryError among it
+    except Exception as error:  # damaged files raise any exception, such as MemoryError
         objects = "allow_pickle" in str(error) or "pickled" in str(error)
         why = str(error) or type(error).__name__
         why = "it holds Python objects; save arrays of numbers or words" if objects else why
@@ -110,7 +110,7 @@ def _readable(source: Path) -> Iterator[None]:
 
 
 def _names(source: Path, names: Sequence[str], features: str | None, target: str | int | None) -> tuple[str, str]:
-    """Return the names of the two arrays. Raise InputError, with all arrays, where they are not clear."""
+    """Return the names of the two arrays. Raise InputError, which lists all arrays, if they are ambiguous."""
     for argument, name in (("features", features), ("target", target)):
         if name is not None and str(name) not in names:
             raise InputError(f"{argument}={name!r}: {source} holds the arrays {', '.join(names) or 'none'}")
@@ -121,7 +121,7 @@ def _names(source: Path, names: Sequence[str], features: str | None, target: str
     ]
     if len(set(pairs)) == 1:
         return pairs[0]
-    # One of the two is known, and the other one has a usual name.
+    # Otherwise accept one array that may be the samples and one that may be the targets.
     usual = [{pair[side].lower() for pair in PAIRS} for side in (0, 1)]
     left = [name for name in names if (name.lower() in usual[0] if features is None else name == features)]
     right = [name for name in names if (name.lower() in usual[1] if target is None else name == str(target))]
@@ -130,7 +130,7 @@ def _names(source: Path, names: Sequence[str], features: str | None, target: str
     listed = ", ".join(names) or "none"
     why = "several of its arrays may be meant" if pairs or (left and right) else "its arrays have no usual names"
     raise InputError(
-        f"{source} holds the arrays {listed}; {why}: say which with features=NAME,target=NAME, or name them X and Y"
+        f"{source} holds the arrays {listed}; {why}: choose two with features=NAME,target=NAME, or name them X and Y"
     )
 
 
@@ -143,7 +143,7 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _check_size(source: Path, name: str, stream: IO[bytes], size: int) -> None:
-    """Raise InputError for an array of `size` bytes whose header claims more or fewer."""
+    """Raise InputError if an array has `size` bytes and its header claims another number."""
     version = np.lib.format.read_magic(stream)
     read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)

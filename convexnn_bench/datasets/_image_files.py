@@ -116,7 +116,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     return data.reshape(shape)
 
 
-class _Arrays(pickle._Unpickler):  # the one in Python: that in C fills as much memory as a damaged index asks for
+class _Arrays(pickle._Unpickler):  # the version in C allocates as much memory as a damaged index asks for
     """Unpickle numpy arrays and plain Python values, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -133,7 +133,7 @@ def read_batch(path: Path) -> tuple[Images, Labels]:
         # bytes than the file, whatever length is asked for.
         content = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
-    except Exception as error:  # damaged pickles raise anything, MemoryError and IndexError among it
+    except Exception as error:  # damaged pickles raise any exception, such as MemoryError or IndexError
         raise InputError(f"{path} is not a CIFAR-10 batch: {str(error) or type(error).__name__}") from error
     # A row holds the red, the green and the blue pixels, 1024 each, row by row.
     if pixels.dtype != np.uint8 or labels.ndim != 1 or pixels.shape != (len(labels), 3 * 32 * 32):

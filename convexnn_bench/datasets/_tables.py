@@ -1,7 +1,7 @@
 """Read a table from a text file: separator, header, index column, numbers and the column of targets.
 
-Every line must have the same number of fields. What the file does not say by itself is either unambiguous, and then
-noted, or refused with the way to say it.
+Every line must have the same number of fields. A file that can be read in one way only is read, and a note says how. A
+file that can be read in several ways is refused, and the error names the parameter that decides.
 """
 
 import csv
@@ -20,11 +20,11 @@ import numpy as np
 from convexnn_bench.errors import InputError
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}
-MANY = 20  # rows from which different whole numbers look like an index
-LOOKED_AT = 200  # lines by which the separator is found
+INDEX_ROWS = 20  # number of rows from which a column of different whole numbers gets a note that it may be an index
+SAMPLE_LINES = 200  # number of lines from which separator and header are recognised
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "-")  # words for a missing number, in any case
-UNNAMED = "Unnamed: "  # how pandas names an index that it has read as a column
-YEARS = range(1800, 2201)  # whole numbers that name columns as often as they are values
+UNNAMED = "Unnamed: "  # prefix of the name that pandas gives to a column without a name
+YEARS = range(1800, 2201)  # whole numbers that may be names of columns as well as values
 WHOLE = re.compile(r"[+-]?\d+")
 WITH_COMMA = re.compile(r"[+-]?\d*(,\d+)+([eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
@@ -40,15 +40,15 @@ class Row:
 
 @dataclass(eq=False)
 class Column:
-    """A column without its header. name: None where the file has none. place: its number from 0 on."""
+    """A column without its header. position: its number, counted from 0. name: None if the file has no name for it."""
 
-    place: int
+    position: int
     name: str | None
     cells: list[str]
 
     @cached_property
     def floats(self) -> np.ndarray | None:
-        """All cells as float64, None where one is no finite number."""
+        """Return all cells as float64, or None if a cell is not a finite number."""
         try:
             values = np.array([float(cell) for cell in self.cells])
         except ValueError:
@@ -58,16 +58,16 @@ class Column:
     def with_points(self) -> "Column":
         """Return the column with its decimal commas written as points."""
         cells = [cell.replace(",", ".") if WITH_COMMA.fullmatch(cell) else cell for cell in self.cells]
-        return Column(self.place, self.name, cells)
+        return Column(self.position, self.name, cells)
 
     def __str__(self) -> str:
-        return f"column {self.name!r}" if self.name else f"column {self.place} (counted from 0)"
+        return f"column {self.name!r}" if self.name else f"column {self.position} (counted from 0)"
 
 
 def read_table(
     source: Path, target: str | int = -1, header: str = "auto", separator: str = "auto", decimal: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return features n x d, the target's cells (numbers where all are numbers, else words), and notes.
+    """Return features n x d, targets n (numbers if all cells are numbers, else words), and notes.
 
     Parameters
     ----------
@@ -85,19 +85,19 @@ def read_table(
     Raises
     ------
     InputError
-        The file is no such table, with the number of the line.
+        The file is not such a table. The message names the line.
     """
-    # 1. Lines of equally many cells.
+    # 1. Split the text into rows of equally many cells.
     text = _text(source)
     chosen = SEPARATORS.get(separator) or _separator(source, text)
     rows, notes = _rows(source, text, chosen)
     if chosen == " " and separator == "auto":
         notes.append("Columns are separated by any number of blanks or tabs.")
     _check_lengths(source, rows, chosen)
-    # 2. Columns, and which of them are features.
+    # 2. Separate the header, the target, an index and the features.
     columns, lines, said = _columns(source, rows, header, target)
     wanted, features, left_out = _roles(source, columns, target)
-    # 3. Numbers.
+    # 3. Convert the cells to numbers.
     commas = decimal == "comma" or (decimal == "auto" and _has_decimal_commas(source, [*features, wanted]))
     if commas:
         for column in (*features, wanted):
@@ -120,8 +120,8 @@ def _text(source: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{source} is no text in UTF-8, because of the byte {content[error.start]:#04x} in line {line}: save it as "
-            "UTF-8"
+            f"{source} is not text in UTF-8, because of the byte {content[error.start]:#04x} in line {line}: save it "
+            "as UTF-8"
         ) from error
     if "\0" in text:
         raise InputError(f"{source} is no text file: it holds zero bytes")
@@ -134,7 +134,7 @@ def _split(text: str, separator: str) -> Iterator[Row]:
     """Yield the lines that are not blank, cut into cells."""
     lines = io.StringIO(text.replace("\r\n", "\n").replace("\r", "\n"), newline="")
     if separator == " ":
-        # Blanks and tabs of any number separate, and none does at the ends of a line.
+        # Any number of blanks and tabs separates two cells. Those at the ends of a line do not count.
         reader = csv.reader(
             (line.strip().replace("\t", " ") for line in lines), delimiter=" ", skipinitialspace=True, strict=True
         )
@@ -153,7 +153,7 @@ def _rows(source: Path, text: str, separator: str) -> tuple[list[Row], list[str]
     except csv.Error as error:
         last = rows[-1].line + 1 if rows else 1
         raise InputError(f"{source} is no readable CSV file, from line {last} on: {error}") from error
-    first = next((place for place, row in enumerate(rows) if not row.cells[0].startswith("#")), len(rows))
+    first = next((index for index, row in enumerate(rows) if not row.cells[0].startswith("#")), len(rows))
     if first == len(rows):
         raise InputError(f"{source} holds comments alone: no readable CSV file")
     notes = [f"{first} line{'s' * (first > 1)} at the top beginning with # left out as comments."] if first else []
@@ -161,17 +161,17 @@ def _rows(source: Path, text: str, separator: str) -> tuple[list[Row], list[str]
 
 
 def _separator(source: Path, text: str) -> str:
-    """Return the separator by which the first lines have equally many cells, more than one.
+    """Return the separator that gives all of the first lines the same number of cells, at least two.
 
-    Tabs and semicolons come first, since the commas and blanks between them belong to the cells. Raise InputError where
-    commas and blanks both fit equally well.
+    Tabs and semicolons are preferred, since commas and blanks between them belong to the cells. Raise InputError if
+    commas and blanks fit equally well.
     """
-    start = "".join(text.splitlines(keepends=True)[:LOOKED_AT])
+    start = "".join(text.splitlines(keepends=True)[:SAMPLE_LINES])
     first_lines, shares = {}, {}
     for separator in SEPARATORS.values():
         try:
             rows = [row for row in _split(start, separator) if not row.cells[0].startswith("#")]
-        except csv.Error:  # the error is raised with its line if nothing else fits
+        except csv.Error:  # `_rows` raises this error, with its line, if no other separator fits
             first_lines[separator] = len(start.splitlines()[0].split(separator))
             continue
         first_lines[separator] = len(rows[0].cells) if rows else 0
@@ -183,12 +183,12 @@ def _separator(source: Path, text: str) -> str:
             return separator
     if "," in shares and shares.get(" ") == shares[","]:
         raise InputError(
-            f"{source}: columns may be separated by commas or by blanks: {_short(start.splitlines()[0])}; say "
+            f"{source}: columns may be separated by commas or by blanks: {_short(start.splitlines()[0])}; give "
             "separator=comma or separator=space"
         )
     if shares:
         return max(shares, key=lambda separator: shares[separator])
-    # Where no separator fits all lines, that of the first line is taken, and the line that differs is refused.
+    # If no separator fits all lines, return that of the first line, so that the error names the line that differs.
     return max(first_lines, key=lambda separator: first_lines[separator])
 
 
@@ -225,7 +225,7 @@ def _short(text: str) -> str:
 def _columns(
     source: Path, rows: Sequence[Row], header: str, target: str | int
 ) -> tuple[list[Column], list[int], list[str]]:
-    """Return the columns, the lines of their cells, and a note on the header where it was not told."""
+    """Return the columns, the line numbers of their cells, and a note on the header if `header` is "auto"."""
     first, notes = rows[0], []
     has_header = header == "yes"
     if header == "auto":
@@ -242,7 +242,7 @@ def _columns(
             f"{source} has {len(rows)} rows and {len(names)} columns{' after its header line' if has_header else ''}; "
             "at least 2 of each are needed"
         )
-    columns = [Column(place, name or None, [row.cells[place] for row in rows]) for place, name in enumerate(names)]
+    columns = [Column(index, name or None, [row.cells[index] for row in rows]) for index, name in enumerate(names)]
     return columns, [row.line for row in rows], notes
 
 
@@ -265,7 +265,7 @@ def _roles(source: Path, columns: list[Column], target: str | int) -> tuple[Colu
 
 
 def _is_number(cell: str) -> bool:
-    # float would take 1_000, inf and nan, which are no numbers of a table.
+    # float also accepts 1_000, inf and nan, which are not numbers of a table.
     try:
         return math.isfinite(float(cell)) and "_" not in cell
     except ValueError:
@@ -281,30 +281,30 @@ def _is_missing(cell: str) -> bool:
 
 
 def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
-    """Return whether the first line holds names. Raise InputError where it may as well be a sample."""
+    """Return whether the first line holds names. Raise InputError if it may also be a sample."""
     first = ["" if cell.startswith(UNNAMED) else cell for cell in rows[0].cells]
-    rest = rows[1 : LOOKED_AT + 1]
+    rest = rows[1 : SAMPLE_LINES + 1]
     columns = list(zip(*(row.cells for row in rest), strict=True)) or [()] * len(first)
-    numbers = [place for place, cell in enumerate(first) if _may_be_number(cell)]
-    above = [place for place, cells in enumerate(columns) if _is_numeric(cells)]
+    numbers = [index for index, cell in enumerate(first) if _may_be_number(cell)]
+    numeric = [index for index, cells in enumerate(columns) if _is_numeric(cells)]
     if not numbers:
-        # Words for missing numbers, without a name beside them, are a sample. Otherwise Na is sodium.
-        named = any(first[place] and not _is_missing(first[place]) for place in above)
-        return named or not any(first[place] for place in above)
+        # A line of words for missing numbers is a sample. Beside another name, such a word is a name: Na is sodium.
+        named = any(first[index] and not _is_missing(first[index]) for index in numeric)
+        return named or not any(first[index] for index in numeric)
     if str(target) in first and not (isinstance(target, int) and -len(first) <= target < len(first)):
         return True  # the target is named by the first line
-    names = [place for place, cell in enumerate(first) if not _may_be_number(cell) and not _is_missing(cell)]
-    whole = all(WHOLE.fullmatch(first[place]) for place in numbers)
-    # 1. A word above numbers is a name, and then different whole numbers beside it, such as years, are names as well.
-    if set(names) & set(above):
-        if whole and len({first[place] for place in numbers}) == len(numbers):
+    names = [index for index, cell in enumerate(first) if not _may_be_number(cell) and not _is_missing(cell)]
+    whole = all(WHOLE.fullmatch(first[index]) for index in numbers)
+    # 1. A word above numbers is a name. Different whole numbers in the same line, such as years, are then names too.
+    if set(names) & set(numeric):
+        if whole and len({first[index] for index in numbers}) == len(numbers):
             return True
         raise _undecided(source, rows[0])
-    # 2. Without any such word the line may still be made of years, or of pandas' column numbers.
-    if whole and all(int(first[place]) in YEARS and not _has_years(columns[place]) for place in numbers):
+    # 2. Without such a word the line may still consist of years, or of the column numbers of pandas.
+    if whole and all(int(first[index]) in YEARS and not _has_years(columns[index]) for index in numbers):
         raise _undecided(source, rows[0])
-    counted = [str(place) for place in range(len(numbers))]
-    if len(numbers) > 1 and counted == [first[place] for place in numbers] and set(first) <= {"", *counted}:
+    counted = [str(index) for index in range(len(numbers))]
+    if len(numbers) > 1 and counted == [first[index] for index in numbers] and set(first) <= {"", *counted}:
         return first[0] == "" or _counts_columns(source, rows[0], columns)
     return False
 
@@ -318,7 +318,7 @@ def _has_years(cells: Sequence[str]) -> bool:
 
 
 def _counts_columns(source: Path, row: Row, columns: Sequence[Sequence[str]]) -> bool:
-    """Return True for a first line 0, 1, 2, ... above cells unlike it; raise InputError if they are like it."""
+    """Return True: a first line 0, 1, 2, ... is a header. Raise InputError if the cells below are such numbers too."""
     below = [cell for cells in columns for cell in cells]
     whole = all(WHOLE.fullmatch(cell) for cell in below)
     if whole and (len(row.cells) == 2 or all(0 <= int(cell) < len(row.cells) for cell in below)):
@@ -328,29 +328,29 @@ def _counts_columns(source: Path, row: Row, columns: Sequence[Sequence[str]]) ->
 
 def _undecided(source: Path, row: Row) -> InputError:
     return InputError(
-        f"{source}: line {row.line} may be a header or a sample: {_shown(row, ',')}; say header=yes or header=no"
+        f"{source}: line {row.line} may be a header or a sample: {_shown(row, ',')}; give header=yes or header=no"
     )
 
 
 def _target_column(source: Path, columns: Sequence[Column], target: str | int) -> Column:
     names = [column.name for column in columns]
-    at = {column.place: column for column in columns}
+    by_number = {column.position: column for column in columns}
     named = names.count(str(target))
     if named > 1:
         raise InputError(f"target={target!r} is the name of {named} columns of {source}: give a position from 0 on")
     by_name = columns[names.index(str(target))] if named else None
     if isinstance(target, int):
         position = target if target >= 0 else len(columns) + target
-        by_position = at.get(position) if target >= 0 else dict(enumerate(columns)).get(position)
+        by_position = by_number.get(position) if target >= 0 else dict(enumerate(columns)).get(position)
         if by_name is not None and by_position is not None and by_name is not by_position:
             raise InputError(
                 f"target={target} is the position of {by_position} and the name of another one of {source}: give the "
-                f"name in quotes, target='{target}', or the position {by_name.place}"
+                f"name in quotes, target='{target}', or the position {by_name.position}"
             )
-        found = by_position or by_name
-        if found is None:
+        column = by_position or by_name
+        if column is None:
             raise InputError(f"target={target}: {source} has {len(columns)} columns")
-        return found
+        return column
     if by_name is not None:
         return by_name
     known = [name for name in names if name]
@@ -367,7 +367,7 @@ def _is_unnamed(column: Column) -> bool:
 
 
 def _check_index(source: Path, column: Column) -> None:
-    """Raise InputError unless a column without a name can be an index: different words or whole numbers."""
+    """Raise InputError unless a column without a name can be an index, with different words or whole numbers."""
     values = [cell for cell in column.cells if WHOLE.fullmatch(cell) or not _is_number(cell)]
     if len(set(values)) < len(column.cells):
         raise InputError(
@@ -379,7 +379,7 @@ def _check_index(source: Path, column: Column) -> None:
 
 
 def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
-    """Return whether commas in cells are decimal signs. Raise InputError where they may separate thousands."""
+    """Return whether commas in cells are decimal signs. Raise InputError if they may separate thousands."""
     found: list[tuple[Column, str]] = []
     for column in columns:
         if column.floats is not None:
@@ -390,19 +390,19 @@ def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
     if found and all(THOUSANDS.fullmatch(cell) for _, cell in found):
         column, cell = found[0]
         raise InputError(
-            f"{source}: {column} holds {cell!r}, whose comma may be a decimal sign or separate thousands: say "
+            f"{source}: {column} holds {cell!r}, whose comma may be a decimal sign or separate thousands: give "
             "decimal=comma, or remove the commas"
         )
     return bool(found)
 
 
 def _check_commas(source: Path, column: Column, lines: Sequence[int]) -> None:
-    """Raise InputError for a number that has not one decimal comma, or none."""
-    for place, cell in enumerate(column.cells):
-        # Where commas are decimal signs, a point may separate thousands.
+    """Raise InputError for a number with several commas, or with a point."""
+    for index, cell in enumerate(column.cells):
+        # If commas are decimal signs, a point may separate thousands.
         if _may_be_number(cell) and (cell.count(",") > 1 or "." in cell):
             raise InputError(
-                f"{source}: {column} has {cell!r} in line {lines[place]}, where commas are decimal signs: write all "
+                f"{source}: {column} has {cell!r} in line {lines[index]}, where commas are decimal signs: write all "
                 "numbers of the file alike"
             )
 
@@ -411,15 +411,15 @@ def _feature(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
     values = column.floats
     if values is not None:
         return values
-    odd = [place for place, cell in enumerate(column.cells) if not _is_number(cell)]
-    empty = [place for place in odd if _is_missing(column.cells[place])]
+    odd = [index for index, cell in enumerate(column.cells) if not _is_number(cell)]
+    empty = [index for index in odd if _is_missing(column.cells[index])]
     if not empty and not any(map(_may_be_number, column.cells)):
         raise InputError(
             f"{source}: {column} holds words, such as {column.cells[odd[0]]!r} in line {lines[odd[0]]}, and features "
             "must be numbers. Encode them:\n    import pandas as pd\n"
-            f"    table = pd.get_dummies(pd.read_csv(...), columns=[{column.name or column.place!r}], dtype=float)"
+            f"    table = pd.get_dummies(pd.read_csv(...), columns=[{column.name or column.position!r}], dtype=float)"
         )
-    first = next((place for place in odd if place not in set(empty)), None)
+    first = next((index for index in odd if index not in set(empty)), None)
     if first is not None:
         raise InputError(f"{source}: {column} is not a number in line {lines[first]}: {column.cells[first]!r}")
     raise InputError(_empty_words(source, column, empty, lines))
@@ -435,14 +435,14 @@ def _empty_words(source: Path, column: Column, empty: Sequence[int], lines: Sequ
 
 
 def _target(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
-    """Return numbers where all cells are numbers, and else the words."""
+    """Return the targets as numbers if all cells are numbers, and as words otherwise."""
     values = column.floats
     if values is not None:
         return values.astype(np.int64) if all(map(WHOLE.fullmatch, column.cells)) and _fit(values) else values
-    empty = [place for place, cell in enumerate(column.cells) if not cell]
-    missing = [place for place, cell in enumerate(column.cells) if _is_missing(cell)]
+    empty = [index for index, cell in enumerate(column.cells) if not cell]
+    missing = [index for index, cell in enumerate(column.cells) if _is_missing(cell)]
     numbers = sum(map(_is_number, column.cells))
-    # Among numbers NA is a missing one. Among words it is a word.
+    # Among numbers, NA is a missing number. Among words, it is a word.
     if empty or (missing and 0 < numbers == len(column.cells) - len(missing)):
         raise InputError(_empty_words(source, column, empty or missing, lines))
     return np.array(column.cells)
@@ -464,13 +464,13 @@ def _index_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
     for column, values in zip(features, X.T, strict=True):
         different = len(np.unique(values)) == n and (values == np.round(values)).all()
         counts = n > 2 and values.max() - values.min() == n - 1
-        if different and (counts or n >= MANY):
+        if different and (counts or n >= INDEX_ROWS):
             notes.append(f"The feature {column} has another whole number in each row; is it an index?")
     return notes
 
 
 def has_words_and_numbers(y: np.ndarray) -> tuple[Any, Any] | None:
-    """Return a number and a word of targets that hold both, else None."""
+    """Return a number and a word of the targets if they contain both, else None."""
     if y.dtype.kind != "U":
         return None
     numbers = [cell for cell in y.tolist() if _is_number(cell)]

@@ -35,7 +35,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Samples:
-    """X, n x d or n x ..., as float64; y, the targets as their source has them: numbers or words, n or n x c; notes."""
+    """Samples X (n x d or n x ..., float64), targets y as in their source (numbers or words, n or n x c), and notes."""
 
     X: np.ndarray
     y: np.ndarray
@@ -106,7 +106,7 @@ class BaseDataset:
         return self.load(**{**self.parameters, **self.given})
 
     def samples(self) -> Samples:
-        """Return the samples with the targets before any loss has made numbers of them, where the data set has such."""
+        """Return the samples, with targets that are not yet encoded for a loss if the data set has such targets."""
         data = self.data()
         return Samples(data.X, data.Y, data.notes)
 

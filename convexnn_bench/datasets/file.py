@@ -25,23 +25,23 @@ from convexnn_bench.labels import index_labels, shown
 TEXT = (".csv", ".data", ".txt", ".tsv")
 SUFFIXES = (*TEXT, ".npz", ".npy")
 LAYOUTS = ("flat", "image", "tokens")
-FEW = 10  # different whole numbers up to which targets may be meant as classes
-CHANNELS = (1, 3, 4)  # of images
+MOST_CLASSES = 10  # number of different whole numbers up to which targets may be meant as classes
+CHANNELS = (1, 3, 4)  # usual numbers of channels of an image
 
 
 class File(BaseDataset):
     """Tables (.csv, .data, .txt, .tsv): a row is a sample, one column the target, and all others are features.
     Arrays: an .npz file of samples and targets, or an .npy file of one table.
 
-    Notes on what was decided stand in `problem.notes`.
+    `problem.notes` says how the file was read.
 
     Parameters
     ----------
     path : str
     target : str or int
-        Name of a column, or its position from 0 on (-1, the last, by default); of an .npz file the name of an array.
+        Name of a column, or its position from 0 on; -1, the last, by default. For an .npz file, the name of an array.
     features : str
-        Name of the array of samples in an .npz file. By default both arrays are found by usual names.
+        Name of the array of samples in an .npz file. By default both arrays are recognised by usual names.
     header : {"auto", "yes", "no"}
         Whether the first line of a table holds names.
     separator : {"auto", "comma", "semicolon", "tab", "space"}
@@ -49,17 +49,19 @@ class File(BaseDataset):
     decimal : {"auto", "point", "comma"}
         The decimal sign of a table.
     targets : {"auto", "values", "one_hot", "signs", "binary"}
-        "values": numbers as they stand, squared loss. The others take words or numbers as classes, sorted: 0/1 columns
-        for cross-entropy, -1/1 columns for the logistic loss, or one column with +1 for the last of two classes. By
-        default words are classes ("binary" for two, else "one_hot") and numbers are values.
+        "values" keeps numbers, for the squared loss. The others read words or numbers as sorted classes. "one_hot"
+        makes 0/1 columns for cross-entropy, "signs" makes -1/1 columns for the logistic loss, and "binary" makes one
+        column with +1 for the second of two classes. By default words are classes ("binary" for two, else "one_hot")
+        and numbers are values.
     scale : float
         Divisor of all features, such as 255 for pixels.
     standardize : bool
-        Columns to mean 0 and standard deviation 1.
+        Give each column mean 0 and standard deviation 1.
     bias : bool
         Add a column of ones.
     layout : {"flat", "image", "tokens"}
-        Of samples with more axes: n x d; n x channels x height x width, for the CNN; or as they are, n x tokens x d.
+        Shape of samples with several axes: "flat" is n x d, "image" is n x channels x height x width, for the CNN, and
+        "tokens" is n x tokens x d, for attention.
     """
 
     name = "file"
@@ -88,21 +90,21 @@ class File(BaseDataset):
         return Data(X, Y, defaults, classes, (*samples.notes, *notes))
 
     def samples(self) -> Samples:
-        """Return the features as every parameter asks for them, and the targets as they stand in the file."""
+        """Return the features, changed as the parameters say, and the targets as the file has them."""
         given = {**self.parameters, **self.given}
         for name in ("standardize", "bias"):
             one_of(name, given[name], (True, False))
         one_of("layout", given["layout"], LAYOUTS)
         scale = number("scale", given["scale"], 1e-300)
-        # 1. What the file has.
+        # 1. Read the file.
         X, y, notes = _read(given)
         mixed = has_words_and_numbers(y.reshape(-1))
         if mixed and given["targets"] in ("auto", "values"):
             raise InputError(
-                f"{given['path']}: the target holds numbers such as {mixed[0]!r} and words such as {mixed[1]!r}; say "
+                f"{given['path']}: the target holds numbers such as {mixed[0]!r} and words such as {mixed[1]!r}; give "
                 "targets=one_hot if all of them are classes"
             )
-        # 2. Numbers as float64, in their layout.
+        # 2. Convert the features to float64, in their layout.
         if X.dtype != np.float64:
             how = "as they are (scale=255 would divide them)" if scale == 1 else f"and divided by {scale:g}"
             notes.append(f"The features ({X.dtype}, {X.min()} to {X.max()}) were converted to float64 {how}.")
@@ -119,7 +121,7 @@ class File(BaseDataset):
 
 
 def _read(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return samples, targets and notes of the file, by the kind that its name says."""
+    """Return samples, targets and notes of the file, whose suffix says its format."""
     source, target, features = _existing(given["path"]), given["target"], given["features"]
     suffix = source.suffix.lower()
     if isinstance(target, bool) or not isinstance(target, str | int | None):
@@ -150,7 +152,7 @@ def _existing(path: Any) -> Path:
 
 
 def _arranged(X: np.ndarray, layout: str) -> tuple[np.ndarray, list[str]]:
-    """Return the samples in a layout, see `File`, and notes. Raise InputError where they have not the axes for it."""
+    """Return the samples in a layout, see `File`, and notes. Raise InputError if their axes do not fit the layout."""
     sizes = " x ".join(map(str, X.shape[1:]))
     if layout == "flat":
         notes = [f"A sample of {sizes} is a row of {X[0].size} features."] if X.ndim > 2 else []
@@ -183,7 +185,7 @@ def _targets(path: str, y: np.ndarray, targets: str) -> tuple[np.ndarray, tuple[
         raise InputError(
             f"{path}: targets={targets} needs {allowed} classes, the target has {len(classes)}: {shown(classes)}"
         )
-    if len(classes) == len(index) > FEW:
+    if len(classes) == len(index) > MOST_CLASSES:
         raise InputError(
             f"{path}: every row has a class of its own, such as {classes[0]!r}; is the target another one?"
         )
@@ -210,7 +212,7 @@ def _values(path: str, y: np.ndarray) -> np.ndarray:
 def _values_notes(y: np.ndarray) -> list[str]:
     """Return a note on numbers that may be meant as classes."""
     distinct = np.unique(y)
-    if len(distinct) > FEW or not (distinct == np.round(distinct)).all() or len(distinct) == y.size:
+    if len(distinct) > MOST_CLASSES or not (distinct == np.round(distinct)).all() or len(distinct) == y.size:
         return []
     ways = "targets=binary or targets=one_hot reads" if len(distinct) == 2 else "targets=one_hot reads"
     return [f"The target holds {len(distinct)} different whole numbers; {ways} them as classes."]

@@ -227,7 +227,7 @@ def test_separators_that_both_fit_are_told_apart(load):
         np.testing.assert_array_equal(data.X, [[1.5], [2.5], [3.5]])
         assert data.classes == ("a", "b")
     blanks = "1,5 a\n2,5 b\n3,5 a\n"
-    refused(load, blanks, "columns may be separated by commas or by blanks: 1,5 a; say separator=comma")
+    refused(load, blanks, "columns may be separated by commas or by blanks: 1,5 a; give separator=comma")
     np.testing.assert_array_equal(load(blanks, separator="space").X, [[1.5], [2.5], [3.5]])
     assert load("1,new york\n2,los angeles\n3,new york\n").classes == ("los angeles", "new york")
 
@@ -262,12 +262,16 @@ def test_commas_that_may_separate_thousands_are_asked(load):
         ("kind,b\nu,1\nv,2\n", {}, "column 'kind' holds words, such as 'u' in line 2, and features must be numbers"),
         ("kind,b\nu,1\nv,2\n", {}, "pd.get_dummies(pd.read_csv(...), columns=['kind'], dtype=float)"),
         ("a,b\n1,u\n2,v\n", {"targets": "values"}, "the target holds words such as 'u'"),
-        ("a,b\n1,5\n2,v\n3,7\n", {}, "the target holds numbers such as '5' and words such as 'v'; say targets=one_hot"),
+        (
+            "a,b\n1,5\n2,v\n3,7\n",
+            {},
+            "holds numbers such as '5' and words such as 'v'; give targets=one_hot",
+        ),
         ("a,b\n1,u\n2,u\n", {"targets": "one_hot"}, "needs at least 2 classes, the target has 1: 'u'"),
         ("a,b\n1,1\n2,2\n3,3\n", {"targets": "binary"}, "needs exactly 2 classes, the target has 3: 1, 2, 3"),
         ("a\n1\n2\n", {}, "at least 2 of each"),
         ("", {}, "no readable CSV"),
-        (b"a,b\n1,\xe9\n", {}, "no text in UTF-8, because of the byte 0xe9 in line 2"),
+        (b"a,b\n1,\xe9\n", {}, "not text in UTF-8, because of the byte 0xe9 in line 2"),
         (b"a,b\n1,\x002\n", {}, "is no text file"),
         ("a,b\n1,2\n3,4\n", {"features": "X"}, "names an array of an .npz file"),
         ("a,b\n1,2\n3,4\n", {"layout": "image"}, "layout=image needs samples of the shape"),
