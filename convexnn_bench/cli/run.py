@@ -266,27 +266,30 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn.
 
-    If nothing was run, one line says so, and how the tables are shown.
+    If nothing was run, one line says so, and how the tables are shown. The figure is drawn only where it is missing.
     """
     from convexnn_bench.report import count_statuses, counted, print_failures, print_results, save_gap_figure
 
     console = wide_console()
     counts = ", ".join(f"{number} {status}" for status, number in count_statuses(finished.records).items())
     total = counted(len(finished.records), "cell")
+    figure = folder / "gap_against_time.png"
     if finished.known == len(finished.records):
         print_failures(finished.records, folder, console)
         shown = f"convexnn-bench report {shlex.quote(str(folder))}"
         console.print(f"{total}: {counts}; all have records, and nothing was run. Tables: {shown}", soft_wrap=True)
-        return
-    console.print()
-    print_results(finished.records, console)
-    print_failures(finished.records, folder, console)
-    console.print(f"{total}: {counts}")
-    files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
-    console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
+        if figure.exists():
+            return
+    else:
+        console.print()
+        print_results(finished.records, console)
+        print_failures(finished.records, folder, console)
+        console.print(f"{total}: {counts}")
+        files = ["records.jsonl"] if finished.complaint else ["records.jsonl", "records.parquet"]
+        console.print(f"records  {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
     try:
         # The figure is an extra: the records are on the disk, and a machine without matplotlib is no failure.
-        picture = save_gap_figure(finished.records, folder / "gap_against_time.png", gap)
+        picture = save_gap_figure(finished.records, figure, gap)
     except ImportError as error:
         why = f"matplotlib cannot be imported: pip install matplotlib ({error})"
         typer.echo(f"warning: the figure was not drawn, because {why}", err=True)
