@@ -207,9 +207,10 @@ def _one_hot(loss: str, labels: np.ndarray, order: Sequence[Any] | None, outputs
         return _class_numbers(labels.astype(np.int64), outputs)
     classes, index = index_labels(labels, order)
     if outputs is not None and len(classes) != outputs:
+        one = "; two classes with one output need the logistic loss" if (outputs, len(classes)) == (1, 2) else ""
         raise InputError(
             f"Y must have as many columns or classes as the module has outputs, {outputs}, got {len(classes)} "
-            f"classes: {shown(classes)}"
+            f"classes: {shown(classes)}{one}"
         )
     if len(classes) == 1:
         raise InputError(

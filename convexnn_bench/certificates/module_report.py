@@ -17,7 +17,7 @@ from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
 from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
-from convexnn_bench.labels import Targets
+from convexnn_bench.labels import Targets, shown
 from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
 from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
 from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
@@ -31,6 +31,7 @@ OUTPUT_BIASES = ("penalised", "free")
 MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
 LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
 BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size of the weights fits
+OTHER_ORDER = 0.5  # fraction of the loss, below which another order of the classes is probably that of training
 
 
 @dataclass(frozen=True, repr=False)
@@ -236,7 +237,9 @@ def certify_module(
         noted_by(lambda text: update(text=text)),
     ):
         report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
-        hints = tuple(_hints(report, reading, training, lam, default))
+        # A size that fits another beta says nothing where the labels stand in another order than in training.
+        order = _order_hint(report.problem, training.base, reading)
+        hints = (order,) if order else tuple(_hints(report, reading, training, lam, default))
         return replace(report, hints=hints)
 
 
@@ -311,6 +314,33 @@ def _check_head(reading: Reading, training: TrainingLoss) -> None:
     )
 
 
+def _order_hint(problem: Problem, base: BaseLoss, reading: Reading) -> str | None:
+    """Return a hint where another order of the classes fits the network's outputs much better, else None."""
+    if problem.classes is None or base.labels is None:
+        return None
+    Y, z = problem.Y, reading.outputs_of(problem.X)
+    given, classes = torch.as_tensor(z), problem.classes
+    if base.labels == "signs":
+        reordered, column = -Y, (1, 0)
+    else:
+        # The cross-entropy is a function of z minus the sum of Y * z, so that the best order of the classes is the
+        # assignment of the columns of Y to outputs that maximises that sum.
+        from scipy.optimize import linear_sum_assignment
+
+        output = linear_sum_assignment(Y.T @ z, maximize=True)[1]
+        column = tuple(int(index) for index in np.argsort(output))  # of Y, for each output
+        reordered = Y[:, column]
+    loss, other = (float(base.value(given, torch.as_tensor(targets))) for targets in (Y, reordered))
+    if not other < OTHER_ORDER * loss:
+        return None
+    numbers = "-1 and 1" if base.labels == "signs" else f"0 to {len(classes) - 1}"
+    return (
+        f"The loss would be {other:.6g} instead of {loss:.6g} with the classes in the order "
+        f"{shown([classes[index] for index in column])}. If the network was trained with that order, give Y as the "
+        f"numbers of its training, {numbers}."
+    )
+
+
 def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: float, default: bool) -> Iterator[str]:
     """Yield a hint if the size of the weights or the gap suggests that `reduction` is wrong."""
     Y = report.problem.Y
@@ -362,8 +392,10 @@ def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: in
     """Return targets n_out x c for a network of c outputs, read as those of a problem are."""
     targets = read_targets(loss, Y, lambda rows: reading.architecture.target_rows(rows, inputs), outputs=c)
     if targets.rows.shape[1] != c:
+        two = "; labels of two classes with two outputs need the cross_entropy loss" if loss.labels == "signs" else ""
         raise InputError(
             f"Y must have as many columns or classes as the module has outputs, {c}, got {targets.rows.shape[1]}"
+            f"{two if c == 2 else ''}"
         )
     return targets
 

@@ -30,7 +30,7 @@ def check_model_file(path: str) -> None:
     if file.is_dir():
         raise InputError(f"MODEL: {path} is a folder, where a file of torch.save(model.state_dict(), path) is expected")
     if not file.is_file():
-        raise InputError(f"MODEL: there is no file {path}")
+        raise InputError(f"MODEL: there is no file {str(path)!r} (looked in {Path.cwd()})")
     with file.open("rb") as stream:
         start = stream.read(16)
     if start.startswith(b"PK"):

@@ -78,7 +78,7 @@ def _below(found: Mapping[str, State], key: str) -> list[State]:
 def _load(path: Any) -> Any:
     """Return the tensors and plain containers of a file."""
     if not Path(path).is_file():
-        raise InputError(f"MODEL: there is no file {path}")
+        raise InputError(f"MODEL: there is no file {str(path)!r} (looked in {Path.cwd()})")
     try:
         # Filters of warnings and safe names belong to the whole process: threads that load files take turns.
         with LOADING, warnings.catch_warnings():

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,8 @@ def _no_module(given: Any) -> InputError:
         )
     elif isinstance(given, dict):
         why = ": load a state dict into the module that it belongs to, or give its file to convexnn-bench certify"
+    elif isinstance(given, (str, PathLike)):
+        why = ": a file of weights is read by convexnn-bench certify MODEL DATA"
     return InputError(f"module must be a torch.nn.Module, got {type(given).__name__}{why}")
 
 

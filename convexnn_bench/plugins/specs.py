@@ -4,6 +4,7 @@ import ast
 import itertools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from convexnn_bench.errors import InputError
@@ -57,7 +58,9 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """
     match = _SPEC.match(text)
     if not match:
-        raise InputError(f"cannot read {text!r}: expected name or name[key=value,key=[value,value]]")
+        is_path = "[" not in text and bool(Path(text).suffix)
+        hint = f"; a file of data is file[path={_text(text)}]" if is_path else ""
+        raise InputError(f"cannot read {text!r}: expected name or name[key=value,key=[value,value]]{hint}")
     name, inside = match.groups()
     parameters: dict[str, Any] = {}
     for part in _split(inside or ""):

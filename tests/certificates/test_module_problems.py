@@ -96,6 +96,52 @@ def test_a_mean_that_was_a_sum_gets_a_hint():
     assert cnn.certify_module(module, X, Y, "squared", 0.5).hints == ()
 
 
+def network_of_rows(W2):
+    """A network whose outputs on the first and second unit vector are the columns of W2."""
+    module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, len(W2), bias=False)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.eye(2))
+        module[2].weight.copy_(torch.tensor(W2))
+    return module
+
+
+ROWS = np.eye(2)[[0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("W2", "loss", "labels", "order", "numbers"),
+    [
+        # Output 0 was trained for the class of rows 0 and 3. Sorted, that class comes second.
+        ([[3.0, -3.0], [-3.0, 3.0]], "cross_entropy", "g b b g", "'g', 'b'", [0, 1, 1, 0]),
+        ([[3.0, -3.0], [-3.0, 3.0]], nn.CrossEntropyLoss(), "z a a z", "'z', 'a'", [0, 1, 1, 0]),
+        ([[3.0, -3.0]], "logistic", "b g g b", "'g', 'b'", [1, -1, -1, 1]),
+        ([[3.0, -3.0]], nn.BCEWithLogitsLoss(), [0, 1, 1, 0], "1, 0", [1, 0, 0, 1]),
+    ],
+)
+def test_labels_in_another_order_than_in_training_get_a_hint(W2, loss, labels, order, numbers):
+    module, labels = network_of_rows(W2), np.array(labels.split() if isinstance(labels, str) else labels)
+    (hint,) = cnn.certify_module(module, ROWS, labels, loss, 0.1).hints
+    assert f"with the classes in the order {order}. If the network was trained with that order" in hint
+    right = cnn.certify_module(module, ROWS, np.array(numbers), loss, 0.1)
+    assert not any("order" in text for text in right.hints)
+    z, signs = module(torch.as_tensor(ROWS)).detach().numpy(), np.array([1, -1, -1, 1])
+    # By hand: every margin is 6 between two outputs, or 3 from the boundary of one, and has the wrong sign.
+    margin = (z[:, 0] - (z[:, 1] if z.shape[1] == 2 else 0)) * signs
+    instead = f"The loss would be {np.log1p(np.exp(-margin)).sum():.6g} instead of {np.log1p(np.exp(margin)).sum():.6g}"
+    assert hint.startswith(instead)
+
+
+def test_the_order_of_three_classes_is_a_cycle_and_not_its_inverse():
+    """Outputs are for c, a, b in turn: the order stands in the hint as the network's outputs have it."""
+    module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3, bias=False)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.eye(3))
+        module[2].weight.copy_(4 * torch.eye(3))
+    X, labels = np.eye(3), np.array(["c", "a", "b"])
+    (hint,) = cnn.certify_module(module, np.r_[X, X], np.r_[labels, labels], "cross_entropy", 0.1).hints
+    assert "in the order 'c', 'a', 'b'" in hint
+
+
 def test_a_large_gap_of_an_untrained_network_is_a_reason_only_for_the_default():
     X, Y = data(n=20)
     module = trained(X, 30 * Y, 1e-4, False, steps=0)

@@ -285,7 +285,19 @@ def test_what_is_said_is_rounded_to_the_safe_side():
         ({"X": np.ones((3, 5))}, "cannot be applied to X"),
         ({"Y": np.ones(2)}, "Y has 2 rows"),
         ({"loss": "hinge"}, "hinge"),
-        ({"module": "model.pt"}, "must be a torch.nn.Module"),
+        (
+            {"module": "model.pt"},
+            "must be a torch.nn.Module, got str: a file of weights is read by convexnn-bench certify",
+        ),
+        ({"loss": "cross_entropy", "Y": np.array(["b", "g", "b"])}, "one output need the logistic loss"),
+        (
+            {
+                "loss": "logistic",
+                "Y": np.array(["b", "g", "b"]),
+                "module": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
+            },
+            "two outputs need the cross_entropy loss",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -253,6 +253,9 @@ def test_parse_spec(text, expected):
         ("a[x=1,x=2]", "'x' stands twice"),
         ("a[x=[1,2]", "a bracket or quote in it is not closed"),
         ("a[x='b]", "a bracket or quote in it is not closed"),
+        ("data.csv", "a file of data is file[path=data.csv]"),
+        ("my data.npz", "a file of data is file[path='my data.npz']"),
+        ("../raw/iris.data", "a file of data is file[path=../raw/iris.data]"),
     ],
 )
 def test_specs_that_cannot_be_read(text, words):
