@@ -177,8 +177,8 @@ class Instance:
     @property
     def scope(self) -> str:
         """ "complete" if every attainable pattern is among the blocks, else "sampled"."""
-        # Where rows count as one that differ, a gate between them is a block that is missing. With ReLU such a block
-        # adds little, for which certificates allow.
+        # If different rows count as one, the blocks of gates between them are missing. With ReLU such a block adds
+        # little, which certificates take into account.
         complete = self.pattern_info.complete and (self.has_cone or self.pattern_info.resolved)
         return "complete" if complete else "sampled"
 
@@ -189,7 +189,7 @@ class Instance:
 
     @cached_property
     def closed_cones(self) -> Cones | None:
-        """The cones of the blocks without rows that count as copies of others: with all patterns they cover space."""
+        """The cones without rows that count as copies of others. The cones of all patterns cover the space."""
         copies = self.pattern_info.copies
         return self.cones if self.cones is None or copies is None else self.cones.without(copies)
 

@@ -29,8 +29,8 @@ class BaseArchitecture:
     second_layer_is_identity : bool
         Whether C(M) = M, so that its products are skipped.
     degree : int or None
-        The power of t by which A at t X is A at X, for every t > 0: that of Phi plus that of C. None where there is
-        none, and for an architecture that does not say.
+        The degree of homogeneity of A in X: A at t X is t^degree times A at X, for every t > 0. It is the sum of those
+        of Phi and C. None, the default, if A is not homogeneous, or if the degree is not known.
 
     Notes
     -----

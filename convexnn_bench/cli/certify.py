@@ -47,7 +47,7 @@ def certify(
     ] = None,
     first_layer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the first layer, needed if neither names nor sizes tell it."),
+        typer.Option(metavar="NAME", help="Name of the first layer, needed if neither names nor sizes show it."),
     ] = None,
     activation: Annotated[str, typer.Option(help="Activation between the layers: 'relu' or 'linear'.")] = "relu",
     stride: Annotated[int, typer.Option(help="Stride of a CNN's Conv2d.")] = 1,
@@ -94,13 +94,13 @@ def certify(
 
 
 def _samples(data: str, state: dict[str, Any]) -> Any:
-    """Return the samples of a data file in the layout that the network takes, and the targets as they stand."""
+    """Return the samples of a data file in the layout that the network takes, with targets as in the file."""
     from convexnn_bench.errors import InputError
     from convexnn_bench.plugins import DATASETS, parse_spec
 
     name, given = parse_spec(data) if data.startswith("file[") else ("file", {"path": data})
     if "targets" in given:
-        raise InputError("targets: --loss says how labels are taken, so that DATA has no parameter targets here")
+        raise InputError("targets: leave this parameter of DATA out, since --loss says how labels are read")
     # The weights of an attention block have three axes, those of a convolution four.
     layout = {3: "tokens", 4: "image"}.get(max(value.ndim for value in state.values()), "flat")
     return DATASETS.make(name, **{"layout": layout, **given}).samples()

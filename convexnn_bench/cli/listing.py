@@ -31,7 +31,8 @@ def print_listing(console: "Console", what: Sequence[str] = (), here: bool = Fal
     console
         Where to print.
     what
-        Kinds, which are shown alone, and parts of names, one of which a name must hold; everything where it is empty.
+        Kinds, to which the listing is limited, and parts of names, one of which each name must contain. If it is empty,
+        everything is listed.
     here
         Leave out what cannot be used on this machine.
 
@@ -94,7 +95,7 @@ def _row(kind: str, cls: Any) -> list[Any]:
 
 
 def _missing(cls: Any) -> str | None:
-    """Return why a class cannot be used here; None for one that does not say, such as a loss."""
+    """Return why a class cannot be used on this machine, or None. A class without `unavailable` can always be used."""
     missing: str | None = cls.unavailable() if hasattr(cls, "unavailable") else None
     return missing
 

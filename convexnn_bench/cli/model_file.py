@@ -1,7 +1,7 @@
-"""What kind of file MODEL is, by its first bytes and its list of contents, before torch is imported.
+"""Check what kind of file MODEL is by its first bytes and its list of contents, before torch is imported.
 
-Nothing is loaded here. A file that cannot hold a state dict is refused within a fraction of a second, with what to do;
-any other is left to `load_state`.
+Nothing is loaded here. A file that cannot hold a state dict is refused within a fraction of a second, with advice.
+`load_state` reads any other file.
 """
 
 import pickletools
@@ -16,16 +16,16 @@ SAVE = "run torch.save(model.state_dict(), path) where the network's class can b
 KERAS = (
     "a Keras model. Its biases have no weight decay unless bias_regularizer is set, and certify reads networks of torch"
 )
-# What the pickle of a state dict calls, beside the classes of numbers of numpy. Anything else is code of some class.
+# The modules whose names occur in the pickle of a state dict. Any other name is code of a class that is not loaded.
 PLAIN = ("torch", "torch._utils", "torch.storage", "torch.serialization", "torch._tensor", "torch.nn.parameter")
 PLAIN_ELSEWHERE = ("collections", "_codecs", "numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.dtypes")
-OPCODES = 100_000  # of a pickle, that are looked at; a state dict of two layers takes some dozens
+OPCODES = 100_000  # opcodes of a pickle that are examined; a state dict of two layers has some dozens
 LEGACY_PICKLES = 5  # torch.save without a zip file writes a magic number, a version, the system, the object, and keys
-EXPANSION = 2.0  # size of the contents over that of the file, above which torch did not write it: it does not compress
+EXPANSION = 2.0  # largest ratio of contents to file size: torch does not compress, so that it is about one
 
 
 def check_model_file(path: str) -> None:
-    """Raise InputError, with the kind of file and what to do, where the file cannot hold a state dict of torch."""
+    """Raise InputError, with the kind of file and advice, if the file cannot hold a state dict of torch."""
     file = Path(path)
     if file.is_dir():
         raise InputError(f"MODEL: {path} is a folder, where a file of torch.save(model.state_dict(), path) is expected")
@@ -60,7 +60,7 @@ def _check_archive(path: str) -> None:
         with zipfile.ZipFile(path) as archive:
             contents = archive.infolist()
             names = [entry.filename for entry in contents]
-            # Equal bytes listed many times, or compressed zeros, may claim any amount of memory.
+            # An archive that lists the same bytes many times, or compressed zeros, may need any amount of memory.
             if sum(entry.file_size for entry in contents) > EXPANSION * Path(path).stat().st_size + 4096:
                 raise InputError(f"{path} claims to hold more than its size, as no file of torch.save does: {SAVE}")
             if any(name.endswith(".npy") for name in names):
@@ -84,13 +84,13 @@ def _check_archive(path: str) -> None:
 
 
 def _check_pickle(path: str, stream: IO[bytes], pickles: int) -> None:
-    """Raise InputError where a pickle calls the code of a class, by its opcodes and without running it."""
+    """Raise InputError if the opcodes of a pickle call the code of a class. The pickle is not run."""
     called: list[str] = []
     try:
         for _ in range(pickles):
             called += _called(stream)
     except Exception as error:  # pickletools raises many kinds of errors for damaged files
-        # A file that is not one of torch ends after its first pickle, and is judged by that.
+        # A pickle that torch did not write ends after its first object, by which it is judged.
         if pickles == 1 or not called:
             raise InputError(f"{path} is damaged, or no file of torch.save: {SAVE}") from error
     foreign = [name for name in called if name.rpartition(".")[0] not in PLAIN + PLAIN_ELSEWHERE]
@@ -109,7 +109,7 @@ def _check_pickle(path: str, stream: IO[bytes], pickles: int) -> None:
 
 def _called(stream: IO[bytes]) -> Iterator[str]:
     """Yield the dotted names that one pickle imports."""
-    strings: list[str] = []  # in the order in which they are put on the stack
+    strings: list[str] = []  # in the order in which the pickle pushes them on the stack
     memo: dict[int, str] = {}
     fresh = ""  # the value of the last opcode, where that is a string
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):

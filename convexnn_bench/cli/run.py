@@ -213,7 +213,7 @@ def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Sou
 
 
 def _custom_name(base: str, changes: dict[str, Any]) -> str:
-    """Return a name that says what is run, with a hash of all changes, so that other commands have other folders."""
+    """Return a name with those of data sets and solvers and a hash of all changes, for the folder of a command."""
     import hashlib
 
     from convexnn_bench.records import to_json
@@ -225,9 +225,9 @@ def _custom_name(base: str, changes: dict[str, Any]) -> str:
 
 
 def _say_what_is_run_as_code(campaign: "Campaign", source: "Source", dry_run: bool) -> None:
-    """Say on stderr, before any of them runs, which files of folders of plug-ins are imported and who named them.
+    """Print on stderr which files of plug-in folders will be imported, and where the folder is named.
 
-    Without --dry-run only folders that a campaign file names are worth a line: the user has typed the others.
+    Without --dry-run only folders in a campaign file get a line, since the user has typed the others.
     """
     from convexnn_bench.errors import InputError
     from convexnn_bench.plugins import plugin_files
@@ -266,7 +266,8 @@ def _run(job: _Job, place: "BaseExecutor", json: bool) -> "CampaignOutcome":
 def _show(finished: "CampaignOutcome", gap: float, folder: Path) -> None:
     """Print tables, and draw the figure beside the records; a line on stderr says why it was not drawn.
 
-    If nothing was run, one line says so, and how the tables are shown. The figure is drawn only where it is missing.
+    If nothing was run, print one line with the command that shows the tables instead, and draw the figure only if it
+    is missing.
     """
     from convexnn_bench.report import count_statuses, counted, print_failures, print_results, save_gap_figure
 

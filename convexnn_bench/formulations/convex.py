@@ -68,7 +68,7 @@ def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
 
 def norm_rounding(Z: Blocks) -> float:
     """Return a bound on the rounding of the sum of norms of blocks or of split vectors, relative to the sum."""
-    # Singular values are computed with errors of a small multiple of (p + q) eps times the largest of their block.
+    # The error of a singular value is a small multiple of (p + q) eps times the largest one of its block.
     p, q = Z.shape[1:]
     return 4 * (p + q) * min(p, q) * EPS + sum_rounding(len(Z))
 

@@ -34,11 +34,11 @@ class Evaluation:
     ----------
     predictions : n_out x c
     regulariser, regulariser_rounding : float
-        What beta multiplies, and a bound on its rounding, relative to it.
+        The regulariser R, and a bound on its relative rounding error.
     sizes : p x q
-        sum_k |Z_k|, or sum |u| |v|^T over columns or neurons, by which the rounding of the predictions is bounded.
+        sum_k |Z_k|, or sum |u| |v|^T over columns or neurons. The rounding of the predictions is bounded by it.
     columns : int
-        How many nonzero blocks, columns or neurons there are.
+        Number of nonzero blocks, columns or neurons.
     infeasibility : float
         Largest violation of a row of the ReLU cones, relative to that row's largest pre-activation.
     factors : pair or None
@@ -144,7 +144,7 @@ class Point:
     def copy(self) -> "Point":
         """Return a point of its formulation with copies of all arrays, on the same device.
 
-        The copy of a subclass is none of the subclass, so that no code but this module's evaluates it.
+        A subclass becomes a plain Point, so that only the code of this module evaluates it.
         """
         return Point(**{name: _copied(vars(self).get(name)) for name in FIELDS})
 
@@ -281,7 +281,7 @@ def evaluate_factors(problem: Instance, U: torch.Tensor, V: torch.Tensor, device
 
 
 def half_squares(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
-    """Return 1/2 (||first||^2 + ||second||^2), and a bound on its rounding, relative to it."""
+    """Return 1/2 (||first||^2 + ||second||^2), and a bound on its relative rounding error."""
     half, size = 0.5 * float(first.square().sum() + second.square().sum()), first.numel() + second.numel()
     # Squares below the normal numbers may lose all digits, but not more than TINY.
     if half < 1e-290 and (bool(first.any()) or bool(second.any())):

@@ -40,9 +40,9 @@ PLACES = ("campaign", "solvers_dir", "plugins_dir", "label", "origin")  # fields
 
 
 def hash_of_plugins(plugins_dir: str | None) -> str:
-    """Return a hash of the Python files in a folder of plug-ins, but for solvers, whose files have hashes of their own.
+    """Return a hash of the Python files in a folder of plug-ins, or an empty text for None.
 
-    The text is empty for None.
+    Files of solvers are left out, since each has its own hash.
     """
     folders = [folder for kind, folder in plugin_folders(plugins_dir).items() if kind != "solvers"]
     code = hashlib.sha256()

@@ -122,7 +122,7 @@ def run_cell(
             stage = content if kind == "stage" else stage
             record.update(_sent(record, kind, content))
             finished |= kind in ("result", "error")
-        except (TypeError, ValueError, KeyError, AttributeError):  # it is none of our messages
+        except (TypeError, ValueError, KeyError, AttributeError):  # not a message of this package
             garbled = True
     # 2. How it ended, where it did not say so itself.
     if garbled:
@@ -141,7 +141,7 @@ def run_cell(
 
 
 def _sent(record: Record, kind: str, content: Any) -> Record:
-    """Return the fields that a message sets: only those which a cell measures, whatever else it may hold."""
+    """Return the fields of a record that a message sets. Fields that a cell does not measure are ignored."""
     if kind == "point":
         seconds, proven = content
         curve = [*record["curve"], [seconds, proven["objective"], proven["gap"]]]

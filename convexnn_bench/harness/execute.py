@@ -108,7 +108,7 @@ def run_campaign(
 
 
 def _nothing_to_do(cells: list[Cell], out: Path, observer: Observer, rerun: Collection[str]) -> CampaignOutcome | None:
-    """Return what a finished campaign leaves behind; None if anything has to be run or written."""
+    """Return the outcome of a finished campaign, or None if cells must run or files must be written."""
     if _is_older(out) or any(True for _ in late_records(out)):
         return None
     records, complaints = RecordFile(out / "records.jsonl").read()
@@ -121,7 +121,7 @@ def _nothing_to_do(cells: list[Cell], out: Path, observer: Observer, rerun: Coll
 
 
 def _known(cells: list[Cell], records: dict[str, Record], observer: Observer) -> list[Record]:
-    """Hand the records of earlier runs to the observer. Their problem may go by another name in this campaign."""
+    """Pass the records of earlier runs to the observer, with the name of the problem in this campaign."""
     for cell in cells:
         records[cell.key] = {**records[cell.key], "problem_name": cell.problem_name, "campaign": cell.campaign}
         observer.finished(records[cell.key])

@@ -1,8 +1,8 @@
-"""A finished campaign, recognised without loading its solvers.
+"""Recognise a finished campaign without loading its solvers.
 
-Planning a campaign loads every solver and data set, and torch with them, which takes seconds. A campaign whose cells
-all have records therefore leaves the file finished.json beside them: its cells and their keys, with a checksum of
-everything that the keys depend on. Where data sets read files, the campaign is planned every time.
+Planning a campaign loads every solver and data set, and torch with them, which takes seconds. If all cells of a
+campaign have records, the file finished.json is therefore written beside them. It has the cells and their keys, with a
+checksum of everything that the keys depend on. If a data set reads files, the campaign is planned every time.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ REGISTRIES = (ACTIVATIONS, ARCHITECTURES, DATASETS, LOSSES, SOLVERS)
 
 
 def remember(campaign: Campaign, source: Source, cells: Sequence[Cell], out: Path) -> None:
-    """Write down the cells of a finished campaign, unless their keys depend on more than campaign and code."""
-    # A data set of the base class's fingerprint reads no file that may change.
+    """Write the cells of a finished campaign to a file, unless their keys depend on data files."""
+    # A data set with the fingerprint of the base class reads no file.
     built_in = DATASETS.base.fingerprint
     if any(DATASETS.get(cell.dataset).fingerprint is not built_in for cell in cells):
         return
@@ -35,14 +35,14 @@ def remember(campaign: Campaign, source: Source, cells: Sequence[Cell], out: Pat
 
 
 def recall(campaign: Campaign, source: Source, out: Path) -> list[Cell] | None:
-    """Return the cells of the campaign, with their keys, as `plan` would; None if they are not known."""
+    """Return the cells of the campaign with their keys, as `plan` would, or None if no valid file has them."""
     try:
         content = json.loads((out / NAME).read_text(encoding="utf-8"))
         if content["campaign"] != _checksum(campaign, source):
             return None
         return [_from_plain(each) for each in content["cells"]]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # there is no such file, or it was damaged: the campaign is planned
+        return None  # the file is missing or damaged: the campaign is planned
 
 
 def _checksum(campaign: Campaign, source: Source) -> str:

@@ -34,7 +34,7 @@ def plan(campaign: Campaign, source: Source | None = None) -> list[Cell]:
     source = source or Source()
     # 1. Check the limits, because a number of seeds with many zeros must not be expanded first.
     check_limits(campaign, source)
-    # 2. Expand every grid. Keys tell which cells are the same, whatever grid asked for them.
+    # 2. Expand every grid. Cells of different grids with equal keys are the same cell.
     cells: dict[str, Cell] = {}
     for grid, lines in _grids(campaign, source):
         for cell in _cells(grid, lines):
@@ -83,7 +83,7 @@ def check_limits(campaign: Campaign, source: Source) -> None:
         for key, fits, message in _requirements(grid):
             if not fits:
                 raise lines.error(message, key)
-    # From here on names are looked up. No code of the user's has run before.
+    # From here on names are looked up, and the user's code runs.
     for key in ("solvers_dir", "plugins_dir"):
         try:
             add_plugins(**{key: getattr(campaign, key)})

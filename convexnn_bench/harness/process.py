@@ -23,7 +23,7 @@ POLL_SECONDS = 0.05  # between two looks at the limits; what a process starts an
 KILL_SECONDS = 8.0  # wait for a killed process; one that waits for a disk or a driver dies when that answers
 LATE_SECONDS = 1.0  # a look that comes so much too late shows that this process was stopped
 OUTPUT_TAIL = 2000  # characters kept of what a process printed
-RUNS = 3  # so often a process is run whose server dies each time, since it may have killed the server itself
+RUNS = 3  # number of times that a process is run if its server dies, since the process may be the cause
 
 Stopped = Literal["deadline", "memory", "closed", "garbled", "lost"]
 

@@ -32,7 +32,7 @@ def campaign_again(records: Sequence[Record]) -> list[str]:
 def cell_again(record: Record) -> str:
     """Return a command that runs this one cell, or a campaign file. The same code gives the cell the same key.
 
-    An odd record, which lacks limits, gives a comment.
+    For an invalid record, which lacks limits, the result is a comment.
     """
     if not _is_repeatable(record):
         return "# the record does not say with which limits its cell ran"

@@ -44,7 +44,7 @@ class BaseLoss:
         -1/1; or nothing, since the loss takes numbers alone.
     exact_gradient : bool
         `gradient` is grad F up to rounding, so that F(z) + F*(grad F(z)) = <grad F(z), z>, which every certificate
-        checks. A loss that is itself the result of a minimisation has a gradient that is less exact.
+        checks. False for a loss that is defined by a minimisation, whose gradient is inexact.
 
     Notes
     -----
@@ -85,8 +85,8 @@ class BaseLoss:
     def rescaled(self, unit: float) -> "tuple[BaseLoss, float] | None":
         """Return (F', w) with F(unit z, unit Y) = w F'(z, Y) for all z and Y, or None if there is no such loss.
 
-        A loss that defines this lets solvers measure targets and predictions in another unit. Labels have no unit:
-        the losses of classification keep this default.
+        With this method, solvers can use another unit of targets and predictions. Labels have no unit, so that losses
+        for classification keep the default, None.
         """
         return None
 

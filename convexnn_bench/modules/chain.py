@@ -1,8 +1,7 @@
-"""A torch module as a chain of plain operations, or the reason why it is none.
+"""Read a torch module as a chain of plain operations, or say why it is not such a chain.
 
-The module's forward is traced symbolically (torch.fx) in training mode, since the training problem is what a
-certificate is about. Every value of the trace knows its size on the user's data, so that a forward may ask for sizes,
-assert something about them, or branch on them.
+The module's forward is traced symbolically (torch.fx) in training mode, since a certificate is about the training
+problem. Every value of the trace has its size on the user's data, so that a forward may use, assert or branch on sizes.
 """
 
 import copy
@@ -63,7 +62,7 @@ class Call:
     name: str
 
     def argument(self, index: int, name: str, default: Any = None) -> Any:
-        """Return the argument of this name, or at this place after the data."""
+        """Return the argument with this name, or at this index after the data."""
         return self.named.get(name, self.arguments[index] if len(self.arguments) > index else default)
 
 
@@ -82,8 +81,8 @@ def refuse(what: str) -> UnsupportedError:
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     """Return the network inside wrappers that only run it: DataParallel, torch.compile's, AveragedModel.
 
-    Wrappers of the module itself are taken off without a copy. Where a part of the module is wrapped, the result is a
-    copy of the module without those wrappers.
+    A wrapper of the whole module is removed without a copy. If parts of the module are wrapped, the result is a copy
+    without those wrappers.
     """
     while (inner := _wrapped(module)) is not None:
         module = inner
@@ -98,7 +97,7 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _wrapped(module: Any) -> torch.nn.Module | None:
-    """Return the module that a wrapper runs, or None for anything else, and for a wrapper with hooks of its own."""
+    """Return the module inside a wrapper. Return None for any other module, and for a wrapper with hooks."""
     if vars(module).get("_forward_hooks") or vars(module).get("_forward_pre_hooks"):
         return None
     if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel | AveragedModel):
@@ -111,20 +110,20 @@ def _wrapped(module: Any) -> torch.nn.Module | None:
 
 
 def has_own_forward(module: torch.nn.Module) -> bool:
-    """Return True where forward is the user's, in a class of theirs or in a subclass of a layer of torch."""
+    """Return True if a class of the user defines the forward."""
     scripted = isinstance(module, torch.jit.ScriptModule)  # its forward is compiled
     return not scripted and not str(type(module).forward.__module__).startswith("torch.nn")
 
 
 def chain_of(module: torch.nn.Module, X: torch.Tensor) -> list[Step]:
-    """Return the operations on data X in order, without identities. Raise UnsupportedError for what is no chain."""
+    """Return the operations on data X in order, without identities. Raise UnsupportedError if it is not a chain."""
     name = type(module).__name__
     scripted = [part for part, layer in module.named_modules() if isinstance(layer, torch.jit.ScriptModule)]
     if scripted:
         raise refuse(f"has the TorchScript part {scripted[0]!r}: give the module with the part from which it was made")
     layers, graph = _trace(module, X)
     steps = []
-    # Follow the data from the input to the output. Each node must take the value of the one before, and no other.
+    # Follow the data from the input to the output. Each node must take the value of the previous node only.
     current = None
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -132,53 +131,53 @@ def chain_of(module: torch.nn.Module, X: torch.Tensor) -> list[Step]:
         elif node.op == "output":
             if node.args[0] is not current:
                 raise refuse(f"{name} does not return the end of one chain of layers, which alone is read")
-        elif node.op != "get_attr":  # a parameter matters where an operation takes it
+        elif node.op != "get_attr":  # parameters are read with the operations that use them
             steps.append(_step(node, current, layers, name))
             current = node
     return [step for step in steps if step.kind != "identity"]
 
 
 class _Value(torch.fx.Proxy):
-    """A value of a trace that answers questions about its size on the data with plain integers."""
+    """A value of a trace whose sizes are plain integers, those on the data."""
 
     example: torch.Tensor | None = None  # on the device "meta", which has sizes and no entries
 
-    def _known(self) -> torch.Tensor:
+    def _example(self) -> torch.Tensor:
         if self.example is None:
             raise refuse(f"asks for the size of {self.node.name}, which is not known")
         return self.example
 
     @property
     def shape(self) -> torch.Size:
-        return self._known().shape
+        return self._example().shape
 
     @property
     def ndim(self) -> int:
-        return self._known().ndim
+        return self._example().ndim
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._known().dtype
+        return self._example().dtype
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
     def size(self, dim: int | None = None) -> Any:
-        return self._known().size() if dim is None else self._known().size(dim)
+        return self._example().size() if dim is None else self._example().size(dim)
 
     def dim(self) -> int:
         return self.ndim
 
     def numel(self) -> int:
-        return self._known().numel()
+        return self._example().numel()
 
     def __len__(self) -> int:
-        return len(self._known())
+        return len(self._example())
 
 
-class _Whole(torch.nn.Module):
-    """A module called with the data alone, so that its optional arguments take their defaults in a trace."""
+class _DataOnly(torch.nn.Module):
+    """A module that is called with the data alone, so that a trace uses the defaults of optional arguments."""
 
     def __init__(self, inner: torch.nn.Module):
         super().__init__()
@@ -223,7 +222,7 @@ class _Tracer(torch.fx.Tracer):
         return value
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        """Return what the node yields on the example, or None where that cannot be told."""
+        """Return the value of the node on the example, or None if it cannot be computed."""
         if kind == "placeholder":
             return self.example
         args, kwargs = torch.fx.node.map_aggregate(
@@ -238,10 +237,10 @@ class _Tracer(torch.fx.Tracer):
         }.get(kind)
         if run is None or (kind == "call_module" and _layer_reader(self.root.get_submodule(target)) is None):
             return None
-        self.evaluating = True  # parameters are themselves then, and no values of the trace
+        self.evaluating = True  # attributes are then the parameters themselves, not values of the trace
         try:
             return run()(*args, **kwargs)
-        except Exception:  # a function of which no size is known is refused later by its name
+        except Exception:  # `_step` refuses the function later, by its name
             return None
         finally:
             self.evaluating = False
@@ -251,8 +250,8 @@ def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn
     """Return the layers by name and the trace of the module's forward, without assertions and unused values."""
     try:
         # A forward may change the module while it is traced, and the user's must stay as it is.
-        whole = _Whole(copy.deepcopy(module)).double().to("meta").train()
-        graph = _Tracer(X.double().to("meta")).trace(whole)
+        wrapped = _DataOnly(copy.deepcopy(module)).double().to("meta").train()
+        graph = _Tracer(X.double().to("meta")).trace(wrapped)
     except ConvexNNError:
         raise
     except Exception as error:  # the user's forward may raise anything when it is traced
@@ -260,7 +259,7 @@ def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn
         raise refuse(f"{type(module).__name__} cannot be traced ({type(error).__name__}: {first})") from error
     for node in [node for node in graph.nodes if getattr(node.target, "__name__", "") in ("_assert", "assert_fn")]:
         graph.erase_node(node)
-    # Values that are only printed or asserted about are no part of the outputs. What works in place is.
+    # Remove values that are only printed or asserted. Operations in place stay, since they change the outputs.
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or _named(node).endswith("_"))
     return {f"inner.{name}".rstrip("."): layer for name, layer in module.named_modules()}, graph
 
@@ -272,15 +271,15 @@ def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: st
         raise _batch_normalised(name)
     if node.target in (functional.layer_norm, functional.group_norm, functional.instance_norm, functional.rms_norm):
         raise _normalised(name)
-    # A value of two sources, such as that of a residual connection, is none of a chain.
+    # A value with two sources, such as a residual connection, does not belong to a chain.
     sources = node.all_input_nodes
-    if node.target in CASTS:  # x.type_as(weight) takes no entries of the weight
+    if node.target in CASTS:  # x.type_as(weight) uses no entries of the weight
         sources = [source for source in sources if source.op != "get_attr"]
     if sources != [current]:
         raise refuse(f"{owner} is no chain: {node.name} takes {', '.join(map(str, sources)) or 'nothing'}")
     sizes = current.meta.get("size"), node.meta.get("size")
     if node.op == "call_module":
-        return _layer_step(layers[node.target], Call((), {}, *sizes, _place(node.target, layers[node.target])))
+        return _layer_step(layers[node.target], Call((), {}, *sizes, _layer_name(node.target, layers[node.target])))
     arguments, named = node.args, dict(node.kwargs)
     data = arguments[0] if arguments else named.pop("input", None)
     operation = OPERATIONS.get(node.target)
@@ -307,14 +306,14 @@ def _named(node: Any) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
-def _place(target: str, layer: Any) -> str:
-    """Return how a message names a layer: by its place in the module, and by its class with its settings."""
-    place, shown = target.removeprefix("inner").removeprefix("."), f"{type(layer).__name__}({layer.extra_repr()})"
-    return f"the layer {place!r} = {shown}" if place else shown
+def _layer_name(target: str, layer: Any) -> str:
+    """Return the name of a layer for messages: its path in the module, and its class with its settings."""
+    path, shown = target.removeprefix("inner").removeprefix("."), f"{type(layer).__name__}({layer.extra_repr()})"
+    return f"the layer {path!r} = {shown}" if path else shown
 
 
 def _layer_reader(layer: Any) -> Callable[[Any, Call], Step] | None:
-    # A subclass that keeps the forward of a layer of torch computes what that layer computes.
+    # A subclass with the forward of a layer of torch computes the same function.
     return next((LAYERS[kind] for kind in type(layer).__mro__ if kind in LAYERS), None)
 
 
@@ -428,7 +427,7 @@ def _dropout(call: Call) -> Step:
 
 
 def _index(call: Call) -> Step | None:
-    """An index that keeps all entries, such as [:, 0] of a single column, only changes the shape."""
+    """Return a reshape for an index that keeps all entries, such as [:, 0] of a single column."""
     index = call.arguments[0] if isinstance(call.arguments[0], tuple) else call.arguments
     plain = all(entry is None or entry is Ellipsis or isinstance(entry, int | slice) for entry in index)
     if not plain or call.before is None or call.after is None:

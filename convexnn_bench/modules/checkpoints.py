@@ -1,6 +1,6 @@
 """Load networks from files without running code in them: state dicts, alone or inside a checkpoint.
 
-The layers are told by the names and the sizes of their weights, never by the order in which a file lists them.
+The layers are recognised by the names and the sizes of their weights. The order in the file does not matter.
 """
 
 import re
@@ -20,13 +20,13 @@ from convexnn_bench.plugins import Choice
 
 SAVE = "save it with torch.save(model.state_dict(), path)"
 LOADING = threading.Lock()
-DEEPEST = 10  # levels of a checkpoint that are searched; a damaged one may contain itself
+DEEPEST = 10  # nested levels of a checkpoint that are searched; a damaged checkpoint may contain itself
 State = dict[str, torch.Tensor]
 
-# Names of a pair of layers that tell their order without a number.
+# Names of layers that show which of two comes first, without a number.
 FIRST = ("first", "input", "in", "hidden", "encoder", "enc", "features", "backbone", "body", "embed", "lower", "bottom")
 LAST = ("last", "second", "output", "out", "decoder", "dec", "classifier", "head", "readout", "final", "upper", "top")
-# Endings of the names of parameters that no supported network has, and what they belong to.
+# Patterns for the last part of names of parameters that no supported network has, and the layers that have them.
 FOREIGN = (
     (r"running_mean|running_var|num_batches_tracked", "a batch normalisation (BatchNorm)"),
     (r"parametrizations\..*|weight_g|weight_v|weight_orig|weight_u", "a weight norm, spectral norm or pruning"),
@@ -40,10 +40,10 @@ FOREIGN = (
 
 
 def load_state(path: Any, key: str | None = None) -> State:
-    """Return the state dict in a file: the file itself, or the one dict of weights inside its checkpoint.
+    """Return the state dict in a file, or in the checkpoint in a file.
 
     key: where a file holds several networks, the name of one of them, such as "model" or "ema.module".
-    Raise InputError where there is none or more than one, and for any other content.
+    Raise InputError if the file has no state dict, several without a key, or any other content.
     """
     loaded = _load(path)
     found = dict(_states(loaded))
@@ -65,7 +65,7 @@ def load_state(path: Any, key: str | None = None) -> State:
 
 
 def _below(found: Mapping[str, State], key: str) -> list[State]:
-    """Return the networks that a key names which is no place itself: dicts below it, and names that begin with it."""
+    """Return the networks below a key: state dicts nested below it, and parameters whose names begin with it."""
     states = [state for name, state in found.items() if name.startswith(f"{key}.")]
     for name, state in found.items():
         # --key ema.module for {"ema": {"module.0.weight": ...}}, and --key ema for {"ema.0.weight": ...}
@@ -80,14 +80,14 @@ def _load(path: Any) -> Any:
     if not Path(path).is_file():
         raise InputError(f"MODEL: there is no file {str(path)!r} (looked in {Path.cwd()})")
     try:
-        # Filters of warnings and safe names belong to the whole process: threads that load files take turns.
+        # Filters of warnings and safe globals belong to the whole process, so that threads load files one at a time.
         with LOADING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says what torch warns of
-            # A pickle may run any code when it is loaded; weights_only admits tensors and plain containers, and beside
-            # them numbers of numpy, as a best accuracy often is.
+            warnings.simplefilter("ignore")  # the errors below say the same
+            # A pickle may run any code when it is loaded. weights_only admits tensors and plain containers. Numbers of
+            # numpy are added, since a best accuracy in a checkpoint often is one.
             with torch.serialization.safe_globals(_numbers()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise anything
+    except Exception as error:  # damaged files raise any exception
         found = re.search(r"Unsupported (?:global|class|operand)[:\s]+(?:GLOBAL\s+)?([\w.]+)", str(error))
         what = f" (it holds {found[1]})" if found else ""
         raise InputError(
@@ -97,7 +97,7 @@ def _load(path: Any) -> Any:
 
 
 def _numbers() -> list[Any]:
-    """Return what a pickled number of numpy is made of."""
+    """Return the classes and functions in the pickle of a number of numpy."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "u1", "?")]
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
@@ -111,7 +111,7 @@ def _content(loaded: Any) -> str:
 
 
 def _states(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
-    """Yield the dicts that hold weights of layers, wherever they are in a checkpoint, with their places."""
+    """Yield (path, dict) for each dict in a checkpoint that holds weights of layers."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping) or depth > DEEPEST:
@@ -120,13 +120,13 @@ def _states(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, Sta
     if _weights(state):
         yield at, {str(name): tensor for name, tensor in state.items()}
     for name, inner in value.items():
-        # an optimiser keeps moments of the weights
+        # the state of an optimiser has moments of the weights, with the same names
         if not str(name).lower().startswith(("optim", "scheduler", "lr_")):
             yield from _states(inner, f"{at}.{name}" if at else str(name), depth + 1)
 
 
 def _weights(state: Mapping[Any, torch.Tensor]) -> list[str]:
-    """Return the names of the weights of layers: matrices and kernels, or U and V of an AttentionBlock."""
+    """Return the names of weights of layers: matrices, kernels, and U and V of an AttentionBlock."""
     return [
         name
         for name, tensor in state.items()
@@ -142,14 +142,14 @@ def _under(state: State, prefix: str) -> State:
 
 
 def _networks_in(state: State) -> list[str]:
-    """Return the first words of the names, where each of several is followed by the names of a network."""
+    """Return the prefixes of several networks in one state dict, or an empty list."""
     parts = sorted({name.partition(".")[0] for name in _weights(state) if name.count(".") > 1})
     alone = len(parts) > 1 and all(len(_weights(_under(state, part))) == 2 for part in parts)
     return parts if alone else []
 
 
 def _network_alone(path: Any, state: State) -> State:
-    """Return the parameters without what wrappers and losses add. Raise InputError where that changes the problem."""
+    """Return the parameters without those of wrappers and losses. Raise InputError for weights of a loss."""
     kept = {}
     for name, tensor in state.items():
         last = name.rsplit(".", 1)[-1]
@@ -178,7 +178,7 @@ def _plain(path: Any, state: State) -> State:
         plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
         if not plain or value.is_complex() or value.numel() == 0:
             raise InputError(f"{path}: {name} must be a dense real tensor with entries, got {_kind(value)}")
-    # A file of a few bytes can claim a tensor of any size by repeating its entries.
+    # A file of a few bytes can claim a tensor of any size that repeats its entries.
     for one, other in overlaps(state):
         if one == other:
             value = state[one]
@@ -214,10 +214,10 @@ def module_from_state(
 
     activation: "relu" or "linear". stride, padding and pool ("none", "global", or the side of the AvgPool2d window) are
     those of a CNN, which do not follow from its parameters. width: the number of features of a sample, where it is
-    known. first_layer: the name of the first layer, such as "fc_a", where neither names nor sizes tell it. Raise
-    InputError where the parameters are of no such network.
+    known. first_layer: the name of the first layer, such as "fc_a", if neither names nor sizes show it. Raise
+    InputError if the parameters do not belong to such a network.
     """
-    # 1. Tell the kind of network by the axes of its weights.
+    # 1. Recognise the kind of network by the axes of its weights.
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     listed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     Choice(("relu", "linear")).check("activation", activation)
@@ -226,7 +226,7 @@ def module_from_state(
     if stride < 1 or padding < 0:
         raise InputError(f"stride must be at least 1 and padding at least 0, got {stride} and {padding}")
     weights = _layer_weights(shapes, listed)
-    # 2. Tell the first layer from the last.
+    # 2. Find the first layer and the last.
     head, tail = _in_order(weights, shapes, width, first_layer)
     # 3. Build the layers with the sizes of the parameters.
     first, last = shapes[head], shapes[tail]
@@ -240,7 +240,7 @@ def module_from_state(
         start = torch.nn.Conv2d(first[1], first[0], kernel, stride=stride, padding=padding, bias=has_bias[0])
         layers = [start, *body, *_pooling(pool), torch.nn.Flatten()]
     end = torch.nn.Linear(last[1], last[0], bias=has_bias[1])
-    # 4. Give each layer the parameters of its name, and refuse sizes that do not fit.
+    # 4. Copy the parameters into the layers, and refuse sizes that do not fit.
     with torch.no_grad():
         for layer, name in ((start, head), (end, tail)):
             for target, source in ((layer.weight, name), (layer.bias, _bias_of(name))):
@@ -253,7 +253,7 @@ def module_from_state(
 
 
 def foreign_parameters(names: Iterable[str]) -> str | None:
-    """Return what the names of parameters belong to that no supported network has, with the names, or None."""
+    """Return the kind of unsupported layer that the names of parameters show, with the names, or None."""
     for pattern, what in FOREIGN:
         found = [name for name in names if re.search(rf"(^|\.)({pattern})$", name)]
         if found:
@@ -266,7 +266,7 @@ def _bias_of(weight: str) -> str:
 
 
 def _layer_weights(shapes: dict[str, tuple[int, ...]], listed: str) -> list[str]:
-    """Return the names of two weights, such that all other names are their biases. Raise InputError otherwise."""
+    """Return the names of two weights. Raise InputError unless all other parameters are their biases."""
     weights = [name for name, shape in shapes.items() if len(shape) >= 2]
     foreign = foreign_parameters(shapes)
     if foreign:
@@ -288,7 +288,7 @@ def _layer_weights(shapes: dict[str, tuple[int, ...]], listed: str) -> list[str]
 def _in_order(
     weights: list[str], shapes: dict[str, tuple[int, ...]], width: int | None, first_layer: str | None
 ) -> tuple[str, str]:
-    """Return the names of the first and the last weight, as sizes or else names tell them."""
+    """Return the names of the first and the last weight."""
     pairs = [(one, other) for one, other in (weights, weights[::-1])]
     if first_layer is not None:
         chosen = [pair for pair in pairs if first_layer in (pair[0], pair[0].removesuffix(".weight"))]
@@ -299,7 +299,7 @@ def _in_order(
     # 1. A convolution comes first.
     if len({len(shapes[name]) for name in weights}) > 1:
         return max(pairs, key=lambda pair: len(shapes[pair[0]]))
-    # 2. Names that tell an order are believed, and sizes must agree with them.
+    # 2. Names that show an order decide, and the sizes must agree with them.
     ordered = [pair for pair in pairs if _precedes(*pair)]
     fits = [(one, other) for one, other in pairs if shapes[other][1] == shapes[one][0]]
     layers = " and ".join(name.removesuffix(".weight") for name in sorted(weights))
@@ -310,7 +310,7 @@ def _in_order(
                 "by their sizes it comes last: name the first layer with --first-layer"
             )
         return ordered[0]
-    # 3. Otherwise the sizes must tell: the last layer takes what the first gives, and the first takes the data.
+    # 3. Otherwise the sizes decide: the first layer takes the data, and the last takes the outputs of the first.
     if len(fits) > 1 and width is not None:
         fits = [pair for pair in fits if shapes[pair[0]][1] == width]
     if len(fits) != 1:
@@ -321,7 +321,7 @@ def _in_order(
 
 
 def _precedes(one: str, other: str) -> bool:
-    """Return True where the names of two weights say that the first comes before the second."""
+    """Return True if the names of two weights show that the first comes before the second."""
     # fc1 and fc2, 0 and 2, layers.9 and layers.10: equal words, and numbers that grow
     first, second = (re.split(r"(\d+)", name) for name in (one, other))
     if first[::2] == second[::2] and len(first) == len(second):

@@ -20,7 +20,7 @@ from convexnn_bench.modules.checkpoints import foreign_parameters, module_from_s
 from convexnn_bench.modules.memory import overlaps
 
 REPRODUCED = 1e-6  # largest difference between the module's outputs and those of its reading, relative to the largest
-# Functions at the end of a module that a loss of torch contains as well, by what they are called in `Reading.head`.
+# Functions at the end of a module that are part of some losses of torch, and their names in `Reading.head`.
 HEADS = {
     **dict.fromkeys((torch.sigmoid, torch.special.expit, torch.nn.functional.sigmoid), "sigmoid"),
     torch.Tensor.sigmoid: "sigmoid",
@@ -82,21 +82,21 @@ class Reading:
 def read_module(module: Any, X: np.ndarray) -> Reading:
     """Return the module as a network on data X (float64), without changing the module.
 
-    DataParallel, AveragedModel and the wrapper of torch.compile are taken off first. Raise UnsupportedError where the
-    module is no two-layer network of the theory, or where the reading does not reproduce its outputs on X, and
-    InputError where X does not fit it.
+    DataParallel, AveragedModel and the wrapper of torch.compile are removed first. Raise UnsupportedError if the module
+    is not a two-layer network of the theory, or if the reading does not reproduce its outputs on X. Raise InputError if
+    X does not fit the module.
     """
     if not isinstance(module, torch.nn.Module):
-        raise _no_module(module)
+        raise _not_a_module(module)
     if X.ndim < 2 or len(X) == 0:
         raise InputError(f"X must hold at least one sample, one a row, got shape {X.shape}")
     module = unwrapped(module)
     # A block that stands alone in a Sequential is the block.
     while isinstance(module, torch.nn.Sequential) and len(module) == 1 and isinstance(module[0], AttentionBlock):
         module = module[0]
-    # 1. Weight decay must act on every parameter, once, in training.
+    # 1. Check that weight decay and training act on every parameter, once.
     notes = _check_parameters(module)
-    # 2. The module must take the data.
+    # 2. Run the module on the data.
     run = _run(module, X)
     # 3. Read the operations and their weights.
     reading = _read(module, X)
@@ -104,7 +104,7 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
     _check_count(module, sum(weight.size for weight in weights))
     if not all(np.isfinite(weight).all() for weight in weights):
         raise InputError("the module's weights are not all finite")
-    # 4. The reading must reproduce the module.
+    # 4. Check that the reading reproduces the module.
     if run is None:
         raise refuse("cannot be called with X alone")
     if run.untrained:
@@ -116,20 +116,20 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
     return replace(reading, notes=(*notes, *_evaluation_note(module, X, run)))
 
 
-def _no_module(given: Any) -> InputError:
-    """Return the error for what is no torch module; networks of other libraries get the reason they are not read."""
-    library = type(given).__module__.partition(".")[0]
+def _not_a_module(value: Any) -> InputError:
+    """Return the error for an object that is not a torch module, with advice for networks of other libraries."""
+    library = type(value).__module__.partition(".")[0]
     why = ""
     if library in ("sklearn", "keras", "tensorflow", "tf_keras"):
         why = (
             f": the networks of {library} have biases without weight decay, for which this version has no bound. Train "
             "the same layers in torch with weight decay on all parameters of the first layer, or without its biases"
         )
-    elif isinstance(given, dict):
+    elif isinstance(value, dict):
         why = ": load a state dict into the module that it belongs to, or give its file to convexnn-bench certify"
-    elif isinstance(given, (str, PathLike)):
-        why = ": a file of weights is read by convexnn-bench certify MODEL DATA"
-    return InputError(f"module must be a torch.nn.Module, got {type(given).__name__}{why}")
+    elif isinstance(value, (str, PathLike)):
+        why = ": convexnn-bench certify MODEL DATA reads a file of weights"
+    return InputError(f"module must be a torch.nn.Module, got {type(value).__name__}{why}")
 
 
 def _read(module: torch.nn.Module, X: np.ndarray) -> Reading:
@@ -141,18 +141,18 @@ def _read(module: torch.nn.Module, X: np.ndarray) -> Reading:
 
 
 def _scripted(module: Any, X: np.ndarray) -> Reading:
-    """Return the reading of a scripted or traced MLP by its parameters; that of its outputs on X is checked later."""
+    """Return the reading of a scripted or traced MLP from its parameters. The caller checks its outputs on X."""
     kind = "TorchScript module"
     advice = "give the module from which it was made, or build that anew and load_state_dict(scripted.state_dict())"
     state = dict(module.state_dict())
     if not state:
         raise refuse(f"is a frozen {kind}, whose parameters have become constants: {advice}")
-    # The names and sizes tell the layers, the code tells whether there is a ReLU. Strides and poolings stay unknown.
+    # Names and sizes show the layers, and the code shows whether there is a ReLU. Strides and pooling remain unknown.
     activation = "relu" if any(word in str(module.inlined_graph) for word in ("relu", "clamp")) else "linear"
     try:
         plain = module_from_state(state, activation, width=math.prod(X.shape[1:]))
     except InputError as error:
-        raise refuse(f"is a {kind} whose layers cannot be told from its parameters ({error}): {advice}") from error
+        raise refuse(f"is a {kind} whose layers cannot be recognised by its parameters ({error}): {advice}") from error
     if not isinstance(plain, torch.nn.Sequential) or any(isinstance(layer, torch.nn.Conv2d) for layer in plain):
         raise refuse(f"is a {kind} with other layers than two Linear: {advice}")
     return _chain(chain_of(plain, torch.as_tensor(X)), X)
@@ -162,7 +162,7 @@ def _scripted(module: Any, X: np.ndarray) -> Reading:
 
 
 def _check_parameters(module: torch.nn.Module) -> tuple[str, ...]:
-    """Raise where decay or training do not act on each parameter alone; return what was assumed about them."""
+    """Raise if weight decay or training does not act on each parameter by itself; return notes on assumptions."""
     named = dict(module.named_parameters())
     foreign = foreign_parameters(named)
     if foreign:
@@ -188,7 +188,7 @@ def _check_parameters(module: torch.nn.Module) -> tuple[str, ...]:
 
 
 def _check_count(module: torch.nn.Module, read: int) -> None:
-    """Raise UnsupportedError unless the `read` numbers of the reading are all the parameters of the module."""
+    """Raise UnsupportedError unless the module has as many parameters as the reading, which is `read`."""
     held = sum(parameter.numel() for parameter in module.parameters())
     if held != read:
         raise refuse(
@@ -213,7 +213,7 @@ def _reached(output: torch.Tensor) -> Iterator[int]:
 
 
 class _WithoutHeads(torch.overrides.TorchFunctionMode):
-    """Inside, a sigmoid or a log-softmax returns its argument, so that what stands before a head can be compared."""
+    """A mode in which sigmoid and log-softmax return their argument, to compare the values before a head."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -224,7 +224,7 @@ class _WithoutHeads(torch.overrides.TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Run:
-    """What a module computes of the data, the precision of its numbers, and the parameters that are not trained."""
+    """The outputs of a module on the data, their precision, and the parameters that are not trained."""
 
     outputs: np.ndarray
     dtype: torch.dtype
@@ -232,12 +232,12 @@ class _Run:
 
 
 def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
-    """Return what the module computes of X in training mode, or None where it cannot be called with X alone.
+    """Run the module on X in training mode. Return None if it cannot be called with X alone.
 
-    Raise InputError where X does not fit.
+    Raise InputError if X does not fit.
     """
-    # In float64 single precision explains no difference: the reading would be wrong. A module that casts to float32
-    # has to be run in float32.
+    # In float64, any difference between outputs shows that the reading is wrong. A module that casts to float32 must be
+    # run in float32.
     first = None
     for dtype in (torch.float64, torch.float32):
         try:
@@ -246,7 +246,7 @@ def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
             first = first or error
         except ConvexNNError:
             raise
-        except Exception:  # the forward may raise anything; reading it says why it is not supported
+        except Exception:  # the forward may raise any exception; `_read` says later why it is not supported
             return None
     why = [line for line in str(first).splitlines() if line.strip()][-1:]  # TorchScript puts the reason last
     raise InputError(f"the module cannot be applied to X of shape {X.shape}: {' '.join(why)}") from first
@@ -280,34 +280,34 @@ def _applied(
 def _check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run: _Run) -> None:
     """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
     try:
-        found = reading.predict(X)
+        computed = reading.predict(X)
     except RuntimeError as error:  # such as Linear layers on the last axis of sequences
         raise UnsupportedError(
             f"the module was read as {reading.words}, which does not take X of shape {X.shape}: is a Flatten missing?"
         ) from error
-    # Comparisons with inf - inf mean nothing.
-    if not (np.isfinite(found).all() and np.isfinite(run.outputs).all()):
+    # inf - inf cannot be compared.
+    if not (np.isfinite(computed).all() and np.isfinite(run.outputs).all()):
         raise NotFiniteError("the module's outputs on X are not finite numbers; rescale X or the weights")
-    same = _agrees(reading, X, found, run)
+    same = _agrees(reading, X, computed, run)
     if reading.head is not None:
-        # A head may round large values to the same number, so that what stands before it is compared as well.
-        before = _agrees(reading, X, found, _applied(module, X, run.dtype, without_head=True))
-        values = torch.as_tensor(found)
+        # A head may map different large values to the same number, so that the values before it are compared as well.
+        before = _agrees(reading, X, computed, _applied(module, X, run.dtype, without_head=True))
+        values = torch.as_tensor(computed)
         after = torch.sigmoid(values) if reading.head == "sigmoid" else torch.log_softmax(values, dim=1)
-        whole = found.size == run.outputs.size
+        whole = computed.size == run.outputs.size
         allowed = REPRODUCED if run.dtype == torch.float64 else 1e-3
         same = before and whole and np.allclose(after.numpy().ravel(), run.outputs.ravel(), rtol=allowed, atol=allowed)
     if not same:
         raise UnsupportedError(f"the module was read as {reading.words}, but that does not reproduce its outputs on X")
 
 
-def _agrees(reading: Reading, X: np.ndarray, found: np.ndarray, run: _Run) -> bool:
-    """Return True where outputs are those of the reading, up to rounding in the precision in which they were made."""
+def _agrees(reading: Reading, X: np.ndarray, computed: np.ndarray, run: _Run) -> bool:
+    """Return True if the outputs of a run equal those of the reading, `computed`, up to the run's rounding."""
     # A squeeze or a flatten of the outputs keeps their order.
-    if found.size != run.outputs.size:
+    if computed.size != run.outputs.size:
         return False
-    expected = run.outputs.reshape(found.shape)
-    allowed = REPRODUCED * np.full(found.shape, np.abs(expected).max(initial=1e-300))
+    expected = run.outputs.reshape(computed.shape)
+    allowed = REPRODUCED * np.full(computed.shape, np.abs(expected).max(initial=1e-300))
     if run.dtype != torch.float64:
         # the usual bound on rounding errors of the products (Higham, section 3.5), with all entries made positive
         sizes = replace(
@@ -318,18 +318,18 @@ def _agrees(reading: Reading, X: np.ndarray, found: np.ndarray, run: _Run) -> bo
         )
         terms = 10 + len(reading.W1) + reading.W2.size
         allowed = terms * float(torch.finfo(run.dtype).eps) * sizes.predict(np.abs(X))
-    return bool((np.abs(found - expected) <= allowed).all())
+    return bool((np.abs(computed - expected) <= allowed).all())
 
 
 def _evaluation_note(module: torch.nn.Module, X: np.ndarray, run: _Run) -> tuple[str, ...]:
-    """Return a note where the module computes something else in evaluation mode than in training."""
+    """Return a note if the module has other outputs in evaluation mode than in training mode."""
     if not any(has_own_forward(part) for part in module.modules()):
         return ()
     other = _applied(module, X, run.dtype, training=False).outputs
     scale = np.abs(run.outputs).max(initial=1e-300)
     if other.size == run.outputs.size and np.allclose(other.ravel(), run.outputs.ravel(), rtol=0, atol=1e-4 * scale):
         return ()
-    return ("In evaluation mode the module computes something else; it is judged as it is in training mode.",)
+    return ("In evaluation mode the module has other outputs; it is judged by those in training mode.",)
 
 
 # -- the layers -------------------------------------------------------------------------------------------------------
@@ -356,15 +356,15 @@ def _chain(steps: list[Step], X: np.ndarray) -> Reading:
     layers = [step.module for step in steps if step.kind in ("linear", "conv")]
     if len({id(layer.weight) for layer in layers}) < len(layers):
         raise refuse("uses the same weights twice, which are decayed once")
-    # Values keep their order in memory when they are reshaped. Only a reshape of the samples themselves, before a
-    # convolution, has to be known; whether the others are harmless shows in the outputs.
+    # A reshape keeps the order of values in memory. Only a reshape of samples before a convolution matters here. The
+    # comparison of outputs shows whether the others are harmless.
     kinds = [step.kind for step in steps if step.kind != "reshape"]
     activation = "relu" if "relu" in kinds else "linear"
     if kinds in (["linear", "relu", "linear"], ["linear", "linear"]):
         flat = X.ndim > 2 or steps[0].kind == "reshape"
         return replace(_mlp(layers, activation, (-1,) if flat else None), head=head)
-    # Pooling is linear and belongs to C, so that it must come after phi. Average pooling before ReLU is another
-    # network.
+    # Pooling is linear and belongs to C, so that it must come after phi. With pooling before ReLU the network would be
+    # another one.
     pools = [step.module for step in steps if step.kind == "pool"]
     body = [kind for kind in kinds if kind not in ("relu", "pool")]
     relu_first = "relu" not in kinds or kinds.index("relu") == 1
@@ -378,7 +378,7 @@ def _chain(steps: list[Step], X: np.ndarray) -> Reading:
 
 
 def _head(steps: list[Step]) -> tuple[str | None, list[Step]]:
-    """Return the function of the loss in which the chain ends, or None, and the chain without it."""
+    """Return the function of a loss at the end of the chain, or None, and the chain without it."""
     last = next((step for step in reversed(steps) if step.kind != "reshape"), None)
     heads = [step for step in steps if step.kind in ("sigmoid", "log_softmax", "softmax")]
     if not heads:

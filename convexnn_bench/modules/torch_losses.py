@@ -1,4 +1,4 @@
-"""A loss as a user names it, with its reduction: a name, a loss of this package, or a loss of torch."""
+"""Translate the loss of training, a name, a loss of this package or a loss of torch, into F and a factor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class TrainingLoss:
     reduction : {"sum", "mean"}
         Whether training took the sum or the mean of the losses.
     scale : float
-        What training added up is `scale` times F: 2 for torch's squares, which lack the factor 1/2.
+        Training adds up `scale` times F. It is 2 for torch's squares, which lack the factor 1/2.
     rows : bool
-        Whether the mean is over the n rows of outputs, and not over all n c outputs.
+        Whether the mean is over the n rows of outputs instead of all n c outputs.
     head : str or None
-        "log_softmax" or "sigmoid" where the loss of torch takes outputs after that function.
+        "log_softmax" or "sigmoid" if the loss of torch takes outputs after that function.
     words : str
-        What the user gave.
+        How messages name the loss.
     is_torch : bool
         Whether it is a loss of torch.
     """
@@ -47,7 +47,7 @@ class TrainingLoss:
     is_torch: bool = False
 
     def check_labels(self, Y: Any) -> None:
-        """Raise InputError for labels that this package reads and the loss of torch takes for something else."""
+        """Raise InputError for labels that this package reads, but torch's loss reads differently."""
         if self.is_torch and self.base.name == "logistic":
             labels = as_numpy(Y, "Y")
             if labels.dtype.kind not in "fiub" or not np.isin(labels, (0, 1)).all():
@@ -64,7 +64,7 @@ class TrainingLoss:
 
 
 def training_loss(loss: Any, reduction: str | None) -> TrainingLoss:
-    """Return the loss of training. Raise InputError or UnsupportedError where it is none that is covered.
+    """Return the loss of training. Raise InputError or UnsupportedError if it is not covered.
 
     loss: a name or an instance of this package's losses, whose sum is this package's F and whose mean is that of torch;
     or a loss of torch.nn, or its function, with its own reduction. reduction: "sum" or "mean", or None, which is "sum"
@@ -78,7 +78,7 @@ def training_loss(loss: Any, reduction: str | None) -> TrainingLoss:
     if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
         raise InputError(f"loss must be an instance of a loss, not its class: give {loss.__name__}()")
     base: BaseLoss = LOSSES.make(loss)
-    # The mean of a loss is that of its counterpart in torch, of which only MSELoss differs by a factor.
+    # The mean of a loss is that of its counterpart in torch. Only MSELoss differs from F, by a factor.
     scale = 2.0 if reduction == "mean" and base.name == "squared" else 1.0
     return TrainingLoss(base, reduction or "sum", scale, base.name == "cross_entropy", None, base.name)
 
@@ -114,7 +114,7 @@ def _smooth(loss: Any) -> tuple[BaseLoss, float, str | None]:
     return Huber(delta=float(loss.beta)), 1.0 / float(loss.beta), None
 
 
-# F, the factor from F to what torch adds up, and the function that the loss expects at the end of the module
+# F, the factor by which torch's terms exceed those of F, and the function that the module must end in
 COUNTERPARTS: dict[type, Callable[[Any], tuple[BaseLoss, float, str | None]]] = {
     torch.nn.MSELoss: lambda loss: (Squared(), 2.0, None),
     torch.nn.CrossEntropyLoss: lambda loss: (CrossEntropy(), 1.0, None),

@@ -117,14 +117,14 @@ class Registry(Generic[T]):
         return found
 
     def _load(self, path: Path) -> Any:
-        # 1. Import the file. One inside the package is a module of it and is loaded once. The base class comes first,
-        # because its room may import the file itself, and a file that is half loaded has no class yet.
+        # 1. Import the file. A file inside the package is a module, which is loaded once. The base class is loaded
+        # first: its package may import the file too, and a file that is only partly loaded has no class yet.
         base, name = self.base, self._module_name(path)
         try:
             if path.is_relative_to(_PACKAGE):
-                # The package of the file comes first, which may import the file itself.
+                # This loads the package of the file first, which may import the file too.
                 module = importlib.import_module(name)
-            else:  # anew, because a user's file may have changed since
+            else:  # load it anew, since a user's file may have changed
                 spec = importlib.util.spec_from_file_location(name, path)
                 assert spec is not None
                 assert spec.loader is not None
@@ -214,7 +214,7 @@ class Registry(Generic[T]):
 
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that hold a plug-in each."""
-    # The base class and files with an underscore serve the plug-ins and are none.
+    # base.py and files with a leading underscore support plug-ins, and are not plug-ins themselves.
     return [path for path in sorted(folder.glob("*.py")) if path.stem != "base" and not path.stem.startswith("_")]
 
 
@@ -257,9 +257,9 @@ def add_plugins(solvers_dir: str | Path | None = None, plugins_dir: str | Path |
     Raises
     ------
     InputError
-        A folder is not a directory, or holds none of the subfolders, or something that would be left out.
+        A folder is not a directory, has none of the subfolders, or has code outside them.
     RegistryError
-        A file does not load, holds no class of its kind or several, or its name is taken.
+        A file does not load, does not have exactly one class of its kind, or has a name that is registered already.
     """
     if solvers_dir is not None:
         SOLVERS.add_folder(solvers_dir)
@@ -275,7 +275,7 @@ def plugin_folders(plugins_dir: str | Path | None) -> dict[str, Path]:
     if not path.is_dir():
         raise InputError(f"plugins folder {str(plugins_dir)!r} is not a directory")
     found = {kind: path / kind for kind in KINDS if (path / kind).is_dir()}
-    # A misspelt subfolder, or a file beside them, would be left out without a word.
+    # A misspelt subfolder, or a file beside the subfolders, would be ignored silently.
     for other in sorted(path.iterdir()):
         code = other.suffix == ".py" or (other.is_dir() and any(other.glob("*.py")))
         if code and other.name not in KINDS and not other.name.startswith(("_", ".")):
@@ -286,7 +286,7 @@ def plugin_folders(plugins_dir: str | Path | None) -> dict[str, Path]:
 
 
 def plugin_files(solvers_dir: str | Path | None, plugins_dir: str | Path | None) -> list[Path]:
-    """Return the plug-ins' files that `add_plugins` would import, and import none. Raise InputError as it does."""
+    """Return the files that `add_plugins` would import, without importing them. Raise InputError as it does."""
     folders = [Path(solvers_dir)] if solvers_dir is not None else []
     folders += plugin_folders(plugins_dir).values()
     return [file for folder in folders for file in _files(folder)]

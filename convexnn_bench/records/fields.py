@@ -82,7 +82,7 @@ FIELDS = (
     Field("machine", "group", "versions of Python and libraries, system, processor, cores, memory_gb, BLAS, commit"),
 )
 KINDS: dict[str, Kind] = {field.name: field.kind for field in FIELDS}
-# What the process of a cell measures. No other field is taken from it.
+# The fields that the process of a cell measures. Other fields in its messages are ignored.
 MEASURED = frozenset(
     (
         *("status", "reason", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
@@ -90,7 +90,7 @@ MEASURED = frozenset(
         *("active_blocks", "largest_rank", "total_rank", "setup_seconds", "solve_seconds"),
     )
 )
-# The members of groups that are read again; those of `machine` are shown as they are.
+# The types of the members of groups. Members of `machine` are only shown, and have no type.
 MEMBERS: dict[str, dict[str, Kind]] = {
     "problem": {
         **dict.fromkeys(("n", "d", "c", "N", "p", "q", "P"), "integer"),

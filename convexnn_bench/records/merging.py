@@ -49,8 +49,8 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record],
             )
         kept = sorted(merged.values(), key=lambda line: _record(line)["started"])
         out.mkdir(parents=True, exist_ok=True)
-        # The file is replaced in one step. A merge that is interrupted leaves the records that `out` had. Lines are
-        # written as they were read, so that no later version misses what this one does not know.
+        # The file is replaced in one step, so that an interrupted merge keeps the records of `out`. Lines are written
+        # as they were read, so that fields of later versions are preserved.
         with whole_file(out / "records.jsonl") as partial, partial.open("wb") as stream:
             stream.writelines(text + b"\n" for text in [*(line.text for line in kept), *unreadable])
         records = [_record(line) for line in kept]

@@ -1,8 +1,8 @@
-"""Check records that come from a file against the table of fields, so that one odd record is one odd row.
+"""Check records from a file against the table of fields, so that an invalid record affects one row only.
 
-Records are written by this package, but also by older versions, by scripts, and by hand. Whatever is no value of its
-field becomes the field's empty value. The record then has status "failed" and no results, and its reason says what was
-odd.
+Records are written by this package, but also by older versions, by scripts and by hand. A value of the wrong type is
+replaced by the empty value of its field. The record then has status "failed" and no results, and its reason names the
+invalid values.
 """
 
 import json
@@ -13,10 +13,10 @@ from typing import Any
 from convexnn_bench.records.fields import FIELDS, MEMBERS, SCHEMA, Field, blank
 from convexnn_bench.statuses import STATUSES
 
-EPOCH = "1970-01-01T00:00:00.000+00:00"  # the start of a cell whose record does not tell it
-# What a field holds that no report can do without, where the record has no usable value for it.
+EPOCH = "1970-01-01T00:00:00.000+00:00"  # start time for a record without one
+# The values of fields that every report needs, if the record has no valid value.
 UNKNOWN: dict[str, Any] = {"text": "unknown", "integer": 0}
-# What was measured. An odd record claims none of it, since it may be wrong in more than what was noticed.
+# The results, which are removed from an invalid record, since further values in it may be wrong.
 RESULTS = ("objective", "lower_bound", "gap", "stationarity_bound", "active_blocks", "curve")
 # The members of a problem that reports show.
 SHOWN_OF_PROBLEM = [member for member in MEMBERS["problem"] if member not in ("N", "beta_max", "notes")]
@@ -24,11 +24,11 @@ FAULTS_SHOWN = 3  # faults that the reason of an odd record names
 
 
 class UnreadableError(ValueError):
-    """A line is no record that this version can read; the message says why."""
+    """This version cannot read a line as a record; the message says why."""
 
 
 def parsed(line: bytes) -> tuple[dict[str, Any], list[str]]:
-    """Return the record of a line with a value of its kind in every field, and what was odd about it.
+    """Return the record of a line with a value of the right type in every field, and its faults.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def parsed(line: bytes) -> tuple[dict[str, Any], list[str]]:
 
 
 def checked(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the record with a value of its kind in every field, and what was odd about it."""
+    """Return the record with a value of the right type in every field, and its faults."""
     faults: list[str] = []
     empty = blank()
     sound = {**record, **empty}
@@ -70,7 +70,7 @@ def checked(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _value(field: Field, value: Any, faults: list[str]) -> Any:
-    """Return the value, or the empty value of its field where it is none; then add to `faults` what it is."""
+    """Return the value, or the empty value of the field if its type is wrong, which is added to `faults`."""
     if field.kind == "group":
         return _group(field.name, value, faults)
     if field.kind == "curve":
@@ -86,7 +86,7 @@ def _value(field: Field, value: Any, faults: list[str]) -> Any:
 
 
 def _scalar(name: str, kind: str, value: Any, faults: list[str], needed: bool = False) -> Any:
-    """Return a text, an integer or a number, None where there is none. needed: None is a fault, unless a number."""
+    """Return a text, an integer or a number, or None. needed: for a text or an integer, None is a fault."""
     if kind == "number":
         if value is None or _is_number(value):
             return value if value is not None and math.isfinite(value) else None
@@ -104,7 +104,7 @@ def _group(name: str, value: Any, faults: list[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         faults.append(_fault(name, "an object", value))
         value = {}
-    # The limits have all members, so that no reader has to ask which of them are there.
+    # Limits always have all members, so that readers need not check for them.
     group: dict[str, Any] = dict.fromkeys(members) if name == "limits" else {}
     for member, inner in value.items():
         where = f"{name}.{member}"

@@ -111,7 +111,7 @@ class RecordFile:
         return records, complaints
 
     def lines(self) -> Iterator["Line"]:
-        """Yield the lines of the file that are not blank; none where there is no file."""
+        """Yield the lines of the file that are not blank. A missing file has no lines."""
         if not self.path.exists():
             return
         # Lines are split as bytes, because a line that was cut short may end within a character.
@@ -129,7 +129,7 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file: its bytes, its record or None, and what is to be said of it."""
+    """A line of the file: its bytes, its record or None, and a complaint, which is empty for a valid record."""
 
     text: bytes
     record: Record | None
@@ -171,7 +171,7 @@ def _late(out: Path, key: str) -> Path:
 
 
 def beta_fraction(record: Mapping[str, Any]) -> float:
-    """Return the weight decay as a fraction of beta_max, as it was asked for or as it follows; nan if not known."""
+    """Return beta as a fraction of beta_max: the parameter of that name, or else the quotient; nan if not known."""
     given, about = record.get("problem_parameters"), record.get("problem")
     asked = given.get("beta_fraction") if isinstance(given, Mapping) else None
     beta, largest = (about.get("beta"), about.get("beta_max")) if isinstance(about, Mapping) else (None, None)
@@ -199,7 +199,7 @@ def flat(record: Mapping[str, Any]) -> Record:
         else:
             row[name] = value
         if name == "problem_parameters":
-            # A sweep over the weight decay is what most tables are sorted by.
+            # Most tables are sorted by the weight decay.
             row["beta_fraction"] = beta_fraction(record)
     return row
 

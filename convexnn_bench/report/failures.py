@@ -1,4 +1,4 @@
-"""What failing cells printed, shown by its last lines, which are mostly the end of a traceback."""
+"""Show the last lines that failing cells printed, which are mostly the end of a traceback."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from convexnn_bench.report.tables import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN, LINES = 5, 8  # failures that are shown, and last lines of each
+SHOWN, LINES = 5, 8  # number of failures that are shown, and number of lines for each
 
 
 def last_lines(text: str, most: int) -> list[str]:
-    """Return the last lines that are not empty, with escapes in place of control characters."""
+    """Return the last `most` lines that are not empty, with control characters escaped."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()][-most:]
     return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]
 
 
 def print_failures(records: Sequence[Record], folder: Path, console: "Console") -> None:
-    """Print the last lines of what failing cells printed, once for each solver and reason, and where the rest is."""
+    """Print the last lines of the output of failing cells, once for each solver and reason, and where to find more."""
     failures: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record["status"] in BAD_STATUSES and record.get("output"):

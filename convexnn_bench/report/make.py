@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.records import Record, RecordFile
+from convexnn_bench.report.drawing_cache import Described, checksum, read_cache, write_cache
 from convexnn_bench.report.failures import print_failures
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
-from convexnn_bench.report.kept import Described, checksum, keep, kept
 from convexnn_bench.report.ladder import csv_rows, print_ladder, time_head, time_rows
 from convexnn_bench.report.numbers import gaps_of, rung_name, solver_times, violations
 from convexnn_bench.report.page import summary, write_page
@@ -52,7 +52,7 @@ def make_report(folder: Path, console: "Console") -> bool:
     """
     records, complaints = read_folder(folder)
     key = checksum(records, complaints)
-    figures = kept(folder, key)
+    figures = read_cache(folder, key)
     # 1. Print the tables. Missing packages are reported before, and not after minutes of drawing.
     if figures is None:
         _check_packages()
@@ -70,7 +70,7 @@ def make_report(folder: Path, console: "Console") -> bool:
     unchanged = figures is not None
     if figures is None:
         figures = _draw(records, folder, page, complaints)
-        keep(folder, key, figures, page)
+        write_cache(folder, key, figures, page)
     for title, why_not, paths in figures:
         console.print(f"{title}: {_where(why_not, paths)}", soft_wrap=True)
     console.print(f"page: {page}{' (the records have not changed since it was made)' * unchanged}", soft_wrap=True)
@@ -100,7 +100,7 @@ def table_text(records: Sequence[Record], form: str) -> str:
 
 
 def _is_ladder(records: Sequence[Record]) -> bool:
-    """Return whether medians are shown: for several draws of problems, several seeds, or many cells."""
+    """Return whether the report shows medians, as for several draws of problems, several seeds, or many cells."""
     # Problems that differ in their seeds alone are draws of one rung, and their cells belong in one row.
     draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
     return draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW

@@ -9,7 +9,7 @@ from typing import Any
 
 Rows = Sequence[Sequence[str]]
 
-# Characters that LaTeX reads as commands, and signs of the tables that its text fonts lack.
+# Characters that LaTeX reads as commands, and signs in the tables that its text fonts lack.
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
@@ -42,8 +42,8 @@ def markdown_table(head: Sequence[str], rows: Rows) -> str:
 def latex_table(head: Sequence[str], groups: Mapping[str, Rows], words: int = 1) -> str:
     r"""Return a tabular for LaTeX with the rules of booktabs, for which a document needs \usepackage{booktabs}.
 
-    groups: {title: rows}. A title stands on a line of its own, unless there is only one group. words: how many columns
-    are words and stand on the left; numbers stand on the right.
+    groups: {title: rows}. If there are several groups, each title gets its own line. words: the number of left-aligned
+    columns, which have words; columns with numbers are right-aligned.
     """
     columns = "l" * words + "r" * (len(head) - words)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(head)]

@@ -39,11 +39,10 @@ class Diverged(Exception):
 class Monitor:
     """The callback of one run: it scores points, keeps the clocks, and decides when the solver stops.
 
-    The solver's own clock stands still while a point that it has made is scored. The wait of the caller goes on; set-up
-    took the first `setup_seconds` of it. Where the solver has a limit in iterations, scores are due by their number and
-    not by the clock, so that every run scores the same points. Any thread may call the monitor. After the first False
-    it scores no further point, whatever the solver does. Processes that share a problem use the clock of the first one,
-    so that they decide alike.
+    The solver's clock stops while a point is scored. The clock of the caller, which set-up has used for
+    `setup_seconds`, does not. If the solver has a limit in iterations, the number of iterations decides when a score is
+    due, so that every run scores the same points. Any thread may call the monitor. After the first False it scores no
+    further point. Processes that share a problem use the clock of the first process, so that their decisions agree.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Monitor:
         The certificate of the last point may take what is left of the wait, and one before it a part of the limit.
         """
         with self.interrupter.held():
-            # 1. The solver makes its point. Its clock stands still afterwards.
+            # 1. Let the solver make its point, and stop its clock.
             found = self.solver.get_result()
             seconds = self.elapsed()
             left = self._until(self.wait.certificate_ends if last else self.wait.solver_stops, seconds)

@@ -141,8 +141,8 @@ def solve(
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     # 2. Take checksums of the problem, which under torchrun may be one with shared products.
     untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
-    # 3. A solver that cannot run is an outcome, so that a campaign goes on. Imports do not count, since the solver has
-    # not seen the problem yet. What it does with the problem in `skip` counts as set-up.
+    # 3. Load packages, and ask the solver to skip. A solver that cannot run gives a result, so that a campaign
+    # continues. Imports do not count as set-up, since the solver has not seen the problem yet. The time in `skip` does.
     reason = algorithm.unavailable()
     loading = time.perf_counter()
     if reason is None:
@@ -179,7 +179,7 @@ def _run(
 ) -> None:
     """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
     problem = untouched.problem
-    # Processes that share a problem wait for each other, so that none of them may be stopped on its own.
+    # Processes that share a problem wait for each other, so that none of them may be interrupted alone.
     waited = None if problem.is_shared else time.perf_counter() - started
     interrupter = Interrupter(wait.until(wait.solver_is_interrupted, waited))
     monitor: Monitor | None = None

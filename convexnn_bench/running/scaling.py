@@ -1,17 +1,17 @@
 """The units in which solvers see a problem: data and targets divided by powers of two.
 
-Prices in units of 1e6 or lengths in millimetres leave the ranges for which the tolerances and the first steps of
-numerical methods are made. With X = a X' and Y = b Y', an architecture of degree d, A(.; a X') = a^d A(.; X'), and a
-loss with F(b z', b Y') = w F'(z', Y'), the objective is
+Tolerances and first steps of numerical methods suit data of ordinary size, not prices of 1e6 or lengths in millimetres.
+With X = a X' and Y = b Y', an architecture of degree d, A(.; a X') = a^d A(.; X'), and a loss with
+F(b z', b Y') = w F'(z', Y'), the objective is
 
     F(A(Z)) + beta R(Z) = w (F'(A'(Z')) + beta' R(Z')),   beta' = beta b / (a^d w),
 
 with Z = (b / a^d) Z' and the multiplier Lambda = (w / b) Lambda'.
 
-So both problems are the same, and with powers of two every number keeps its digits. F' is the same loss, with delta / b
-for Huber's, and w = b^2. The losses of classification have no unit of Y (b = 1). Columns of X are not scaled one by
-one, since weight decay would then be another one. Factors and weights are multiplied by the square root of b / a^d,
-which keeps pairs balanced: its exponent is therefore made even.
+Both problems are therefore equivalent, and powers of two change no digit. For the squared loss F' = F, for Huber's loss
+F' has delta / b, and for both w = b^2. Losses for classification have no unit of Y (b = 1). Columns of X are not scaled
+one by one, since that would change the weight decay. Factors and weights are multiplied by the square root of b / a^d,
+which keeps pairs balanced. The exponent of b / a^d is made even, so that this root is a power of two.
 
 Certificates are computed for the problem and the points in the user's units.
 """
@@ -27,8 +27,8 @@ from convexnn_bench.checks import SMALLEST_BETA
 from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
-ORDINARY = 2.0**-8, 2.0**8  # data whose largest magnitude is within this range are left as they are
-LARGEST_BETA = 1 / SMALLEST_BETA  # a scaled beta beyond one of the two would lose digits: then nothing is scaled
+ORDINARY = 2.0**-8, 2.0**8  # range of the largest magnitude in which data are not scaled
+LARGEST_BETA = 1 / SMALLEST_BETA  # if the scaled beta is outside the two limits, nothing is scaled
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scaling:
     Attributes
     ----------
     problem : Problem
-        The problem for the solver; the user's own where both units are one.
+        The problem for the solver, which is the user's problem if both units are one.
     blocks : float
         b / a^d, the unit of Z, an even power of two.
     multiplier : float
@@ -51,11 +51,11 @@ class Scaling:
 
     @classmethod
     def of(cls, problem: Problem) -> "Scaling":
-        """Choose the units: those in which the largest |X| and |Y| are about one, unless they are ordinary."""
+        """Choose units in which the largest |X| and |Y| are about one, unless these are in the range ORDINARY."""
         loss, degree = problem.loss, problem.architecture.degree
         of_X = _exponent(problem.X) if degree else 0
         of_Y = _exponent(problem.Y) if loss.rescaled(2.0) is not None else 0
-        # The exponent of b / a^d becomes even: by X where its degree is odd, else by Y.
+        # Make the exponent of b / a^d even, by the unit of X if its degree is odd, else by that of Y.
         if (of_Y - (degree or 0) * of_X) % 2:
             of_X, of_Y = (of_X + 1, of_Y) if of_X and degree and degree % 2 else (of_X, of_Y + 1)
         if of_X == of_Y == 0:
@@ -67,7 +67,7 @@ class Scaling:
         return cls(scaled, blocks, weight / 2.0**of_Y)
 
     def restored(self, point: Point) -> Point:
-        """Return the solver's point in the user's units: each array times a power of two, which rounds nothing."""
+        """Return the solver's point in the user's units. Arrays are multiplied by powers of two, without rounding."""
         if self.blocks == self.multiplier == 1.0:
             return point
         root = math.sqrt(self.blocks)
@@ -76,7 +76,7 @@ class Scaling:
 
 
 def _exponent(array: np.ndarray) -> int:
-    """Return e with the largest magnitude in [1/2, 1) 2^e; 0 where it is ordinary, or zero."""
+    """Return e with the largest magnitude in [1/2, 1) 2^e, or 0 if it is in the range ORDINARY or zero."""
     largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
     return 0 if largest == 0 or ORDINARY[0] <= largest <= ORDINARY[1] else math.frexp(largest)[1]
 

@@ -23,7 +23,7 @@ PARTS = ("architecture", "activation", "loss")
 class Untouched:
     """The state of a problem at one moment; `check` compares it with the current state.
 
-    A change stays on the list once it was seen, also where the solver undoes it.
+    A change that was detected stays in the list, also if the solver undoes it.
     """
 
     def __init__(self, problem: Problem):

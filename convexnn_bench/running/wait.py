@@ -14,9 +14,9 @@ from contextlib import contextmanager
 # `solve` returns within (1 + SHARE) time_limit + SECONDS. The allowance is spent in turn on the solver's last steps, on
 # stopping it, and on the last certificate; the rest is for calls that cannot be interrupted.
 SHARE, SECONDS = 0.2, 1.0
-STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.65  # parts of the allowance after which each of these has to end
+STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.65  # fractions of the allowance at which each of these must be over
 AGAIN = 1.0  # seconds after which a solver that caught the interruption is interrupted again
-IMPORTING = 0.02  # seconds until the next look at a thread that imports a module
+IMPORTING = 0.02  # seconds between two checks of a thread that imports a module
 
 
 class OutOfTime(BaseException):
@@ -24,9 +24,9 @@ class OutOfTime(BaseException):
 
 
 class Wait:
-    """The times at which the parts of a solve have to end, in seconds from the start of set-up; None without a limit.
+    """The times at which the parts of a solve must end, in seconds from the start of set-up; None without a limit.
 
-    imports: the seconds that the caller has waited for packages before. They count for half of the limit at most.
+    imports: the seconds that loading packages has taken. At most half of the limit is charged for them.
     """
 
     def __init__(self, time_limit: float | None, imports: float = 0.0):
@@ -43,15 +43,15 @@ class Wait:
 
     @staticmethod
     def until(end: float | None, waited: float | None) -> float | None:
-        """Return the seconds from `waited` to `end`, zero at least; None if there is no end, or no waiting at all."""
+        """Return the seconds from `waited` to `end`, at least zero, or None if one of them is None."""
         return None if end is None or waited is None else max(end - waited, 0.0)
 
 
 class Interrupter:
     """Interrupt work in the thread of the caller after some seconds; None never interrupts it.
 
-    The exception may be raised in the code below, too. It uses plain locks only, whose `with` blocks cannot be left
-    without releasing them; those of `threading.Event`, which are written in Python, can.
+    The exception may also be raised in the code of this class. It therefore uses plain locks, whose `with` blocks
+    always release them. `threading.Event` is written in Python, and an exception in it may leave its lock acquired.
     """
 
     def __init__(self, seconds: float | None):
@@ -95,7 +95,7 @@ class Interrupter:
     def _watch(self) -> None:
         seconds = self.seconds or 0.0
         while not self._alarm.acquire(timeout=seconds):
-            # A module whose import is interrupted may never load again in this process.
+            # After an interrupted import, a module may fail to load for the rest of the process.
             if _imports(self._thread):
                 seconds = IMPORTING
                 continue
@@ -116,14 +116,14 @@ class Interrupter:
             self._over = True
             if self._alarm.locked():
                 self._alarm.release()
-        # An exception that was sent and has not come yet comes here: Python looks for it whenever a loop goes back. To
-        # withdraw it (by NULL) would leave CPython 3.11 looking for it before every instruction from then on.
+        # Let an exception that was sent be raised here: Python checks for it in every iteration of a loop. Withdrawing
+        # it, by NULL, would make CPython 3.11 check before every instruction from then on.
         for _ in range(100 if self._sent else 0):
             pass
 
 
 def _imports(thread: int) -> bool:
-    """Return True where a thread is inside an import statement, or in a module of Python that handles locks."""
+    """Return True if a thread is inside an import statement, or in a module of Python that handles locks."""
     frame = sys._current_frames().get(thread)
     if frame is not None and frame.f_globals.get("__name__") in ("threading", "logging", "queue"):
         return True

@@ -579,7 +579,7 @@ def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
         ([str(tmp_path / "none.pt"), data, *good], "there is no file"),
         ([model, str(tmp_path / "none.csv"), *good], "there is no file"),
         ([model, model, *good], "path must end in .csv"),
-        ([model, f"file[path={data},targets=values]", *good], "has no parameter targets here"),
+        ([model, f"file[path={data},targets=values]", *good], "leave this parameter of DATA out"),
         ([str(tmp_path / "one.pt"), data, *good], "Linear, Linear"),
         ([str(tmp_path / "more.pt"), data, *good], "3.scale"),
         ([str(tmp_path / "bias.pt"), data, *good], "do not fit together"),

@@ -24,7 +24,8 @@ class ConicSolver(BaseSolver):
     tolerance: float
 
     def gap_tolerance(self) -> float:
-        # The solver's tolerance is about its own residuals: gaps of float64 certificates are some ten times that.
+        # The tolerance bounds the residuals of the conic solver. Gaps of float64 certificates are some ten times
+        # larger.
         return max(100.0 * self.tolerance, 1e-8)
 
     def backend(self) -> Any:
@@ -62,9 +63,9 @@ class ConicSolver(BaseSolver):
         3. Call back once.
 
         A point of low accuracy, or one at which the time limit ended the solver, is accepted, since the certificate
-        judges it. No such program is infeasible or unbounded: Z = 0 is a point of it, and F >= 0. Where a solver says
-        otherwise its arithmetic failed, and Z = 0 becomes its point. Raises ConvexNNError if the solver ends without a
-        point in another way.
+        judges it. The program is never infeasible or unbounded, since Z = 0 is feasible and F >= 0. If a solver says
+        otherwise, its arithmetic failed, and Z = 0 becomes its point. Raises ConvexNNError if the solver ends without a
+        point for another reason.
         """
         program, (data, chain, inverse) = self.conic.program, self._compiled
         summary = ""
@@ -97,7 +98,7 @@ class ConicSolver(BaseSolver):
 
 
 def _zero(problem: Problem) -> Point:
-    """Return Z = 0, with the vectors of the cones that make it."""
+    """Return the point Z = 0, with its vectors in the cones."""
     P, p, q = problem.P, problem.p, problem.q
     blocks = np.zeros((P, p, q))
     if problem.vector_cone:

@@ -18,17 +18,17 @@ from convexnn_bench.records import Record, code_version, one_line
 class LostError(ConvexNNError, RuntimeError):
     """A cell left no record because its worker is gone. The message says what happened.
 
-    again: True where the cell may do better on another worker.
+    retry: whether the cell may succeed on another worker.
     """
 
-    def __init__(self, reason: str, again: bool = True):
+    def __init__(self, reason: str, retry: bool = True):
         super().__init__(reason)
-        self.again = again
+        self.retry = retry
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to run. problem: the fields of its problem that are known already. runs: how often it was lost before."""
+    """A cell to run. problem: the fields of its problem that are known. runs: the number of times that it was lost."""
 
     cell: Cell
     problem: dict[str, Any] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class PoolExecutor(BaseExecutor):
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
         running: dict[Any, tuple[Job, float]] = {}
-        again: list[Job] = []  # lost, and to run again
+        retries: list[Job] = []  # jobs whose cells were lost, which run again
         # The first job is fetched before anything is opened: a campaign without cells to run needs no cluster. All
         # cells of a campaign have the same number of threads, so that the first one speaks for all.
         job = next(jobs, None)
@@ -162,29 +162,29 @@ class PoolExecutor(BaseExecutor):
                         running[self.submit(job)] = job, started
                         events.started(job.cell)
                     except LostError as error:
-                        yield from _given_up(job, error, 0.0, again)
-                    job = again.pop() if again else next(jobs, None)
+                        yield from _given_up(job, error, 0.0, retries)
+                    job = retries.pop() if retries else next(jobs, None)
                 # 2. Collect the records of those that have ended.
                 for handle in self.ended(list(running)):
                     done, started = running.pop(handle)
                     try:
                         record = _same_code(self.collect(handle))
                     except LostError as error:
-                        yield from _given_up(done, error, time.perf_counter() - started, again)
+                        yield from _given_up(done, error, time.perf_counter() - started, retries)
                     else:
                         yield done, record
-                if job is None and again:
-                    job = again.pop()
+                if job is None and retries:
+                    job = retries.pop()
         finally:
             # This also runs when the campaign is interrupted: the generator is then closed at one of its yields.
             self.close()
 
 
-def _given_up(job: Job, error: LostError, seconds: float, again: list[Job]) -> Iterator[tuple[Job, Record]]:
-    """Put a job whose cell was lost among those to run again, or yield its record where that would not help."""
-    # Whoever killed the worker is not known. A cell is not blamed for it before it has lost several.
-    if error.again and job.runs + 1 < RUNS:
-        again.append(replace(job, runs=job.runs + 1))
+def _given_up(job: Job, error: LostError, seconds: float, retries: list[Job]) -> Iterator[tuple[Job, Record]]:
+    """Add a job whose cell was lost to `retries`, or yield its record if it must not run again."""
+    # It is not known what killed the worker. A cell counts as the cause only after it has lost several workers.
+    if error.retry and job.runs + 1 < RUNS:
+        retries.append(replace(job, runs=job.runs + 1))
     else:
         yield job, lost_record(job, error, seconds)
 
@@ -206,5 +206,5 @@ def _same_code(record: Record) -> Record:
     # A key includes the version, so that no cell of this campaign would ever find the record of another version.
     if record["version"] != code_version():
         reason = f"the worker runs convexnn-bench {record['version']}, this campaign is of {code_version()}"
-        raise LostError(reason, again=False)
+        raise LostError(reason, retry=False)
     return record

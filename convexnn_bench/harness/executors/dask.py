@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 20.0  # wait for the answer of a scheduler
 LOOK_SECONDS = 1.0  # between two looks at which workers are alive
-SILENT_SECONDS = 30.0  # after which a scheduler that does not answer, or a worker that is not heard of, counts as gone
+SILENT_SECONDS = 30.0  # without an answer, after which a scheduler or a worker counts as gone
 SCRATCH = "dask"  # subfolder of a campaign's folder for the temporary files of workers that are started here
 
 
@@ -34,7 +34,7 @@ def _look() -> tuple[str, bool]:
 
 
 class DaskExecutor(PoolExecutor):
-    """Runs one cell at a time on each worker. The cell of a worker that dies is run again, but not for ever.
+    """Runs one cell at a time on each worker. The cell of a worker that dies runs again, a limited number of times.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class DaskExecutor(PoolExecutor):
 
         _silence()
         if self.address is None:
-            # A command that is killed cannot remove the folder, and finds it again when it is started again.
+            # A killed command leaves the folder, which the same command uses and removes when it is started again.
             self._scratch = out / SCRATCH
             # Every worker runs one cell at a time, and a cell takes `threads` cores.
             number = self.workers or max(1, cores() // threads)
@@ -118,7 +118,7 @@ class DaskExecutor(PoolExecutor):
 
     def close(self) -> None:
         _wake_children()
-        # Nothing that goes wrong here costs a record: what is left of a lost scheduler need not be closed.
+        # Errors are ignored: all records are written by now, and a lost scheduler need not be closed.
         for future in self._where:
             with contextlib.suppress(Exception, asyncio.CancelledError):
                 future.cancel()
@@ -139,7 +139,7 @@ class DaskExecutor(PoolExecutor):
             raise self._lost() from error
         now = time.monotonic()
         for address, about in found.items():
-            # The clock of the scheduler may be another one: what counts is how long its answer has been the same.
+            # The scheduler may have another clock, so that the time since its answer last changed is measured instead.
             if self._heard.get(address, (None, 0.0))[0] != about["last_seen"]:
                 self._heard[address] = about["last_seen"], now
         return [address for address in found if now - self._heard[address][1] < SILENT_SECONDS]
@@ -213,7 +213,7 @@ class DaskExecutor(PoolExecutor):
 
 
 def _silence() -> None:
-    """Let dask log nothing: the records and the errors of this executor say what was lost."""
+    """Switch off the log of dask, since records and errors of this executor say what was lost."""
     for name in list(logging.root.manager.loggerDict):
         # dask sets the level of each of its loggers, so that the level of their parent does not count.
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
@@ -221,7 +221,7 @@ def _silence() -> None:
 
 
 def _wake_children() -> None:
-    """Let the workers of this process go on where a signal has stopped them."""
+    """Continue workers of this process that a signal has stopped."""
     for pid in children(os.getpid()):
         with contextlib.suppress(*ENDED_ERRORS):
             process = psutil.Process(pid)

@@ -213,7 +213,7 @@ def _peak(records: Sequence[Record]) -> float:
 
 
 def asked_gap(records: Sequence[Record]) -> float:
-    """Return the smallest gap at which cells were stopped; that of the last table where no record tells one."""
+    """Return the smallest gap at which cells were stopped, or the last of GAPS if no record has one."""
     return min((record["limits"]["gap"] for record in records if record["limits"]["gap"] is not None), default=GAPS[-1])
 
 

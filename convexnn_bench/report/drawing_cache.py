@@ -1,7 +1,7 @@
-"""What a report has drawn, so that nothing is drawn again unless records, code or files have changed.
+"""Cache of a report, so that figures are drawn again only if records, code or files have changed.
 
-The file figures/drawn.json of a campaign's folder names the records by a checksum, and every file that was drawn from
-them with its own checksum.
+The file figures/drawn.json in a campaign's folder has a checksum of the records, and the name and checksum of every
+file that was drawn from them.
 """
 
 import hashlib
@@ -13,20 +13,20 @@ from convexnn_bench.records import Record, installed, plain
 from convexnn_bench.storage import whole_file
 
 NAME = "drawn.json"
-PACKAGES = ("matplotlib", "vl-convert-python", "jinja2")  # whose versions decide how things are drawn
-FOLDER = Path(__file__).parent  # of the code that draws
+PACKAGES = ("matplotlib", "vl-convert-python", "jinja2")  # packages whose versions affect the figures and the page
+FOLDER = Path(__file__).parent  # folder with the code that draws
 Described = tuple[str, str | None, list[Path]]  # title of a figure, why there is none, its files
 
 
 def checksum(records: Sequence[Record], complaints: Sequence[str]) -> str:
-    """Return a checksum of everything that figures and page depend on: records, complaints and code."""
+    """Return a checksum of the records, the complaints and the code, on which figures and page depend."""
     code = [_file_checksum(path) for path in sorted(FOLDER.rglob("*")) if path.suffix in (".py", ".jinja")]
     what = [code, [installed(package) for package in PACKAGES], plain(list(records)), list(complaints)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def keep(folder: Path, key: str, figures: Sequence[Described], page: Path) -> None:
-    """Remember what was drawn for the records of `key`."""
+def write_cache(folder: Path, key: str, figures: Sequence[Described], page: Path) -> None:
+    """Write the figures and the page that were drawn, with their checksums. key: the checksum of the records."""
     paths = [page, *(path for _, _, drawn in figures for path in drawn)]
     content = {
         "records": key,
@@ -37,8 +37,8 @@ def keep(folder: Path, key: str, figures: Sequence[Described], page: Path) -> No
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def kept(folder: Path, key: str) -> list[Described] | None:
-    """Return the figures that were drawn for the records of `key`; None if a file of them is missing or different."""
+def read_cache(folder: Path, key: str) -> list[Described] | None:
+    """Return the figures that were drawn for the records of `key`, or None if a file is missing or has changed."""
     try:
         content = json.loads((folder / "figures" / NAME).read_text(encoding="utf-8"))
         whole = content["records"] == key and all(
@@ -46,7 +46,7 @@ def kept(folder: Path, key: str) -> list[Described] | None:
         )
         figures = [(title, missing, [folder / name for name in names]) for title, missing, names in content["figures"]]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # there is no such file, or it was damaged: everything is drawn again
+        return None  # the file is missing or damaged: everything is drawn again
     return figures if whole else None
 
 

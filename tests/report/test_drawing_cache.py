@@ -8,7 +8,7 @@ from rich.console import Console
 from test_report_page import campaign_records
 
 from convexnn_bench.records import RecordFile
-from convexnn_bench.report import figures, kept, make, make_report
+from convexnn_bench.report import drawing_cache, figures, make, make_report
 from convexnn_bench.report.figures import campaign
 from convexnn_bench.report.numbers import fit_power_law
 
@@ -67,11 +67,11 @@ def test_what_has_changed_is_drawn_again(folder, change, monkeypatch):
     elif change == "missing page":
         (folder / "report.html").unlink()
     elif change == "state":
-        (folder / "figures" / kept.NAME).write_text(json.dumps({"records": None, "figures": 3}))
+        (folder / "figures" / drawing_cache.NAME).write_text(json.dumps({"records": None, "figures": 3}))
     elif change == "not JSON":
-        (folder / "figures" / kept.NAME).write_text("[")
+        (folder / "figures" / drawing_cache.NAME).write_text("[")
     else:
-        monkeypatch.setattr(kept, "installed", lambda package: "another")
+        monkeypatch.setattr(drawing_cache, "installed", lambda package: "another")
     printed, drawn = report(folder)
     assert drawn == 2
     assert "have not changed" not in printed
