@@ -224,7 +224,7 @@ class Campaign:
             time.sleep(0.02)
 
     def finish(self) -> None:
-        """Leave the campaign alone until it has ended, and judge what it has left."""
+        """Let the campaign run to its end without further signals, and check its records and files."""
         while True:
             self._wait_for_end()
             if len({record["key"] for record in self.lines()}) >= self.cells or self.faults:
@@ -302,7 +302,7 @@ def kill_campaigns(
 
 
 def table(hits: list[Hit]) -> str:
-    """Return what was hit, how often, and what became of the cells that ran then."""
+    """Return the table: the kind of process and signal, their number, and the results of the cells that ran then."""
     rows = ["| executor | process | signal | times | cells that ran then |", "|---|---|---|---|---|"]
     for key, number in sorted(Counter((hit.executor, hit.kind, hit.action) for hit in hits).items()):
         outcomes = Counter(hit.outcome for hit in hits if (hit.executor, hit.kind, hit.action) == key)

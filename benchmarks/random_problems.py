@@ -14,13 +14,13 @@ Array = np.ndarray
 Rng = np.random.Generator
 
 SCALES = ("ordinary", "degenerate", "scaled", "mixed")
-MOST_ROWS = 27  # of Phi
-MOST_PATTERNS, MOST_DEGENERATE = 40, 130  # up to which all patterns are asked for
+MOST_ROWS = 27  # rows of Phi
+MOST_PATTERNS, MOST_DEGENERATE = 40, 130  # number of patterns up to which all are used, and that for degenerate rows
 
 
 @dataclass
 class Case:
-    """One problem, and in words of code how the package is given it.
+    """One problem, and the code that states it for the package.
 
     X, Y: the data as a statement of the problem takes them, Y being n_out x c. lines: the code that makes `problem`, or
     `report` and `problem` from a torch module. network: (W1, W2, b) of that module.
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def kind(self) -> tuple[str, str, str, str]:
-        """Return what the table sorts by."""
+        """Return the key by which the table is sorted."""
         bias = "" if self.output_bias is None else f" + {self.output_bias} bias"
         return self.architecture.kind, self.activation, self.loss.name + bias, self.scale
 

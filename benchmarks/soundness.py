@@ -80,7 +80,7 @@ class Judged:
 
 @dataclass
 class Outcome:
-    """What one problem gave."""
+    """The results for one problem."""
 
     case: Case
     certificates: int = 0
@@ -112,7 +112,7 @@ class Trial:
         except cnn.ConvexNNError as error:
             self.refuse(f"{type(error).__name__}: {error}", lines)
             return False
-        except Exception as error:  # whatever else it is, it is a finding
+        except Exception as error:  # any other exception is a finding
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{last.filename.rpartition('convexnn_bench/')[2]}:{last.name}"
             self.find("raised", f"{type(error).__name__} in {where}: {error}", lines)

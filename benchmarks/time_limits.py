@@ -30,7 +30,7 @@ def labels(n: int, classes: int) -> np.ndarray:
 
 
 def houses() -> "cnn.Problem":
-    """Prices in the units in which people have them."""
+    """Prices of houses in dollars, unscaled."""
     rng = np.random.default_rng(1)
     area = rng.integers(500, 5000, 30).astype(float)
     X = np.column_stack([area, np.ones(30)])
@@ -80,12 +80,12 @@ def measured(solver: str, problem: "cnn.Problem", time_limit: float) -> dict[str
     wall, cpu = time.perf_counter(), time.process_time()
     row: dict[str, Any] = {"solver": solver}
     try:
-        # No gap that float64 can certify ends the run before the limit.
+        # The target is a gap that float64 cannot certify, so that only the limit ends the run.
         result = cnn.solve(problem, solver, time_limit=time_limit, gap=1e-13, show_progress=False)
         if result.status == "skipped":
             return None
         row |= {"status": result.status, "gap": result.gap, "own": result.setup_seconds + result.solve_seconds}
-    except Exception as error:  # the wait of a caller ends with an error as well
+    except Exception as error:  # the wait of the caller ends with an error too
         row |= {"status": f"{type(error).__name__}: {error}"[:60], "gap": float("nan"), "own": float("nan")}
     return row | {"wait": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 

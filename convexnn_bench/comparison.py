@@ -102,7 +102,7 @@ class Comparison:
         return [record for record in self.records if math.isfinite(finite(record["gap"]))]
 
     def _enclosure(self) -> str:
-        """Say where all solvers together have proven the optimum to lie, if their bounds are on one program."""
+        """Return a sentence on the interval that all bounds together prove, if they are on one program."""
         proven = self._proven()
         if len({record["scope"] for record in proven}) != 1:
             return ""

@@ -78,7 +78,7 @@ class BaseSolver:
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
 
     def gap_tolerance(self) -> float:
-        """Return the certified relative gap up to which an end by the solver's own test is called `solved`."""
+        """Return the certified relative gap up to which a run that the solver's own test ended is `solved`."""
         return 1e-6
 
     @classmethod

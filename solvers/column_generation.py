@@ -9,7 +9,7 @@ from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Number, Whole
 
-LEAST_SECONDS = 0.01  # of a master program, after which its solver says that its time is up
+LEAST_SECONDS = 0.01  # least time limit of a master program; its solver then stops by its limit at once
 
 
 class Solver(BaseSolver):
@@ -62,7 +62,7 @@ class Solver(BaseSolver):
         return next(name for name in names if SOLVERS.get(name).unavailable() is None)
 
     def _make_master(self) -> BaseSolver:
-        """Make the solver of the master program, for the time that is left."""
+        """Make the solver of the master program, with the remaining time as its limit."""
         # The master need not be exact: the network's certificate judges its point like any other.
         solver: BaseSolver = SOLVERS.make(self._master(self.masters[self.method.problem.vector_cone]))
         left = seconds_left()

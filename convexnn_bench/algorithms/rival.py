@@ -196,7 +196,7 @@ class RivalSolver(BaseSolver):
         return {}
 
     def gap_tolerance(self) -> float:
-        # Both rivals end where squares of steps or of subgradients are small.
+        # Both rivals stop when squares of steps or of subgradients are small.
         return float(np.sqrt(self.tolerance))
 
     def load_packages(self) -> None:

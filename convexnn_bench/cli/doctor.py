@@ -18,13 +18,13 @@ TINY: tuple[dict[str, Any], ...] = (
     {"n": 30, "d": 3, "patterns": 5},
     {"n": 12, "d": 2, "patterns": "all", "activation": "relu"},
 )
-OUTPUT_LINES = 15  # of what a broken solver printed
+OUTPUT_LINES = 15  # number of last lines that a broken solver printed
 GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0  # relative gap, time limit and deadline; most solvers end at the gap
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A solver's state, "works", "missing" or "broken", in words what it did or what to do, and what it printed."""
+    """A solver's state ("works", "missing" or "broken"), a sentence on its result or on the remedy, and its output."""
 
     solver: str
     state: str

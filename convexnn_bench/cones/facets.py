@@ -119,7 +119,7 @@ def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> 
     _, singular, right = np.linalg.svd(rows, full_matrices=False)
     rank = int(np.sum(singular > 1e-10 * singular[0]))
     small, inside = rows @ right[:rank].T, right[:rank] @ gate
-    # Of rows that are nearly parallel one direction is left, in which the gate may be zero by rounding.
+    # If all rows are nearly parallel, one direction is left, in which the gate may be zero by rounding.
     length = float(np.linalg.norm(inside))
     if length == 0.0 or not np.min(small @ inside) > 0.0:
         return None

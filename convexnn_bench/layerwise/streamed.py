@@ -133,8 +133,8 @@ def certify_stage(
     z, R, reach = torch.zeros_like(Y), stage.regulariser(), torch.zeros_like(Y[:, :1])
 
     def slope(rows: slice, patches: Patches, masks: Masks) -> torch.Tensor:
-        # The products in z_i add up to reach_i R at most, to which its rounding is relative: reach_i is the length of
-        # the vector of mean_kappa ||x_{i, kappa}|| over the windows alpha.
+        # The magnitudes of the products in z_i add up to at most reach_i R, to which the rounding is relative. reach_i
+        # is the length of the vector of mean_kappa ||x_{i, kappa}|| over the windows alpha.
         lengths = torch.linalg.vector_norm(patches, dim=2).view(len(patches), rows.stop - rows.start, -1)
         terms = stage.p + lengths.shape[2] + len(patches) * stage.width + 20  # products that meet in an entry of z
         reach[rows, 0] = terms * EPS * torch.linalg.vector_norm(lengths.mean(dim=2), dim=0)

@@ -45,7 +45,7 @@ class OutputBias(BaseLoss):
         return self.loss.prepare_targets(Y)
 
     def rescaled(self, unit: float) -> tuple[BaseLoss, float] | None:
-        """Measure the bias in the same unit: its penalty beta/2 unit^2 ||b||^2 is w times that of beta unit^2 / w."""
+        """Return (F_b', w) with b in the same unit: the penalty beta/2 unit^2 ||b||^2 is w times that of beta unit^2 / w."""
         inner = self.loss.rescaled(unit)
         if inner is None:
             return None
@@ -112,7 +112,8 @@ class OutputBias(BaseLoss):
         return product
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
-        # F_b(z + d) is at most the value at z's own bias, F(z + d + 1 b^T) + beta/2 ||b||^2. Adding b rounds once more.
+        # F_b(z + d) is at most its value at the best bias b of z, F(z + d + 1 b^T) + beta/2 ||b||^2. Adding b rounds
+        # once.
         shifted = z + self.best_bias(z, Y)
         return self.loss.rise(shifted, Y, gradient, error + 4 * EPS * shifted.abs().amax(dim=1, keepdim=True))
 

@@ -65,8 +65,8 @@ class CrossEntropy(BaseLoss):
         return product
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
-        # For a one-hot row with label l the slope along d is sum_j p_j (d_j - d_l) over j != l. Each p_j grows by a
-        # factor e^(2 max |d|) at most, and |grad| sums to twice the p_j.
+        # For a one-hot row with label l, the slope along d is sum_j p_j (d_j - d_l) over j != l. Each p_j grows at most
+        # by the factor e^(2 max |d|), and the entries of |grad| add up to twice the sum of these p_j.
         general = (error * (gradient.abs() + 0.25 * error)).sum(dim=1)
         largest = error.amax(dim=1)
         one_hot = gradient.abs().sum(dim=1) * largest * (2 * largest).exp()

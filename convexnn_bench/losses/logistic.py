@@ -44,7 +44,8 @@ class Logistic(BaseLoss):
         return lambda D: weight * D
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
-        # sigma(x + t) <= e^t sigma(x): the slope grows by this factor at most, or by the smoothness times the error.
+        # sigma(x + t) <= e^t sigma(x), so that the slope grows at most by this factor. It also grows at most by the
+        # smoothness times the error.
         slope = gradient.abs()
         general = slope + 0.125 * error
         return (error * torch.where(error < 1, torch.minimum(slope * error.exp(), general), general)).sum()

@@ -128,7 +128,7 @@ def _not_a_module(value: Any) -> InputError:
     elif isinstance(value, dict):
         why = ": load a state dict into the module that it belongs to, or give its file to convexnn-bench certify"
     elif isinstance(value, (str, PathLike)):
-        why = ": convexnn-bench certify MODEL DATA reads a file of weights"
+        why = ": a file of weights is read by convexnn-bench certify MODEL DATA"
     return InputError(f"module must be a torch.nn.Module, got {type(value).__name__}{why}")
 
 

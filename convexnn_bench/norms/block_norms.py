@@ -28,7 +28,7 @@ def max_dual_norm(cones: Cones | None, G: Float[torch.Tensor, "P p q"]) -> MaxDu
         found = _max_in_cones(cones, G)
     if is_moderate(found.value):
         return found
-    # The norms are homogeneous. The largest entry is brought to [1, 2), where neither it nor its square leaves float64.
+    # The norms are homogeneous. Scale the largest entry to [1, 2), so that its square neither overflows nor underflows.
     scale = power_of_two(G)
     return _max_in_cones(cones, G / scale).scaled(scale)
 

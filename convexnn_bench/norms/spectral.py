@@ -36,9 +36,9 @@ class MaxDualNorm:
     method: str
 
     def scaled(self, scale: float) -> "MaxDualNorm":
-        """Return the bounds for scale G, with `scale` a power of two; a product below the normal numbers is rounded up.
+        """Return the bounds for scale * G, where `scale` is a power of two.
 
-        A lower bound that is not normal is zero.
+        An upper bound below the normal numbers is rounded up, and such a lower bound becomes zero.
         """
         value, lower = self.value * scale, self.lower * scale
         if self.value > 0 and value < SMALLEST_NORMAL:
@@ -53,8 +53,8 @@ def spectral_norms(G: Float[torch.Tensor, "P p q"]) -> Float[torch.Tensor, " P"]
     """Return ||G_k||_2 for every block, raised by its rounding error.
 
     The largest eigenvalue of the smaller Gram matrix, which is the norm of that matrix, is computed with an error of a
-    small multiple of eps times itself, and the matrix with one of max(p, q) eps ||G_k||_F^2. Blocks are scaled to unit
-    size first, against over- and underflow.
+    small multiple of eps times itself, and the matrix with one of max(p, q) eps ||G_k||_F^2. Blocks are scaled to
+    unit size first, against overflow and underflow.
     """
     _, p, q = G.shape
     scale = G.abs().amax(dim=(1, 2))
@@ -84,7 +84,7 @@ def max_spectral_norm(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
 
 
 def _max_of_moderate(G: Float[torch.Tensor, "P p q"]) -> MaxDualNorm:
-    """Return max_k ||G_k||_2, for entries whose squares neither over- nor underflow."""
+    """Return max_k ||G_k||_2, for entries whose squares neither overflow nor underflow."""
     lengths = torch.linalg.vector_norm(G, dim=(1, 2))
     # A spectral norm lies between the Euclidean norm and 1 / sqrt(rank) of it, so that few blocks can have the largest.
     p, q = G.shape[1:]

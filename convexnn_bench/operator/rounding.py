@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from convexnn_bench.operator.lifted import Operator
 
-EPS = torch.finfo(torch.float64).eps  # 2 u, which leaves room for the rounding of the bounds themselves
-TINY = 2.0**-1074  # the least positive number: twice what a product may lose to underflow
+EPS = torch.finfo(torch.float64).eps  # 2 u; the factor 2 covers the rounding of the bounds themselves
+TINY = 2.0**-1074  # the least positive number, twice the largest error of a product by underflow
 
 # what depends on X alone: the operator of the magnitudes, or |Phi| where C = I or the architecture does not name one
 _ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDictionary()
@@ -26,23 +26,23 @@ _AMPLIFIED: WeakKeyDictionary[Operator, tuple[float, float]] = WeakKeyDictionary
 
 
 def power_of_two(T: torch.Tensor) -> float:
-    """Return the largest power of two that is at most max |T|; one where that is zero or not finite.
+    """Return the largest power of two that is at most max |T|, or one if max |T| is zero or not finite.
 
-    Dividing by it is exact but for numbers that underflow, and brings the largest entry into [1, 2), so that squares
-    neither over- nor underflow.
+    Division by it is exact, except for numbers that underflow. It brings the largest entry into [1, 2), so that its
+    square neither overflows nor underflows.
     """
     largest = float(torch.linalg.vector_norm(T, ord=float("inf")))
     return 2.0 ** (math.frexp(largest)[1] - 1) if 0 < largest < math.inf else 1.0
 
 
 def is_moderate(norm: float) -> bool:
-    """Return whether a norm, of entries that it is computed from as they are, lost nothing to over- or underflow."""
+    """Return whether a norm that was computed from unscaled entries is not affected by overflow or underflow."""
     # Entries that underflow when they are squared are below 1e-160, and change such a norm by less than its rounding.
     return 1e-140 < norm < 1e140
 
 
 def sum_rounding(terms: int) -> float:
-    """Return a bound on the rounding of torch's sum of so many numbers, relative to the sum of their magnitudes.
+    """Return a bound on the rounding of torch's sum of `terms` numbers, relative to the sum of their magnitudes.
 
     Each number may be off by a few eps itself. torch sums in four levels of max(16, terms^(1/4)) numbers or fewer, in
     up to 16 lanes (ATen, SumKernel.cpp), so that few of the additions build on each other.
@@ -62,7 +62,7 @@ def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> f
 
 
 def multiplier_underflow(operator: Operator) -> float:
-    """Return how much any ||A_k^* L||_F may change where underflow changes each entry of L by TINY at most."""
+    """Return a bound on the change of every ||A_k^* L||_F if each entry of L changes by at most TINY."""
     return TINY * _amplified(operator)[0]
 
 
@@ -85,15 +85,15 @@ def prediction_rounding(
 
 
 def _terms(operator: Operator) -> int:
-    """Return no fewer products than meet on any way to G."""
+    """Return an upper bound on the number of roundings on the way to an entry of G."""
     outputs = operator.n_out // operator.X.shape[0]
     return operator.N + operator.q + outputs * operator.c + 16
 
 
 def _underflow(operator: Operator) -> float:
-    """Return what underflow may cost a product, times the numbers it may still meet."""
-    # The products of a plain operator are Phi's entries with L's, and are added up as they are. Other maps come in two
-    # steps: what the first loses is multiplied by entries of X, or of products of two of them.
+    """Return a bound on the error of an entry that underflow of one product causes."""
+    # A plain operator adds products of entries of Phi and L. Other operators have two steps: the error of the first is
+    # multiplied by entries of X, or by products of two of them.
     return TINY if operator.architecture.second_layer_is_identity else TINY * _amplified(operator)[1]
 
 
@@ -139,13 +139,13 @@ def _absolute_adjoint(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> 
     weights = L.view(n, -1, operator.c)
     total = torch.zeros(operator.N, operator.q, dtype=operator.dtype, device=operator.device)
     for output, column, row in _absolute_rows(operator):
-        # The magnitudes are taken before the rows are weighted by L and added.
+        # Magnitudes are computed before the rows are weighted by L and added.
         total += (row * weights[:, output, column, None]).view(total.shape)
     return total
 
 
 def _absolute_second_layer(operator: Operator, M: Float[torch.Tensor, "N q"]) -> Float[torch.Tensor, "n_out c"]:
-    """|C|(M) for M >= 0, one output at a time, for all samples together."""
+    """Return |C|(M) for M >= 0, computed one output at a time, for all samples together."""
     if operator.architecture.second_layer_is_identity:
         return M
     n = operator.X.shape[0]
@@ -157,8 +157,8 @@ def _absolute_second_layer(operator: Operator, M: Float[torch.Tensor, "N q"]) ->
 
 def _absolute_rows(operator: Operator) -> Iterator[tuple[int, int, Float[torch.Tensor, "n rows_q"]]]:
     """Yield (output, column, |row of C| of every sample)."""
-    # C acts on every sample by itself, so that C^* of ones at one (output, column) of all samples gives that row of C
-    # for each of them.
+    # C acts on each sample separately, so that C^* of ones at one (output, column) of all samples is that row of C for
+    # each sample.
     n = operator.X.shape[0]
     for output in range(operator.n_out // n):
         for column in range(operator.c):

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt64
 
 EPS = float(np.finfo(np.float64).eps)
-COARSE = 1e-9  # angle above which hyperplanes that had to count as one make a list of cells incomplete
-SMALLEST_COLUMN = 2.0**-1020  # relative to the largest: the gates of smaller ones would leave the range of float64
+COARSE = 1e-9  # largest angle between hyperplanes counted as one with which a list of cells is complete, in radians
+SMALLEST_COLUMN = 2.0**-1020  # least scale of a column: gates for smaller ones would leave the range of float64
 Progress = Callable[[int, int], None]
 
 
@@ -32,16 +32,16 @@ class ReducedRows:
     lift : array, p x r
         From reduced coordinates back to those of Phi, up to a common factor.
     index, head : int arrays, n
-        Positions in Phi of `rows`, and for each of them the position in `rows` of the one that stands for its
-        hyperplane, which may be its own.
+        The index in Phi of each of `rows`, and the index in `rows` of the representative of its hyperplane, which may
+        be the row itself.
     sizes : array, n
-        How far, at most, row i of Phi moves where rows[i] turns by a unit angle.
+        Bound on the distance by which row i of Phi moves if rows[i] turns, per radian.
     moved : array, n
-        How far, at most, row i of Phi is from a multiple of the row that stands for it, in the row space.
+        Bound on the distance of row i of Phi from a multiple of its representative in the row space.
     copies : bool array, n
-        Rows whose hyperplane is another's up to the tolerance, and not to the last digit.
+        Rows whose hyperplane equals that of the representative up to the tolerance, but not exactly.
     resolved : bool
-        Whether no two hyperplanes count as one that float64 can tell apart.
+        Whether all hyperplanes that count as one are equal up to rounding.
     """
 
     rows: Float[np.ndarray, "n r"]
@@ -60,27 +60,27 @@ class ReducedRows:
 
     @property
     def distinct(self) -> np.ndarray:
-        """Return the positions in `rows` of one row for each hyperplane, in order."""
+        """Return the indices in `rows` of the representatives, one for each hyperplane, in order."""
         return np.flatnonzero(self.head == np.arange(self.head.size))
 
 
 @dataclasses.dataclass
 class Merges:
-    """What counted as one while cells were listed: hyperplanes, or their traces on others.
+    """A record of the hyperplanes, or their traces on others, that counted as one while cells were listed.
 
     Attributes
     ----------
     angle : float
-        The largest angle that was taken for zero, rounding included.
+        The largest angle that counted as zero, in radians, with its rounding.
     resolved : bool
-        Whether every such angle may be zero, by its rounding.
+        Whether each of these angles is zero up to rounding.
     """
 
     angle: float = 0.0
     resolved: bool = True
 
     def note(self, angle: float, error: float) -> None:
-        """Record an angle that was taken for zero, and the bound on its rounding."""
+        """Record an angle that counted as zero, and the bound on its rounding."""
         self.angle = max(self.angle, angle + error)
         self.resolved = self.resolved and angle <= 8 * error
 
@@ -124,7 +124,7 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     # 4. Parallel rows have one hyperplane, and one of them stands for all.
     head = _heads(rows, errors)
     # 5. Row i of Phi is `original` times unit[i], and unit[i] is lengths[i] rows[i] diag(singular) right. The dropped
-    # singular values, and the angle to the row that stands for it, bound how far it was moved.
+    # singular values and the angle to the representative bound the distance by which it was moved.
     original = height[index] * (peak * norms)[:, 0]
     dropped = np.linalg.norm(left[:, rank:] * singular[rank:], axis=1)
     equal = np.all(unit == unit[head], axis=1) | np.all(unit == -unit[head], axis=1)
@@ -140,7 +140,7 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
 
 
 def _heads(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np.ndarray:
-    """Return for each row the position of the row that stands for its hyperplane.
+    """Return for each row the index of the representative of its hyperplane.
 
     Parallel rows have equal projections on a random direction, so that only such rows are compared.
     """
@@ -224,9 +224,9 @@ def _half_cells_plane(
     noise = np.concatenate([errors[:1], errors[order], errors[:1]])
     gaps, both = np.diff(ends), noise[1:] + noise[:-1]
     open_gap = gaps > 1e-13 + 8 * both
-    if not open_gap.any():  # rounding leaves nothing certain but that there is a cell
+    if not open_gap.any():  # no gap is certain, but there is at least one cell
         open_gap[np.argmax(gaps)] = True
-    # Lines may follow each other closely, so that the angles that count as zero are added up.
+    # Several small gaps may be adjacent, so that the angles that count as zero are added.
     if not open_gap.all():
         merges.note(float(gaps[~open_gap].sum()), float(both[~open_gap].max()))
     if np.count_nonzero(near) > 1:

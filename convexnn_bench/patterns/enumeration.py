@@ -55,12 +55,12 @@ class Patterns:
     rows : str or None
         Where `complete`, a hash of the rows that these are all patterns of.
     moved : array N, or None
-        With `complete`: the masks are all patterns of some rows of which the i-th is within moved[i] of row i of Phi.
-        None for the rows of Phi themselves.
+        If `complete`, the masks are all patterns of rows of which the i-th is within distance moved[i] of row i of Phi.
+        None if these are the rows of Phi themselves.
     copies : bool array N, or None
-        Rows whose hyperplane counts as that of another row, though they differ.
+        Rows whose hyperplane differs from that of another row, but counts as equal.
     resolved : bool
-        Whether `moved` is rounding only: no hyperplanes count as one that float64 can tell apart.
+        Whether `moved` is rounding only, since all hyperplanes that count as one are equal up to rounding.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -204,7 +204,7 @@ def enumerate_patterns(
     merges = Merges()
     half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress, merges)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
-    # Every nonzero row is active somewhere, so that an empty list is one whose cells were all lost to rounding.
+    # Every nonzero row is active somewhere, so that an empty list means that rounding has lost all cells.
     if masks.shape[1] == 0:
         masks, gates = _patterns_of_rows(Phi)
     complete = lost == 0 and merges.angle <= COARSE
@@ -235,10 +235,10 @@ def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "
 def moved_rows(
     reduced: ReducedRows, N: int, angle: float = 0.0
 ) -> tuple[Float[np.ndarray, "N"] | None, Bool[np.ndarray, "N"] | None]:
-    """Return (`moved`, `copies`) of `Patterns`, None where nothing was. angle: what counted as zero between cells."""
+    """Return (`moved`, `copies`) of `Patterns`, None for all zeros. angle: `Merges.angle` of the list of cells."""
     moved, copies = np.zeros(N), np.zeros(N, dtype=bool)
-    # A direction in a cell that was not listed is within `angle` of one that was listed. Moving it there, and taking
-    # the mask of that cell, changes phi_i u twice.
+    # A direction in a cell that is not listed is within `angle` of a listed cell. Moving it there changes phi_i u, and
+    # using the mask of that cell changes it once more.
     moved[reduced.index] = reduced.moved + 2 * angle * reduced.sizes
     copies[reduced.index] = reduced.copies
     return moved if moved.any() else None, copies if copies.any() else None

@@ -81,8 +81,8 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
         return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), False, *draws)
     reduced = reduce_to_row_space(check_rows(np.asarray(Phi)))
     count = count_patterns(len(reduced.distinct), reduced.rank)
-    # The count is an upper bound on the number of patterns, so that none is missing once so many are found. It is none
-    # where hyperplanes count as one that differ.
+    # The count is an upper bound on the number of patterns, so that the sample is complete if it has so many. It is not
+    # a bound if different hyperplanes count as one.
     complete = reduced.resolved and count == len(masks) + zero
     moved, copies = moved_rows(reduced, Phi.shape[0])
     rows = hash_of(np.asarray(Phi)) if complete else None
@@ -92,10 +92,10 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
 
 
 def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:
-    """Return the different patterns in whose closed cones the neurons of a ReLU network lie, or None without any.
+    """Return the patterns whose closed cones contain the neurons of a ReLU network, each once, or None without neurons.
 
-    A neuron that is zero, or not active on any row, adds nothing to the network and gets no pattern. The gate of a
-    neuron that is zero on some rows is moved off them, into a cell next to it.
+    A neuron that is zero, or not active on any row, adds nothing to the network and gets no pattern. A neuron may lie
+    on the hyperplanes of some rows. Its gate is moved off them, into an adjacent cell.
     """
     Phi = check_rows(Phi)
     sizes = np.abs(W1).max(axis=0, initial=0.0)
@@ -109,7 +109,7 @@ def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p 
     on_rows = np.abs(values) <= noise
     moved = on_rows.any(axis=0)
     if moved.any():
-        # A step so short that the signs of the other values stay as they are.
+        # Make the step so short that the signs of the other values do not change.
         steps = np.random.default_rng(0).standard_normal((gates.shape[0], int(moved.sum())))
         least = np.where(on_rows, np.inf, np.abs(values)).min(axis=0)[moved]
         reach = np.abs(rows @ steps).max(axis=0)

@@ -198,8 +198,8 @@ def momentum_sgd(
 ) -> str | None:
     """Minimise by minibatch gradient descent with heavy-ball momentum.
 
-    1. Set the step t to (1 - momentum) times the longest of s, s/2, s/4, ... that lowers the full objective. s is 1, or
-       where the gradient is small the power of two that moves x by about its own length.
+    1. Set the step t to (1 - momentum) times the longest of s, s/2, s/4, ... that lowers the full objective. s is 1,
+       or, if the gradient is small, the power of two that moves x by about its own norm.
     2. For every batch of an `epoch`: v <- momentum v + gradient, x <- x - t v.
     3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
        epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.

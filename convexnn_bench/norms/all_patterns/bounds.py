@@ -121,7 +121,8 @@ class CompleteNorm:
             return max(ends), max(ends), "both directions, exact"
         if cells is not None:
             found = self._cell_norm(cells, R)
-            # The cells are those of rows that may have been moved, which changes (phi_i^T u)_+ R_i by as much.
+            # The cells are those of rows that may have been moved by moved_i, which changes (phi_i^T u)_+ R_i by at
+            # most moved_i ||R_i||.
             moved = 0.0 if self._moved is None else float(self._moved @ np.linalg.norm(R, axis=1)) * (1 + 1e-9)
             return found.value + moved, found.lower, f"all {cells.P} patterns: {found.method}"
         # ||R^T (Phi u)_+|| <= ||R|| ||Phi u|| <= ||R||_F ||Phi||_F, a bound of last resort.
@@ -156,7 +157,7 @@ class CompleteNorm:
             # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
             if found.complete:
                 cells = Cones(self.rows, found.masks, found.gates)
-                # Without the rows that count as copies of others the cones cover all directions.
+                # Leave out rows that count as copies of others, so that the cones cover all directions.
                 self._cells = cells if found.copies is None else cells.without(found.copies)
                 self._masks, self._moved = found.masks, found.moved
         return self._cells

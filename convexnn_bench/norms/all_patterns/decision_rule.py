@@ -82,9 +82,9 @@ class _Best:
 
 
 class _Adam:
-    """Adam (Kingma & Ba, ICLR 2015) on one tensor. That of torch loads its compiler first, which takes seconds."""
+    """Adam (Kingma & Ba, ICLR 2015) on one tensor. The version in torch loads a compiler first, which takes seconds."""
 
-    MEAN, SQUARE = 0.9, 0.99  # how much of the averages of the gradient and of its square a step keeps
+    MEAN, SQUARE = 0.9, 0.99  # decay per step of the averages of the gradient and of its square
 
     def __init__(self, x: torch.Tensor, rate: float):
         self.x, self.rate, self.steps = x, rate, 0
