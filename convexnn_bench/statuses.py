@@ -40,6 +40,8 @@ class Ending:
         Whether the solver stops only by its own test and cannot continue to a target.
     time_limit, iterations : float or None, int or None
         The limits of the run, in seconds and in calls of the callback.
+    certificate_cut : bool
+        Whether the clock ended the last certificate, whose bound may then be improved.
     """
 
     cause: str | None
@@ -50,6 +52,7 @@ class Ending:
     one_shot: bool
     time_limit: float | None = None
     iterations: int | None = None
+    certificate_cut: bool = False
 
 
 def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
@@ -71,7 +74,11 @@ def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
     target = "" if ending.target is None else f", above the target {ending.target:.1e}"
     if not proven:
         return "stalled", f"ended {at}{said}"
-    if target and not ending.one_shot:
+    continues = bool(target) and not ending.one_shot
+    if ending.certificate_cut and (continues or ending.gap > ending.tolerance):
+        reason = f"the solver ended by its own test, and the time limit ended the last certificate {at}{target}{said}"
+        return "time_limit", reason
+    if continues:
         return "stalled", f"ended {at}{target}{said}"
     # 3. Otherwise the certificate decides whether the problem is solved.
     status, side = ("solved", "within") if ending.gap <= ending.tolerance else ("stalled", "above")

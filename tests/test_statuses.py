@@ -12,8 +12,8 @@ from convexnn_bench.statuses import STATUSES, Ending, verdict
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def ending(cause=None, gap=1e-3, refused=None, target=None, one_shot=True):
-    return Ending(cause, gap, refused, target, 1e-8, one_shot, time_limit=5.0, iterations=7)
+def ending(cause=None, gap=1e-3, refused=None, target=None, one_shot=True, cut=False):
+    return Ending(cause, gap, refused, target, 1e-8, one_shot, time_limit=5.0, iterations=7, certificate_cut=cut)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,16 @@ def ending(cause=None, gap=1e-3, refused=None, target=None, one_shot=True):
         (ending(gap=math.inf), "stalled", "at certified gap inf, above its tolerance"),
         (ending("time_limit"), "time_limit", "5 s passed at certified gap 1.0e-03"),
         (ending("iterations"), "stalled", "stopped after 7 iterations at certified gap 1.0e-03"),
+        # The solver ended, but the clock cut the certificate short, which may have hidden that it was at the optimum.
+        (ending(gap=0.05, target=1e-6, one_shot=False, cut=True), "time_limit", "ended the last certificate at certif"),
+        (
+            ending(gap=0.05, cut=True),
+            "time_limit",
+            "the time limit ended the last certificate at certified gap 5.0e-02",
+        ),
+        (ending(gap=1e-9, cut=True), "solved", "within its tolerance 1e-08"),
+        (ending("gap_reached", 1e-7, target=1e-6, cut=True), "gap_reached", "certified gap 1.0e-07 <= 1.0e-06"),
+        (ending(gap=math.nan, refused="a cone is violated", cut=True), "stalled", "ended without a gap"),
         # without a gap nothing is proven
         (ending(gap=math.nan, refused="a cone is violated"), "stalled", "ended without a gap: a cone is violated"),
         (ending("time_limit", math.nan, "a cone is violated"), "time_limit", "5 s passed without a gap: a cone is"),

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.cell import Limits
-from convexnn_bench.plugins import is_number, is_whole
+from convexnn_bench.plugins import format_spec, is_number, is_whole
 
 SHIPPED = Path(__file__).resolve().parent.parent / "campaigns"
 
@@ -125,13 +126,22 @@ def find_campaign(name: str) -> Path:
         raise InputError(f"{name!r} is a directory, not a campaign file (.toml)")
     if path.suffix == ".toml" or os.sep in name:
         raise InputError(f"there is no campaign file {name!r} (looked in {Path.cwd()})")
-    raise InputError(f"unknown campaign {name!r}: {nearest(name, shipped_names())}, or a path to a .toml file")
+    raise InputError(
+        f"unknown campaign {name!r}: {nearest(name, shipped_names())}, or a path to a .toml file{_as_data(path)}"
+    )
 
 
 def nearest(name: str, allowed: list[str]) -> str:
     """Return the allowed name that is spelled most alike, as a question, and all allowed names."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(allowed) or 'none'}"
+
+
+def _as_data(path: Path) -> str:
+    """Return the way to give a file of data, for messages about a path that does not end in .toml."""
+    if path.suffix in ("", ".toml"):
+        return ""
+    return f"; a file of data is given by --dataset {shlex.quote(format_spec('file', {'path': str(path)}))}"
 
 
 def load_campaign(path: Path) -> tuple[Campaign, Source]:
@@ -143,9 +153,9 @@ def load_campaign(path: Path) -> tuple[Campaign, Source]:
         text = path.read_text()
         content = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}{_as_data(path)}") from error
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+        raise InputError(f"{path} is not valid TOML: {error}{_as_data(path)}") from error
     source = Source(path, text)
     checked = _checked(source, content, KEYS)
     for index, part in enumerate(checked.get("part", [])):

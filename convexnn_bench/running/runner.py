@@ -252,5 +252,6 @@ def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
         algorithm.one_shot,
         monitor.time_limit,
         monitor.iterations,
+        monitor.certificate_cut,
     )
     return verdict(ending, said)

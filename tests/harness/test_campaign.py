@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.execute import run_campaign
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.repeat import cell_again, cell_campaign
+from convexnn_bench.plugins import parse_spec
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.statuses import STATUSES
@@ -206,6 +208,25 @@ def test_more_threads_than_cores_are_told(tmp_path):
     told = Watcher()
     run_campaign(Campaign(datasets=["spiral[n=9]"], solvers=["fista"], gap=0.5, threads=1000), tmp_path, told)
     assert [text for text in told.notes if text.startswith("warning: cells take 1000 threads, but")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("iris.data", b"5.1,3.5,1.4,0.2,Iris-setosa\n"),
+        ("my table.csv", b"a,b,y\n1,2,3\n"),
+        ("arrays.npz", b"PK\x03\x04\xff\xfe"),
+        ("none.csv", None),
+    ],
+)
+def test_a_file_of_data_in_the_place_of_a_campaign_gets_the_way_to_give_it(tmp_path, monkeypatch, name, content):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(cnn.InputError) as caught:
+        load_campaign(find_campaign(name))
+    (spec,) = shlex.split(str(caught.value).split("a file of data is given by --dataset ")[1])
+    assert parse_spec(spec) == ("file", {"path": name})
 
 
 def test_campaigns_are_found_by_name_and_path(tmp_path):
