@@ -1,4 +1,4 @@
-"""The words for how a run ended, and the one function that decides them."""
+"""The statuses of a run, and the function that decides between them."""
 
 import math
 import re

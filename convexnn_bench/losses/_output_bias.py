@@ -45,7 +45,7 @@ class OutputBias(BaseLoss):
         return self.loss.prepare_targets(Y)
 
     def rescaled(self, unit: float) -> tuple[BaseLoss, float] | None:
-        """Return (F_b', w) with b in the same unit: the penalty beta/2 unit^2 ||b||^2 is w times that of beta unit^2 / w."""
+        """Return (F_b', w), with b in the same unit, for which the penalty has the factor beta unit^2 / w."""
         inner = self.loss.rescaled(unit)
         if inner is None:
             return None

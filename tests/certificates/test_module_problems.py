@@ -1,4 +1,4 @@
-"""What a report says beside its bound: the problem that it is about, a likely mistake, and which way weights stand."""
+"""Reports on modules: their problem, hints at likely mistakes, and the orientation of weights."""
 
 import numpy as np
 import pytest
@@ -132,7 +132,7 @@ def test_labels_in_another_order_than_in_training_get_a_hint(W2, loss, labels, o
 
 
 def test_the_order_of_three_classes_is_a_cycle_and_not_its_inverse():
-    """Outputs are for c, a, b in turn: the order stands in the hint as the network's outputs have it."""
+    """The outputs are for c, a and b: the hint has the classes in the order of the outputs."""
     module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3, bias=False)).double()
     with torch.no_grad():
         module[0].weight.copy_(torch.eye(3))

@@ -1,4 +1,4 @@
-"""What a notebook shows of a problem, a certificate, a result, a comparison and a report: short, safe and readable."""
+"""The HTML of problems, certificates, results, comparisons and reports in notebooks is short, safe and readable."""
 
 import dataclasses
 import re
@@ -91,7 +91,7 @@ def test_sentences(numbers, words):
 
 
 def shown():
-    """An object of every kind, by name."""
+    """One object of every class that has HTML, by name."""
     problem = random_problem(1, "logistic", patterns=30, n=40)
     result = cnn.solve(problem, "bm_gd", iterations=5)
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).double()

@@ -1,4 +1,4 @@
-"""Bounds at extreme scales against exact objectives, in rationals and in eighty digits, and what is refused."""
+"""Bounds at extreme scales are compared with exact objectives, in rationals and in eighty digits."""
 
 import math
 from fractions import Fraction
@@ -42,7 +42,7 @@ def neuron(u: list[float], size: float) -> tuple[np.ndarray, np.ndarray]:
 )  # fmt: skip
 @pytest.mark.parametrize("activation", ["relu", "gated_relu", "linear"])
 def test_squares_that_underflow_make_no_bound_too_large(X, Y, beta, better, activation):
-    """The multiplier is so small that the squares of its adjoint vanish; other networks disprove a bound from that."""
+    """The multiplier is so small that squares of its adjoint underflow. A bound from such norms would be too high."""
     problem = cnn.Problem(X, Y, activation=activation, beta=beta, patterns="all")
     points = [(np.zeros((problem.p, 1)), np.zeros((1, 1)))]
     points += [tuple(np.concatenate(parts, axis=1) for parts in zip(*better, strict=True)), *better]
@@ -58,7 +58,7 @@ def test_squares_that_underflow_make_no_bound_too_large(X, Y, beta, better, acti
 @pytest.mark.parametrize("size", [1e-320, 1e-200, 1e-160, 1e150, 1e300])
 @pytest.mark.parametrize("pair", combinations(), ids="-".join)
 def test_a_multiplier_of_any_size_gives_the_same_bound(pair, size):
-    """Only its direction counts, as far as the domain of the conjugate allows; subnormal numbers lose digits."""
+    """Only the direction of a multiplier matters, as far as the domain of F* allows; subnormal numbers lose digits."""
     problem = random_problem(5, *pair)
     Y = torch.as_tensor(problem.Y)
     Lambda = problem.loss.gradient(torch.zeros_like(Y), Y)
@@ -275,7 +275,7 @@ def test_zero_networks_of_other_architectures_are_certified():
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 1, 3)), (1, (2, 2, 2)), (2, (1, 1, 4))])
 def test_one_image_without_pooling_is_certified(n, shape):
-    """The adjoint of this second layer has no plain layout in memory where there is one image."""
+    """For a single image, the adjoint of this second layer is not contiguous in memory."""
     X = np.random.default_rng(0).standard_normal((n, *shape))
     problem = cnn.Problem(X, np.ones(n), cnn.CNN(patch=2, padding=1, pool="identity"), "relu", beta=0.1, patterns=2)
     certificate = cnn.certify(problem, np.zeros((problem.P, problem.p, problem.q)))

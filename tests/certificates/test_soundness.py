@@ -16,7 +16,7 @@ FIRST, COUNT = 0, 100  # number of the first problem, and how many are examined
 
 @pytest.fixture(scope="module")
 def fuzz():
-    """The benchmark, imported as its own command imports it."""
+    """Return the benchmark module, imported as its command imports it."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import soundness
@@ -50,7 +50,7 @@ def test_a_hundred_problems_have_no_finding(fuzz):
 
 
 def plant(monkeypatch, **changed):
-    """Change arguments of the function that puts every certificate together: name -> function of the old value."""
+    """Change arguments of the function that makes every certificate. changed: {name: function of the old value}."""
     genuine = bounds.concluded
 
     def concluded(primal, dual, *rest, **fields):
@@ -88,7 +88,7 @@ def test_a_bound_that_is_no_number_is_found(fuzz, monkeypatch):
 @pytest.mark.parametrize("loss", ["huber", "logistic", "cross_entropy"])
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_wrong_conjugate_is_found(fuzz, monkeypatch, loss, checked):
-    """By the check in `certify` where that works, and by its bounds where it does not."""
+    """The check in `certify` finds the fault; if that check is off, the bounds show it."""
     kind = cnn.LOSSES.get(loss)
     genuine = kind.conjugate
     monkeypatch.setattr(kind, "conjugate", lambda self, L, Y: genuine(self, L, Y) - 1e-6 * (1 + L.abs().sum()))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment: one line that says how to go on, no traceback, and no process that stays."""
+"""After Ctrl-C or SIGTERM at any moment, one line says how to continue, without traceback or remaining processes."""
 
 import contextlib
 import random
@@ -16,7 +16,7 @@ from convexnn_bench.errors import ExecutorError
 
 
 def swallow():
-    """As `from torch import ...` in a library that takes every error for a missing package."""
+    """Raise ImportError for Ctrl-C, as a library does that takes every error for a missing package."""
     try:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt as error:

@@ -1,4 +1,4 @@
-"""MODEL on the command line: kinds of files are told apart before torch is imported, and nothing in them is run."""
+"""Kinds of model files are recognised before torch is imported, and no code in them is run."""
 
 import argparse
 import json

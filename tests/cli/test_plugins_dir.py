@@ -1,4 +1,4 @@
-"""Plug-ins of the user's own on the command line, of every kind, and the words that say that they are code."""
+"""The user's plug-ins of every kind on the command line, and the note that their files are run as code."""
 
 import csv
 import io
@@ -65,7 +65,7 @@ def test_certify_takes_a_loss_of_ones_own(plugins, tmp_path):
 
 
 def test_layerwise_takes_a_data_set_of_ones_own(plugins, tmp_path):
-    """The data set is found; it has no images, which is said before anything is trained."""
+    """The data set is registered. It has no images, so that an error comes before any training."""
     asked = ("layerwise", "--dataset", "rings", "--out", tmp_path / "out")
     assert "unknown data set 'rings'" in command(*asked).stderr
     done = command(*asked, "--plugins-dir", plugins)
@@ -76,7 +76,7 @@ def test_layerwise_takes_a_data_set_of_ones_own(plugins, tmp_path):
 
 @pytest.mark.process
 def test_a_campaign_of_plugins_alone(plugins, tmp_path):
-    """Solver, data set, loss and activation of one's own, in the process of a cell that knows none of them."""
+    """A user's solver, data set, loss and activation work in the process of a cell."""
     file = tmp_path / "mine.toml"
     file.write_text(
         f'plugins_dir = "{plugins}"\nsolvers = ["ista", "bm_gd"]\ntime_limit = 30\niterations = 20\ngap = 1e-2\n'
@@ -109,7 +109,7 @@ def test_a_campaign_of_plugins_alone(plugins, tmp_path):
 
 
 def test_dry_run_says_what_it_runs_before_it_does(tmp_path):
-    """The note stands in stderr before the words of a file that is imported, whoever named its folder."""
+    """The note is printed on stderr before a file is imported, whether a campaign or the user named its folder."""
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "speaks.py").write_text("import sys\nprint('RUN', file=sys.stderr)\nraise ValueError('stop')\n")
@@ -155,7 +155,7 @@ def test_a_folder_in_a_campaign_file_is_named_with_its_line(tmp_path):
 
 
 def test_the_key_of_a_cell_knows_the_code_of_plugins(plugins):
-    """Another loss means another cell. Solvers have hashes of their own, and files beside them change nothing."""
+    """A changed loss gives another key. Each solver has its own hash, which other solver files do not change."""
     campaign = Campaign(
         datasets=["rings[n=12]"], solvers=["ista"], problem={"loss": "log_cosh", "beta_fraction": 0.1},
         plugins_dir=str(plugins),

@@ -1,4 +1,4 @@
-"""The user's own files: tables as they are downloaded, arrays, and what is said or refused about them."""
+"""The user's files, tables as they are downloaded and arrays: what is read, noted and refused."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What a record takes from the process of its cell: what a cell measures, and only values of their kind."""
+"""A record takes only measured fields, with values of the right type, from the process of its cell."""
 
 import pytest
 from harness_fixtures import spiral_cell

@@ -1,4 +1,4 @@
-"""A finished campaign is recognised from a file, which is believed only while everything is as it was."""
+"""A finished campaign is recognised by a file, which is valid only as long as nothing has changed."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a cell uses: memory in every form, counted once, and CPU seconds of all its processes."""
+"""The usage of a cell: memory of every kind, each page counted once, and the CPU seconds of all its processes."""
 
 import os
 import sys
@@ -46,7 +46,7 @@ def test_pages_that_forks_share_count_once():
 
 
 def test_exact_looks_take_a_small_share_of_the_time(monkeypatch):
-    """The clock of the test stands still but for exact looks, which take a second each."""
+    """The clock of the test advances only with exact measurements, which take a second each."""
     now, exact = [0.0], []
 
     def slow(pid):

@@ -1,4 +1,4 @@
-"""Modules as people have them: what only wraps, reshapes or casts is read, what was trained otherwise is refused."""
+"""Modules that wrap, reshape or cast are read; modules that were trained by another objective are refused."""
 
 import copy
 
@@ -14,7 +14,7 @@ from convexnn_bench.modules.memory import overlaps
 
 
 class Net(nn.Module):
-    """Two layers, and a forward that is given as a function of the module and its data."""
+    """Two layers with a forward that is a function of the module and its data."""
 
     def __init__(self, forward, outputs=1, first=None):
         super().__init__()
@@ -49,7 +49,7 @@ def branches_on_sizes(net, x):
 
 
 class Optional(nn.Module):
-    """An optional argument that nobody gives."""
+    """A forward with an optional argument that is never passed."""
 
     def __init__(self):
         super().__init__()
@@ -96,7 +96,7 @@ nn.utils.vector_to_parameters(vector, HARMLESS["views of one vector"].parameters
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_changes_no_value_is_read(name, capsys):
-    """The weights are those of two layers, and the outputs those of the module itself."""
+    """The reading has the weights of the two layers and the outputs of the module."""
     module, X = HARMLESS[name], np.random.default_rng(0).standard_normal((6, 4))
     before = copy.deepcopy(module.state_dict())
     reading = read_module(module, X)

@@ -1,4 +1,4 @@
-"""Checkpoints as people save them: which network, which layer comes first, and what no file may do."""
+"""Checkpoints in usual forms: which network is read, which layer comes first, and what is refused."""
 
 import zipfile
 from collections import OrderedDict
@@ -26,13 +26,13 @@ def saved(tmp_path, content):
 
 
 def predictions(state, **options):
-    """What the network that was read from a state computes of some data."""
+    """Return the outputs on some data of the network that was read from a state."""
     module = module_from_state(state, width=2, **options)
     return module(torch.as_tensor(np.random.default_rng(3).standard_normal((4, 2)))).detach()
 
 
 def optimiser_state():
-    """What Adam keeps of a weight and its bias, as its state_dict() has it."""
+    """Return the state_dict() of Adam for a weight and its bias."""
     moments = {"step": torch.tensor(1.0), "exp_avg": torch.ones(3, 2), "exp_avg_sq": torch.ones(3, 2)}
     return {"state": {0: moments, 1: moments}, "param_groups": [{"lr": 0.1, "weight_decay": 0.1, "params": [0, 1]}]}
 
@@ -228,6 +228,6 @@ def test_a_checkpoint_that_contains_itself_ends(tmp_path):
 
 
 def test_the_parts_of_an_archive_that_are_read_are_all_there(tmp_path):
-    """The name of the pickle inside, by which the command tells a file of torch."""
+    """The command recognises a file of torch by the name of the pickle in it."""
     with zipfile.ZipFile(saved(tmp_path, network().state_dict())) as archive:
         assert "model/data.pkl" in archive.namelist()

@@ -1,4 +1,4 @@
-"""Losses of torch: each is the package's F times a factor, so that the report is about what torch minimised."""
+"""Each loss of torch is the package's F times a factor, so that the report is about the objective of training."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_a_function_of_torch_is_its_loss_with_the_mean():
 
 
 def test_a_head_is_compared_before_it_saturates():
-    """Logits of some hundreds are all 1 after a sigmoid; a hook that changes them is seen all the same."""
+    """A sigmoid maps all large logits to 1; a hook that changes them is detected nevertheless."""
     module = network(nn.Sigmoid(), 1)
     with torch.no_grad():
         module[2].bias.fill_(300.0)
@@ -71,7 +71,7 @@ def test_a_head_is_compared_before_it_saturates():
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("head", [None, nn.Sigmoid()])
 def test_a_sigmoid_in_a_hook_is_no_head(head, place):
-    """A hook on a layer is not in the trace; that a head may be left out must not hide it."""
+    """A hook on a layer is not in the trace; removing the head must not hide it."""
     module = network(head, 1)
     module[place].register_forward_hook(lambda layer, given, out: torch.sigmoid(out))
     with pytest.raises(cnn.UnsupportedError, match="does not reproduce"):

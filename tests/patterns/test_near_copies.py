@@ -1,4 +1,4 @@
-"""Rows that are nearly parallel, and hyperplanes that nearly meet in one line: what counts as one is allowed for."""
+"""Bounds hold for nearly parallel rows, and for hyperplanes that nearly meet in one line."""
 
 from fractions import Fraction
 
@@ -119,7 +119,7 @@ def test_facets_of_near_copies_describe_their_cones(seed):
 
 @pytest.mark.parametrize("tiny", [1e-280, 1e-300, 5e-324])
 def test_rows_that_differ_below_the_smallest_quotients_are_enumerated(tiny):
-    """A row is all but parallel to another, so that the distance to it along the other one overflows."""
+    """A row is so nearly parallel to another that the distance to its hyperplane along the other overflows."""
     X = np.array([[0.0, -tiny, 1.0], [tiny, 0.0, 8.0], [1.0, 0.0, 0.0], [-2 * tiny, -tiny, -1.5], [0.0, tiny, -3.0]])
     found = enumerate_patterns(X)
     assert np.array_equal(X @ found.gates >= 0, found.masks)

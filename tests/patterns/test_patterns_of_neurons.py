@@ -8,7 +8,7 @@ from convexnn_bench.patterns import patterns_of_neurons
 
 
 def cones_of(patterns, Phi, W1):
-    """Neurons by pattern: K u >= 0 for the rows of which pattern, up to rounding."""
+    """Return which neurons u satisfy K_k u >= 0 for which pattern k, up to rounding."""
     signed = np.where(patterns.masks[:, None, :], 1.0, -1.0) * (Phi @ W1)[:, :, None]
     return (signed >= -1e-12 * np.abs(Phi @ W1).max()).all(axis=0)
 

@@ -1,4 +1,4 @@
-"""Odd records: each is one odd row with its reason, and neither report nor merge nor resume falls over it."""
+"""An invalid record gives one row with its reason, and report, merge and resume still work."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the clocks of a solve count: the work that a solver hides in `skip` and `get_result` is among it."""
+"""The clocks of a solve include the work that a solver does in `skip` and `get_result`."""
 
 import time
 
@@ -12,7 +12,7 @@ HIDDEN = 0.2  # seconds of work in one call
 
 
 class Hides(cnn.BaseSolver):
-    """Works where no clock used to look."""
+    """A solver that works in `skip` and `get_result`."""
 
     name, formulation = "hides", "convex"
     in_skip = in_result = 0.0

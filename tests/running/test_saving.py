@@ -1,4 +1,4 @@
-"""Results and problems in files: the same numbers again, and clear errors for files that cannot be used."""
+"""Saved results and problems load with the same numbers, and errors explain files that cannot be used."""
 
 import ast
 import dataclasses
@@ -48,7 +48,7 @@ def test_a_problem_comes_back_from_its_file(make, tmp_path):
 
 
 def test_the_file_is_plain_arrays_and_json(tmp_path):
-    """What another program has to read: X, Y, masks and a header, without a pickle."""
+    """Another program can read X, Y, masks and the header without a pickle."""
     problem = random_problem(2, "huber", "relu")
     problem.save(tmp_path / "p.npz")
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:

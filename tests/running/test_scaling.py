@@ -91,7 +91,7 @@ class Unknown(cnn.MLP):
 
 
 def test_what_cannot_be_scaled_is_not():
-    """An architecture without a degree keeps X, labels keep Y, and a beta at the end of float64 keeps everything."""
+    """X is not scaled without a degree, labels are not, and nothing is if beta would leave the range of float64."""
     squares = cnn.Problem(1e4 * X, 1e5 * Y, architecture=Unknown(), beta_fraction=0.1, patterns=3)
     assert np.array_equal(Scaling.of(squares).problem.X, squares.X)
     labels = cnn.Problem(1e4 * X, SIGNS, loss="squared_hinge", beta_fraction=0.1, patterns=3)
@@ -146,7 +146,7 @@ UNITS = {
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("solver", ["cvxpy_clarabel", "cvxpy_scs"])
 def test_conic_solvers_in_raw_units(solver, name):
-    """Neither infeasible, which no such program is, nor called solved at a wide gap."""
+    """The program is never infeasible, and is not called solved at a large gap."""
     result = cnn.solve(UNITS[name](), solver, gap=1e-6, time_limit=None, tolerance=1e-9)
     assert result.status in ("gap_reached", "solved"), result.reason
     assert result.gap <= 2e-6
@@ -165,7 +165,7 @@ def test_iterative_solvers_in_raw_units(name):
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_program_that_is_called_infeasible_has_the_point_zero(monkeypatch, activation, outputs):
-    """A status that Clarabel's arithmetic may bring about becomes a point that the certificate judges."""
+    """If Clarabel wrongly reports infeasibility, the run has a point, which the certificate judges."""
     targets = np.random.default_rng(0).standard_normal((9, outputs))
     problem = cnn.Problem(X[:, :2], targets, activation=activation, beta=0.1, patterns=3)
     monkeypatch.setattr(conic, "unpack_answer", lambda program, *_: setattr(program, "_status", "infeasible"))

@@ -1,4 +1,4 @@
-"""`solve` in several threads at once: what belongs to the whole process stays as the caller left it."""
+"""`solve` in several threads at once does not change settings of the whole process."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ GLOBAL = [
 
 @pytest.fixture
 def nothing_global(monkeypatch):
-    """Raise where the package or a solver calls one of GLOBAL; other packages may."""
+    """Raise if the package or a solver calls a function in GLOBAL, which other packages may call."""
 
     def refusing(name, genuine):
         def call(*args, **named):
@@ -88,7 +88,7 @@ def test_the_default_dtype_changes_nothing(case, default_dtype):
 
 
 def both_at_once(*calls):
-    """The answers of calls that all begin before any of them ends."""
+    """Return the results of calls that all begin before any of them ends."""
     gate = threading.Barrier(len(calls))
 
     def begin(call):
@@ -127,7 +127,7 @@ def test_pairs_of_threads_get_what_one_alone_gets():
 
 
 class Changing(cnn.BaseSolver):
-    """Sets the default dtype, goes elsewhere, and waits for another thread at the places that a test chooses."""
+    """A solver that sets the default dtype, changes the directory, and waits for another thread where a test says."""
 
     name = "changing"
     formulation = "convex"

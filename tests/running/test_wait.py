@@ -1,4 +1,4 @@
-"""A time limit bounds the wait of the caller: set-up, scores and the last certificate, on clocks that tests move."""
+"""A time limit bounds the wait of the caller for set-up, scores and the last certificate; tests move the clocks."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ from convexnn_bench.running.wait import Interrupter, OutOfTime, Wait
 
 
 class Stuck(cnn.BaseSolver):
-    """Never returns from the part that `stuck` names, and catches every Exception there."""
+    """A solver that never returns from the method that `stuck` names, and catches every Exception in it."""
 
     name = "stuck"
     formulation = "convex"
@@ -182,7 +182,7 @@ def test_an_interruption_waits_for_a_held_block_and_for_imports(monkeypatch):
     assert ended == ["held"]
 
     class Finder:
-        """Takes its time over a module that does not exist."""
+        """Import a module slowly that does not exist."""
 
         @staticmethod
         def find_spec(name, path=None, target=None):
@@ -240,7 +240,7 @@ def test_a_bound_that_was_proven_once_outlives_certificates_that_run_out_of_time
     genuine, calls = monitor.certify, []
 
     def hurried(problem, point):
-        """The first certificate has all the time, the others have none, and no multiplier to start from."""
+        """The first certificate has unlimited time; the others have none, and no multiplier to start from."""
         calls.append(point)
         point.dual = None
         with deadline(None if len(calls) == 1 else 0.0):

@@ -1,4 +1,4 @@
-"""Solver files that lie, break what they were given, or leave something behind, for the tests of the harness."""
+"""Solver files that report false values, change their problem, or leave processes behind, for tests of the harness."""
 
 import textwrap
 
