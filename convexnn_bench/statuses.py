@@ -70,7 +70,8 @@ def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
         return "time_limit", f"{ending.time_limit:g} s passed {at}{said}"
     if ending.cause == "iterations":
         return "stalled", f"stopped after {ending.iterations} iterations {at}"
-    # 2. The solver ended by its own test. Without a gap, or above a target that it could continue to, it has stalled.
+    # 2. The solver ended by its own test. Without a gap, or above a target that it could continue to, it has stalled,
+    # unless the time limit ended the last certificate early.
     target = "" if ending.target is None else f", above the target {ending.target:.1e}"
     if not proven:
         return "stalled", f"ended {at}{said}"

@@ -318,7 +318,7 @@ def concluded(
 
 
 def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
-    """Return the certificate with the lower bound of another point of the same program, where that one is larger.
+    """Return the certificate with the lower bound of another point of the same program, if that bound is larger.
 
     A bound once proven holds for every point. The other one may be the larger, too, because this one met a deadline.
     """

@@ -31,7 +31,7 @@ OUTPUT_BIASES = ("penalised", "free")
 MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
 LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
 BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size of the weights fits
-OTHER_ORDER = 0.5  # fraction of the loss, below which another order of the classes is probably that of training
+OTHER_ORDER = 0.5  # ratio of losses below which another order of the classes is probably that of training
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,7 +237,7 @@ def certify_module(
         noted_by(lambda text: update(text=text)),
     ):
         report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
-        # A size that fits another beta says nothing where the labels stand in another order than in training.
+        # With the labels in another order than in training, the size of the weights does not show the beta.
         order = _order_hint(report.problem, training.base, reading)
         hints = (order,) if order else tuple(_hints(report, reading, training, lam, default))
         return replace(report, hints=hints)

@@ -17,7 +17,7 @@ from convexnn_bench.deadline import time_is_up
 INSIDE = 1e-9  # distance to the cone at which a direction counts as inside; the bound stays an upper one
 DEPENDENT = 1e-6  # distance of a row from the span of the others at which it counts as dependent
 ZERO = 1e-13  # distance at which it surely is dependent; in between the null space may be too large: the bound stays
-CHUNK_ELEMENTS = 500_000  # numbers of the rows of a batch of nodes, 4 MB; a deadline is looked at between two
+CHUNK_ELEMENTS = 500_000  # numbers of the rows of a batch of nodes, 4 MB; the deadline is checked between two batches
 
 
 class FaceSearch:

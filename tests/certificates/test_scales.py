@@ -284,7 +284,7 @@ def test_one_image_without_pooling_is_certified(n, shape):
 
 @pytest.mark.parametrize(("decay", "output_bias"), [(1e-3, "penalised"), (1e-9, "free"), (1.0, "penalised")])
 def test_the_objective_of_a_module_is_rounded_up(decay, output_bias):
-    """Weights and biases that cancel, against rationals; the squared loss of a network with biases."""
+    """The objective of a network whose weights and biases cancel, with the squared loss, in rationals."""
     rng = np.random.default_rng(2)
     module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).double()
     with torch.no_grad():
