@@ -320,6 +320,7 @@ def _order_hint(problem: Problem, base: BaseLoss, reading: Reading) -> str | Non
         return None
     Y, z = problem.Y, reading.outputs_of(problem.X)
     given, classes = torch.as_tensor(z), problem.classes
+    column: tuple[int, ...]
     if base.labels == "signs":
         reordered, column = -Y, (1, 0)
     else:
