@@ -21,7 +21,7 @@ class Field:
     "group" an object whose members become columns of their own, name_member; "curve" a list of points.
     title: heading of its column in the tables of the terminal, empty where these do not show it.
     frame: True for the columns of `compare(...).to_frame()`. report: True where a report cannot do without it: a
-    record which lacks it, or has no text or integer there, is odd.
+    record which lacks it, or has no text or integer there, is invalid.
     """
 
     name: str

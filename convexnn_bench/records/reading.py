@@ -20,7 +20,7 @@ UNKNOWN: dict[str, Any] = {"text": "unknown", "integer": 0}
 RESULTS = ("objective", "lower_bound", "gap", "stationarity_bound", "active_blocks", "curve")
 # The members of a problem that reports show.
 SHOWN_OF_PROBLEM = [member for member in MEMBERS["problem"] if member not in ("N", "beta_max", "notes")]
-FAULTS_SHOWN = 3  # faults that the reason of an odd record names
+FAULTS_SHOWN = 3  # number of faults that the reason of an invalid record names
 
 
 class UnreadableError(ValueError):
@@ -65,7 +65,7 @@ def checked(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         faults.append(f"{sound['status']!r} is no status")
     if faults:
         sound.update({name: empty[name] for name in RESULTS})
-        sound.update(status="failed", reason=f"odd record: {', '.join(faults[:FAULTS_SHOWN])}")
+        sound.update(status="failed", reason=f"invalid record: {', '.join(faults[:FAULTS_SHOWN])}")
     return sound, faults
 
 

@@ -97,7 +97,7 @@ class RecordFile:
             os.close(descriptor)
 
     def read(self) -> tuple[dict[str, Record], list[str]]:
-        """Return {key: record} in the order of the file, and a complaint about each line that is odd or unreadable.
+        """Return {key: record} in the order of the file, and a complaint about each line that is invalid or unreadable.
 
         Of two records with one key the last counts. A process that is killed may leave a line cut short.
         """

@@ -76,7 +76,7 @@ def test_a_good_record_stays_as_it_is():
 def test_an_odd_record_is_a_row_without_results_that_says_what_is_odd(tmp_path, fields, said):
     (record,), complaints = read_folder(written(tmp_path / "out", good(**fields)))
     assert record["status"] == "failed"
-    assert record["reason"].startswith("odd record: ")
+    assert record["reason"].startswith("invalid record: ")
     assert said in record["reason"]
     assert said in complaints[0]
     assert (record["objective"], record["lower_bound"], record["gap"], record["curve"]) == (None, None, None, [])
@@ -116,7 +116,7 @@ def test_report_and_merge_and_resume_take_all_odd_records_at_once(tmp_path):
         stream.write("[" * 200_000 + "\n")
     done = CliRunner().invoke(app, ["report", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert (folder / "report.html").read_text().count("odd record: ") >= len(ODD) + 1
+    assert (folder / "report.html").read_text().count("invalid record: ") >= len(ODD) + 1
     records, complaints = merge([folder], tmp_path / "merged")
     assert len(records) == len(ODD) + 1
     assert len(complaints) == len(ODD) + 2

@@ -554,7 +554,7 @@ def test_report_writes_figures_in_both_formats_and_the_page(tmp_path):
     assert done.stdout.startswith("made, unknown: 13 cells, 12 gap_reached, 1 failed\n")
     page = (tmp_path / "report.html").read_text()
     assert "not a whole record" in page
-    assert "odd record: campaign is missing, started is missing, version is missing" in page
+    assert "invalid record: campaign is missing, started is missing, version is missing" in page
     assert "spiral[n=12]" in done.stdout
 
 
