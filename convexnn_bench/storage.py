@@ -92,7 +92,9 @@ def read_archive(path: str | Path, kind: str) -> dict[str, Any]:
             head = json.loads(str(members.pop(HEADER)))
             form, version = str(head.pop("format")), int(head.pop("version"))
         except DAMAGED as error:
-            raise InputError(f"{path} cannot be read as a saved {kind}: {_words(error)}") from error
+            raise InputError(
+                f"{path} cannot be read as a saved {kind}: {_words(error)}; {kind}.save writes such files"
+            ) from error
     if form != f"convexnn-bench {kind}":
         raise InputError(f"{path} holds a {form.removeprefix('convexnn-bench ')!s:.50}, and no saved {kind}")
     if version > VERSION:

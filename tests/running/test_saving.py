@@ -313,6 +313,8 @@ def test_other_and_damaged_files(saved, tmp_path):
     for name in ("plain", "text", "pickled", "half", "flipped"):
         with pytest.raises(cnn.InputError, match=rf"{name}.npz cannot be read as a saved problem: "):
             cnn.load_problem(tmp_path / f"{name}.npz")
+    with pytest.raises(cnn.InputError, match=r"text.npz .*; problem.save writes such files"):
+        cnn.load_problem(text)
 
 
 def test_an_array_that_claims_to_be_huge_is_not_allocated(saved, tmp_path):
