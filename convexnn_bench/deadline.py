@@ -15,6 +15,7 @@ from contextvars import ContextVar
 Clock = Callable[[], float]
 
 _ENDS: ContextVar[tuple[tuple[float, Clock], ...]] = ContextVar("convexnn_bench_deadlines", default=())
+_CUTS: ContextVar[list[float] | None] = ContextVar("convexnn_bench_cuts", default=None)
 _NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("convexnn_bench_note", default=None)
 
 
@@ -46,7 +47,28 @@ def seconds_left() -> float:
 
 def time_is_up() -> bool:
     """Return True from the earliest deadline on."""
-    return seconds_left() <= 0.0
+    if seconds_left() > 0.0:
+        return False
+    cut_short()
+    return True
+
+
+def cut_short() -> None:
+    """Note that the deadline leaves no time for a search, or for the rest of it."""
+    cuts = _CUTS.get()
+    if cuts is not None:
+        cuts.append(seconds_left())
+
+
+@contextmanager
+def cuts_counted() -> Iterator[list[float]]:
+    """Yield a list that is empty as long as the deadline has cut short no search of the block."""
+    cuts: list[float] = []
+    token = _CUTS.set(cuts)
+    try:
+        yield cuts
+    finally:
+        _CUTS.reset(token)
 
 
 @contextmanager

@@ -3,7 +3,16 @@
 import math
 from itertools import count
 
-from convexnn_bench.deadline import deadline, no_deadline, noted_by, seconds_left, time_is_up, working_on
+from convexnn_bench.deadline import (
+    cut_short,
+    cuts_counted,
+    deadline,
+    no_deadline,
+    noted_by,
+    seconds_left,
+    time_is_up,
+    working_on,
+)
 
 
 def test_the_earliest_deadline_counts():
@@ -54,3 +63,18 @@ def test_notes_go_to_whoever_listens():
         working_on("first")
     working_on("nobody listens any more")
     assert heard == ["first"]
+
+
+def test_a_search_that_a_deadline_cut_short_is_noted_in_its_own_block_alone():
+    now = count()
+    cut_short()  # nobody counts
+    with cuts_counted() as outer:
+        with deadline(1.5, lambda: next(now)), cuts_counted() as inner:
+            assert not time_is_up()
+            assert not inner
+            assert time_is_up()
+            assert len(inner) == 1
+        assert not time_is_up()
+        assert not outer
+        cut_short()
+        assert len(outer) == 1

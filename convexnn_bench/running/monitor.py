@@ -11,7 +11,7 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify, strengthened
-from convexnn_bench.deadline import deadline, time_is_up
+from convexnn_bench.deadline import cuts_counted, deadline
 from convexnn_bench.errors import NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.running.scaling import Scaling
@@ -64,7 +64,7 @@ class Monitor:
         self.certificate: Certificate | None = None
         self.point: Point | None = None
         self.status: str | None = None
-        self.certificate_cut = False  # whether the last certificate met its deadline
+        self.certificate_cut = False  # whether the deadline cut a search of the last certificate short
         self._calls = itertools.count(1)
         self._due = 0.0  # seconds of solving, or number of the call, at which the next score is due
         self._stopped = 0.0  # seconds of scoring, during which the clock stood still
@@ -131,9 +131,9 @@ class Monitor:
             if self.time_limit is not None and not last:
                 left = min(left, SCORES_PART * self.time_limit)
             # Processes that share a problem must not be stopped by clocks of their own.
-            with usual_errors(), deadline(None if self.problem.is_shared else left):
+            with usual_errors(), deadline(None if self.problem.is_shared else left), cuts_counted() as cuts:
                 self._certify(found, seconds)
-                self.certificate_cut = time_is_up()
+                self.certificate_cut = bool(cuts)
             # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
             scoring = self._now() - self._start - self._stopped - seconds
             self._stopped += scoring

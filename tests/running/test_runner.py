@@ -9,6 +9,7 @@ import pytest
 from problems import random_problem
 
 import convexnn_bench as cnn
+from convexnn_bench.deadline import cut_short
 from convexnn_bench.running import monitor
 
 
@@ -247,7 +248,14 @@ def test_same_seed_same_numbers(solver):
 @pytest.mark.parametrize(("cut", "status"), [(True, "time_limit"), (False, "stalled")])
 def test_a_certificate_that_the_clock_cuts_short_is_no_stall_of_the_solver(monkeypatch, cut, status):
     """The target lies below what rounding allows, so that the solver ends by its own test above it."""
-    monkeypatch.setattr("convexnn_bench.running.monitor.time_is_up", lambda: cut)
+    certify = monitor.certify
+
+    def certified(*arguments):
+        if cut:
+            cut_short()
+        return certify(*arguments)
+
+    monkeypatch.setattr(monitor, "certify", certified)
     X = np.random.default_rng(0).standard_normal((12, 2))
     problem = cnn.Problem(X, np.abs(X[:, 0]), activation="gated_relu", beta_fraction=0.1, patterns=5)
     result = cnn.solve(problem, "bm_newton", gap=1e-17)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.cones import EPS, Cones
-from convexnn_bench.deadline import seconds_left, time_is_up, working_on
+from convexnn_bench.deadline import cut_short, seconds_left, time_is_up, working_on
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
@@ -160,6 +160,8 @@ class CompleteNorm:
                 # Leave out rows that count as copies of others, so that the cones cover all directions.
                 self._cells = cells if found.copies is None else cells.without(found.copies)
                 self._masks, self._moved = found.masks, found.moved
+        else:
+            cut_short()
         return self._cells
 
 
