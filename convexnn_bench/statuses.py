@@ -41,7 +41,7 @@ class Ending:
     time_limit, iterations : float or None, int or None
         The limits of the run, in seconds and in calls of the callback.
     certificate_cut : bool
-        Whether the clock ended the last certificate, whose bound may then be improved.
+        Whether the clock cut short the last certificate, whose bound may then be improved.
     """
 
     cause: str | None
@@ -71,13 +71,15 @@ def verdict(ending: Ending, said: str = "") -> tuple[str, str]:
     if ending.cause == "iterations":
         return "stalled", f"stopped after {ending.iterations} iterations {at}"
     # 2. The solver ended by its own test. Without a gap, or above a target that it could continue to, it has stalled,
-    # unless the time limit ended the last certificate early.
+    # unless the time limit cut short the last certificate early.
     target = "" if ending.target is None else f", above the target {ending.target:.1e}"
     if not proven:
         return "stalled", f"ended {at}{said}"
     continues = bool(target) and not ending.one_shot
     if ending.certificate_cut and (continues or ending.gap > ending.tolerance):
-        reason = f"the solver ended by its own test, and the time limit ended the last certificate {at}{target}{said}"
+        reason = (
+            f"the solver ended by its own test, and the time limit cut short the last certificate {at}{target}{said}"
+        )
         return "time_limit", reason
     if continues:
         return "stalled", f"ended {at}{target}{said}"

@@ -28,11 +28,15 @@ def ending(cause=None, gap=1e-3, refused=None, target=None, one_shot=True, cut=F
         (ending("time_limit"), "time_limit", "5 s passed at certified gap 1.0e-03"),
         (ending("iterations"), "stalled", "stopped after 7 iterations at certified gap 1.0e-03"),
         # The solver ended, but the clock cut the certificate short, which may have hidden that it was at the optimum.
-        (ending(gap=0.05, target=1e-6, one_shot=False, cut=True), "time_limit", "ended the last certificate at certif"),
+        (
+            ending(gap=0.05, target=1e-6, one_shot=False, cut=True),
+            "time_limit",
+            "cut short the last certificate at certif",
+        ),
         (
             ending(gap=0.05, cut=True),
             "time_limit",
-            "the time limit ended the last certificate at certified gap 5.0e-02",
+            "the time limit cut short the last certificate at certified gap 5.0e-02",
         ),
         (ending(gap=1e-9, cut=True), "solved", "within its tolerance 1e-08"),
         (ending("gap_reached", 1e-7, target=1e-6, cut=True), "gap_reached", "certified gap 1.0e-07 <= 1.0e-06"),

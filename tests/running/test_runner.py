@@ -260,4 +260,4 @@ def test_a_certificate_that_the_clock_cuts_short_is_no_stall_of_the_solver(monke
     problem = cnn.Problem(X, np.abs(X[:, 0]), activation="gated_relu", beta_fraction=0.1, patterns=5)
     result = cnn.solve(problem, "bm_newton", gap=1e-17)
     assert result.status == status
-    assert ("the time limit ended the last certificate" in result.reason) is cut
+    assert ("the time limit cut short the last certificate" in result.reason) is cut
