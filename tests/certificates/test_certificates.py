@@ -47,10 +47,8 @@ def test_no_network_is_ever_below_the_bound_of_another(pair, seed, M, size):
     """Random networks certify each other: any objective is at least any lower bound of the same program."""
     problem = random_problem(seed % 40, *pair, n=7, d=2, patterns="all", beta_fraction=0.05)
     rng = np.random.default_rng(seed)
-    certificates = [
-        cnn.certify(problem, (size * rng.standard_normal((problem.p, M)), size * rng.standard_normal((problem.q, M))))
-        for _ in range(3)
-    ]
+    networks = [[size * rng.standard_normal((rows, M)) for rows in (problem.p, problem.q)] for _ in range(3)]
+    certificates = [cnn.certify(problem, cnn.Point(network=network)) for network in networks]
     zero = problem.objective(np.zeros((problem.P, problem.p, problem.q)))
     least = min([certificate.primal for certificate in certificates] + [zero])
     assert max(certificate.dual for certificate in certificates) <= least
@@ -66,7 +64,8 @@ def test_no_bound_is_ever_above_the_exact_optimum(pair, seed, fraction):
     optimum = textbook_optimum(problem)
     slack = 1e-8 * (1 + optimum)  # what Clarabel's tolerance leaves open
     rng = np.random.default_rng(seed)
-    points = [(rng.standard_normal((problem.p, 4)), rng.standard_normal((problem.q, 4))), None]
+    network = rng.standard_normal((problem.p, 4)), rng.standard_normal((problem.q, 4))
+    points = [cnn.Point(network=network), None]
     for point in points:
         certificate = (
             cnn.certify(problem, point)

@@ -104,7 +104,8 @@ def test_a_campaign_of_plugins_alone(plugins, tmp_path):
     latex = command("report", out, "--latex").stdout
     assert latex.count(r"\\") == 3  # titles and two solvers
     assert r"bm\_gd & " in latex
-    assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "records.parquet"]  # no page, no figures
+    files = sorted(path.name for path in out.iterdir())
+    assert files == ["finished.json", "records.jsonl", "records.parquet"]  # no page, no figures
     assert command("report", out, "--csv", "--latex").exit_code == 2
 
 

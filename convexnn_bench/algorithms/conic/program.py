@@ -180,7 +180,7 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = T
         excess = problem.factored_objective(*point.cone_factors) / value() - 1 if value() else 0.0
         exact = abs(excess) <= EXACT_ROUNDING
         words = "exact, rounded to a feasible point of that value" if exact else "best point found"
-        return f"doubly non-negative relaxation: {words} (relative difference {excess:.1e})"
+        return f"doubly non-negative relaxation: {words} (relative difference {excess:.4e})"
 
     return ConicProgram(program, point, relaxation, remark)
 
