@@ -71,11 +71,8 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
     return Point(blocks=np.stack(arrays))
 
 
-CLEARLY_BETTER = 0.5  # largest loss of a better orientation, relative to that passed and to the zero network's
-
-
 def _check_orientation(problem: Problem, W1: torch.Tensor, W2: torch.Tensor) -> None:
-    """Raise InputError if a matrix is square and another orientation of the weights fits the data clearly better.
+    """Raise InputError if a matrix is square and another orientation of the weights has a lower loss.
 
     torch's Linear has M x p weights, and the second matrix of scikit-learn's coefs_ is M x q. If M equals p or q the
     sizes do not show the orientation. Squared norms are equal in all orientations, so that the loss decides.
@@ -85,9 +82,9 @@ def _check_orientation(problem: Problem, W1: torch.Tensor, W2: torch.Tensor) -> 
     if len(ways) == 1:
         return
     as_passed, *transposed = (float(loss.value(network.predict(problem, *way), Y)) for way in ways)
-    # An untrained network may fit a little better by chance when it is transposed, which says nothing.
-    untrained = float(loss.value(torch.zeros_like(Y), Y))
-    if min(transposed) < CLEARLY_BETTER * min(as_passed, untrained):
+    # An untrained network may fit better by chance when it is transposed. It is refused too, because weights that are
+    # misread in silence are worse than a question.
+    if min(transposed) < as_passed:
         raise InputError(
             "(W1, W2) must be p x M and q x M, and these square matrices fit the data better when they are transposed "
             "(torch's first Linear.weight is M x p, scikit-learn's coefs_[1] is M x q): transpose them, or give "
