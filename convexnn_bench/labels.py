@@ -141,6 +141,20 @@ def encode_labels(
     return _signs(loss, labels, order) if kind == "signs" else _one_hot(loss, labels, order, outputs)
 
 
+def decode_labels(scores: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
+    """Return the label of every output n x c, an array n; also n x s for scores n x s x c.
+
+    It is the class of the largest score, the first of equal ones. With one output, a positive score is the second class
+    and any other the first, as in scikit-learn. Labels of one type, such as words, give an array of that type.
+    """
+    names = np.empty(len(classes), dtype=object)
+    names[:] = classes  # labels may be tuples, which are no second axis
+    if len({type(name) for name in classes}) == 1 and isinstance(classes[0], str | bool | int | float):
+        names = np.array(classes)
+    index = scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores[..., 0] > 0).astype(np.int64)
+    return names[index]
+
+
 def _known(kind: str, labels: np.ndarray, classes: tuple[Any, ...]) -> Targets:
     """Return targets for labels of classes that are known."""
     found, index = index_labels(labels)

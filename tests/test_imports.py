@@ -26,6 +26,7 @@ ORDER = (
     "instance",
     "instance_file formulations",
     "problem",
+    "prediction",
     "datasets modules solver",
     "certificates",
     "algorithms",

@@ -41,7 +41,7 @@ class Attention(BaseArchitecture):
 
     def target_rows(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
         n, s = X.shape[:2]
-        if self.output == "mean" or Y.shape[:1] == (n * s,):
+        if self.output == "mean" or (Y.ndim <= 2 and Y.shape[:1] == (n * s,)):
             return Y
         if Y.ndim not in (2, 3) or Y.shape[:2] != (n, s):
             raise InputError(

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 
 from convexnn_bench.certificates import Certificate, certificate_html
+from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
 from convexnn_bench.instance_file import instance_from, instance_tree
+from convexnn_bench.labels import decode_labels
+from convexnn_bench.prediction import Predictor
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.result_file import certificate_from, certificate_tree, point_from, point_tree
 from convexnn_bench.storage import read_archive, write_archive
 
 # Fields that a file holds as they are.
 PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
+# Attributes that are computed on first use, and again in another process.
+COMPUTED = ("blocks", "factors", "network", "predictor")
 
 
 @dataclass(repr=False)
@@ -68,7 +73,7 @@ class Result:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: everything but the arrays that are computed on first use."""
-        return {name: value for name, value in vars(self).items() if name not in ("blocks", "factors", "network")}
+        return {name: value for name, value in vars(self).items() if name not in COMPUTED}
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}({self.solver}, {self.status}: {self.reason:.200}"]
@@ -118,6 +123,93 @@ class Result:
         No map is known where vector-output ReLU blocks could not be decomposed into neurons.
         """
         return None if self.point is None else _found(self.point.to_network, self.problem)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The function of the final point, with everything that does not depend on new data computed once.
+
+        Raises
+        ------
+        InputError
+            There is no point, since the solver did not run.
+        UnsupportedError
+            The activation has gates and the problem has masks alone, or no network of a ReLU point is known.
+        """
+        if self.point is None:
+            raise InputError(f"the result has no point with which to predict: {self.solver}: {self.reason}")
+        return Predictor(self.problem, self.point)
+
+    def predict(self, X_new: Array) -> np.ndarray:
+        """Return the scores of new data.
+
+        Parameters
+        ----------
+        X_new : array
+            Samples of the same shape as those of the problem, one for each index of the first axis.
+
+        Returns
+        -------
+        array, n_new x c
+            The outputs of the network, with the output bias if the problem has one; n_new x s x c for attention with an
+            output a token.
+
+        Raises
+        ------
+        InputError
+            X_new has samples of another shape, or there is no point.
+        UnsupportedError
+            The activation has gates and the problem has masks alone, or no network of a ReLU point is known.
+
+        Notes
+        -----
+        A gated network has the gates g_k with which it was trained, f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k), also
+        on new data. A ReLU network is `network`. On the training data these are the predictions of the certified point.
+
+        Examples
+        --------
+        >>> import convexnn_bench as cnn
+        >>> problem = cnn.Problem([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [0.0, 1.0, 0.0], beta=1e-6)
+        >>> cnn.solve(problem, "bm_newton").predict([[1.0, 1.0], [2.0, 1.0]]).round(3)
+        array([[1.],
+               [0.]])
+        """
+        return self.predictor(X_new)
+
+    def predict_labels(self, X_new: Array) -> np.ndarray:
+        """Return the labels of new data.
+
+        Parameters
+        ----------
+        X_new : array
+            As for `predict`.
+
+        Returns
+        -------
+        array n_new
+            Labels of `problem.classes`: that of the largest score, the first of equal ones. With one output a positive
+            score is the second class, and any other the first. For attention with an output a token n_new x s.
+
+        Raises
+        ------
+        InputError
+            The targets of the problem were numbers, not labels; or as for `predict`.
+        UnsupportedError
+            As for `predict`.
+
+        Examples
+        --------
+        >>> import convexnn_bench as cnn
+        >>> X, words = [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], ["ham", "spam", "ham"]
+        >>> problem = cnn.Problem(X, words, loss="logistic", beta=1e-3)
+        >>> cnn.solve(problem, "bm_newton").predict_labels([[1.1, 1.0], [3.0, 1.0]])
+        array(['spam', 'ham'], dtype='<U4')
+        """
+        if self.problem.classes is None:
+            raise InputError(
+                f"Y of the problem were numbers for the {self.problem.loss.name} loss and not one column of labels, so "
+                "that outputs have no names: use predict"
+            )
+        return decode_labels(self.predict(X_new), self.problem.classes)
 
     def save(self, path: str | Path) -> Path:
         """Save the result with its problem and its certificate to one .npz file, which `load_result` reads.

@@ -1,0 +1,158 @@
+"""Predictions of a point on new data, with the gates or the neurons that it was trained with.
+
+    linear       f(x) = C(phi(x) Z)
+    gated ReLU   f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k)           with the gates g_k of the problem
+    others       f(x) = C(sigma(phi(x) W1) W2^T)                         with the network of the point
+
+Here phi(x) are the rows that the architecture makes of a sample x, and sigma is the activation. On the training data
+1{phi(x) g_k >= 0} are the masks of the problem, so that f has the predictions there that the certificate is about. The
+network of a ReLU point has them because u of block k lies in the cone where D_k Phi u = max(Phi u, 0).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.activations import Linear
+from convexnn_bench.checks import Array, check_array
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.formulations import ConvexPoint, Point, network
+from convexnn_bench.losses import OutputBias
+from convexnn_bench.operator import CHUNK_ELEMENTS, Operator, Rows
+from convexnn_bench.problem import Problem
+
+
+def predict(problem: Problem, point: Point, X_new: Array) -> np.ndarray:
+    """Return the predictions of a point on new data.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem that the point belongs to.
+    point : Point
+        Blocks, factors or a network.
+    X_new : array
+        Samples of the same shape as those of `problem.X`, one for each index of the first axis.
+
+    Returns
+    -------
+    array, n_new x c
+        The scores, in the shape in which the architecture takes targets: n_new x s x c for attention with an output a
+        token. They include the output bias where the problem has one.
+
+    Raises
+    ------
+    InputError
+        X_new has samples of another shape, or the point does not fit the problem.
+    UnsupportedError
+        The activation has gates and the problem has masks alone, or no network of a ReLU point is known.
+    """
+    return Predictor(problem, point)(X_new)
+
+
+class Predictor:
+    """The function x -> f(x) of a point, with everything that does not depend on x computed once.
+
+    Attributes
+    ----------
+    problem : Problem
+        The problem of the point.
+    sample_shape : tuple
+        The shape of a sample's outputs, (c,) or (s, c).
+    output_bias : array c, or None
+        The best bias for the predictions on the training data, where the problem has an output bias.
+    """
+
+    def __init__(self, problem: Problem, point: Point):
+        self.problem = problem
+        self.sample_shape = shape_of_a_sample(problem)
+        # 1. The parameters of f. Blocks that are zero, or hold zero columns only, add nothing.
+        self._gates: np.ndarray | None = None
+        self._neurons: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._matrices: tuple[torch.Tensor, ...] = ()  # blocks (Z,) or factors (U, V)
+        if problem.activation.has_gates:
+            gates = gates_of(problem)
+            convex = isinstance(point, ConvexPoint)
+            matrices = (point.to_blocks(problem),) if convex else point.to_factors(problem)
+            active = torch.stack([(matrix != 0).flatten(1).any(dim=1) for matrix in matrices]).all(dim=0)
+            self._gates = np.ascontiguousarray(gates[:, active.numpy()])
+            self._matrices = tuple(matrix[active] for matrix in matrices)
+        elif isinstance(problem.activation, Linear):
+            self._matrices = (point.to_blocks(problem),)
+        else:
+            self._neurons = point.to_network(problem)
+        # 2. The bias minimises the loss at the predictions on the training data.
+        self.output_bias: np.ndarray | None = None
+        if isinstance(problem.loss, OutputBias):
+            scores = torch.as_tensor(self._scores(problem.X))
+            self.output_bias = problem.loss.best_bias(scores, torch.as_tensor(problem.Y)).numpy()
+
+    def __call__(self, X_new: Array) -> np.ndarray:
+        """Return f(X_new), see `predict`."""
+        X = check_samples(self.problem, X_new)
+        scores = self._scores(X)
+        scores = scores if self.output_bias is None else scores + self.output_bias
+        return scores.reshape(-1, *self.sample_shape)
+
+    def _scores(self, X: np.ndarray) -> Float[np.ndarray, "n_out c"]:
+        """Return the predictions without the output bias, some samples at a time."""
+        problem = self.problem
+        rows = problem.N // len(problem.X)  # of one sample
+        neurons = 1 if self._neurons is None else self._neurons[0].shape[1]
+        width = neurons if self._gates is None else self._gates.shape[1]
+        step = max(1, CHUNK_ELEMENTS // (rows * max(1, width)))
+        return np.concatenate([self._scores_of_part(X[start : start + step]) for start in range(0, len(X), step)])
+
+    def _scores_of_part(self, X: np.ndarray) -> np.ndarray:
+        problem = self.problem
+        samples = len(problem.X)
+        targets = np.zeros((len(X) * (problem.n_out // samples), problem.c))  # their shape alone is used
+        if self._gates is not None and self._gates.shape[1] == 0:  # the zero network
+            return targets
+        masks = np.ones((len(X) * (problem.N // samples), 1), dtype=bool)
+        if self._gates is not None:
+            masks = np.asarray(Rows(problem.architecture, X) @ self._gates) >= 0
+        operator = Operator(problem.architecture, X, targets, masks)
+        if self._neurons is not None:
+            return network.forward(problem, operator, *self._neurons).numpy()
+        single = len(self._matrices) == 1
+        scores = operator.apply(*self._matrices) if single else operator.apply_factors(*self._matrices)
+        return scores.numpy()
+
+
+def shape_of_a_sample(problem: Problem) -> tuple[int, ...]:
+    """Return (s, c) if the architecture takes targets n x s x c for its n s outputs, else (c,)."""
+    n = len(problem.X)
+    each = (problem.n_out // n, problem.c)
+    try:
+        taken = problem.architecture.target_rows(np.zeros((n, *each)), problem.X).shape
+    except InputError:  # it has no such targets
+        return each[1:]
+    return each if taken == problem.Y.shape else each[1:]
+
+
+def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
+    """Return the gates, whose signs are the masks. Raise UnsupportedError where the problem has masks alone."""
+    if problem.gates is None:
+        raise UnsupportedError(
+            "the problem has masks without gates, so that it is not known which blocks are active on other data than "
+            'its own: give patterns=NUMBER, patterns="all", or the result of cnn.sample_patterns or '
+            "cnn.enumerate_patterns as patterns, instead of an array of masks"
+        )
+    return problem.gates
+
+
+def check_samples(problem: Problem, X_new: Any) -> np.ndarray:
+    """Return X_new as float64. Raise InputError unless its samples have the shape of the training data's."""
+    X = check_array("X_new", X_new)
+    sample = problem.X.shape[1:]
+    if X.shape[1:] != sample or len(X) == 0:
+        one = "; one sample is X_new[None]" if X.shape == sample else ""
+        raise InputError(
+            f"X_new must hold at least one sample of the shape of the training data, n_new x "
+            f"{' x '.join(map(str, sample))} where X is {' x '.join(map(str, problem.X.shape))}, got shape "
+            f"{X.shape}{one}"
+        )
+    return X
