@@ -65,6 +65,7 @@ class Monitor:
         self.point: Point | None = None
         self.status: str | None = None
         self.certificate_cut = False  # whether the deadline cut a search of the last certificate short
+        self.steps = 0  # calls after which the solver went on
         self._calls = itertools.count(1)
         self._due = 0.0  # seconds of solving, or number of the call, at which the next score is due
         self._stopped = 0.0  # seconds of scoring, during which the clock stood still
@@ -96,6 +97,7 @@ class Monitor:
         at_once = self.solver.one_shot and len(self.curve) < ONE_SHOT_SCORES
         reached = seconds if self.iterations is None else calls
         if reached < self._due and not ended and not at_once and self.status is None:
+            self.steps = max(self.steps, calls)
             return True
         # Two threads must not score at once. The first False is final, so that the status is read again inside.
         with self._lock:
@@ -106,6 +108,8 @@ class Monitor:
                 out_of_time = out_of_time or self._out_of_time(seconds)  # a score may take what was left
             if self.status is None and (ended or out_of_time):
                 self.status = "time_limit" if out_of_time else "iterations"
+            if self.status is None:
+                self.steps = max(self.steps, calls)
         return self.status is None
 
     def _out_of_time(self, seconds: float) -> bool:

@@ -56,6 +56,9 @@ class Result:
         What was proven of the final point; None where there is no point.
     point : Point or None
         The solver's raw parameters.
+    iterations : int
+        How many steps the solver took, as `iterations=` of `solve` counts them; at most 1 for a solver that does its
+        work in one call.
     """
 
     problem: Problem
@@ -70,6 +73,7 @@ class Result:
     curve: list[tuple[float, float, float]] = field(default_factory=list)
     certificate: Certificate | None = None
     point: Point | None = None
+    iterations: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: everything but the arrays that are computed on first use."""
@@ -249,6 +253,7 @@ class Result:
             "problem": instance_tree(self.problem),
             "point": point_tree(self.point),
             "certificate": certificate_tree(self.certificate),
+            "iterations": self.iterations,
         }
         return write_archive(path, "result", content)
 
@@ -286,6 +291,7 @@ def load_result(path: str | Path) -> Result:
             curve=curve,
             certificate=certificate_from(tree["certificate"]),
             point=point_from(tree["point"], problem),
+            iterations=int(tree.get("iterations", 0)),  # files of earlier versions lack it
         )
     except InputError:
         raise

@@ -219,6 +219,7 @@ def _run(
     finally:
         algorithm.time_limit = wait.time_limit
     result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
+    result.iterations = monitor.steps
 
 
 def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None:

@@ -109,11 +109,14 @@ def test_iterations_are_the_steps_that_a_solver_takes(gap):
     solver = Fake(steps=1000, value=0.5)
     result = cnn.solve(random_problem(2), solver, gap=gap, iterations=7, time_limit=None)
     assert solver.steps == 1000 - 7
+    assert result.iterations == 7
     assert result.status == "stalled"
     assert result.reason.startswith("stopped after 7 iterations at certified gap ")
     assert result.curve[-1][1] == result.objective
     fewer = Fake(steps=3, value=0.5)
-    assert "fake said: done" in cnn.solve(random_problem(2), fewer, gap=1e-6, iterations=7).reason
+    ended = cnn.solve(random_problem(2), fewer, gap=1e-6, iterations=7)
+    assert "fake said: done" in ended.reason
+    assert ended.iterations == 3
 
 
 def test_iterations_make_runs_equal_and_leave_one_shot_solvers_alone():

@@ -29,6 +29,7 @@ def test_a_result_comes_back_from_its_file(case, tmp_path):
     again = cnn.load_result(tmp_path / "r.npz")
     check_kept(result, again)
     assert same(result.certificate.multiplier, again.certificate.multiplier)
+    assert again.iterations == result.iterations
     assert bytes_of(result.point.dual) == bytes_of(again.point.dual)  # the point of a file has numpy arrays
     # every attribute of the problem that is not computed anew on first use
     assert set(result.problem.__getstate__()) - {"beta_max"} == set(again.problem.__getstate__()) - {"beta_max"}
