@@ -30,7 +30,11 @@ from .losses import Huber as Huber
 from .losses import Logistic as Logistic
 from .losses import Squared as Squared
 from .losses import SquaredHinge as SquaredHinge
+from .modules import ArchitectureNetwork as ArchitectureNetwork
 from .modules import AttentionBlock as AttentionBlock
+from .modules import GatedAttention as GatedAttention
+from .modules import GatedCNN as GatedCNN
+from .modules import GatedMLP as GatedMLP
 from .patterns import count_patterns as count_patterns
 from .patterns import enumerate_patterns as enumerate_patterns
 from .patterns import enumeration_cost as enumeration_cost

@@ -9,6 +9,7 @@ Here phi(x) are the rows that the architecture makes of a sample x, and sigma is
 network of a ReLU point has them because u of block k lies in the cone where D_k Phi u = max(Phi u, 0).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,22 @@ def predict(problem: Problem, point: Point, X_new: Array) -> np.ndarray:
     return Predictor(problem, point)(X_new)
 
 
+@dataclass(frozen=True)
+class Neurons:
+    """The active neurons of a network, float64: W1 is p x M, W2 is q x M, and gates is p x M, or None."""
+
+    W1: torch.Tensor
+    W2: torch.Tensor
+    gates: torch.Tensor | None
+
+
 class Predictor:
     """The function x -> f(x) of a point, with everything that does not depend on x computed once.
 
     Attributes
     ----------
-    problem : Problem
-        The problem of the point.
+    problem, point : Problem, Point
+        The point, and its problem.
     sample_shape : tuple
         The shape of a sample's outputs, (c,) or (s, c).
     output_bias : array c, or None
@@ -66,7 +76,7 @@ class Predictor:
     """
 
     def __init__(self, problem: Problem, point: Point):
-        self.problem = problem
+        self.problem, self.point = problem, point
         self.sample_shape = shape_of_a_sample(problem)
         # 1. The parameters of f. Blocks that are zero, or hold zero columns only, add nothing.
         self._gates: np.ndarray | None = None
@@ -86,23 +96,36 @@ class Predictor:
         # 2. The bias minimises the loss at the predictions on the training data.
         self.output_bias: np.ndarray | None = None
         if isinstance(problem.loss, OutputBias):
-            scores = torch.as_tensor(self._scores(problem.X))
+            scores = torch.as_tensor(self.scores(problem.X))
             self.output_bias = problem.loss.best_bias(scores, torch.as_tensor(problem.Y)).numpy()
 
     def __call__(self, X_new: Array) -> np.ndarray:
         """Return f(X_new), see `predict`."""
-        X = check_samples(self.problem, X_new)
-        scores = self._scores(X)
+        scores = self.scores(check_samples(self.problem, X_new))
         scores = scores if self.output_bias is None else scores + self.output_bias
         return scores.reshape(-1, *self.sample_shape)
 
-    def _scores(self, X: np.ndarray) -> Float[np.ndarray, "n_out c"]:
-        """Return the predictions without the output bias, some samples at a time."""
+    def neurons(self) -> Neurons:
+        """Return the active neurons of the point's network, or one zero neuron where none is active.
+
+        Raise UnsupportedError where no network is known.
+        """
+        problem = self.problem
+        W1, W2 = self._neurons or self.point.to_network(problem)
+        active = torch.nonzero((W1 != 0).any(dim=0) & (W2 != 0).any(dim=0))[:, 0]
+        # Neuron j of a gated network has gate j mod P.
+        if len(active) == 0:  # layers of torch have at least one neuron
+            W1, W2, active = W1.new_zeros(problem.p, 1), W2.new_zeros(problem.q, 1), active.new_zeros(1)
+        gates = torch.as_tensor(gates_of(problem))[:, active % problem.P] if problem.activation.has_gates else None
+        return Neurons(W1[:, active], W2[:, active], gates)
+
+    def scores(self, X: np.ndarray) -> Float[np.ndarray, "n_out c"]:
+        """Return the predictions without the output bias for checked samples, some at a time."""
         problem = self.problem
         rows = problem.N // len(problem.X)  # of one sample
-        neurons = 1 if self._neurons is None else self._neurons[0].shape[1]
-        width = neurons if self._gates is None else self._gates.shape[1]
-        step = max(1, CHUNK_ELEMENTS // (rows * max(1, width)))
+        neurons = 0 if self._neurons is None else self._neurons[0].shape[1]
+        blocks = 1 if self._gates is None else self._gates.shape[1]
+        step = max(1, CHUNK_ELEMENTS // (rows * max(problem.p, neurons, blocks)))
         return np.concatenate([self._scores_of_part(X[start : start + step]) for start in range(0, len(X), step)])
 
     def _scores_of_part(self, X: np.ndarray) -> np.ndarray:

@@ -169,8 +169,7 @@ def certify_module(
         Sequential(Linear, ReLU, Linear) and the like, a small CNN Sequential(Conv2d, ReLU, AvgPool2d, Flatten, Linear),
         a module of your own that is such a chain, or an `AttentionBlock`; with or without biases, with or without
         ReLU. The wrappers DataParallel, AveragedModel and torch.compile are removed. The module is not changed, and is
-        evaluated in training mode. Gated ReLU networks are not covered: their gates are part of the model, and no layer
-        of torch has them.
+        evaluated in training mode. Gated ReLU networks are not covered, since their gates are part of the problem.
     X : array
         The training inputs as the module takes them. The reading of the module is checked on them.
     Y : array

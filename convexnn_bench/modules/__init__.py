@@ -1,6 +1,9 @@
-"""A user's own torch network: read as a point of a training problem, and certified."""
+"""Torch networks: a user's own, read as a point of a training problem, and those that points become."""
 
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.checkpoints import load_state, module_from_state
+from convexnn_bench.modules.export import to_torch
+from convexnn_bench.modules.gated import GatedAttention, GatedCNN, GatedMLP
+from convexnn_bench.modules.lifted import ArchitectureNetwork
 from convexnn_bench.modules.reading import Reading, read_module
 from convexnn_bench.modules.torch_losses import TrainingLoss, training_loss

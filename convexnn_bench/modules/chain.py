@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel
 
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
+from convexnn_bench.modules.pooling import MatrixPool
 
 SUPPORTED = (
     "supported are [Flatten,] Linear, [ReLU,] Linear; Conv2d, [ReLU,] [a linear pooling,] Flatten, Linear; and "
@@ -208,7 +209,7 @@ class _Tracer(torch.fx.Tracer):
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         # Sequential and the user's own modules are traced through.
-        return not has_own_forward(m) and not isinstance(m, torch.nn.Sequential)
+        return type(m) in LAYERS or (not has_own_forward(m) and not isinstance(m, torch.nn.Sequential))
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
         return _Value(node, self)
@@ -373,7 +374,7 @@ LAYERS: dict[type, Callable[[Any, Call], Step]] = {
     torch.nn.Sigmoid: partial(_same, "sigmoid"),
     **dict.fromkeys((torch.nn.Softmax, torch.nn.LogSoftmax), _class_axis),
     **dict.fromkeys((torch.nn.Flatten, torch.nn.Unflatten), partial(_same, "reshape")),
-    **dict.fromkeys((torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d), partial(_same, "pool")),
+    **dict.fromkeys((torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d, MatrixPool), partial(_same, "pool")),
     **dict.fromkeys(
         (
             torch.nn.Dropout,

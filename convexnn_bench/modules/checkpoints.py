@@ -221,7 +221,8 @@ def module_from_state(
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     listed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     Choice(("relu", "linear")).check("activation", activation)
-    if {name.rsplit(".", 1)[-1] for name in shapes} == {"U", "V"} and sorted(map(len, shapes.values())) == [3, 3]:
+    last_names = {name.rsplit(".", 1)[-1]: len(shape) for name, shape in shapes.items()}
+    if last_names in ({"U": 3, "V": 3}, {"U": 3, "V": 3, "bias": 1}):
         return _attention({name.rsplit(".", 1)[-1]: value for name, value in state.items()}, activation, pool, listed)
     if stride < 1 or padding < 0:
         raise InputError(f"stride must be at least 1 and padding at least 0, got {stride} and {padding}")
@@ -334,7 +335,8 @@ def _precedes(one: str, other: str) -> bool:
 
 def _attention(state: State, activation: str, pool: str, listed: str) -> torch.nn.Module:
     heads, d, _ = state["U"].shape
-    block = AttentionBlock(d, state["V"].shape[2], heads, activation, "mean" if pool == "global" else "tokens")
+    output, bias = "mean" if pool == "global" else "tokens", "bias" in state
+    block = AttentionBlock(d, state["V"].shape[2], heads, activation, output, bias)
     try:
         block.load_state_dict(state)
     except RuntimeError as error:

@@ -17,6 +17,7 @@ from convexnn_bench.errors import ConvexNNError, InputError, NotFiniteError, Uns
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.chain import Step, chain_of, has_own_forward, refuse, unwrapped
 from convexnn_bench.modules.checkpoints import foreign_parameters, module_from_state
+from convexnn_bench.modules.gated import GatedAttention, GatedCNN, GatedMLP
 from convexnn_bench.modules.memory import overlaps
 
 REPRODUCED = 1e-6  # largest difference between the module's outputs and those of its reading, relative to the largest
@@ -137,6 +138,11 @@ def _read(module: torch.nn.Module, X: np.ndarray) -> Reading:
         return _scripted(module, X)
     if isinstance(module, AttentionBlock) and type(module).forward is AttentionBlock.forward:
         return _attention(module)
+    if isinstance(module, GatedMLP | GatedCNN | GatedAttention):
+        raise refuse(
+            "is a gated network, whose gates are part of its problem: certify the result that it was made from, as by "
+            "cnn.certify(result.problem, result)"
+        )
     return _chain(chain_of(module, torch.as_tensor(X)), X)
 
 
@@ -345,9 +351,11 @@ def _attention(block: Any) -> Reading:
     assert V is not None
     words = f"{len(U)}-head self-attention, {block.activation} activation, output per "
     words += "token" if block.output == "tokens" else "sample (mean over tokens)"
+    bias = _numpy(block.bias)
+    words += "" if bias is None else ", an output bias"
     # Column j of W1 is U_j row by row, index (a, b), and column j of W2 is V_j with index (l, c'), as in `Attention`.
     W1, W2 = (array.reshape(len(array), -1).T.copy() for array in (U, V))
-    return Reading(Attention(output=block.output), block.activation, W1, W2, False, None, None, words)
+    return Reading(Attention(output=block.output), block.activation, W1, W2, False, bias, None, words)
 
 
 def _chain(steps: list[Step], X: np.ndarray) -> Reading:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from convexnn_bench.certificates import Certificate, certificate_html
 from convexnn_bench.checks import Array
@@ -15,6 +16,7 @@ from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
 from convexnn_bench.instance_file import instance_from, instance_tree
 from convexnn_bench.labels import decode_labels
+from convexnn_bench.modules import to_torch
 from convexnn_bench.prediction import Predictor
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.result_file import certificate_from, certificate_tree, point_from, point_tree
@@ -214,6 +216,49 @@ class Result:
                 "that outputs have no names: use predict"
             )
         return decode_labels(self.predict(X_new), self.problem.classes)
+
+    def to_torch(self) -> torch.nn.Module:
+        """Return a torch module in float64 and evaluation mode that predicts as `predict` does.
+
+        Returns
+        -------
+        torch.nn.Module
+            Its outputs differ from those of `predict` by rounding only. It holds the active neurons alone.
+
+            - ReLU: ``Sequential(Linear, ReLU, Linear)``, ``Sequential(Conv2d, ReLU, pooling, Flatten, Linear)``, or an
+              `AttentionBlock`, all of which `certify_module` reads.
+            - gated ReLU: `GatedMLP`, `GatedCNN` or `GatedAttention`.
+            - linear: one ``Linear`` layer, after a ``Flatten`` for images; an `AttentionBlock` for attention.
+            - other architectures and activations: `ArchitectureNetwork`.
+
+            An output bias is the bias of the last layer.
+
+        Raises
+        ------
+        InputError
+            There is no point.
+        UnsupportedError
+            The activation has gates and the problem has masks alone, or no network of the point is known.
+
+        Notes
+        -----
+        The gates of a gated network are fixed directions g_k, with which the activation patterns of the training
+        problem were drawn or enumerated: block k is active on a row x of the first layer where x g_k >= 0, for new data
+        as for the training data. They are buffers of the module. In float32 (``module.float()``), a sample within
+        rounding of a gate's hyperplane may have other active neurons than in float64.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import convexnn_bench as cnn
+        >>> problem = cnn.Problem([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [0.0, 1.0, 0.0], activation="relu", beta=1e-3)
+        >>> module = cnn.solve(problem, "bm_newton").to_torch()
+        >>> [type(layer).__name__ for layer in module]
+        ['Linear', 'ReLU', 'Linear']
+        >>> bool(abs(module(torch.as_tensor(problem.X)) - torch.as_tensor(problem.Y)).max() < 0.1)
+        True
+        """
+        return to_torch(self.predictor)
 
     def save(self, path: str | Path) -> Path:
         """Save the result with its problem and its certificate to one .npz file, which `load_result` reads.

@@ -1,0 +1,154 @@
+"""Gated ReLU networks as torch modules: fixed gates decide which inputs each neuron passes on.
+
+A gate g is a fixed direction. Its neuron is active on a row phi(x) where phi(x) g >= 0, and then acts as a linear
+neuron: it computes 1{phi(x) g >= 0} phi(x) u (Mishkin, Sahiner, Pilanci, ICML 2022). Gates are buffers: a state dict
+holds them, and no optimiser changes them.
+"""
+
+from typing import Any
+
+import torch
+
+from convexnn_bench.modules.attention_block import AttentionBlock
+from convexnn_bench.modules.pooling import pooling_layer
+
+
+class GatedMLP(torch.nn.Module):
+    """Two-layer gated ReLU network, f(x) = sum_j 1{x^T g_j >= 0} (x^T u_j) v_j + b.
+
+    The vectors u_j are the rows of ``first.weight``, v_j the columns of ``second.weight``, and b is ``second.bias``.
+
+    Parameters
+    ----------
+    d : int
+        Number of features.
+    neurons : int
+        Number of neurons. Neurons of one block of a problem have the same gate.
+    c : int
+        Number of outputs.
+    bias : bool
+        Whether the outputs have a bias b.
+
+    Attributes
+    ----------
+    gates : buffer, neurons x d
+        The fixed directions g_j. Random ones until a state dict is loaded. They were drawn or enumerated with the
+        activation patterns of the training problem, and decide on new data too which neurons are active. A sample so
+        close to the hyperplane of a gate that rounding decides may have other active neurons in float32 than in
+        float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> GatedMLP(d=3, neurons=4, c=2)(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    gates: torch.Tensor
+
+    def __init__(self, d: int, neurons: int, c: int, bias: bool = False):
+        super().__init__()
+        self.first = torch.nn.Linear(d, neurons, bias=False)
+        self.second = torch.nn.Linear(neurons, c, bias=bias)
+        self.register_buffer("gates", torch.randn(neurons, d))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        active = torch.nn.functional.linear(X, self.gates) >= 0
+        outputs: torch.Tensor = self.second(self.first(X) * active)
+        return outputs
+
+
+class GatedCNN(torch.nn.Module):
+    """Gated ReLU convolution, linear pooling and a linear layer: filter j passes on the patches where gate j is >= 0.
+
+    The parameters are those of the layers ``first`` (Conv2d) and ``second`` (Linear).
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the images.
+    neurons : int
+        Number of filters.
+    c : int
+        Number of outputs.
+    patch, stride, padding, pool, bias
+        As for `CNN`. With `bias`, filters and gates have a bias.
+    pooled : int
+        Number a of pooled values of a filter: 1 for "global", g^2 for a grid, the number of patches for "identity".
+    output_bias : bool
+        Whether the outputs have a bias.
+
+    Attributes
+    ----------
+    gates : buffer, neurons x channels x patch x patch
+        The fixed filters of the gates. See `GatedMLP`.
+    gate_biases : buffer, neurons, or None
+        Their biases.
+
+    Examples
+    --------
+    >>> import torch
+    >>> GatedCNN(channels=3, neurons=4, c=2, patch=3)(torch.zeros(5, 3, 8, 8)).shape
+    torch.Size([5, 2])
+    """
+
+    gates: torch.Tensor
+    gate_biases: torch.Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        neurons: int,
+        c: int,
+        patch: int,
+        stride: int = 1,
+        padding: int = 0,
+        pool: Any = "global",
+        pooled: int = 1,
+        bias: bool = False,
+        output_bias: bool = False,
+    ):
+        super().__init__()
+        self.first = torch.nn.Conv2d(channels, neurons, patch, stride, padding, bias=bias)
+        self.pool = pooling_layer(pool)
+        self.second = torch.nn.Linear(neurons * pooled, c, bias=output_bias)
+        self.register_buffer("gates", torch.randn(neurons, channels, patch, patch))
+        self.register_buffer("gate_biases", torch.randn(neurons) if bias else None)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        stride, padding = self.first.stride, self.first.padding
+        active = torch.nn.functional.conv2d(X, self.gates, self.gate_biases, stride, padding) >= 0
+        outputs: torch.Tensor = self.second(self.pool(self.first(X) * active).flatten(1))
+        return outputs
+
+
+class GatedAttention(AttentionBlock):
+    """Gated self-attention without softmax: sum_j (1{X G_j X^T >= 0} * X U_j X^T) X V_j for tokens X (n x s x d).
+
+    Its parameters are those of `AttentionBlock`, U (heads x d x d), V (heads x d x c) and with `bias` the output bias.
+
+    Parameters
+    ----------
+    d, c, heads, output, bias
+        As for `AttentionBlock`.
+
+    Attributes
+    ----------
+    gates : buffer, heads x d x d
+        The fixed matrices G_j: head j passes on the score of a pair of tokens where x_s^T G_j x_t >= 0. See `GatedMLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> GatedAttention(d=3, c=2, heads=4)(torch.zeros(5, 6, 3)).shape
+    torch.Size([5, 6, 2])
+    """
+
+    gates: torch.Tensor
+
+    def __init__(self, d: int, c: int, heads: int, output: str = "tokens", bias: bool = False):
+        super().__init__(d, c, heads, "linear", output, bias)
+        self.register_buffer("gates", torch.randn(heads, d, d))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self._outputs(X, self._scores(X, self.U) * (self._scores(X, self.gates) >= 0))
