@@ -43,7 +43,6 @@ from convexnn_bench.terminal import progress
 
 HEADER = "import numpy as np\nimport torch\n\nimport convexnn_bench as cnn\n"
 DIRECTIONS = 24  # random first layers that are tried
-RESOLVED = 5e-14  # sine of the angle to a hyperplane above which a vector is on one side of it, whatever rounding did
 CLOSE = 1e-6  # smallest margin of a problem up to which it counts as tight
 TIGHT = 1e-10  # relative margin of the best bound at which no further point is looked for
 ORDINARY = ("ordinary", "degenerate")
@@ -509,11 +508,7 @@ class Points:
         return bool(value - mp.mpf(max(bounds, default=-np.inf)) <= TIGHT * abs(value))
 
     def attained(self) -> Array:
-        """Return the patterns of vectors that lie on no hyperplane, among them some between two nearly equal rows.
-
-        A vector counts where its angle to every hyperplane is more than the rounding of the rows, because hyperplanes
-        that rounding may have moved apart are one to an enumeration.
-        """
+        """Return the patterns of vectors that lie on no hyperplane, among them some between two nearly equal rows."""
         rows = np.asarray(self.statement.long_rows, dtype=np.float64)
         pairs = self.rng.integers(0, len(rows), (12, 2))
         with np.errstate(all="ignore"):
@@ -523,11 +518,7 @@ class Points:
         vectors = np.concatenate([self.directions, np.nan_to_num(between).T], axis=1)
         signs = self.statement.signs(vectors)
         zero = ~(self.statement.long_rows != 0).any(axis=1)
-        with np.errstate(all="ignore"):
-            long_rows, long_vectors = self.statement.long_rows, vectors.astype(np.longdouble)
-            lengths = np.sqrt((long_rows**2).sum(axis=1))[:, None] * np.sqrt((long_vectors**2).sum(axis=0))
-            apart = np.abs(long_rows @ long_vectors) > RESOLVED * lengths
-        strict = ((signs != 0) & apart | zero[:, None]).all(axis=0)
+        strict = ((signs != 0) | zero[:, None]).all(axis=0)
         return (signs[:, strict] > 0) | zero[:, None]
 
     def rescaled(self) -> None:

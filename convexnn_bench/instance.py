@@ -178,9 +178,10 @@ class Instance:
     def scope(self) -> str:
         """ "complete" if every attainable pattern is among the blocks, else "sampled"."""
         # If different rows count as one, the blocks of gates between them are missing. With ReLU such a block adds
-        # little, which certificates take into account.
-        complete = self.pattern_info.complete and (self.has_cone or self.pattern_info.resolved)
-        return "complete" if complete else "sampled"
+        # little, which certificates take into account. Rows that are rounded may be equal where the exact ones differ.
+        info = self.pattern_info
+        resolved = info.resolved and not (info.merged and self.architecture.rounds)
+        return "complete" if info.complete and (self.has_cone or resolved) else "sampled"
 
     @cached_property
     def cones(self) -> Cones | None:

@@ -46,7 +46,11 @@ def instance_tree(instance: Instance) -> dict[str, Any]:
         "moved": info.moved,
         "copies": info.copies,
         # A count may have thousands of digits, more than Python converts to decimal text.
-        "patterns": {**{name: getattr(info, name) for name in PATTERNS}, "count": info.count and hex(info.count)},
+        "patterns": {
+            **{name: getattr(info, name) for name in PATTERNS},
+            "merged": info.merged,
+            "count": info.count and hex(info.count),
+        },
     }
 
 
@@ -86,6 +90,7 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
         raise InputError(f"gates must be p x P = {p} x {masks.shape[1]}, got shape {gates.shape}")
     count = tree["patterns"]["count"]
     fields = {name: tree["patterns"][name] for name in PATTERNS}
+    fields["merged"] = tree["patterns"].get("merged", True)  # files of older versions do not say
     counted = None if count is None else int(count, 16)
     info = Patterns(masks, gates, **fields, count=counted, moved=tree["moved"], copies=tree["copies"])
     # 3. The instance itself, without its constructor: neither masks nor targets are made anew.

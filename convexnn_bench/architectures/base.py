@@ -45,6 +45,11 @@ class BaseArchitecture:
     def degree(self) -> int | None:
         return None
 
+    @property
+    def rounds(self) -> bool:
+        """Return whether entries of Phi may be rounded. They are exact if each is an entry of X or a constant."""
+        return True
+
     def check_data(self, X: np.ndarray) -> None:
         """Raise InputError unless X has the shape this architecture reads."""
         raise TypeError(f"{type(self).__name__} must define check_data")

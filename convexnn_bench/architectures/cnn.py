@@ -52,6 +52,10 @@ class CNN(BaseArchitecture):
         # The constant 1 of a bias does not grow with X, and a subclass may have other maps.
         return 1 if type(self) is CNN and not self.bias else None
 
+    @property
+    def rounds(self) -> bool:
+        return type(self) is not CNN
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 4, "n x channels x height x width")
         height, width = X.shape[2:]

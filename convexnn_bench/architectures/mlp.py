@@ -16,6 +16,10 @@ class MLP(BaseArchitecture):
     def degree(self) -> int | None:
         return 1 if type(self) is MLP else None  # a subclass may have other rows
 
+    @property
+    def rounds(self) -> bool:
+        return type(self) is not MLP
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 2, "n x d")
 

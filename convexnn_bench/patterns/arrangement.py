@@ -11,57 +11,13 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, UInt64
+from jaxtyping import Float, Int, UInt64
 
-EPS = float(np.finfo(np.float64).eps)
+from convexnn_bench.patterns.exact import ExactRows
+from convexnn_bench.patterns.row_space import EPS, parallel_tolerance
+
 COARSE = 1e-9  # largest angle between hyperplanes counted as one with which a list of cells is complete, in radians
-SMALLEST_COLUMN = 2.0**-1020  # least scale of a column: gates for smaller ones would leave the range of float64
 Progress = Callable[[int, int], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReducedRows:
-    """Unit rows in coordinates of the row space: sign(phi_i u) = sign(rows[i] h) for u = lift @ h.
-
-    Attributes
-    ----------
-    rows : array, n x r
-        One for each nonzero row of Phi; `index` holds their positions in Phi.
-    errors : array, n
-        Bounds on the rounding of each row.
-    lift : array, p x r
-        From reduced coordinates back to those of Phi, up to a common factor.
-    index, head : int arrays, n
-        The index in Phi of each of `rows`, and the index in `rows` of the representative of its hyperplane, which may
-        be the row itself.
-    sizes : array, n
-        Bound on the distance by which row i of Phi moves if rows[i] turns, per radian.
-    moved : array, n
-        Bound on the distance of row i of Phi from a multiple of its representative in the row space.
-    copies : bool array, n
-        Rows whose hyperplane equals that of the representative up to the tolerance, but not exactly.
-    resolved : bool
-        Whether all hyperplanes that count as one are equal up to rounding.
-    """
-
-    rows: Float[np.ndarray, "n r"]
-    errors: Float[np.ndarray, "n"]
-    lift: Float[np.ndarray, "p r"]
-    index: np.ndarray
-    head: np.ndarray
-    sizes: Float[np.ndarray, "n"]
-    moved: Float[np.ndarray, "n"]
-    copies: np.ndarray
-    resolved: bool
-
-    @property
-    def rank(self) -> int:
-        return self.rows.shape[1]
-
-    @property
-    def distinct(self) -> np.ndarray:
-        """Return the indices in `rows` of the representatives, one for each hyperplane, in order."""
-        return np.flatnonzero(self.head == np.arange(self.head.size))
 
 
 @dataclasses.dataclass
@@ -70,110 +26,37 @@ class Merges:
 
     Attributes
     ----------
-    angle : float
-        The largest angle that counted as zero, in radians, with its rounding.
+    exact : ExactRows
+        The rows of the hyperplanes.
     resolved : bool
-        Whether each of these angles is zero up to rounding.
+        Whether all that counted as one are exactly equal.
+    angle : float
+        The largest angle that counted as zero and may not be zero, in radians, with its rounding.
+    any : bool
+        Whether anything counted as one.
     """
 
-    angle: float = 0.0
+    exact: ExactRows
     resolved: bool = True
+    angle: float = 0.0
+    any: bool = False
 
-    def note(self, angle: float, error: float) -> None:
-        """Record an angle that counted as zero, and the bound on its rounding."""
+    def note(self, angle: float, error: float, path: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> None:
+        """Record an angle that counted as zero, the bound on its rounding, and the pairs of rows, see `ExactRows`."""
+        self.any = True
+        if self.resolved and self.exact.meet(path, first, second).all():
+            return
+        self.resolved = False
         self.angle = max(self.angle, angle + error)
-        self.resolved = self.resolved and angle <= 8 * error
-
-
-def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
-    """Return Phi in coordinates of its row space in which its rows are well conditioned.
-
-    1. Drop zero rows.
-    2. Scale rows and columns.
-    3. Whiten by the SVD.
-    4. Find the distinct hyperplanes.
-    5. Bound how far rows were moved by all of this.
-
-    The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows.
-    """
-    # 1. A zero row is zero for every u and defines no hyperplane.
-    height = np.max(np.abs(Phi), axis=1)
-    index = np.flatnonzero(height > 0)
-    if index.size == 0:
-        none = np.zeros(0)
-        return ReducedRows(np.zeros((0, 0)), none, np.zeros((Phi.shape[1], 0)), index, index, none, none, none, True)
-    # 2. Positive factors of rows leave signs as they are, and factors of columns are a map T. Dividing by the largest
-    # entries first keeps the squares of the norms from over- and underflow.
-    level = Phi[index] / height[index, None]
-    scale = np.max(np.abs(level), axis=0)
-    scale = np.maximum(np.where(scale > 0, scale, 1.0), SMALLEST_COLUMN)
-    unit = level / scale
-    within = np.array_equal(unit != 0, Phi[index] != 0)  # no entry became zero
-    peak = np.max(np.abs(unit), axis=1, keepdims=True)
-    unit /= peak
-    norms = np.linalg.norm(unit, axis=1, keepdims=True)
-    unit /= norms
-    # 3. unit u = left h with h = diag(singular) right u: in the coordinates h the rows are those of `left`.
-    left, singular, right = np.linalg.svd(unit, full_matrices=False)
-    rank = int(np.sum(singular > 10 * max(unit.shape) * EPS * singular[0]))
-    lengths = np.linalg.norm(left[:, :rank], axis=1)
-    rows = left[:, :rank] / lengths[:, None]
-    # The rounding of `unit`, eps, grows by the division by the least singular value and by the length of the row.
-    errors = 4 * EPS * (1 + 1 / (singular[rank - 1] * lengths))
-    lift = right[:rank].T / singular[:rank] * (2.0**-500 / scale[:, None])  # a factor against overflow
-    # 4. Parallel rows have one hyperplane, and one of them stands for all.
-    head = _heads(rows, errors)
-    # 5. Row i of Phi is `original` times unit[i], and unit[i] is lengths[i] rows[i] diag(singular) right. The dropped
-    # singular values and the angle to the representative bound the distance by which it was moved.
-    original = height[index] * (peak * norms)[:, 0]
-    dropped = np.linalg.norm(left[:, rank:] * singular[rank:], axis=1)
-    equal = np.all(unit == unit[head], axis=1) | np.all(unit == -unit[head], axis=1)
-    apart = np.minimum(np.linalg.norm(rows - rows[head], axis=1), np.linalg.norm(rows + rows[head], axis=1))
-    rounding = errors + errors[head]
-    sizes = original * lengths * singular[0]
-    turned = np.where(equal, EPS * Phi.shape[1] * original, sizes * (apart + rounding))
-    moved = original * dropped + np.where(head == np.arange(head.size), 0.0, turned)
-    negligible = bool(np.all(dropped <= 10 * max(unit.shape) * EPS) and np.all(apart[~equal] <= 8 * rounding[~equal]))
-    resolved = within and negligible
-    copies = ~equal
-    return ReducedRows(rows, errors, lift, index, head, sizes, moved, copies, resolved)
-
-
-def _heads(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np.ndarray:
-    """Return for each row the index of the representative of its hyperplane.
-
-    Parallel rows have equal projections on a random direction, so that only such rows are compared.
-    """
-    keys = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
-    # A row and its negative have the same hyperplane: the sign of the key chooses one of the two.
-    flipped = np.where(keys[:, None] < 0, -rows, rows)
-    order = np.argsort(np.abs(keys), kind="stable")
-    tolerance = parallel_tolerance(errors, float(np.max(errors))) * max(1.0, rows.shape[1])
-    # Rows whose keys differ by more than the tolerance are not parallel, so that only runs of close keys are searched.
-    breaks = np.flatnonzero(np.diff(np.abs(keys)[order]) > 4 * tolerance[order][1:]) + 1
-    starts = np.concatenate([[0], breaks])
-    sizes = np.diff(np.concatenate([starts, [order.size]]))
-    heads = np.arange(rows.shape[0])
-    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
-        group = np.sort(order[start : start + size])
-        while group.size:
-            head = group[0]
-            parallel = np.linalg.norm(flipped[group] - flipped[head], axis=1) <= tolerance[head]
-            heads[group[parallel]] = head
-            group = group[~parallel]
-    return heads
-
-
-def parallel_tolerance(errors: Float[np.ndarray, "n"], other: float) -> Float[np.ndarray, "n"]:
-    """Return the angle under which two unit rows count as one hyperplane: a multiple of their rounding."""
-    return 1e-13 + 8 * (errors + other)
 
 
 def half_cells(
     rows: Float[np.ndarray, "n r"],
     errors: Float[np.ndarray, "n"],
+    merges: Merges,
     progress: Progress | None = None,
-    merges: Merges | None = None,
+    index: Int[np.ndarray, "n"] | None = None,
+    path: tuple[int, ...] = (),
 ) -> Float[np.ndarray, "m r"]:
     """Return a unit direction inside every cell on the positive side of rows[0]; the negatives are in the others.
 
@@ -182,14 +65,15 @@ def half_cells(
     3. Split the cells that it cuts.
 
     rows: n >= 1 unit rows. Rows parallel to an earlier one cut nothing. The result is deterministic, with at least one
-    cell. merges: records what counted as one.
+    cell. merges: records what counted as one. index, path: the indices in `merges.exact` of the rows, by default all in
+    order, and of the hyperplanes that they have been restricted to.
     """
-    merges = Merges() if merges is None else merges
+    index = np.arange(rows.shape[0]) if index is None else index
     dimension = rows.shape[1]
     if dimension == 1:
         return np.sign(rows[:1])
     if dimension == 2:
-        return _half_cells_plane(rows, errors, merges)
+        return _half_cells_plane(rows, errors, merges, index, path)
     # 1. The first cell. Its name is the key of the one row that is positive there.
     keys = np.asarray(np.random.default_rng(1).integers(1, 2**63, size=rows.shape[0], dtype=np.uint64))
     cells, names = rows[:1].copy(), keys[:1].copy()
@@ -198,7 +82,8 @@ def half_cells(
         # 2. Restriction: the cells that the earlier hyperplanes leave on this one are the traces of the cells that it
         # cuts. Deletion: the other cells stay as they are.
         earlier = rows[active]
-        cut, across = _cut_by(rows[i], float(errors[i]), earlier, errors[active], merges)
+        chosen = np.array([*active, i])
+        cut, across = _cut_by(rows[i], float(errors[i]), earlier, errors[active], merges, index[chosen], path)
         if cut is not None:
             # 3. Both halves of a cell that is cut are new cells.
             cells, names = _split(cells, names, rows[i], keys[i], cut, across, earlier, keys[active])
@@ -209,7 +94,11 @@ def half_cells(
 
 
 def _half_cells_plane(
-    rows: Float[np.ndarray, "n 2"], errors: Float[np.ndarray, "n"], merges: Merges
+    rows: Float[np.ndarray, "n 2"],
+    errors: Float[np.ndarray, "n"],
+    merges: Merges,
+    index: Int[np.ndarray, "n"],
+    path: tuple[int, ...],
 ) -> Float[np.ndarray, "m 2"]:
     """Return the cells between lines through the origin: one in every gap of the angles from rows[0]."""
     first = rows[0]
@@ -228,9 +117,12 @@ def _half_cells_plane(
         open_gap[np.argmax(gaps)] = True
     # Several small gaps may be adjacent, so that the angles that count as zero are added.
     if not open_gap.all():
-        merges.note(float(gaps[~open_gap].sum()), float(both[~open_gap].max()))
+        ring, closed = index[np.concatenate([[0], order, [0]])], np.flatnonzero(~open_gap)
+        merges.note(float(gaps[closed].sum()), float(both[closed].max()), path, ring[closed], ring[closed + 1])
     if np.count_nonzero(near) > 1:
-        merges.note(float(np.abs(across[near]).max()), float(errors[near].max() + errors[0]))
+        others = index[near][1:]
+        angle, error = float(np.abs(across[near]).max()), float(errors[near].max() + errors[0])
+        merges.note(angle, error, path, np.full(others.size, index[0]), others)
     middle = 0.5 * (ends[1:] + ends[:-1])[open_gap]
     frame = np.stack([first, np.array([-first[1], first[0]])])
     return np.stack([np.cos(middle), np.sin(middle)], axis=1) @ frame
@@ -242,10 +134,13 @@ def _cut_by(
     earlier: Float[np.ndarray, "k r"],
     errors: Float[np.ndarray, "k"],
     merges: Merges,
+    index: Int[np.ndarray, "k1"],
+    path: tuple[int, ...],
 ) -> tuple[Float[np.ndarray, "m r"] | None, Float[np.ndarray, "k"]]:
     """Return directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
 
-    There are None instead of directions if an earlier row is parallel to `row`.
+    There are None instead of directions if an earlier row is parallel to `row`. index: those of the earlier rows, and
+    last that of `row`.
     """
     # On {row u = 0} an earlier row acts as its part at right angles to `row`, which is zero if the two are parallel.
     across = earlier @ row
@@ -253,7 +148,9 @@ def _cut_by(
     lengths = np.linalg.norm(flat, axis=1)
     parallel = lengths <= parallel_tolerance(errors, error)
     if np.any(parallel):
-        merges.note(float(lengths[parallel].max()), float(errors[parallel].max() + error))
+        others = index[:-1][parallel]
+        angle, both = float(lengths[parallel].max()), float(errors[parallel].max() + error)
+        merges.note(angle, both, path, others, np.full(others.size, index[-1]))
         return None, across
     # basis of the hyperplane: columns 1.. of the Householder reflection that sends row to a unit vector
     mirror = row.copy()
@@ -261,7 +158,8 @@ def _cut_by(
     basis = np.eye(row.size)[:, 1:] - np.outer(mirror, mirror[1:]) * (2.0 / (mirror @ mirror))
     restricted = flat @ basis
     lengths = np.linalg.norm(restricted, axis=1)
-    cells = half_cells(restricted / lengths[:, None], (errors + 2 * error + 4 * EPS) / lengths, merges=merges)
+    errors = (errors + 2 * error + 4 * EPS) / lengths
+    cells = half_cells(restricted / lengths[:, None], errors, merges, index=index[:-1], path=(*path, int(index[-1])))
     return cells @ basis.T, across
 
 

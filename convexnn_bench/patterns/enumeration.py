@@ -15,14 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
-from convexnn_bench.patterns.arrangement import (
-    COARSE,
-    Merges,
-    Progress,
-    ReducedRows,
-    half_cells,
-    reduce_to_row_space,
-)
+from convexnn_bench.patterns.arrangement import COARSE, Merges, Progress, half_cells
+from convexnn_bench.patterns.row_space import ReducedRows, reduce_to_row_space
 from convexnn_bench.terminal import in_bytes, in_time, in_words
 
 log = logging.getLogger("convexnn_bench")
@@ -60,7 +54,9 @@ class Patterns:
     copies : bool array N, or None
         Rows whose hyperplane differs from that of another row, but counts as equal.
     resolved : bool
-        Whether `moved` is rounding only, since all hyperplanes that count as one are equal up to rounding.
+        Whether all hyperplanes that count as one are exactly equal, if the rows of Phi are exact.
+    merged : bool
+        Whether any hyperplanes, or their intersections with others, count as one.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -74,6 +70,7 @@ class Patterns:
     moved: Float[np.ndarray, "N"] | None = None
     copies: Bool[np.ndarray, "N"] | None = None
     resolved: bool = True
+    merged: bool = False
 
     def summary(self) -> str:
         """Return one line: how many patterns there are, of what kind, and what was removed."""
@@ -182,7 +179,8 @@ def enumerate_patterns(
     Notes
     -----
     Patterns on boundaries belong to closures of these cells and add nothing. Hyperplanes that differ by less than
-    float64 resolves (about 1e-13 in angle) count as one; `moved` says how far rows would have to move for that. If a
+    float64 resolves (about 1e-13 in angle) count as one; `moved` says how far rows would have to move for that, and
+    `resolved`, by integer arithmetic, whether they differ at all. If a
     cell is too thin for its direction to be stored, the result is not `complete`. In two dimensions the patterns come
     in the order of their angles.
     """
@@ -201,16 +199,17 @@ def enumerate_patterns(
     if cost.seconds > LOGGED_AFTER:
         log.info("enumerating activation patterns: up to %s", cost)
     # The cells of a central arrangement come in pairs u, -u: one half of them gives the other.
-    merges = Merges()
-    half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], progress, merges)
+    merges = Merges(reduced.exact, reduced.resolved)
+    half = half_cells(reduced.rows[reduced.distinct], reduced.errors[reduced.distinct], merges, progress)
     masks, gates, zero, lost = _masks_of_cells(Phi, reduced, np.concatenate([half, -half]))
     # Every nonzero row is active somewhere, so that an empty list means that rounding has lost all cells.
     if masks.shape[1] == 0:
         masks, gates = _patterns_of_rows(Phi)
-    complete = lost == 0 and merges.angle <= COARSE
+    complete = lost == 0 and max(merges.angle, reduced.angle) <= COARSE
     moved, copies = moved_rows(reduced, len(Phi), merges.angle)
-    resolved = reduced.resolved and merges.resolved
-    return Patterns(masks, gates, complete, None, 0, zero, cost.patterns, hash_of(Phi), moved, copies, resolved)
+    merged = merges.any or reduced.merged
+    counts = (None, 0, zero, cost.patterns, hash_of(Phi))
+    return Patterns(masks, gates, complete, *counts, moved, copies, merges.resolved, merged)
 
 
 def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"]]:

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
-from convexnn_bench.patterns.arrangement import reduce_to_row_space
 from convexnn_bench.patterns.enumeration import (
     ALL_ZERO,
     CHUNK_ELEMENTS,
@@ -19,6 +18,7 @@ from convexnn_bench.patterns.enumeration import (
     hash_of,
     moved_rows,
 )
+from convexnn_bench.patterns.row_space import reduce_to_row_space
 from convexnn_bench.plugins import Whole
 from convexnn_bench.terminal import in_bytes
 
@@ -83,12 +83,11 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     count = count_patterns(len(reduced.distinct), reduced.rank)
     # The count is an upper bound on the number of patterns, so that the sample is complete if it has so many. It is not
     # a bound if different hyperplanes count as one.
-    complete = reduced.resolved and count == len(masks) + zero
+    complete = count == len(masks) + zero and reduced.resolved
     moved, copies = moved_rows(reduced, Phi.shape[0])
     rows = hash_of(np.asarray(Phi)) if complete else None
-    return Patterns(
-        np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, moved, copies, reduced.resolved
-    )
+    exactness = (moved, copies, complete, reduced.merged)
+    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, *exactness)
 
 
 def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:

@@ -82,12 +82,11 @@ def test_rows_that_float64_tells_apart_leave_gates_incomplete_and_relu_complete(
 
 
 def exact_value(Phi: np.ndarray, R: np.ndarray, u: np.ndarray) -> Fraction:
-    """The square of R^T (Phi u)_+ over ||u||^2, for one output."""
+    """The square of the length of R^T (Phi u)_+ over ||u||^2."""
     u = [Fraction(float(entry)) for entry in u]
-    total = Fraction(0)
-    for row, weight in zip(Phi, R[:, 0], strict=True):
-        total += max(sum(Fraction(float(a)) * b for a, b in zip(row, u, strict=True)), 0) * Fraction(float(weight))
-    return total**2 / sum(entry**2 for entry in u)
+    hidden = [max(sum(Fraction(float(a)) * b for a, b in zip(row, u, strict=True)), 0) for row in Phi]
+    outputs = [sum(h * Fraction(float(r)) for h, r in zip(hidden, column, strict=True)) for column in R.T]
+    return sum(entry**2 for entry in outputs) / sum(entry**2 for entry in u)
 
 
 @pytest.mark.parametrize("angle", [1e-16, 1e-14, 6e-14, 1e-13, 1e-11])
@@ -100,6 +99,27 @@ def test_a_bound_over_all_patterns_covers_the_cone_between_near_copies(angle):
     assert Fraction(CompleteNorm(Phi).bound(R).value) ** 2 >= exact
     problem = cnn.Problem(Phi, np.ones(2), activation="relu", beta=0.1, patterns="all")
     if problem.scope == "complete":
+        norm = cnn.certificates.bounds._enlarged_norm(problem, problem.operator(), torch.as_tensor(R), "complete")[1]
+        assert Fraction(norm) ** 2 >= exact
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("change", [np.nextafter(1.0, 2.0), 1 + 4e-15, 1 + 3e-14])
+def test_a_bound_over_all_patterns_covers_nearly_opposite_rows(outputs, change):
+    """Exact values at the edges of all cells, between them, and at the best direction of every pattern."""
+    for seed in range(3):
+        rng = np.random.default_rng([seed, outputs])
+        Phi = rng.standard_normal((5, 2))
+        Phi[1], Phi[3] = -Phi[0] * [change, 1.0], -Phi[2] * [1.0, change]
+        R = rng.standard_normal((5, outputs))
+        edges = np.concatenate([Phi @ [[0.0, 1.0], [-1.0, 0.0]], Phi @ [[0.0, -1.0], [1.0, 0.0]]])
+        edges = edges[np.argsort(np.arctan2(edges[:, 1], edges[:, 0]))]
+        tried = np.concatenate([edges, edges + np.roll(edges, 1, axis=0), rng.standard_normal((40, 2))])
+        best = [np.linalg.svd((Phi * (Phi @ u > 0)[:, None]).T @ R)[0][:, 0] for u in tried]
+        exact = max(exact_value(Phi, R, u) for u in [*tried, *best, *(-u for u in best)])
+        assert Fraction(CompleteNorm(Phi).bound(R).value) ** 2 >= exact
+        problem = cnn.Problem(Phi, np.ones((5, outputs)), activation="relu", beta=0.1, patterns="all")
+        assert problem.scope == "complete"
         norm = cnn.certificates.bounds._enlarged_norm(problem, problem.operator(), torch.as_tensor(R), "complete")[1]
         assert Fraction(norm) ** 2 >= exact
 

@@ -1,0 +1,87 @@
+"""Exact tests of whether hyperplanes that count as one in float64 are one.
+
+Every float64 number is an integer times a power of two, so that each row of Phi times a power of two is a row of
+integers, which have no largest size in Python. Only rows that float64 does not tell apart are tested. Most data have
+none.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Integers = np.ndarray  # a matrix of Python's integers
+
+
+def multiples(a: Float[np.ndarray, "k p"], b: Float[np.ndarray, "k p"]) -> Bool[np.ndarray, "k"]:
+    """Return for each pair of nonzero rows whether one is exactly a multiple of the other."""
+    found = np.all(a == b, axis=1) | np.all(a == -b, axis=1)
+    others = np.flatnonzero(~found)
+    found[others] = _multiples(as_integers(a[others]), as_integers(b[others]))
+    return found
+
+
+class ExactRows:
+    """Nonzero rows of Phi, no two of them parallel, in exact arithmetic."""
+
+    def __init__(self, rows: Float[np.ndarray, "n p"]):
+        self.rows = rows
+        self._columns: np.ndarray | slice = slice(None)
+
+    @cached_property
+    def _integers(self) -> Integers:
+        return as_integers(self.rows)[:, self._columns]
+
+    def has_rank(self, rank: int) -> bool:
+        """Return whether `rank`, which may be too small, is the rank of the rows."""
+        if rank == min(self.rows.shape):
+            return True
+        # Elimination without fractions: every entry is a minor of the matrix, and the division leaves no remainder
+        # (Bareiss, Mathematics of Computation 22, 1968).
+        left, columns, last = as_integers(self.rows), [], 1
+        for _ in range(rank):
+            row, column = np.argwhere(left != 0)[0]
+            pivot = left[row, column]
+            left = (left * pivot - left[:, column : column + 1] * left[row]) // last
+            columns.append(int(column))
+            last = pivot
+        # Vectors of the row space that agree in the columns of the pivots are equal.
+        self._columns = np.array(columns)
+        return not bool((left != 0).any())
+
+    def meet(
+        self, path: tuple[int, ...], first: Int[np.ndarray, "k"], second: Int[np.ndarray, "k"]
+    ) -> Bool[np.ndarray, "k"]:
+        """Return for each pair of rows whether their hyperplanes have the same trace on an intersection of others.
+
+        Parameters
+        ----------
+        path : tuple of int
+            The indices of the rows whose hyperplanes intersect. They are independent of each other, and of each row of
+            the pairs.
+        first, second : int arrays, k
+            The indices of the pairs.
+        """
+        # The traces are the same if the two rows are multiples of each other once the rows of the path are eliminated.
+        depth, pairs = len(path), len(first)
+        left = self._integers[np.concatenate([np.array(path, dtype=int), first, second])]
+        for step in range(depth):
+            column = np.flatnonzero(left[step] != 0)[0]
+            left = left * left[step, column] - left[:, column : column + 1] * left[step]
+        return _multiples(left[depth : depth + pairs], left[depth + pairs :])
+
+
+def as_integers(rows: Float[np.ndarray, "n p"]) -> Integers:
+    """Return nonzero rows, each times a power of two that makes its entries integers."""
+    mantissas, exponents = np.frexp(rows)
+    least = np.min(exponents, axis=1, keepdims=True, where=rows != 0, initial=2**20)
+    digits = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
+    return digits * 2 ** np.where(rows != 0, exponents - least, 0).astype(object)
+
+
+def _multiples(a: Integers, b: Integers) -> Bool[np.ndarray, "k"]:
+    """Return for each pair of rows whether both are nonzero and multiples of each other."""
+    each = np.arange(len(a))
+    column = np.argmax(a != 0, axis=1)
+    at_a, at_b = a[each, column][:, None], b[each, column][:, None]
+    return np.all(a * at_b == b * at_a, axis=1) & (at_a != 0)[:, 0] & (at_b != 0)[:, 0]
