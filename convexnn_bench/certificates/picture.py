@@ -5,6 +5,7 @@ be read in a light and in a dark notebook. It needs no other file, and screen re
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from html import escape
@@ -17,7 +18,10 @@ BOX = "max-width:46em;line-height:1.45;margin:.3em 0"
 
 def rounded(value: float, digits: int, rounding: str) -> str:
     """Return a number with so many significant digits. rounding: a rounding mode of `decimal`, such as ROUND_FLOOR."""
-    number = float(Context(prec=digits, rounding=rounding).create_decimal(value))
+    exact = Context(prec=digits, rounding=rounding).create_decimal(value)
+    number = float(exact)
+    if 0 < abs(number) < sys.float_info.min:  # a subnormal float has fewer digits, and may lie on the other side
+        return f"{exact:e}"
     return f"{number:.0f}" if 10**digits <= abs(number) < 1e6 else f"{number:.{digits}g}"
 
 

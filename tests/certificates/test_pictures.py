@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from problems import random_problem
-from properties import given, strategies
+from properties import example, given, strategies
 
 import convexnn_bench as cnn
 from convexnn_bench.certificates import bar, certificate_html, enclosure_words
@@ -48,6 +48,8 @@ def rectangles(svg):
 
 
 @given(dual=NUMBERS, above=strategies.floats(0, 1e6))
+@example(dual=0.0, above=5e-324)
+@example(dual=-5e-324, above=0.0)
 def test_the_bar_and_its_sentence_say_what_is_proven(dual, above):
     primal = dual + above
     words = enclosure_words(primal, dual)

@@ -85,6 +85,7 @@ def test_a_bound_that_is_no_number_is_found(fuzz, monkeypatch):
     assert "gap" in kinds(fuzz, is_plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", "logistic", "cross_entropy"])
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_wrong_conjugate_is_found(fuzz, monkeypatch, loss, checked):

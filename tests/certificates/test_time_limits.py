@@ -17,6 +17,7 @@ def data(n, d, c, seed=0):
     return rng.standard_normal((n, d)), rng.standard_normal((n, c))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "c"), [(12, 3, 1), (30, 6, 2), (10, 40, 3)])
 def test_a_budget_that_is_spent_gives_a_weaker_bound(n, d, c):
     X, Y = data(n, d, c)

@@ -71,6 +71,7 @@ def test_no_facet_is_redundant(N, p, P):
             assert np.linalg.norm(witness) > 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [2, 3, 5, 10])
 def test_facets_do_not_need_gates(p):
     with_gates, without = make(30, p, 6), make(30, p, 6, with_gates=False)
@@ -346,6 +347,7 @@ def test_masks_that_no_direction_attains(Phi):
         cones.decompose(U[:, :, 0])
 
 
+@pytest.mark.slow
 def test_degenerate_data():
     """Duplicate, antipodal, zero rows and a constant feature."""
     grid = np.array([[a, b, 1.0] for a in range(-2, 3) for b in range(-2, 3)])

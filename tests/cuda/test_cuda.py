@@ -97,6 +97,7 @@ def test_every_solver_is_tested():
     assert {solver for _, solver in PAIRS} == set(cnn.SOLVERS.names()) - elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (problem, _) in PROBLEMS.items() if not problem.has_cone])
 def test_points_of_the_device_are_certified_there(cuda, name):
     problem, rng = PROBLEMS[name][0], np.random.default_rng(1)

@@ -37,6 +37,7 @@ def assert_not_above(new: float, old: float) -> None:
     assert new <= old + ROUNDING * (1 + abs(old))
 
 
+@pytest.mark.slow
 @given(PAIRS, SEEDS)
 def test_convex_to_burer_monteiro_keeps_the_objective(pair, seed):
     problem = complete_problem(seed % 50, *pair)
@@ -51,6 +52,7 @@ def test_convex_to_burer_monteiro_keeps_the_objective(pair, seed):
     assert problem.factored_objective(*wide) == pytest.approx(problem.objective(Z), rel=1e-10)
 
 
+@pytest.mark.slow
 @given(PAIRS, SEEDS)
 def test_burer_monteiro_to_convex_never_raises(pair, seed):
     problem = complete_problem(seed % 50, *pair)
@@ -68,6 +70,7 @@ def test_burer_monteiro_to_convex_never_raises(pair, seed):
         assert_not_above(convex.objective(problem, burer_monteiro.to_blocks(U, V), split), old)
 
 
+@pytest.mark.slow
 @given(PAIRS, SEEDS)
 def test_balancing_never_raises_and_keeps_the_blocks(pair, seed):
     problem = complete_problem(seed % 50, *pair)
@@ -91,6 +94,7 @@ def test_burer_monteiro_to_network_never_raises(pair, seed):
     assert problem.network_objective(W1, W2) == pytest.approx(old, rel=1e-10)
 
 
+@pytest.mark.slow
 @given(PAIRS, SEEDS, st.integers(1, 25))
 def test_network_to_factors_and_to_convex_never_raise(pair, seed, M):
     problem = complete_problem(seed % 50, *pair)

@@ -116,6 +116,7 @@ def test_merging_keeps_one_record_a_cell_the_best_one(tmp_path):
     assert "3 records" in done.output
 
 
+@pytest.mark.slow
 def test_doctor_finds_what_works_what_is_missing_and_what_is_broken(tmp_path, monkeypatch):
     names = ["fista", "column_generation", "raises", "cvxpy_scs"]
     with solvers_from(tmp_path / "bad", "raises") as folder:

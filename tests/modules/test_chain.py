@@ -62,42 +62,51 @@ class Optional(nn.Module):
         return hidden if features else self.layers[2](hidden)
 
 
+def views_of_one_vector():
+    module = plain()
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(module.parameters()).detach(), module.parameters())
+    return module
+
+
+# Made when a test runs, because torch.compile takes seconds to import.
 HARMLESS = {
-    "DataParallel": nn.DataParallel(plain()),
-    "torch.compile": torch.compile(plain()),
-    "AveragedModel": torch.optim.swa_utils.AveragedModel(plain()),
-    "an average of a compiled module": torch.optim.swa_utils.AveragedModel(torch.compile(plain())),
-    "a compiled layer": nn.Sequential(torch.compile(nn.Linear(4, 5)), nn.ReLU(), nn.DataParallel(nn.Linear(5, 1))),
-    "scripted": torch.jit.script(plain()),
-    "traced": torch.jit.trace(plain(), torch.zeros(2, 4)),
-    "squeeze": Net(lambda net, x: net.last(net.hidden(x)).squeeze()),
-    "flatten": Net(lambda net, x: net.last(net.hidden(x)).flatten()),
-    "view": Net(lambda net, x: net.last(net.hidden(x)).view(-1)),
-    "reshape": Net(lambda net, x: net.last(net.hidden(x)).reshape(len(x))),
-    "first column": Net(lambda net, x: net.last(net.hidden(x))[:, 0]),
-    "ellipsis": Net(lambda net, x: net.last(net.hidden(x))[..., 0]),
-    "another axis": Net(lambda net, x: net.last(net.hidden(x)).unsqueeze(1).squeeze(-1)),
-    "float": Net(lambda net, x: net.last(net.hidden(x.float()))),
-    "float and double": Net(lambda net, x: net.last(net.hidden(x.float())).double()),
-    "to": Net(lambda net, x: net.last(net.hidden(x.to(net.last.weight.device, non_blocking=True))).cpu()),
-    "type": Net(lambda net, x: net.last(net.hidden(x.type_as(net.last.weight).contiguous()))),
-    "optional": Optional(),
-    "asserted": Net(shape_is_asserted),
-    "printed": Net(sizes_are_printed),
-    "branches on sizes": Net(branches_on_sizes),
-    "dropout without effect": Net(lambda net, x: net.last(functional.dropout(net.hidden(x), 0.0, net.training))),
-    "a graph of torch.fx": torch.fx.symbolic_trace(plain()),
-    "frozen as a whole": plain().requires_grad_(False),
-    "views of one vector": plain(),
+    "DataParallel": lambda: nn.DataParallel(plain()),
+    "torch.compile": lambda: torch.compile(plain()),
+    "AveragedModel": lambda: torch.optim.swa_utils.AveragedModel(plain()),
+    "an average of a compiled module": lambda: torch.optim.swa_utils.AveragedModel(torch.compile(plain())),
+    "a compiled layer": lambda: nn.Sequential(
+        torch.compile(nn.Linear(4, 5)), nn.ReLU(), nn.DataParallel(nn.Linear(5, 1))
+    ),
+    "scripted": lambda: torch.jit.script(plain()),
+    "traced": lambda: torch.jit.trace(plain(), torch.zeros(2, 4)),
+    "squeeze": lambda: Net(lambda net, x: net.last(net.hidden(x)).squeeze()),
+    "flatten": lambda: Net(lambda net, x: net.last(net.hidden(x)).flatten()),
+    "view": lambda: Net(lambda net, x: net.last(net.hidden(x)).view(-1)),
+    "reshape": lambda: Net(lambda net, x: net.last(net.hidden(x)).reshape(len(x))),
+    "first column": lambda: Net(lambda net, x: net.last(net.hidden(x))[:, 0]),
+    "ellipsis": lambda: Net(lambda net, x: net.last(net.hidden(x))[..., 0]),
+    "another axis": lambda: Net(lambda net, x: net.last(net.hidden(x)).unsqueeze(1).squeeze(-1)),
+    "float": lambda: Net(lambda net, x: net.last(net.hidden(x.float()))),
+    "float and double": lambda: Net(lambda net, x: net.last(net.hidden(x.float())).double()),
+    "to": lambda: Net(lambda net, x: net.last(net.hidden(x.to(net.last.weight.device, non_blocking=True))).cpu()),
+    "type": lambda: Net(lambda net, x: net.last(net.hidden(x.type_as(net.last.weight).contiguous()))),
+    "optional": lambda: Optional(),
+    "asserted": lambda: Net(shape_is_asserted),
+    "printed": lambda: Net(sizes_are_printed),
+    "branches on sizes": lambda: Net(branches_on_sizes),
+    "dropout without effect": lambda: Net(
+        lambda net, x: net.last(functional.dropout(net.hidden(x), 0.0, net.training))
+    ),
+    "a graph of torch.fx": lambda: torch.fx.symbolic_trace(plain()),
+    "frozen as a whole": lambda: plain().requires_grad_(False),
+    "views of one vector": views_of_one_vector,
 }
-vector = nn.utils.parameters_to_vector(HARMLESS["views of one vector"].parameters()).detach()
-nn.utils.vector_to_parameters(vector, HARMLESS["views of one vector"].parameters())
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_changes_no_value_is_read(name, capsys):
     """The reading has the weights of the two layers and the outputs of the module."""
-    module, X = HARMLESS[name], np.random.default_rng(0).standard_normal((6, 4))
+    module, X = HARMLESS[name](), np.random.default_rng(0).standard_normal((6, 4))
     before = copy.deepcopy(module.state_dict())
     reading = read_module(module, X)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling takes a minute
@@ -269,7 +278,7 @@ def test_a_function_of_evaluation_alone_is_noted():
     reading = read_module(net, X)
     assert "evaluation mode" in " ".join(reading.notes)
     np.testing.assert_allclose(reading.predict(X), copy.deepcopy(net).train().double()(torch.as_tensor(X)).detach())
-    assert read_module(HARMLESS["squeeze"], X).notes == ()
+    assert read_module(HARMLESS["squeeze"](), X).notes == ()
 
 
 @pytest.mark.parametrize("library", ["sklearn.neural_network", "keras.models"])

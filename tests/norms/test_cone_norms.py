@@ -75,6 +75,7 @@ def test_the_bounds_enclose_brute_force_and_are_exact(p, seed):
     assert "exact" in found.method
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 5), st.integers(1, 4))
 @settings(max_examples=60)
 def test_no_vector_of_a_cone_exceeds_the_bound(seed, N, p, q):

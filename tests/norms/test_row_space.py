@@ -39,6 +39,7 @@ def test_full_rank_is_left_as_it_is():
     assert row_space_coordinates(almost)[0] is almost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "p", "rank", "q"), [(8, 20, 8, 1), (9, 40, 3, 2), (12, 6, 2, 3)])
 def test_the_bound_is_that_of_the_rows_themselves(n, p, rank, q, monkeypatch):
     rows, rng = low_rank(q, n, p, rank)

@@ -42,6 +42,7 @@ def report(folder) -> tuple[str, int]:
     return console.export_text(), len(drawn)
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_twice_and_the_same_is_printed(folder):
     first, drawn = report(folder)
     assert drawn == 2
@@ -53,6 +54,7 @@ def test_nothing_is_drawn_twice_and_the_same_is_printed(folder):
     assert (folder / "report.html").read_bytes() == page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["record", "odd line", "page", "missing page", "state", "not JSON", "version"])
 def test_what_has_changed_is_drawn_again(folder, change, monkeypatch):
     report(folder)

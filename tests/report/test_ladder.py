@@ -231,6 +231,7 @@ def test_what_was_not_reached_is_no_number():
     assert "| bm_gd | 2.50 [2.00, 5.00] | 7.50 [5.50, -] 2/3 | > 4.50 | 0.500 | 101 |" in markdown(found)
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_figures(tmp_path, benchmark_module, monkeypatch, capsys):
     lines = [json.dumps(entry) for entry in (*ITERATIVE, *ONE_SHOT)]
     (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")

@@ -129,6 +129,7 @@ def test_seeds_are_told_apart():
     assert "fista #1" in text
 
 
+@pytest.mark.slow
 def test_figure_has_a_panel_a_problem_and_a_label_a_solver(tmp_path):
     records = [record("fista"), record("bm_gd"), record("fista", n=12), record("bm_gd", n=12, curve=[])]
     figure = gap_figure(records, target=1e-6)

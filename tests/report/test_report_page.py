@@ -436,6 +436,7 @@ def test_the_campaign_is_told_by_its_command_or_rebuilt(tmp_path):
     assert all("[[part]]" in text for text in campaign_again(ladder))
 
 
+@pytest.mark.slow
 def test_the_charts_are_valid_and_drawn_from_the_rows_of_the_page(page):
     records, _, _ = page
     made = payload(records[:12])

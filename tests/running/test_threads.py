@@ -99,6 +99,7 @@ def both_at_once(*calls):
         return list(pool.map(begin, calls))
 
 
+@pytest.mark.slow
 def test_pairs_of_threads_get_what_one_alone_gets():
     """Problems with one operator each, solved twice at the same time, and two problems at the same time."""
     one, other, cones = (

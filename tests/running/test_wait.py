@@ -55,6 +55,7 @@ def test_the_parts_of_a_wait_end_in_order_and_within_the_allowance(time_limit):
     assert Wait(None).solver_stops is Wait(None).certificate_ends is None
 
 
+@pytest.mark.slow
 def test_a_solver_that_does_not_come_back_is_interrupted_and_its_point_certified():
     # Set-up and first score take milliseconds, so that the limit is wide for them.
     result = cnn.solve(random_problem(1), Stuck(), time_limit=3.0)
@@ -65,6 +66,7 @@ def test_a_solver_that_does_not_come_back_is_interrupted_and_its_point_certified
     assert "3 s passed at certified gap" in result.reason
 
 
+@pytest.mark.slow
 def test_a_solver_that_has_no_point_when_it_is_interrupted_keeps_the_last_one_that_was_scored():
     class Later(Stuck):
         name = "later"
@@ -81,6 +83,7 @@ def test_a_solver_that_has_no_point_when_it_is_interrupted_keeps_the_last_one_th
     assert not result.blocks.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stuck", "words"), [("set_problem", "set-up was not finished"), ("nothing", "no point to certify")]
 )
@@ -205,6 +208,7 @@ def test_an_interruption_waits_for_a_held_block_and_for_imports(monkeypatch):
     assert ended == ["held", "import"]
 
 
+@pytest.mark.slow
 def test_an_interruption_never_reaches_the_caller():
     """Work that ends just when it would be interrupted, many times."""
     for k in range(200):

@@ -131,6 +131,7 @@ def test_every_step_descends_towards_the_textbook_optimum(pair):
     assert (np.diff(objectives) <= 1e-12 * objectives[:-1]).all()
 
 
+@pytest.mark.slow
 def test_all_steps_lower_the_objective_not_only_those_that_are_scored():
     problem = random_problem(4, n=15, d=4, c=3, patterns=6)
     objective = BMObjective(problem, None, seed=0, device="cpu")

@@ -1,6 +1,7 @@
 """bm_newton: its derivatives by finite differences, its routes against each other, its optima against CVXPY."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -45,17 +46,23 @@ def somewhere(problem: "cnn.Problem", J: int = 5, seed: int = 0) -> PointState:
     return PointState(WorkingProblem(problem, "cpu"), BlockNeurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
 
 
-def problems():
-    """Every loss with one and with three outputs, and the two architectures with structure."""
-    for loss in LOSS_NAMES:
-        for c in (1, 3):
-            if c > 1 or loss != "cross_entropy":
-                yield random_problem(3, loss, "gated_relu", n=12, d=3, c=c, patterns=5)
-    yield structured("cnn", "gated_relu", "squared")
-    yield structured("attention", "gated_relu", "logistic")
+# Every loss with one and with three outputs, and the two architectures with structure; made when a test runs.
+PROBLEMS = {
+    f"{loss}-{c}": partial(random_problem, 3, loss, "gated_relu", n=12, d=3, c=c, patterns=5)
+    for loss in LOSS_NAMES
+    for c in (1, 3)
+    if c > 1 or loss != "cross_entropy"
+} | {
+    "cnn": partial(structured, "cnn", "gated_relu", "squared"),
+    "attention": partial(structured, "attention", "gated_relu", "logistic"),
+}
 
 
-@pytest.mark.parametrize("problem", list(problems()), ids=repr)
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return PROBLEMS[request.param]()
+
+
 def test_gradient_and_hessian_by_central_differences(problem):
     """Along curves w + t a, y cos(t |b| / s) + sin(..) b / |b|, of which the step is the tangent."""
     point = somewhere(problem)
@@ -78,7 +85,7 @@ def test_gradient_and_hessian_by_central_differences(problem):
     assert float((point.hessian_product(step) * step).sum()) == pytest.approx(second, rel=2e-4, abs=2e-4)
 
 
-@pytest.mark.parametrize("problem", [p for p in problems() if p.architecture.name == "mlp"], ids=repr)
+@pytest.mark.parametrize("problem", sorted(PROBLEMS.keys() - ARCHITECTURES.keys()), indirect=True)
 def test_the_hessian_matrix_is_that_of_the_products(problem):
     point = somewhere(problem)
     K = hessian_matrix(point)
@@ -110,7 +117,6 @@ def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
         assert torch.allclose(one, other, atol=1e-12)
 
 
-@pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_products_through_blocks_are_those_through_neurons(problem):
     point = somewhere(problem)
     step = torch.randn(problem.p + problem.q, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -281,7 +287,6 @@ def test_nonnegative_minimum_by_scipy(seed):
         assert np.allclose(nonnegative_minimum(K, linear, start), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_best_sizes_meet_the_conditions_of_the_minimum(problem):
     """Derivative in every size zero where it is positive, and not negative where it is zero."""
     point = somewhere(problem, J=8)
@@ -301,7 +306,6 @@ def test_best_sizes_meet_the_conditions_of_the_minimum(problem):
             assert abs(value(sizes + unit) - value(sizes - unit)) / 2e-6 <= 1e-4
 
 
-@pytest.mark.parametrize("problem", list(problems()), ids=repr)
 def test_merging_and_splitting_keep_the_predictions(problem):
     point = somewhere(problem, J=9)
     merged = PointState(point.working, point.neurons.merged(0.0))
