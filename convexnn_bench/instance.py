@@ -28,7 +28,15 @@ from convexnn_bench.cones import Cones, unattained
 from convexnn_bench.deadline import no_deadline
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import Targets
-from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
+from convexnn_bench.losses import (
+    BaseLoss,
+    OutputBias,
+    WeightedLoss,
+    read_targets,
+    weighted_part,
+    with_output_bias,
+    with_sample_weight,
+)
 from convexnn_bench.norms import CompleteNorm, max_dual_norm
 from convexnn_bench.operator import Operator, Rows, SharedOperator
 from convexnn_bench.patterns import Patterns
@@ -64,18 +72,21 @@ class Instance:
         seed: int = 0,
         *,
         beta_fraction: float | None = None,
+        sample_weight: Array | None = None,
+        output_bias: str | None = None,
     ):
         # 1. The model: what acts on the data, and how its outputs are judged.
         self.architecture: BaseArchitecture = ARCHITECTURES.make(architecture)
         self.activation: BaseActivation = ACTIVATIONS.make(activation)
-        self.loss: BaseLoss = LOSSES.make(loss)
+        made: BaseLoss = LOSSES.make(loss)
         beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
+        biased = with_output_bias(made, output_bias, beta)  # refuses what does not fit before any work is done
         self.seed: int = Whole(low=0).check("seed", seed)
         # 2. Data and targets in float64, in the shapes that the architecture and the loss state.
         self.X = aligned_copy(check_array("X", X))  # the caller may change X later
         self.architecture.check_data(self.X)
-        targets = read_targets(self.loss, Y, lambda rows: self.architecture.target_rows(rows, self.X))
+        targets = read_targets(biased, Y, lambda rows: self.architecture.target_rows(rows, self.X))
         self.Y = aligned_copy(targets.rows)
         self.classes: tuple[Any, ...] | None = targets.classes
         self.notes: tuple[str, ...] = (*pairing_notes(X, Y), *targets.notes)
@@ -85,6 +96,8 @@ class Instance:
         self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
         self._check_outputs()
+        weighted = with_sample_weight(made, sample_weight, len(self.X), self.n_out)
+        self.loss: BaseLoss = with_output_bias(weighted, output_bias, beta)
         # Products of extreme numbers leave float64, where no bound could be trusted.
         check_scale("X", self.X)
         check_scale("the first-layer rows Phi made from X", np.array(self._rows.largest()))
@@ -151,6 +164,30 @@ class Instance:
                 "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
             )
         return fraction * self.beta_max
+
+    # -- sample weights and output bias -------------------------------------------------------------------
+
+    @property
+    def sample_weight(self) -> Float[np.ndarray, " n"] | None:
+        """The weight of every sample, or None where all terms of the loss count once."""
+        loss, n = weighted_part(self.loss), len(self.X)
+        return loss.weights[:: self.n_out // n].copy() if isinstance(loss, WeightedLoss) else None
+
+    @property
+    def output_bias(self) -> str | None:
+        """ "free" or "penalised" where the loss is minimised over an output bias, else None."""
+        if not isinstance(self.loss, OutputBias):
+            return None
+        return "free" if self.loss.beta is None else "penalised"
+
+    def output_bias_at(self, predictions: Array) -> Float[np.ndarray, " c"]:
+        """Return the output bias that is best for predictions A(Z) (n_out x c) without one; zeros without a bias."""
+        z = check_array("predictions", predictions)
+        if z.shape != self.Y.shape:
+            raise InputError(f"predictions must be n_out x c = {self.n_out} x {self.c}, got shape {z.shape}")
+        if not isinstance(self.loss, OutputBias):
+            return np.zeros(self.c)
+        return self.loss.best_bias(torch.as_tensor(z), self.operator().Y).numpy()
 
     # -- what follows from the data -----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import numpy as np
 from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
 from convexnn_bench.instance import Instance
-from convexnn_bench.losses import OutputBias
+from convexnn_bench.losses import OutputBias, WeightedLoss, with_sample_weight
 from convexnn_bench.operator import Rows
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Registry, check_names
@@ -21,8 +21,8 @@ from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, R
 AnyInstance = TypeVar("AnyInstance", bound=Instance)
 
 PARTS: dict[str, Registry[Any]] = {"architecture": ARCHITECTURES, "activation": ACTIVATIONS, "loss": LOSSES}
-# A loss that belongs to one problem. It has no name of its own: the class is no plug-in.
-WITH_BIAS = "with output bias"
+# Losses that belong to one problem. They have no names of their own: the classes are no plug-ins.
+WITH_BIAS, WEIGHTED = "with output bias", "with sample weights"
 # fields of `Patterns` that are neither array nor count
 PATTERNS = ("complete", "requested", "duplicates", "zero", "resolved")
 
@@ -81,6 +81,7 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
     rows = Rows(state["architecture"], X)
     check_scale("the first-layer rows Phi made from X", np.array(rows.largest()))
     n_out, c = Y.shape
+    with_sample_weight(state["loss"], None, len(X), n_out)  # weights that it has must be as many as the rows
     (N, p), q = rows.shape, state["architecture"].width_out(X, c)
     # 2. The blocks, as they were.
     masks, gates = tree["masks"], tree["gates"]
@@ -113,6 +114,8 @@ def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:
     cls, kind = type(part), registry.kind
     if cls is OutputBias:
         return {"name": WITH_BIAS, "parameters": {"loss": _described(part.loss, LOSSES), "beta": part.beta}}
+    if cls is WeightedLoss:
+        return {"name": WEIGHTED, "parameters": {"loss": _described(part.loss, LOSSES), "weights": part.weights}}
     plural = {"loss": "LOSSES", "architecture": "ARCHITECTURES", "activation": "ACTIVATIONS"}[kind]
     if registry.classes.get(cls.name) is not cls:
         raise InputError(
@@ -145,6 +148,9 @@ def _made(described: Mapping[str, Any], registry: Registry[Any]) -> Any:
     if registry is LOSSES and name == WITH_BIAS:
         beta = Number(optional=True).check("beta of the output bias", parameters["beta"])
         return OutputBias(_made(parameters["loss"], LOSSES), beta)
+    if registry is LOSSES and name == WEIGHTED:
+        weights = parameters["weights"]
+        return with_sample_weight(_made(parameters["loss"], LOSSES), weights, len(weights), len(weights))
     cls = registry.get(name)
     check_names(f"{registry.kind} {name!r}", parameters, inspect.signature(cls).parameters)
     return cls(**parameters)

@@ -44,6 +44,13 @@ class Problem(Instance):
         Seed of the sampled gates.
     beta_fraction : float, optional
         Weight decay as a fraction of ``beta_max``. Give exactly one of `beta` and `beta_fraction`.
+    sample_weight : array of n numbers, optional
+        Non-negative weights of the samples' terms of the loss. A whole number w counts a sample w times. A sample of
+        weight zero is left out of the loss, and still has predictions and a row in the masks; with ReLU its row also
+        stays in the cones of the blocks, which matters for sampled patterns only.
+    output_bias : {None, "free", "penalised"}
+        Whether the network has a bias b in R^c of its outputs, over which every objective is minimised: None for
+        none, "free" for one without weight decay, "penalised" for one with the term beta/2 ||b||^2.
 
     Attributes
     ----------
@@ -65,6 +72,10 @@ class Problem(Instance):
     -----
     All objectives are sums over samples, never means. The lifted program is that of Sahiner et al., ICLR 2024.
 
+    With weights w the loss is F_w(z) = sum_i w_i f(z_i, y_i), and with an output bias it is min_b F(z + 1 b^T), plus
+    beta/2 ||b||^2 if that is penalised. A first-layer bias without weight decay makes neurons constant at no cost, so
+    that its optimum is that with a free output bias: for such networks use output_bias="free".
+
     Examples
     --------
     >>> import convexnn_bench as cnn
@@ -74,8 +85,12 @@ class Problem(Instance):
     """
 
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:
-        """Return A(Z), the predictions n_out x c at blocks Z, an array P x p x q or a list of P matrices p x q."""
-        return self.operator().apply(convex.check_blocks(self, Z)).numpy()
+        """Return A(Z) + 1 b^T, the predictions n_out x c at blocks Z, an array P x p x q or a list of P matrices p x q.
+
+        b is the output bias that is best at Z, `output_bias_at(A(Z))`, or zero without one.
+        """
+        predictions = self.operator().apply(convex.check_blocks(self, Z)).numpy()
+        return predictions + self.output_bias_at(predictions)
 
     def objective(self, Z: BlockArray) -> float:
         """Return F(A(Z)) + beta sum_k ||Z_k||_k.

@@ -8,17 +8,20 @@ network without one under F_b, so that nothing else has to know about the bias. 
 bias belongs to one problem.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
+from convexnn_bench.losses._balancing import balanced_entries, balanced_rows
+from convexnn_bench.losses._weights import INWARD, WeightedLoss
+from convexnn_bench.losses.base import BaseLoss, Curvature, Directions, Predictions, Scalar
 
 EPS = torch.finfo(torch.float64).eps
-GRID_BITS = 40  # entries of a balanced multiplier are multiples of 2^-40 of the largest, so that their sums are exact
 NEWTON_STEPS = 100  # at most, for the best bias
+POLISHING_STEPS = 3  # at most, once values no longer fall
 SETTLED = 1e-16  # relative decrease of the value that counts as none: half the rounding of float64
 LARGEST_GROWTH = 2.0**60  # limit of the length of a step, which doubles while that lowers the value
 LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, where the loss itself sets none
@@ -39,10 +42,18 @@ class OutputBias(BaseLoss):
         self.name = f"{loss.name} with {'a free' if beta is None else 'a penalised'} output bias"
         # minimising over b cannot raise the curvature in z
         self.smoothness = loss.smoothness
-        self.rows_sum_to_zero = loss.rows_sum_to_zero
+        self.rows_sum_to_zero, self.has_kinks = loss.rows_sum_to_zero, loss.has_kinks
+
+    @property
+    def penalty(self) -> float:
+        """The factor of 1/2 ||b||^2, which is zero for a free bias."""
+        return self.beta or 0.0
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
         return self.loss.prepare_targets(Y)
+
+    def rows(self, index: slice | torch.Tensor) -> BaseLoss:
+        raise TypeError("an output bias couples all rows, so that some of them have no loss of their own")
 
     def rescaled(self, unit: float) -> tuple[BaseLoss, float] | None:
         """Return (F_b', w), with b in the same unit, for which the penalty has the factor beta unit^2 / w."""
@@ -52,6 +63,8 @@ class OutputBias(BaseLoss):
         loss, weight = inner
         return OutputBias(loss, None if self.beta is None else self.beta * unit**2 / weight), weight
 
+    # -- the best bias ------------------------------------------------------------------------------------
+
     def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
         """Return the minimising b (shape c), by a damped Newton method with gradient steps where the loss is flat.
 
@@ -59,39 +72,66 @@ class OutputBias(BaseLoss):
         on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z + 1 b^T).
         """
         z = z.detach()
-        weight = self.beta or 0.0
 
         def value(b: torch.Tensor) -> float:
-            return float(self.loss.value(z + b, Y)) + 0.5 * weight * float(b.square().sum())
+            return float(self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum())
 
-        def slope(b: torch.Tensor) -> torch.Tensor:
-            return self.loss.gradient(z + b, Y).sum(dim=0) + weight * b
+        def newton(b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Return the slope and the Newton step, of least length where cross-entropy does not see a shift of all."""
+            g = self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b
+            return g, -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
 
-        # 1. Start at zero, or at a shift of the mean where that has a lower value.
-        starts = [torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)]
-        b = min(starts, key=value)
+        # 1. Start at zero, or at a shift of the mean where that has a lower value. The second step of a quadratic loss
+        # removes the rounding of the first.
+        zero = torch.zeros_like(z[0])
+        if self._is_quadratic:
+            b = newton(zero)[1]
+            return b + newton(b)[1]
+        b = min([zero, -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
         now = value(b)
         for _ in range(NEWTON_STEPS):
             # 2. Newton step.
-            g = slope(b)
-            # cross-entropy does not see a shift of all entries: the least-squares step leaves it alone
-            curvature = torch.func.jacrev(slope)(b)
-            # c x c; torch has this driver on the CPU only
-            system = curvature.cpu(), -g[:, None].cpu()
-            newton = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].to(b.device)
-            moved, after = _line_search(value, b, newton, now)
+            g, step = newton(b)
+            moved, after = _line_search(value, b, step, now)
             # 3. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
             if not now - after > SETTLED * abs(now):
-                further, below = _line_search(value, moved, -g / max(self.smoothness * len(z) + weight, 1e-300), after)
+                steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
+                further, below = _line_search(value, moved, steepest, after)
                 if not now - below > SETTLED * abs(now):
-                    return moved
+                    return self._polished(newton, moved)
                 moved, after = further, below
             b, now = moved, after
         return b
 
+    def _polished(self, newton: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], b: torch.Tensor) -> Any:
+        """Return b after further Newton steps, as long as each halves the slope; values no longer tell b apart."""
+        g, step = newton(b)
+        for _ in range(POLISHING_STEPS):
+            moved = b + step
+            slope, following = newton(moved)
+            if not bool(slope.abs().max() <= 0.5 * g.abs().max()):
+                break
+            b, g, step = moved, slope, following
+        return b
+
+    @property
+    def _is_quadratic(self) -> bool:
+        loss = self.loss.loss if isinstance(self.loss, WeightedLoss) else self.loss
+        return loss.unit_curvature
+
+    def _inverse_curvature(self, curve: Curvature, z: Predictions) -> torch.Tensor:
+        """Return (beta I + E^T W E)^+, c x c, with products `curve` with W and the c shifts E = 1 e_j^T."""
+        # The matrix is diagonal for a sum over entries. That of cross-entropy is zero along the vector of ones, of which
+        # rounding leaves a few eps.
+        smallest = 1e-13 if self.rows_sum_to_zero else EPS
+        shifts = _shifts(z)
+        return torch.linalg.pinv(curve(shifts).sum(dim=0) + self.penalty * shifts[0], rtol=smallest, hermitian=True)
+
+    # -- the loss -----------------------------------------------------------------------------------------
+
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         b = self.best_bias(z, Y)
-        return self.loss.value(z + b, Y) + 0.5 * (self.beta or 0.0) * b.square().sum()
+        return self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum()
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return self.loss.gradient(z + self.best_bias(z, Y), Y)
@@ -100,22 +140,31 @@ class OutputBias(BaseLoss):
         """W - W E (beta I + E^T W E)^+ E^T W, with W = F''(z + 1 b^T) and E the c shifts 1 e_j^T: b moves with z."""
         # Differentiate the optimality condition E^T grad F(z + E b) + beta b = 0 along dz: the bias changes by
         # db = -(beta I + E^T W E)^+ E^T W dz, and W E db is the second term.
-        inner = self.loss.curvature(z + self.best_bias(z, Y), Y)
-        shifts = torch.eye(Y.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1).contiguous()
-        WE = inner(shifts)  # n x c x c
-        inverse = torch.linalg.pinv(WE.sum(dim=0) + (self.beta or 0.0) * shifts[0], hermitian=True)
+        curve = self.row_curvature(z, Y)
+        WE, inverse = curve(_shifts(z)), self._inverse_curvature(curve, z)
 
         def product(D: torch.Tensor) -> torch.Tensor:
-            WD = inner(D)
+            WD = curve(D)
             return WD - WE @ (inverse @ WD.sum(dim=0))
 
         return product
+
+    def row_curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        return self.loss.curvature(z + self.best_bias(z, Y), Y)
+
+    def coupling(self, z: Predictions, Y: Predictions) -> Directions:
+        # B = W E S with S S = (beta I + E^T W E)^+
+        curve = self.row_curvature(z, Y)
+        values, vectors = torch.linalg.eigh(self._inverse_curvature(curve, z))
+        return curve(_shifts(z)) @ (vectors * values.clamp_min(0).sqrt())
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
         # F_b(z + d) is at most its value at the best bias b of z, F(z + d + 1 b^T) + beta/2 ||b||^2. Adding b rounds
         # once.
         shifted = z + self.best_bias(z, Y)
         return self.loss.rise(shifted, Y, gradient, error + 4 * EPS * shifted.abs().amax(dim=1, keepdim=True))
+
+    # -- the conjugate ------------------------------------------------------------------------------------
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         plain = self.loss.conjugate(L, Y)
@@ -127,19 +176,39 @@ class OutputBias(BaseLoss):
         balanced = bool((total <= 4 * error).all())  # what is balanced exactly stays so when scaled
         return plain if balanced else torch.full_like(plain, torch.inf)
 
+    def conjugate_size(self, L: Predictions, Y: Predictions) -> Scalar:
+        size = self.loss.conjugate_size(L, Y)
+        return size if self.beta is None else size + L.sum(dim=0).square().sum() / self.beta
+
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         # Without a penalty F_b^* is infinite wherever L^T 1 is not zero, so that the sums must vanish exactly.
         L = self.loss.project_dual(L, Y)
         if self.beta is not None:
             return L
-        return balanced_rows(L, Y) if self.loss.rows_sum_to_zero else balanced_entries(L)
+        if not self.loss.rows_sum_to_zero:
+            return balanced_entries(L)
+        # with weights the rows of L + w Y are w times points of the simplex
+        weighted = isinstance(self.loss, WeightedLoss)
+        return balanced_rows(L, INWARD * self.loss.column(Y) * Y if weighted else Y)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
         # The penalty's term is finite for every L, and L^T 1 = 0 survives scaling: F alone sets the range.
         return self.loss.scale_range(L, Y)
 
+    def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor] | None:
+        found = self.loss.parabola(L, Y)
+        if found is None or self.beta is None:
+            return found
+        # the penalty's term adds s^2/2 ||L^T 1||^2 / beta
+        slope, root = found
+        return slope, torch.cat([root.reshape(-1), L.sum(dim=0) / math.sqrt(self.beta)])
+
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
+        if self.parabola(L, Y) is not None:
+            return super().best_scale(L, Y, lo, hi)
         return super().best_scale(L, Y, max(lo, -LARGEST_SCALE), min(hi, LARGEST_SCALE))
+
+    # -- CVXPY --------------------------------------------------------------------------------------------
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         import cvxpy as cp
@@ -156,6 +225,12 @@ class OutputBias(BaseLoss):
         if self.beta is None:
             return value, [*domain, total == 0]
         return value + cp.sum_squares(total) / (2 * self.beta), domain
+
+
+def _shifts(z: Predictions) -> Directions:
+    """Return the c directions 1 e_j^T."""
+    n, c = z.shape
+    return torch.eye(c, dtype=z.dtype, device=z.device).expand(n, c, c).contiguous()
 
 
 def _line_search(
@@ -178,61 +253,3 @@ def _line_search(
             break
         length, after = 2 * length, longer
     return b + length * step, after
-
-
-def _on_grid(L: Predictions) -> tuple[torch.Tensor, float]:
-    """Return (whole numbers q, grid) with q * grid = L, rounded toward zero."""
-    largest = float(L.abs().max())
-    # entries next to the least numbers of float64 go to zero
-    grid = 2.0 ** (int(np.ceil(np.log2(largest))) - GRID_BITS) if largest > 1e-290 else 1.0
-    return torch.trunc(L / grid).to(torch.int64), grid
-
-
-def _take(stock: torch.Tensor, amount: int) -> torch.Tensor:
-    """Return whole numbers 0 <= t <= stock that sum to `amount`, proportional to `stock` up to rounding."""
-    total = int(stock.sum())
-    # The factor just below one keeps the sum of the floors from exceeding the amount; the loop deals out the rest,
-    # first where most is left.
-    share = torch.floor(stock.double() * (amount / max(total, 1) * (1 - 1e-12))).to(torch.int64)
-    share = torch.minimum(share.clamp_min(0), stock)
-    for index in (stock - share).argsort(descending=True).tolist():
-        missing = amount - int(share.sum())
-        if missing <= 0:
-            break
-        share[index] += min(missing, int(stock[index] - share[index]))
-    return share
-
-
-def balanced_entries(L: Predictions) -> Predictions:
-    """Return L with columns that sum to zero exactly: the entries of each column's heavier sign shrink towards zero."""
-    q, grid = _on_grid(L)
-    for column in range(q.shape[1]):
-        # An entry only moves towards zero, and the domain of such a loss contains every point in between.
-        excess = int(q[:, column].sum())
-        sign = 1 if excess > 0 else -1
-        q[:, column] -= sign * _take((sign * q[:, column]).clamp_min(0), abs(excess))
-    return q.to(L.dtype) * grid
-
-
-def balanced_rows(L: Predictions, Y: Predictions) -> Predictions:
-    """Return L with rows and columns that sum to zero exactly and rows of L + Y in the simplex (Y one-hot).
-
-    In each row the label's entry is minus the sum of the others. Then probability moves, within rows, from classes
-    whose column sum is too large to those where it is too small.
-    """
-    q, grid = _on_grid(L)
-    label = Y.argmax(dim=1, keepdim=True)
-    q.scatter_(1, label, 0)
-    q.scatter_(1, label, -q.sum(dim=1, keepdim=True))
-    # more than is ever moved, and small enough for exact sums
-    full = torch.floor(Y / grid).clamp_max(2.0**44).to(torch.int64)
-    sums = q.sum(dim=0)
-    for high in torch.nonzero(sums > 0).flatten().tolist():
-        for low in torch.nonzero(sums < 0).flatten().tolist():
-            amount = min(int(sums[high]), -int(sums[low]))
-            if amount > 0:
-                moved = _take((q[:, high] + full[:, high]).clamp_min(0), amount)
-                q[:, high] -= moved
-                q[:, low] += moved
-                sums = q.sum(dim=0)
-    return q.to(L.dtype) * grid

@@ -6,6 +6,7 @@ F is convex in the predictions z (n_out x c). Its conjugate is F*(L) = sup_z <L,
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from convexnn_bench.errors import InputError
 
 Predictions = Float[torch.Tensor, "n_out c"]
 Scalar = Float[torch.Tensor, ""]
+Terms = Float[torch.Tensor, "n_out k"]  # one term of a sum for each entry, or for each row
+RowWeights = Float[np.ndarray, "n_out 1"]
+
+# The methods that act row by row, and the sums over rows that belong to them.
+BY_ROWS = {
+    "terms": "value",
+    "conjugate_terms": "conjugate",
+    "cvxpy_weighted_value": "cvxpy_value",
+    "cvxpy_weighted_conjugate": "cvxpy_conjugate",
+}
 Directions = Float[torch.Tensor, "n_out c r"]
 Curvature = Callable[[Directions], Directions]
 
@@ -24,7 +35,8 @@ class BaseLoss:
     """A convex loss F(z) = sum_i f(z_i, y_i) >= 0 of predictions z and targets Y, both n_out x c.
 
     A subclass defines `value`, `gradient`, `conjugate`, `project_dual`, `cvxpy_value` and `cvxpy_conjugate`, and
-    `scale_range` where it is larger than [0, 1].
+    `scale_range` where it is larger than [0, 1]. In the place of `value` and `conjugate` it may define `terms` and
+    `conjugate_terms`, which sample weights multiply; they are derived row by row otherwise.
 
     Attributes
     ----------
@@ -42,6 +54,8 @@ class BaseLoss:
     labels : {"one_hot", "signs"} or None
         What a column of labels becomes before `prepare_targets` sees it: 0/1 columns, one for each class; one column of
         -1/1; or nothing, since the loss takes numbers alone.
+    has_kinks : bool
+        grad F has kinks, so that `curvature` is an element of the generalised Hessian there.
     exact_gradient : bool
         `gradient` is grad F up to rounding, so that F(z) + F*(grad F(z)) = <grad F(z), z>, which every certificate
         checks. False for a loss that is defined by a minimisation, whose gradient is inexact.
@@ -57,6 +71,7 @@ class BaseLoss:
     separable: bool = True
     rows_sum_to_zero: bool = False
     labels: str | None = None
+    has_kinks: bool = False
     exact_gradient: bool = True
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
@@ -76,7 +91,13 @@ class BaseLoss:
 
     def value(self, z: Predictions, Y: Predictions) -> Scalar:
         """Return F(z), a sum over samples and outputs."""
-        raise TypeError(f"{type(self).__name__} must define value")
+        if type(self).terms is BaseLoss.terms:
+            raise TypeError(f"{type(self).__name__} must define value")
+        return self.terms(z, Y).sum()
+
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
+        """Return the terms of F(z), each row with those of one row of predictions."""
+        return by_rows(self.value, z, Y)
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         """Return grad F(z)."""
@@ -90,6 +111,10 @@ class BaseLoss:
         """
         return None
 
+    def rows(self, index: slice | torch.Tensor) -> "BaseLoss":
+        """Return the loss of these rows of predictions, for a separable loss; this loss, unless rows have weights."""
+        return self
+
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         """Return the function D -> F''(z) D for r directions D (n_out x c x r).
 
@@ -101,6 +126,17 @@ class BaseLoss:
         many = torch.vmap(lambda D: product(D)[0], in_dims=-1, out_dims=-1)
         return lambda D: many(D)
 
+    def row_curvature(self, z: Predictions, Y: Predictions) -> Curvature:
+        """Return the part of `curvature` that acts on each row alone: all of it, unless `coupling` returns a matrix."""
+        return self.curvature(z, Y)
+
+    def coupling(self, z: Predictions, Y: Predictions) -> Directions | None:
+        """Return B with F''(z) D = W D - B (B^T D), where W is `row_curvature`; None for B = 0, as in a sum over rows.
+
+        B has n_out x c rows, and B^T D is the product of matrices with so many rows.
+        """
+        return None
+
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
         """Return an upper bound on F(z + d) - F(z) over all d with |d| <= error entrywise; gradient = grad F(z).
 
@@ -111,7 +147,18 @@ class BaseLoss:
 
     def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
         """Return F*(L), infinity outside its domain."""
-        raise TypeError(f"{type(self).__name__} must define conjugate")
+        if type(self).conjugate_terms is BaseLoss.conjugate_terms:
+            raise TypeError(f"{type(self).__name__} must define conjugate")
+        return self.conjugate_terms(L, Y).sum()
+
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
+        """Return the terms of F*(L), each row with those of one row of L."""
+        return by_rows(self.conjugate, L, Y)
+
+    def conjugate_size(self, L: Predictions, Y: Predictions) -> Scalar:
+        """Return the sum of the magnitudes of the products that F*(L) is computed from, for a bound on its rounding."""
+        # F* is a sum of products of entries of L and Y, or of entropies of numbers in [0, 1].
+        return (L.abs() * (2.0 if self.rows_sum_to_zero else L.abs() + Y.abs())).sum()
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         """Return a point of dom F* near L: L itself where it lies inside."""
@@ -123,32 +170,81 @@ class BaseLoss:
         return 0.0, 1.0
 
     def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
-        """Return the argmax over s in [lo, hi] of the concave -F*(s L), by a bounded scalar search."""
-        from scipy.optimize import minimize_scalar
-
+        """Return the argmax over s in [lo, hi] of the concave -F*(s L), in closed form or by a bounded search."""
+        found = self.parabola(L, Y)
+        if found is not None:
+            return parabola_vertex(*found, lo, hi)
         if not hi > lo:
             return lo
+        from scipy.optimize import minimize_scalar
 
         def negative_dual(s: float) -> float:
             return float(self.conjugate(s * L, Y))
 
         # F*(s L) is convex in s, so that the search cannot end in a local minimum that is not the global one.
-        found = minimize_scalar(negative_dual, bounds=(lo, hi), method="bounded", options={"xatol": 1e-9 * hi})
+        searched = minimize_scalar(negative_dual, bounds=(lo, hi), method="bounded", options={"xatol": 1e-9 * hi})
         # the search never visits the end points, and near the optimum s = 1 is best
-        candidates = [float(found.x), lo, hi, *([1.0] if lo <= 1.0 <= hi else [])]
+        candidates = [float(searched.x), lo, hi, *([1.0] if lo <= 1.0 <= hi else [])]
         return min(candidates, key=negative_dual)
+
+    def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return (slope, root) with -F*(s L) = s sum(slope) - s^2/2 sum(root^2) inside the domain, or None."""
+        return None
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         """Return F as a CVXPY expression of the expression z (n_out x c), and the constraints that it needs."""
-        raise TypeError(f"{type(self).__name__} must define cvxpy_value")
+        if type(self).cvxpy_weighted_value is BaseLoss.cvxpy_weighted_value:
+            raise TypeError(f"{type(self).__name__} must define cvxpy_value")
+        return self.cvxpy_weighted_value(z, Y, np.ones((len(Y), 1)))
 
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
         """Return F* as a convex CVXPY expression of L (n_out x c), and its domain as constraints."""
-        raise TypeError(f"{type(self).__name__} must define cvxpy_conjugate")
+        if type(self).cvxpy_weighted_conjugate is BaseLoss.cvxpy_weighted_conjugate:
+            raise TypeError(f"{type(self).__name__} must define cvxpy_conjugate")
+        return self.cvxpy_weighted_conjugate(L, Y, np.ones((len(Y), 1)))
+
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
+        """Return sum_i w_i f(z_i, y_i) with its constraints, for weights w_i > 0; by default one row at a time."""
+        return _added([(w[i, 0], self.cvxpy_value(z[i : i + 1], Y[i : i + 1])) for i in range(len(Y))])
+
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
+        """Return sum_i w_i f_i*(L_i / w_i) with its domain, for weights w_i > 0; by default one row at a time."""
+        rows = [slice(i, i + 1) for i in range(len(Y))]
+        return _added([(w[row].item(), self.cvxpy_conjugate(L[row] / w[row].item(), Y[row])) for row in rows])
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))
         return f"{type(self).__name__}({inside})"
+
+
+def by_rows(function: Callable[..., Scalar], *arrays: Predictions) -> Float[torch.Tensor, "n_out 1"]:
+    """Return the function of every row of the arrays alone."""
+
+    def of_row(*row: torch.Tensor) -> Scalar:
+        return function(*(part[None] for part in row))
+
+    try:
+        values = torch.vmap(of_row)(*arrays)
+    except RuntimeError:  # Python's branches on numbers cannot be vectorised
+        values = torch.stack([of_row(*row) for row in zip(*arrays, strict=True)])
+    return values[:, None]
+
+
+def of_rows(loss: BaseLoss, method: str) -> Callable[..., Any]:
+    """Return a method of BY_ROWS of the loss, or its default where a subclass has replaced what it belongs to."""
+    for cls in type(loss).__mro__:
+        if method in vars(cls):
+            break
+        if BY_ROWS[method] in vars(cls):
+            return partial(getattr(BaseLoss, method), loss)
+    found: Callable[..., Any] = getattr(loss, method)
+    return found
+
+
+def _added(weighted: list[tuple[float, tuple[Any, list[Any]]]]) -> tuple[Any, list[Any]]:
+    """Return the weighted sum of CVXPY expressions, and all of their constraints."""
+    value = sum(weight * expression for weight, (expression, _) in weighted)
+    return value, [constraint for _, (_, constraints) in weighted for constraint in constraints]
 
 
 def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) -> float:

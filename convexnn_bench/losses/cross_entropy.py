@@ -7,7 +7,7 @@ import torch
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import encode_labels
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeights, Scalar, Terms
 
 
 class CrossEntropy(BaseLoss):
@@ -45,12 +45,12 @@ class CrossEntropy(BaseLoss):
         rows: np.ndarray = Y / Y.sum(axis=1, keepdims=True)
         return rows
 
-    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
         # logsumexp(z) - <y, z> without its cancellation: every term below is non-negative
         # Rows of Y sum to one, so that it equals <y, top - z> + log(1 + sum of exp(z_j - top) over the others j).
         top, where = z.max(dim=1, keepdim=True)
         others = (z - top).scatter(1, where, -torch.inf).exp().sum(dim=1)
-        return ((Y * (top - z)).sum(dim=1) + torch.log1p(others)).sum()
+        return ((Y * (top - z)).sum(dim=1) + torch.log1p(others))[:, None]
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return _closed(torch.softmax(z, dim=1) - Y, Y)
@@ -72,15 +72,15 @@ class CrossEntropy(BaseLoss):
         one_hot = gradient.abs().sum(dim=1) * largest * (2 * largest).exp()
         return torch.where((Y == 1).any(dim=1) & (largest < 1), torch.minimum(one_hot, general), general).sum()
 
-    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
         probability = L + Y
         # rows may leave the simplex by rounding only; anything more is outside the domain
         slack = 1e-12 * probability.shape[1]
-        inside = (probability >= -slack).all() & (L.sum(dim=1).abs() <= slack).all()
+        inside = (probability >= -slack).all(dim=1, keepdim=True) & (L.sum(dim=1, keepdim=True).abs() <= slack)
         probability = probability.clamp_min(0)
         # near a fitted label log(L + Y) is log1p of a small number, which L + Y would round away
         near = torch.special.xlog1py(probability, (L + (Y - 1)).clamp_min(-1))
-        value = torch.where(Y > 0.5, near, torch.xlogy(probability, probability)).sum()
+        value = torch.where(Y > 0.5, near, torch.xlogy(probability, probability))
         return torch.where(inside, value, torch.inf)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
@@ -95,16 +95,17 @@ class CrossEntropy(BaseLoss):
         moved = torch.where(total > 0, probability / total.clamp_min(1e-300), Y) - Y
         return torch.where(inside, L, _closed(moved, Y))
 
-    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(Y, z)), []
+        return cp.sum(cp.multiply(w[:, 0], cp.log_sum_exp(z, axis=1))) - cp.sum(cp.multiply(w * Y, z)), []
 
-    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
         # The domain of entr keeps L + Y >= 0, so that the sums of the rows are all that is left to constrain.
-        return -cp.sum(cp.entr(L + Y)), [cp.sum(L, axis=1) == 1 - Y.sum(axis=1)]
+        probability = cp.multiply(1 / w, L) + Y
+        return -cp.sum(cp.multiply(w, cp.entr(probability))), [cp.sum(probability, axis=1) == 1]
 
 
 def _closed(L: Predictions, Y: Predictions) -> Predictions:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeights, Terms
 from convexnn_bench.plugins import Number
 
 
@@ -37,15 +37,16 @@ class Huber(BaseLoss):
 
     name = "huber"
     smoothness = 1.0
+    has_kinks = True
 
     def __init__(self, delta: float = 1.0):
         self.delta: float = Number().check("huber loss: delta", delta)
 
-    def value(self, z: Predictions, Y: Predictions) -> Scalar:
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
         # h(r) = t (r - t/2) with t = r clipped to [-delta, delta]
         r = z - Y
         t = r.clamp(-self.delta, self.delta)
-        return (t * (r - 0.5 * t)).sum()
+        return t * (r - 0.5 * t)
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return (z - Y).clamp(-self.delta, self.delta)
@@ -60,9 +61,9 @@ class Huber(BaseLoss):
         inside = ((z - Y).abs() <= self.delta).to(z.dtype)[:, :, None]
         return lambda D: inside * D
 
-    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
         # F grows with slope delta, so that <L, z> - F(z) has no upper bound where an |L| exceeds delta.
-        return torch.where((L.abs() > self.delta).any(), torch.inf, (L * (0.5 * L + Y)).sum())
+        return torch.where(L.abs() > self.delta, torch.inf, L * (0.5 * L + Y))
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return L.clamp(-self.delta, self.delta)
@@ -71,17 +72,18 @@ class Huber(BaseLoss):
         # dom F* is the box |L| <= delta, which is symmetric: negative scales are admissible too.
         return -1.0, 1.0
 
-    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
-        # the squared loss's parabola, its vertex clipped to the range
-        return parabola_vertex(-L * Y, L, lo, hi)
+    def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+        return -L * Y, L  # that of the squared loss
 
-    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
         delta: Any = self.delta  # CVXPY's annotation says int, its documentation a positive number
-        return 0.5 * cp.sum(cp.huber(z - Y, delta)), []  # CVXPY's huber is twice h
+        return 0.5 * cp.sum(cp.multiply(w, cp.huber(z - Y, delta))), []  # CVXPY's huber is twice h
 
-    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), [cp.abs(L / self.delta) <= 1]
+        squares = cp.sum_squares(cp.multiply(1 / np.sqrt(w), L))
+        domain = [cp.abs(cp.multiply(1 / (self.delta * w), L)) <= 1]
+        return 0.5 * squares + cp.sum(cp.multiply(Y, L)), domain

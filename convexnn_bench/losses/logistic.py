@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.labels import encode_labels
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, sign_targets
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeights, Scalar, Terms, sign_targets
 
 
 class Logistic(BaseLoss):
@@ -32,8 +32,8 @@ class Logistic(BaseLoss):
         signs = encode_labels(self.labels, self.name, np.asarray(Y)).rows
         return sign_targets(self.name, super().prepare_targets(signs))
 
-    def value(self, z: Predictions, Y: Predictions) -> Scalar:
-        return torch.logaddexp(torch.zeros_like(z), -Y * z).sum()
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
+        return torch.logaddexp(torch.zeros_like(z), -Y * z)
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return -Y * torch.sigmoid(-Y * z)
@@ -50,23 +50,23 @@ class Logistic(BaseLoss):
         general = slope + 0.125 * error
         return (error * torch.where(error < 1, torch.minimum(slope * error.exp(), general), general)).sum()
 
-    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
         a = -Y * L
         # xlogy gives 0 log 0 = 0, and xlog1py keeps log(1 - a) accurate for small a.
-        value = (torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)).sum()
-        return torch.where(((a < 0) | (a > 1)).any(), torch.inf, value)
+        value = torch.xlogy(a, a) + torch.special.xlog1py(1 - a, -a)
+        return torch.where((a < 0) | (a > 1), torch.inf, value)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp(0, 1)
 
-    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return cp.sum(cp.logistic(cp.multiply(-Y, z))), []
+        return cp.sum(cp.multiply(w, cp.logistic(cp.multiply(-Y, z)))), []
 
-    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
         # entr(a) and entr(1 - a) together have the domain 0 <= a <= 1, so that no constraint is needed.
-        a = cp.multiply(-Y, L)
-        return -cp.sum(cp.entr(a) + cp.entr(1 - a)), []
+        a = cp.multiply(-Y / w, L)
+        return -cp.sum(cp.multiply(w, cp.entr(a) + cp.entr(1 - a))), []

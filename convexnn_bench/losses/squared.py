@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeights, Terms
 
 
 class Squared(BaseLoss):
@@ -26,8 +26,8 @@ class Squared(BaseLoss):
     smoothness = 1.0
     unit_curvature = True
 
-    def value(self, z: Predictions, Y: Predictions) -> Scalar:
-        return 0.5 * (z - Y).square().sum()
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
+        return 0.5 * (z - Y).square()
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return z - Y
@@ -38,8 +38,8 @@ class Squared(BaseLoss):
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         return lambda D: D
 
-    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
-        return (L * (0.5 * L + Y)).sum()
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
+        return L * (0.5 * L + Y)
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return L
@@ -48,16 +48,16 @@ class Squared(BaseLoss):
         # F* is finite everywhere, so that the multiplier may have any length and either sign.
         return -torch.inf, torch.inf
 
-    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
-        # -F*(s L) is a parabola in s with its vertex at -<L, Y> / ||L||^2
-        return parabola_vertex(-L * Y, L, lo, hi)
+    def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+        # -F*(s L) = -s <L, Y> - s^2/2 ||L||^2
+        return -L * Y, L
 
-    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return 0.5 * cp.sum_squares(z - Y), []
+        return 0.5 * cp.sum_squares(cp.multiply(np.sqrt(w), z - Y)), []
 
-    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return 0.5 * cp.sum_squares(L) + cp.sum(cp.multiply(Y, L)), []
+        return 0.5 * cp.sum_squares(cp.multiply(1 / np.sqrt(w), L)) + cp.sum(cp.multiply(Y, L)), []

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.labels import encode_labels
-from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, parabola_vertex, sign_targets
+from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeights, Terms, sign_targets
 
 
 class SquaredHinge(BaseLoss):
@@ -26,13 +26,14 @@ class SquaredHinge(BaseLoss):
     name = "squared_hinge"
     labels = "signs"
     smoothness = 1.0
+    has_kinks = True
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:
         signs = encode_labels(self.labels, self.name, np.asarray(Y)).rows
         return sign_targets(self.name, super().prepare_targets(signs))
 
-    def value(self, z: Predictions, Y: Predictions) -> Scalar:
-        return 0.5 * (1 - Y * z).clamp_min(0).square().sum()
+    def terms(self, z: Predictions, Y: Predictions) -> Terms:
+        return 0.5 * (1 - Y * z).clamp_min(0).square()
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
         return -Y * (1 - Y * z).clamp_min(0)
@@ -42,10 +43,10 @@ class SquaredHinge(BaseLoss):
         active = (Y * z < 1).to(z.dtype)[:, :, None]
         return lambda D: active * D
 
-    def conjugate(self, L: Predictions, Y: Predictions) -> Scalar:
+    def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
         a = -Y * L
         # For a < 0 let y z grow: F is zero there, and <L, z> = -a y z has no upper bound.
-        return torch.where((a < 0).any(), torch.inf, (a * (0.5 * a - 1)).sum())
+        return torch.where(a < 0, torch.inf, a * (0.5 * a - 1))
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         return -Y * (-Y * L).clamp_min(0)
@@ -54,17 +55,17 @@ class SquaredHinge(BaseLoss):
         # dom F*, a >= 0, is a cone, which holds all non-negative multiples of its points.
         return 0.0, torch.inf
 
-    def best_scale(self, L: Predictions, Y: Predictions, lo: float, hi: float) -> float:
-        # -F*(s L) = s sum a - s^2/2 sum a^2: a parabola with its vertex at sum a / sum a^2
-        return parabola_vertex(-Y * L, L, lo, hi)
+    def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+        # -F*(s L) = s sum a - s^2/2 sum a^2
+        return -Y * L, L
 
-    def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
-        return 0.5 * cp.sum_squares(cp.pos(1 - cp.multiply(Y, z))), []
+        return 0.5 * cp.sum_squares(cp.multiply(np.sqrt(w), cp.pos(1 - cp.multiply(Y, z)))), []
 
-    def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
+    def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp
 
         a = cp.multiply(-Y, L)
-        return 0.5 * cp.sum_squares(a) - cp.sum(a), [a >= 0]
+        return 0.5 * cp.sum_squares(cp.multiply(1 / np.sqrt(w), a)) - cp.sum(a), [a >= 0]

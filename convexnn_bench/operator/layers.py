@@ -64,6 +64,7 @@ class Layers:
         self.has_rows = not _gives(architecture, "first_layer")
         self.pools = _gives(architecture, "pool_rows")
         self._combines = _gives(architecture, "combine")
+        self.outputs: Index = slice(None)  # the rows of Y among those of all samples, in a part of an operator
         self._adjoints: dict[tuple[str, int], LinearFunction] = {}
 
     @cached_property
@@ -84,7 +85,7 @@ class Layers:
         self.__dict__.pop("Phi", None)
         if Phi is not None:
             self.Phi = Phi
-        self.X, self.Y = self.X[samples], self.Y[outputs]
+        self.X, self.Y, self.outputs = self.X[samples], self.Y[outputs], outputs
         # The kept adjoints belong to the maps of all samples.
         self._adjoints = {}
 

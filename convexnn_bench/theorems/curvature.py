@@ -17,7 +17,6 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.theorems.trust_region import Flat, Hessian, Left, Right
 
 DENSE_SIZE = 200  # variables up to which the Hessian is formed: its decomposition takes milliseconds
-KINKED = ("huber", "squared_hinge")  # losses whose gradient has kinks
 TOLERANCES = (1e-12, 1e-9, 1e-6, 1e-3)  # of Lanczos, relative to the norm of the Hessian; tried in turn until one holds
 RESTARTS = 200  # restarts of Lanczos' method for each tolerance
 BASIS = 40  # Lanczos vectors between restarts
@@ -160,7 +159,7 @@ def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature
         iterations=products + 1,
         method="dense" if dense else "Lanczos",
         beta=problem.beta,
-        generalised=problem.loss.name in KINKED,
+        generalised=problem.loss.has_kinks,
     )
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from convexnn_bench.algorithms.descent.methods import Vector
 from convexnn_bench.formulations import Point, network
+from convexnn_bench.losses import BaseLoss, OutputBias, weighted_part
 from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
@@ -28,13 +29,34 @@ class NetworkObjective:
         split = self.problem.p * self.width
         return x[:split].view(self.problem.p, -1), x[split:].view(self.problem.q, -1)
 
-    def loss_and_gradient(self, x: Vector, operator: Operator) -> tuple[torch.Tensor, Vector]:
-        """Return F on the operator's rows, and its gradient."""
+    def loss_and_gradient(
+        self, x: Vector, operator: Operator, bias: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Vector]:
+        """Return F on the rows of the operator, which is the whole one or a part of it, and its gradient.
+
+        bias: an output bias (c numbers) that is held fixed, for a part where the loss couples all rows by its bias.
+        """
         # differentiate with respect to the matrices: the gradient of a slice of x would be a vector as long as x
         leaves = [W.requires_grad_(True) for W in self.weights(x.detach())]
-        loss = self.problem.loss.value(network.forward(self.problem, operator, *leaves), operator.Y)
+        predictions = network.forward(self.problem, operator, *leaves)
+        predictions = predictions if bias is None else predictions + bias
+        loss = self._loss_of(operator).value(predictions, operator.Y)
         gradients = torch.autograd.grad(loss, leaves)
         return loss.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+    def _loss_of(self, operator: Operator) -> BaseLoss:
+        """Return the loss of the operator's rows."""
+        loss = self.problem.loss
+        return loss if operator is self.operator else weighted_part(loss).rows(operator.outputs)
+
+    def best_bias(self, x: Vector) -> torch.Tensor | None:
+        """Return the best output bias at x, or None for a loss without one."""
+        loss, W = self.problem.loss, self.weights(x.detach())
+        if not isinstance(loss, OutputBias):
+            return None
+        parts = network.parts(self.problem, self.operator, self.width)
+        predictions = torch.cat([network.forward(self.problem, part, *W) for part in parts])
+        return loss.best_bias(predictions, self.operator.Y)
 
     @cached_property
     def _parts(self) -> list[Operator]:
@@ -59,7 +81,8 @@ class NetworkObjective:
 class Minibatches:
     """Minibatch gradients. The loss of a batch of b samples counts n / b times, and the weight decay in full.
 
-    An epoch visits every sample once, in an order drawn from its generator.
+    An epoch visits every sample once, in an order drawn from its generator. An output bias keeps its best value at the
+    first point of an epoch until the next one.
     """
 
     def __init__(self, full: NetworkObjective, size: int):
@@ -68,19 +91,23 @@ class Minibatches:
         self.size = min(size, self.samples)
         self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
         self.outputs = full.problem.n_out // self.samples
+        self._starts, self._bias = True, full.best_bias(full.start)
 
     def epoch(self, generator: np.random.Generator) -> list[Callable[[Vector], Vector]]:
         """Return the gradients of the batches of one epoch, as functions of x."""
+        self._starts = True
         order = generator.permutation(self.samples)
         batches = (order[start : start + self.size] for start in range(0, self.samples, self.size))
         return [partial(self.gradient, batch) for batch in batches]
 
     def gradient(self, batch: Int[np.ndarray, " b"], x: Vector) -> Vector:
-        """Return an unbiased estimate of the full gradient."""
+        """Return an unbiased estimate of the full gradient, but for the output bias of an earlier point."""
         problem, operator = self.full.problem, self.full.operator
+        if self._starts:
+            self._starts, self._bias = False, self.full.best_bias(x)
         samples = torch.as_tensor(batch, device=operator.device)
         part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))
-        loss_gradient = self.full.loss_and_gradient(x, part)[1]
+        loss_gradient = self.full.loss_and_gradient(x, part, self._bias)[1]
         return problem.beta * x + self.samples / len(batch) * loss_gradient
 
 

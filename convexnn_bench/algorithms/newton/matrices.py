@@ -77,14 +77,17 @@ def _gauss_newton(point: PointState, E: Float[torch.Tensor, "N pJ"], K: Float[to
     """Add J^T F''(z) J to K, some samples at a time."""
     Y, p, J = point.neurons.right, point.neurons.left.shape[0], len(point.neurons)
     P, H, q = _projections(Y), point.hidden / point.sizes, Y.shape[0]
-    targets, flat = point.working.targets, K.view(K.shape[0] * J, -1)
-    step = max(1, CHUNK_ELEMENTS // (flat.shape[0] * q))
+    flat = K.view(K.shape[0] * J, -1)
+    # An output bias couples all samples, so that they are taken together.
+    separable = point.working.loss.separable
+    step = max(1, CHUNK_ELEMENTS // (flat.shape[0] * q)) if separable else len(E)
     for rows in (slice(start, start + step) for start in range(0, len(E), step)):
         columns = [(E[rows].view(-1, 1, p, J) * Y[:, None, :]).flatten(2)]
         if K.shape[0] > p:
             columns.append((H[rows, None, None, :] * P.permute(1, 2, 0)).flatten(2))
         jacobian = torch.cat(columns, dim=2)  # rows x q x size
-        curved = point.working.curvature(point.z[rows], targets[rows])(jacobian)
+        curve = point.working.curvature(point.z[rows], rows) if separable else point.curvature
+        curved = curve(jacobian)
         flat += jacobian.flatten(0, 1).T @ curved.flatten(0, 1)
 
 

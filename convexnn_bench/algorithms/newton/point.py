@@ -65,7 +65,7 @@ class PointState:
     @cached_property
     def curvature(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Products with F''(z)."""
-        return self.working.curvature(self.z, self.working.targets)
+        return self.working.curvature(self.z)
 
     @cached_property
     def directions(self) -> Float[torch.Tensor, "p J"]:
@@ -112,7 +112,7 @@ class PointState:
         b = turned / self.sizes
         if self._uses_blocks:
             left, right = self._products_by_blocks(a, b, single)
-        elif self.operator.is_plain:
+        elif self._takes_samples:
             left, right = self._products_by_samples(a, b, single)
         else:
             left, right = self._products_by_neurons(a, b)
@@ -148,7 +148,12 @@ class PointState:
     @property
     def single(self) -> bool:
         """Whether Hessian products are to be float32: where they are large matrix products."""
-        return self.working.single and self.operator.is_plain
+        return self.working.single and self._takes_samples
+
+    @property
+    def _takes_samples(self) -> bool:
+        """Whether a Hessian product may take some samples at a time, which an output bias does not allow."""
+        return self.operator.is_plain and self.working.loss.separable
 
     @cached_property
     def _distinct_blocks(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,7 +180,7 @@ class PointState:
         a, b, W, Y = (part.T.to(dtype) for part in (a, b, neurons.left, neurons.right))  # J x p, J x q
         dZ = torch.zeros(len(blocks), W.shape[1], Y.shape[1], dtype=dtype, device=W.device)
         scatter_add(dZ, owner, a[:, :, None] * Y[:, None, :] + W[:, :, None] * b[:, None, :])
-        curve = self.working.curvature(self.z.to(dtype), self.working.targets.to(dtype))
+        curve = self.working.curvature(self.z.to(dtype)) if self.working.loss.separable else self.curvature
         dG = operator.adjoint(curve(operator.apply(dZ)[:, :, None])[:, :, 0])[owner]
         G = self._block_gradients.to(dtype)[owner]
         left = dG @ Y[:, :, None] + G @ b[:, :, None]
@@ -195,10 +200,10 @@ class PointState:
         """Return (Phi, masks, hidden, L, products with F'') of some samples at a time."""
         if dtype not in self._sample_parts:
             self._sample_parts[dtype] = []
-            arrays = (self.operator.Phi, self.masks, self.hidden, self.loss_gradient, self.z, self.working.targets)
+            arrays = (self.operator.Phi, self.masks, self.hidden, self.loss_gradient, self.z)
             for rows in self.operator.sample_parts(len(self.neurons)):
-                Phi, masks, H, L, z, targets = (array[rows].to(dtype) for array in arrays)
-                self._sample_parts[dtype].append((Phi, masks, H, L, self.working.curvature(z, targets)))
+                Phi, masks, H, L, z = (array[rows].to(dtype) for array in arrays)
+                self._sample_parts[dtype].append((Phi, masks, H, L, self.working.curvature(z, rows)))
         return self._sample_parts[dtype]
 
     def _products_by_samples(self, a: torch.Tensor, b: torch.Tensor, single: bool) -> Sides:

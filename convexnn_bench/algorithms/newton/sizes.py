@@ -53,10 +53,11 @@ class Atoms:
         K = max(LEAST_MODEL_CURVATURE, self.working.curvature_floor) * loss.smoothness * self._inner
         if not self._identity:
             return K + self._all.T @ loss.curvature(z, targets)(self._all.view(*z.shape, J)).reshape(-1, J)
-        step = max(1, CHUNK_ELEMENTS // (J * z.shape[1]))
+        step = max(1, CHUNK_ELEMENTS // (J * z.shape[1])) if loss.separable else len(z)
         for rows in (slice(start, start + step) for start in range(0, len(z), step)):
             A = self.hidden[rows, None, :] * self.right
-            K += A.view(-1, J).T @ loss.curvature(z[rows], targets[rows])(A).view(-1, J)
+            part = loss.rows(rows) if loss.separable else loss
+            K += A.view(-1, J).T @ part.curvature(z[rows], targets[rows])(A).view(-1, J)
         return K
 
     @property

@@ -197,8 +197,8 @@ def cheapest_route(point: PointState, cg_products: float = TYPICAL_PRODUCTS) -> 
     costs = {"products": cg_products * (8 * N * J * (p + q) * PRODUCT_SLOWNESS + PRODUCT_OVERHEAD)}
     if operator.is_plain:
         outputs = 1 if loss.unit_curvature else q
-        if max(N, size) * size <= LARGEST_MATRIX:
+        if (max(N, size) if loss.separable else max(N * q, size)) * size <= LARGEST_MATRIX:
             costs["hessian"] = 2 * N * outputs * size**2 + size**3 / 3
-        if q == 1 and N * N <= LARGEST_MATRIX:
+        if q == 1 and N * N <= LARGEST_MATRIX and loss.separable:
             costs["samples"] = 6 * N * N * J + N**3 / 3
     return min(costs, key=lambda route: costs[route])

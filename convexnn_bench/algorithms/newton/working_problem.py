@@ -51,12 +51,13 @@ class WorkingProblem:
             operators[dtype] = self.problem.operator(self.device, dtype).on_blocks(blocks)
         return operators[dtype]
 
-    def curvature(self, z: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return products with F''(z) + floor L, L the largest curvature of the loss.
+    def curvature(self, z: torch.Tensor, rows: slice | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return products with F''(z) + floor L, L the largest curvature of the loss; rows: those of z, if not all.
 
         F may be flat at z and curved nearby, as Huber's loss is where residuals are large; the floor makes up for it.
         """
-        exact, floor = self.loss.curvature(z, targets), self.curvature_floor * self.loss.smoothness
+        loss, targets = (self.loss, self.targets) if rows is None else (self.loss.rows(rows), self.targets[rows])
+        exact, floor = loss.curvature(z, targets.to(z.dtype)), self.curvature_floor * self.loss.smoothness
         return exact if floor == 0 else lambda D: exact(D).add(D, alpha=floor)
 
     @cached_property

@@ -1,0 +1,74 @@
+"""The loss of a problem with sample weights and an output bias, from what a user asks for."""
+
+from typing import Any
+
+import numpy as np
+
+from convexnn_bench.checks import LARGEST, SMALLEST, check_array
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.losses._output_bias import OutputBias
+from convexnn_bench.losses._weights import WeightedLoss
+from convexnn_bench.losses.base import BaseLoss
+from convexnn_bench.plugins import Choice
+
+OUTPUT_BIASES = ("free", "penalised")
+
+
+def with_sample_weight(loss: BaseLoss, sample_weight: Any, samples: int, rows: int) -> BaseLoss:
+    """Return the loss with a weight for each sample, which all of its rows of predictions have; None for no weights.
+
+    Raise InputError for weights that do not fit, and UnsupportedError for a loss that is no sum over rows.
+    """
+    if sample_weight is None:
+        if isinstance(weighted_part(loss), WeightedLoss):
+            _check_length(weighted_part(loss).weights, rows, "rows of predictions")
+        return loss
+    if not loss.separable or isinstance(loss, WeightedLoss):
+        raise UnsupportedError(f"sample_weight multiplies the terms of a sum over rows, which the {loss.name} is not")
+    weights = check_array("sample_weight", sample_weight)
+    _check_length(weights, samples, "samples")
+    negative = np.flatnonzero(weights < 0)
+    if negative.size:
+        raise InputError(
+            f"sample_weight must not be negative; {negative.size} entries are, the first is entry {negative[0]}, "
+            f"{weights[negative[0]]:g}"
+        )
+    positive = weights[weights > 0]
+    if not positive.size:
+        raise InputError("sample_weight must have a positive entry; all of them are zero")
+    if positive.min() < SMALLEST or positive.max() > LARGEST:
+        raise InputError(
+            f"sample_weight: entries must be 0 or from {SMALLEST:g} to {LARGEST:g}, so that products stay in the range "
+            f"of float64; they are from {positive.min():.3g} to {positive.max():.3g}"
+        )
+    return WeightedLoss(loss, np.repeat(weights, rows // samples))
+
+
+def with_output_bias(loss: BaseLoss, output_bias: str | None, beta: float | None) -> BaseLoss:
+    """Return the loss minimised over an output bias, with weight decay `beta` if that is penalised; None for no bias.
+
+    Raise InputError for an unknown kind, and for a penalised bias without a number for beta.
+    """
+    Choice((None, *OUTPUT_BIASES)).check("output_bias", output_bias)
+    if output_bias is None:
+        return loss
+    if isinstance(loss, OutputBias):
+        raise InputError(f"output_bias={output_bias!r}: the loss, {loss.name}, has an output bias already")
+    if output_bias == "free":
+        return OutputBias(loss, None)
+    if beta is None:
+        raise InputError(
+            'beta_fraction: with output_bias="penalised" beta_max depends on beta, of which beta_fraction would be a '
+            'fraction; give beta itself, or output_bias="free"'
+        )
+    return OutputBias(loss, beta)
+
+
+def weighted_part(loss: BaseLoss) -> BaseLoss:
+    """Return the loss below an output bias."""
+    return loss.loss if isinstance(loss, OutputBias) else loss
+
+
+def _check_length(weights: np.ndarray, length: int, of: str) -> None:
+    if weights.shape != (length,):
+        raise InputError(f"sample_weight must be {length} numbers, one for each of the {of}, got shape {weights.shape}")
