@@ -121,8 +121,8 @@ class OutputBias(BaseLoss):
 
     def _inverse_curvature(self, curve: Curvature, z: Predictions) -> torch.Tensor:
         """Return (beta I + E^T W E)^+, c x c, with products `curve` with W and the c shifts E = 1 e_j^T."""
-        # The matrix is diagonal for a sum over entries. That of cross-entropy is zero along the vector of ones, of which
-        # rounding leaves a few eps.
+        # The matrix is diagonal for a sum over entries. That of cross-entropy is zero along the vector of ones, up to
+        # rounding.
         smallest = 1e-13 if self.rows_sum_to_zero else EPS
         shifts = _shifts(z)
         return torch.linalg.pinv(curve(shifts).sum(dim=0) + self.penalty * shifts[0], rtol=smallest, hermitian=True)

@@ -59,7 +59,7 @@ def test_whole_weights_count_copies_of_rows(name, bias):
 def test_value_gradient_curvature_and_conjugate_belong_together(name, bias):
     """Finite differences, the splitting of the curvature, Fenchel-Young, and the conjugate as a supremum."""
     weights = np.array([0.3, 2.5, 1.0, 0.0, 7.0, 0.01, 1.5])
-    plain, loss, z, Y, rng = setup(name, 2, weights, bias, scale=0.7)
+    _, loss, z, Y, rng = setup(name, 2, weights, bias, scale=0.7)
     # 1. Finite differences.
     d, h = torch.as_tensor(rng.standard_normal(z.shape)), 1e-5
     gradient = loss.gradient(z, Y)
