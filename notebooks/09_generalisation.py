@@ -39,7 +39,7 @@ print(sizes, f"one test sample is {100 / sizes['test']:.2f} per cent")
 # All with logistic loss and the same weight decay $\beta$:
 #
 # - **optimum**: the global optimum of the gated ReLU network with 100 sampled gates. On new data a gated network predicts with
-#   the gates that it has, $f(x) = \sum_k 1\{x^T g_k \ge 0\}\, x^T z_k$.
+#   the gates that it has, $f(x) = \sum_k 1\{x^T g_k \ge 0\}\, x^T z_k$. That is what `result.predict` returns.
 # - **gated, Adam**: the same objective, one neuron for every gate, Adam. Its distance from the optimum can be measured.
 # - **ReLU, Adam** and **ReLU, SGD**: an ordinary ReLU network of 50 neurons, in plain torch; SGD with momentum, 50 samples in
 #   a batch. These have another objective, so that the optimum above is no bound for them.
@@ -50,8 +50,9 @@ def logistic(scores, y):
     return torch.nn.functional.softplus(-y[:, 0] * scores).sum(dim=-1)
 
 
-def gated_scores(gates, Z, X):
-    return np.einsum("nk,np,kp->n", X @ gates >= 0, X, Z)
+def scores_of(U, v, X, gates=None):
+    H = X @ U
+    return (np.maximum(H, 0) if gates is None else H * (X @ gates >= 0)) @ v
 
 
 def trained(X, y, betas, width, seed, method, masks=None):
@@ -128,11 +129,9 @@ def experiment(number, fractions, flipped=0.0):
     errors = np.zeros((len(ways), len(fractions), 3))
     for p, (inputs, labels) in enumerate(parts.values()):
         for k in range(len(fractions)):
-            scores = [
-                gated_scores(gates, Z, inputs)
-                for Z in (exact[k].blocks[:, :, 0], (U[k] * v[k]).T)
-            ]
-            scores += [np.maximum(inputs @ W[k], 0) @ w[k] for W, w, _ in relu]
+            scores = [exact[k].predict(inputs)[:, 0]]
+            scores += [scores_of(U[k], v[k], inputs, gates)]
+            scores += [scores_of(W[k], w[k], inputs) for W, w, _ in relu]
             errors[:, k, p] = [error(s, labels) for s in scores]
     return errors, values / [result.objective for result in exact] - 1
 

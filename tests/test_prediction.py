@@ -79,6 +79,13 @@ def test_samples_are_taken_some_at_a_time(monkeypatch):
     assert close(predict(problem, point, X), whole)
 
 
+def test_tokens_keep_their_axis_where_there_is_one_of_them():
+    X, Y = RNG(0).standard_normal((5, 1, 2)), RNG(1).standard_normal((5, 1, 2))
+    problem = cnn.Problem(X, Y, "attention", "linear", beta=0.1)
+    assert np.array_equal(problem.Y, Y[:, 0])
+    assert predict(problem, points_of(problem)[0], X).shape == (5, 1, 2)
+
+
 def test_the_zero_network_predicts_zero():
     for activation in ("linear", "gated_relu", "relu"):
         problem = problem_of("cnn", activation)

@@ -336,12 +336,12 @@ def _precedes(one: str, other: str) -> bool:
 def _attention(state: State, activation: str, pool: str, listed: str) -> torch.nn.Module:
     heads, d, _ = state["U"].shape
     output, bias = "mean" if pool == "global" else "tokens", "bias" in state
-    block = AttentionBlock(d, state["V"].shape[2], heads, activation, output, bias)
+    block = AttentionBlock(d, state["V"].shape[2], heads, activation, output, bias).double()  # or loading would round
     try:
         block.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"the parameters do not fit together: {listed}") from error
-    return block.double()
+    return block
 
 
 def _pooling(pool: str) -> list[torch.nn.Module]:

@@ -231,3 +231,13 @@ def test_the_parts_of_an_archive_that_are_read_are_all_there(tmp_path):
     """The command recognises a file of torch by the name of the pickle in it."""
     with zipfile.ZipFile(saved(tmp_path, network().state_dict())) as archive:
         assert "model/data.pkl" in archive.namelist()
+
+
+def test_an_attention_block_is_read_with_and_without_its_output_bias():
+    X = torch.as_tensor(np.random.default_rng(0).standard_normal((3, 4, 2)))
+    for bias in (False, True):
+        block = cnn.AttentionBlock(2, 3, 5, "relu", "mean", bias).double()
+        if bias:
+            nn.init.normal_(block.bias)
+        read = module_from_state(prefixed(block.state_dict(), "net."), "relu", pool="global")
+        assert torch.equal(read(X), block(X))

@@ -248,6 +248,6 @@ def test_onnxruntime_predicts_as_the_point_does(kind, activation, tmp_path):
     outputs = run_onnx(to_torch(predictor), X, torch.float32, tmp_path / "m.onnx")
     assert outputs.dtype == np.float32
     assert np.abs(outputs - expected).max() < 1e-6 * np.abs(expected).max()
-    if kind == "mlp":  # onnxruntime has no convolution in float64
+    if (kind, activation) == ("mlp", "relu"):  # onnxruntime has no convolution in float64
         outputs = run_onnx(to_torch(predictor), X, torch.float64, tmp_path / "m64.onnx")
         assert np.abs(outputs - expected).max() < 1e-12 * np.abs(expected).max()
