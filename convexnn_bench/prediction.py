@@ -20,7 +20,6 @@ from convexnn_bench.activations import Linear
 from convexnn_bench.checks import Array, check_array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import ConvexPoint, Point, network
-from convexnn_bench.losses import OutputBias
 from convexnn_bench.operator import CHUNK_ELEMENTS, Operator, Rows
 from convexnn_bench.problem import Problem
 
@@ -95,9 +94,8 @@ class Predictor:
             self._neurons = point.to_network(problem)
         # 2. The bias minimises the loss at the predictions on the training data.
         self.output_bias: np.ndarray | None = None
-        if isinstance(problem.loss, OutputBias):
-            scores = torch.as_tensor(self.scores(problem.X))
-            self.output_bias = problem.loss.best_bias(scores, torch.as_tensor(problem.Y)).numpy()
+        if problem.output_bias is not None:
+            self.output_bias = problem.output_bias_at(self.scores(problem.X))
 
     def __call__(self, X_new: Array) -> np.ndarray:
         """Return f(X_new), see `predict`."""

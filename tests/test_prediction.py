@@ -10,7 +10,6 @@ from points import DATA, RNG, close, points_of, problem_of
 import convexnn_bench as cnn
 import convexnn_bench.prediction as prediction
 from convexnn_bench.formulations import Point
-from convexnn_bench.losses import OutputBias
 from convexnn_bench.prediction import Predictor, predict
 
 
@@ -95,11 +94,12 @@ def test_the_zero_network_predicts_zero():
 
 @pytest.mark.parametrize(("activation", "blocks"), [("gated_relu", True), ("relu", False)])
 def test_the_output_bias_is_the_best_one_on_the_training_data(activation, blocks):
-    """Squared loss with a free bias: the mean of the residuals of the training data."""
-    problem = problem_of("mlp", activation, loss=OutputBias(cnn.Squared(), None))
+    """Squared loss with a free bias: the weighted mean of the residuals of the training data."""
+    weights = np.arange(1.0, 9.0)
+    problem = problem_of("mlp", activation, output_bias="free", sample_weight=weights)
     point = points_of(problem)[0 if blocks else 1]
     plain = predict(problem_of("mlp", activation), point, problem.X)
-    bias = (problem.Y - plain).mean(axis=0)
+    bias = np.average(problem.Y - plain, axis=0, weights=weights)
     assert np.abs(Predictor(problem, point).output_bias - bias).max() < 1e-12
     X = RNG(6).standard_normal((3, 3))
     assert close(predict(problem, point, X), predict(problem_of("mlp", activation), point, X) + bias)

@@ -7,7 +7,6 @@ from points import DATA, RNG, close, points_of, problem_of
 
 import convexnn_bench as cnn
 from convexnn_bench.formulations import Point
-from convexnn_bench.losses import OutputBias
 from convexnn_bench.modules import to_torch
 from convexnn_bench.prediction import Predictor
 
@@ -55,7 +54,7 @@ def test_the_module_predicts_as_the_point_does(kind, activation):
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("activation", ["linear", "gated_relu", "relu"])
 def test_an_output_bias_is_the_bias_of_the_last_layer(kind, activation):
-    problem = problem_of(kind, activation, loss=OutputBias(cnn.Squared(), None))
+    problem = problem_of(kind, activation, output_bias="free")
     predictor = Predictor(problem, points_of(problem)[-1])
     module = to_torch(predictor)
     assert close(outputs(module, fresh(problem)), predictor(fresh(problem)))
@@ -130,8 +129,8 @@ class AxisGated(cnn.BaseActivation):
 )
 def test_other_architectures_and_activations_become_modules_by_their_maps(architecture, activation, sample):
     X = RNG(0).standard_normal((6, *sample))
-    bias = OutputBias(cnn.Squared(), 0.1)
-    problem = cnn.Problem(X, RNG(1).standard_normal((6, 2)), architecture, activation, bias, 0.1, patterns=4)
+    Y = RNG(1).standard_normal((6, 2))
+    problem = cnn.Problem(X, Y, architecture, activation, beta=0.1, patterns=4, output_bias="penalised")
     predictor = Predictor(problem, points_of(problem)[0])
     module = to_torch(predictor)
     assert isinstance(module, cnn.ArchitectureNetwork)
@@ -183,15 +182,15 @@ def test_a_relu_module_is_certified_with_the_objective_of_its_result(kind, bias)
     sample = {"mlp": (3,), "attention": (2, 2)}.get(kind, (1, 4, 4))
     architecture = CNNS.get(kind, cnn.Attention(output="mean") if kind == "attention" else cnn.MLP())
     X, Y = RNG(1).standard_normal((5, *sample)), RNG(2).standard_normal(5)
-    loss = OutputBias(cnn.Squared(), None) if bias else "squared"
-    problem = cnn.Problem(X, Y, architecture, "relu", loss, beta_fraction=0.05, patterns=6)
+    output_bias = "free" if bias else None
+    problem = cnn.Problem(X, Y, architecture, "relu", beta_fraction=0.05, patterns=6, output_bias=output_bias)
     # neurons in the cones of some blocks; that they are no optimum does not matter here
     U = problem.cones.project(RNG(3).standard_normal((problem.P, problem.p, 1)))
     V = RNG(4).standard_normal((problem.P, problem.q, 1)) * U.any(axis=1, keepdims=True)
     point = Point(factors=(U, V))
     result = cnn.Result(problem, "none", {}, "solved", "", point=point, certificate=cnn.certify(problem, point))
     report = cnn.certify_module(
-        result.to_torch(), X, Y, weight_decay=problem.beta, output_bias="free" if bias else "penalised", time_limit=1
+        result.to_torch(), X, Y, weight_decay=problem.beta, output_bias=output_bias or "penalised", time_limit=1
     )
     assert report.primal == pytest.approx(result.objective, rel=1e-12)
     assert report.beta == problem.beta
