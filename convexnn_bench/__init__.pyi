@@ -24,6 +24,8 @@ from .errors import RegistryError as RegistryError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import UnsupportedError as UnsupportedError
 from .formulations import Point as Point
+from .held_out import HeldOut as HeldOut
+from .held_out import HeldOutScore as HeldOutScore
 from .losses import BaseLoss as BaseLoss
 from .losses import CrossEntropy as CrossEntropy
 from .losses import Huber as Huber

@@ -27,6 +27,7 @@ from convexnn_bench.checks import (
 from convexnn_bench.cones import Cones, unattained
 from convexnn_bench.deadline import no_deadline
 from convexnn_bench.errors import InputError
+from convexnn_bench.held_out import HeldOut, read_held_out
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import (
     BaseLoss,
@@ -57,7 +58,7 @@ class Instance:
     # Everything else follows from these, and much of it is computed once, so that they stay as they are.
     DEFINING = (
         "architecture", "activation", "loss", "seed", "X", "Y", "classes", "notes", "n_out", "c", "N", "p", "q", "P",
-        "pattern_info", "masks", "gates", "beta",
+        "pattern_info", "masks", "gates", "beta", "held_out",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +90,7 @@ class Instance:
         targets = read_targets(biased, Y, lambda rows: self.architecture.target_rows(rows, self.X))
         self.Y = aligned_copy(targets.rows)
         self.classes: tuple[Any, ...] | None = targets.classes
+        self.held_out: HeldOut | None = None  # see `with_held_out`
         self.notes: tuple[str, ...] = (*pairing_notes(X, Y), *targets.notes)
         self.n_out, self.c = self.Y.shape
         # 3. The sizes of the lifted program: Phi is N x p, and a block is p x q.
@@ -293,6 +295,33 @@ class Instance:
             problem.__dict__.pop("beta_max", None)
         return problem
 
+    def with_held_out(self: AnyInstance, X: Array, Y: Array | Targets) -> AnyInstance:
+        """Return this problem with samples on which its results are scored.
+
+        Parameters
+        ----------
+        X, Y : array
+            Held-out samples and their targets, in the form in which a problem takes them. Labels are those of the
+            training samples. Neither the objective nor a bound on it depends on them.
+
+        Raises
+        ------
+        InputError
+            The arrays do not fit those of the problem, or a label is none of its classes.
+
+        Examples
+        --------
+        >>> import convexnn_bench as cnn
+        >>> problem = cnn.Problem([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], ["a", "b", "a"], loss="logistic", beta=1e-3)
+        >>> problem = problem.with_held_out([[0.9, 1.0], [3.0, 1.0]], ["b", "b"])
+        >>> cnn.solve(problem, "bm_newton").held_out_score.accuracy
+        0.5
+        """
+        problem = copy.copy(self)
+        training = self.X, self.Y
+        problem.__dict__["held_out"] = read_held_out(self.architecture, self.loss, training, self.classes, X, Y)
+        return problem
+
     def rescaled(self: AnyInstance, unit_of_X: float, unit_of_Y: float) -> AnyInstance:
         """Return this problem on X / unit_of_X and Y / unit_of_Y, with the loss and the beta that keep it the same.
 
@@ -311,7 +340,8 @@ class Instance:
         loss, weight = found
         X = aligned_copy(self.X / unit_of_X)
         beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
-        problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta)
+        # The held-out samples stay behind: points are scored in the user's units.
+        problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta, held_out=None)
         problem._rows, problem._operators = Rows(self.architecture, X), {}
         for name in ("beta_max", "all_patterns"):  # they depend on the units
             problem.__dict__.pop(name, None)
@@ -348,7 +378,7 @@ class Instance:
         return {**kept, "is_shared": False}  # the processes of torchrun do not come along
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "X": aligned_copy(state["X"]), "Y": aligned_copy(state["Y"])})
+        self.__dict__.update({"held_out": None, **state, "X": aligned_copy(state["X"]), "Y": aligned_copy(state["Y"])})
         self._rows, self._operators = Rows(self.architecture, self.X), {}
 
     def __repr__(self) -> str:

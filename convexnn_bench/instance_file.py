@@ -13,6 +13,7 @@ import numpy as np
 from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
 from convexnn_bench.instance import Instance
+from convexnn_bench.labels import Targets
 from convexnn_bench.losses import OutputBias, WeightedLoss, with_sample_weight
 from convexnn_bench.operator import Rows
 from convexnn_bench.patterns import Patterns
@@ -43,6 +44,7 @@ def instance_tree(instance: Instance) -> dict[str, Any]:
         "Y": instance.Y,
         "masks": instance.masks,
         "gates": instance.gates,
+        "held_out": None if instance.held_out is None else {"X": instance.held_out.X, "Y": instance.held_out.Y},
         "moved": info.moved,
         "copies": info.copies,
         # A count may have thousands of digits, more than Python converts to decimal text.
@@ -98,12 +100,16 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
     beta, seed = check_beta(Number().check("beta", tree["beta"])), tree["seed"]
     sizes = {"n_out": n_out, "c": c, "N": N, "p": p, "q": q, "P": masks.shape[1]}
     state |= {"X": X, "Y": Y, "beta": beta, "seed": seed, **sizes, "is_shared": False}
-    state |= {"classes": tree["classes"], "notes": tree["notes"]}
+    state |= {"classes": tree["classes"], "notes": tree["notes"], "held_out": None}
     state |= {"pattern_info": info, "masks": masks, "gates": gates}
     instance = cls.__new__(cls)
     instance.__setstate__(state)
     instance._check_outputs()
-    return instance
+    # Files of earlier versions do not state whether samples are held out.
+    held_out = tree.get("held_out")
+    if held_out is None:
+        return instance
+    return instance.with_held_out(held_out["X"], Targets(held_out["Y"], instance.classes))
 
 
 # -- the parts of an instance -----------------------------------------------------------------------------

@@ -95,6 +95,22 @@ def _refuse(bad: np.ndarray, what: str) -> None:
         raise InputError(f"Y has {what} in {where.size} rows, the first is row {where[0]}")
 
 
+def class_numbers(rows: np.ndarray) -> np.ndarray | None:
+    """Return the class that each row of targets states, or None where they do not state one class a row.
+
+    One column of -1 and 1 states class 0 and class 1. Several columns state the class of their only 1, where all other
+    entries are 0, or all of them are -1.
+    """
+    if rows.dtype.kind not in NUMERIC or rows.size == 0:
+        return None
+    if rows.shape[1] == 1:
+        return (rows[:, 0] == 1).astype(np.int64) if np.isin(rows, (-1, 1)).all() else None
+    ones = rows == 1
+    others = rows[~ones]
+    one_each = bool((ones.sum(axis=1) == 1).all())
+    return ones.argmax(axis=1) if one_each and ((others == 0).all() or (others == -1).all()) else None
+
+
 def encode_labels(
     kind: str | None,
     loss: str,
@@ -141,6 +157,12 @@ def encode_labels(
     return _signs(loss, labels, order) if kind == "signs" else _one_hot(loss, labels, order, outputs)
 
 
+def class_index(scores: np.ndarray) -> np.ndarray:
+    """Return the position of the class of every output n x c (also n x s x c), as `decode_labels` chooses it."""
+    index: np.ndarray = scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores[..., 0] > 0).astype(np.int64)
+    return index
+
+
 def decode_labels(scores: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     """Return the label of every output n x c, an array n; also n x s for scores n x s x c.
 
@@ -151,8 +173,7 @@ def decode_labels(scores: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     names[:] = classes  # labels may be tuples, which are no second axis
     if len({type(name) for name in classes}) == 1 and isinstance(classes[0], str | bool | int | float):
         names = np.array(classes)
-    index = scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores[..., 0] > 0).astype(np.int64)
-    return names[index]
+    return names[class_index(scores)]
 
 
 def _known(kind: str, labels: np.ndarray, classes: tuple[Any, ...]) -> Targets:

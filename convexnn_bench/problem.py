@@ -58,6 +58,8 @@ class Problem(Instance):
         The labels in the order of the outputs; with one output that of -1, then that of +1. None where Y were numbers.
     notes : tuple of str
         What was decided when the data were read, one sentence each.
+    held_out : HeldOut or None
+        Samples on which results are scored, and on which nothing else depends: see `with_held_out`.
 
     Raises
     ------

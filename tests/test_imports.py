@@ -19,7 +19,7 @@ ORDER = (
     "plugins storage",
     "checks labels",
     "losses architectures",
-    "operator",
+    "held_out operator",
     "patterns",
     "activations cones",
     "norms",

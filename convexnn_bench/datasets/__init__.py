@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.datasets._parameters import PROBLEM_PARAMETERS, split_parameters
+from convexnn_bench.datasets._split import SHARE
 from convexnn_bench.datasets.base import BaseDataset, Data, generator, number, one_of, whole
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from convexnn_bench.datasets._parameters import split_parameters
+from convexnn_bench.datasets.base import BaseDataset, Data
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import Targets
 from convexnn_bench.plugins import DATASETS, parse_spec
@@ -18,8 +19,10 @@ def make_problem(name: str, **parameters: Any) -> Problem:
         A registered name, with parameters in brackets if wanted: "spiral[n=150]".
     **parameters
         Parameters of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction, patterns.
-        `seed` sets all that is drawn at random: the data, where the data set has a `seed`, and the sampled patterns.
-        `pattern_seed` sets the patterns alone. Every other parameter has the data set's default.
+        `test` is the share of the samples, between 0 and 1, that is held out of the problem for test scores. `seed`
+        sets all that is drawn at random: the data, where the data set has a `seed`, the held-out samples, and the
+        sampled patterns. `test_seed` sets the held-out samples alone, and `pattern_seed` the patterns. Every other
+        parameter has the data set's default.
 
     Returns
     -------
@@ -32,11 +35,20 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     InputError
         A parameter is unknown, or its value is not allowed.
 
+    Notes
+    -----
+    With `test` the problem is that of the training samples alone: `standardize` takes means and deviations from them,
+    and `beta_max` and the patterns follow from them. Where the targets are classes, every class keeps its share in both
+    parts, and each one occurs in the training part.
+
     Examples
     --------
     >>> import convexnn_bench as cnn
     >>> cnn.make_problem("spiral[n=30]", patterns=5).Y.shape
     (30, 3)
+    >>> problem = cnn.make_problem("spiral[n=30]", patterns=5, test=0.2)
+    >>> problem.Y.shape, problem.held_out.Y.shape
+    ((24, 3), (6, 3))
     """
     if not isinstance(name, str):
         raise InputError(f"name must be the name of a data set, such as 'spiral[n=150]', got {name!r}")
@@ -45,9 +57,10 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     twice = sorted(set(inside) & set(parameters))
     if twice:
         raise InputError(f"{twice[0]!r} is given twice: in the brackets of {name!r} and as an argument")
-    # 2. Load the data, with the parameters that are the data set's own.
+    # 2. Load the data, with the parameters that are the data set's own, and perhaps hold a part of them out.
     own, given = split_parameters(name, {**inside, **parameters})
-    data = DATASETS.get(name)(**own).data()
+    test, test_seed = given.pop("test", None), given.pop("test_seed", 0)
+    data, held_out = _loaded(DATASETS.get(name)(**own), given.get("loss"), test, test_seed)
     # 3. The caller's choices replace the defaults. One form of the weight decay removes the other's default.
     chosen = {**data.defaults, **given}
     if given.get("beta") is not None:
@@ -57,9 +70,22 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     # 4. The seed of the problem is that of its sampled patterns.
     chosen["seed"] = chosen.pop("pattern_seed", 0)
     try:
-        return Problem(data.X, Targets(data.Y, data.classes, data.notes), **chosen)
+        problem = Problem(data.X, Targets(data.Y, data.classes, data.notes), **chosen)
+        if held_out is None:
+            return problem
+        return problem.with_held_out(held_out.X, Targets(held_out.Y, data.classes))
     except InputError as error:
         raise type(error)(f"data set {name!r}: {error}{_targets_hint(name, chosen)}") from error
+
+
+def _loaded(dataset: BaseDataset, loss: Any, test: float | None, test_seed: int) -> tuple[Data, Data | None]:
+    """Return the data and what is held out of them. loss: that of the caller, None for the data set's default."""
+    if test is None:
+        return dataset.data(), None
+    try:
+        return dataset.split(test, test_seed, loss)
+    except InputError as error:
+        raise type(error)(f"data set {dataset.name!r}: {error}") from error
 
 
 def _targets_hint(name: str, chosen: dict[str, Any]) -> str:

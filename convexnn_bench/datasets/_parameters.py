@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from convexnn_bench.datasets._split import SHARE
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins import DATASETS, SEED
 
@@ -13,14 +14,18 @@ PROBLEM_PARAMETERS = (
     "beta_fraction",
     "patterns",
     "pattern_seed",
+    "test",
+    "test_seed",
 )
+SEEDS = ("pattern_seed", "test_seed", "seed")
 
 
 def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters of the data set, and those of the problem.
 
-    `seed` belongs to both: to data drawn at random and to sampled patterns. `pattern_seed` sets the second alone. Raise
-    UnknownNameError for the data set and InputError for a parameter of neither.
+    `seed` belongs to both: to data drawn at random, to sampled patterns and to the samples that are held out.
+    `pattern_seed` and `test_seed` set the second and the third alone. Raise UnknownNameError for the data set and
+    InputError for a parameter of neither.
     """
     # 1. A name that the data set declares is its own, also where the problem has the same one.
     dataset = DATASETS.get(name)
@@ -38,10 +43,16 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
         raise InputError(
             f"give beta or beta_fraction, not both (got beta={rest['beta']!r}, beta_fraction={rest['beta_fraction']!r})"
         )
-    for key in ("pattern_seed", "seed"):
+    for key in SEEDS:
         if key in parameters:
             SEED.check(key, parameters[key])
-    # 3. One seed draws the patterns too, unless they were given their own.
+    if rest.get("test") is not None:
+        SHARE.check("test", rest["test"])
+    elif "test_seed" in rest:
+        raise InputError(f"test_seed={rest['test_seed']!r} needs test, the share of the samples that is held out")
+    # 3. One seed draws the patterns and the held-out samples too, unless they were given their own.
     if "seed" in parameters:
         rest.setdefault("pattern_seed", parameters["seed"])
+        if rest.get("test") is not None:
+            rest.setdefault("test_seed", parameters["seed"])
     return own, rest

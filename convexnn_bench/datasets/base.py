@@ -1,18 +1,23 @@
 """The interface of a data set: arrays X and Y, and the problem that they are meant for.
 
 Nothing is normalised silently. Every transformation of the data is a named parameter of the data set, with a
-default that is recorded with the results.
+default that is recorded with the results. Where a part of the samples is held out, what a transformation takes from the
+data (means and deviations) comes from the other part, on which the problem is trained.
 """
 
 import inspect
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
+from convexnn_bench.datasets._split import held_out_rows
 from convexnn_bench.errors import InputError
-from convexnn_bench.plugins import Choice, Number, Whole, check_names, importable
+from convexnn_bench.plugins import LOSSES, YES_OR_NO, Choice, Number, Whole, check_names, importable
+
+if TYPE_CHECKING:
+    from convexnn_bench.losses import BaseLoss
 
 TARGETS = ("one_hot", "signs", "binary")
 
@@ -24,6 +29,10 @@ class Data:
     X: n x d samples. Y: n or n x c targets, as the default loss expects them. defaults: keyword arguments of `Problem`
     (loss, activation, beta_fraction, patterns, ...) for those that the caller leaves out. classes: the labels in the
     order of the outputs, where Y was made from labels. notes: what was decided when the data were read.
+
+    standardize, standardize_targets: whether the columns of X, or of Y, are to get mean 0 and standard deviation 1.
+    bias: whether X is to get a last column of ones after that. `BaseDataset.data` and `BaseDataset.split` do both, the
+    second with the means and deviations of the training part alone.
     """
 
     X: np.ndarray
@@ -31,6 +40,13 @@ class Data:
     defaults: dict[str, Any] = field(default_factory=dict)
     classes: tuple[Any, ...] | None = None
     notes: tuple[str, ...] = ()
+    standardize: bool = False
+    standardize_targets: bool = False
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("standardize", "standardize_targets", "bias"):
+            YES_OR_NO.check(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,11 @@ class Samples:
 
 class BaseDataset:
     """One data set. A subclass defines `name` and `load`, with a default for every parameter.
+
+    Every data set can be split: `make_problem` takes `test`, the share of the samples that is held out. `load` knows
+    nothing of that. It returns all samples as they are, and states with `Data(standardize=True, bias=True)` what is to
+    be done to them, which then follows the training part alone. A `load` that standardises by itself would let the
+    held-out samples influence the training.
 
     Parameters
     ----------
@@ -100,10 +121,56 @@ class BaseDataset:
 
     def data(self) -> Data:
         """Return what `load` returns for the constructor's parameters. Raise InputError if the data set is missing."""
+        return self._prepared(self._loaded())
+
+    def split(self, test: float, seed: int = 0, loss: "str | BaseLoss | None" = None) -> tuple[Data, Data]:
+        """Return the training part and the held-out part of the data.
+
+        Parameters
+        ----------
+        test : float
+            Share of the samples that is held out, between 0 and 1.
+        seed : int
+            Seed of the split. It draws the same samples whatever else is drawn with the same seed.
+        loss : str or BaseLoss, optional
+            The loss that the targets are for, by default the data set's own. It says whether a column holds labels.
+
+        Raises
+        ------
+        InputError
+            The data set is missing, or too small for this split.
+
+        Notes
+        -----
+        Where the targets are classes, every class keeps its share in both parts, and occurs in the first one.
+        """
+        data = self._loaded()
+        if len(data.X) != len(data.Y):
+            raise InputError(
+                f"test={test!r} needs targets with one index for each of {len(data.X)} samples in the first axis, got "
+                f"shape {data.Y.shape}"
+            )
+        labels = LOSSES.make(data.defaults.get("loss", "squared") if loss is None else loss).labels
+        rows, how = held_out_rows(data.Y, test, seed, labels is not None)
+        if data.standardize or data.standardize_targets:
+            how = f"{how} Means and standard deviations are those of the training samples."
+        training = replace(data, X=data.X[~rows], Y=data.Y[~rows], notes=(*data.notes, how))
+        rest = replace(training, X=data.X[rows], Y=data.Y[rows])
+        return self._prepared(training), self._prepared(rest, training)
+
+    def _loaded(self) -> Data:
         missing = self.unavailable()
         if missing:
             raise InputError(f"data set {self.name!r} is not available: {missing}")
         return self.load(**{**self.parameters, **self.given})
+
+    @staticmethod
+    def _prepared(data: Data, training: Data | None = None) -> Data:
+        """Return the data standardised as they state, by the training data (by default by themselves), with a bias."""
+        by = data if training is None else training
+        X = standard_columns(data.X, by.X) if data.standardize else data.X
+        Y = standard_columns(data.Y, by.Y) if data.standardize_targets else data.Y
+        return Data(with_bias(X) if data.bias else X, Y, data.defaults, data.classes, data.notes)
 
     def samples(self) -> Samples:
         """Return the samples, with targets that are not yet encoded for a loss if the data set has such targets."""
@@ -159,10 +226,10 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
     return (one_hot, "cross_entropy") if targets == "one_hot" else (2 * one_hot - 1, "logistic")
 
 
-def standard_columns(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Return columns with mean 0 and standard deviation 1; a constant column becomes 0."""
-    spread = X.std(axis=0)
-    standard: np.ndarray = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+def standard_columns(X: Float[np.ndarray, "n d"], by: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n d"]:
+    """Return (X - mean) / deviation, column by column, with those of `by`; 1 stands for a deviation of 0."""
+    spread = by.std(axis=0)
+    standard: np.ndarray = (X - by.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return standard
 
 
@@ -171,15 +238,10 @@ def with_bias(X: Float[np.ndarray, "n d"]) -> np.ndarray:
     return np.hstack([X, np.ones((X.shape[0], 1))])
 
 
-def table(features: np.ndarray, n: Any, standardize: Any, bias: Any, seed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features of n random samples, perhaps standardised and with a bias, and the samples' indices."""
-    one_of("standardize", standardize, (True, False))
-    one_of("bias", bias, (True, False))
+def table(features: np.ndarray, n: Any, seed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of n random samples as float64, and the samples' indices."""
     kept = subset(n, len(features), seed)
-    X = np.asarray(features[kept], dtype=np.float64)
-    # Mean and deviation are those of the samples kept, and the column of ones is added afterwards.
-    X = standard_columns(X) if standardize else X
-    return with_bias(X) if bias else X, kept
+    return np.asarray(features[kept], dtype=np.float64), kept
 
 
 def average_pool(images: Float[np.ndarray, "n side side"], pool: int) -> np.ndarray:

@@ -7,7 +7,7 @@ class BreastCancer(BaseDataset):
     """Labels -1 (malignant) and +1 (benign) for the logistic loss.
 
     n: size of a random subset drawn with `seed`, None for all. standardize: columns to mean 0 and standard
-    deviation 1 (over the samples kept). bias: adds a column of ones.
+    deviation 1 (over the training samples). bias: adds a column of ones.
     """
 
     name = "breast_cancer"
@@ -18,6 +18,7 @@ class BreastCancer(BaseDataset):
         from sklearn.datasets import load_breast_cancer
 
         source = load_breast_cancer()
-        X, kept = table(source.data, n, standardize, bias, seed)
+        X, kept = table(source.data, n, seed)
         Y = 2.0 * source.target[kept] - 1.0
-        return Data(X, Y, {"loss": "logistic", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})
+        defaults = {"loss": "logistic", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
+        return Data(X, Y, defaults, standardize=standardize, bias=bias)

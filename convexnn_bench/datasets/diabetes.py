@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from convexnn_bench.datasets.base import BaseDataset, Data, one_of, standard_columns, table
+from convexnn_bench.datasets.base import BaseDataset, Data, table
 
 
 class Diabetes(BaseDataset):
     """Regression from the raw columns (age, sex, body mass, ...).
 
     n: size of a random subset drawn with `seed`, None for all. standardize: columns to mean 0 and standard
-    deviation 1 (over the samples kept). standardize_targets: the same for the target, raw values 25 to 346
+    deviation 1 (over the training samples). standardize_targets: the same for the target, raw values 25 to 346
     otherwise. bias: adds a column of ones.
     """
 
@@ -27,9 +27,8 @@ class Diabetes(BaseDataset):
     ) -> Data:
         from sklearn.datasets import load_diabetes
 
-        one_of("standardize_targets", standardize_targets, (True, False))
         source = load_diabetes(scaled=False)
-        X, kept = table(source.data, n, standardize, bias, seed)
+        X, kept = table(source.data, n, seed)
         Y = np.asarray(source.target[kept], dtype=np.float64)[:, None]
-        Y = standard_columns(Y) if standardize_targets else Y
-        return Data(X, Y, {"loss": "squared", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})
+        defaults = {"loss": "squared", "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
+        return Data(X, Y, defaults, standardize=standardize, standardize_targets=standardize_targets, bias=bias)

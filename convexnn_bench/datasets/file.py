@@ -16,8 +16,6 @@ from convexnn_bench.datasets.base import (
     class_targets,
     number,
     one_of,
-    standard_columns,
-    with_bias,
 )
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import index_labels, shown
@@ -56,7 +54,7 @@ class File(BaseDataset):
     scale : float
         Divisor of all features, such as 255 for pixels.
     standardize : bool
-        Give each column mean 0 and standard deviation 1.
+        Give each column mean 0 and standard deviation 1 (over the training samples).
     bias : bool
         Add a column of ones.
     layout : {"flat", "image", "tokens"}
@@ -82,15 +80,21 @@ class File(BaseDataset):
         layout: str = "flat",
     ) -> Data:
         one_of("targets", targets, ("auto", "values", *TARGETS))
-        samples = self.samples()
+        samples = self._read_samples()
         X = samples.X
         Y, classes, loss, notes = _targets(str(path), samples.y, targets)
-        patterns: str | int = "all" if X.ndim == 2 and X.shape[1] - bias <= 1 else 50
+        patterns: str | int = "all" if X.ndim == 2 and X.shape[1] <= 1 else 50
         defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": patterns}
-        return Data(X, Y, defaults, classes, (*samples.notes, *notes))
+        return Data(X, Y, defaults, classes, (*samples.notes, *notes), standardize=standardize, bias=bias)
 
     def samples(self) -> Samples:
         """Return the features, changed as the parameters say, and the targets as the file has them."""
+        read, given = self._read_samples(), {**self.parameters, **self.given}
+        X = self._prepared(Data(read.X, read.y, standardize=given["standardize"], bias=given["bias"])).X
+        return Samples(X, read.y, read.notes)
+
+    def _read_samples(self) -> Samples:
+        """Return the features in their layout, not yet standardised, and the targets as the file has them."""
         given = {**self.parameters, **self.given}
         for name in ("standardize", "bias"):
             one_of(name, given[name], (True, False))
@@ -111,8 +115,7 @@ class File(BaseDataset):
         X, said = _arranged(X.astype(np.float64) / scale, given["layout"])
         if X.ndim > 2 and (given["standardize"] or given["bias"]):
             raise InputError(f'standardize and bias need layout="flat", got layout={given["layout"]!r}')
-        X = standard_columns(X) if given["standardize"] else X
-        return Samples(with_bias(X) if given["bias"] else X, y, (*notes, *said))
+        return Samples(X, y, (*notes, *said))
 
     def fingerprint(self) -> str | None:
         # The file may change between two runs. Its hash keeps the results of both apart.

@@ -7,7 +7,7 @@ class Wine(BaseDataset):
     """Three classes under cross-entropy.
 
     n: size of a random subset drawn with `seed`, None for all. standardize: columns to mean 0 and standard
-    deviation 1 (over the samples kept). bias: adds a column of ones.
+    deviation 1 (over the training samples). bias: adds a column of ones.
     """
 
     name = "wine"
@@ -25,6 +25,7 @@ class Wine(BaseDataset):
         from sklearn.datasets import load_wine
 
         source = load_wine()
-        X, kept = table(source.data, n, standardize, bias, seed)
+        X, kept = table(source.data, n, seed)
         Y, loss = class_targets(source.target[kept], targets)
-        return Data(X, Y, {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50})
+        defaults = {"loss": loss, "activation": "gated_relu", "beta_fraction": 0.01, "patterns": 50}
+        return Data(X, Y, defaults, standardize=standardize, bias=bias)

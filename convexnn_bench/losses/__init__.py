@@ -1,6 +1,12 @@
 """Convex losses with gradient, conjugate and CVXPY expressions, one class per file."""
 
-from convexnn_bench.losses._options import OUTPUT_BIASES, weighted_part, with_output_bias, with_sample_weight
+from convexnn_bench.losses._options import (
+    OUTPUT_BIASES,
+    plain_loss,
+    weighted_part,
+    with_output_bias,
+    with_sample_weight,
+)
 from convexnn_bench.losses._output_bias import OutputBias
 from convexnn_bench.losses._targets import read_targets
 from convexnn_bench.losses._weights import WeightedLoss

@@ -69,6 +69,12 @@ def weighted_part(loss: BaseLoss) -> BaseLoss:
     return loss.loss if isinstance(loss, OutputBias) else loss
 
 
+def plain_loss(loss: BaseLoss) -> BaseLoss:
+    """Return the loss of predictions that have their bias already, without weights: that of any other samples."""
+    below = weighted_part(loss)
+    return below.loss if isinstance(below, WeightedLoss) else below
+
+
 def _check_length(weights: np.ndarray, length: int, of: str) -> None:
     if weights.shape != (length,):
         raise InputError(f"sample_weight must be {length} numbers, one for each of the {of}, got shape {weights.shape}")

@@ -14,6 +14,7 @@ from convexnn_bench.certificates import Certificate, certificate_html
 from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
+from convexnn_bench.held_out import HeldOutScore
 from convexnn_bench.instance_file import instance_from, instance_tree
 from convexnn_bench.labels import decode_labels
 from convexnn_bench.modules import to_torch
@@ -25,7 +26,7 @@ from convexnn_bench.storage import read_archive, write_archive
 # Fields that a file holds as they are.
 PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
 # Attributes that are computed on first use, and again in another process.
-COMPUTED = ("blocks", "factors", "network", "predictor")
+COMPUTED = ("blocks", "factors", "network", "predictor", "held_out_score")
 
 
 @dataclass(repr=False)
@@ -259,6 +260,21 @@ class Result:
         True
         """
         return to_torch(self.predictor)
+
+    @cached_property
+    def held_out_score(self) -> HeldOutScore | None:
+        """Scores on the held-out samples of the problem, computed on first use and on no clock.
+
+        None where the problem holds nothing out, or where there is no point.
+        """
+        held_out = self.problem.held_out
+        if held_out is None or self.point is None:
+            return None
+        try:
+            predictions = self.predict(held_out.X)
+        except UnsupportedError as error:
+            return HeldOutScore(len(held_out.X), missing=str(error))
+        return held_out.score(predictions.reshape(held_out.Y.shape), self.problem.loss)
 
     def save(self, path: str | Path) -> Path:
         """Save the result with its problem and its certificate to one .npz file, which `load_result` reads.

@@ -79,6 +79,8 @@ def _values(problem: Problem) -> dict[str, Any]:
     found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
     if problem.gates is not None:
         found["gates"] = _checksum(problem.gates)
+    if problem.held_out is not None:
+        found["held_out"] = _checksum(problem.held_out.X), _checksum(problem.held_out.Y)
     if problem.has_formed_Phi and not np.may_share_memory(problem.Phi, problem.X):
         found["Phi"] = _checksum(problem.Phi)
     found.update({name: getattr(problem, name) for name in ("beta", "N", "p", "q", "P", "c", "n_out")})

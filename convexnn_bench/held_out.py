@@ -1,0 +1,150 @@
+"""Samples that are held out of a training problem, and the scores of predictions on them.
+
+Nothing of the training depends on them: neither the objective nor its bounds, neither the patterns nor beta_max.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.architectures import BaseArchitecture
+from convexnn_bench.checks import Array, aligned_copy, check_array, check_scale
+from convexnn_bench.errors import InputError
+from convexnn_bench.labels import Targets, class_index, class_numbers
+from convexnn_bench.losses import BaseLoss, plain_loss, read_targets
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """Scores of a point on the held-out samples.
+
+    Attributes
+    ----------
+    samples : int
+        Number of held-out samples.
+    loss : float or None
+        The loss of the predictions, a sum over samples and outputs without weights; None where `missing` says why.
+    accuracy : float or None
+        The fraction of outputs whose class is right, where the targets state one class each: that of the largest score
+        (the first of equal ones) or, with one output, that of its sign, where 0 counts as negative.
+    r2 : float or None
+        Where the targets are numbers, 1 - sum (y - z)^2 / sum (y - m)^2 over all samples and outputs, with the mean m
+        of each output over the held-out samples. It is None where those are constant.
+    missing : str or None
+        Why there is no score, in words.
+    """
+
+    samples: int
+    loss: float | None = None
+    accuracy: float | None = None
+    r2: float | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out samples of a problem.
+
+    Attributes
+    ----------
+    X : array, n_test x ...
+        The samples, as those of the problem.
+    Y : array, n_out x c
+        Their targets, as the loss takes them.
+    labels : array n_out, or None
+        The class of each output, as a number; None where the targets, here or in training, state no classes.
+    """
+
+    X: Float[np.ndarray, "n_test *sample"]
+    Y: Float[np.ndarray, "n_out c"]
+    labels: Int[np.ndarray, " n_out"] | None
+
+    def score(self, predictions: Float[np.ndarray, "n_out c"], loss: BaseLoss) -> HeldOutScore:
+        """Return the scores of predictions on the held-out samples.
+
+        Parameters
+        ----------
+        predictions : array, n_out x c
+            The predictions for `X`.
+        loss : BaseLoss
+            The loss of the problem. Weights of training samples and the search for an output bias do not enter.
+        """
+        value = float(plain_loss(loss).value(torch.as_tensor(predictions), torch.as_tensor(self.Y)))
+        if not math.isfinite(value):
+            return HeldOutScore(len(self.X), missing="the loss on the held-out samples is not finite")
+        if self.labels is None:
+            return HeldOutScore(len(self.X), value, r2=self._r2(predictions))
+        right = class_index(predictions) == self.labels
+        return HeldOutScore(len(self.X), value, accuracy=float(right.mean()))
+
+    def _r2(self, predictions: np.ndarray) -> float | None:
+        # Divided by the largest deviation, so that squares of extreme numbers stay in float64.
+        deviations = self.Y - self.Y.mean(axis=0)
+        unit = float(np.abs(deviations).max())
+        if not unit > 0:
+            return None
+        residuals = (self.Y - predictions) / unit
+        r2 = 1.0 - float(np.square(residuals).sum()) / float(np.square(deviations / unit).sum())
+        return r2 if math.isfinite(r2) else None
+
+
+def read_held_out(
+    architecture: BaseArchitecture,
+    loss: BaseLoss,
+    training: tuple[np.ndarray, np.ndarray],
+    classes: Sequence[Any] | None,
+    X: Array,
+    Y: Array | Targets,
+) -> HeldOut:
+    """Return held-out samples whose targets are read as those of the training samples were.
+
+    Parameters
+    ----------
+    architecture, loss
+        Those of the problem.
+    training : pair of arrays
+        X and Y of the problem.
+    classes : sequence or None
+        The labels in the order of the outputs, as the problem has read them.
+    X, Y : array
+        The samples, and their targets in the form in which a problem takes them.
+
+    Raises
+    ------
+    InputError
+        The arrays do not fit those of the problem, or a label is none of its classes.
+    """
+    try:
+        return _read(architecture, loss, training, classes, check_array("X", X), Y)
+    except InputError as error:
+        raise InputError(f"held-out samples: {error}") from error
+
+
+def _read(
+    architecture: BaseArchitecture,
+    loss: BaseLoss,
+    training: tuple[np.ndarray, np.ndarray],
+    classes: Sequence[Any] | None,
+    X: np.ndarray,
+    Y: Array | Targets,
+) -> HeldOut:
+    # 1. The samples have the shape of those of the problem.
+    trained_X, trained_Y = training
+    if X.shape[1:] != trained_X.shape[1:] or len(X) == 0:
+        sample = " x ".join(map(str, trained_X.shape[1:]))
+        raise InputError(f"X must hold at least one sample, n_test x {sample} as in training, got shape {X.shape}")
+    architecture.check_data(X)
+    check_scale("X", X)
+    # 2. The targets have its outputs, and its classes.
+    rows = read_targets(loss, Y, lambda rows: architecture.target_rows(rows, X), classes=classes).rows
+    outputs = len(X) * (len(trained_Y) // len(trained_X))
+    if rows.shape != (outputs, trained_Y.shape[1]):
+        raise InputError(f"Y must be {outputs} x {trained_Y.shape[1]} for these {len(X)} samples, got {rows.shape}")
+    check_scale("Y", rows)
+    known = None if class_numbers(trained_Y) is None else class_numbers(rows)
+    return HeldOut(aligned_copy(X), aligned_copy(rows), known)
