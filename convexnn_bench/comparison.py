@@ -21,15 +21,24 @@ from convexnn_bench.plugins import SOLVERS, format_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.records import FIELDS, Record, blank
 from convexnn_bench.report import (
+    COLUMNS,
+    FORMATS,
     finite,
     format_gap,
-    format_seconds,
-    format_value,
     gap_figure,
     print_results,
     reasons,
+    shown_columns,
 )
-from convexnn_bench.running import Result, Untouched, check_arguments, describe_problem, describe_result, solve
+from convexnn_bench.running import (
+    Result,
+    Untouched,
+    check_arguments,
+    describe_problem,
+    describe_result,
+    describe_scores,
+    solve,
+)
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import progress
 
@@ -84,8 +93,10 @@ class Comparison:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
 
     def _repr_html_(self) -> str:
-        rows = "".join(map(self._html_row, self.records))
-        titles = ("solver", "status", "objective", "lower bound", "gap", "set-up s", "solve s", "")
+        # All solvers share one process, whose memory is no property of theirs.
+        columns = [name for name in shown_columns(self.records) if name != "peak_memory_mb"]
+        rows = "".join(self._html_row(record, columns) for record in self.records)
+        titles = (*(COLUMNS[name] for name in columns), "")
         head = "".join(f'<th style="{_side(index)}">{title}</th>' for index, title in enumerate(titles))
         notes = "".join(
             f'<div style="font-size:90%;opacity:.75">{escape(line)}</div>' for line in reasons(self.records)
@@ -109,19 +120,16 @@ class Comparison:
         lowest = min(finite(record["objective"]) for record in proven)
         return enclosure_words(lowest, max(finite(record["lower_bound"]) for record in proven))
 
-    def _html_row(self, record: Record) -> str:
+    def _html_row(self, record: Record, columns: Sequence[str]) -> str:
         primal, dual = finite(record["objective"]), finite(record["lower_bound"])
         drawn = ""
         if math.isfinite(finite(record["gap"])):
             values = [finite(one[name]) for one in self._proven() for name in ("objective", "lower_bound")]
             # One axis for all rows, so that bounds and objectives of different solvers can be compared by eye.
             drawn = bar(primal, dual, enclosure_words(primal, dual), (min(0.0, *values), max(0.0, *values)), ROW_BAR)
-        texts = [
-            *(escape(str(record[name])) for name in ("solver_name", "status")),
-            *(format_value(record[name]) for name in ("objective", "lower_bound")),
-            format_gap(record["gap"], superscript=True),
-            *(format_seconds(record[name]) for name in ("setup_seconds", "solve_seconds")),
-        ]
+        words = {name: escape(str(record[name])) for name in ("solver_name", "status")}
+        words["gap"] = format_gap(record["gap"], superscript=True)
+        texts = [words[name] if name in words else FORMATS[name](record[name]) for name in columns]
         cells = "".join(f'<td style="{_side(index)}">{text}</td>' for index, text in enumerate(texts))
         return f'<tr>{cells}<td style="width:14em;padding:.1em .6em">{drawn}</td></tr>'
 
@@ -230,7 +238,7 @@ def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result
         "seed": seed,
     }
     if isinstance(outcome, Result):
-        record.update(describe_result(outcome))
+        record.update({**describe_result(outcome), **describe_scores(outcome)})
     else:
         record.update(status="failed", reason=f"{type(outcome).__name__}: {outcome}")
     return record

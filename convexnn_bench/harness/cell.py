@@ -36,6 +36,7 @@ class Limits:
         return 2 * self.time_limit + 10 if self.deadline is None else self.deadline
 
 
+SCORING = "scoring the held-out samples"  # the last stage of a cell, after its result
 PLACES = ("campaign", "solvers_dir", "plugins_dir", "label", "origin")  # fields that change no result
 
 

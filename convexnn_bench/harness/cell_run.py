@@ -7,7 +7,7 @@ from typing import Any
 
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.affinity import reserved_cores
-from convexnn_bench.harness.cell import Cell, Limits
+from convexnn_bench.harness.cell import SCORING, Cell, Limits
 from convexnn_bench.harness.child import PIPE_CLOSED
 from convexnn_bench.harness.forking import signal_name
 from convexnn_bench.harness.process import RUNS, ProcessOutcome, run_process
@@ -122,6 +122,7 @@ def run_cell(
             stage = content if kind == "stage" else stage
             record.update(_sent(record, kind, content))
             finished |= kind in ("result", "error")
+            stage = "" if kind == "scores" else stage
         except (TypeError, ValueError, KeyError, AttributeError):  # not a message of this package
             garbled = True
     # 2. How it ended, where it did not say so itself.
@@ -130,6 +131,8 @@ def run_cell(
     elif not finished:
         record["status"], reason = _death(outcome, limits)
         record["reason"] = f"{reason}, while: {stage}"
+    elif stage == SCORING:  # the result was there already, and stands
+        record["reason"] += f"; no test scores: {_death(outcome, limits)[1]}, while: {stage}"
     # 3. A solver of the user's may have sent anything.
     if record["status"] not in STATUSES:
         record.update(status="failed", reason=f"unknown status {record['status']!r}: {record['reason']}")
@@ -146,7 +149,7 @@ def _sent(record: Record, kind: str, content: Any) -> Record:
         seconds, proven = content
         curve = [*record["curve"], [seconds, proven["objective"], proven["gap"]]]
         return {**_measured(proven), "curve": curve, "solve_seconds": seconds}
-    if kind in ("result", "error"):
+    if kind in ("result", "error", "scores"):
         return _measured(content)
     return {kind: content} if kind in ("problem", "start_memory_mb", "setup_seconds") else {}
 

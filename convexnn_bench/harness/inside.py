@@ -3,7 +3,7 @@
 - "start_memory_mb": its memory in MiB before the data come; "stage": what it is about to do, in words;
 - "problem": fields of the problem; "setup_seconds"; "skip": (index of the cell, reason);
 - "point": (seconds, fields of a record), for each point that was scored;
-- "result" or "error", at the end: fields of the record.
+- "result" or "error": fields of the record; after a result "scores", those of the point on held-out samples.
 """
 
 import contextlib
@@ -15,13 +15,21 @@ import torch
 
 from convexnn_bench.datasets import make_problem
 from convexnn_bench.errors import ConvexNNError, UnsupportedError
-from convexnn_bench.harness.cell import Cell
+from convexnn_bench.harness.cell import SCORING, Cell
 from convexnn_bench.harness.child import Link
 from convexnn_bench.harness.preload import BLAS
 from convexnn_bench.harness.tree import resident_mb
 from convexnn_bench.plugins import SOLVERS, add_plugins
 from convexnn_bench.records import one_line, plain
-from convexnn_bench.running import check_device, describe_certificate, describe_problem, describe_result, solve
+from convexnn_bench.running import (
+    Result,
+    check_device,
+    describe_certificate,
+    describe_problem,
+    describe_result,
+    describe_scores,
+    solve,
+)
 from convexnn_bench.solver import reason_to_skip
 
 # Texts in exceptions that are no MemoryError and mean the same: from torch on a CPU, CUDA, cuBLAS and cuSOLVER.
@@ -72,8 +80,19 @@ def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = 
             **cell.solver_parameters,
         )
         link.send(("result", plain(describe_result(result))))
+        if problem.held_out is not None:
+            link.send(("stage", SCORING))
+            link.send(("scores", plain(_scores(result))))
     except BaseException as error:
         link.send(("error", _answer(error)))
+
+
+def _scores(result: Result) -> dict[str, Any]:
+    """Return the test scores. An error is their reason alone: what was proven of the point stands."""
+    try:
+        return describe_scores(result)
+    except Exception as error:
+        return {"reason": f"{result.reason}; no test scores: {_answer(error)['reason']}"}
 
 
 def probe_target(link: Link, threads: int, cells: list[Cell]) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from convexnn_bench.datasets import PROBLEM_PARAMETERS, split_parameters
+from convexnn_bench.datasets import PROBLEM_PARAMETERS, SHARE, split_parameters
 from convexnn_bench.errors import InputError
 from convexnn_bench.harness.campaign import Campaign, Source, nearest
 from convexnn_bench.harness.cell import Cell, hash_of_plugins
@@ -162,6 +162,8 @@ def _check_problem(given: dict[str, Any]) -> None:
     for key in ("beta", "beta_fraction"):
         if given.get(key) is not None:
             Number().check(key, given[key])
+    if given.get("test") is not None:
+        SHARE.check("test", given["test"])
     patterns = given.get("patterns", "all")
     if patterns != "all" and not (is_whole(patterns) and patterns >= 1):
         raise InputError(f'patterns must be "all" or a positive whole number, got {patterns!r}')

@@ -1,6 +1,6 @@
 """Write, read and merge records, describe their fields, and lock the folder that they lie in."""
 
-from convexnn_bench.records.fields import FIELDS, MEASURED, blank
+from convexnn_bench.records.fields import FIELDS, MEASURED, TEST_FIELDS, blank
 from convexnn_bench.records.folder import RecordsLock, check_folder, make_folder
 from convexnn_bench.records.machine import code_version, cores, describe_machine, installed
 from convexnn_bench.records.merging import merge

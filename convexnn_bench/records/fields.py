@@ -7,7 +7,7 @@ docs/campaigns.md all follow from `FIELDS`. A number that is not finite is store
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA = 3  # version 2 had no cpu_seconds; version 1 had no ranks: active_blocks, largest_rank, total_rank
+SCHEMA = 4  # version 3 had no test scores; 2 no cpu_seconds; 1 no ranks: active_blocks, largest_rank, total_rank
 
 Kind = Literal["text", "integer", "number", "parameters", "group", "curve"]
 _EMPTY: dict[str, type] = {"parameters": dict, "group": dict, "curve": list}
@@ -59,6 +59,10 @@ FIELDS = (
     Field("objective", "number", "objective of the final point", "sum over samples", "objective", True),
     Field("lower_bound", "number", "proven lower bound on the optimum", "sum over samples", "lower bound", True),
     Field("gap", "number", "(objective - lower_bound) / |lower_bound|", "relative", "gap", True),
+    Field("test_samples", "number", "held-out samples that the final point is scored on", frame=True, report=False),
+    Field("test_loss", "number", "loss on them, without weights", "sum over them", "test loss", True, False),
+    Field("test_accuracy", "number", "part of their classes that is right", "fraction", "test acc.", True, False),
+    Field("test_r2", "number", "1 - sum (y - z)^2 / sum (y - mean)^2", "at most 1", "test R2", True, False),
     Field("setup_seconds", "number", "time of `set_problem`", "s", "set-up s", True),
     Field("solve_seconds", "number", "time of `run`, without the scoring of points", "s", "solve s", True),
     Field("wall_seconds", "number", "time of the process, from its start to its end", "s"),
@@ -82,12 +86,15 @@ FIELDS = (
     Field("machine", "group", "versions of Python and libraries, system, processor, cores, memory_gb, BLAS, commit"),
 )
 KINDS: dict[str, Kind] = {field.name: field.kind for field in FIELDS}
+# The scores of the final point on held-out samples.
+TEST_FIELDS = ("test_samples", "test_loss", "test_accuracy", "test_r2")
 # The fields that the process of a cell measures. Other fields in its messages are ignored.
 MEASURED = frozenset(
     (
         *("status", "reason", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
         *("stationarity_bound", "stationarity_error", "max_dual_norm", "dual_norm_lower", "dual_norm_method"),
         *("active_blocks", "largest_rank", "total_rank", "setup_seconds", "solve_seconds"),
+        *TEST_FIELDS,
     )
 )
 # The types of the members of groups. Members of `machine` are only shown, and have no type.

@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from convexnn_bench.records.fields import FIELDS, MEMBERS, SCHEMA, Field, blank
+from convexnn_bench.records.fields import FIELDS, MEMBERS, SCHEMA, TEST_FIELDS, Field, blank
 from convexnn_bench.statuses import STATUSES
 
 EPOCH = "1970-01-01T00:00:00.000+00:00"  # start time for a record without one
 # The values of fields that every report needs, if the record has no valid value.
 UNKNOWN: dict[str, Any] = {"text": "unknown", "integer": 0}
 # The results, which are removed from an invalid record, since further values in it may be wrong.
-RESULTS = ("objective", "lower_bound", "gap", "stationarity_bound", "active_blocks", "curve")
+RESULTS = ("objective", "lower_bound", "gap", "stationarity_bound", "active_blocks", "curve", *TEST_FIELDS)
 # The members of a problem that reports show.
 SHOWN_OF_PROBLEM = [member for member in MEMBERS["problem"] if member not in ("N", "beta_max", "notes")]
 FAULTS_SHOWN = 3  # number of faults that the reason of an invalid record names

@@ -15,6 +15,8 @@ from convexnn_bench.report.numbers import (
     solver_times,
 )
 from convexnn_bench.report.tables import (
+    COLUMNS,
+    FORMATS,
     count_statuses,
     counted,
     finite,
@@ -25,6 +27,7 @@ from convexnn_bench.report.tables import (
     plain_table,
     print_results,
     reasons,
+    shown_columns,
     status_colour,
 )
 from convexnn_bench.report.writers import csv_text, write_csv

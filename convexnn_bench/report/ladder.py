@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records import Record
+from convexnn_bench.records import TEST_FIELDS, Record
 from convexnn_bench.report.numbers import (
     GAPS,
     SolverTimes,
@@ -18,8 +18,11 @@ from convexnn_bench.report.numbers import (
     pooled,
     rung_name,
     solver_times,
+    tested,
 )
 from convexnn_bench.report.tables import (
+    COLUMNS,
+    FORMATS,
     format_memory,
     format_seconds,
     format_target,
@@ -66,20 +69,28 @@ def times_text(times: SolverTimes, quartiles: bool = True) -> str:
 def time_rows(
     times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, quartiles: bool = True
 ) -> dict[str, list[list[str]]]:
-    """Return {rung: rows of solver, time to each gap, set-up part of the time to the last one reached, peak MB}."""
+    """Return {rung: rows of the texts of `time_head`}; set-up is its part of the time to the last gap reached."""
     rows: dict[str, list[list[str]]] = {}
+    scores = tested(times)
     for (rung, solver), by_gap in by_solver(times).items():
         # Set-up is that of the smallest gap reached, because another tolerance may be the quickest to another gap.
         done = [by_gap[gap] for gap in gaps if by_gap[gap].done]
         setup = format_seconds(done[-1].setup.median) if done else "-"
         texts = [times_text(by_gap[gap], quartiles) for gap in gaps]
-        rows.setdefault(rung, []).append([solver, *texts, setup, format_memory(by_gap[gaps[0]].memory_mb)])
+        first = by_gap[gaps[0]]
+        texts += [setup, format_memory(first.memory_mb), *(score_text(first, name) for name in scores)]
+        rows.setdefault(rung, []).append([solver, *texts])
     return rows
 
 
-def time_head(gaps: Sequence[float] = GAPS) -> list[str]:
-    """Return the titles of the columns of `time_rows`."""
-    return ["solver", *map(format_target, gaps), "of it set-up", "MB"]
+def score_text(times: SolverTimes, name: str) -> str:
+    """Return the median of a test score as text."""
+    return FORMATS[name](times.scores.get(name))
+
+
+def time_head(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, setup: str = "of it set-up") -> list[str]:
+    """Return the titles of the columns of `time_rows`; `setup` is that of the set-up times."""
+    return ["solver", *map(format_target, gaps), setup, "MB", *(COLUMNS[name] for name in tested(times))]
 
 
 def ratio_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> list[list[str]]:
@@ -129,6 +140,7 @@ def csv_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> list
             row["not_reached_in_seconds"] = None if one.done else _number(one.bound)
             row["statuses"] = " ".join(dict.fromkeys(run.status for run in one.runs))
             row["peak_memory_mb"] = _number(one.memory_mb)
+            row |= {f"{name}_median": one.scores.get(name) for name in TEST_FIELDS[1:]}
             best = ahead if ahead is not None and ahead.best is one else None
             row["times_faster_than_best_other"] = None if best is None else _number(best.factor)
             row["only_a_lower_bound"] = None if best is None else best.bounded
@@ -147,7 +159,7 @@ def _number(value: float) -> float | None:
 
 def markdown(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> str:
     """Return both tables as Markdown."""
-    head = time_head(gaps)
+    head = time_head(times, gaps)
     parts = [LEGEND]
     for rung, rows in time_rows(times, gaps).items():
         parts.append(f"### {rung}\n\n{markdown_table(head, rows)}")
@@ -161,7 +173,7 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
 
     times = solver_times(records, gaps)
     about = {name: problem_line([r for r in records if rung_name(r) == name]) for name in map(rung_name, records)}
-    head = ["solver", *map(format_target, gaps), "set-up", "MB"]
+    head = time_head(times, gaps, "set-up")
     tables, legend = time_rows(times, gaps), LEGEND
     # Quartiles give way first where the terminal is narrow, because a number that is cut off would mislead.
     if not all(_fits(head, rows, console.width) for rows in tables.values()):

@@ -95,7 +95,7 @@ def table_text(records: Sequence[Record], form: str) -> str:
         times = solver_times(records, gaps)
         if form == "csv":
             return csv_text(csv_rows(times, gaps))
-        return latex_table(time_head(gaps), time_rows(times, gaps))
+        return latex_table(time_head(times, gaps), time_rows(times, gaps))
     return csv_text(cell_rows(records)) if form == "csv" else latex_table(*cell_texts(records), words=2)
 
 

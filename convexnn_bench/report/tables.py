@@ -5,10 +5,10 @@ Every problem has one table, with the best values in bold; the reasons of failed
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convexnn_bench.records import FIELDS, Record, beta_fraction
+from convexnn_bench.records import FIELDS, TEST_FIELDS, Record, beta_fraction
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
 EXPLAINED = ("skipped", "stalled", *BAD)  # the reasons of these cells are listed below the tables
-COLUMNS = tuple(field.title for field in FIELDS if field.title)
+COLUMNS = {field.name: field.title for field in FIELDS if field.title}
+OPTIONAL = ("peak_memory_mb", *TEST_FIELDS)  # columns that are left out where no cell has a number
 CSV_FIELDS = (
-    "seed", "status", "objective", "lower_bound", "gap", "setup_seconds", "solve_seconds", "wall_seconds",
-    "peak_memory_mb", "reason",
+    "seed", "status", "objective", "lower_bound", "gap", *TEST_FIELDS, "setup_seconds", "solve_seconds",
+    "wall_seconds", "peak_memory_mb", "reason",
 )  # fmt: skip
 Quantity = int | float | None  # a number of a record; None if it is not known
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -74,9 +75,34 @@ def format_memory(value: Quantity) -> str:
     return "-" if math.isnan(finite(value)) else f"{value:.0f}"
 
 
+def format_share(value: Quantity) -> str:
+    """Write a fraction of samples, or R2, to four digits behind the point."""
+    number = finite(value)
+    return "-" if math.isnan(number) else f"{number:.4f}"
+
+
+def shown_columns(records: Sequence[Record]) -> list[str]:
+    """Return the fields that the table of these cells shows, in order."""
+    return [name for name in COLUMNS if name not in OPTIONAL or any(record.get(name) is not None for record in records)]
+
+
 def count_statuses(records: Sequence[Record]) -> dict[str, int]:
     """Return {status: number of cells}, the most frequent first."""
     return dict(Counter(record["status"] for record in records).most_common())
+
+
+# How the numbers of a cell are written.
+FORMATS: dict[str, Callable[[Quantity], str]] = {
+    "objective": format_value,
+    "lower_bound": format_value,
+    "gap": format_gap,
+    "test_loss": format_value,
+    "test_accuracy": format_share,
+    "test_r2": format_share,
+    "setup_seconds": format_seconds,
+    "solve_seconds": format_seconds,
+    "peak_memory_mb": format_memory,
+}
 
 
 def status_colour(status: str) -> str:
@@ -116,11 +142,17 @@ def beyond_sample(record: Record) -> bool:
 
 
 def _best(records: Sequence[Record]) -> dict[str, float]:
-    """Return the best of every column: least objective, gap and time (of cells that ended well), highest bound."""
+    """Return the best of every column: the least or, of bounds, accuracies and R2, the highest number.
+
+    Of times only those of cells that ended well count.
+    """
 
     def least(name: str, among: Sequence[Record]) -> float:
-        values = [finite(record[name]) for record in among]
+        values = [finite(record.get(name)) for record in among]
         return min((value for value in values if math.isfinite(value)), default=math.nan)
+
+    def most(name: str) -> float:
+        return max((value for record in records if math.isfinite(value := finite(record.get(name)))), default=math.nan)
 
     # bounds over all patterns and over sampled ones are on two programs: only the problem's own compete
     proven = [record for record in records if math.isfinite(finite(record["gap"]))]
@@ -131,33 +163,34 @@ def _best(records: Sequence[Record]) -> dict[str, float]:
         "objective": least("objective", proven),
         "lower_bound": max(bounds, default=math.nan),
         "gap": least("gap", proven),
+        "test_loss": least("test_loss", records),
+        "test_accuracy": most("test_accuracy"),
+        "test_r2": most("test_r2"),
         "solve_seconds": least("solve_seconds", done),
     }
 
 
-def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: bool) -> list["Text"]:
+def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: bool) -> dict[str, "Text"]:
+    """Return {field: its text} for every field of COLUMNS."""
     from rich.text import Text
 
-    def cell(name: str, text: str) -> Text:
+    def cell(name: str, text: str = "") -> Text:
+        write = FORMATS[name]
+        text = text or write(record.get(name))
         # values with the same printed digits are all best, so that rounding does not decide ties
-        shown = {"gap": format_gap, "solve_seconds": format_seconds}.get(name, format_value)
-        bold = text != "-" and shown(best[name]) == shown(record[name])
+        bold = name in best and text != "-" and write(best[name]) == write(record.get(name))
         if name == "solve_seconds" and record["status"] not in GOOD:
             bold = False
         return Text(text, style="bold" if bold else "")
 
     status = record["status"]
     solver = record["solver_name"] + (f" #{record['seed']}" if with_seed else "")
-    return [
-        Text(solver, style="dim" if status == "skipped" else ""),
-        Text(status, style=status_colour(status)),
-        cell("objective", format_value(record["objective"])),
-        cell("lower_bound", format_value(record["lower_bound"])),
-        cell("gap", format_gap(record["gap"], superscript) + ("*" if beyond_sample(record) else "")),
-        Text(format_seconds(record["setup_seconds"])),
-        cell("solve_seconds", format_seconds(record["solve_seconds"])),
-        Text(format_memory(record["peak_memory_mb"])),
-    ]
+    gap = format_gap(record["gap"], superscript) + ("*" if beyond_sample(record) else "")
+    return {
+        "solver_name": Text(solver, style="dim" if status == "skipped" else ""),
+        "status": Text(status, style=status_colour(status)),
+        **{name: cell(name, gap if name == "gap" else "") for name in COLUMNS if name in FORMATS},
+    }
 
 
 def cell_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -182,11 +215,12 @@ def cell_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 def cell_texts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[list[str]]]]:
     """Return (titles, {problem: rows}) of the table of cells as plain text."""
     with_seed = len({record["seed"] for record in records}) > 1
-    groups = {
-        name: [[cell.plain for cell in _row(record, _best(group), False, with_seed)] for record in group]
-        for name, group in group_by_problem(records).items()
-    }
-    return list(COLUMNS), groups
+    names = shown_columns(records)
+    groups = {}
+    for problem, group in group_by_problem(records).items():
+        rows = [_row(record, _best(group), False, with_seed) for record in group]
+        groups[problem] = [[row[name].plain for name in names] for row in rows]
+    return [COLUMNS[name] for name in names], groups
 
 
 def result_tables(records: Sequence[Record], superscript: bool = False, width: int = 100) -> list["RenderableType"]:
@@ -199,16 +233,17 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
 
     with_seed = len({record["seed"] for record in records}) > 1
     # `compare` measures no memory, because all of its solvers share one process.
-    used = len(COLUMNS) if any(record["peak_memory_mb"] for record in records) else len(COLUMNS) - 1
+    used = shown_columns(records)
     groups = group_by_problem(records)
-    rows = {
-        name: [_row(record, _best(group), superscript, with_seed)[:used] for record in group]
-        for name, group in groups.items()
-    }
+    rows = {}
+    for name, group in groups.items():
+        texts = [_row(record, _best(group), superscript, with_seed) for record in group]
+        rows[name] = [[row[column] for column in used] for row in texts]
+    titles = [COLUMNS[column] for column in used]
     # Widths are those of all problems together, so that the columns of all tables stand below each other.
     widths = [
         max(len(title), *(len(row[index]) for block in rows.values() for row in block))
-        for index, title in enumerate(COLUMNS[:used])
+        for index, title in enumerate(titles)
     ]
     shown: list[RenderableType] = []
     for name, block in rows.items():
@@ -219,7 +254,7 @@ def result_tables(records: Sequence[Record], superscript: bool = False, width: i
             shown.append(Text(about, style="dim"))
         if sizes(groups[name]).get("notes"):
             shown.append(Text(sizes(groups[name])["notes"], style="dim"))
-        shown.extend((_table(block, widths, width), Text("")))
+        shown.extend((_table(titles, block, widths, width), Text("")))
     notes = reasons(records)
     if any(beyond_sample(record) for record in records):
         notes.append("* proven over all activation patterns; the other bounds hold over the problem's sampled ones")
@@ -236,7 +271,7 @@ def plain_table(spaces: int = 2, **options: Any) -> "Table":
     return Table(box=box.SIMPLE_HEAD, padding=(0, spaces, 0, 0), pad_edge=False, show_edge=False, **options)
 
 
-def _table(rows: list[list["Text"]], widths: list[int], width: int) -> "Table":
+def _table(titles: list[str], rows: list[list["Text"]], widths: list[int], width: int) -> "Table":
     """Return rows under their titles, with one space between columns if two do not fit."""
     # Names can be folded and still be read. Numbers keep their width, and give up one of the two spaces first.
     roomy = sum(widths) + 2 * len(widths) <= width
@@ -244,7 +279,7 @@ def _table(rows: list[list["Text"]], widths: list[int], width: int) -> "Table":
     table = plain_table(int(roomy))
     for index, size in enumerate([solver, *widths[1:]]):
         table.add_column(
-            COLUMNS[index], justify="left" if index < 2 else "right", min_width=size, max_width=size,
+            titles[index], justify="left" if index < 2 else "right", min_width=size, max_width=size,
             no_wrap=index > 0, overflow="fold",
         )  # fmt: skip
     for row in rows:

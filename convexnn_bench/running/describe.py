@@ -64,8 +64,23 @@ def describe_ranks(result: Result) -> dict[str, int]:
     }
 
 
+def describe_scores(result: Result) -> dict[str, Any]:
+    """Return the scores of a result on the held-out samples of its problem, as fields of a record.
+
+    The field `reason` is among them where there are no scores. Nothing is returned where no samples are held out.
+    """
+    held_out, score = result.problem.held_out, result.held_out_score
+    if held_out is None:
+        return {}
+    if score is None:
+        return {"test_samples": len(held_out.X)}
+    fields = {"test_loss": score.loss, "test_accuracy": score.accuracy, "test_r2": score.r2}
+    missing = {} if score.missing is None else {"reason": f"{result.reason}; no test scores: {score.missing}"}
+    return {"test_samples": score.samples, **fields, **missing}
+
+
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return the numbers of a result, as fields of a record."""
+    """Return the numbers of a result without those of `describe_scores`, as fields of a record."""
     proven = {} if result.certificate is None else describe_certificate(result.certificate)
     return {
         **proven,

@@ -84,6 +84,29 @@ def test_grid_of_data_sets_problem_parameters_solvers_and_seeds(tmp_path):
     assert len({cell.key for cell in cells}) == 24
 
 
+def test_the_share_that_is_held_out_belongs_to_the_problem(tmp_path):
+    """It is swept and inherited like a weight decay, its seed is that of the draw, and a report repeats it."""
+    (tmp_path / "own.csv").write_text("a,y\n" + "\n".join(f"{k},{k * k % 7}" for k in range(20)))
+    own = f"file[path={tmp_path / 'own.csv'},patterns=2]"
+    text = f"""
+        datasets = ["spiral[n=30,test=[0.1,0.2]]", "{own}"]
+        solvers = ["fista"]
+        seeds = 2
+        fresh_data = true
+        [problem]
+        test = 0.3
+        """
+    cells = planned(tmp_path, text)
+    split = [(cell.problem_parameters["test"], cell.problem_parameters["test_seed"]) for cell in cells]
+    assert split == [(0.1, 0), (0.2, 0), (0.1, 1), (0.2, 1), (0.3, 0), (0.3, 1)]
+    assert len({cell.key for cell in cells}) == 6
+    for cell in cells[-2:]:
+        assert planned(tmp_path, cell_campaign(blank_record(cell)))[0].key == cell.key
+    first, second = (cnn.make_problem(cell.dataset, **cell.problem_arguments) for cell in cells[-2:])
+    assert len(first.held_out.X) == len(second.held_out.X) == 6
+    assert sorted(first.held_out.X[:, 0]) != sorted(second.held_out.X[:, 0])
+
+
 def test_a_limit_in_iterations_belongs_to_the_cell(tmp_path):
     """It is part of the key, a part may set another one, and a report's command repeats it."""
     text = GOOD + "time_limit = 600\niterations = 7\n[[part]]\n[[part]]\niterations = 9\n"
@@ -138,6 +161,7 @@ def test_the_same_cell_asked_for_twice_is_one_cell(tmp_path):
         (GOOD + "[problem]\nbetta = 1.0", "line 4", "[problem] has no key 'betta': did you mean 'beta'?"),
         (GOOD + "[problem]\nbeta = -1.0", "line 4", "beta must be a positive finite number, got -1.0"),
         (GOOD + "[problem]\nbeta_fraction = []", "line 4", "beta_fraction=[] sweeps over nothing"),
+        (GOOD + "[problem]\ntest = 1", "line 4", "test must be a number above 0 and below 1, got 1"),
         (GOOD + "[problem]\nactivation = ['relu', 'foo']", "line 4", "unknown activation 'foo'"),
         (GOOD + "solvers_dir = 'no/such'", "line 3", "solver folder 'no/such' is not a directory"),
         (

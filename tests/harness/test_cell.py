@@ -12,7 +12,9 @@ from command import wait_until
 from harness_fixtures import killed_while, solvers_from, spiral_cell
 
 import convexnn_bench as cnn
+from convexnn_bench.harness.campaign import Campaign
 from convexnn_bench.harness.cell_run import probe, run_cell
+from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.tree import descendants
 from convexnn_bench.records.records import to_json
 from convexnn_bench.report.numbers.time_to_gap import time_to_gap
@@ -51,6 +53,21 @@ def test_a_good_cell_leaves_a_complete_record():
     kept = (values > 1e-6 * values.max()).sum(axis=1)
     assert (record["active_blocks"], record["largest_rank"]) == ((kept > 0).sum(), kept.max())
     assert 0 < record["active_blocks"] <= record["total_rank"] == kept.sum()
+
+
+def test_a_cell_is_scored_on_what_the_campaign_holds_out():
+    asked = Campaign(datasets=["wine[n=60,patterns=4]"], solvers=["bm_lbfgs"], problem={"test": 0.25}, iterations=8)
+    (cell,) = plan(asked)
+    record = run_cell(cell)
+    assert cell.problem_name == "wine[n=60,patterns=4,test=0.25]"
+    problem = cnn.make_problem(cell.dataset, **cell.problem_arguments)
+    score = cnn.solve(problem, "bm_lbfgs", iterations=8).held_out_score
+    assert (record["status"], record["problem"]["n"], record["test_samples"]) == ("stalled", 45, 15)
+    assert record["test_accuracy"] == score.accuracy
+    assert record["test_loss"] == pytest.approx(score.loss, rel=1e-9)
+    assert record["test_r2"] is None
+    assert "15 of 60 samples" in record["problem"]["notes"]
+    assert run_cell(spiral_cell("fista"))["test_samples"] is None
 
 
 @pytest.mark.parametrize(

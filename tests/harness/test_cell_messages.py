@@ -4,6 +4,7 @@ import pytest
 from harness_fixtures import spiral_cell
 
 from convexnn_bench.harness import cell_run
+from convexnn_bench.harness.cell import SCORING
 from convexnn_bench.harness.cell_run import blank_record, run_cell
 from convexnn_bench.harness.process import ProcessOutcome
 from convexnn_bench.records import MEASURED
@@ -53,3 +54,29 @@ def test_a_message_that_is_none_of_ours_is_a_crash(monkeypatch, message):
     record = record_of(monkeypatch, message, ("result", {**PROVEN, "status": "solved", "reason": ""}))
     assert record["status"] == "crashed"
     assert record["reason"] == "the solver wrote into the pipe that carries its results"
+
+
+SOLVED = ("result", {**PROVEN, "status": "solved", "reason": "done"})
+SCORES = ("scores", {"test_samples": 5, "test_loss": 2.5, "test_accuracy": 0.8, "wall_seconds": 99.0})
+
+
+def test_test_scores_come_after_the_result_and_change_nothing_else(monkeypatch):
+    record = record_of(monkeypatch, SOLVED, ("stage", SCORING), SCORES)
+    assert (record["test_samples"], record["test_loss"], record["test_accuracy"]) == (5, 2.5, 0.8)
+    assert (record["status"], record["reason"], record["objective"]) == ("solved", "done", 2.0)
+    assert record["wall_seconds"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ({"stopped": "deadline"}, "killed at its deadline of 300 s on the wall clock"),
+        ({"exit_code": -15}, "the process was ended by signal 15 (SIGTERM)"),
+    ],
+)
+def test_a_process_that_dies_while_it_scores_keeps_its_result(monkeypatch, ending, said):
+    outcome = ProcessOutcome([SOLVED, ("stage", SCORING)], seconds=1.0, **ending)
+    monkeypatch.setattr(cell_run, "run_process", lambda *arguments, **options: outcome)
+    record = run_cell(spiral_cell("fista"))
+    assert (record["status"], record["objective"], record["test_loss"]) == ("solved", 2.0, None)
+    assert record["reason"] == f"done; no test scores: {said}, while: {SCORING}"

@@ -275,6 +275,7 @@ def campaign_records(problems, solvers=("fista", "bm_gd", "bm_newton", "cvxpy_sc
             record.update(objective=1.0, lower_bound=1 / (1 + 1e-7), gap=1e-7, setup_seconds=0.01 * (place + 1))
             record.update(solve_seconds=curve[-1][0], stationarity_bound=1e-5, peak_memory_mb=300.0, scope="complete")
             record.update(active_blocks=4, largest_rank=2, total_rank=6)
+            record.update(test_samples=40.0, test_loss=7.0 + place, test_accuracy=0.9 + 0.02 * place)
             found.append(record)
     return found
 
@@ -440,7 +441,7 @@ def test_the_campaign_is_told_by_its_command_or_rebuilt(tmp_path):
 def test_the_charts_are_valid_and_drawn_from_the_rows_of_the_page(page):
     records, _, _ = page
     made = payload(records[:12])
-    assert set(made["charts"]) == {"curves", "profile", "scaling", "truth", "ranks"}
+    assert set(made["charts"]) == {"curves", "profile", "scaling", "truth", "ranks", "scores"}
     names = [look["name"] for look in made["styles"]]
     for name, chart in made["charts"].items():
         rows = chart["rows"]
@@ -467,8 +468,8 @@ PROBE = """
 const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") return; clearInterval(wait);
   const told = {}, click = (table, column) => table.tHead.rows[0].cells[column].querySelector("button").click();
   const all = document.getElementById("all"), column = (k) => [...all.tBodies[0].rows].map(r => r.cells[k].textContent);
-  click(all, 7); told.up = column(7); told.aria = all.tHead.rows[0].cells[7].getAttribute("aria-sort");
-  click(all, 7); told.down = column(7);
+  click(all, 9); told.up = column(9); told.aria = all.tHead.rows[0].cells[9].getAttribute("aria-sort");
+  click(all, 9); told.down = column(9);
   const search = document.getElementById("search");
   search.value = "n=12] fista"; search.dispatchEvent(new Event("input"));
   const left = [...all.tBodies[0].rows].filter(row => !row.hidden);
@@ -518,7 +519,7 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert [float(text) for text in told["down"]] == pytest.approx(setups[::-1])
     assert told["aria"] == "ascending"
     assert told["visible"] == ["spiral[n=12]fista"]
-    assert len(told["charts"]) == 5
+    assert len(told["charts"]) == 6
     assert min(told["charts"]) > 3
     assert (told["width"], told["wide"]) == (width, True)
     assert told["title"][1] == "certified relative gap"

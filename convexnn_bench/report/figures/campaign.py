@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
-from convexnn_bench.report.figures.styles import GREY, Style, plain_axis, styles_by_solver
+from convexnn_bench.report.figures.scores import score_figures
+from convexnn_bench.report.figures.styles import (
+    GREY,
+    Style,
+    new_figure,
+    plain_axis,
+    solver_legend,
+    styles_by_solver,
+)
 from convexnn_bench.report.numbers import asked_gap, derived, optimum, rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.storage import whole_file
@@ -60,29 +68,6 @@ def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, l
         yield drawn, paths
 
 
-def _new(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _legend(figure: "Figure", names: Sequence[str], looks: dict[str, Style], lines: bool = True) -> None:
-    """Name the solvers below the panels; all tolerances of one solver look the same."""
-    from matplotlib.lines import Line2D
-
-    shown = {without_tolerance(name) for name in names}
-    handles = [
-        Line2D(
-            [], [], color=look.colour, marker=look.marker, linestyle=look.dashes if lines else "", markersize=6,
-            label=name,
-        )
-        for name, look in looks.items()
-        if name in shown
-    ]  # fmt: skip
-    columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, shown), default=8) + 0.7))))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-
-
 def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str) -> "list[Figure] | str":
     """Draw `what` ("gaps" or "excess", of `derived.Curve`) against seconds, a panel for each rung's first problem."""
     # Draws of one rung look alike, so that one of them stands for all and the curves stay legible.
@@ -99,7 +84,7 @@ def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str)
     for first in range(0, len(names), PANELS):
         part = names[first : first + PANELS]
         across, down = min(2, len(part)), math.ceil(len(part) / 2)
-        figure = _new(5.6 * across, 3.4 * down + 0.9)
+        figure = new_figure(5.6 * across, 3.4 * down + 0.9)
         axes = figure.subplots(down, across, squeeze=False)
         for axis, name in zip(axes.flat, part, strict=False):
             _curves(axis, name, panels[name], looks, what)
@@ -110,7 +95,7 @@ def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str)
             axis.set_xlabel("set-up + solve time (s)")
         for row in axes:
             row[0].set_ylabel(words[what])
-        _legend(figure, [curve.solver for name in part for curve in panels[name]], looks)
+        solver_legend(figure, [curve.solver for name in part for curve in panels[name]], looks)
         made.append(figure)
     return made
 
@@ -142,7 +127,7 @@ def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fi
     if not points:
         return "no record ends with a proven gap at a positive optimum"
     # Both panels have the same two axes, so that a point keeps its height and only its bound moves.
-    figure = _new(11.0, 5.2)
+    figure = new_figure(11.0, 5.2)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     floor, end = 1e-10, optimum.reach(points)
     titles = ("certified gap", "bound of Theorem 3.4 alone: holds at stationary points only")
@@ -170,7 +155,7 @@ def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fi
         axis.set_xlabel("bound on the relative distance to the optimum")
         plain_axis(axis)
     axes[0].set_ylabel("relative distance, as far as it is known")
-    _legend(figure, [one.solver for one in points], looks, lines=False)
+    solver_legend(figure, [one.solver for one in points], looks, lines=False)
     return [figure]
 
 
@@ -184,7 +169,7 @@ def profile_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[
         return "a profile compares solvers, and there is only one"
     from matplotlib.ticker import PercentFormatter
 
-    figure = _new(4.2 * len(panels) + 0.6, 4.6)
+    figure = new_figure(4.2 * len(panels) + 0.6, 4.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (gap, profiles) in zip(axes, panels.items(), strict=True):
         # All lines go on to the same end, where a line's height is the share of races in which its solver reached the
@@ -207,7 +192,7 @@ def profile_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[
         plain_axis(axis)
     axes[0].set_ylabel("races in which the solver reached the gap")
     axes[0].set_ylim(-0.02, 1.02)
-    _legend(figure, [one.solver for profiles in panels.values() for one in profiles], looks)
+    solver_legend(figure, [one.solver for profiles in panels.values() for one in profiles], looks)
     return [figure]
 
 
@@ -242,7 +227,7 @@ def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fig
     for first in range(0, len(names), RANK_ROWS):
         part = names[first : first + RANK_ROWS]
         in_part = [one for one in ranks if one.problem in part]
-        figure = _new(10.5, 0.4 * len(part) + 1.6)
+        figure = new_figure(10.5, 0.4 * len(part) + 1.6)
         axis = figure.subplots()
         for row, name in enumerate(part):
             solvers = [one for one in ranks if one.problem == name]
@@ -262,7 +247,7 @@ def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fig
         axis.set_xlabel("blocks that are not zero at the optimum (grey: all blocks)")
         plain_axis(axis)
         axis.grid(False, axis="y")
-        _legend(figure, [one.solver for one in in_part], looks, lines=False)
+        solver_legend(figure, [one.solver for one in in_part], looks, lines=False)
         made.append(figure)
     return made
 
@@ -279,4 +264,5 @@ FIGURES: dict[str, tuple[str, Maker]] = {
     "scaling": ("Wall clock against size", scaling_figures),
     "bound_against_truth": ("Proven bound against the truth", truth_figure),
     "ranks": ("Active blocks and ranks at the optimum", rank_figure),
+    "test_scores": ("Test scores", score_figures),
 }

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from convexnn_bench.records import Record
-from convexnn_bench.report.numbers import curve_name
+from convexnn_bench.report.numbers import curve_name, without_tolerance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, distinct under every common colour blindness; its yellow is too pale on white
 COLOURS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,6 +42,30 @@ def style(index: int) -> Style:
     turn = index // len(COLOURS)  # a colour returns with the next marker, and with other dashes: 4 does not divide 7
     marker = MARKERS[(index + turn) % len(MARKERS)]
     return Style(COLOURS[index % len(COLOURS)], marker, DASHES[index % len(DASHES)])
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches, whose panels and legend make room for each other."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def solver_legend(figure: "Figure", names: Sequence[str], looks: dict[str, Style], lines: bool = True) -> None:
+    """Name the solvers below the panels; all tolerances of one solver look the same."""
+    from matplotlib.lines import Line2D
+
+    shown = {without_tolerance(name) for name in names}
+    handles = [
+        Line2D(
+            [], [], color=look.colour, marker=look.marker, linestyle=look.dashes if lines else "", markersize=6,
+            label=name,
+        )
+        for name, look in looks.items()
+        if name in shown
+    ]  # fmt: skip
+    columns = max(1, min(4, int(figure.get_figwidth() / (0.09 * max(map(len, shown), default=8) + 0.7))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def plain_axis(axis: "Axes", which: Literal["both", "x", "y"] = "both") -> None:

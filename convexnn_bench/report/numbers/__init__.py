@@ -16,5 +16,6 @@ from convexnn_bench.report.numbers.time_to_gap import (
     pooled,
     rung_name,
     solver_times,
+    tested,
     without_tolerance,
 )

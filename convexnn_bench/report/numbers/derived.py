@@ -25,6 +25,8 @@ from convexnn_bench.report.numbers.time_to_gap import (
 )
 from convexnn_bench.report.tables import finite
 
+# The scores that figures show, the first one that all records of a problem have: field of a record, and words.
+SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "test loss per sample"}
 SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: the size that it sets
 
 
@@ -183,6 +185,47 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
         if points:
             result.append(Scaling(title, size, points, laws, missed))
     return result
+
+
+@dataclass(frozen=True)
+class ScoredPoint:
+    """The test score of the final point of one record.
+
+    kind: what the score is, as in SCORES. seconds: set-up and solve time. gap: certified and relative, nan if none was
+    proven.
+    """
+
+    problem: str
+    solver: str
+    seed: int
+    seconds: float
+    gap: float
+    score: float
+    kind: str
+
+
+def scored_points(records: Sequence[Record]) -> list[ScoredPoint]:
+    """Return the test score of every record that has one, for all records of a rung in the same form."""
+    scored = [record for record in records if record.get("test_loss") is not None and record["test_samples"]]
+    result = []
+    for record in scored:
+        rung = rung_name(record)
+        peers = [one for one in scored if rung_name(one) == rung]
+        known = [field for field in SCORES if field != "test_loss" and all(one.get(field) is not None for one in peers)]
+        field = next(iter(known), "test_loss")
+        score = record[field] / (record["test_samples"] if field == "test_loss" else 1)
+        seconds = finite(record["setup_seconds"]) + finite(record["solve_seconds"])
+        where = rung, record["solver_name"], record["seed"]
+        result.append(ScoredPoint(*where, seconds, finite(record["gap"]), score, SCORES[field]))
+    return result
+
+
+def score_range(points: Sequence[ScoredPoint]) -> tuple[float, float]:
+    """Return the ends of an axis for the scores of one problem, wide enough that no rounding fills it."""
+    low, high = min(one.score for one in points), max(one.score for one in points)
+    exact = points[0].kind == SCORES["test_accuracy"]
+    margin = max(0.1 * (high - low), 0.02 * (1.0 if exact else max(abs(low), abs(high))))
+    return low - margin, min(high + margin, 1.0) if exact else high + margin
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ runs of the same experiment, and their spread is over data, patterns and starts.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from convexnn_bench.plugins import format_spec, parse_spec
-from convexnn_bench.records import Record
+from convexnn_bench.records import TEST_FIELDS, Record
 from convexnn_bench.report.tables import finite
 
 GAPS: tuple[float, ...] = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact
-SEEDS = ("seed", "pattern_seed")  # parameters of a problem that only say which draw of it this is
+SEEDS = ("seed", "pattern_seed", "test_seed")  # parameters of a problem that only say which draw of it this is
 SWEPT = "tolerance"  # the parameter of a one-shot solver whose values together form its curve
 
 
@@ -55,7 +55,8 @@ class SolverTimes:
     """The runs of one solver on one rung to one gap, one run a draw.
 
     memory_mb is the median over draws of the peak memory in MiB, `problem` the sizes and choices of the problem, and
-    `ratio` the median time over that of the rung's best solver (inf if the median run did not reach the gap).
+    `ratio` the median time over that of the rung's best solver (inf if the median run did not reach the gap). scores:
+    {field of a record: median over draws} of the test scores that are known, of final points and for no gap.
     """
 
     rung: str
@@ -66,6 +67,7 @@ class SolverTimes:
     memory_mb: float
     problem: dict[str, Any]
     ratio: float = math.inf
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> Spread:
@@ -212,6 +214,18 @@ def _peak(records: Sequence[Record]) -> float:
     return max(known, default=math.nan)
 
 
+def _median_scores(draws: Sequence[Sequence[Record]]) -> dict[str, float]:
+    """Return the median over draws of each test score that is known, of the tolerance with the smallest gap."""
+    ends = [min(cells, key=lambda record: (math.isnan(gap := finite(record["gap"])), gap)) for cells in draws]
+    known = {name: [finite(end[name]) for end in ends if end.get(name) is not None] for name in TEST_FIELDS[1:]}
+    return {name: spread(values).median for name, values in known.items() if values}
+
+
+def tested(times: Sequence[SolverTimes]) -> list[str]:
+    """Return the test scores that are known of some solver, as fields of a record."""
+    return [name for name in TEST_FIELDS if any(name in one.scores for one in times)]
+
+
 def asked_gap(records: Sequence[Record]) -> float:
     """Return the smallest gap at which cells were stopped, or the last of GAPS if no record has one."""
     return min((record["limits"]["gap"] for record in records if record["limits"]["gap"] is not None), default=GAPS[-1])
@@ -224,9 +238,11 @@ def solver_times(records: Sequence[Record], gaps: Sequence[float] = GAPS) -> lis
         cells = [record for tolerances in draws.values() for record in tolerances]
         memory = spread([peak for cells in draws.values() if not math.isnan(peak := _peak(cells))]).median
         problem: dict[str, Any] = next((record["problem"] for record in cells if record.get("problem")), {})
+        scores = _median_scores(list(draws.values()))
         for gap in gaps:
             runs = [best_run([time_to_gap(record, gap) for record in tolerances]) for tolerances in draws.values()]
-            times.append(SolverTimes(rung, solver, cells[0]["formulation"], gap, runs, memory, problem))
+            kind = cells[0]["formulation"]
+            times.append(SolverTimes(rung, solver, kind, gap, runs, memory, problem, scores=scores))
     for peers in by_rung(times, gaps).values():
         # The ratio is of medians, and not the median of ratios: draws of different solvers need not be pairs.
         least = min(peer.total.median for peer in peers)

@@ -6,6 +6,7 @@ are switched on, and parameters for the problem, gap or size that it shows. The 
 in panels (report.figures.campaign).
 """
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def _axis(field: str, title: Any, label: str = "~g") -> Chart:
 
 def _tooltip(**fields: str) -> list[Chart]:
     """Return the tooltip with the fields {field: title}, numbers to three digits."""
-    numbers = ("seconds", "gap", "excess", "least", "most", "bound", "ratio", "size")
+    numbers = ("seconds", "gap", "excess", "least", "most", "bound", "ratio", "size", "score")
     return [
         {"field": field, "title": title}
         | ({"type": "quantitative", "format": ".3g"} if field in numbers else {"type": "nominal"})
@@ -238,6 +239,45 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
     problems = [row["problem"] for row in rows]
     crowd = max(map(problems.count, problems), default=1)  # the most solvers of one problem, drawn one above the other
     return _chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
+
+
+def score_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
+    """Chart the test scores of final points against their certified gaps or times, one problem at a time."""
+    rows, scales = [], _scales(looks)
+    groups: dict[str, list[derived.ScoredPoint]] = {}
+    for one in derived.scored_points(records):
+        groups.setdefault(one.problem, []).append(one)
+    for problem, group in groups.items():
+        low, high = map(_round, derived.score_range(group))
+        for one in group:
+            row = {"problem": problem, **_names(one.solver), "seed": one.seed, "low": low, "high": high}
+            # A gap that was not proven has no place on the axis.
+            gap = None if math.isnan(one.gap) else _round(min(max(one.gap, GAP_FLOOR), GAP_CEILING))
+            rows.append({**row, "score": _round(one.score), "gap": gap, "seconds": _round(max(one.seconds, 1e-4))})
+    kinds = {problem: group[0].kind for problem, group in groups.items()}
+    title = "what === 'gap' ? 'certified relative gap of the training objective' : 'set-up + solve time (s)'"
+    axis = {"title": {"expr": f"{json.dumps(kinds)}[problem]"}, "format": "~g"}
+    y = {"field": "score", "type": "quantitative", "scale": {"zero": False, "nice": False}, "axis": axis}
+    encoding = {
+        "x": _axis("value", {"expr": title}),
+        "y": y,
+        "color": scales["color"],
+        "shape": scales["shape"],
+        "tooltip": _tooltip(solver="solver", seed="seed", score="score", gap="certified gap", seconds="seconds"),
+    }
+    keep = [
+        {"filter": "datum.problem === problem"},
+        {"calculate": "what === 'gap' ? datum.gap : datum.seconds", "as": "value"},
+        {"filter": "isValid(datum.value)"},
+    ]
+    # Invisible rules give the axis its ends.
+    ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    layer: list[Chart] = [
+        {"mark": {**POINT, "size": 90, "opacity": 0.8}, "encoding": encoding, "params": ZOOM},
+        {"mark": {"type": "rule", "opacity": 0}, "encoding": ends},
+    ]
+    first = rows[0]["problem"] if rows else ""
+    return _chart(320, {"problem": first, "what": "gap"}, layer, keep), rows
 
 
 def _round(value: float) -> float | None:

@@ -7,30 +7,30 @@ as JSON. Vega-Lite itself stands in the file too.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from convexnn_bench.harness import campaign_again, cell_again
-from convexnn_bench.records import BAD_STATUSES, Record, plain
+from convexnn_bench.records import BAD_STATUSES, TEST_FIELDS, Record, plain
 from convexnn_bench.report.figures import Drawn
-from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, ratio_rows, times_text
-from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times
+from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, ratio_rows, score_text, times_text
+from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times, tested
 from convexnn_bench.report.page import charts
 from convexnn_bench.report.tables import (
+    COLUMNS,
+    FORMATS,
     Quantity,
     beyond_sample,
     count_statuses,
     counted,
     finite,
-    format_gap,
     format_memory,
-    format_seconds,
     format_target,
-    format_value,
     group_by_problem,
     problem_line,
+    shown_columns,
 )
 from convexnn_bench.storage import whole_file
 
@@ -43,6 +43,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
     import jinja2
 
     again = campaign_again(records)
+    scores = [name for name in shown_columns(records) if name in TEST_FIELDS]
     # Names and reasons come from users and their solvers. Escaping keeps them text, and an undefined name is an error.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -51,7 +52,8 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
         **summary(records),
         times=time_table(records),
         legend=" ".join([LEGEND, *pooled(records)]),
-        cells=[cell_row(record) for record in records],
+        cells=[cell_row(record, scores) for record in records],
+        score_titles=[COLUMNS[name] for name in scores],
         machines=machines(records),
         limits=limits(records),
         quickest=quickest_table(records),
@@ -91,6 +93,7 @@ def payload(records: Sequence[Record]) -> dict[str, Any]:
         "scaling": charts.scaling_chart(records, looks),
         "truth": charts.truth_chart(records, looks),
         "ranks": charts.rank_chart(records, looks),
+        "scores": charts.score_chart(records, looks),
     }
     return {"styles": looks, "charts": {name: {"spec": spec, "rows": rows} for name, (spec, rows) in made.items()}}
 
@@ -148,15 +151,18 @@ def _some(names: Sequence[str], most: int = 4) -> str:
 def time_table(records: Sequence[Record]) -> dict[str, Any]:
     """Return the table of seconds to certified gaps: titles, and rows of (text, number to sort by, is it best)."""
     gaps = derived.gaps_of(records)
-    rows = []
-    for (rung, solver), by_gap in by_solver(solver_times(records, gaps)).items():
+    rows, times = [], solver_times(records, gaps)
+    scores = tested(times)
+    for (rung, solver), by_gap in by_solver(times).items():
         texts = [(times_text(one), _sortable(one.total.median), one.ratio == 1.0) for one in by_gap.values()]
-        memory = by_gap[gaps[0]].memory_mb
+        first = by_gap[gaps[0]]
         rows.append([
-            (rung, rung, False), (solver, solver, False), *texts, (format_memory(memory), _sortable(memory), False),
+            (rung, rung, False), (solver, solver, False), *texts,
+            (format_memory(first.memory_mb), _sortable(first.memory_mb), False),
+            *((score_text(first, name), _sortable(first.scores.get(name)), False) for name in scores),
         ])  # fmt: skip
     about = {rung_name(record): problem_line([record]) for record in records if record.get("problem")}
-    titles = ["problem", "solver", *map(format_target, gaps), "MB"]
+    titles = ["problem", "solver", *map(format_target, gaps), "MB", *(COLUMNS[name] for name in scores)]
     return {"titles": titles, "rows": rows, "about": about}
 
 
@@ -173,16 +179,16 @@ def _sortable(value: Quantity) -> float:
     return 1e300 if math.isnan(number) else min(number, 1e299)
 
 
-def cell_row(record: Record) -> dict[str, Any]:
+def cell_row(record: Record, scores: Sequence[str] = ()) -> dict[str, Any]:
     """Return one row of the table of all cells, numbers as (text, number to sort by).
 
-    `again` is the command or the campaign file that runs this cell again.
+    scores: the test scores that the table shows. `again` is the command or the campaign file that runs this cell again.
     """
 
-    def number(name: str, write: Callable[[Quantity], str]) -> tuple[str, float]:
-        return write(record[name]), _sortable(record[name])
+    def number(name: str) -> tuple[str, float]:
+        return FORMATS[name](record.get(name)), _sortable(record.get(name))
 
-    gap, key = number("gap", format_gap)
+    gap, key = number("gap")
     return {
         "problem": record["problem_name"],
         "about": problem_line([record]),
@@ -190,12 +196,11 @@ def cell_row(record: Record) -> dict[str, Any]:
         "seed": record["seed"],
         "status": record["status"],
         "reason": record["reason"],
-        "objective": number("objective", format_value),
-        "bound": number("lower_bound", format_value),
+        "objective": number("objective"),
+        "bound": number("lower_bound"),
         "gap": (gap + ("*" if beyond_sample(record) else ""), key),
-        "setup": number("setup_seconds", format_seconds),
-        "solve": number("solve_seconds", format_seconds),
-        "memory": number("peak_memory_mb", format_memory),
+        "times": [number(name) for name in ("setup_seconds", "solve_seconds", "peak_memory_mb")],
+        "scores": [number(name) for name in scores],
         "output": record.get("output") or "",
         "again": cell_again(record),
     }
