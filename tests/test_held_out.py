@@ -8,7 +8,6 @@ from problems import random_problem
 
 import convexnn_bench as cnn
 from convexnn_bench.errors import ChangedProblemError
-from convexnn_bench.losses import OutputBias
 from convexnn_bench.running import Untouched, describe_scores
 
 RNG = np.random.default_rng(3)
@@ -65,9 +64,10 @@ def test_numbers_have_r2_as_in_scikit_learn():
     assert solved(Y, np.array([1, -1, 1, 1, -1, 1, 1.0])).held_out_score.accuracy is None
 
 
-def test_an_output_bias_is_that_of_the_training_part():
+def test_an_output_bias_is_that_of_the_training_part_and_weights_of_it_do_not_count():
     Y, Y_new = X[:, :1] + 3.0, NEW[:, :1] + 3.0
-    problem = cnn.Problem(X, Y, loss=OutputBias(cnn.Squared(), None), beta=0.5, patterns=5).with_held_out(NEW, Y_new)
+    options = {"sample_weight": np.arange(12.0), "output_bias": "free", "beta": 0.5, "patterns": 5}
+    problem = cnn.Problem(X, Y, **options).with_held_out(NEW, Y_new)
     result = cnn.solve(problem, "bm_lbfgs", gap=1e-3, iterations=30)
     residuals = result.predict(NEW) - Y_new
     assert result.held_out_score.loss == pytest.approx(0.5 * np.square(residuals).sum(), rel=1e-12)

@@ -154,7 +154,11 @@ class BaseDataset:
         rows, how = held_out_rows(data.Y, test, seed, labels is not None)
         if data.standardize or data.standardize_targets:
             how = f"{how} Means and standard deviations are those of the training samples."
-        training = replace(data, X=data.X[~rows], Y=data.Y[~rows], notes=(*data.notes, how))
+        defaults = dict(data.defaults)
+        if defaults.get("sample_weight") is not None:
+            defaults["sample_weight"] = np.asarray(defaults["sample_weight"])[~rows]
+        notes = (*data.notes, how)
+        training = replace(data, X=data.X[~rows], Y=data.Y[~rows], defaults=defaults, notes=notes)
         rest = replace(training, X=data.X[rows], Y=data.Y[rows])
         return self._prepared(training), self._prepared(rest, training)
 

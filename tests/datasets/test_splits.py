@@ -151,8 +151,9 @@ class Points(BaseDataset):
     def load(self, n: int = 20, words: bool = False) -> Data:
         X = np.arange(3.0 * n).reshape(n, 3) ** 2
         Y = np.where(np.arange(n) % 4 == 0, "rare", "common") if words else X[:, 0]
-        loss = "logistic" if words else "squared"
-        return Data(X, Y, {"loss": loss, "beta_fraction": 0.1, "patterns": 3}, standardize=True, bias=True)
+        defaults = {"loss": "logistic" if words else "squared", "beta_fraction": 0.1, "patterns": 3}
+        defaults["sample_weight"] = np.arange(n)
+        return Data(X, Y, defaults, standardize=True, bias=True)
 """
 
 
@@ -164,6 +165,9 @@ def test_a_plug_in_is_split_without_a_line_of_its_own(tmp_path, monkeypatch):
     problem = cnn.make_problem("points_of_my_own[test=0.25,test_seed=3]")
     assert (problem.X.shape, problem.held_out.X.shape) == ((15, 4), (5, 4))
     np.testing.assert_allclose(problem.X[:, :3].mean(axis=0), 0.0, atol=1e-12)
+    raw = np.arange(60.0).reshape(20, 3) ** 2
+    kept = np.isin(raw[:, 0], problem.Y[:, 0])
+    np.testing.assert_array_equal(problem.sample_weight, np.arange(20)[kept])
     words = cnn.make_problem("points_of_my_own[test=0.4,words=true]")
     assert words.classes == ("common", "rare")
     assert sorted(words.held_out.labels.tolist()) == [0] * 6 + [1] * 2
