@@ -1,17 +1,19 @@
 """Minibatch gradient descent with momentum on the original network."""
 
-from convexnn_bench.algorithms.descent import Minibatches, NetworkSolver, StepDone, Vector, momentum_sgd
+from convexnn_bench.algorithms.descent import FinishedNetworkSolver, Minibatches, StepDone, Vector, momentum_sgd
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Number, Whole
 
 
-class Solver(NetworkSolver):
+class Solver(FinishedNetworkSolver):
     """Minibatch gradient descent with heavy-ball momentum.
 
     Parameters
     ----------
     width : int or None
         Neurons; by default as many as the Burer-Monteiro default has columns.
+    finish : bool
+        For ReLU on data of moderate size, go on by Newton's method between kinks once progress is slow.
     batch : int
         Samples of one step.
     momentum : float
@@ -19,8 +21,8 @@ class Solver(NetworkSolver):
     """
 
     name = "network_sgd"
-    parameters = {**NetworkSolver.parameters, "batch": [32], "momentum": [0.9]}
-    allowed = {**NetworkSolver.allowed, "batch": Whole(), "momentum": Number(high=1.0, closed=True)}
+    parameters = {**FinishedNetworkSolver.parameters, "batch": [32], "momentum": [0.9]}
+    allowed = {**FinishedNetworkSolver.allowed, "batch": Whole(), "momentum": Number(high=1.0, closed=True)}
     batch: int
     momentum: float
 
@@ -29,4 +31,5 @@ class Solver(NetworkSolver):
         self.minibatches = Minibatches(self.objective, self.batch)
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        return momentum_sgd(self.objective, self.minibatches.epoch, x, step_done, self.momentum, self.seed)
+        decay, step_done = self.objective.problem.beta, self.until_slow(step_done, 100 * self.minibatches.count)
+        return momentum_sgd(self.objective, self.minibatches.epoch, x, step_done, self.momentum, self.seed, decay)

@@ -109,7 +109,7 @@ def test_what_cannot_be_scaled_is_not():
 
 OPTIMUM = 1202989.236  # of `prices()`: a square-foot price of 150 in dollars, Huber's delta one dollar
 EXACT = ["cvxpy_clarabel", "cvxpy_scs", "column_generation", "bm_newton"]
-DESCENT = ["bm_gd", "bm_adam", "bm_lbfgs", "network_adam", "network_lbfgs"]
+DESCENT = ["bm_gd", "bm_adam", "bm_lbfgs", "network_gd", "network_sgd", "network_adam", "network_lbfgs"]
 
 
 @pytest.mark.parametrize("solver", EXACT + DESCENT)
@@ -119,6 +119,14 @@ def test_all_solvers_agree_on_prices_in_dollars(solver):
     assert result.status in ("gap_reached", "solved"), result.reason
     assert result.problem.objective(result.blocks) == pytest.approx(OPTIMUM, rel=1e-6)
     assert result.certificate.multiplier.shape == (30, 1)
+
+
+def test_minibatches_leave_a_start_point_that_is_much_smaller_than_the_optimum():
+    """Entries at the optimum are more than a thousand times those of the start point."""
+    result = cnn.solve(prices(), "network_sgd", finish=False, time_limit=None, iterations=3000)
+    assert result.objective == pytest.approx(OPTIMUM, rel=1e-4)
+    assert result.status == "stalled"
+    assert result.gap > 1e-6
 
 
 def noisy(x_unit, y_unit, loss="squared", activation="relu", n=20):

@@ -37,7 +37,7 @@ PLATEAU = 1e-5  # relative decrease that counts as progress for that schedule
 # Minibatch SGD, chosen by trial.
 FAILED_EPOCHS = 5  # epochs in a row above the best objective, after which the step is halved
 DIVERGED = 10.0  # times the best objective: the step is halved at once
-EXPLODED = 1e3  # times the largest entry of the start point: the epoch is abandoned
+EXPLODED = 1e3  # times the largest entry of the start point, below which no epoch is abandoned
 
 
 def gradient_descent(
@@ -194,7 +194,13 @@ def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 2
 
 
 def momentum_sgd(
-    objective: Objective, epoch: Epoch, x: Vector, step_done: StepDone, momentum: float, seed: int
+    objective: Objective,
+    epoch: Epoch,
+    x: Vector,
+    step_done: StepDone,
+    momentum: float,
+    seed: int,
+    decay: float,
 ) -> str | None:
     """Minimise by minibatch gradient descent with heavy-ball momentum.
 
@@ -203,6 +209,9 @@ def momentum_sgd(
     2. For every batch of an `epoch`: v <- momentum v + gradient, x <- x - t v.
     3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
        epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.
+
+    decay: the weight decay beta. Entries explode where beta/2 x_i^2 alone is DIVERGED times the first objective, and
+    not before they are EXPLODED times the largest of the start point, which may be far below those of the optimum.
     """
     generator = np.random.default_rng(seed)
     best_value, gradient = objective(x)
@@ -215,7 +224,8 @@ def momentum_sgd(
         if step < 1e-300:
             return "no step lowers the objective from the start point"
     step *= 1 - momentum
-    smallest, limit = 1e-10 * step, EXPLODED * x.abs().max()
+    smallest = 1e-10 * step
+    limit = max(EXPLODED * float(x.abs().max()), math.sqrt(2 * DIVERGED * max(float(best_value), 0.0) / decay))
     velocity = torch.zeros_like(x)
     while step_done(x):
         # 2. one epoch

@@ -93,6 +93,11 @@ class Minibatches:
         self.outputs = full.problem.n_out // self.samples
         self._starts, self._bias = True, full.best_bias(full.start)
 
+    @property
+    def count(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-self.samples // self.size)
+
     def epoch(self, generator: np.random.Generator) -> list[Callable[[Vector], Vector]]:
         """Return the gradients of the batches of one epoch, as functions of x."""
         self._starts = True
