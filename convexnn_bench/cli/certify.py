@@ -1,12 +1,13 @@
 """The command `convexnn-bench certify`: a certificate for a trained network in a file."""
 
 import math
+import re
 from typing import Annotated, Any
 
 import typer
 
 from convexnn_bench.cli.common import PluginsDir, plain_errors
-from convexnn_bench.cli.model_file import check_model_file
+from convexnn_bench.cli.model_file import check_arguments
 
 
 def certify(
@@ -22,7 +23,7 @@ def certify(
         typer.Argument(
             metavar="DATA",
             help="Samples and targets in a .npz, .npy, .csv, .data, .txt or .tsv file, or 'file[path=DATA,...]' with "
-            "parameters of that data set, such as target=price, header=no, scale=255 or standardize=true.",
+            "parameters of that data set, such as target=price, drop=id, header=no, scale=255 or standardize=true.",
         ),
     ],
     weight_decay: Annotated[
@@ -70,7 +71,7 @@ def certify(
     is not covered.
     """
     with plain_errors():
-        check_model_file(model)  # before torch is imported, which takes seconds
+        check_arguments(model, data)  # before torch is imported, which takes seconds
         from dataclasses import replace
 
         import numpy as np
@@ -84,6 +85,7 @@ def certify(
         state = load_state(model, key)
         samples = _samples(data, state)
         X, Y = samples.X, samples.y
+        _check_words(Y, loss)
         width = math.prod(np.shape(X)[1:])
         module = module_from_state(state, activation, stride, padding, pool, width=width, first_layer=first_layer)
         report = certify_module(
@@ -91,6 +93,19 @@ def certify(
         )
         report = replace(report, assumptions=(*report.assumptions, *samples.notes))
         typer.echo(to_json(report.to_dict()) if json else str(report))
+
+
+def _check_words(Y: Any, loss: str) -> None:
+    """Raise InputError, in the words of the command line, for targets that are words where the loss takes numbers."""
+    from convexnn_bench.errors import InputError
+    from convexnn_bench.plugins import LOSSES
+
+    given = LOSSES.make(loss)
+    if Y.dtype.kind in "US" and given.labels is None:
+        raise InputError(
+            f"the targets in DATA are words, such as {str(Y.flat[0])!r}, and --loss {given.name} takes numbers: give "
+            "--loss cross_entropy, or --loss logistic for two classes and one output, if the network was trained on it"
+        )
 
 
 def _samples(data: str, state: dict[str, Any]) -> Any:
@@ -103,4 +118,8 @@ def _samples(data: str, state: dict[str, Any]) -> Any:
         raise InputError("targets: leave this parameter of DATA out, since --loss says how labels are read")
     # The weights of an attention block have three axes, those of a convolution four.
     layout = {3: "tokens", 4: "image"}.get(max(value.ndim for value in state.values()), "flat")
-    return DATASETS.make(name, **{"layout": layout, **given}).samples()
+    try:
+        return DATASETS.make(name, **{"layout": layout, **given}).samples()
+    except InputError as error:
+        # The parameter is called path, and the argument DATA.
+        raise InputError(re.sub(r"^path\b", "DATA", str(error))) from error

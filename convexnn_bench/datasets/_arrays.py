@@ -60,8 +60,13 @@ def read_npz(
     return X, Y, [note, *_unread(names, chosen)]
 
 
-def read_npy(source: Path, target: str | int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return features, the column of targets (the last one by default) and notes of a single table n x d."""
+def read_npy(
+    source: Path, target: str | int | None = None, drop: Sequence[str | int] = ()
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return features, the column of targets (the last one by default) and notes of a single table n x d.
+
+    drop: the positions of columns that are left out.
+    """
     if zipfile.is_zipfile(source):
         raise InputError(f"{source} is an NPZ file by its content: name it .npz")
     with _readable(source):
@@ -81,7 +86,18 @@ def read_npy(source: Path, target: str | int | None = None) -> tuple[np.ndarray,
     position %= array.shape[1]
     which = "the last column" if position == array.shape[1] - 1 else f"column {position} (counted from 0)"
     notes = [f"The array ({described(array)}) was read; {which} is the target."]
-    return np.delete(array, position, axis=1), array[:, position], notes
+    left_out = sorted({_position(source, one, array.shape[1]) for one in drop})
+    if position in left_out or len(left_out) > array.shape[1] - 2:
+        raise InputError(f"drop={list(drop)!r} leaves out the target, or all features, of {source}")
+    if left_out:
+        notes.append(f"Left out, as drop says: columns {', '.join(map(str, left_out))} (counted from 0).")
+    return np.delete(array, [position, *left_out], axis=1), array[:, position], notes
+
+
+def _position(source: Path, column: str | int, width: int) -> int:
+    if not isinstance(column, int) or not -width <= column < width:
+        raise InputError(f"drop={column!r}: {source} has {width} columns without names; give positions from 0 on")
+    return column % width
 
 
 def described(array: np.ndarray) -> str:

@@ -27,6 +27,7 @@ UNNAMED = "Unnamed: "  # prefix of the name that pandas gives to a column withou
 YEARS = range(1800, 2201)  # whole numbers that may be names of columns as well as values
 WHOLE = re.compile(r"[+-]?\d+")
 WITH_COMMA = re.compile(r"[+-]?\d*(,\d+)+([eE][+-]?\d+)?")
+SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*(?=[\r\n])', re.IGNORECASE)  # up to the end of the line
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -65,7 +66,12 @@ class Column:
 
 
 def read_table(
-    source: Path, target: str | int = -1, header: str = "auto", separator: str = "auto", decimal: str = "auto"
+    source: Path,
+    target: str | int = -1,
+    header: str = "auto",
+    separator: str = "auto",
+    decimal: str = "auto",
+    drop: Sequence[str | int] = (),
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return features n x d, targets n (numbers if all cells are numbers, else words), and notes.
 
@@ -81,6 +87,8 @@ def read_table(
         What separates the columns. "space" is any number of blanks and tabs.
     decimal : {"auto", "point", "comma"}
         The decimal sign.
+    drop : sequence of str or int
+        Names or positions of the columns that are left out. A name may be several, separated by commas.
 
     Raises
     ------
@@ -88,15 +96,17 @@ def read_table(
         The file is not such a table. The message names the line.
     """
     # 1. Split the text into rows of equally many cells.
-    text = _text(source)
-    chosen = SEPARATORS.get(separator) or _separator(source, text)
+    text, named = _without_separator_line(_text(source))
+    chosen = SEPARATORS.get(separator) or named or _separator(source, text)
     rows, notes = _rows(source, text, chosen)
+    if named:
+        notes.append(f"The first line, sep={named}, names the separator.")
     if chosen == " " and separator == "auto":
         notes.append("Columns are separated by any number of blanks or tabs.")
     _check_lengths(source, rows, chosen)
     # 2. Separate the header, the target, an index and the features.
     columns, lines, said = _columns(source, rows, header, target)
-    wanted, features, left_out = _roles(source, columns, target)
+    wanted, features, left_out = _roles(source, columns, target, drop)
     # 3. Convert the cells to numbers.
     commas = decimal == "comma" or (decimal == "auto" and _has_decimal_commas(source, [*features, wanted]))
     if commas:
@@ -128,6 +138,12 @@ def _text(source: Path) -> str:
     if not text.strip():
         raise InputError(f"{source} is empty: no readable CSV file")
     return text
+
+
+def _without_separator_line(text: str) -> tuple[str, str | None]:
+    """Return the text with its first line blank if that is Excel's "sep=;", and the separator that it names."""
+    found = SEPARATOR_LINE.match(text)
+    return (text, None) if found is None else (text[found.end() :], found[1])
 
 
 def _split(text: str, separator: str) -> Iterator[Row]:
@@ -246,16 +262,23 @@ def _columns(
     return columns, [row.line for row in rows], notes
 
 
-def _roles(source: Path, columns: list[Column], target: str | int) -> tuple[Column, list[Column], list[str]]:
+def _roles(
+    source: Path, columns: list[Column], target: str | int, drop: Sequence[str | int]
+) -> tuple[Column, list[Column], list[str]]:
     """Return the column of targets, the features, and notes on the columns that are neither."""
     notes = []
     has_header = any(column.name for column in columns)
     if not columns[-1].name and not any(columns[-1].cells):
         notes.append("The empty column after the last separator was left out.")
         columns = columns[:-1]
-    wanted = _target_column(source, columns, target)
-    features = [column for column in columns if column is not wanted]
-    if has_header and _is_unnamed(columns[0]) and columns[0] is not wanted:
+    wanted = _column(source, columns, "target", target)
+    dropped = _dropped(source, columns, drop)
+    if wanted in dropped:
+        raise InputError(f"drop leaves out {wanted} of {source}, which is the target: name another one with target")
+    if dropped:
+        notes.append(f"Left out, as drop says: {', '.join(map(str, dropped))}.")
+    features = [column for column in columns if column is not wanted and column not in dropped]
+    if has_header and _is_unnamed(columns[0]) and columns[0] in features:
         _check_index(source, columns[0])
         notes.append("The first column has no name and was left out as an index.")
         features.remove(columns[0])
@@ -332,34 +355,47 @@ def _undecided(source: Path, row: Row) -> InputError:
     )
 
 
-def _target_column(source: Path, columns: Sequence[Column], target: str | int) -> Column:
+def _dropped(source: Path, columns: Sequence[Column], drop: Sequence[str | int]) -> list[Column]:
+    """Return the columns that are left out, in the order of the file."""
+    names = {column.name for column in columns}
+    wanted: list[str | int] = []
+    for one in drop:
+        # A name may have commas itself, and then it is one name.
+        several = isinstance(one, str) and one not in names
+        wanted.extend([part.strip() for part in str(one).split(",")] if several else [one])
+    found = [_column(source, columns, "drop", one) for one in wanted]
+    return [column for column in columns if column in found]
+
+
+def _column(source: Path, columns: Sequence[Column], argument: str, value: str | int) -> Column:
+    """Return the column of this name, or at this position, which are the value of an argument."""
     names = [column.name for column in columns]
     by_number = {column.position: column for column in columns}
-    named = names.count(str(target))
+    named = names.count(str(value))
     if named > 1:
-        raise InputError(f"target={target!r} is the name of {named} columns of {source}: give a position from 0 on")
-    by_name = columns[names.index(str(target))] if named else None
-    if isinstance(target, int):
-        position = target if target >= 0 else len(columns) + target
-        by_position = by_number.get(position) if target >= 0 else dict(enumerate(columns)).get(position)
+        raise InputError(f"{argument}={value!r} is the name of {named} columns of {source}: give a position from 0 on")
+    by_name = columns[names.index(str(value))] if named else None
+    if isinstance(value, int):
+        position = value if value >= 0 else len(columns) + value
+        by_position = by_number.get(position) if value >= 0 else dict(enumerate(columns)).get(position)
         if by_name is not None and by_position is not None and by_name is not by_position:
             raise InputError(
-                f"target={target} is the position of {by_position} and the name of another one of {source}: give the "
-                f"name in quotes, target='{target}', or the position {by_name.position}"
+                f"{argument}={value} is the position of {by_position} and the name of another one of {source}: give "
+                f"the name in quotes, {argument}='{value}', or the position {by_name.position}"
             )
         column = by_position or by_name
         if column is None:
-            raise InputError(f"target={target}: {source} has {len(columns)} columns")
+            raise InputError(f"{argument}={value}: {source} has {len(columns)} columns")
         return column
     if by_name is not None:
         return by_name
     known = [name for name in names if name]
     if not known:
-        raise InputError(f"target={target!r}: {source} has no header; give a position, -1 for the last column")
-    near = difflib.get_close_matches(target, known, n=1)
+        raise InputError(f"{argument}={value!r}: {source} has no header; give a position, -1 for the last column")
+    near = difflib.get_close_matches(value, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    raise InputError(f"target={target!r} is no column of {source}: {hint}columns: {shown}")
+    raise InputError(f"{argument}={value!r} is no column of {source}: {hint}columns: {shown}")
 
 
 def _is_unnamed(column: Column) -> bool:
@@ -417,7 +453,8 @@ def _feature(source: Path, column: Column, lines: Sequence[int]) -> np.ndarray:
         raise InputError(
             f"{source}: {column} holds words, such as {column.cells[odd[0]]!r} in line {lines[odd[0]]}, and features "
             "must be numbers. Encode them:\n    import pandas as pd\n"
-            f"    table = pd.get_dummies(pd.read_csv(...), columns=[{column.name or column.position!r}], dtype=float)"
+            f"    table = pd.get_dummies(pd.read_csv(...), columns=[{column.name or column.position!r}], dtype=float)\n"
+            f"or leave the column out, drop={column.name or column.position!r}"
         )
     first = next((index for index in odd if index not in set(empty)), None)
     if first is not None:
@@ -465,7 +502,8 @@ def _index_notes(features: Sequence[Column], X: np.ndarray) -> list[str]:
         different = len(np.unique(values)) == n and (values == np.round(values)).all()
         counts = n > 2 and values.max() - values.min() == n - 1
         if different and (counts or n >= INDEX_ROWS):
-            notes.append(f"The feature {column} has another whole number in each row; is it an index?")
+            way = f"drop={column.name or column.position!r} leaves it out."
+            notes.append(f"The feature {column} has another whole number in each row; is it an index? {way}")
     return notes
 
 

@@ -46,6 +46,9 @@ class File(BaseDataset):
         What separates the columns of a table.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a table.
+    drop : str, int or list of these, optional
+        Columns that are left out, by name or by position from 0 on: "id", or ["id", "date"]. On the command line, where
+        a list is a sweep, names are separated by commas: ``file[path=data.csv,drop='id,date']``.
     targets : {"auto", "values", "one_hot", "signs", "binary"}
         "values" keeps numbers, for the squared loss. The others read words or numbers as sorted classes. "one_hot"
         makes 0/1 columns for cross-entropy, "signs" makes -1/1 columns for the logistic loss, and "binary" makes one
@@ -73,6 +76,7 @@ class File(BaseDataset):
         header: str | bool = "auto",
         separator: str = "auto",
         decimal: str = "auto",
+        drop: str | int | list[str | int] | None = None,
         targets: str = "auto",
         scale: float = 1.0,
         standardize: bool = False,
@@ -134,13 +138,25 @@ def _read(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     one_of("header", header, ("auto", "yes", "no"))
     one_of("separator", given["separator"], ("auto", *SEPARATORS))
     one_of("decimal", given["decimal"], ("auto", "point", "comma"))
+    drop = _listed(given["drop"])
     if suffix == ".npz":
+        if drop:
+            raise InputError(f"drop={given['drop']!r} names columns of a table; {source} holds arrays")
         return read_npz(source, features, target)
     if features is not None:
         raise InputError(f"features={features!r} names an array of an .npz file; {source} is none")
     if suffix == ".npy":
-        return read_npy(source, target)
-    return read_table(source, -1 if target is None else target, header, given["separator"], given["decimal"])
+        return read_npy(source, target, drop)
+    last = -1 if target is None else target
+    return read_table(source, last, header, given["separator"], given["decimal"], drop)
+
+
+def _listed(drop: Any) -> list[str | int]:
+    """Return the columns that are left out as a list; raise InputError unless they are names or positions."""
+    columns = [] if drop is None else list(drop) if isinstance(drop, list | tuple) else [drop]
+    if not all(isinstance(column, str | int) and not isinstance(column, bool) for column in columns):
+        raise InputError(f"drop must be a name, a position from 0 on, or a list of these, got {drop!r}")
+    return columns
 
 
 def _existing(path: Any) -> Path:

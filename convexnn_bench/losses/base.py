@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.plugins import LOSSES
 
 Predictions = Float[torch.Tensor, "n_out c"]
 Scalar = Float[torch.Tensor, ""]
@@ -56,6 +57,9 @@ class BaseLoss:
         -1/1; or nothing, since the loss takes numbers alone.
     has_kinks : bool
         grad F has kinks, so that `curvature` is an element of the generalised Hessian there.
+    in_torch : dict
+        The names of the losses of torch.nn that are this F up to a factor, each with the beta that stands for weight
+        decay lam beside their mean over n rows of c outputs.
     exact_gradient : bool
         `gradient` is grad F up to rounding, so that F(z) + F*(grad F(z)) = <grad F(z), z>, which every certificate
         checks. False for a loss that is defined by a minimisation, whose gradient is inexact.
@@ -73,6 +77,24 @@ class BaseLoss:
     labels: str | None = None
     has_kinks: bool = False
     exact_gradient: bool = True
+    in_torch: dict[str, str] = {}
+
+    @classmethod
+    def advice(cls, value: Any) -> str:
+        """Return how messages go on that refuse a value as a loss: with the counterpart of a loss of torch."""
+        kind = value.__name__ if callable(value) and hasattr(value, "__name__") else type(value).__name__
+        named = kind.replace("_", "").lower()  # mse_loss is the function of MSELoss
+        for loss in LOSSES.classes.values():
+            for name, beta in loss.in_torch.items():
+                if name.lower() == named:
+                    delta = getattr(value, "delta", getattr(value, "beta", None))
+                    spec = loss.name if delta is None else f"{loss.name}[delta={delta:g}]"
+                    return (
+                        f': {name} of torch is loss="{spec}" here, a sum over all samples and no mean. Beside torch\'s '
+                        f"mean over n rows of c outputs, weight decay lam is beta = {beta}. certify_module takes the "
+                        "losses of torch themselves"
+                    )
+        return ""
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
         """Return the targets as float64 n_out x c. Raise InputError where they do not fit the loss."""

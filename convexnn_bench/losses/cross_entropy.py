@@ -28,6 +28,7 @@ class CrossEntropy(BaseLoss):
     """
 
     name = "cross_entropy"
+    in_torch = {"CrossEntropyLoss": "lam n", "NLLLoss": "lam n"}
     labels = "one_hot"
     rows_sum_to_zero = True
     smoothness = 0.5  # the largest eigenvalue of diag(p) - p p^T over the simplex

@@ -36,6 +36,7 @@ class Huber(BaseLoss):
     """
 
     name = "huber"
+    in_torch = {"HuberLoss": "lam n c", "SmoothL1Loss": "lam n c delta"}
     smoothness = 1.0
     has_kinks = True
 

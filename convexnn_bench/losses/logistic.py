@@ -24,6 +24,7 @@ class Logistic(BaseLoss):
     """
 
     name = "logistic"
+    in_torch = {"BCEWithLogitsLoss": "lam n c", "BCELoss": "lam n c"}
     labels = "signs"
     # F'' is sigma (1 - sigma), which is at most 1/4.
     smoothness = 0.25

@@ -23,6 +23,7 @@ class Squared(BaseLoss):
     """
 
     name = "squared"
+    in_torch = {"MSELoss": "lam n c / 2"}
     smoothness = 1.0
     unit_curvature = True
 

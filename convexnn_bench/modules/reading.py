@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -255,7 +255,35 @@ def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
         except Exception:  # the forward may raise any exception; `_read` says later why it is not supported
             return None
     why = [line for line in str(first).splitlines() if line.strip()][-1:]  # TorchScript puts the reason last
-    raise InputError(f"the module cannot be applied to X of shape {X.shape}: {' '.join(why)}") from first
+    words = _misfit(module, X) or " ".join(why)
+    raise InputError(f"the module cannot be applied to X of shape {X.shape}: {words}") from first
+
+
+def _misfit(module: torch.nn.Module, X: np.ndarray) -> str | None:
+    """Return which layer takes inputs of another size than it gets, or None if that is not why a module fails."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    entered: list[tuple[str, torch.nn.Module, torch.Size]] = []
+
+    def entering(name: str) -> Callable[..., None]:
+        return lambda layer, inputs: entered.append((name, layer, inputs[0].shape))
+
+    twin = copy.deepcopy(module).cpu().double()
+    for name, layer in twin.named_modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            layer.register_forward_pre_hook(entering(name))
+    with torch.no_grad(), suppress(RuntimeError):
+        twin(torch.as_tensor(X))
+    if not entered:
+        return None
+    # The last layer that was entered is the one that failed.
+    name, layer, shape = entered[-1]
+    if isinstance(layer, torch.nn.Linear) and shape[-1] != layer.in_features:
+        columns = f"X has {X.shape[1]} columns" if X.ndim == 2 else f"X is {' x '.join(map(str, X.shape))}"
+        return f"its layer {name!r} has in_features={layer.in_features} and gets {shape[-1]} ({columns})"
+    if isinstance(layer, torch.nn.Conv2d) and len(shape) == 4 and shape[1] != layer.in_channels:
+        return f"its layer {name!r} has in_channels={layer.in_channels} and gets {shape[1]} (X is n x channels x h x w)"
+    return None
 
 
 def _applied(

@@ -201,9 +201,10 @@ class Registry(Generic[T]):
         if isinstance(name_or_instance, type) and issubclass(name_or_instance, self.base):
             return name_or_instance(**parameters)
         if not isinstance(name_or_instance, str):
+            advice: Any = getattr(self.base, "advice", lambda value: "")
             raise InputError(
                 f"{self.kind} must be a name or an instance of {self.base.__name__}, "
-                f"got {type(name_or_instance).__name__}"
+                f"got {type(name_or_instance).__name__}{advice(name_or_instance)}"
             )
         # 3. A name is looked up. Keyword arguments win over those in the brackets.
         name, inside = parse_spec(name_or_instance)

@@ -135,3 +135,59 @@ def test_options_choose_the_network_and_its_first_layer(tmp_path):
     module.load_state_dict({"0.weight": other["b.weight"], "2.weight": other["a.weight"]})
     expected = cnn.certify_module(module, X, Y, weight_decay=0.1)
     assert (answer["primal"], answer["dual"]) == (expected.primal, expected.dual)
+
+
+WORDS = "x,z,kind\n1,2,cat\n3,1,dog\n0,5,dog\n2,2,cat\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a model of two inputs, a table of words and one of numbers with an id."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(network().state_dict(), "model.pt")
+    (tmp_path / "words.csv").write_text(WORDS)
+    (tmp_path / "ids.csv").write_text("id,x,z,y\na7,1,2,1.5\na8,3,1,2.5\nb1,0,5,0.5\n")
+    return tmp_path
+
+
+def said(*arguments):
+    answer = certify(*arguments)
+    assert answer.exit_code == 2
+    return answer.stderr
+
+
+@pytest.mark.parametrize("data", ["words.csv", "file[path=ids.csv,drop=id]", "missing.csv", "arrays.npz"])
+def test_arguments_in_the_wrong_order_are_recognised(folder, data):
+    assert said(data, "model.pt") == (
+        f"error: MODEL and DATA are in the wrong order: convexnn-bench certify model.pt {data}\n"
+    )
+
+
+def test_missing_files_and_other_suffixes_are_named_by_their_argument(folder):
+    assert "error: DATA: there is no file 'missing.csv' (looked in " in said("model.pt", "missing.csv")
+    assert "error: MODEL: there is no file 'missing.pt'" in said("missing.pt", "words.csv")
+    (folder / "table.xlsx").write_bytes(b"PK")
+    assert "error: DATA must end in .csv, .data" in said("model.pt", "table.xlsx")
+    assert "no file of torch.save, or damaged" in said("words.csv", "ids.csv")
+
+
+def test_words_under_a_loss_of_numbers_are_explained_in_flags(folder):
+    text = said("model.pt", "words.csv")
+    assert "the targets in DATA are words, such as 'cat', and --loss squared takes numbers" in text
+    assert "--loss cross_entropy, or --loss logistic" in text
+    assert "get_dummies" not in text
+    assert "--loss huber takes numbers" in said("model.pt", "words.csv", "--loss", "huber[delta=0.5]")
+    assert certify("model.pt", "words.csv", "--loss", "logistic").exit_code == 0
+
+
+@pytest.mark.parametrize("drop", ["id", "[id]", "0", "'id'"])
+def test_a_column_is_left_out(folder, drop):
+    answer = certify("model.pt", f"file[path=ids.csv,drop={drop}]")
+    assert answer.exit_code == 0, answer.stderr
+    assert "Left out, as drop says: column 'id'." in answer.output
+    assert "column 'id' holds words" in said("model.pt", "ids.csv")
+
+
+def test_data_of_another_width_name_the_layer(folder):
+    (folder / "wide.csv").write_text("x,z,w,y\n1,2,3,1.5\n3,1,4,2.5\n")
+    assert "in_features=2" in said("model.pt", "wide.csv")

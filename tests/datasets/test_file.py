@@ -169,8 +169,70 @@ def test_an_index_without_a_name_is_left_out(load, index):
         assert "The first column has no name and was left out as an index." in data.notes
     named = load(frame.rename_axis("id").add_prefix("x").to_csv()) if index == [0, 1, 2, 3] else None
     assert (
-        named is None or "The feature column 'id' has another whole number in each row; is it an index?" in named.notes
+        named is None
+        or "The feature column 'id' has another whole number in each row; is it an index? drop='id' leaves it out."
+        in named.notes
     )
+
+
+TABLE = "id,age,when,income,y\nu7,1,2020-01-01,5,1.5\nu3,2,2020-01-02,6,2.5\nu9,4,2020-01-03,9,3.5\n"
+
+
+@pytest.mark.parametrize("drop", [["id", "when"], "id,when", (0, "when"), [2, 0], ["when , id"]], ids=str)
+def test_columns_that_drop_names_are_left_out(load, drop):
+    """They may hold words, which features may not."""
+    data = load(TABLE, drop=drop)
+    np.testing.assert_array_equal(data.X, [[1, 5], [2, 6], [4, 9]])
+    np.testing.assert_array_equal(data.Y, [1.5, 2.5, 3.5])
+    assert "Left out, as drop says: column 'id', column 'when'." in data.notes
+    refused(load, TABLE, "column 'id' holds words", "drop='id'")
+
+
+def test_a_column_that_cannot_be_dropped_is_named(load):
+    refused(load, TABLE, "drop='whem' is no column", "did you mean 'when'?", drop="whem")
+    refused(load, TABLE, "drop leaves out column 'y'", "is the target", drop=["id", "y"])
+    refused(load, TABLE, "drop=9", "has 5 columns", drop=9)
+    refused(load, TABLE, "drop must be a name, a position from 0 on, or a list", drop=[None])
+    refused(load, "1,2,3\n4,5,6\n", "has no header", drop="id", header="no")
+    refused(load, "a,b,y\n1,2,3\n4,5,6\n", "has no feature beside", drop="a,b")
+    refused(load, 'b,"b",y\n1,2,3\n4,5,6\n', "the name of 2 columns", drop="b")
+
+
+def test_a_name_with_a_comma_is_one_name(load):
+    data = load('"last, first",x,y\nann,1,2\nbob,3,4\n', drop="last, first")
+    np.testing.assert_array_equal(data.X, [[1], [3]])
+
+
+def test_columns_of_an_array_are_dropped_by_position(tmp_path):
+    path = tmp_path / "data.npy"
+    np.save(path, np.arange(12.0).reshape(3, 4))
+    data = DATASETS.get("file")(path=str(path), drop=[0, -2]).data()
+    np.testing.assert_array_equal(data.X, [[1], [5], [9]])
+    assert "Left out, as drop says: columns 0, 2 (counted from 0)." in data.notes
+    for drop, words in (("id", "without names"), (3, "the target"), ([0, 1, 2], "all features"), (7, "4 columns")):
+        with pytest.raises(cnn.InputError, match=words):
+            DATASETS.get("file")(path=str(path), drop=drop).data()
+    np.savez(tmp_path / "data.npz", X=np.ones((2, 2)), Y=np.ones(2))
+    with pytest.raises(cnn.InputError, match="drop='id' names columns of a table"):
+        DATASETS.get("file")(path=str(tmp_path / "data.npz"), drop="id").data()
+
+
+@pytest.mark.parametrize(
+    ("first", "separator"), [("sep=;", ";"), ('"sep=;"', ";"), ("SEP=,", ","), ("sep=\t", "\t"), ("sep=|", "|")]
+)
+def test_a_first_line_of_excel_names_the_separator(load, first, separator):
+    rows = ["a", "b", "y"], ["1", "2", "3"], ["4", "5", "7"]
+    text = "\r\n".join([first, *(separator.join(row) for row in rows)]) + "\r\n"
+    data = load(text)
+    np.testing.assert_array_equal(data.X, [[1, 2], [4, 5]])
+    assert f"The first line, sep={separator}, names the separator." in data.notes
+    assert any(note.startswith("Line 2 was read as the header: a,b,y") for note in data.notes)
+    refused(load, text.replace("7", "7" + separator), "line 4 has 4 fields where line 2 has 3")
+
+
+def test_a_column_called_sep_is_a_column(load):
+    data = load("sep;y\n1;2\n3;4\n")
+    np.testing.assert_array_equal(data.X, [[1], [3]])
 
 
 def test_values_without_a_name_are_no_index(load):

@@ -272,6 +272,43 @@ def test_what_is_said_is_rounded_to_the_safe_side():
         assert float(said.split("can reach below ")[1].split(",")[0]) <= report.dual
 
 
+class Named(nn.Module):
+    """Layers with names, and a forward that may fail in another way."""
+
+    def __init__(self, cut=False):
+        super().__init__()
+        self.hidden, self.out, self.cut = nn.Linear(4, 3), nn.Linear(3, 1), cut
+
+    def forward(self, x):
+        return self.out(torch.relu(self.hidden(x))[:, : 2 if self.cut else 3])
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "words"),
+    [
+        (Named(), (3, 5), "its layer 'hidden' has in_features=4 and gets 5 (X has 5 columns)"),
+        (Named(cut=True), (3, 4), "its layer 'out' has in_features=3 and gets 2 (X has 4 columns)"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1)),
+            (3, 3, 3, 3),
+            "its layer '0' has in_channels=1 and gets 3 (X is n x channels x h x w)",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1)),
+            (3, 1, 4, 4),
+            "its layer '3' has in_features=8 and gets 18 (X is 3 x 1 x 4 x 4)",
+        ),
+        (nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Linear(2, 1)), (3, 5), "unflatten"),
+    ],
+    ids=["first layer", "second layer", "channels", "pooled size", "no such layer"],
+)
+def test_a_module_that_does_not_take_X_is_refused_by_the_layer(module, shape, words):
+    with pytest.raises(cnn.InputError) as caught:
+        cnn.certify_module(module, np.ones(shape), np.ones(3), weight_decay=0.1)
+    assert words in str(caught.value)
+    assert "mat1" not in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -282,7 +319,10 @@ def test_what_is_said_is_rounded_to_the_safe_side():
         ({"output_bias": True}, "output_bias must be"),
         ({"bias_decay": False}, "constant feature|biases of the first layer"),
         ({"X": np.full((3, 4), np.nan)}, "X has 12 NaN"),
-        ({"X": np.ones((3, 5))}, "cannot be applied to X"),
+        (
+            {"X": np.ones((3, 5))},
+            r"cannot be applied to X of shape \(3, 5\): its layer '0' has in_features=4 and gets 5 \(X has 5 columns\)",
+        ),
         ({"Y": np.ones(2)}, "Y has 2 rows"),
         ({"loss": "hinge"}, "hinge"),
         (

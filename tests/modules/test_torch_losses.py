@@ -112,3 +112,35 @@ def test_a_head_is_no_part_of_a_problem():
     module = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False), nn.Sigmoid())
     with pytest.raises(cnn.InputError, match="ends in a sigmoid"):
         cnn.certify(problem, module)
+
+
+SPECS = {"HuberLoss": "huber[delta=0.3]", "SmoothL1Loss": "huber[delta=0.25]", "MSELoss": "squared"}
+
+
+@pytest.mark.parametrize("name", [name for name in TAKEN if " " not in name])
+def test_a_problem_names_the_loss_that_stands_for_one_of_torch(name):
+    kind, settings, _, _, factor = TAKEN[name]
+    with pytest.raises(cnn.InputError, match=f"{name} of torch is loss=") as caught:
+        cnn.Problem(X, NUMBERS, loss=kind(**settings), beta=0.1)
+    said = str(caught.value)
+    spec = said.partition('loss="')[2].partition('"')[0]
+    assert spec == SPECS.get(name, spec)
+    assert cnn.LOSSES.make(spec).name in cnn.LOSSES.names()
+    assert "certify_module takes the losses of torch" in said
+    # The stated beta for the mean over n = 5 rows of c = 2 outputs is that of `certify_module`, and as tested above.
+    beta = said.partition("is beta = ")[2].partition(".")[0]
+    values = {"lam": 1.0, "n": 5, "c": 2, "delta": settings.get("beta")}
+    assert eval(beta.replace(" / ", "/").replace(" ", "*"), values) == factor
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss, functional.mse_loss, functional.smooth_l1_loss, nn.NLLLoss])
+def test_classes_and_functions_of_torch_are_named_as_well(loss):
+    with pytest.raises(cnn.InputError, match=r"of torch is loss=.* here, a sum over all samples"):
+        cnn.make_problem("spiral", n=9, loss=loss)
+
+
+def test_other_objects_get_no_counterpart():
+    for loss in (nn.L1Loss(), 3, len):
+        with pytest.raises(cnn.InputError, match="loss must be a name or an instance of BaseLoss") as caught:
+            cnn.Problem(X, NUMBERS, loss=loss, beta=0.1)
+        assert "torch is" not in str(caught.value)
