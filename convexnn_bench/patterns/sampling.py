@@ -1,5 +1,6 @@
 """Activation patterns 1{Phi g >= 0} of random directions g, where there are too many to enumerate."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -86,8 +87,8 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     complete = count == len(masks) + zero and reduced.resolved
     moved, copies = moved_rows(reduced, Phi.shape[0])
     rows = hash_of(np.asarray(Phi)) if complete else None
-    exactness = (moved, copies, complete, reduced.merged)
-    return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, *exactness)
+    found = Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, moved, copies)
+    return dataclasses.replace(found, resolved=complete, merged=reduced.merged)
 
 
 def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:

@@ -190,5 +190,6 @@ def test_minibatch_steps_do_not_depend_on_a_small_unit_of_the_objective(height):
         return len(visited) < 300
 
     start = torch.full((5,), 0.1, dtype=torch.float64)
-    momentum_sgd(objective, lambda generator: [lambda x: objective(x)[1]], start, step_done, momentum=0.5, seed=0)
+    gradient = [lambda x: objective(x)[1]]
+    momentum_sgd(objective, lambda generator: gradient, start, step_done, momentum=0.5, seed=0, decay=height)
     assert torch.linalg.vector_norm(visited[-1] - centre) <= 1e-3 * torch.linalg.vector_norm(centre)
