@@ -108,6 +108,9 @@ class OutputBias(BaseLoss):
         g, step = newton(b)
         for _ in range(POLISHING_STEPS):
             moved = b + step
+            # Where the loss is saturated, its curvature is rounding, and a step may have no bounds.
+            if not bool(torch.isfinite(moved).all()):
+                break
             slope, following = newton(moved)
             if not bool(slope.abs().max() <= 0.5 * g.abs().max()):
                 break

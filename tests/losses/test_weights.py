@@ -173,3 +173,21 @@ def test_a_loss_that_defines_sums_alone_is_weighted_row_by_row():
         variable.value = at.numpy()
         values = [float(np.asarray(f(variable, Y.numpy())[0].value).sum()) for f in (ours, theirs)]
         assert values[0] == pytest.approx(values[1], rel=1e-12)
+
+
+def test_the_best_bias_of_saturated_predictions_is_found():
+    """Probabilities are zero and one up to rounding, so that the curvature is none."""
+    counts = [3, 3, 4, 1, 4, 3, 2, 4, 1]
+    first, second = [2101, -997, -624, 57, 109, 267, 123, -1056, 488], [16, 5750, 563, 2156, 575, 722, -380, 6649, 2180]
+    third = [-2117, -4752, 61, -2213, -684, -990, 256, -5593, -2668]
+    z = torch.as_tensor(np.column_stack([first, second, third]).astype(np.float64).repeat(counts, axis=0))
+    Y = torch.as_tensor(np.eye(3)[np.array([0, 1, 2, 1, 2, 2, 2, 1, 1]).repeat(counts)])
+    value = float(OutputBias(cnn.CrossEntropy(), None).value(z, Y))
+    import cvxpy as cp
+
+    # the same minimum as a linear program, since logsumexp is the largest entry here
+    shifts, scores = cp.Variable((1, 3)), z.numpy()
+    moved = scores + np.ones((len(scores), 1)) @ shifts
+    problem = cp.Problem(cp.Minimize(cp.sum(cp.max(moved, axis=1)) - cp.sum(cp.multiply(Y.numpy(), moved))))
+    least = float(problem.solve(solver="CLARABEL"))
+    assert least - 1e-6 * abs(least) <= value <= least + len(z) * np.log(3)
