@@ -82,6 +82,10 @@ def draw(number: int) -> Case:
     }
     arguments |= _patterns(rng, architecture, activation, X, scale)
     lines = [f"X = {code(X)}", f"Y = {code(given)}"]
+    # Every other problem that needs no entries of X gets it as a sparse matrix.
+    enumerates = arguments.get("patterns") == '"all"'
+    if number % 2 and architecture.kind == "mlp" and activation != "relu" and not enumerates:
+        lines.append("X = scipy.sparse.csr_array(X)")
     lines.append(f"problem = cnn.Problem(X, Y, {', '.join(f'{key}={text}' for key, text in arguments.items())})")
     return Case(number, architecture, activation, named, scale, X, Y, lines)
 

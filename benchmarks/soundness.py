@@ -33,6 +33,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import scipy.sparse
 import torch
 from exact_objective import Array, Loss, Real, Statement, mp
 from good_points import into_cones, search
@@ -41,7 +42,7 @@ from random_problems import SCALES, Case, Rng, code, draw, power
 import convexnn_bench as cnn
 from convexnn_bench.terminal import progress
 
-HEADER = "import numpy as np\nimport torch\n\nimport convexnn_bench as cnn\n"
+HEADER = "import numpy as np\nimport scipy.sparse\nimport torch\n\nimport convexnn_bench as cnn\n"
 DIRECTIONS = 24  # random first layers that are tried
 CLOSE = 1e-6  # smallest margin of a problem up to which it counts as tight
 TIGHT = 1e-10  # relative margin of the best bound at which no further point is looked for
@@ -94,7 +95,7 @@ class Trial:
     def __init__(self, case: Case):
         self.case, self.outcome = case, Outcome(case)
         self.rng: Rng = np.random.default_rng([case.number, 1])
-        self.namespace: dict[str, Any] = {"np": np, "torch": torch, "cnn": cnn}
+        self.namespace: dict[str, Any] = {"np": np, "scipy": scipy, "torch": torch, "cnn": cnn}
         self.judged: list[Judged] = []
         # The lowest objectives of points of the programs with the problem's blocks and with all patterns.
         self.best: dict[str, tuple[Real, str]] = {}

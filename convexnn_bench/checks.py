@@ -15,8 +15,11 @@ SMALLEST, LARGEST = 1e-40, 1e40  # magnitudes whose fourth powers, as they occur
 SMALLEST_BETA = 1e-290  # below, products may be subnormal, whose relative error no bound covers
 
 
-def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
-    """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else."""
+def as_numpy(value: Any, name: str = "the array", *, widen: bool = True) -> np.ndarray:
+    """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else.
+
+    widen: floating-point tensors become float64.
+    """
     # np.asarray would drop the mask and take the values below it for data.
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise InputError(f"{name} has {np.ma.count_masked(value)} masked entries: fill or drop them")
@@ -27,7 +30,7 @@ def as_numpy(value: Any, name: str = "the array") -> np.ndarray:
         if isinstance(value, torch.Tensor):
             # Numpy has no bfloat16, so that floating-point tensors are widened first.
             value = value.detach().cpu()
-            return (value.double() if value.is_floating_point() else value).numpy()
+            return (value.double() if widen and value.is_floating_point() else value).numpy()
         array = np.asarray(value)
         # Columns of several numeric types, some of pandas' own, become Python objects together.
         return _frame(name, value) if array.dtype == object and _is_numeric_frame(value) else array
@@ -58,11 +61,16 @@ def check_array(name: str, value: Any) -> np.ndarray:
         raise InputError(f"{name} must be a numeric array, got dtype {array.dtype}{hint}")
     # All later arithmetic, and with it every bound on rounding, assumes float64.
     array = np.asarray(array, dtype=np.float64, order="C")
+    check_finite(name, array)
+    return array
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raise InputError for entries that are not finite."""
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         first = tuple(int(index) for index in bad[0])
         raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
-    return array
 
 
 def _is_frame(value: Any) -> bool:
@@ -120,7 +128,7 @@ def check_patterns(patterns: Any, N: int) -> Any:
 
 def check_scale(name: str, array: np.ndarray) -> None:
     """Raise InputError for magnitudes whose products leave float64; an array of zeros passes."""
-    size = float(np.abs(array).max(initial=0.0))
+    size = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))  # without a copy, as |X| would be
     if size > 0 and not SMALLEST <= size <= LARGEST:
         raise InputError(
             f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.architectures import BaseArchitecture
-from convexnn_bench.checks import Array, aligned_copy, check_array, check_scale
+from convexnn_bench.checks import Array, aligned_copy, check_scale
 from convexnn_bench.errors import InputError
 from convexnn_bench.labels import Targets, class_index, class_numbers
 from convexnn_bench.losses import BaseLoss, plain_loss, read_targets
+from convexnn_bench.operator import DataArray, aligned_data, entries, read_data
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class HeldOut:
         The class of each output, as a number; None where the targets, here or in training, state no classes.
     """
 
-    X: Float[np.ndarray, "n_test *sample"]
+    X: DataArray
     Y: Float[np.ndarray, "n_out c"]
     labels: Int[np.ndarray, " n_out"] | None
 
@@ -76,11 +77,11 @@ class HeldOut:
         """
         value = float(plain_loss(loss).value(torch.as_tensor(predictions), torch.as_tensor(self.Y)))
         if not math.isfinite(value):
-            return HeldOutScore(len(self.X), missing="the loss on the held-out samples is not finite")
+            return HeldOutScore(self.X.shape[0], missing="the loss on the held-out samples is not finite")
         if self.labels is None:
-            return HeldOutScore(len(self.X), value, r2=self._r2(predictions))
+            return HeldOutScore(self.X.shape[0], value, r2=self._r2(predictions))
         right = class_index(predictions) == self.labels
-        return HeldOutScore(len(self.X), value, accuracy=float(right.mean()))
+        return HeldOutScore(self.X.shape[0], value, accuracy=float(right.mean()))
 
     def _r2(self, predictions: np.ndarray) -> float | None:
         # Divided by the largest deviation, so that squares of extreme numbers stay in float64.
@@ -96,7 +97,7 @@ class HeldOut:
 def read_held_out(
     architecture: BaseArchitecture,
     loss: BaseLoss,
-    training: tuple[np.ndarray, np.ndarray],
+    training: tuple[DataArray, np.ndarray],
     classes: Sequence[Any] | None,
     X: Array,
     Y: Array | Targets,
@@ -120,7 +121,7 @@ def read_held_out(
         The arrays do not fit those of the problem, or a label is none of its classes.
     """
     try:
-        return _read(architecture, loss, training, classes, check_array("X", X), Y)
+        return _read(architecture, loss, training, classes, read_data(X, architecture), Y)
     except InputError as error:
         raise InputError(f"held-out samples: {error}") from error
 
@@ -128,23 +129,24 @@ def read_held_out(
 def _read(
     architecture: BaseArchitecture,
     loss: BaseLoss,
-    training: tuple[np.ndarray, np.ndarray],
+    training: tuple[DataArray, np.ndarray],
     classes: Sequence[Any] | None,
-    X: np.ndarray,
+    X: DataArray,
     Y: Array | Targets,
 ) -> HeldOut:
     # 1. The samples have the shape of those of the problem.
     trained_X, trained_Y = training
-    if X.shape[1:] != trained_X.shape[1:] or len(X) == 0:
+    if X.shape[1:] != trained_X.shape[1:] or X.shape[0] == 0:
         sample = " x ".join(map(str, trained_X.shape[1:]))
         raise InputError(f"X must hold at least one sample, n_test x {sample} as in training, got shape {X.shape}")
     architecture.check_data(X)
-    check_scale("X", X)
+    check_scale("X", entries(X))
     # 2. The targets have its outputs, and its classes.
     rows = read_targets(loss, Y, lambda rows: architecture.target_rows(rows, X), classes=classes).rows
-    outputs = len(X) * (len(trained_Y) // len(trained_X))
+    n = X.shape[0]
+    outputs = n * (len(trained_Y) // trained_X.shape[0])
     if rows.shape != (outputs, trained_Y.shape[1]):
-        raise InputError(f"Y must be {outputs} x {trained_Y.shape[1]} for these {len(X)} samples, got {rows.shape}")
+        raise InputError(f"Y must be {outputs} x {trained_Y.shape[1]} for these {n} samples, got {rows.shape}")
     check_scale("Y", rows)
     known = None if class_numbers(trained_Y) is None else class_numbers(rows)
-    return HeldOut(aligned_copy(X), aligned_copy(rows), known)
+    return HeldOut(aligned_data(X), aligned_copy(rows), known)

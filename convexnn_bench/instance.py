@@ -5,10 +5,12 @@ formulations (`convexnn_bench.formulations`) are functions of an instance, and `
 """
 
 import copy
+import math
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
+import scipy.sparse
 import torch
 from jaxtyping import Float
 
@@ -39,7 +41,16 @@ from convexnn_bench.losses import (
     with_sample_weight,
 )
 from convexnn_bench.norms import CompleteNorm, max_dual_norm
-from convexnn_bench.operator import Operator, Rows, SharedOperator
+from convexnn_bench.operator import (
+    Operator,
+    Rows,
+    SharedOperator,
+    aligned_data,
+    data_matrix,
+    entries,
+    read_data,
+    with_entries,
+)
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Whole
 
@@ -84,8 +95,8 @@ class Instance:
         self._check_beta(beta, beta_fraction)
         biased = with_output_bias(made, output_bias, beta)  # refuses what does not fit before any work is done
         self.seed: int = Whole(low=0).check("seed", seed)
-        # 2. Data and targets in float64, in the shapes that the architecture and the loss state.
-        self.X = aligned_copy(check_array("X", X))  # the caller may change X later
+        # 2. Data and targets, in the shapes that the architecture and the loss state.
+        self.X = aligned_data(read_data(X, self.architecture, self.activation.has_cone))  # the caller may change X
         self.architecture.check_data(self.X)
         targets = read_targets(biased, Y, lambda rows: self.architecture.target_rows(rows, self.X))
         self.Y = aligned_copy(targets.rows)
@@ -98,10 +109,10 @@ class Instance:
         self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
         self._check_outputs()
-        weighted = with_sample_weight(made, sample_weight, len(self.X), self.n_out)
+        weighted = with_sample_weight(made, sample_weight, self.X.shape[0], self.n_out)
         self.loss: BaseLoss = with_output_bias(weighted, output_bias, beta)
         # Products of extreme numbers leave float64, where no bound could be trusted.
-        check_scale("X", self.X)
+        check_scale("X", entries(self.X))
         check_scale("the first-layer rows Phi made from X", np.array(self._rows.largest()))
         check_scale("Y", self.Y)
         # 4. The blocks: one mask D_k for each activation pattern or gate.
@@ -141,7 +152,7 @@ class Instance:
         # The outputs of a sample depend on that sample alone, so that one sample shows how many there are.
         samples = self.X.shape[0]
         M = torch.zeros(self.N // samples, self.q, dtype=torch.float64)
-        rows = samples * self.architecture.second_layer(M, torch.as_tensor(self.X[:1]), self.c).shape[0]
+        rows = samples * self.architecture.second_layer(M, data_matrix(self.X[:1]), self.c).shape[0]
         if self.n_out != rows:
             outputs = "" if rows == samples else f", {rows} outputs of the {self.architecture.name}"
             raise InputError(f"X has {samples} samples{outputs} but Y has {self.n_out} rows")
@@ -172,7 +183,7 @@ class Instance:
     @property
     def sample_weight(self) -> Float[np.ndarray, " n"] | None:
         """The weight of every sample, or None where all terms of the loss count once."""
-        loss, n = weighted_part(self.loss), len(self.X)
+        loss, n = weighted_part(self.loss), self.X.shape[0]
         return loss.weights[:: self.n_out // n].copy() if isinstance(loss, WeightedLoss) else None
 
     @property
@@ -197,6 +208,11 @@ class Instance:
     def Phi(self) -> Float[np.ndarray, "N p"]:
         """The rows of the first layer, formed on first use."""
         return self._rows.array
+
+    @property
+    def is_sparse(self) -> bool:
+        """True where X is a sparse matrix. Its rows Phi are multiplied only, and never formed."""
+        return bool(scipy.sparse.issparse(self.X))
 
     @property
     def has_formed_Phi(self) -> bool:
@@ -247,7 +263,7 @@ class Instance:
         key = (device, dtype)
         if key not in self._operators:
             operator = Operator(self.architecture, self.X, self.Y, self.masks, device, dtype)
-            if key == ("cpu", torch.float64) and self._rows.formed:
+            if key == ("cpu", torch.float64) and self._rows.formed and operator.has_rows:
                 operator.Phi = torch.as_tensor(self.Phi)  # one copy for both
             self._operators[key] = SharedOperator(operator) if self.is_shared else operator
         return self._operators[key]
@@ -338,7 +354,7 @@ class Instance:
             )
         problem = copy.copy(self)
         loss, weight = found
-        X = aligned_copy(self.X / unit_of_X)
+        X = with_entries(self.X, aligned_copy(np.ldexp(entries(self.X), 1 - math.frexp(unit_of_X)[1])))
         beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
         # The held-out samples stay behind: points are scored in the user's units.
         problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta, held_out=None)
@@ -359,7 +375,7 @@ class Instance:
             value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
         if not np.isfinite(value):
             raise InputError(
-                f"the data are too large for float64 products: max |X| = {np.abs(self.X).max():.3g}, "
+                f"the data are too large for float64 products: max |X| = {np.abs(entries(self.X)).max():.3g}, "
                 f"max |Y| = {np.abs(self.Y).max():.3g}; rescale them"
             )
         return value
@@ -378,7 +394,7 @@ class Instance:
         return {**kept, "is_shared": False}  # the processes of torchrun do not come along
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"held_out": None, **state, "X": aligned_copy(state["X"]), "Y": aligned_copy(state["Y"])})
+        self.__dict__.update({"held_out": None, **state, "X": aligned_data(state["X"]), "Y": aligned_copy(state["Y"])})
         self._rows, self._operators = Rows(self.architecture, self.X), {}
 
     def __repr__(self) -> str:

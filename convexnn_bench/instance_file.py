@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+import scipy.sparse
 
 from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
 from convexnn_bench.instance import Instance
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import OutputBias, WeightedLoss, with_sample_weight
-from convexnn_bench.operator import Rows
+from convexnn_bench.operator import DataArray, Rows, entries, read_data
 from convexnn_bench.patterns import Patterns
 from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, Registry, check_names
 
@@ -33,18 +34,18 @@ def instance_tree(instance: Instance) -> dict[str, Any]:
 
     Raise InputError where a part is not registered, or does not keep its constructor's arguments as attributes.
     """
-    info = instance.pattern_info
+    info, held_out = instance.pattern_info, instance.held_out
     return {
         **{name: _described(getattr(instance, name), registry) for name, registry in PARTS.items()},
         "beta": instance.beta,
         "seed": instance.seed,
         "classes": instance.classes,
         "notes": instance.notes,
-        "X": instance.X,
+        "X": _stored(instance.X),
         "Y": instance.Y,
         "masks": instance.masks,
         "gates": instance.gates,
-        "held_out": None if instance.held_out is None else {"X": instance.held_out.X, "Y": instance.held_out.Y},
+        "held_out": None if held_out is None else {"X": _stored(held_out.X), "Y": held_out.Y},
         "moved": info.moved,
         "copies": info.copies,
         # A count may have thousands of digits, more than Python converts to decimal text.
@@ -76,14 +77,15 @@ def instance_from(tree: Mapping[str, Any], cls: type[AnyInstance], path: Any) ->
 
 def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInstance]) -> AnyInstance:
     # 1. The data and the sizes that follow from them, as in the constructor.
-    X, Y = check_array("X", tree["X"]), check_array("Y", tree["Y"])
+    X = read_data(_data(tree["X"]), state["architecture"], state["activation"].has_cone)
+    Y = check_array("Y", tree["Y"])
     state["architecture"].check_data(X)
-    check_scale("X", X)
+    check_scale("X", entries(X))
     check_scale("Y", Y)
     rows = Rows(state["architecture"], X)
     check_scale("the first-layer rows Phi made from X", np.array(rows.largest()))
     n_out, c = Y.shape
-    with_sample_weight(state["loss"], None, len(X), n_out)  # weights that it has must be as many as the rows
+    with_sample_weight(state["loss"], None, X.shape[0], n_out)  # weights that it has must be as many as the rows
     (N, p), q = rows.shape, state["architecture"].width_out(X, c)
     # 2. The blocks, as they were.
     masks, gates = tree["masks"], tree["gates"]
@@ -109,10 +111,25 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
     held_out = tree.get("held_out")
     if held_out is None:
         return instance
-    return instance.with_held_out(held_out["X"], Targets(held_out["Y"], instance.classes))
+    return instance.with_held_out(_data(held_out["X"]), Targets(held_out["Y"], instance.classes))
 
 
 # -- the parts of an instance -----------------------------------------------------------------------------
+
+
+def _stored(X: DataArray) -> Any:
+    """Return a dense array as it is, and a sparse one as its three arrays and its shape."""
+    if not isinstance(X, scipy.sparse.csr_array):
+        return X
+    return {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": X.shape}
+
+
+def _data(stored: Any) -> Any:
+    """Invert `_stored`."""
+    if not isinstance(stored, Mapping):
+        return stored
+    parts = stored["data"], stored["indices"], stored["indptr"]
+    return scipy.sparse.csr_array(parts, shape=stored["shape"])
 
 
 def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.activations import Linear
-from convexnn_bench.checks import Array, check_array
+from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import ConvexPoint, Point, network
-from convexnn_bench.operator import CHUNK_ELEMENTS, Operator, Rows
+from convexnn_bench.operator import CHUNK_ELEMENTS, DataArray, Operator, Rows, read_data
 from convexnn_bench.problem import Problem
 
 
@@ -117,22 +117,22 @@ class Predictor:
         gates = torch.as_tensor(gates_of(problem))[:, active % problem.P] if problem.activation.has_gates else None
         return Neurons(W1[:, active], W2[:, active], gates)
 
-    def scores(self, X: np.ndarray) -> Float[np.ndarray, "n_out c"]:
+    def scores(self, X: DataArray) -> Float[np.ndarray, "n_out c"]:
         """Return the predictions without the output bias for checked samples, some at a time."""
         problem = self.problem
-        rows = problem.N // len(problem.X)  # of one sample
+        rows = problem.N // problem.X.shape[0]  # of one sample
         neurons = 0 if self._neurons is None else self._neurons[0].shape[1]
         blocks = 1 if self._gates is None else self._gates.shape[1]
         step = max(1, CHUNK_ELEMENTS // (rows * max(problem.p, neurons, blocks)))
-        return np.concatenate([self._scores_of_part(X[start : start + step]) for start in range(0, len(X), step)])
+        return np.concatenate([self._scores_of_part(X[start : start + step]) for start in range(0, X.shape[0], step)])
 
-    def _scores_of_part(self, X: np.ndarray) -> np.ndarray:
+    def _scores_of_part(self, X: DataArray) -> np.ndarray:
         problem = self.problem
-        samples = len(problem.X)
-        targets = np.zeros((len(X) * (problem.n_out // samples), problem.c))  # their shape alone is used
+        samples = problem.X.shape[0]
+        targets = np.zeros((X.shape[0] * (problem.n_out // samples), problem.c))  # their shape alone is used
         if self._gates is not None and self._gates.shape[1] == 0:  # the zero network
             return targets
-        masks = np.ones((len(X) * (problem.N // samples), 1), dtype=bool)
+        masks = np.ones((X.shape[0] * (problem.N // samples), 1), dtype=bool)
         if self._gates is not None:
             masks = np.asarray(Rows(problem.architecture, X) @ self._gates) >= 0
         operator = Operator(problem.architecture, X, targets, masks)
@@ -145,7 +145,7 @@ class Predictor:
 
 def shape_of_a_sample(problem: Problem) -> tuple[int, ...]:
     """Return (s, c) if the architecture takes targets n x s x c for its n s outputs, else (c,)."""
-    n = len(problem.X)
+    n = problem.X.shape[0]
     each = (problem.n_out // n, problem.c)
     try:
         taken = problem.architecture.target_rows(np.zeros((n, *each)), problem.X).shape
@@ -165,11 +165,11 @@ def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
     return problem.gates
 
 
-def check_samples(problem: Problem, X_new: Any) -> np.ndarray:
-    """Return X_new as float64. Raise InputError unless its samples have the shape of the training data's."""
-    X = check_array("X_new", X_new)
+def check_samples(problem: Problem, X_new: Any) -> DataArray:
+    """Return X_new as `read_data` does. Raise InputError unless its samples have the shape of the training data's."""
+    X = read_data(X_new, problem.architecture, name="X_new")
     sample = problem.X.shape[1:]
-    if X.shape[1:] != sample or len(X) == 0:
+    if X.shape[1:] != sample or X.shape[0] == 0:
         one = "; one sample is X_new[None]" if X.shape == sample else ""
         raise InputError(
             f"X_new must hold at least one sample of the shape of the training data, n_new x "

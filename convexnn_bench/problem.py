@@ -29,7 +29,8 @@ class Problem(Instance):
     ----------
     X : array
         Data: n x d for the MLP, n x channels x h x w for the CNN, n x tokens x features for attention. The data are
-        copied as float64 and are not normalised.
+        copied as float64 and are not normalised. For the MLP with linear or gated activation, sparse matrices of SciPy
+        stay sparse, and float32 arrays of more than 2^24 numbers stay float32.
     Y : array
         Targets: n or n x c, also n x tokens x c for attention. Squared and Huber loss take numbers. One column under
         cross-entropy, logistic and squared hinge loss holds labels of any kind: words, booleans, whole numbers.

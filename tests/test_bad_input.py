@@ -119,9 +119,10 @@ def test_a_table_with_words_names_the_way_out():
 
 
 def test_sparse_and_masked_arrays_are_no_silent_surprise():
-    for sparse in (scipy.sparse.csr_array(X), torch.as_tensor(X).to_sparse()):
-        with assert_refused("X must be a dense array", "sparse"):
-            make(sparse)
+    with assert_refused("X must be a dense array", "sparse"):
+        make(torch.as_tensor(X).to_sparse())
+    with assert_refused("patterns='all'", "sparse", "patterns=20", "X.toarray()"):
+        make(scipy.sparse.csr_array(X), patterns="all")
     with assert_refused("X has", "masked entries"):
         make(np.ma.masked_array(X, X > 1))
     with assert_refused("X cannot be read as an array", "meta"):

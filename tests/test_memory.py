@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import convexnn_bench as cnn
@@ -17,6 +18,7 @@ from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.algorithms.newton.working_set import WorkingSetNewton
 from convexnn_bench.harness.process import run_process
 from convexnn_bench.harness.tree import resident_mb
+from convexnn_bench.operator import adjoint_rounding
 from convexnn_bench.operator.chunks import CHUNK_ELEMENTS as C
 
 pytestmark = pytest.mark.process
@@ -66,6 +68,51 @@ def newton(n: int, d: int, P: int, c: int, J: int, route: str):
     return call, 32 * n * J + 4 * n * (d + 2 * J + 3 * c) + 40 * J * (d + c) + 24 * J**2 + matrices
 
 
+def sparse_problem(n: int, d: int, P: int, c: int, each: int) -> "cnn.Problem":
+    """Data with so many numbers in each row."""
+    rng = np.random.default_rng(0)
+    columns, pointers = rng.integers(0, d, n * each), each * np.arange(n + 1)
+    X = scipy.sparse.csr_array((rng.standard_normal(n * each), columns, pointers), shape=(n, d))
+    return cnn.Problem(X, rng.standard_normal((n, c)), beta=1.0, patterns=rng.random((n, P)) < 0.5)
+
+
+def sparse_products(n: int, d: int, P: int, c: int, each: int):
+    """A, its adjoint, and the bound on its rounding."""
+    made = sparse_problem(n, d, P, c, each)
+    operator = made.operator()
+    Z = torch.zeros(P, d, c, dtype=torch.float64)
+
+    def call():
+        z = operator.apply(Z)
+        return operator.adjoint(z), adjoint_rounding(operator, z)
+
+    return call, 8 * made.X.nnz + 16 * n * P * c + 24 * P * d * c
+
+
+def sparse_newton(n: int, d: int, P: int, c: int, J: int, each: int):
+    """Point, gradient and one Newton step by conjugate gradients."""
+    made = sparse_problem(n, d, P, c, each)
+    working = WorkingProblem(made, "cpu")
+    start = neurons(working, J)
+    bound = 56 * n * J + 40 * J * (d + c) + 24 * J**2 + 8 * made.X.nnz + 8 * d
+    return lambda: NewtonSystem(PointState(working, start)).trial_step(1.0, 0.5, 0.1), bound
+
+
+def float32_products(n: int, d: int, P: int, c: int):
+    """A problem on float32 data, whose copy is counted, A, its adjoint, and the bound on its rounding."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d), dtype=np.float32)
+    Y, masks = rng.standard_normal((n, c)), rng.random((n, P)) < 0.5
+    Z = torch.zeros(P, d, c, dtype=torch.float64)
+
+    def call():
+        operator = cnn.Problem(X, Y, beta=1.0, patterns=masks).operator()
+        z = operator.apply(Z)
+        return operator.adjoint(z), adjoint_rounding(operator, z)
+
+    return call, 4 * n * d + 16 * n * P * c + 24 * P * d * c + 8 * 2**20
+
+
 def spreading(n: int, blocks: int):
     """Which of many blocks enter."""
     working = WorkingProblem(problem(n, 2, blocks, 1), "cpu")
@@ -79,6 +126,9 @@ CASES = {
     "step by products": (newton, 60000, 10, 100, 2, 100, "products"),
     "step by the Hessian": (newton, 4000, 10, 100, 2, 200, "hessian"),
     "step by samples": (newton, 3000, 10, 100, 1, 100, "samples"),
+    "sparse A and its adjoint": (sparse_products, 50000, 20000, 30, 2, 40),
+    "step on sparse data": (sparse_newton, 50000, 20000, 20, 2, 20, 40),
+    "float32 A and its adjoint": (float32_products, 20000, 1000, 20, 2),
     "blocks that enter": (spreading, 100000, 800),
 }
 

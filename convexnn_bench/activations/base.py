@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.errors import InputError
 from convexnn_bench.operator import Rows
 from convexnn_bench.patterns import (
     Patterns,
@@ -57,6 +58,11 @@ class BaseActivation:
             return patterns_from_masks(patterns, Phi.shape[0])
         # 2. Enumeration looks at the entries of Phi, so that rows given by structure are formed here.
         if patterns == "all":
+            if isinstance(Phi, Rows) and Phi.is_sparse:
+                raise InputError(
+                    "patterns='all' enumerates patterns from the entries of X, and this X is sparse: give a number of "
+                    "gates to sample, such as patterns=20, or X.toarray()"
+                )
             Phi = np.asarray(Phi)
             cost = enumeration_cost(Phi)
             with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > PROGRESS_AFTER) as update:

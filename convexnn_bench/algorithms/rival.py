@@ -182,6 +182,8 @@ class RivalSolver(BaseSolver):
         architecture = problem.architecture.name
         if architecture != "mlp":
             return f"{self.rival} supports the architecture mlp only, and this is {architecture}"
+        if problem.is_sparse:
+            return f"{self.rival} is handed X as a dense array, and this X is sparse: give X.toarray()"
         if problem.loss.name not in self.losses:
             return f"{self.rival} has the loss {' and '.join(self.losses)} only, and this is {problem.loss.name}"
         if problem.q > 1:

@@ -32,6 +32,9 @@ class BaseArchitecture:
         The degree of homogeneity of A in X: A at t X is t^degree times A at X, for every t > 0. It is the sum of those
         of Phi and C. None, the default, if A is not homogeneous, or if the degree is not known.
 
+    rows_are_data : bool
+        Whether Phi = X and C(M) = M, so that X is multiplied only and may be sparse or stay in float32.
+
     Notes
     -----
     N rows of Phi (one or more a sample), p columns of Phi, M neurons, n_out x c predictions, q the length of a
@@ -49,6 +52,10 @@ class BaseArchitecture:
     def rounds(self) -> bool:
         """Return whether entries of Phi may be rounded. They are exact if each is an entry of X or a constant."""
         return True
+
+    @property
+    def rows_are_data(self) -> bool:
+        return False
 
     def check_data(self, X: np.ndarray) -> None:
         """Raise InputError unless X has the shape this architecture reads."""

@@ -20,6 +20,10 @@ class MLP(BaseArchitecture):
     def rounds(self) -> bool:
         return type(self) is not MLP
 
+    @property
+    def rows_are_data(self) -> bool:
+        return type(self) is MLP  # a subclass may have other rows
+
     def check_data(self, X: np.ndarray) -> None:
         check_rank(X, 2, "n x d")
 

@@ -98,7 +98,13 @@ def _orientations(W: torch.Tensor) -> list[torch.Tensor]:
 
 def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
     """Return the weights of a module that is a network of this problem, without biases."""
-    reading = read_module(module, problem.X)
+    if problem.is_sparse:
+        raise InputError(
+            "a torch module is read by its outputs on dense data, and this X is sparse: give its weights (W1, W2), "
+            "p x M and q x M"
+        )
+    X = np.asarray(problem.X, dtype=np.float64)
+    reading = read_module(module, X)
     if reading.head is not None:
         raise InputError(
             f"the module ends in a {reading.head}, which is not part of the problem: give the module without it"
@@ -112,7 +118,7 @@ def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
     shapes = reading.W1.shape[0], reading.W2.shape[0]
     if reading.activation == problem.activation.name and shapes == (problem.p, problem.q):
         found = network.predict(problem, torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)).numpy()
-        if np.allclose(found, reading.predict(problem.X), rtol=1e-9, atol=1e-12 * float(np.abs(found).max())):
+        if np.allclose(found, reading.predict(X), rtol=1e-9, atol=1e-12 * float(np.abs(found).max())):
             return Point(network=(reading.W1, reading.W2))
     raise InputError(
         f"the module is a {reading.words}, which is no network of this {problem.activation.name} "

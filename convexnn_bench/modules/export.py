@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from convexnn_bench.activations import GatedReLU, Linear, ReLU
@@ -38,7 +39,9 @@ def _collapsed(predictor: Predictor) -> torch.nn.Module:
     sample = predictor.problem.X.shape[1:]
     d, c = int(np.prod(sample)), predictor.problem.c
     zero = predictor.scores(np.zeros((1, *sample)))
-    weight = (predictor.scores(np.eye(d).reshape(d, *sample)) - zero).T
+    sparse = predictor.problem.architecture.rows_are_data  # the basis of a wide X stays sparse
+    basis = scipy.sparse.eye_array(d, format="csr") if sparse else np.eye(d).reshape(d, *sample)
+    weight = (predictor.scores(basis) - zero).T
     bias = zero[0] + (0.0 if predictor.output_bias is None else predictor.output_bias)
     has_bias = predictor.output_bias is not None or bool(zero.any())
     state = {"weight": torch.as_tensor(weight)} | ({"bias": torch.as_tensor(bias)} if has_bias else {})

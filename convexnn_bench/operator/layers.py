@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.architectures import BaseArchitecture
+from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.operator.compact import CompactMatrix, DataArray, data_matrix
 
 ADJOINTS = 4  # vector-Jacobian products that are kept, each with a matrix of N x columns numbers
 
@@ -45,23 +47,25 @@ class Layers:
         Length of a second-layer vector.
     n_out, c : int
         The shape of Y and of the predictions.
+    X : torch.Tensor or CompactMatrix
+        The data.
     has_rows : bool
         Whether products with the first layer use Phi, rather than the architecture's `first_layer`.
     pools : bool
         Whether the architecture defines `pool_rows`.
     """
 
-    def __init__(self, architecture: BaseArchitecture, X: np.ndarray, Y: np.ndarray, device: str, dtype: torch.dtype):
+    def __init__(self, architecture: BaseArchitecture, X: DataArray, Y: np.ndarray, device: str, dtype: torch.dtype):
         self.architecture = architecture
         self.device = torch.device(device)
         self.dtype = dtype
-        self.X = torch.as_tensor(X, dtype=dtype, device=self.device)
+        self.X = data_matrix(X, dtype, self.device)  # architectures with Phi = X multiply by a compact one
         self.Y = torch.as_tensor(Y, dtype=dtype, device=self.device)
         first = architecture.phi_rows(self.X[:1])  # every sample has as many rows
         self.N, self.p = len(self.X) * first.shape[0], first.shape[1]
         self.n_out, self.c = Y.shape
         self.q = architecture.width_out(X, self.c)
-        self.has_rows = not _gives(architecture, "first_layer")
+        self.has_rows = not isinstance(self.X, CompactMatrix) and not _gives(architecture, "first_layer")
         self.pools = _gives(architecture, "pool_rows")
         self._combines = _gives(architecture, "combine")
         self.outputs: Index = slice(None)  # the rows of Y among those of all samples, in a part of an operator
@@ -70,6 +74,8 @@ class Layers:
     @cached_property
     def Phi(self) -> Float[torch.Tensor, "N p"]:
         """The rows of the first layer."""
+        if isinstance(self.X, CompactMatrix):
+            raise UnsupportedError("the rows Phi of sparse data, and of large float32 data, are not formed")
         return self.architecture.phi_rows(self.X)
 
     @property
@@ -116,6 +122,8 @@ class Layers:
         """Return Phi^T B."""
         if self.has_rows:
             return self.Phi.T @ B
+        if isinstance(self.X, CompactMatrix):
+            return self.X.T @ B
         return self.adjoint_of("first", self.first_layer, self.p, B.shape[1])(B)
 
     def combine_neurons(self, H: Float[torch.Tensor, "N M"], W2: Float[torch.Tensor, "q M"]) -> Predictions:

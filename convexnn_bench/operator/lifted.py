@@ -6,7 +6,7 @@ the masks and the sizes; `products/` holds the ways, and each operator takes the
     linear_map     one block without a mask, and the architecture gives Z -> C(Phi Z) by structure
     pooled         C pools the rows of a sample first, and the pooled masked rows fit memory
     mask_matrix    Phi is at hand: one product with the 0/1 matrix of the masks
-    hidden_units   Phi [Z_1 .. Z_P] by the architecture's first layer, followed by the masks
+    hidden_units   Phi [Z_1 .. Z_P] by the architecture's first layer or by compact data, followed by the masks
 
 Temporary arrays hold at most `CHUNK_ELEMENTS` numbers. Adjoints of structured maps are vector-Jacobian products.
 """
@@ -17,6 +17,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 
+from convexnn_bench.operator.compact import CompactMatrix
 from convexnn_bench.operator.layers import Blocks, Index, Left, Predictions, Pullback, Right
 from convexnn_bench.operator.masked_layers import MaskedLayers
 from convexnn_bench.operator.products import (
@@ -40,7 +41,8 @@ class Operator(MaskedLayers):
     N, p, q, P, n_out, c : int
         Rows of Phi and its columns, length of a second-layer vector, blocks, and the shape of the predictions.
     X, Y, Phi, masks : torch.Tensor
-        The data, the targets (n_out x c), the rows (N x p) and the masks (N x P, bool) on the device.
+        The data, the targets (n_out x c), the rows (N x p) and the masks (N x P, bool) on the device. Sparse data and
+        large float32 data are a `CompactMatrix`, of which no Phi is formed.
     """
 
     @cached_property
@@ -157,6 +159,8 @@ class Operator(MaskedLayers):
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors that products are computed from, by name, as far as they are formed."""
         formed = {name: vars(self).get(name) for name in ("X", "Y", "masks", "Phi", "mask_matrix")}
+        if isinstance(self.X, CompactMatrix):
+            formed["X"] = self.X.stored()
         products = vars(self).get("_column_products")
         formed["pooled"] = products.S if isinstance(products, PooledRows) else None
         return {name: tensor for name, tensor in formed.items() if tensor is not None}

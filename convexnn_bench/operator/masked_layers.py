@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from convexnn_bench.architectures import BaseArchitecture
 from convexnn_bench.operator.chunks import chunks, fits, part_size
+from convexnn_bench.operator.compact import DataArray
 from convexnn_bench.operator.layers import Layers, Left, Predictions, Right
 
 
@@ -40,7 +41,7 @@ class MaskedLayers(Layers):
     def __init__(
         self,
         architecture: BaseArchitecture,
-        X: np.ndarray,
+        X: DataArray,
         Y: np.ndarray,
         masks: np.ndarray,
         device: str = "cpu",

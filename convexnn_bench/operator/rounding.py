@@ -3,8 +3,9 @@
 A sum of K products is computed with an error of at most gamma_K times the sum of the products' magnitudes, in any order
 of summation, gamma_K = K u / (1 - K u) with u the unit roundoff (Higham, Accuracy and Stability of Numerical
 Algorithms, section 3.1). Predictions C(sum_k D_k Phi Z_k) and adjoints G_k = Phi^T D_k C^*(L) are such sums; masks only
-remove terms. The magnitudes |C|(|Phi| |Z|) and |Phi|^T |C|^*(|L|) come from the architecture's structure where it has
-one. Below the normal numbers of float64 a product is off by up to 2^-1075 besides, whatever its size.
+remove terms, and so do zeros that sparse data do not store. The magnitudes |C|(|Phi| |Z|) and |Phi|^T |C|^*(|L|) come
+from the architecture's structure where it has one. Below the normal numbers of float64 a product is off by up to
+2^-1075 besides, whatever its size.
 """
 
 import math
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.operator.compact import CompactMatrix
 from convexnn_bench.operator.lifted import Operator
 
 EPS = torch.finfo(torch.float64).eps  # 2 u; the factor 2 covers the rounding of the bounds themselves
 TINY = 2.0**-1074  # the least positive number, twice the largest error of a product by underflow
 
 # what depends on X alone: the operator of the magnitudes, or |Phi| where C = I or the architecture does not name one
-_ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor] = WeakKeyDictionary()
+_ABSOLUTE: WeakKeyDictionary[Operator, Operator | torch.Tensor | CompactMatrix] = WeakKeyDictionary()
 _AMPLIFIED: WeakKeyDictionary[Operator, tuple[float, float]] = WeakKeyDictionary()
 
 
@@ -115,14 +117,16 @@ def _magnitudes(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> Float[
     return absolute.T @ _absolute_adjoint(operator, L)
 
 
-def _absolute_of(operator: Operator) -> Operator | torch.Tensor:
+def _absolute_of(operator: Operator) -> Operator | torch.Tensor | CompactMatrix:
     if operator not in _ABSOLUTE:
         _ABSOLUTE[operator] = _absolute(operator)
     return _ABSOLUTE[operator]
 
 
-def _absolute(operator: Operator) -> Operator | torch.Tensor:
+def _absolute(operator: Operator) -> Operator | torch.Tensor | CompactMatrix:
     """Return the operator whose Phi and C are |Phi| and |C|, without masks, or else |Phi|, also where C = I."""
+    if isinstance(operator.X, CompactMatrix):
+        return operator.X.abs()
     architecture = operator.architecture.absolute()
     if architecture is None or operator.is_plain:
         return operator.Phi.abs()

@@ -8,27 +8,36 @@ import torch
 from jaxtyping import Bool, Float
 
 from convexnn_bench.architectures import BaseArchitecture
+from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.operator.compact import CompactMatrix, DataArray, SparseMatrix, data_matrix
 
 
 class Rows:
     """Phi (N x p) of an architecture at X, as a matrix that computes `Phi @ W` by the architecture's structure.
 
-    If the architecture defines `first_layer`, then `shape`, products and `nonzero` do not form the matrix. Everything
-    else (indexing, `T`, `np.asarray`) forms it, once.
+    If the architecture defines `first_layer`, or the data are compact, then `shape`, products and `nonzero` do not form
+    the matrix. Everything else (indexing, `T`, `np.asarray`) forms it, once; of sparse data it cannot be formed.
     """
 
-    def __init__(self, architecture: BaseArchitecture, X: np.ndarray):
-        self._architecture, self._X = architecture, torch.as_tensor(X)
-        self.structured = type(architecture).first_layer is not BaseArchitecture.first_layer
+    def __init__(self, architecture: BaseArchitecture, X: DataArray):
+        self._architecture = architecture
+        self._X = data_matrix(X)
+        self.is_sparse = isinstance(self._X, SparseMatrix)
+        self.is_compact = isinstance(self._X, CompactMatrix)
+        self.structured = self.is_compact or type(architecture).first_layer is not BaseArchitecture.first_layer
         self.avoidable = self.structured or type(architecture).linear_map is not BaseArchitecture.linear_map
         first = architecture.phi_rows(self._X[:1])  # every sample has as many rows
-        self.shape: tuple[int, int] = (len(X) * first.shape[0], first.shape[1])
+        self.shape: tuple[int, int] = (X.shape[0] * first.shape[0], first.shape[1])
         self.ndim = 2
         self.dtype = np.dtype(np.float64)
 
     @cached_property
     def array(self) -> Float[np.ndarray, "N p"]:
         """Phi itself."""
+        if self.is_sparse:
+            raise UnsupportedError("the rows Phi of sparse X are not formed; give X.toarray() where they are needed")
+        if isinstance(self._X, CompactMatrix):
+            return self._X.stored().double().numpy()
         return np.ascontiguousarray(self._architecture.phi_rows(self._X).numpy())
 
     @property
@@ -60,6 +69,8 @@ class Rows:
 
     def nonzero(self) -> Bool[np.ndarray, "N"]:
         """Mark the rows that are not zero, by the sums of their magnitudes."""
+        if isinstance(self._X, CompactMatrix):
+            return (self._X.abs() @ torch.ones(self.shape[1], 1, dtype=torch.float64))[:, 0].numpy() > 0
         absolute = self._architecture.absolute()
         if not self.structured or absolute is None:
             return np.any(self.array != 0, axis=1)
@@ -68,5 +79,7 @@ class Rows:
 
     def largest(self) -> float:
         """Return max |Phi| over the rows of the sample with the largest |X|."""
+        if isinstance(self._X, CompactMatrix):
+            return float(self._X.abs().amax())
         sample = int(self._X.abs().reshape(len(self._X), -1).amax(dim=1).argmax())
         return float(self._architecture.phi_rows(self._X[sample : sample + 1]).abs().max())

@@ -325,7 +325,9 @@ def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
             f"patterns: they are of other data: the gate of block {wrong[0]} has another pattern here; sample or "
             "enumerate them from the rows of this problem"
         )
-    complete = patterns.complete and patterns.rows == hash_of(np.asarray(Phi, dtype=np.float64))
+    # The rows of sparse data are not formed, and no complete set of patterns was made from them.
+    formed = not getattr(Phi, "is_sparse", False)
+    complete = patterns.complete and formed and patterns.rows == hash_of(np.asarray(Phi, dtype=np.float64))
     rows = patterns.rows if complete else None
     # The arrays are copied, because the caller may change them later.
     return dataclasses.replace(patterns, masks=patterns.masks.copy(), gates=gates.copy(), complete=complete, rows=rows)

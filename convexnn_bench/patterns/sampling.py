@@ -78,7 +78,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     if not masks:
         raise InputError("patterns: only the all-zero pattern was found; it contributes nothing")
     draws = (wanted, duplicates, zero)
-    if len(masks) == wanted:
+    if len(masks) == wanted or (isinstance(Phi, Rows) and Phi.is_compact):  # the count needs the entries of Phi
         return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), False, *draws)
     reduced = reduce_to_row_space(check_rows(np.asarray(Phi)))
     count = count_patterns(len(reduced.distinct), reduced.rank)

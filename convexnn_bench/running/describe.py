@@ -73,7 +73,7 @@ def describe_scores(result: Result) -> dict[str, Any]:
     if held_out is None:
         return {}
     if score is None:
-        return {"test_samples": len(held_out.X)}
+        return {"test_samples": held_out.X.shape[0]}
     fields = {"test_loss": score.loss, "test_accuracy": score.accuracy, "test_r2": score.r2}
     missing = {} if score.missing is None else {"reason": f"{result.reason}; no test scores: {score.missing}"}
     return {"test_samples": score.samples, **fields, **missing}

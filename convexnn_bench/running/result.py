@@ -273,7 +273,7 @@ class Result:
         try:
             predictions = self.predict(held_out.X)
         except UnsupportedError as error:
-            return HeldOutScore(len(held_out.X), missing=str(error))
+            return HeldOutScore(held_out.X.shape[0], missing=str(error))
         return held_out.score(predictions.reshape(held_out.Y.shape), self.problem.loss)
 
     def save(self, path: str | Path) -> Path:

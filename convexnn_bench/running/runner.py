@@ -52,7 +52,10 @@ def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: 
         LIMIT.check(name, value)
     SEED.check("seed", seed)
     Whole(optional=True).check("iterations", iterations)
-    return check_device(device)
+    name = check_device(device)
+    if problem.is_sparse and torch.device(name).type != "cpu":
+        raise InputError(f"device={name!r}: sparse X is multiplied on the CPU only; use device='cpu', or X.toarray()")
+    return name
 
 
 def solve(

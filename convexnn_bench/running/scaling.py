@@ -25,6 +25,7 @@ import torch
 
 from convexnn_bench.checks import SMALLEST_BETA
 from convexnn_bench.formulations import Point
+from convexnn_bench.operator import entries
 from convexnn_bench.problem import Problem
 
 ORDINARY = 2.0**-8, 2.0**8  # range of the largest magnitude in which data are not scaled
@@ -53,7 +54,7 @@ class Scaling:
     def of(cls, problem: Problem) -> "Scaling":
         """Choose units in which the largest |X| and |Y| are about one, unless these are in the range ORDINARY."""
         loss, degree = problem.loss, problem.architecture.degree
-        of_X = _exponent(problem.X) if degree else 0
+        of_X = _exponent(entries(problem.X)) if degree else 0
         of_Y = _exponent(problem.Y) if loss.rescaled(2.0) is not None else 0
         # Make the exponent of b / a^d even, by the unit of X if its degree is odd, else by that of Y.
         if (of_Y - (degree or 0) * of_X) % 2:

@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from convexnn_bench.errors import ChangedProblemError
@@ -98,7 +99,9 @@ def _numbers(part: Any) -> dict[str, Any]:
 
 
 def _checksum(array: Any) -> Any:
-    """Return shape, kind and checksum of a plain array, and type and identity of anything else."""
+    """Return shape, kind and checksum of a plain array or sparse matrix, and type and identity of anything else."""
+    if isinstance(array, scipy.sparse.csr_array):
+        return array.shape, tuple(_checksum(part) for part in (array.data, array.indices, array.indptr))
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         return f"{type(array).__name__} at {id(array)}"
     return array.shape, array.dtype.str, zlib.crc32(np.ascontiguousarray(array).data.cast("B"))

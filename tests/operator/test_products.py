@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import convexnn_bench as cnn
-from convexnn_bench.operator import chunks
+from convexnn_bench.operator import chunks, compact, data
 from convexnn_bench.operator.lifted import Operator
 from convexnn_bench.operator.products.hidden_units import HiddenUnits
 from convexnn_bench.operator.products.linear_map import LinearMap
@@ -98,7 +99,7 @@ class ProductsSuite:
         close(part.adjoint(L), columns.T @ L.reshape(-1))
 
     def test_some_samples(self, problem, operator, twin):
-        n = len(problem.X)
+        n = problem.X.shape[0]
         few = n // 2
         part = operator.restricted(*(slice(0, rows // n * few) for rows in (n, operator.N, operator.n_out)))
         Z = self.drawn(operator.P, operator.p, operator.q)
@@ -133,6 +134,38 @@ class TestHiddenUnitsWithoutMasks(ProductsSuite):
 
     def make(self, rng):
         return cnn.Problem(rng.standard_normal((11, 4)), rng.standard_normal((11, 2)), activation="linear", beta=0.1)
+
+
+class TestHiddenUnitsOfSparseData(ProductsSuite):
+    way = HiddenUnits
+
+    def make(self, rng):
+        X = scipy.sparse.random_array((11, 4), density=0.4, rng=rng, data_sampler=rng.standard_normal)
+        return cnn.Problem(X, rng.standard_normal((11, 2)), beta=0.1, patterns=6)
+
+    @pytest.fixture
+    def twin(self, problem):
+        dense = cnn.Problem(problem.X.toarray(), problem.Y, beta=0.1, patterns=problem.masks)
+        return dense_twin(dense)
+
+
+class TestHiddenUnitsOfFloat32Data(ProductsSuite):
+    way = HiddenUnits
+
+    @pytest.fixture(autouse=True)
+    def _large(self, monkeypatch):
+        """Let the data count as large, and convert two rows at a time."""
+        monkeypatch.setattr(data, "fits", lambda numbers: False)
+        monkeypatch.setattr(compact, "PART_NUMBERS", 8)
+
+    def make(self, rng):
+        X = rng.standard_normal((11, 4)).astype(np.float32)
+        return cnn.Problem(X, rng.standard_normal((11, 2)), beta=0.1, patterns=6)
+
+    @pytest.fixture
+    def twin(self, problem):
+        dense = cnn.Problem(problem.X.astype(np.float64), problem.Y, beta=0.1, patterns=problem.masks)
+        return dense_twin(dense)
 
 
 class TestPooledRows(ProductsSuite):

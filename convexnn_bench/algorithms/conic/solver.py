@@ -46,6 +46,14 @@ class ConicSolver(BaseSolver):
 
         return (cp.SolverError,)
 
+    def skip(self, problem: Problem) -> str | None:
+        if problem.is_sparse:
+            return (
+                f"{self.name} states a program with the entries of X, which is sparse: use bm_newton, "
+                "semismooth_newton or fista, or give X.toarray()"
+            )
+        return super().skip(problem)
+
     def set_problem(self, problem: Problem) -> None:
         """State the program in its fastest form and compile it to the solver's data."""
         self._point: Point | None = None

@@ -7,7 +7,8 @@ masks and rows of Phi were independent, each is taken as kappa_jk S, with
     kappa_jk = (sum_i c_i m_ij m_ik / sum_i c_i) y_j^T F'' y_k,   F'' the mean over samples:
 
 a Kronecker product, as in Martens & Grosse (ICML 2015). With beta / s_j on the diagonal it is inverted exactly by the
-eigenvectors of S and those of the pencil (kappa, beta / s). The b-part is taken as diagonal.
+eigenvectors of S and those of the pencil (kappa, beta / s). The b-part is taken as diagonal. For sparse data S is too
+large to form, and its diagonal takes its place.
 """
 
 import torch
@@ -24,8 +25,11 @@ class KroneckerPreconditioner:
     def __init__(self, point: PointState):
         Y, self.p = point.neurons.right, point.neurons.left.shape[0]
         weights, mean = self._curvatures(point)
-        rows, total = point.working.feature_rows, weights.sum()
-        values, self.vectors = torch.linalg.eigh(rows.T @ (weights[:, None] * rows))
+        S, total = point.working.row_gram(weights), weights.sum()
+        self.vectors: torch.Tensor | None = None  # the identity where S is a diagonal
+        values = S
+        if S.ndim == 2:
+            values, self.vectors = torch.linalg.eigh(S)
         kappa = (point.masks.T @ (weights[:, None] * point.masks) / total) * (Y.T @ mean @ Y)
         norm_curvature = point.beta / point.sizes
         roots = norm_curvature.rsqrt()
@@ -52,5 +56,6 @@ class KroneckerPreconditioner:
 
     def __call__(self, residual: Step) -> Step:
         a, b = residual[: self.p], residual[self.p :]
-        a = self.vectors @ ((self.scale * (self.vectors.T @ a @ self.mixed)) @ self.mixed.T)
-        return torch.cat([a, b * self.turn])
+        a = a if self.vectors is None else self.vectors.T @ a
+        a = (self.scale * (a @ self.mixed)) @ self.mixed.T
+        return torch.cat([a if self.vectors is None else self.vectors @ a, b * self.turn])

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 
 from convexnn_bench.algorithms.newton.neurons import BlockNeurons
-from convexnn_bench.operator import Operator
+from convexnn_bench.operator import CompactMatrix, Operator
 from convexnn_bench.problem import Problem
 
 
@@ -60,8 +60,14 @@ class WorkingProblem:
         exact, floor = loss.curvature(z, targets.to(z.dtype)), self.curvature_floor * self.loss.smoothness
         return exact if floor == 0 else lambda D: exact(D).add(D, alpha=floor)
 
+    def row_gram(self, weights: Float[torch.Tensor, " N"]) -> torch.Tensor:
+        """Return Phi^T diag(weights) Phi, p x p, or its diagonal alone for sparse data."""
+        if isinstance(self.operator.X, CompactMatrix):
+            return self.operator.X.gram(weights)
+        return self._feature_rows.T @ (weights[:, None] * self._feature_rows)
+
     @cached_property
-    def feature_rows(self) -> Float[torch.Tensor, "N p"]:
+    def _feature_rows(self) -> Float[torch.Tensor, "N p"]:
         """Phi, formed where the architecture has it by structure only."""
         if self.operator.has_rows:
             return self.operator.Phi

@@ -1,0 +1,230 @@
+"""Data matrices that take less memory than dense float64 ones: sparse matrices, and dense matrices of float32.
+
+A `CompactMatrix` X stands where a torch matrix would, for products X W and X^T B with dense W and B, for rows and for
+|X|. A float64 product is the one of the dense float64 matrix but for the order of summation, because conversion to
+float64 is exact and a zero that is not stored adds no term. Bounds on the rounding of sums in any order hold for it.
+
+Products are linear functions of torch: autograd differentiates them by W.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Float
+
+from convexnn_bench.errors import InputError
+
+DataArray: TypeAlias = np.ndarray | scipy.sparse.csr_array  # what holds the data X of a problem
+PART_NUMBERS = 2**18  # numbers of X that are converted at a time: 2 MiB of float64, which stay in a CPU's cache
+
+Factor = Float[torch.Tensor, "d r"]
+Product = Float[torch.Tensor, "n r"]
+Weights = Float[torch.Tensor, " n"]
+Index = torch.Tensor | slice
+
+
+class CompactMatrix(ABC):
+    """A matrix that multiplies dense matrices of `dtype` on `device`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    dtype : torch.dtype
+        That of the factors and products, not that of the stored numbers.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def times(self, W: Factor) -> Product:
+        """Return X W."""
+
+    @abstractmethod
+    def transposed_times(self, B: Product) -> Factor:
+        """Return X^T B."""
+
+    @abstractmethod
+    def gram(self, weights: Weights) -> torch.Tensor:
+        """Return X^T diag(weights) X, or its diagonal alone where the whole matrix would not be compact."""
+
+    @abstractmethod
+    def abs(self) -> "CompactMatrix":
+        """Return |X|."""
+
+    @abstractmethod
+    def amax(self) -> torch.Tensor:
+        """Return the largest entry."""
+
+    @abstractmethod
+    def stored(self) -> torch.Tensor:
+        """Return the tensor of the stored numbers."""
+
+    @abstractmethod
+    def __getitem__(self, rows: Index) -> "CompactMatrix":
+        """Return some rows; a slice of them shares the stored numbers."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __matmul__(self, W: Factor) -> Product:
+        product: torch.Tensor = _LinearProduct.apply(W, self, False)
+        return product
+
+    @property
+    def T(self) -> "Transposed":
+        return Transposed(self)
+
+
+class Transposed:
+    """X^T of a compact matrix X, for products."""
+
+    def __init__(self, matrix: CompactMatrix):
+        self.matrix = matrix
+
+    def __matmul__(self, B: Product) -> Factor:
+        product: torch.Tensor = _LinearProduct.apply(B, self.matrix, True)
+        return product
+
+
+class _LinearProduct(torch.autograd.Function):
+    """X W, or X^T W: linear in W, with the other product as derivative."""
+
+    @staticmethod
+    def forward(W: torch.Tensor, matrix: CompactMatrix, transposed: bool) -> torch.Tensor:
+        return matrix.transposed_times(W) if transposed else matrix.times(W)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.matrix, ctx.transposed = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _LinearProduct.apply(gradients[0], ctx.matrix, not ctx.transposed), None, None
+
+
+class SparseMatrix(CompactMatrix):
+    """A matrix in compressed rows, multiplied by SciPy on the CPU.
+
+    The products with X^T go over the same arrays, in the order in which they are stored. No transposed copy is made.
+    """
+
+    def __init__(self, matrix: scipy.sparse.csr_array, dtype: torch.dtype):
+        self.matrix, self.dtype, self.device = matrix, dtype, torch.device("cpu")
+        self.shape = matrix.shape
+        self._values = torch.from_numpy(matrix.data)
+
+    def times(self, W: Factor) -> Product:
+        return torch.from_numpy(self.matrix @ W.detach().contiguous().numpy())
+
+    def transposed_times(self, B: Product) -> Factor:
+        return torch.from_numpy(self.matrix.T @ B.detach().contiguous().numpy())
+
+    def gram(self, weights: Weights) -> Float[torch.Tensor, " d"]:
+        """Return the diagonal of X^T diag(weights) X."""
+        return torch.from_numpy(with_entries(self.matrix, np.square(self.matrix.data)).T @ weights.numpy())
+
+    def abs(self) -> "SparseMatrix":
+        return SparseMatrix(with_entries(self.matrix, np.abs(self.matrix.data)), self.dtype)
+
+    def amax(self) -> torch.Tensor:
+        return torch.as_tensor(self.matrix.data.max(initial=0.0))
+
+    def stored(self) -> torch.Tensor:
+        return self._values
+
+    def __getitem__(self, rows: Index) -> "SparseMatrix":
+        if not isinstance(rows, slice):
+            return SparseMatrix(self.matrix[rows.numpy()], self.dtype)
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            return SparseMatrix(self.matrix[rows], self.dtype)
+        # Consecutive rows are consecutive numbers, so that nothing but the pointers to the rows is copied.
+        stop = max(start, stop)
+        pointers = self.matrix.indptr[start : stop + 1]
+        own = slice(pointers[0], pointers[-1])
+        parts = self.matrix.data[own], self.matrix.indices[own], pointers - pointers[0]
+        return SparseMatrix(scipy.sparse.csr_array(parts, shape=(stop - start, self.shape[1])), self.dtype)
+
+
+class SingleMatrix(CompactMatrix):
+    """A dense float32 matrix whose products are float64: some rows at a time are converted, which is exact."""
+
+    def __init__(self, matrix: Float[torch.Tensor, "n d"], dtype: torch.dtype, magnitudes: bool = False):
+        self.matrix, self.dtype, self.device = matrix, dtype, matrix.device
+        self.shape = (matrix.shape[0], matrix.shape[1])
+        self.magnitudes = magnitudes  # whether this is |X|, which is not stored beside X
+
+    def times(self, W: Factor) -> Product:
+        product = W.new_empty(self.shape[0], W.shape[1])
+        for rows in self._parts():
+            torch.mm(self._converted(rows), W, out=product[rows])
+        return product
+
+    def transposed_times(self, B: Product) -> Factor:
+        product = B.new_zeros(self.shape[1], B.shape[1])
+        for rows in self._parts():
+            product.addmm_(self._converted(rows).T, B[rows])
+        return product
+
+    def gram(self, weights: Weights) -> Float[torch.Tensor, "d d"]:
+        """Return X^T diag(weights) X."""
+        product = weights.new_zeros(self.shape[1], self.shape[1])
+        for rows in self._parts():
+            part = self._converted(rows)
+            product.addmm_(part.T, weights[rows, None] * part)
+        return product
+
+    def abs(self) -> "SingleMatrix":
+        return SingleMatrix(self.matrix, self.dtype, magnitudes=True)
+
+    def amax(self) -> torch.Tensor:
+        return torch.stack([self._converted(rows).amax() for rows in self._parts()]).amax()
+
+    def stored(self) -> torch.Tensor:
+        return self.matrix
+
+    def __getitem__(self, rows: Index) -> "SingleMatrix":
+        return SingleMatrix(self.matrix[rows], self.dtype, self.magnitudes)
+
+    def _parts(self) -> list[slice]:
+        step = max(1, PART_NUMBERS // self.shape[1])
+        return [slice(start, start + step) for start in range(0, len(self), step)]
+
+    def _converted(self, rows: slice) -> torch.Tensor:
+        part = self.matrix[rows].to(self.dtype)
+        return part.abs() if self.magnitudes else part
+
+
+def data_matrix(X: DataArray, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> Any:
+    """Return data as a torch tensor of `dtype`, or compact where they are sparse, or float32 for float64 products.
+
+    A dense array of the dtype itself is not copied on the CPU. Raise InputError for sparse data on another device.
+    """
+    device = torch.device(device)
+    if isinstance(X, scipy.sparse.csr_array):
+        if device.type != "cpu":
+            raise InputError(f"device {str(device)!r}: sparse X is multiplied on the CPU only; use device='cpu'")
+        values = torch.as_tensor(X.data, dtype=dtype).numpy()
+        return SparseMatrix(with_entries(X, values), dtype)
+    tensor = torch.as_tensor(X, device=device)
+    if tensor.dtype == torch.float32 and dtype == torch.float64 and X.ndim == 2:
+        return SingleMatrix(tensor, dtype)
+    return tensor.to(dtype)
+
+
+def entries(X: DataArray) -> np.ndarray:
+    """Return the array of all entries of data that may differ from zero."""
+    return X.data if isinstance(X, scipy.sparse.csr_array) else X
+
+
+def with_entries(X: DataArray, values: np.ndarray) -> DataArray:
+    """Return data with other `entries`; sparse data share their indices."""
+    if not isinstance(X, scipy.sparse.csr_array):
+        return values
+    return scipy.sparse.csr_array((values, X.indices, X.indptr), shape=X.shape)
