@@ -37,6 +37,9 @@ from .modules import AttentionBlock as AttentionBlock
 from .modules import GatedAttention as GatedAttention
 from .modules import GatedCNN as GatedCNN
 from .modules import GatedMLP as GatedMLP
+from .optima import OptimalSet as OptimalSet
+from .optima import minimal_network as minimal_network
+from .optima import optimal_set as optimal_set
 from .patterns import count_patterns as count_patterns
 from .patterns import enumerate_patterns as enumerate_patterns
 from .patterns import enumeration_cost as enumeration_cost

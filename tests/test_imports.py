@@ -31,7 +31,7 @@ ORDER = (
     "certificates",
     "algorithms",
     "solvers running",
-    "records",
+    "optima records",
     "harness layerwise",
     "report",
     "cli comparison theorems",

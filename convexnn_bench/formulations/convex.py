@@ -161,7 +161,7 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
         # 1/2 (||U_k||^2 + ||V_k||^2) is the nuclear norm; singular values of the size of rounding get no column
         tolerance = NEGLIGIBLE * values.amax().clamp_min(0)
         rank = max(1, int((values > tolerance).sum(dim=1).max()))
-        roots = values[:, :rank].sqrt()
+        roots = torch.where(values > tolerance, values, torch.zeros_like(values))[:, :rank].sqrt()
         U, V = left[:, :, :rank] * roots[:, None, :], right[:, :rank].transpose(1, 2) * roots[:, None, :]
     # 2. Columns of zeros up to m. They change neither the products nor the penalty.
     if m is None or m == rank:

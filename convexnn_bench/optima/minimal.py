@@ -1,0 +1,196 @@
+"""The smallest network with the predictions of a point: a basic solution for the sizes of its neurons."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from convexnn_bench.algorithms.newton import BlockNeurons
+from convexnn_bench.certificates import certify, strengthened
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.formulations import Point, burer_monteiro, convex
+from convexnn_bench.operator import Operator
+from convexnn_bench.optima.sizes import basic_sizes
+from convexnn_bench.problem import Problem
+from convexnn_bench.running import Result
+
+UNCHANGED = 1e-8  # largest change of the predictions, relative to their norm
+NEGLIGIBLE = 1e-14  # neurons of this part of the largest size are rounding
+
+
+def minimal_network(result: Result, *, time_limit: float | None = None) -> Result:
+    """Return a result with as few neurons as its predictions on the data need.
+
+    Parameters
+    ----------
+    result : Result
+        A result with a certified point of any formulation.
+    time_limit : float, optional
+        Seconds after which the bound of the new certificate is improved no further, as for `certify`. The bound that
+        `result` has proven is kept in any case. None for no limit.
+
+    Returns
+    -------
+    Result
+        A point of the same formulation with at most ``n_out * c`` neurons and never more than before, an objective
+        that is not larger, and the same predictions on the data to 1e-8 (relative). It carries a certificate of its
+        own. Its `reason` says how many neurons were left. Solver, status, times and curve are those of `result`.
+
+    Raises
+    ------
+    InputError
+        `result` is no Result.
+    UnsupportedError
+        No network is known for the point, or no gap is stated for it.
+
+    Notes
+    -----
+    1. Neurons that one neuron can replace are merged, also between blocks with equal masks: without cones by a
+       singular value decomposition of every block, with ReLU and one output by adding neurons of one pattern and sign.
+    2. With the directions of the neurons fixed, predictions sum_j s_j a_j and penalty sum_j s_j are linear in their
+       sizes s = ||u|| ||v||. A basic solution of min sum_j s_j with the same predictions, s >= 0, has linearly
+       independent a_j (Caratheodory's theorem; Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks,
+       ICML 2023).
+    3. If rounding made the certified objective larger, or the predictions differed by more than 1e-8, the point of
+       `result` is kept.
+
+    Predictions on other data may change, since neurons that agree on the data are exchanged for each other.
+    `optimal_set` bounds that for global optima.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [-0.5, 0.75**0.5]], [1.0, 1.0], beta=0.1)
+    >>> result = cnn.solve(problem, "fista", gap=1e-9)
+    >>> small = cnn.minimal_network(result)
+    >>> small.objective <= result.objective, int(small.blocks.any(axis=(1, 2)).sum())
+    (True, 1)
+    """
+    problem, point = _checked(result)
+    assert result.certificate is not None
+    # 1. The neurons, merged where one can replace several.
+    before, neurons, operator = _neurons(problem, point)
+    # 2. Their least sizes for the same predictions.
+    reduced = _reduced(operator, neurons)
+    # 3. Certify, and keep the better point.
+    smaller = _point(problem, point, reduced)
+    smaller.dual = result.certificate.multiplier  # a proven bound holds for every point of the program
+    certificate = certify(problem, smaller, result.certificate.scope, time_limit=time_limit)
+    certificate = strengthened(certificate, result.certificate)
+    change = _change(problem, point, smaller)
+    words = f"{len(reduced)} of {before} neurons are left, predictions changed by {change:.0e} (relative)"
+    if len(reduced) == before:
+        words = f"none of {before} neurons can be left out"
+    if certificate.primal > result.certificate.primal or not change <= UNCHANGED:
+        smaller, certificate = point, result.certificate
+        if len(reduced) < before:
+            words = f"the point is kept, since with {words}, and the objective would be larger by rounding"
+    return replace(result, point=smaller, certificate=certificate, reason=f"{words}; {result.reason}")
+
+
+def _checked(result: Result) -> tuple[Problem, Point]:
+    """Return the problem and the point of a result; raise where there is none that can be reduced."""
+    if not isinstance(result, Result):
+        raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
+    if result.point is None or result.certificate is None:
+        raise UnsupportedError(f"the result has no point to reduce: {result.status}, {result.reason}")
+    if result.certificate.refused is not None:
+        raise UnsupportedError(f"the point is not certified, so that it is not reduced: {result.certificate.refused}")
+    return result.problem, result.point
+
+
+def _neurons(problem: Problem, point: Point) -> tuple[int, BlockNeurons, Operator]:
+    """Return the number of neurons of a point, its merged neurons, and an operator whose blocks are theirs."""
+    if problem.has_cone and point.formulation == "network":
+        # The patterns of a ReLU network need not be among the problem's blocks: its own are the blocks here.
+        W1, W2 = point.to_network(problem)
+        operator = Operator(problem.architecture, problem.X, problem.Y, problem.Phi @ W1.numpy() >= 0)
+        blocks = torch.arange(W1.shape[1])
+    else:
+        U, V = (factor.cpu() for factor in point.to_factors(problem))
+        operator = problem.operator()
+        W1, W2 = U.permute(1, 0, 2).reshape(problem.p, -1), V.permute(1, 0, 2).reshape(problem.q, -1)
+        blocks = torch.arange(problem.P).repeat_interleave(U.shape[2])
+    blocks = _first_of_equal(operator.masks)[blocks]
+    neurons = _alive(BlockNeurons(blocks, *_scaled(W1, W2)))
+    count = len(neurons)
+    if not problem.has_cone:
+        Z = burer_monteiro.to_blocks(*neurons.factors(problem.P)) if count else None
+        return count, neurons if Z is None else _singular(problem, Z), operator
+    return count, _added(neurons) if problem.q == 1 and count else neurons, operator
+
+
+def _first_of_equal(masks: torch.Tensor) -> torch.Tensor:
+    """Return, for every block, the index of the first block with the same mask, which may take its neurons."""
+    packed = np.packbits(masks.numpy(), axis=0)
+    _, first, inverse = np.unique(packed, axis=1, return_index=True, return_inverse=True)
+    return torch.as_tensor(first[inverse.reshape(-1)])
+
+
+def _scaled(W1: torch.Tensor, W2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (w, y) with w y^T = u v^T and ||y|| = 1 for every column pair; w = 0 where v is zero."""
+    lengths = torch.linalg.vector_norm(W2, dim=0)
+    safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return W1 * lengths, W2 / safe
+
+
+def _alive(neurons: BlockNeurons) -> BlockNeurons:
+    """Return the neurons that are not zero up to rounding."""
+    sizes = neurons.sizes
+    return neurons.selected((sizes > 0) & (sizes > NEGLIGIBLE * sizes.max())) if len(neurons) else neurons
+
+
+def _singular(problem: Problem, Z: torch.Tensor) -> BlockNeurons:
+    """Return the singular pairs of every block: as many neurons as its rank, with its nuclear norm as penalty."""
+    U, V = convex.to_factors(problem, Z)
+    W1, W2 = U.permute(1, 0, 2).reshape(problem.p, -1), V.permute(1, 0, 2).reshape(problem.q, -1)
+    return _alive(BlockNeurons(torch.arange(problem.P).repeat_interleave(U.shape[2]), *_scaled(W1, W2)))
+
+
+def _added(neurons: BlockNeurons) -> BlockNeurons:
+    """Return one neuron for each block and sign: sums of vectors of a cone lie in it, and are no longer than they."""
+    keys = torch.stack([neurons.blocks, neurons.right[0].sign().long()])
+    keys, owner = torch.unique(keys, dim=1, return_inverse=True)
+    left = neurons.left.new_zeros(len(neurons.left), keys.shape[1]).index_add_(1, owner, neurons.left)
+    return BlockNeurons(keys[0], left, keys[1:].to(left))
+
+
+def _reduced(operator: Operator, neurons: BlockNeurons) -> BlockNeurons:
+    """Return the neurons of a basic solution."""
+    if not len(neurons):
+        return neurons
+    sizes = neurons.sizes
+    directions = neurons.left / sizes
+    E = directions.T[:, :, None] * neurons.right.T[:, None, :]
+    A = operator.images(E, neurons.blocks).reshape(-1, len(sizes))
+    least = torch.as_tensor(basic_sizes(A.numpy(), sizes.numpy()))
+    return _alive(BlockNeurons(neurons.blocks, directions * least, neurons.right))
+
+
+def _point(problem: Problem, point: Point, neurons: BlockNeurons) -> Point:
+    """Return neurons as a point of the formulation of `point`."""
+    if problem.has_cone and point.formulation == "network":
+        roots = neurons.sizes.sqrt()
+        return Point(network=(neurons.left / roots, neurons.right * roots))
+    if len(neurons):
+        U, V = neurons.factors(problem.P)
+    else:
+        U, V = torch.zeros(problem.P, problem.p, 1).double(), torch.zeros(problem.P, problem.q, 1).double()
+    if point.formulation == "burer_monteiro":
+        return Point(factors=(U, V))
+    if point.formulation == "network":
+        return Point(network=burer_monteiro.to_network(problem, U, V))
+    Z = burer_monteiro.to_blocks(U, V)
+    if problem.vector_cone:
+        return Point(blocks=Z, cone_factors=(U, V))
+    if problem.has_cone:
+        split = [(U * (sign * V).clamp_min(0)).sum(dim=2) for sign in (1, -1)]
+        return Point(blocks=Z, split=torch.stack(split, dim=2))
+    return Point(blocks=Z)
+
+
+def _change(problem: Problem, point: Point, other: Point) -> float:
+    """Return the norm of the difference of two points' predictions, relative to that of the first."""
+    first, second = (at.evaluate(problem, "cpu").predictions for at in (point, other))
+    size = float(torch.linalg.vector_norm(first))
+    return float(torch.linalg.vector_norm(second - first)) / size if size > 0 else float(second.abs().max())

@@ -1,0 +1,304 @@
+"""All global optima of a problem with one output and without cones: a polytope, and the predictions on it.
+
+Let F be strictly convex near the predictions f of an optimum. Then f, the multiplier Lambda = grad F(f) and the
+penalty R are the same at every optimum. With G_k = A_k^* Lambda, an optimum has ||G_k|| <= beta in every block, and
+<G_k, Z_k> = -beta ||Z_k||. With one output, blocks are vectors and norms Euclidean, so that
+
+    Z_k = -c_k G_k / ||G_k||,   c_k >= 0,   c_k = 0 unless ||G_k|| = beta.
+
+Such blocks are optimal exactly if sum_k c_k a_k = f with a_k = -A_k(G_k) / ||G_k||, and then sum_k c_k = R: the optima
+form a polytope (Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks, ICML 2023).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from convexnn_bench.certificates import Certificate
+from convexnn_bench.checks import Array
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.formulations import Point
+from convexnn_bench.losses import OutputBias
+from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
+from convexnn_bench.optima.polytope import least_change, null_space, support_of
+from convexnn_bench.plugins import Number
+from convexnn_bench.prediction import predict
+from convexnn_bench.problem import Problem
+from convexnn_bench.running import Result
+
+LARGEST_TOLERANCE = 0.01  # a larger part of beta would call blocks active that are far from it
+SMALLEST_TOLERANCE = 1e-10  # rounding of ||G_k|| / beta, with a margin
+NEGLIGIBLE = 1e-13  # slopes of predictions that are rounding, relative to the largest one
+
+
+@dataclass(frozen=True, repr=False)
+class OptimalSet:
+    """All global optima of a problem, as far as a certified point determines them.
+
+    Attributes
+    ----------
+    result : Result
+        The certified point. It is one of the optima, up to its gap.
+    tolerance : float
+        A block counts as active if ||G_k|| >= (1 - tolerance) beta. Vectors a_k count as dependent if they are within
+        2 tolerance max_k ||A_k|| of dependent vectors, each.
+    active : int array
+        The blocks that count as active. All other blocks are zero at every optimum.
+    support : int array
+        The active blocks whose size is above `tolerance` R at some optimum, R being the sum of all sizes.
+    dimension : int
+        The dimension of the set: 0 for one optimum, 1 for a segment.
+    from_gap : bool
+        Whether the tolerance is the default one, which follows from the certified gap.
+
+    Notes
+    -----
+    `optimal_set` makes it, and explains the tolerance.
+    """
+
+    result: Result
+    tolerance: float
+    active: Int[np.ndarray, " J"]
+    support: Int[np.ndarray, " S"]
+    dimension: int
+    from_gap: bool
+    _sizes: Float[np.ndarray, " S"]  # the sizes ||Z_k|| of the point over the support
+    _directions: Float[np.ndarray, "S p"]  # -G_k / ||G_k||
+    _basis: Float[np.ndarray, "S dimension"]  # orthonormal: the sizes of all optima differ by its combinations
+
+    @property
+    def is_unique(self) -> bool:
+        """True if there is one optimum only.
+
+        With the default tolerance True is a proof, up to rounding and to changes of sizes below `tolerance` R. False
+        says that the tolerance leaves room for another optimum.
+        """
+        return self.dimension == 0
+
+    def prediction_range(self, X_new: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the largest prediction over all optima, for each new sample.
+
+        Parameters
+        ----------
+        X_new : array
+            Samples of the same shape as those of ``problem.X``.
+
+        Returns
+        -------
+        low, high : arrays n_new x 1
+            They have the shape of ``result.predict(X_new)``, which lies between them.
+
+        Raises
+        ------
+        InputError
+            X_new has samples of another shape.
+        UnsupportedError
+            The problem has masks without gates.
+
+        Notes
+        -----
+        Two linear programs for each sample, by HiGHS. Their error is about 1e-9 of the range that sizes of sum R allow;
+        that of the polytope itself is of the order of `tolerance`.
+        """
+        problem, point = self.result.problem, self.result.point
+        assert point is not None
+        middle = predict(problem, point, X_new)
+        if self.dimension == 0:
+            return middle, middle.copy()
+        # 1. Predictions are linear in the sizes: one column for each basis vector.
+        columns = [predict(problem, self._moved(direction), X_new) - middle for direction in self._basis.T]
+        slopes = np.stack([column.ravel() for column in columns], axis=1) @ self._basis.T
+        # 2. Two linear programs for each sample. Where all optima agree, the slope is zero up to rounding.
+        lengths = np.linalg.norm(slopes, axis=1)
+        slopes[lengths <= NEGLIGIBLE * lengths.max()] = 0.0
+        ends = np.array([self._ends(slope) for slope in slopes])
+        low, high = (end.reshape(middle.shape) for end in ends.T)
+        return middle + np.minimum(low, 0.0), middle + np.maximum(high, 0.0)
+
+    @cached_property
+    def _unit(self) -> float:
+        """The sum of the sizes, R."""
+        return float(self._sizes.sum())
+
+    def _moved(self, direction: Float[np.ndarray, " S"]) -> Point:
+        """Return the point of the result plus `_unit` times a direction of the sizes."""
+        blocks = np.array(self.result.blocks)
+        blocks[self.support, :, 0] += self._unit * direction[:, None] * self._directions
+        return Point(blocks=blocks)
+
+    def _ends(self, slope: Float[np.ndarray, " S"]) -> tuple[float, float]:
+        """Return the least and the largest <slope, c - sizes / R> over the sizes c of all optima, relative to R."""
+        length = float(np.linalg.norm(slope))
+        if length == 0:
+            return 0.0, 0.0
+        sizes = self._sizes / self._unit
+        ends = [least_change(sign * slope / length, self._across, sizes) for sign in (1.0, -1.0)]
+        return length * ends[0], -length * ends[1]
+
+    @cached_property
+    def _across(self) -> Float[np.ndarray, "rank S"]:
+        """An orthonormal basis of the vectors orthogonal to `_basis`, as rows."""
+        return np.linalg.svd(self._basis, full_matrices=True)[0][:, self.dimension :].T
+
+    def __repr__(self) -> str:
+        what = "one optimum" if self.is_unique else f"a polytope of dimension {self.dimension}"
+        source = "from the certified gap" if self.from_gap else "as given"
+        return (
+            f"{type(self).__name__}({what}; {len(self.support)} of {self.result.problem.P} blocks are nonzero at some "
+            f"optimum; {len(self.active)} are active, ||G_k|| >= (1 - {self.tolerance:.2g}) beta, a tolerance {source})"
+        )
+
+
+def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
+    """Return the set of all global optima of a problem, from a point with a small certified gap.
+
+    Parameters
+    ----------
+    result : Result
+        A certified point of a problem with linear or gated ReLU activation and one output, such as that of
+        ``cnn.solve(problem, "bm_newton", gap=1e-12)``.
+    tolerance : float, optional
+        Relative distance from beta up to which ||G_k|| counts as equal to beta. The default follows from the certified
+        gap, see Notes. A smaller number than that proves nothing, but may describe the set better, since the bound
+        behind the default is seldom attained.
+
+    Returns
+    -------
+    OptimalSet
+        With `is_unique` and `prediction_range`.
+
+    Raises
+    ------
+    InputError
+        `result` is no Result, or the tolerance is no number above 0 and below 0.01.
+    UnsupportedError
+        The activation has cones, there are several outputs, the loss is not strictly convex near the predictions, so
+        that they may differ between optima, or the gap is too large. The message says which.
+
+    Notes
+    -----
+    The multiplier Lambda of the certificate is feasible, and F* is 1/L strongly convex for a loss with smoothness L.
+    So with the multiplier Lambda* of the optimum
+
+        ||Lambda - Lambda*||^2 <= 2 L (primal - dual),    | ||G_k|| - ||G_k*|| | <= ||A_k|| ||Lambda - Lambda*||,
+
+    and the default tolerance is max_k ||A_k|| sqrt(2 L (primal - dual)) / beta (compare the safe screening rules of
+    Ndiaye, Fercoq, Gramfort & Salmon, JMLR 2017). A block that is not active by this tolerance is zero at every
+    optimum. Directions G_k / ||G_k|| are off by at most twice the tolerance, and vectors a_k by that times ||A_k||, up
+    to which they count as dependent. The set is therefore at least as large as the exact one, to that accuracy.
+
+    The polytope is that of Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks, ICML 2023.
+
+    Examples
+    --------
+    Of three gates on two samples at 120 degrees, one is the sum of the other two.
+
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [-0.5, 0.75**0.5]], [1.0, 1.0], beta=0.1)
+    >>> optima = cnn.optimal_set(cnn.solve(problem, "bm_newton", gap=1e-12))
+    >>> optima.is_unique, optima.dimension
+    (False, 1)
+    >>> low, high = optima.prediction_range([[1.0, 1.0]])
+    >>> (high - low).round(6)
+    array([[1.558846]])
+    """
+    if not isinstance(result, Result):
+        raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
+    given: float | None = Number(high=LARGEST_TOLERANCE, optional=True).check("tolerance", tolerance)
+    # 1. What must hold for the optima to be a polytope.
+    certificate, Z = _checked(result)
+    problem, operator = result.problem, result.problem.operator()
+    curvature = 2 * problem.loss.smoothness
+    error = math.sqrt(curvature * max(certificate.absolute_gap, 0.0))  # of the multiplier
+    _check_curvature(problem, operator.apply(torch.as_tensor(Z)), error)
+    # 2. The tolerance.
+    length = _largest_norm(operator)
+    chosen = max(length * error / problem.beta, SMALLEST_TOLERANCE) if given is None else given
+    if chosen >= LARGEST_TOLERANCE:
+        needed = (0.1 * LARGEST_TOLERANCE * problem.beta / length) ** 2 / curvature / abs(certificate.primal)
+        raise UnsupportedError(
+            f"the certified gap {certificate.gap:.1e} is too large to say which blocks are zero at every optimum: it "
+            f"determines ||G_k|| to {chosen:.1e} beta, and {LARGEST_TOLERANCE:g} beta is the limit; solve with "
+            f"gap={needed:.0e}, or give a tolerance"
+        )
+    # 3. The active blocks, and the constraints on their sizes.
+    G = operator.adjoint(torch.as_tensor(certificate.multiplier))[:, :, 0].numpy()
+    norms = np.linalg.norm(G, axis=1)
+    active = np.flatnonzero(norms >= (1 - chosen) * problem.beta)
+    directions = -G[active] / norms[active, None]
+    sizes = np.linalg.norm(Z[active, :, 0], axis=1)
+    M = _constraints(problem, operator, active, directions, length)
+    # 4. The blocks that are not zero at some optimum, and the directions in which their sizes can change.
+    threshold = min(2 * chosen * math.sqrt(len(active)), 0.5) * length
+    kept = support_of(null_space(M, threshold), sizes, chosen)
+    basis = null_space(M[:, kept], threshold)
+    return OptimalSet(
+        result, chosen, active, active[kept], basis.shape[1], given is None, sizes[kept], directions[kept], basis
+    )
+
+
+def _checked(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
+    """Return certificate and blocks. Raise UnsupportedError where the optima are no such polytope, or without a gap."""
+    problem, certificate = result.problem, result.certificate
+    if problem.has_cone:
+        raise UnsupportedError(
+            "optimal_set is for linear and gated ReLU networks: with ReLU a block is a difference of two vectors of a "
+            "cone, and its directions at an optimum are no single ray"
+        )
+    if problem.q > 1:
+        raise UnsupportedError(
+            f"optimal_set is for one output: blocks are {problem.p} x {problem.q} matrices here, and where the largest "
+            "singular value of G_k is multiple, a block can turn without leaving the optimal set"
+        )
+    if result.blocks is None or certificate is None or certificate.refused is not None:
+        reason = result.reason if certificate is None else certificate.refused
+        raise UnsupportedError(f"the result has no certified gap, so that nothing is known of the optima: {reason}")
+    return certificate, result.blocks
+
+
+def _check_curvature(problem: Problem, f: torch.Tensor, error: float) -> None:
+    """Raise UnsupportedError unless F is strictly convex near f, so that all optima have the same predictions.
+
+    error: a bound on the distance of gradients from that of the optimum. Where the curvature is 0 or 1 (Huber and
+    squared hinge), predictions with positive curvature are off by no more.
+    """
+    loss, Y = problem.loss, torch.as_tensor(problem.Y)
+    # Minimised over a bias, F is as strictly convex as the loss itself, for a free bias up to a shift of f.
+    if isinstance(loss, OutputBias):
+        loss, f = loss.loss, f + loss.best_bias(f, Y)
+    if not loss.separable:
+        raise UnsupportedError(f"optimal_set is for losses that are sums over samples, which {loss.name} is not")
+    ones = torch.ones_like(f)[:, :, None]
+    flat = sum((loss.curvature(f + shift, Y)(ones) <= 0).flatten() for shift in (-error, 0.0, error)) > 0
+    if bool(flat.any()):
+        raise UnsupportedError(
+            f"the {loss.name} loss has no curvature at {int(flat.sum())} of {len(f)} predictions, or may have none "
+            "within their error, so that optima may differ in predictions on the data; optimal_set needs a loss that "
+            "is strictly convex there, such as squared or logistic"
+        )
+
+
+def _largest_norm(operator: Operator) -> float:
+    """Return max_k ||A_k||, the largest singular value of the matrices n_out x p of all blocks."""
+    p = operator.p
+    largest, step = 0.0, max(1, CHUNK_ELEMENTS // (operator.N * p))
+    for start in range(0, operator.P, step):
+        blocks = torch.arange(start, min(start + step, operator.P))
+        E = torch.eye(p, dtype=operator.dtype).repeat(len(blocks), 1)[:, :, None]
+        images = operator.images(E, blocks.repeat_interleave(p))[:, 0].view(operator.n_out, len(blocks), p)
+        largest = max(largest, float(torch.linalg.matrix_norm(images.transpose(0, 1), ord=2).max()))
+    return largest
+
+
+def _constraints(
+    problem: Problem, operator: Operator, active: np.ndarray, directions: Float[np.ndarray, "J p"], length: float
+) -> Float[np.ndarray, "rows J"]:
+    """Return the matrix M such that sizes c and c' >= 0 belong to the same f and R exactly if M c = M c'."""
+    images = operator.images(torch.as_tensor(directions)[:, :, None], torch.as_tensor(active))[:, 0].numpy()
+    if isinstance(problem.loss, OutputBias) and problem.loss.beta is None:
+        images = images - images.mean(axis=0)  # a free bias takes a shift of all predictions
+    return np.vstack([images, np.full((1, len(active)), length)])

@@ -1,0 +1,52 @@
+"""Polytopes {c >= 0 : M c = M s} of sizes around known sizes s, by a null space of M and linear programs (HiGHS)."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from convexnn_bench.errors import UnsupportedError
+
+PRECISE = 1e-9  # feasibility tolerance of HiGHS, for sizes relative to their sum
+
+
+def null_space(M: Float[np.ndarray, "rows J"], threshold: float) -> Float[np.ndarray, "J d"]:
+    """Return an orthonormal basis of the right singular vectors whose singular values are at most `threshold`."""
+    _, values, rows = np.linalg.svd(M, full_matrices=True)
+    return rows[int((values > threshold).sum()) :].T
+
+
+def support_of(
+    basis: Float[np.ndarray, "J d"], sizes: Float[np.ndarray, " J"], tolerance: float
+) -> Int[np.ndarray, " S"]:
+    """Return the indices of sizes above `tolerance` times their sum at some point of sizes + basis y >= 0.
+
+    max sum_k t_k subject to t <= r sizes + basis y, 0 <= t <= 1, 0 <= r <= 1 / tolerance. Since r may grow, t_k is one
+    wherever the k-th size can be positive.
+    """
+    from scipy.optimize import linprog
+
+    total = sizes.sum()
+    if basis.shape[1] == 0 or total == 0:
+        return np.flatnonzero(sizes > tolerance * total)
+    J, d = basis.shape
+    cost = np.concatenate([-np.ones(J), np.zeros(1 + d)])
+    rows = np.hstack([np.eye(J), -sizes[:, None] / total, -basis])
+    bounds = [(0, 1)] * J + [(0, 1 / tolerance)] + [(None, None)] * d
+    found = linprog(cost, A_ub=rows, b_ub=np.zeros(J), bounds=bounds, method="highs")
+    if found.x is None:
+        raise UnsupportedError(f"HiGHS could not find the support of the optimal set: {found.message}")
+    return np.flatnonzero(found.x[:J] > 0.5)
+
+
+def least_change(
+    slope: Float[np.ndarray, " S"], across: Float[np.ndarray, "rank S"], sizes: Float[np.ndarray, " S"]
+) -> float:
+    """Return min <slope, c - sizes> subject to c >= 0 and across (c - sizes) = 0, for sizes of sum one."""
+    from scipy.optimize import linprog
+
+    found = linprog(
+        slope, A_eq=across, b_eq=across @ sizes, bounds=(0, None), method="highs",
+        options={"primal_feasibility_tolerance": PRECISE, "dual_feasibility_tolerance": PRECISE},
+    )  # fmt: skip
+    if found.x is None:
+        raise UnsupportedError(f"HiGHS could not bound a prediction over the optima: {found.message}")
+    return float(slope @ (found.x - sizes))
