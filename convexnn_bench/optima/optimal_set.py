@@ -16,13 +16,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point
-from convexnn_bench.losses import OutputBias
+from convexnn_bench.losses import WeightedLoss, weighted_part
 from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
 from convexnn_bench.optima.polytope import least_change, null_space, support_of
 from convexnn_bench.plugins import Number
@@ -191,6 +191,9 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
     optimum. Directions G_k / ||G_k|| are off by at most twice the tolerance, and vectors a_k by that times ||A_k||, up
     to which they count as dependent. The set is therefore at least as large as the exact one, to that accuracy.
 
+    With a free output bias all optima have the same predictions on the data, and sum_k c_k a_k = f up to a shift that
+    the bias takes back. Samples without weight are not in the loss, so that predictions on them may differ.
+
     The polytope is that of Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks, ICML 2023.
 
     Examples
@@ -260,26 +263,37 @@ def _checked(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
     return certificate, result.blocks
 
 
-def _check_curvature(problem: Problem, f: torch.Tensor, error: float) -> None:
+def _check_curvature(problem: Problem, f: Float[torch.Tensor, "n_out 1"], error: float) -> None:
     """Raise UnsupportedError unless F is strictly convex near f, so that all optima have the same predictions.
 
-    error: a bound on the distance of gradients from that of the optimum. Where the curvature is 0 or 1 (Huber and
-    squared hinge), predictions with positive curvature are off by no more.
+    error: a bound on the distance of the gradient from that of the optimum.
     """
-    loss, Y = problem.loss, torch.as_tensor(problem.Y)
-    # Minimised over a bias, F is as strictly convex as the loss itself, for a free bias up to a shift of f.
-    if isinstance(loss, OutputBias):
-        loss, f = loss.loss, f + loss.best_bias(f, Y)
+    # Minimised over a bias, F is as strictly convex as the loss itself, for a free bias up to a shift of f. Rows
+    # without weight are not in F.
+    loss, Y = weighted_part(problem.loss), torch.as_tensor(problem.Y)
     if not loss.separable:
         raise UnsupportedError(f"optimal_set is for losses that are sums over samples, which {loss.name} is not")
-    ones = torch.ones_like(f)[:, :, None]
-    flat = sum((loss.curvature(f + shift, Y)(ones) <= 0).flatten() for shift in (-error, 0.0, error)) > 0
+    f, ones = f + torch.as_tensor(problem.output_bias_at(f)), torch.ones_like(f)[:, :, None]
+    curvature = loss.curvature(f, Y)(ones)[:, :, 0]
+    flat = curvature <= 0
+    # Between kinks of the gradient the curvature is constant, so that f is off by at most error / curvature. There the
+    # curvature has to be the same.
+    for sign in (-1, 1) if loss.has_kinks else ():
+        moved = f + sign * error / torch.where(flat, 1.0, curvature)
+        flat |= loss.curvature(moved, Y)(ones)[:, :, 0] <= 0
+    flat = flat[_counted(problem)]
     if bool(flat.any()):
         raise UnsupportedError(
-            f"the {loss.name} loss has no curvature at {int(flat.sum())} of {len(f)} predictions, or may have none "
+            f"the {loss.name} loss has no curvature at {int(flat.sum())} of {len(flat)} predictions, or may have none "
             "within their error, so that optima may differ in predictions on the data; optimal_set needs a loss that "
             "is strictly convex there, such as squared or logistic"
         )
+
+
+def _counted(problem: Problem) -> Bool[np.ndarray, " n_out"]:
+    """Return which rows of predictions have a positive weight in the loss."""
+    loss = weighted_part(problem.loss)
+    return loss.weights > 0 if isinstance(loss, WeightedLoss) else np.ones(problem.n_out, dtype=bool)
 
 
 def _largest_norm(operator: Operator) -> float:
@@ -299,6 +313,7 @@ def _constraints(
 ) -> Float[np.ndarray, "rows J"]:
     """Return the matrix M such that sizes c and c' >= 0 belong to the same f and R exactly if M c = M c'."""
     images = operator.images(torch.as_tensor(directions)[:, :, None], torch.as_tensor(active))[:, 0].numpy()
-    if isinstance(problem.loss, OutputBias) and problem.loss.beta is None:
-        images = images - images.mean(axis=0)  # a free bias takes a shift of all predictions
+    images = images[_counted(problem)]
+    if problem.output_bias == "free":  # it takes a shift of all predictions
+        images = images - images.mean(axis=0)
     return np.vstack([images, np.full((1, len(active)), length)])
