@@ -70,6 +70,15 @@ def test_a_solution_predicts_its_training_data_as_certified(activation):
         assert np.array_equal(again.predict(problem.X), one.predict(problem.X))
 
 
+def test_vector_output_relu_blocks_predict_by_neurons_in_their_cones():
+    problem = problem_of("mlp", "relu", patterns=2)
+    directions = problem.cones.project(np.ones((2, 3, 1)))
+    Z = directions @ np.array([[[1.0, -2.0]]])
+    new = RNG(5).standard_normal((4, 3))
+    expected = sum(np.maximum(new @ u, 0) @ np.array([[1.0, -2.0]]) for u in directions)
+    assert close(predict(problem, Point(blocks=Z), new), expected)
+
+
 def test_samples_are_taken_some_at_a_time(monkeypatch):
     problem = problem_of("tokens", "gated_relu")
     point, X = points_of(problem)[0], RNG(5).standard_normal((5, 3, 2))

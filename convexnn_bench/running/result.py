@@ -26,7 +26,7 @@ from convexnn_bench.storage import read_archive, write_archive
 # Fields that a file holds as they are.
 PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
 # Attributes that are computed on first use, and again in another process.
-COMPUTED = ("blocks", "factors", "network", "predictor", "held_out_score")
+COMPUTED = ("blocks", "factors", "network", "_predictor", "held_out_score")
 
 
 @dataclass(repr=False)
@@ -132,7 +132,7 @@ class Result:
         return None if self.point is None else _found(self.point.to_network, self.problem)
 
     @cached_property
-    def predictor(self) -> Predictor:
+    def _predictor(self) -> Predictor:
         """The function of the final point, with everything that does not depend on new data computed once.
 
         Raises
@@ -180,7 +180,7 @@ class Result:
         array([[1.],
                [0.]])
         """
-        return self.predictor(X_new)
+        return self._predictor(X_new)
 
     def predict_labels(self, X_new: Array) -> np.ndarray:
         """Return the labels of new data.
@@ -259,7 +259,7 @@ class Result:
         >>> bool(abs(module(torch.as_tensor(problem.X)) - torch.as_tensor(problem.Y)).max() < 0.1)
         True
         """
-        return to_torch(self.predictor)
+        return to_torch(self._predictor)
 
     @cached_property
     def held_out_score(self) -> HeldOutScore | None:
