@@ -1,5 +1,7 @@
 """Bounds over all activation patterns: against brute force, enumeration, and the program they certify."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from properties import given, settings
 from properties import strategies as st
 
 import convexnn_bench as cnn
-from convexnn_bench.certificates import lower_bound
+from convexnn_bench.certificates import lower_bound, strengthened
+from convexnn_bench.deadline import cuts_counted, deadline
 from convexnn_bench.norms.all_patterns import bounds as module
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
 from convexnn_bench.norms.all_patterns.bounds import CompleteNorm
@@ -222,3 +225,29 @@ def test_patterns_are_enumerated_only_where_they_are_few(monkeypatch):
     assert CompleteNorm(Phi)._enumerated(1) is not None
     monkeypatch.setattr(module, "ENUMERATION_SECONDS", 0.0)
     assert CompleteNorm(Phi)._enumerated(1) is None
+
+
+def test_patterns_are_enumerated_in_a_part_of_the_time_that_is_left():
+    """200 rows of 3 features take 0.2 s, and their cells 0.8 s if all are searched; the clock stands still."""
+    Phi = np.random.default_rng(0).standard_normal((200, 3))
+    norm = CompleteNorm(Phi)
+    for left, cells in ((0.7, None), (1.3, None), (1.6, 39_802)):
+        with deadline(left, lambda: 0.0), cuts_counted() as cuts:
+            found = norm._enumerated(1)
+        assert (None if found is None else found.P) == cells
+        assert bool(cuts) == (cells is None)  # a bound without the cells counts as cut short
+
+
+def test_a_bound_that_was_proven_before_stands_where_a_later_one_is_cut_short():
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((12, 3)), rng.standard_normal(12)
+    problem = cnn.Problem(X, Y, activation="relu", beta_fraction=0.5, patterns=4)
+    point = cnn.Point(network=(np.zeros((3, 1)), np.zeros((1, 1))))
+    with deadline(0.0):
+        late = cnn.certify(cnn.Problem(X, Y, activation="relu", beta=problem.beta, patterns=4), point)
+    early = cnn.certify(problem, point)
+    assert late.dual < early.dual
+    for one, other in ((late, early), (early, late)):
+        best = strengthened(one, other)
+        assert (best.dual, best.gap) == (early.dual, early.gap)
+    assert strengthened(late, dataclasses.replace(early, scope="sampled")) is late

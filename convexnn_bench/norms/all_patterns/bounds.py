@@ -22,7 +22,9 @@ from convexnn_bench.patterns import EnumerationCost, enumerate_patterns, enumera
 
 ENUMERATION_SECONDS = 1.0  # expected cost up to which patterns are enumerated
 ENUMERATION_BYTES = 2**28  # of masks, gates and the G_k of all patterns
-DEADLINE_SHARE = 0.25  # of the time until a deadline, which an enumeration may take
+# Parts of the time until a deadline that an enumeration, which is not interrupted, and all of the work may take. The
+# search over cells ends at the deadline, with a bound that holds and may be weak.
+ENUMERATION_SHARE, DEADLINE_SHARE = 0.25, 0.7
 # Seconds to bound the norm of a cell, on average.
 CELL_SECONDS = {"plane": 1e-6, "one output": 2e-5, "several outputs": 2e-4}
 OUTSIDE = 1e-13  # part of a row outside a subspace below which that counts as the row space
@@ -151,7 +153,7 @@ class CompleteNorm:
         seconds = cost.seconds + cost.patterns * _seconds_per_cell(self.rows.shape[1], q)
         if seconds > ENUMERATION_SECONDS or size > ENUMERATION_BYTES:
             self._looked = True
-        elif seconds <= DEADLINE_SHARE * seconds_left():
+        elif cost.seconds <= ENUMERATION_SHARE * seconds_left() and seconds <= DEADLINE_SHARE * seconds_left():
             self._looked = True
             found = enumerate_patterns(self.rows)
             # Only a complete list covers every u: with a cell missing the maximum over cells would be no bound.
