@@ -18,8 +18,9 @@ class BaseSolver:
     """An algorithm for one formulation. A subclass defines `set_problem`, `run` and `get_result`.
 
     The runner sets `seed`, `device`, `time_limit` (seconds or None), `gap` (target or None) and `iterations` (how often
-    the callback may return True, or None) before it calls `set_problem`. `message` may say in words how the algorithm
-    ended; it never decides the status.
+    the callback may return True, or None) before it calls `set_problem`; for a solver with a `start_formulation` also
+    `start`, a Point of that formulation in the units of the problem, float64 on the CPU, or None. `message` may say in
+    words how the algorithm ended; it never decides the status.
 
     Parameters
     ----------
@@ -40,6 +41,9 @@ class BaseSolver:
         Packages that must be importable.
     one_shot : bool
         The solver calls its callback once, at the end.
+    start_formulation : {"convex", "burer_monteiro", "network"} or None
+        For a solver that begins at the attribute `start` where that is not None: the formulation in which it takes the
+        point. None: the solver has a start of its own only, and `solve` refuses `start=`.
 
     Raises
     ------
@@ -53,6 +57,7 @@ class BaseSolver:
     allowed: dict[str, Whole | Number | Choice] = {}
     requires: tuple[str, ...] = ()
     one_shot: bool = False
+    start_formulation: str | None = None
 
     # The runner sets these before `set_problem`. The values here serve a solver that is used without it.
     seed: int = 0
@@ -60,6 +65,7 @@ class BaseSolver:
     time_limit: float | None = None
     gap: float | None = None
     iterations: int | None = None
+    start: Point | None = None
     message: str | None = None
 
     def __init__(self, **parameters: Any):
@@ -87,6 +93,8 @@ class BaseSolver:
         formulation = getattr(cls, "formulation", None)
         if formulation not in FORMULATIONS:
             return f"formulation must be one of {', '.join(FORMULATIONS)}, got {formulation!r}"
+        if cls.start_formulation not in (None, *FORMULATIONS):
+            return f"start_formulation must be None or one of {', '.join(FORMULATIONS)}, got {cls.start_formulation!r}"
         for key, values in cls.parameters.items():
             if not isinstance(values, list) or not values:
                 return f"parameters[{key!r}] must be a non-empty list, the default first, got {values!r}"

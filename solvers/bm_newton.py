@@ -4,7 +4,7 @@ import torch
 
 from convexnn_bench.algorithms.newton import BlockNeurons, WorkingProblem, WorkingSetNewton
 from convexnn_bench.algorithms.relu import affordable, finish_factors
-from convexnn_bench.formulations import Point
+from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice
 
@@ -13,7 +13,7 @@ class Solver(BaseSolver):
     """Newton's method over blocks that the certificate chooses.
 
     It ends on the certified gap, or where rounding hides all progress. With ReLU it runs on the faces of the cones,
-    with the rank staircase, from the zero network (algorithms/relu/), and ends where no block improves.
+    with the rank staircase, from the zero network or the start (algorithms/relu/), and ends where no block improves.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Solver(BaseSolver):
     """
 
     name = "bm_newton"
-    formulation = "burer_monteiro"
+    formulation = start_formulation = "burer_monteiro"
     parameters = {"single": [True]}
     allowed = {"single": Choice((True, False))}
     single: bool
@@ -46,6 +46,12 @@ class Solver(BaseSolver):
         self._neurons = self.working.no_neurons()
         self._dual: torch.Tensor | None = None
         self._relu_point: Point | None = None
+        if self.start is not None and self.start.factors is not None:
+            U, V = (torch.as_tensor(part).to(self.working.targets) for part in self.start.factors)
+            if problem.has_cone:  # its columns stay as they are, each in its cone
+                self._relu_point = Point(factors=(U, V))
+            else:
+                self._neurons = BlockNeurons.of_factors(U, V)
 
     def run(self, callback: Callback) -> None:
         if self.problem.has_cone:
@@ -56,19 +62,17 @@ class Solver(BaseSolver):
             self._neurons, self._dual = neurons, dual
             return callback()
 
-        self.message = WorkingSetNewton(self.working, self.gap, report).run()
+        self.message = WorkingSetNewton(self.working, self.gap, report).run(self._neurons)
 
     def _run_relu(self, callback: Callback) -> str | None:
         def report(point: Point | None) -> bool:
             self._relu_point = self._relu_point if point is None else point
             return callback()
 
-        self._relu_point = self._as_factors()
-        U, V = (part.cpu().numpy() for part in self._relu_point.factors or ())
-        targets = self.working.targets
-        # At the zero network, where the method starts, the penalty vanishes and the objective is F(0).
-        value = float(self.problem.loss.value(torch.zeros_like(targets), targets))
-        return finish_factors(self.problem, U, V, value, None, report)
+        point = self._relu_point = self._as_factors() if self._relu_point is None else self._relu_point
+        U, V = point.to_factors(self.problem)
+        value = burer_monteiro.objective(self.problem, U, V)
+        return finish_factors(self.problem, U.numpy(), V.numpy(), value, None, report)
 
     def get_result(self) -> Point:
         return self._as_factors() if self._relu_point is None else self._relu_point

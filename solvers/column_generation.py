@@ -30,6 +30,7 @@ class Solver(BaseSolver):
 
     name = "column_generation"
     formulation = "convex"
+    start_formulation = "network"  # its neurons may have patterns that are not among the blocks
     parameters = {"patterns_per_round": [16], "tolerance": [1e-9], "master_calls": [3000]}
     allowed = {"patterns_per_round": Whole(), "tolerance": Number(high=1.0), "master_calls": Whole()}
     # solvers of the master program in order of preference, by problem.vector_cone
@@ -53,7 +54,13 @@ class Solver(BaseSolver):
 
     def set_problem(self, problem: Problem) -> None:
         self.method = ColumnGeneration(
-            problem, self.seed, self._make_master, self.tolerance, self.patterns_per_round, self.master_calls
+            problem,
+            self.seed,
+            self._make_master,
+            self.tolerance,
+            self.patterns_per_round,
+            self.master_calls,
+            self.start,
         )
 
     @staticmethod

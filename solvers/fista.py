@@ -12,7 +12,7 @@ class Solver(BaseSolver):
     """FISTA on the blocks; for ReLU with one output, on the pairs of cone vectors whose differences the blocks are."""
 
     name = "fista"
-    formulation = "convex"
+    formulation = start_formulation = "convex"
 
     def skip(self, problem: Problem) -> str | None:
         if problem.vector_cone:
@@ -27,6 +27,8 @@ class Solver(BaseSolver):
         # For ReLU with one output the variables are the pairs (a, b) of cone vectors, with Z_k = a - b.
         columns = 2 if problem.has_cone else problem.q
         self.x = torch.zeros(problem.P, problem.p, columns, dtype=self.operator.dtype, device=self.operator.device)
+        if self.start is not None:
+            self.x = torch.as_tensor(self.start.split if problem.has_cone else self.start.blocks).to(self.x)
         self.signs = torch.tensor([1.0, -1.0], dtype=self.operator.dtype, device=self.operator.device)
         # The map (a, b) -> A(a - b) has sqrt(2) times the norm of A.
         norm_squared = self.operator.norm_squared() * (2 if problem.has_cone else 1)

@@ -13,7 +13,7 @@ class Solver(BaseSolver):
     """
 
     name = "semismooth_newton"
-    formulation = "convex"
+    formulation = start_formulation = "convex"
 
     def gap_tolerance(self) -> float:
         return 1e-8  # without a target it goes on until its gap no longer falls
@@ -27,7 +27,8 @@ class Solver(BaseSolver):
         return None
 
     def set_problem(self, problem: Problem) -> None:
-        self.method = SemismoothNewton(problem, self.device, self.gap)
+        blocks = None if self.start is None else self.start.blocks
+        self.method = SemismoothNewton(problem, self.device, self.gap, blocks)
 
     def run(self, callback: Callback) -> None:
         # The method pauses after each Newton step, where its point may be scored.

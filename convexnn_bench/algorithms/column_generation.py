@@ -1,7 +1,8 @@
 """Column generation: the ReLU program over all activation patterns, without enumerating them.
 
 The program (Pilanci & Ergen, ICML 2020) has a dual constraint max ||R^T D_k Phi u|| <= beta for every pattern, over the
-unit vectors u of its cone, with R = C^*(Lambda). Starting without patterns and with Lambda = grad F(0), repeat
+unit vectors u of its cone, with R = C^*(Lambda). Starting without patterns and with Lambda = grad F(0), or from step 3
+with the patterns of a start's neurons, repeat
 
 1. price: look for patterns whose dual norm exceeds beta at Lambda, and stop if there is none;
 2. add them to the working set;
@@ -23,6 +24,7 @@ from convexnn_bench.norms import ascend
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
+LARGEST_START = 200  # neurons of a start, the largest ones, whose patterns are taken
 IDLE = 1e-9  # blocks below this part of the largest one leave the working set; interior-point solutions reach it
 NUDGE = 1e-6  # distance by which a direction is moved off the boundaries of cells, relative to its length
 MASTER_GAP, CHECK_EVERY = 1e-9, 100  # gap that ends an iterative master, and callbacks between two certificates of it
@@ -46,18 +48,29 @@ class PatternSet:
         self._pricings += 1
         # local ascent over all directions, then the exact maximum where the problem is small enough for it
         values, U = ascend(self.problem.Phi, R, seed=self._pricings)
-        known = {_key(mask) for mask in self.masks.T}
-        new: list[np.ndarray] = []
-        for j in np.flatnonzero(values > beta):
-            for mask in self._cells_near(U[:, j]):
-                if _key(mask) not in known and len(new) < most:
+        new = self.new_cells(U[:, values > beta], most)
+        if new.shape[1]:
+            return new
+        exact = self.problem.all_patterns.worst_pattern(R)
+        if exact is not None and exact[0] > beta and _key(exact[1]) not in self._known():
+            return exact[1][:, None]
+        return new
+
+    def _known(self) -> set[bytes]:
+        return {_key(mask) for mask in self.masks.T}
+
+    def new_cells(self, U: Float[np.ndarray, "p M"], most: int) -> Bool[np.ndarray, "N new"]:
+        """Return at most `most` patterns outside the set, of cells that contain the directions U or touch them."""
+        known = self._known()
+        new = [
+            np.zeros(self.problem.N, dtype=bool)
+        ]  # a column that is left out at the end, since there may be no other
+        for u in U.T:
+            for mask in self._cells_near(u / np.linalg.norm(u)):
+                if _key(mask) not in known and len(new) <= most:
                     known.add(_key(mask))
                     new.append(mask)
-        if not new:
-            exact = self.problem.all_patterns.worst_pattern(R)
-            if exact is not None and exact[0] > beta and _key(exact[1]) not in known:
-                new.append(exact[1])
-        return np.stack(new, axis=1) if new else np.zeros((self.problem.N, 0), dtype=bool)
+        return np.stack(new, axis=1)[:, 1:]
 
     def _cells_near(self, u: Float[np.ndarray, " p"]) -> list[Bool[np.ndarray, " N"]]:
         """Return patterns of open cells whose closures contain u, or nearly: the best u mostly lie on boundaries."""
@@ -85,7 +98,8 @@ class ColumnGeneration:
 
     make_master: returns a new solver for a master program. tolerance: a pattern is added if its dual norm exceeds
     (1 + tolerance) beta. most_new: patterns added at a time. master_calls: callbacks after which an iterative master is
-    stopped. point: the best point so far, a ReLU network. message: what the method reached.
+    stopped. start: a ReLU network whose patterns begin the working set. point: the best point so far, a ReLU network.
+    message: what the method reached.
     """
 
     def __init__(
@@ -96,26 +110,35 @@ class ColumnGeneration:
         tolerance: float,
         most_new: int,
         master_calls: int,
+        start: Point | None = None,
     ):
         self.problem, self.make_master, self.master_calls = problem, make_master, master_calls
         self.most_new, self.threshold = most_new, problem.beta * (1 + tolerance)
         self.point = Point(network=(np.zeros((problem.p, 1)), np.zeros((problem.q, 1))))
         self.patterns = PatternSet(problem, seed)
         self.message: str | None = None
+        if start is not None and start.network is not None:
+            self.point = start
+            W1, W2 = (np.asarray(part) for part in start.network)
+            sizes = np.linalg.norm(W1, axis=0) * np.linalg.norm(W2, axis=0)
+            largest = np.argsort(-sizes, kind="stable")[:LARGEST_START]
+            largest = largest[sizes[largest] > IDLE * sizes.max(initial=0.0)]
+            self.patterns.add(self.patterns.new_cells(W1[:, largest], 4 * LARGEST_START))
 
     def run(self, callback: Callback) -> None:
         """Repeat the steps above, with one callback before each round."""
         problem, Y = self.problem, self.problem.operator().Y
         Lambda = problem.loss.gradient(torch.zeros_like(Y), Y)
-        best, rounds = np.inf, 0
+        best, rounds = problem.network_objective(*(self.point.network or ())), 0
         while callback():
-            # 1. price, 2. add
-            new = self.patterns.price(Lambda, self.threshold, self.most_new)
-            size = self.patterns.masks.shape[1]
-            if new.shape[1] == 0:
-                self.message = f"no pattern is priced above beta: {size} patterns after {rounds} rounds"
-                return
-            self.patterns.add(new)
+            # 1. price, 2. add; a start's patterns are in the set already
+            if rounds or self.patterns.masks.shape[1] == 0:
+                new = self.patterns.price(Lambda, self.threshold, self.most_new)
+                size = self.patterns.masks.shape[1]
+                if new.shape[1] == 0:
+                    self.message = f"no pattern is priced above beta: {size} patterns after {rounds} rounds"
+                    return
+                self.patterns.add(new)
             # 3. solve the master program
             master = restrict(problem, self.patterns.masks)
             point, Lambda, sizes = solve_master(master, self.make_master(), self.master_calls)

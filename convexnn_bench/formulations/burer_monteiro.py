@@ -118,6 +118,11 @@ def to_blocks(U: Left, V: Right) -> Blocks:
     return U @ V.transpose(1, 2)
 
 
+def to_split(U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
+    """Return (a, b) with U_k V_k^T = a - b for one output: the sums of the columns with positive and negative v."""
+    return torch.stack([(U * (sign * V).clamp_min(0)).sum(dim=2) for sign in (1.0, -1.0)], dim=2)
+
+
 def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network with one neuron a column pair: column j of block k becomes neuron j P + k, with gate k.
 

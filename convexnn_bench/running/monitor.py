@@ -12,18 +12,18 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify, strengthened
 from convexnn_bench.deadline import cuts_counted, deadline
-from convexnn_bench.errors import NotFiniteError
+from convexnn_bench.errors import InputError, NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import usual_errors
 from convexnn_bench.running.sharing import check_same_point
+from convexnn_bench.running.start import LARGEST_ENTRY, is_bounded
 from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.running.wait import Interrupter, Wait
 from convexnn_bench.solver import BaseSolver
 
 OnScore = Callable[[float, Certificate], None]
 
-LARGEST_ENTRY = 1e100  # largest entry of a point: data are at most 1e40, so that the objective stays finite
 FIRST_SCORE = 1e-3  # seconds of solving before the second score
 SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in a factor of ten
 # Seconds of solving before the next score, per second that the last one took: at first, and once the scores have taken
@@ -39,10 +39,11 @@ class Diverged(Exception):
 class Monitor:
     """The callback of one run: it scores points, keeps the clocks, and decides when the solver stops.
 
-    The solver's clock stops while a point is scored. The clock of the caller, which set-up has used for
-    `setup_seconds`, does not. If the solver has a limit in iterations, the number of iterations decides when a score is
-    due, so that every run scores the same points. Any thread may call the monitor. After the first False it scores no
-    further point. Processes that share a problem use the clock of the first process, so that their decisions agree.
+    The solver's clock starts with `begin`, and stops while a point is scored. The clock of the caller, which set-up has
+    used for `setup_seconds`, does not stop. If the solver has a limit in iterations, the number of iterations decides
+    when a score is due, so that every run scores the same points. Any thread may call the monitor. After the first
+    False it scores no further point. Processes that share a problem use the clock of the first process, so that their
+    decisions agree.
     """
 
     def __init__(
@@ -52,12 +53,11 @@ class Monitor:
         solver: BaseSolver,
         on_score: OnScore,
         wait: Wait,
-        setup_seconds: float,
         interrupter: Interrupter,
     ):
         self.problem, self.solver, self.on_score, self.untouched = untouched.problem, solver, on_score, untouched
         self.scaling = scaling
-        self.wait, self.setup_seconds, self.interrupter = wait, setup_seconds, interrupter
+        self.wait, self.setup_seconds, self.interrupter = wait, 0.0, interrupter
         self.time_limit, self.gap, self.iterations = wait.time_limit, solver.gap, solver.iterations
         self.on_gpu = torch.device(solver.device).type == "cuda"
         self.curve: list[tuple[float, float, float]] = []
@@ -68,7 +68,8 @@ class Monitor:
         self.steps = 0  # calls after which the solver went on
         self._calls = itertools.count(1)
         self._due = 0.0  # seconds of solving, or number of the call, at which the next score is due
-        self._stopped = 0.0  # seconds of scoring, during which the clock stood still
+        self.scoring_seconds = 0.0  # during which the clock stood still
+        self.begun = False  # whether the solver's clock has started
         self._lock = threading.RLock()
         self._start = self._now()
 
@@ -84,12 +85,12 @@ class Monitor:
 
     def elapsed(self) -> float:
         """Return the seconds that the solver has run, without scoring."""
-        return self._now() - self._start - self._stopped
+        return self._now() - self._start - self.scoring_seconds if self.begun else 0.0
 
     def __call__(self) -> bool:
         """Score the point when it is due. Return False where the solver must stop."""
         # most calls return at once, without waiting for the device
-        seconds = self._clock() - self._start - self._stopped
+        seconds = self._clock() - self._start - self.scoring_seconds
         out_of_time = self._out_of_time(seconds)
         calls = next(self._calls)
         out_of_iterations = self.iterations is not None and calls > self.iterations
@@ -120,7 +121,31 @@ class Monitor:
 
     def _until(self, end: float | None, seconds: float) -> float:
         """Return the seconds until the wait reaches `end`, where the solver has run for `seconds`."""
-        return math.inf if end is None else end - self.setup_seconds - self._stopped - seconds
+        return math.inf if end is None else end - self.setup_seconds - self.scoring_seconds - seconds
+
+    def score_start(self, start: Point, waited: float) -> bool:
+        """Certify the start, in the user's units, before the set-up; return whether its gap is at most the target.
+
+        waited: seconds that the caller has waited so far. Raise InputError where the start's objective overflows.
+        """
+        with self.interrupter.held():
+            before = self._now()
+            left = None if self.problem.is_shared else Wait.until(self.wait.solver_stops, waited)
+            if self.problem.is_shared:
+                check_same_point(start, self.solver.name)
+            with usual_errors(), deadline(left), cuts_counted() as cuts:
+                try:
+                    self._judge(start, 0.0)
+                except Diverged as error:
+                    raise InputError(f"start: {error}") from error
+                self.certificate_cut = bool(cuts)
+            self.scoring_seconds += self._now() - before
+        return self.status is not None
+
+    def begin(self, setup_seconds: float) -> None:
+        """Start the solver's clock, after a set-up that took so many seconds beside the score of a start."""
+        self.setup_seconds, self.begun = setup_seconds, True
+        self._start = self._now() - self.scoring_seconds
 
     def score(self, last: bool = True) -> None:
         """Certify the solver's current point off its clock. Raise ChangedProblemError where the problem was changed.
@@ -139,9 +164,9 @@ class Monitor:
                 self._certify(found, seconds)
                 self.certificate_cut = bool(cuts)
             # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
-            scoring = self._now() - self._start - self._stopped - seconds
-            self._stopped += scoring
-            dear = self.time_limit is not None and self._stopped > SCORES_PART * self.time_limit
+            scoring = self._now() - self._start - self.scoring_seconds - seconds
+            self.scoring_seconds += scoring
+            dear = self.time_limit is not None and self.scoring_seconds > SCORES_PART * self.time_limit
             share = LATE_SHARE if dear else SCORE_SHARE
             self._due = max(seconds * SCORE_RATIO, seconds + share * scoring, FIRST_SCORE)
 
@@ -153,10 +178,14 @@ class Monitor:
         if self.problem.is_shared:
             check_same_point(point, self.solver.name)
         self.untouched.check(f"solver {self.solver.name!r}")
-        if not _bounded(point):
+        if not is_bounded(point):
             raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
         if point.dual is None and self.certificate is not None:
             point.dual = self.certificate.multiplier  # a proven bound holds for every later point
+        self._judge(point, seconds)
+
+    def _judge(self, point: Point, seconds: float) -> None:
+        """Certify a point in the user's units, and record its score."""
         try:
             certificate = certify(self.problem, point)
         except NotFiniteError as error:
@@ -171,8 +200,3 @@ class Monitor:
         # A refused gap is NaN, which reaches no target.
         if self.gap is not None and certificate.gap <= self.gap:
             self.status = "gap_reached"
-
-
-def _bounded(point: Point) -> bool:
-    """Return False where an entry is NaN, infinite, or so large that objectives overflow."""
-    return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in point.arrays())

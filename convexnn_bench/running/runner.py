@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from convexnn_bench import parallel
-from convexnn_bench.certificates import Certificate
+from convexnn_bench.certificates import Certificate, PointLike
 from convexnn_bench.deadline import deadline
 from convexnn_bench.errors import ChangedProblemError, InputError
+from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
@@ -18,6 +19,7 @@ from convexnn_bench.running.result import Result
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
+from convexnn_bench.running.start import read_start, start_for
 from convexnn_bench.running.untouched import Untouched
 from convexnn_bench.running.wait import Interrupter, Wait
 from convexnn_bench.solver import BaseSolver, reason_to_skip
@@ -66,6 +68,7 @@ def solve(
     seed: int = 0,
     device: str | torch.device = "cpu",
     *,
+    start: PointLike | None = None,
     iterations: int | None = None,
     on_score: OnScore | None = None,
     on_setup: Callable[[float], None] | None = None,
@@ -88,9 +91,14 @@ def solve(
     gap : float, optional
         Certified relative gap at which the solver is stopped. None lets it run to its own end.
     seed : int
-        Seed of the start point.
+        Seed of the start point, or of what a solver adds to `start`.
     device : str or torch.device
         "cpu", "cuda" or "cuda:0".
+    start : Result, Point, array, pair of arrays or torch.nn.Module, optional
+        Where an iterative solver begins: a result on the same data and masks (of another solver, another formulation,
+        another beta or another loss), blocks (P x p x q), factors (U, V), network weights (W1, W2), or a torch module
+        without biases. It is converted to the solver's formulation and certified before the set-up: a start that is
+        within the gap is returned at once, with status "gap_reached". Its bound holds for all later points.
     iterations : int, optional
         Steps after which an iterative solver is stopped, with status "stalled". The same number gives the same point
         on a slow machine and on a fast one.
@@ -113,7 +121,11 @@ def solve(
     ------
     InputError
         An argument is not usable. Under torchrun: there are fewer samples than processes, or the processes were not
-        all given the same arguments.
+        all given the same arguments. For `start`: the solver runs once and cannot begin anywhere; shapes do not fit the
+        problem, or entries are not finite; a result is of a problem with another X, other masks, another architecture
+        or activation, or other targets for a loss that reads them alike (they are compared entry by entry); the point
+        has no counterpart in the solver's formulation, such as a ReLU network with patterns outside the blocks; or it
+        has more columns or neurons than the solver's `m` or `width`.
 
     Notes
     -----
@@ -128,6 +140,12 @@ def solve(
     >>> result = cnn.solve(problem, "bm_newton")
     >>> result.status, round(result.objective, 3)
     ('gap_reached', 0.155)
+
+    The optimum of a larger weight decay is a good start for a smaller one:
+
+    >>> smaller = cnn.solve(problem.with_beta(0.05), "bm_newton", start=result)
+    >>> smaller.status, round(smaller.objective, 3)
+    ('gap_reached', 0.079)
     """
     device = check_arguments(problem, time_limit, gap, seed, device, iterations)
     for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
@@ -140,6 +158,7 @@ def solve(
     algorithm.seed, algorithm.device = int(seed), device
     algorithm.time_limit, algorithm.gap = time_limit, gap
     algorithm.iterations = None if iterations is None else int(iterations)
+    begin = None if start is None else read_start(problem, algorithm, start)
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     # 2. Take checksums of the problem, which under torchrun may be one with shared products.
@@ -166,7 +185,7 @@ def solve(
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, scored, on_setup or (lambda seconds: None), untouched, wait, started)
+        _run(result, algorithm, begin, scored, on_setup or (lambda seconds: None), untouched, wait, started)
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     return result
 
@@ -174,6 +193,7 @@ def solve(
 def _run(
     result: Result,
     algorithm: BaseSolver,
+    start: Point | None,
     on_score: OnScore,
     on_setup: Callable[[float], None],
     untouched: Untouched,
@@ -187,27 +207,40 @@ def _run(
     interrupter = Interrupter(wait.until(wait.solver_is_interrupted, waited))
     monitor: Monitor | None = None
 
+    def set_up_after(seconds: float) -> None:
+        result.setup_seconds = parallel.from_first(seconds) if problem.is_shared else seconds
+        on_setup(result.setup_seconds)
+
     def work() -> None:
         nonlocal monitor
-        # 1. Set up.
         scaling = Scaling.of(problem)
+        monitor = Monitor(untouched, scaling, algorithm, on_score, wait, interrupter)
+        # 1. Bring the start into the solver's formulation, and score it off the clock. It may suffice.
+        if algorithm.start_formulation is not None:
+            algorithm.start = None
+        if start is not None:
+            begin = start_for(problem, algorithm, start)
+            converted = time.perf_counter() - started
+            if monitor.score_start(begin, converted):
+                set_up_after(converted)
+                return
+            algorithm.start = scaling.applied(begin)
+        # 2. Set up.
         algorithm.set_problem(scaling.problem)
         if torch.device(result.device).type == "cuda":
             torch.cuda.synchronize(result.device)
-        result.setup_seconds = time.perf_counter() - started
-        if problem.is_shared:
-            result.setup_seconds = parallel.from_first(result.setup_seconds)
-        on_setup(result.setup_seconds)
-        # 2. Solve, for the time that is left. The monitor scores points off the clock.
+        used = time.perf_counter() - started
+        set_up_after(used - monitor.scoring_seconds)
+        # 3. Solve, for the time that is left. The monitor scores points off the clock.
         if wait.solver_stops is not None and wait.time_limit is not None:
-            algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - result.setup_seconds, LEAST_SECONDS))
-        monitor = Monitor(untouched, scaling, algorithm, on_score, wait, result.setup_seconds, interrupter)
+            algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - used, LEAST_SECONDS))
+        monitor.begin(result.setup_seconds)
         algorithm.run(monitor)
 
     try:
         with deadline(wait.until(wait.solver_stops, waited)):
             finished = interrupter.run(work)
-        if monitor is None:
+        if monitor is None or not (monitor.begun or monitor.curve):
             result.setup_seconds = time.perf_counter() - started
             result.status = "time_limit"
             result.reason = f"set-up was not finished within {wait.time_limit:g} s: no point to certify"
@@ -227,6 +260,9 @@ def _run(
 
 def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None:
     """Score the solver's last point unless that was done."""
+    if not monitor.begun:  # the start suffices, or the set-up was interrupted: the start is the point
+        monitor.status = monitor.status or "time_limit"
+        return
     if finished:
         # An iterative solver may have moved since its last score. A one-shot solver calls back when it has its point.
         if not monitor.curve or (monitor.status is None and not algorithm.one_shot):

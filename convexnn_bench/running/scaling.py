@@ -69,11 +69,20 @@ class Scaling:
 
     def restored(self, point: Point) -> Point:
         """Return the solver's point in the user's units. Arrays are multiplied by powers of two, without rounding."""
-        if self.blocks == self.multiplier == 1.0:
-            return point
-        root = math.sqrt(self.blocks)
-        units = {"blocks": self.blocks, "split": self.blocks, "dual": self.multiplier}
-        return type(point)(**{name: _times(value, units.get(name, root)) for name, value in vars(point).items()})
+        return _rescaled(point, self.blocks, self.multiplier)
+
+    def applied(self, point: Point) -> Point:
+        """Return the user's point in the solver's units, the inverse of `restored`."""
+        return _rescaled(point, 1.0 / self.blocks, 1.0 / self.multiplier)
+
+
+def _rescaled(point: Point, blocks: float, multiplier: float) -> Point:
+    """Return the point with blocks times one power of two and multipliers times another."""
+    if blocks == multiplier == 1.0:
+        return point
+    root = math.sqrt(blocks)
+    units = {"blocks": blocks, "split": blocks, "dual": multiplier}
+    return type(point)(**{name: _times(value, units.get(name, root)) for name, value in vars(point).items()})
 
 
 def _exponent(array: np.ndarray) -> int:

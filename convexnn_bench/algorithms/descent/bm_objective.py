@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from convexnn_bench.algorithms.descent.cone_penalty import ConePenalty
 from convexnn_bench.algorithms.descent.methods import Vector
+from convexnn_bench.algorithms.descent.starts import factors_from
 from convexnn_bench.formulations import Point, burer_monteiro
 from convexnn_bench.problem import Problem
 
@@ -17,16 +18,24 @@ Right = Float[torch.Tensor, "P q m"]
 class BMObjective:
     """Value and gradient at x, on a device. m: columns of a block, None for the default of the formulation.
 
-    penalty: the augmented Lagrangian's term for the cones, once `add_cone_penalty` was called. gradient_size: the
-    largest entry of the last gradient.
+    start: the vector at which to begin, random or from the point `begin`; fill: whether zero columns of `begin` are
+    replaced. penalty: the augmented Lagrangian's term for the cones, once `add_cone_penalty` was called.
+    gradient_size: the largest entry of the last gradient.
     """
 
-    def __init__(self, problem: Problem, m: int | None, seed: int, device: str):
+    def __init__(
+        self, problem: Problem, m: int | None, seed: int, device: str, begin: Point | None = None, fill: bool = True
+    ):
         self.problem = problem
         self.operator = problem.operator(device)
-        self.m = m if m is not None else burer_monteiro.default_columns(problem)
+        if begin is None:
+            m = burer_monteiro.default_columns(problem) if m is None else m
+            factors = burer_monteiro.start(problem, self.operator, m, seed)
+        else:
+            factors = factors_from(problem, self.operator, begin, m, seed, fill)
+        self.m = factors[0].shape[2]
         self.split = problem.P * problem.p * self.m
-        self.start = self.flatten(*burer_monteiro.start(problem, self.operator, self.m, seed))
+        self.start = self.flatten(*factors)
         self.penalty: ConePenalty | None = None
         self.gradient_size = torch.tensor(torch.inf)
 

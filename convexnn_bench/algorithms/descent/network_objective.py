@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 
 from convexnn_bench.algorithms.descent.methods import Vector
+from convexnn_bench.algorithms.descent.starts import weights_from
 from convexnn_bench.formulations import Point, network
 from convexnn_bench.losses import BaseLoss, OutputBias, weighted_part
 from convexnn_bench.operator import Operator
@@ -15,13 +16,23 @@ from convexnn_bench.problem import Problem
 
 
 class NetworkObjective:
-    """Value and gradient at x, on a device. width: number of neurons, None for the default of the formulation."""
+    """Value and gradient at x, on a device. width: number of neurons, None for the default of the formulation.
 
-    def __init__(self, problem: Problem, width: int | None, seed: int, device: str):
+    start: the vector at which to begin, random or from the point `begin`; fill: whether zero neurons of `begin` are
+    replaced.
+    """
+
+    def __init__(
+        self, problem: Problem, width: int | None, seed: int, device: str, begin: Point | None = None, fill: bool = True
+    ):
         self.problem = problem
         self.operator = problem.operator(device)
-        self.width = width if width is not None else network.default_width(problem)
-        W1, W2 = network.start(problem, self.operator, self.width, seed)
+        if begin is None:
+            width = network.default_width(problem) if width is None else width
+            W1, W2 = network.start(problem, self.operator, width, seed)
+        else:
+            W1, W2 = weights_from(problem, self.operator, begin, width, seed, fill)
+        self.width = W1.shape[1]
         self.start = torch.cat([W1.reshape(-1), W2.reshape(-1)])
 
     def weights(self, x: Vector) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,8 @@
 """The base classes of the solvers that minimise a flat objective step by step, Burer-Monteiro and network.
 
 A run has two parts: 1. `minimise`, which a solver's file defines, and 2. for a ReLU problem of moderate size and a
-solver that has the parameter `finish`, the method of `relu.finish`, which goes on from there to an optimum.
+solver that has the parameter `finish`, the method of `relu.finish`, which goes on from there to an optimum. With a
+start of the caller's the second part begins at once.
 """
 
 import torch
@@ -38,7 +39,10 @@ class DescentSolver(BaseSolver):
     @property
     def finishes(self) -> bool:
         """Whether the parameter `finish` exists and is on, and the problem is small enough for it."""
-        return bool(getattr(self, "finish", False)) and affordable(self.objective.problem)
+        return self._finishes(self.objective.problem)
+
+    def _finishes(self, problem: Problem) -> bool:
+        return bool(getattr(self, "finish", False)) and affordable(problem)
 
     @property
     def entry_scale(self) -> float:
@@ -63,8 +67,9 @@ class DescentSolver(BaseSolver):
                 self.finished = point
             return callback()
 
-        # 1. the method of the solver
-        self.message = self.minimise(self.x, step_done)
+        # 1. the method of the solver, which the finish makes unnecessary where there is a start
+        if self.start is None or not self.finishes:
+            self.message = self.minimise(self.x, step_done)
         # 2. the finish, unless the callback has ended the run or the method has diverged
         if running and self.finishes and bool(torch.isfinite(self.x).all()):
             self.message = self.finish_from(report)
@@ -82,7 +87,7 @@ class BurerMonteiroSolver(DescentSolver):
     with at most m columns a block, or without a limit if m is None.
     """
 
-    formulation = "burer_monteiro"
+    formulation = start_formulation = "burer_monteiro"
     parameters = {"m": [None], "finish": [True]}
     allowed = {"m": Whole(optional=True), "finish": Choice((True, False))}
     m: int | None
@@ -90,7 +95,9 @@ class BurerMonteiroSolver(DescentSolver):
     objective: BMObjective
 
     def set_problem(self, problem: Problem) -> None:
-        self.objective = BMObjective(problem, self.m, self.seed, self.device)
+        # The finish finds new columns by itself.
+        fill = not self._finishes(problem)
+        self.objective = BMObjective(problem, self.m, self.seed, self.device, self.start, fill)
         self.x = self.objective.start
 
     def finish_from(self, report: ReportPoint) -> str | None:
@@ -102,14 +109,15 @@ class BurerMonteiroSolver(DescentSolver):
 class NetworkSolver(DescentSolver):
     """A descent solver on the original network. width: neurons, by default as many as all columns of (U, V)."""
 
-    formulation = "network"
+    formulation = start_formulation = "network"
     parameters = {"width": [None]}
     allowed = {"width": Whole(optional=True)}
     width: int | None
     objective: NetworkObjective
 
     def set_problem(self, problem: Problem) -> None:
-        self.objective = NetworkObjective(problem, self.width, self.seed, self.device)
+        fill = not self._finishes(problem)
+        self.objective = NetworkObjective(problem, self.width, self.seed, self.device, self.start, fill)
         self.x = self.objective.start
 
 

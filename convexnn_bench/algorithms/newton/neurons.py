@@ -42,6 +42,16 @@ class BlockNeurons:
         left, right = torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 1)
         return BlockNeurons(torch.cat([self.blocks, other.blocks]), left, right)
 
+    @classmethod
+    def of_factors(cls, U: Float[torch.Tensor, "P p m"], V: Float[torch.Tensor, "P q m"]) -> "BlockNeurons":
+        """Return the column pairs that are not zero, one neuron for each singular pair of U_k V_k^T."""
+        left, right = (torch.linalg.vector_norm(part, dim=1) for part in (U, V))  # P x m
+        blocks, column = torch.nonzero((left > 0) & (right > 0), as_tuple=True)
+        lengths = right[blocks, column]
+        W = (U[blocks, :, column] * lengths[:, None]).T
+        Y = (V[blocks, :, column] / lengths[:, None]).T
+        return cls(blocks, W.contiguous(), Y.contiguous()).merged(NEGLIGIBLE_SIZE)
+
     def factors(self, P: int) -> tuple[Float[torch.Tensor, "P p m"], Float[torch.Tensor, "P q m"]]:
         """Return balanced factors (U, V) of all P blocks, with U_k V_k^T = sum of w y^T over block k.
 

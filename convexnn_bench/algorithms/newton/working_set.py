@@ -47,6 +47,7 @@ MOST_IDLE_ROUNDS = 3  # rounds without progress at the finest tolerance
 # once relative gradient and relative excess of the dual norms over beta are at most NEAR. On the spiral of 150 points
 # this took 1.3 s instead of 8.3 with beta = 1e-3 beta_max, and 2.5 s instead of 57 with 1e-4 beta_max.
 FIRST_BETA, BETA_STEP, NEAR = 1e-2, 0.3, 0.3
+WARM_DAMPING = 1e-3  # of the first step from a start; with 1 the teacher of 500 samples took twice the Newton steps
 
 Report = Callable[[BlockNeurons, torch.Tensor | None], bool]
 
@@ -74,10 +75,19 @@ class WorkingSetNewton:
         self.multiplier: torch.Tensor | None = None
         self.rounds = 0
 
-    def run(self) -> str | None:
-        """Run the steps of the module's docstring; return why it ended, or None if `report` ended it."""
+    def run(self, neurons: BlockNeurons | None = None) -> str | None:
+        """Run the steps of the module's docstring; return why it ended, or None if `report` ended it.
+
+        neurons: those to begin with, none by default.
+        """
         self.working.beta = max(self.problem.beta, FIRST_BETA * self.problem.beta_max)
-        point = PointState(self.working, self.working.no_neurons())
+        if neurons is None:
+            neurons = self.working.no_neurons()
+        if len(neurons):
+            self.newton.region.damping = WARM_DAMPING
+            if self.working.beta > self.problem.beta:
+                self.working.beta = self._first_beta(neurons)
+        point = PointState(self.working, neurons)
         idle, sharpness, moved = 0, GRADIENT_TOLERANCE, True
         while idle < MOST_IDLE_ROUNDS:
             # 1. Price all blocks.
@@ -106,6 +116,12 @@ class WorkingSetNewton:
                 sharpness *= 0.1
                 idle = idle + 1 if sharpness * gap < FINEST_GRADIENT else 0
         return f"rounding prevents further progress; {self._summary(point)}"
+
+    def _first_beta(self, neurons: BlockNeurons) -> float:
+        """Return the beta to begin with: at an optimum the largest dual norm is the beta that it belongs to."""
+        G = self.working.operator.adjoint(PointState(self.working, neurons).loss_gradient)
+        reachable = BETA_STEP * float(spectral_norms(G).max())
+        return max(self.problem.beta, min(reachable, self.working.beta))
 
     def _near_optimum(self, point: PointState, pricing: Pricing) -> bool:
         """Return whether the point is near enough the optimum at the present beta to go on to a smaller one."""

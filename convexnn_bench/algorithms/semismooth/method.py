@@ -2,7 +2,7 @@
 
 It is the proximal point method (Rockafellar, SIAM J. Control Optim. 14, 1976) on a working set of blocks:
 
-    1. Price all blocks at Z0 = 0; choose the working set (`working_set.py`) and the first sigma.
+    1. Price all blocks at Z0, zero or the start; choose the working set (`working_set.py`) and the first sigma.
     2. Newton steps on the dual of min_Z objective(Z) + 1/(2 sigma) ||Z - Z0||^2 + nu/2 ||A (Z - Z0)||^2 (`step.py`),
        until the duality gap of this problem is small.
     3. If they did not get there: divide sigma, and go to 2 with the same Z0.
@@ -27,6 +27,8 @@ from convexnn_bench.problem import Problem
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
+WARM_SIGMA = 1e4  # in the same units, from a start
+NEGLIGIBLE = 1e-12  # singular values of a start up to this multiple of its largest entry are left out
 GROWTH = 10.0  # factor of sigma; a step that is given up divides it by the square
 QUICK_STEPS = 6  # Newton steps of one proximal step up to which sigma grows
 MOST_STEPS = 20  # Newton steps of one proximal step at which it is given up
@@ -38,7 +40,7 @@ MOST_RETREATS = 10  # proximal steps in a row that may be given up
 class SemismoothNewton:
     """The state of the method, run by `steps` until the relative gap is at most `target` or no longer falls."""
 
-    def __init__(self, problem: Problem, device: str, target: float | None):
+    def __init__(self, problem: Problem, device: str, target: float | None, start: Blocks | None = None):
         self.problem, self.device, self.target = problem, device, target
         self.whole_operator = problem.operator(device)
         self.Y, self.beta, self.loss = self.whole_operator.Y, problem.beta, problem.loss
@@ -48,6 +50,7 @@ class SemismoothNewton:
         self.multiplier, self.bound, self.gap = self.z, -math.inf, math.inf
         self.working = self._best = torch.zeros(0, dtype=torch.int64, device=self.Y.device)
         self._best_blocks = self._zeros(0)
+        self._first_blocks = None if start is None else torch.as_tensor(start).to(self.Y)
         self.history = SystemHistory()
         self.proximal_steps = self.newton_steps = self.retreats = 0
         self.gaps: list[float] = []
@@ -98,15 +101,28 @@ class SemismoothNewton:
         return ProximalStep(self.loss, self.beta, self.operator, self.centre, self.sigma, nu, target, self.history)
 
     def _start(self) -> None:
-        """Price all blocks at Z = 0; choose the working set and the first sigma."""
+        """Price all blocks at the first centre; choose the working set and the first sigma."""
+        # The blocks of the start that are not zero, without singular values of the size of rounding.
+        Z = self._zeros(0) if self._first_blocks is None else self._first_blocks
+        shrinkage = Shrinkage(Z, NEGLIGIBLE * float(Z.abs().amax()) if len(Z) else 0.0)
+        active = shrinkage.active
+        if len(active):
+            self.z = self.whole_operator.on_blocks(active).apply(shrinkage.Z)
+            self._best, self._best_blocks = active, shrinkage.Z
+            self.objective = float(self.loss.value(self.z, self.Y) + self.beta * shrinkage.shrunk.sum())
         Lambda = self.loss.gradient(self.z, self.Y)
         G = self.whole_operator.adjoint(Lambda)
         self._prove(Lambda, G)
-        self._work_on(first_set(G, self.beta, self.Y.numel()))
+        first = first_set(G, self.beta, self.Y.numel())
+        if len(first) < self.problem.P:
+            first = torch.cat([active, first[~torch.isin(first, active)]])
+        self._work_on(first)
+        inside = active if self.is_whole else torch.arange(len(active), device=active.device)
         Z = self._zeros(len(self.working))
-        self.centre = ProximalCentre(Z, Shrinkage(Z, self.beta), self.working[:0], self.z)
+        Z[inside] = shrinkage.Z
+        self.centre = ProximalCentre(Z, shrinkage, inside, self.z)
         self.unit = 1.0 / (self.loss.smoothness * max(self.operator.norm_squared(5), TINY))
-        self.sigma = FIRST_SIGMA * self.unit
+        self.sigma = (WARM_SIGMA if len(active) else FIRST_SIGMA) * self.unit
         self._judge(True)
 
     def _work_on(self, working: Int[torch.Tensor, " w"]) -> None:

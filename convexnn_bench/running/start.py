@@ -1,0 +1,107 @@
+"""The start point of a solve: what a caller may give, the checks of it, and the form in which a solver takes it.
+
+Blocks and factors belong to the blocks of one problem, and so to its data and masks. What else defines a problem, its
+targets under another loss among it, may differ: the point then is another one of the same variables.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexnn_bench.certificates import as_point
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.formulations import Point, converted
+from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.problem import Problem
+from convexnn_bench.running.result import Result
+from convexnn_bench.solver import BaseSolver
+
+LARGEST_ENTRY = 1e100  # largest entry of a point: data are at most 1e40, so that the objective stays finite
+
+
+def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
+    """Return a copy of the start as a point. Raise InputError where the solver, or the problem, cannot begin there."""
+    if solver.start_formulation is None:
+        raise InputError(_no_start(solver))
+    if isinstance(start, Result):
+        _check_same_program(problem, start)
+    try:
+        point = as_point(problem, start).copy()
+        point.check_size(problem)
+        # Each of these checks shapes and entries of the formulation that the point belongs to.
+        {"convex": point.to_blocks, "burer_monteiro": point.to_factors, "network": point.to_network}[point.formulation](
+            problem
+        )
+    except (InputError, ValueError) as error:
+        raise InputError(f"start: {error}") from error
+    if not is_bounded(point):
+        raise InputError(f"start: its entries must be at most {LARGEST_ENTRY:g}, so that objectives stay finite")
+    # The multiplier behind a result's bound gives one at once. It is scaled until it is feasible for this problem.
+    if isinstance(start, Result) and start.certificate is not None:
+        multiplier = start.certificate.multiplier
+        if multiplier is not None and multiplier.shape == problem.Y.shape:
+            point.dual = multiplier.copy()
+    return point
+
+
+def start_for(problem: Problem, solver: BaseSolver, point: Point) -> Point:
+    """Return the start in the formulation in which the solver takes it. Raise InputError where it has none there."""
+    assert solver.start_formulation is not None
+    try:
+        return converted(problem, point, solver.start_formulation)
+    except (InputError, UnsupportedError) as error:
+        raise InputError(f"start: it is no point that {solver.name!r} can begin at: {error}") from error
+
+
+def is_bounded(point: Point) -> bool:
+    """Return False where an entry is NaN, infinite, or so large that objectives overflow."""
+    return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in point.arrays())
+
+
+def _no_start(solver: BaseSolver) -> str:
+    """Return in words why a solver takes no start, and what to do."""
+    why = (
+        "it solves once, from a start of its own"
+        if solver.one_shot
+        else "its class has no start_formulation, so that it would begin elsewhere"
+    )
+    names = [name for name in SOLVERS.names() if SOLVERS.get(name).start_formulation is not None]
+    return f"solver {solver.name!r} cannot begin at a start: {why}; leave start out, or use one of {', '.join(names)}"
+
+
+def _check_same_program(problem: Problem, result: Result) -> None:
+    """Raise InputError unless the result's problem has the variables of this one: the same data and blocks.
+
+    Compared are the kind of network, X and the masks entry by entry, and the targets where both losses read them alike.
+    beta, loss, weights of samples, output bias and gates may differ. The weights of a ReLU network depend on no masks.
+    """
+    other = result.problem
+    if result.point is None:
+        raise InputError(f"start: the result has no point: {result.status}, {result.reason}")
+    network = problem.has_cone and result.point.formulation == "network"
+    differ = [
+        name
+        for name, same in (
+            ("the architecture", _same_part(problem.architecture, other.architecture)),
+            ("the activation", _same_part(problem.activation, other.activation)),
+            ("X", _same_array(problem.X, other.X)),
+            ("Y", problem.loss.labels != other.loss.labels or _same_array(problem.Y, other.Y)),
+            ("the masks", network or _same_array(problem.masks, other.masks)),
+        )
+        if not same
+    ]
+    if differ:
+        raise InputError(
+            f"start: the result is of a problem with other data or blocks: {' and '.join(differ)} differ; make the "
+            "problem by result.problem.with_beta(...) or with patterns=result.problem.masks, or give the arrays of a "
+            "point whose shapes fit, such as result.network"
+        )
+
+
+def _same_part(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def _same_array(one: np.ndarray, other: np.ndarray) -> bool:
+    return one is other or np.array_equal(one, other)
