@@ -15,16 +15,14 @@ from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import FactoredPoint, Point
 from convexnn_bench.held_out import HeldOutScore
-from convexnn_bench.instance_file import instance_from, instance_tree
+from convexnn_bench.instance_file import instance_tree
 from convexnn_bench.labels import decode_labels
 from convexnn_bench.modules import to_torch
 from convexnn_bench.prediction import Predictor
 from convexnn_bench.problem import Problem
-from convexnn_bench.running.result_file import certificate_from, certificate_tree, point_from, point_tree
-from convexnn_bench.storage import read_archive, write_archive
+from convexnn_bench.running.result_file import PLAIN, certificate_tree, point_tree
+from convexnn_bench.storage import write_archive
 
-# Fields that a file holds as they are.
-PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
 # Attributes that are computed on first use, and again in another process.
 COMPUTED = ("blocks", "factors", "network", "_predictor", "held_out_score")
 
@@ -317,48 +315,6 @@ class Result:
             "iterations": self.iterations,
         }
         return write_archive(path, "result", content)
-
-
-def load_result(path: str | Path) -> Result:
-    """Load a result that `Result.save` has written. Nothing in the file is run as code.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    Result
-        It has the same problem, point, certificate, times and curve. ``certify(result.problem, result)`` proves the
-        bound anew, from the data, the point and the multiplier in the file.
-
-    Raises
-    ------
-    InputError
-        The file holds no result, is damaged, or is of a later version of the package.
-    UnknownNameError
-        The file names an architecture, an activation or a loss that is not registered here.
-    OSError
-        The file cannot be opened.
-    """
-    tree = read_archive(path, "result")
-    try:
-        curve = [(seconds, objective, gap) for seconds, objective, gap in tree["curve"].tolist()]
-        problem = instance_from(dict(tree["problem"]), Problem, path)
-        return Result(
-            problem,
-            **{name: tree[name] for name in PLAIN},
-            curve=curve,
-            certificate=certificate_from(tree["certificate"]),
-            point=point_from(tree["point"], problem),
-            iterations=int(tree.get("iterations", 0)),  # files of earlier versions lack it
-        )
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        words = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise InputError(f"{path} cannot be read as a saved result: {words}") from error
 
 
 def _found(convert: Callable[[Problem], Any], problem: Problem) -> Any:

@@ -9,6 +9,9 @@ from convexnn_bench.checks import as_numpy, check_array
 from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
+# Fields that a file holds as they are.
+PLAIN = ("solver", "parameters", "status", "reason", "seed", "device", "setup_seconds", "solve_seconds")
+
 
 def point_tree(point: Point | None) -> dict[str, Any] | None:
     """Return the arrays of a point by name, on the CPU, its multiplier among them."""

@@ -94,6 +94,8 @@ def test_a_new_loss_activation_and_architecture_together(examples, solver):
     rows = (problem.masks[:, :, None] * X.reshape(30, 1, 2)).reshape(10, 3, 4, 2).mean(axis=1)
     predictions = np.einsum("nkp,kpq->nq", rows, result.blocks)
     np.testing.assert_allclose(problem.predict(result.blocks), predictions, atol=1e-12)
+    np.testing.assert_allclose(result.predict(X), predictions, atol=1e-12)
+    np.testing.assert_allclose(result.to_torch()(torch.as_tensor(X)).detach(), predictions, atol=1e-12)
     loss = np.log(np.cosh(predictions - Y)).sum()
     norms = np.linalg.svd(result.blocks, compute_uv=False).sum()
     assert problem.objective(result.blocks) == pytest.approx(loss + problem.beta * norms, rel=1e-12)
