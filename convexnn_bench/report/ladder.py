@@ -45,6 +45,8 @@ LEGEND = (
     "above the gap."
 )
 
+SCORES_LEGEND = "Test scores are those of final points: medians over the draws."
+
 
 def missed(times: SolverTimes) -> str:
     """Say why the median over the draws is no time."""
@@ -185,7 +187,7 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     best = [row[:-1] for row in ratio_rows(times, gaps)]  # the list of all ratios would not fit a terminal
     console.print(_table(RATIO_COLUMNS[:-1], best, folded=(0, 2, 4)), Text(""))
     console.print(Text(f"{legend} set-up: its part of the time to the smallest gap reached.", style="dim"))
-    for line in pooled(records):
+    for line in [SCORES_LEGEND] * bool(tested(times)) + pooled(records):
         console.print(Text(line, style="dim"))
     # Reasons are grouped by rung, or else every draw would repeat them. A stalled solver is visible in the table.
     by_name = [{**record, "problem_name": rung_name(record)} for record in records if record["status"] != "stalled"]

@@ -10,6 +10,7 @@ from convexnn_bench.report.figures.styles import Style, new_figure, plain_axis, 
 from convexnn_bench.report.numbers import derived, without_tolerance
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROWS = 3  # problems in one figure, each with two panels
@@ -40,6 +41,7 @@ def score_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[F
                         )
             for axis in (by_gap, by_time):
                 axis.set_xscale("log")
+                _mark_ticks(axis)
                 plain_axis(axis)
             by_gap.set_ylabel(rows[name][0].kind)
             by_gap.set_ylim(*derived.score_range(rows[name]))
@@ -49,3 +51,13 @@ def score_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[F
         solver_legend(figure, [one.solver for name in part for one in rows[name]], looks, lines=False)
         made.append(figure)
     return made
+
+
+def _mark_ticks(axis: "Axes") -> None:
+    """Label powers of ten, and below two decades also 2 and 5 times these, so that labels neither overlap nor lack."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())

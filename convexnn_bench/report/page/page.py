@@ -15,7 +15,7 @@ from typing import Any
 from convexnn_bench.harness import campaign_again, cell_again
 from convexnn_bench.records import BAD_STATUSES, TEST_FIELDS, Record, plain
 from convexnn_bench.report.figures import Drawn
-from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, ratio_rows, score_text, times_text
+from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, SCORES_LEGEND, ratio_rows, score_text, times_text
 from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times, tested
 from convexnn_bench.report.page import charts
 from convexnn_bench.report.tables import (
@@ -51,7 +51,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **summary(records),
         times=time_table(records),
-        legend=" ".join([LEGEND, *pooled(records)]),
+        legend=" ".join([LEGEND, *[SCORES_LEGEND] * bool(scores), *pooled(records)]),
         cells=[cell_row(record, scores) for record in records],
         score_titles=[COLUMNS[name] for name in scores],
         machines=machines(records),
