@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 
 from convexnn_bench.activations import GatedReLU, Linear, ReLU
@@ -25,30 +24,39 @@ def to_torch(predictor: Predictor) -> torch.nn.Module:
     """
     architecture, activation = type(predictor.problem.architecture), type(predictor.problem.activation)
     # A subclass may have other maps, so that only these very classes have layers of torch.
-    plain = architecture in (MLP, CNN, Attention) and activation in (Linear, GatedReLU, ReLU)
-    if not plain:
+    if architecture not in (MLP, CNN, Attention) or activation not in (Linear, GatedReLU, ReLU):
         return _by_architecture(predictor)
-    if activation is Linear and architecture is not Attention:
-        return _collapsed(predictor)
-    return {MLP: _mlp, CNN: _cnn, Attention: _attention}[architecture](predictor)
+    if architecture is MLP:
+        return _linear_mlp(predictor) if activation is Linear else _mlp(predictor)
+    if architecture is CNN:
+        return _linear_cnn(predictor) if activation is Linear else _cnn(predictor)
+    return _attention(predictor)
 
 
-def _collapsed(predictor: Predictor) -> torch.nn.Module:
-    """Return the affine map X -> f(X) as one Linear layer, after a Flatten for images."""
-    # An affine map is known from its values at zero and at a basis.
-    sample = predictor.problem.X.shape[1:]
-    d, c = int(np.prod(sample)), predictor.problem.c
-    zero = predictor.scores(np.zeros((1, *sample)))
-    sparse = predictor.problem.architecture.rows_are_data  # the basis of a wide X stays sparse
-    basis = scipy.sparse.eye_array(d, format="csr") if sparse else np.eye(d).reshape(d, *sample)
-    weight = (predictor.scores(basis) - zero).T
-    bias = zero[0] + (0.0 if predictor.output_bias is None else predictor.output_bias)
-    has_bias = predictor.output_bias is not None or bool(zero.any())
-    state = {"weight": torch.as_tensor(weight)} | ({"bias": torch.as_tensor(bias)} if has_bias else {})
-    if len(sample) == 1:
-        return _loaded(lambda: torch.nn.Linear(d, c, has_bias), state)
-    layers = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(d, c, has_bias))  # noqa: E731
-    return _loaded(layers, {f"1.{name}": value for name, value in state.items()})
+def _linear_mlp(predictor: Predictor) -> torch.nn.Module:
+    (Z,) = predictor.point.to_blocks(predictor.problem)
+    has_bias = predictor.output_bias is not None
+    return _loaded(lambda: torch.nn.Linear(*Z.shape, has_bias), {"weight": Z.T, **_bias(predictor)})
+
+
+def _linear_cnn(predictor: Predictor) -> torch.nn.Module:
+    """Return the affine map of an image as Flatten and one Linear layer."""
+    problem = predictor.problem
+    (Z,) = predictor.point.to_blocks(problem)
+
+    def outputs(X: torch.Tensor) -> torch.Tensor:
+        return problem.architecture.second_layer(problem.architecture.phi_rows(X) @ Z, X, problem.c)[0]
+
+    # An affine map is known from its value at zero and its derivative, which is the same everywhere.
+    zero = torch.zeros(1, *problem.X.shape[1:], dtype=torch.float64)
+    bias, weight = outputs(zero), torch.func.jacrev(outputs)(zero).reshape(problem.c, -1)
+    has_bias = predictor.output_bias is not None or bool(bias.any())
+    if predictor.output_bias is not None:
+        bias = bias + torch.as_tensor(predictor.output_bias)
+    state = {"1.weight": weight, **({"1.bias": bias} if has_bias else {})}
+    return _loaded(
+        lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(zero.numel(), problem.c, has_bias)), state
+    )
 
 
 def _mlp(predictor: Predictor) -> torch.nn.Module:
