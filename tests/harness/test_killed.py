@@ -120,7 +120,7 @@ def test_what_a_solver_started_dies_with_a_command_that_is_killed(tmp_path):
         "run", "--dataset", "spiral[n=9]", "--solvers-dir", folder, "--solver", "starts_a_daemon_and_hangs",
         "--time-limit", 60, "--out", tmp_path / "out",
     )  # fmt: skip
-    wait_until(lambda: any("sleep 613.25" in line for line in command.left().values()))
+    wait_until(lambda: any(f"sleep {worse_solvers.DAEMON_SECONDS}" in line for line in command.left().values()))
     command.process.send_signal(signal.SIGKILL)
     command.process.communicate(timeout=600)  # a process server that still imports ends after that
     assert command.gone(), command.left()

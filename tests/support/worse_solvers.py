@@ -1,7 +1,10 @@
 """Solver files that report false values, change their problem, or leave processes behind, for tests of the harness."""
 
+import os
 import textwrap
 
+# What a daemon sleeps, in seconds: other runs of the suite on the same machine start daemons as well.
+DAEMON_SECONDS = f"{613 + os.getpid() / 1e8:.8f}"
 HEAD = """
 import atexit, ctypes, multiprocessing, os, signal, subprocess, sys, threading, time, warnings
 import numpy as np
@@ -207,7 +210,7 @@ BODIES = {
             if os.fork() == 0:
                 os.setsid()
                 if os.fork() == 0:
-                    os.execvp('sleep', ['sleep', '613.25'])
+                    os.execvp('sleep', ['sleep', '{seconds}'])
                 os._exit(0)
             os.wait()
             {end}
@@ -314,7 +317,7 @@ def write_worse(folder, *names):
     folder.mkdir(exist_ok=True)
     for name in names:
         body = textwrap.dedent(BODIES["starts_a_daemon" if name in ENDS else name]).strip()
-        body = body.replace("{end}", ENDS.get(name, ""))
+        body = body.replace("{end}", ENDS.get(name, "")).replace("{seconds}", DAEMON_SECONDS)
         text = HEAD.replace("class Solver(BaseSolver):\n", f"class Solver(BaseSolver):\n    name = {name!r}\n")
         (folder / f"{name}.py").write_text(f"{text}\n{textwrap.indent(body, '    ')}\n")
     return str(folder)
