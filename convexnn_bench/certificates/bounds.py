@@ -155,13 +155,13 @@ def _largest_scale(beta: float, underflow: float, norm: float, scale: float) -> 
 
 def _rounded_down_dual(loss: BaseLoss, Y: torch.Tensor, L: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Return (-F*(L), L), where the value is lowered by a bound on its rounding error."""
-    # F* is a sum of products of entries of L and Y, or of entropies of numbers in [0, 1], whose rounding is relative to
-    # one. If rows of L sum to zero they do so up to rounding, and an entropy magnifies that error by |log| <= 40.
+    # F* is a sum of products, or of entropies of numbers in [0, 1], whose rounding is relative to one. If rows of L sum
+    # to zero they do so up to rounding, and an entropy magnifies that error by |log| <= 40.
     c = Y.shape[1]
-    others = 2.0 if loss.rows_sum_to_zero else L.abs() + Y.abs()
-    value, size, largest = torch.stack([-loss.conjugate(L, Y), (L.abs() * others).sum(), L.abs().amax()]).tolist()
+    numbers = [-loss.conjugate(L, Y), loss.conjugate_size(L, Y), L.abs().amax()]
+    value, size, largest = torch.stack(numbers).tolist()
     rounding = sum_rounding(L.numel()) + (8 + c * (40 if loss.rows_sum_to_zero else 1)) * EPS
-    underflow = 4 * TINY * L.numel() if largest > 0 else 0.0
+    underflow = 4 * TINY * loss.largest_weight * L.numel() if largest > 0 else 0.0
     return value - rounding * (size + abs(value)) - underflow + 0.0, L  # + 0.0: no minus zero
 
 

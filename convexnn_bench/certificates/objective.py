@@ -31,7 +31,7 @@ def loss_upper_bound(
     size = abs(value) if value > 0 else abs(value) + float((gradient * z).abs().sum())
     rounding = (sum_rounding(z.numel()) + z.shape[1] * EPS) * size
     # Underflow changes a term by at most TINY. At z = 0 a value of zero is exact.
-    underflow = 0.0 if value == 0 and not bool(z.any()) else 4 * TINY * z.numel()
+    underflow = 0.0 if value == 0 and not bool(z.any()) else 4 * TINY * loss.largest_weight * z.numel()
     return value + 1.0001 * rise + rounding + underflow
 
 
@@ -67,7 +67,8 @@ def check_conjugate(
     residual = value + conjugate - product
     # By the Cauchy-Schwarz inequality the products of entries add up to at most the products of norms.
     size = abs(value) + abs(conjugate) + norm_Lambda * (norm_z + norm_Lambda + norm_Y)
-    allowed = (sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS) * size + 16 * TINY * z.numel()
+    tiny = TINY * loss.largest_weight * z.numel()
+    allowed = (sum_rounding(z.numel()) + (64 + 40 * z.shape[1]) * EPS) * size + 16 * tiny
     words = None
     if residual < -allowed or (loss.exact_gradient and residual > allowed):
         words = (
@@ -75,7 +76,7 @@ def check_conjugate(
             f"{allowed:.1e})"
         )
     # The projection onto dom F* removes rounding only, unless the gradient itself is inexact.
-    if loss.exact_gradient and any(distance > 64 * EPS * norm_Lambda + TINY * z.numel() for distance in removed):
+    if loss.exact_gradient and any(distance > 64 * EPS * norm_Lambda + tiny for distance in removed):
         words = f"the gradient is outside the domain of F* by {removed[0]:.6g}"
     if words is not None:
         raise InputError(

@@ -9,6 +9,7 @@ bias belongs to one problem.
 """
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Directions, Predicti
 
 EPS = torch.finfo(torch.float64).eps
 NEWTON_STEPS = 100  # at most, for the best bias
-POLISHING_STEPS = 3  # at most, once values no longer fall
+SLOPE_ROUNDING = 4 * EPS  # of the slope, relative to the magnitudes of its terms
 SETTLED = 1e-16  # relative decrease of the value that counts as none: half the rounding of float64
+SHORT = 1.1  # a step is doubled where the value falls by more than this multiple of what is predicted
 LARGEST_GROWTH = 2.0**60  # limit of the length of a step, which doubles while that lowers the value
 LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, where the loss itself sets none
 
@@ -43,6 +45,14 @@ class OutputBias(BaseLoss):
         # minimising over b cannot raise the curvature in z
         self.smoothness = loss.smoothness
         self.rows_sum_to_zero, self.has_kinks = loss.rows_sum_to_zero, loss.has_kinks
+        self.largest_weight = loss.largest_weight
+        self._kept: list[Any] = []  # z, its version, Y, and the best bias there
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": []}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.loss!r}, beta={self.beta!r})"
 
     @property
     def penalty(self) -> float:
@@ -66,61 +76,68 @@ class OutputBias(BaseLoss):
     # -- the best bias ------------------------------------------------------------------------------------
 
     def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return the minimising b (shape c), by a damped Newton method with gradient steps where the loss is flat.
+        """Return the minimising b (shape c); the last one is kept, since value and gradient at one z both need it.
 
-        Where a free bias has no minimiser (separable classes) the last iterate is returned; any b gives an upper bound
-        on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z + 1 b^T).
+        Where a free bias has no minimiser (separable classes) a b of nearly the least value is returned. Any b gives an
+        upper bound on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z +
+        1 b^T).
         """
-        z = z.detach()
-
-        def value(b: torch.Tensor) -> float:
-            return float(self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum())
-
-        def newton(b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """Return the slope and the Newton step, of least length where cross-entropy does not see a shift of all."""
-            g = self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b
-            return g, -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
-
-        # 1. Start at zero, or at a shift of the mean where that has a lower value. The second step of a quadratic loss
-        # removes the rounding of the first.
-        zero = torch.zeros_like(z[0])
-        if self._is_quadratic:
-            b = newton(zero)[1]
-            return b + newton(b)[1]
-        b = min([zero, -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
-        now = value(b)
-        for _ in range(NEWTON_STEPS):
-            # 2. Newton step.
-            g, step = newton(b)
-            moved, after = _line_search(value, b, step, now)
-            # 3. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
-            if not now - after > SETTLED * abs(now):
-                steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
-                further, below = _line_search(value, moved, steepest, after)
-                if not now - below > SETTLED * abs(now):
-                    return self._polished(newton, moved)
-                moved, after = further, below
-            b, now = moved, after
-        return b
-
-    def _polished(self, newton: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], b: torch.Tensor) -> Any:
-        """Return b after further Newton steps, as long as each halves the slope; values no longer tell b apart."""
-        g, step = newton(b)
-        for _ in range(POLISHING_STEPS):
-            moved = b + step
-            # Where the loss is saturated, its curvature is rounding, and a step may have no bounds.
-            if not bool(torch.isfinite(moved).all()):
-                break
-            slope, following = newton(moved)
-            if not bool(slope.abs().max() <= 0.5 * g.abs().max()):
-                break
-            b, g, step = moved, slope, following
+        kept, version = self._kept, -1 if z.is_inference() else z._version
+        if kept and kept[0]() is z and kept[1] == version >= 0 and kept[2]() is Y:
+            b: torch.Tensor = kept[3]
+            return b
+        b = self._closed_form(z.detach(), Y) if self._is_quadratic else self._minimiser(z.detach(), Y)
+        self._kept = [weakref.ref(z), version, weakref.ref(Y), b]
         return b
 
     @property
     def _is_quadratic(self) -> bool:
         loss = self.loss.loss if isinstance(self.loss, WeightedLoss) else self.loss
         return loss.unit_curvature
+
+    def _closed_form(self, z: Predictions, Y: Predictions) -> torch.Tensor:
+        """Return the mean residual, where F'' is diagonal with the weights; a second step removes its rounding."""
+        weight = self.loss.column(z).sum() if isinstance(self.loss, WeightedLoss) else len(z)
+        b = -self.loss.gradient(z, Y).sum(dim=0) / (weight + self.penalty)
+        return b - (self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b) / (weight + self.penalty)
+
+    def _minimiser(self, z: Predictions, Y: Predictions) -> torch.Tensor:
+        """Return b by a damped Newton method with gradient steps where the loss is flat."""
+
+        def value(b: torch.Tensor) -> float:
+            return float(self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum())
+
+        # 1. Start at zero, or at a shift of the mean where that has a lower value.
+        b = min([torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
+        now = value(b)
+        for _ in range(NEWTON_STEPS):
+            # 2. End where the slope is zero up to rounding.
+            slopes = self.loss.gradient(z + b, Y)
+            g = slopes.sum(dim=0) + self.penalty * b
+            sizes = slopes.abs().sum(dim=0) + self.penalty * b.abs()
+            if bool((g.abs() <= SLOPE_ROUNDING * sizes).all()):
+                break
+            # 3. Newton step, of least length where cross-entropy does not see a shift of all entries.
+            step = -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
+            moved, after = _line_search(value, b, step, now, -0.5 * float(g @ step))
+            # 4. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
+            if not now - after > SETTLED * abs(now):
+                steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
+                further, below = _line_search(value, moved, steepest, after, 0.0)
+                # Values no longer tell the points apart, and the whole Newton step has the smaller slope.
+                if not now - below > SETTLED * abs(now):
+                    return self._smaller_slope(z, Y, moved, b + step)
+                moved, after = further, below
+            b, now = moved, after
+        return b
+
+    def _smaller_slope(self, z: Predictions, Y: Predictions, *biases: torch.Tensor) -> torch.Tensor:
+        """Return the bias with the smallest slope."""
+
+        def slope(b: torch.Tensor) -> float:
+            return float((self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b).abs().max())
+
+        return min((b for b in biases if bool(torch.isfinite(b).all())), key=slope)
 
     def _inverse_curvature(self, curve: Curvature, z: Predictions) -> torch.Tensor:
         """Return (beta I + E^T W E)^+, c x c, with products `curve` with W and the c shifts E = 1 e_j^T."""
@@ -237,9 +254,12 @@ def _shifts(z: Predictions) -> Directions:
 
 
 def _line_search(
-    value: Callable[[torch.Tensor], float], b: torch.Tensor, step: torch.Tensor, now: float
+    value: Callable[[torch.Tensor], float], b: torch.Tensor, step: torch.Tensor, now: float, predicted: float
 ) -> tuple[torch.Tensor, float]:
-    """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, else double it."""
+    """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, or double a short one.
+
+    A step is short if the value falls by more than is predicted.
+    """
     if not bool(torch.isfinite(step).all()):
         return b, now
     # 1. Halve the step until the value does not rise.
@@ -250,7 +270,7 @@ def _line_search(
     if not after <= now:
         return b, now
     # 2. A step that was taken whole may be far too short where the loss is nearly flat: double it while that helps.
-    while 1.0 <= length < LARGEST_GROWTH:
+    while now - after > SHORT * predicted and 1.0 <= length < LARGEST_GROWTH:
         longer = value(b + 2 * length * step)
         if not longer < after:
             break

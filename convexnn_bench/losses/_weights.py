@@ -37,8 +37,8 @@ class WeightedLoss(BaseLoss):
         self.name, self.labels = f"weighted {loss.name}", loss.labels
         self.smoothness = loss.smoothness * float(weights.max())
         self.rows_sum_to_zero, self.has_kinks = loss.rows_sum_to_zero, loss.has_kinks
-        self.exact_gradient = loss.exact_gradient
-        self._copies: dict[tuple[torch.device, torch.dtype], Column] = {}
+        self.exact_gradient, self.largest_weight = loss.exact_gradient, max(1.0, float(weights.max()))
+        self._copies: dict[tuple[str, torch.dtype], Column] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_copies": {}}
@@ -48,10 +48,14 @@ class WeightedLoss(BaseLoss):
 
     def column(self, z: torch.Tensor) -> Column:
         """Return the weights as a column on the device of z, in its dtype."""
-        key = (z.device, z.dtype)
+        key = (str(z.device), z.dtype)
         if key not in self._copies:
             self._copies[key] = torch.as_tensor(self.weights, dtype=z.dtype, device=z.device)[:, None]
         return self._copies[key]
+
+    def copies(self) -> dict[tuple[str, torch.dtype], Column]:
+        """Return the columns that were made so far, by device and dtype."""
+        return dict(self._copies)
 
     def rows(self, index: slice | torch.Tensor) -> "WeightedLoss":
         chosen = index if isinstance(index, slice) else index.cpu().numpy()

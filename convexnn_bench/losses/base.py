@@ -52,6 +52,8 @@ class BaseLoss:
     rows_sum_to_zero : bool
         dom F* couples the entries of a row, as that of cross-entropy does. Otherwise it contains, with L, every L'
         whose entries lie between those of L and 0.
+    largest_weight : float
+        At least one, and at least the weight of every row.
     labels : {"one_hot", "signs"} or None
         What a column of labels becomes before `prepare_targets` sees it: 0/1 columns, one for each class; one column of
         -1/1; or nothing, since the loss takes numbers alone.
@@ -74,6 +76,7 @@ class BaseLoss:
     unit_curvature: bool = False
     separable: bool = True
     rows_sum_to_zero: bool = False
+    largest_weight: float = 1.0
     labels: str | None = None
     has_kinks: bool = False
     exact_gradient: bool = True

@@ -16,6 +16,7 @@ import scipy.sparse
 import torch
 
 from convexnn_bench.errors import ChangedProblemError
+from convexnn_bench.losses import BaseLoss, WeightedLoss, weighted_part
 from convexnn_bench.problem import Problem
 
 PARTS = ("architecture", "activation", "loss")
@@ -55,16 +56,21 @@ class Untouched:
 
     def _look_at_tensors(self) -> list[str]:
         """Return the operators' tensors that changed, or were replaced, since the first look at them."""
-        found = []
+        found, tensors = [], {}
         for key, operator in self.problem.built_operators().items():
+            of = f"of problem.operator({key[0]!r})"
+            tensors.update({(key, name): (tensor, of) for name, tensor in operator.tensors().items()})
+        loss = weighted_part(self.problem.loss)
+        copies = loss.copies() if isinstance(loss, WeightedLoss) else {}
+        tensors.update({(key, "weights"): (tensor, "of problem.loss") for key, tensor in copies.items()})
+        for (key, name), (tensor, of) in tensors.items():
             if key[1] != torch.float64:
                 continue  # certificates are in float64
-            for name, tensor in operator.tensors().items():
-                # The identity tells a replaced tensor, the version one that was changed in place. Inference tensors
-                # have none.
-                state = id(tensor), 0 if tensor.is_inference() else tensor._version
-                if self.versions.setdefault((key, name), state) != state:
-                    found.append(f"{name.removeprefix('own ')} of problem.operator({key[0]!r})")
+            # The identity tells a replaced tensor, the version one that was changed in place. Inference tensors have
+            # none.
+            state = id(tensor), 0 if tensor.is_inference() else tensor._version
+            if self.versions.setdefault((key, name), state) != state:
+                found.append(f"{name.removeprefix('own ')} {of}")
         return list(dict.fromkeys(found))
 
     def fingerprint(self) -> int:
@@ -94,8 +100,16 @@ def _values(problem: Problem) -> dict[str, Any]:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the plain parameters of a loss, an activation or an architecture."""
-    return {name: value for name, value in vars(part).items() if isinstance(value, int | float | str | tuple)}
+    """Return the plain parameters of a loss, an activation or an architecture, and those of a loss that it holds."""
+    found: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, int | float | str | tuple):
+            found[name] = value
+        elif isinstance(value, np.ndarray):  # sample weights
+            found[name] = _checksum(value)
+        elif isinstance(value, BaseLoss):
+            found[name] = type(value).__name__, _numbers(value)
+    return found
 
 
 def _checksum(array: Any) -> Any:

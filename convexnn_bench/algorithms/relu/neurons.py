@@ -214,10 +214,15 @@ class NeuronObjective:
     def _gauss_newton(
         self, jacobian: Float[np.ndarray, "Nq size"], z: Float[torch.Tensor, "n_out c"]
     ) -> Float[np.ndarray, "size size"]:
-        """Return J^T C^T F'' C J."""
+        """Return J^T C^T F'' C J, where an output bias takes a product B B^T off the curvature of single rows."""
         if not self.problem.architecture.second_layer_is_identity:
             jacobian = self._second_layer @ jacobian
         curvature = self.loss_curvature(z)
         jacobian = jacobian.reshape(*curvature.shape[:2], -1)
         weighted = (curvature @ jacobian).reshape(-1, jacobian.shape[2])
-        return jacobian.reshape(-1, jacobian.shape[2]).T @ weighted
+        flat = jacobian.reshape(-1, jacobian.shape[2])
+        coupling = self.problem.loss.coupling(z, self.operator.Y)
+        if coupling is None:
+            return flat.T @ weighted
+        shared = flat.T @ coupling.reshape(len(flat), -1).numpy()
+        return flat.T @ weighted - shared @ shared.T
