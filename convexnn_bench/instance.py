@@ -338,12 +338,12 @@ class Instance:
         problem.__dict__["held_out"] = read_held_out(self.architecture, self.loss, training, self.classes, X, Y)
         return problem
 
-    def rescaled(self: AnyInstance, unit_of_X: float, unit_of_Y: float) -> AnyInstance:
+    def rescaled(self: AnyInstance, unit_of_X: float, unit_of_Y: float, unit_of_weights: float = 1.0) -> AnyInstance:
         """Return this problem on X / unit_of_X and Y / unit_of_Y, with the loss and the beta that keep it the same.
 
-        Both units are powers of two, so that no digit changes. A unit other than one needs an architecture with a
-        degree, or a loss that can be rescaled. Masks, gates and cones are those of this problem, since they do not
-        depend on the units. `running.scaling` chooses the units and maps points back.
+        The units are powers of two, so that no digit changes. A unit other than one needs an architecture with a
+        degree, a loss that can be rescaled, or sample weights. Masks, gates and cones are those of this problem, since
+        they do not depend on the units. `running.scaling` chooses the units and maps points back.
         """
         degree = self.architecture.degree or 0
         found = self.loss.rescaled(unit_of_Y) if unit_of_Y != 1 else (self.loss, 1.0)
@@ -354,6 +354,8 @@ class Instance:
             )
         problem = copy.copy(self)
         loss, weight = found
+        if unit_of_weights != 1:
+            loss, weight = loss.divided(unit_of_weights), weight * unit_of_weights
         X = with_entries(self.X, aligned_copy(np.ldexp(entries(self.X), 1 - math.frexp(unit_of_X)[1])))
         beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
         # The held-out samples stay behind: points are scored in the user's units.

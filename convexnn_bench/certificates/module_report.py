@@ -18,7 +18,7 @@ from convexnn_bench.deadline import deadline, noted_by
 from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets, shown
-from convexnn_bench.losses import BaseLoss, OutputBias, read_targets
+from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss, read_targets
 from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
 from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
 from convexnn_bench.patterns import Patterns, enumeration_cost, patterns_of_neurons
@@ -27,7 +27,6 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
-OUTPUT_BIASES = ("penalised", "free")
 MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
 LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
 BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size of the weights fits
@@ -269,13 +268,11 @@ def _report(
     training.check_labels(Y)
     targets = _targets(base, Y, reading, inputs, reading.outputs(data))
     beta = training.beta(lam, targets.rows.shape)
-    wrapped: BaseLoss = base
-    if reading.output_bias is not None:
-        # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
-        wrapped = OutputBias(base, beta if output_bias == "penalised" else None)
+    # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
     problem = Problem(
-        inputs, targets, reading.architecture, reading.activation, wrapped, beta, patterns=_patterns(reading, inputs)
-    )
+        inputs, targets, reading.architecture, reading.activation, base, beta, patterns=_patterns(reading, inputs),
+        output_bias=None if reading.output_bias is None else output_bias,
+    )  # fmt: skip
     # 3. Bound the optimum, and take the objective of the module itself, with its own bias.
     certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
     primal = _objective(problem, base, reading, data, output_bias == "penalised")

@@ -111,8 +111,9 @@ def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
         )
     if reading.first_bias or reading.output_bias is not None:
         raise InputError(
-            "the module's layers have biases, which are no part of the problem: use bias=False, or certify_module, "
-            "which sets the problem up with them"
+            "the module's layers have biases, which a point of the problem does not hold: give the weights without the "
+            "biases (with output_bias= a problem has its best output bias), or use certify_module, which sets the "
+            "problem up with them"
         )
     # Equal shapes do not suffice: another stride or pooling may have them too. Equal predictions on the data decide.
     shapes = reading.W1.shape[0], reading.W2.shape[0]

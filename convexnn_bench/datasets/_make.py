@@ -18,7 +18,8 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     name : str
         A registered name, with parameters in brackets if wanted: "spiral[n=150]".
     **parameters
-        Parameters of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction, patterns.
+        Parameters of the data set, and of `Problem`: architecture, activation, loss, beta or beta_fraction, patterns,
+        output_bias, and sample_weight with a number for each sample of the problem, in the order of the data set.
         `test` is the share of the samples, between 0 and 1, that is held out of the problem for test scores. `seed`
         sets all that is drawn at random: the data, where the data set has a `seed`, the held-out samples, and the
         sampled patterns. `test_seed` sets the held-out samples alone, and `pattern_seed` the patterns. Every other
@@ -58,11 +59,12 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     if twice:
         raise InputError(f"{twice[0]!r} is given twice: in the brackets of {name!r} and as an argument")
     # 2. Load the data, with the parameters that are the data set's own, and perhaps hold a part of them out.
+    weights = {key: parameters.pop(key) for key in ("sample_weight",) if key in parameters}
     own, given = split_parameters(name, {**inside, **parameters})
     test, test_seed = given.pop("test", None), given.pop("test_seed", 0)
     data, held_out = _loaded(DATASETS.get(name)(**own), given.get("loss"), test, test_seed)
     # 3. The caller's choices replace the defaults. One form of the weight decay removes the other's default.
-    chosen = {**data.defaults, **given}
+    chosen = {**data.defaults, **given, **weights}
     if given.get("beta") is not None:
         chosen.pop("beta_fraction", None)
     elif given.get("beta_fraction") is not None:

@@ -16,6 +16,7 @@ PROBLEM_PARAMETERS = (
     "pattern_seed",
     "test",
     "test_seed",
+    "output_bias",
 )
 SEEDS = ("pattern_seed", "test_seed", "seed")
 

@@ -65,6 +65,9 @@ class OutputBias(BaseLoss):
     def rows(self, index: slice | torch.Tensor) -> BaseLoss:
         raise TypeError("an output bias couples all rows, so that some of them have no loss of their own")
 
+    def divided(self, unit: float) -> BaseLoss:
+        return OutputBias(self.loss.divided(unit), None if self.beta is None else self.beta / unit)
+
     def rescaled(self, unit: float) -> tuple[BaseLoss, float] | None:
         """Return (F_b', w), with b in the same unit, for which the penalty has the factor beta unit^2 / w."""
         inner = self.loss.rescaled(unit)
@@ -87,6 +90,8 @@ class OutputBias(BaseLoss):
             b: torch.Tensor = kept[3]
             return b
         b = self._closed_form(z.detach(), Y) if self._is_quadratic else self._minimiser(z.detach(), Y)
+        # Where F does not see a shift of all entries, the bias that sums to zero is the shortest one.
+        b = b - b.mean() if self.rows_sum_to_zero else b
         self._kept = [weakref.ref(z), version, weakref.ref(Y), b]
         return b
 

@@ -65,7 +65,6 @@ class WeightedLoss(BaseLoss):
         return part
 
     def divided(self, unit: float) -> "WeightedLoss":
-        """Return F / unit."""
         return WeightedLoss(self.loss, self.weights / unit)
 
     def prepare_targets(self, Y: np.ndarray) -> np.ndarray:

@@ -140,6 +140,10 @@ class BaseLoss:
         """Return the loss of these rows of predictions, for a separable loss; this loss, unless rows have weights."""
         return self
 
+    def divided(self, unit: float) -> "BaseLoss":
+        """Return F / unit, for a loss with sample weights."""
+        raise TypeError(f"{type(self).__name__} has no weights, which could be divided")
+
     def curvature(self, z: Predictions, Y: Predictions) -> Curvature:
         """Return the function D -> F''(z) D for r directions D (n_out x c x r).
 

@@ -6,7 +6,8 @@ F(b z', b Y') = w F'(z', Y'), the objective is
 
     F(A(Z)) + beta R(Z) = w (F'(A'(Z')) + beta' R(Z')),   beta' = beta b / (a^d w),
 
-with Z = (b / a^d) Z' and the multiplier Lambda = (w / b) Lambda'.
+with Z = (b / a^d) Z' and the multiplier Lambda = (w / b) Lambda'. Sample weights are divided by a unit of their own,
+which multiplies w.
 
 Both problems are therefore equivalent, and powers of two change no digit. For the squared loss F' = F, for Huber's loss
 F' has delta / b, and for both w = b^2. Losses for classification have no unit of Y (b = 1). Columns of X are not scaled
@@ -52,16 +53,18 @@ class Scaling:
 
     @classmethod
     def of(cls, problem: Problem) -> "Scaling":
-        """Choose units in which the largest |X| and |Y| are about one, unless these are in the range ORDINARY."""
+        """Choose units in which the largest |X|, |Y| and sample weight are about one, unless they are ORDINARY."""
         loss, degree = problem.loss, problem.architecture.degree
         of_X = _exponent(entries(problem.X)) if degree else 0
         of_Y = _exponent(problem.Y) if loss.rescaled(2.0) is not None else 0
         # Make the exponent of b / a^d even, by the unit of X if its degree is odd, else by that of Y.
         if (of_Y - (degree or 0) * of_X) % 2:
             of_X, of_Y = (of_X + 1, of_Y) if of_X and degree and degree % 2 else (of_X, of_Y + 1)
-        if of_X == of_Y == 0:
+        weights = problem.sample_weight
+        of_weights = 0 if weights is None else _exponent(weights)
+        if of_X == of_Y == of_weights == 0:
             return cls(problem)
-        scaled, blocks = problem.rescaled(2.0**of_X, 2.0**of_Y), 2.0 ** (of_Y - (degree or 0) * of_X)
+        scaled, blocks = problem.rescaled(2.0**of_X, 2.0**of_Y, 2.0**of_weights), 2.0 ** (of_Y - (degree or 0) * of_X)
         if not SMALLEST_BETA <= scaled.beta <= LARGEST_BETA:
             return cls(problem)
         weight = problem.beta * blocks / scaled.beta

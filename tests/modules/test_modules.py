@@ -402,8 +402,7 @@ def exact_optimum(problem: "cnn.Problem", base: str, beta_bias: float | None) ->
         constraints += [K @ S[:p, :p] @ K.T >= 0]
         total = total + (D * problem.X) @ S[:p, p:]
         cost += 0.5 * cp.trace(S)
-    plain = cnn.Problem(problem.X, problem.Y, loss=base, activation="linear", beta=1.0)
-    objective = loss_expression(plain, total) + problem.beta * cost
+    objective = loss_expression(cnn.LOSSES.make(base), total, problem.Y) + problem.beta * cost
     if beta_bias is not None:
         objective += 0.5 * beta_bias * cp.sum_squares(b)
     program = cp.Problem(cp.Minimize(objective), constraints)

@@ -8,10 +8,9 @@ import numpy as np
 import convexnn_bench as cnn
 
 
-def loss_expression(problem: "cnn.Problem", z: cp.Expression) -> cp.Expression:
+def loss_expression(loss: "cnn.BaseLoss", z: cp.Expression, Y: np.ndarray) -> cp.Expression:
     """Each loss from CVXPY's atoms, apart from the package's own expressions."""
-    Y = problem.Y
-    name = problem.loss.name
+    name = loss.name
     if name == "squared":
         return 0.5 * cp.sum_squares(z - Y)
     if name == "cross_entropy":
@@ -21,8 +20,22 @@ def loss_expression(problem: "cnn.Problem", z: cp.Expression) -> cp.Expression:
     if name == "squared_hinge":
         return 0.5 * cp.sum(cp.square(cp.pos(1 - cp.multiply(Y, z))))
     if name == "huber":
-        return 0.5 * cp.sum(cp.huber(z - Y, M=problem.loss.delta))
+        return 0.5 * cp.sum(cp.huber(z - Y, M=loss.delta))
     raise KeyError(name)
+
+
+def weighted_loss(problem: "cnn.Problem", z: cp.Expression) -> cp.Expression:
+    """The loss with its sample weights, one row at a time, and with its output bias as a variable."""
+    loss, penalty = problem.loss, 0
+    if problem.output_bias is not None:
+        b = cp.Variable((1, problem.c))
+        z = z + np.ones((problem.n_out, 1)) @ b
+        penalty = 0.5 * problem.beta * cp.sum_squares(b) if problem.output_bias == "penalised" else 0
+        loss = loss.loss
+    if problem.sample_weight is None:
+        return loss_expression(loss, z, problem.Y) + penalty
+    rows = [(float(w), slice(i, i + 1)) for i, w in enumerate(problem.sample_weight)]
+    return penalty + sum(w * loss_expression(loss.loss, z[row], problem.Y[row]) for w, row in rows)
 
 
 def textbook_optimum(problem: "cnn.Problem") -> float:
@@ -40,7 +53,7 @@ def textbook_optimum(problem: "cnn.Problem") -> float:
             Z = cp.Variable((problem.p, problem.q))
             regulariser += cp.norm(Z, "nuc") if min(Z.shape) > 1 else cp.norm(cp.vec(Z, order="C"), 2)
             total += (D * problem.X) @ Z
-    program = cp.Problem(cp.Minimize(loss_expression(problem, total) + problem.beta * regulariser), constraints)
+    program = cp.Problem(cp.Minimize(weighted_loss(problem, total) + problem.beta * regulariser), constraints)
     with warnings.catch_warnings():
         # the tolerance is below what Clarabel always reaches; the status is checked instead
         warnings.filterwarnings("ignore", message="Solution may be inaccurate")

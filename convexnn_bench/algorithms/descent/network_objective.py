@@ -11,7 +11,7 @@ from convexnn_bench.algorithms.descent.methods import Vector
 from convexnn_bench.algorithms.descent.starts import weights_from
 from convexnn_bench.formulations import Point, network
 from convexnn_bench.losses import BaseLoss, OutputBias, weighted_part
-from convexnn_bench.operator import Operator
+from convexnn_bench.operator import Operator, Predictions
 from convexnn_bench.problem import Problem
 
 
@@ -60,14 +60,11 @@ class NetworkObjective:
         loss = self.problem.loss
         return loss if operator is self.operator else weighted_part(loss).rows(operator.outputs)
 
-    def best_bias(self, x: Vector) -> torch.Tensor | None:
-        """Return the best output bias at x, or None for a loss without one."""
-        loss, W = self.problem.loss, self.weights(x.detach())
-        if not isinstance(loss, OutputBias):
-            return None
+    def predictions(self, x: Vector) -> Predictions:
+        """Return the predictions of all samples without an output bias, some samples at a time."""
+        W = self.weights(x.detach())
         parts = network.parts(self.problem, self.operator, self.width)
-        predictions = torch.cat([network.forward(self.problem, part, *W) for part in parts])
-        return loss.best_bias(predictions, self.operator.Y)
+        return torch.cat([network.forward(self.problem, part, *W) for part in parts])
 
     @cached_property
     def _parts(self) -> list[Operator]:
@@ -92,8 +89,8 @@ class NetworkObjective:
 class Minibatches:
     """Minibatch gradients. The loss of a batch of b samples counts n / b times, and the weight decay in full.
 
-    An epoch visits every sample once, in an order drawn from its generator. An output bias keeps its best value at the
-    first point of an epoch until the next one.
+    An epoch visits every sample once, in an order drawn from its generator. An output bias is the best one for the
+    latest predictions of all samples, each of which is computed once an epoch before it, and again with its batch.
     """
 
     def __init__(self, full: NetworkObjective, size: int):
@@ -102,7 +99,7 @@ class Minibatches:
         self.size = min(size, self.samples)
         self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
         self.outputs = full.problem.n_out // self.samples
-        self._starts, self._bias = True, full.best_bias(full.start)
+        self._latest: Predictions | None = None  # predictions that the output bias is for
 
     @property
     def count(self) -> int:
@@ -111,20 +108,29 @@ class Minibatches:
 
     def epoch(self, generator: np.random.Generator) -> list[Callable[[Vector], Vector]]:
         """Return the gradients of the batches of one epoch, as functions of x."""
-        self._starts = True
+        self._latest = None
         order = generator.permutation(self.samples)
         batches = (order[start : start + self.size] for start in range(0, self.samples, self.size))
         return [partial(self.gradient, batch) for batch in batches]
 
     def gradient(self, batch: Int[np.ndarray, " b"], x: Vector) -> Vector:
-        """Return an unbiased estimate of the full gradient, but for the output bias of an earlier point."""
+        """Return an estimate of the full gradient, which is unbiased but for the samples' latest predictions."""
         problem, operator = self.full.problem, self.full.operator
-        if self._starts:
-            self._starts, self._bias = False, self.full.best_bias(x)
         samples = torch.as_tensor(batch, device=operator.device)
         part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))
-        loss_gradient = self.full.loss_and_gradient(x, part, self._bias)[1]
+        loss_gradient = self.full.loss_and_gradient(x, part, self._bias(part, x))[1]
         return problem.beta * x + self.samples / len(batch) * loss_gradient
+
+    def _bias(self, part: Operator, x: Vector) -> torch.Tensor | None:
+        """Return the output bias at x, or None for a loss without one."""
+        loss = self.full.problem.loss
+        if not isinstance(loss, OutputBias):
+            return None
+        if self._latest is None:
+            self._latest = self.full.predictions(x)
+        else:
+            self._latest[part.outputs] = network.forward(self.full.problem, part, *self.full.weights(x.detach()))
+        return loss.best_bias(self._latest, self.full.operator.Y)
 
 
 def _of_samples(samples: Int[torch.Tensor, " b"], each: int) -> Int[torch.Tensor, " b_each"]:

@@ -68,7 +68,7 @@ def textbook_relaxation(problem):
         constraints.append(K @ W[:p, :p] @ K.T >= 0)
         total += (D * problem.X) @ W[:p, p:]
         traces += cp.trace(W)
-    objective = loss_expression(problem, total) + problem.beta / 2 * traces
+    objective = loss_expression(problem.loss, total, problem.Y) + problem.beta / 2 * traces
     return solved(cp.Problem(cp.Minimize(objective), constraints))
 
 
