@@ -93,7 +93,8 @@ class Problem(Instance):
         b is the output bias that is best at Z, `output_bias_at(A(Z))`, or zero without one.
         """
         predictions = self.operator().apply(convex.check_blocks(self, Z)).numpy()
-        return predictions + self.output_bias_at(predictions)
+        with_bias: np.ndarray = predictions + self.output_bias_at(predictions)
+        return with_bias
 
     def objective(self, Z: BlockArray) -> float:
         """Return F(A(Z)) + beta sum_k ||Z_k||_k.

@@ -20,8 +20,9 @@ def with_sample_weight(loss: BaseLoss, sample_weight: Any, samples: int, rows: i
     Raise InputError for weights that do not fit, and UnsupportedError for a loss that is no sum over rows.
     """
     if sample_weight is None:
-        if isinstance(weighted_part(loss), WeightedLoss):
-            _check_length(weighted_part(loss).weights, rows, "rows of predictions")
+        below = weighted_part(loss)
+        if isinstance(below, WeightedLoss):
+            _check_length(below.weights, rows, "rows of predictions")
         return loss
     if not loss.separable or isinstance(loss, WeightedLoss):
         raise UnsupportedError(f"sample_weight multiplies the terms of a sum over rows, which the {loss.name} is not")

@@ -213,8 +213,7 @@ class OutputBias(BaseLoss):
         if not self.loss.rows_sum_to_zero:
             return balanced_entries(L)
         # with weights the rows of L + w Y are w times points of the simplex
-        weighted = isinstance(self.loss, WeightedLoss)
-        return balanced_rows(L, INWARD * self.loss.column(Y) * Y if weighted else Y)
+        return balanced_rows(L, INWARD * self.loss.column(Y) * Y if isinstance(self.loss, WeightedLoss) else Y)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
         # The penalty's term is finite for every L, and L^T 1 = 0 survives scaling: F alone sets the range.
