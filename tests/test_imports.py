@@ -34,7 +34,7 @@ ORDER = (
     "optima records",
     "harness layerwise",
     "report",
-    "cli comparison theorems",
+    "cli comparison estimators theorems",
 )
 LEVEL = {room: level for level, line in enumerate(ORDER) for room in line.split()}
 # `rivals` are scripts for other environments and import nothing of ours; `registry` is kept for one release

@@ -17,6 +17,7 @@ class GatedMLP(torch.nn.Module):
     """Two-layer gated ReLU network, f(x) = sum_j 1{x^T g_j >= 0} (x^T u_j) v_j + b.
 
     The vectors u_j are the rows of ``first.weight``, v_j the columns of ``second.weight``, and b is ``second.bias``.
+    With hidden biases, x^T u_j + ``first.bias`` and x^T g_j + ``gate_biases`` take the places of x^T u_j and x^T g_j.
 
     Parameters
     ----------
@@ -28,6 +29,8 @@ class GatedMLP(torch.nn.Module):
         Number of outputs.
     bias : bool
         Whether the outputs have a bias b.
+    hidden_bias : bool
+        Whether neurons and gates have biases.
 
     Attributes
     ----------
@@ -36,6 +39,8 @@ class GatedMLP(torch.nn.Module):
         activation patterns of the training problem, and decide on new data too which neurons are active. A sample so
         close to the hyperplane of a gate that rounding decides may have other active neurons in float32 than in
         float64.
+    gate_biases : buffer, neurons, or None
+        Their biases.
 
     Examples
     --------
@@ -45,15 +50,17 @@ class GatedMLP(torch.nn.Module):
     """
 
     gates: torch.Tensor
+    gate_biases: torch.Tensor | None
 
-    def __init__(self, d: int, neurons: int, c: int, bias: bool = False):
+    def __init__(self, d: int, neurons: int, c: int, bias: bool = False, hidden_bias: bool = False):
         super().__init__()
-        self.first = torch.nn.Linear(d, neurons, bias=False)
+        self.first = torch.nn.Linear(d, neurons, bias=hidden_bias)
         self.second = torch.nn.Linear(neurons, c, bias=bias)
         self.register_buffer("gates", torch.randn(neurons, d))
+        self.register_buffer("gate_biases", torch.randn(neurons) if hidden_bias else None)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        active = torch.nn.functional.linear(X, self.gates) >= 0
+        active = torch.nn.functional.linear(X, self.gates, self.gate_biases) >= 0
         outputs: torch.Tensor = self.second(self.first(X) * active)
         return outputs
 

@@ -1,0 +1,245 @@
+"""What the estimators share: their arguments, the training problem that they make of the data, and its solution.
+
+The problem is that of `Problem` for a two-layer perceptron. With `fit_intercept` the network has biases,
+
+    f(x) = sum_j phi(u_j^T x + a_j) v_j + b       with the penalty beta/2 sum_j (||u_j||^2 + a_j^2 + ||v_j||^2).
+
+The biases a_j of the hidden layer are the weights of a constant feature of one, and decay like all others. Without them
+every neuron would switch on at a hyperplane through the origin. The output bias b is free, so that the zero network is
+the best constant prediction.
+"""
+
+import warnings
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from convexnn_bench.activations import BaseActivation
+from convexnn_bench.certificates import Certificate
+from convexnn_bench.errors import ConvexNNError, InputError
+from convexnn_bench.estimators.hidden_biases import with_hidden_biases
+from convexnn_bench.estimators.merging import merged
+from convexnn_bench.labels import Targets
+from convexnn_bench.losses import BaseLoss, weighted_part
+from convexnn_bench.plugins import ACTIVATIONS, LIMIT, LOSSES, SOLVERS, YES_OR_NO, Number, Whole, is_whole
+from convexnn_bench.problem import Problem
+from convexnn_bench.running import Result, solve
+from convexnn_bench.solver import BaseSolver
+
+SEEDS = 2**31 - 1  # how many seeds of gates and start points a random state chooses from
+ANY_BETA = 1.0  # weight decay where beta_max is zero: the zero network is optimal for every one
+
+
+class BaseConvexMLP(BaseEstimator):
+    """Arguments, fitting and scores of both estimators. A subclass says what targets and scores mean.
+
+    `ConvexMLPClassifier` and `ConvexMLPRegressor` document the arguments.
+    """
+
+    result_: Result
+    certificate_: Certificate
+    n_iter_: int
+    n_features_in_: int
+
+    def __init__(
+        self,
+        *,
+        activation: str | BaseActivation = "gated_relu",
+        patterns: str | int = 100,
+        beta_fraction: float = 0.01,
+        beta: float | None = None,
+        loss: str | BaseLoss = "squared",
+        solver: str | BaseSolver = "bm_newton",
+        gap: float | None = 1e-4,
+        fit_intercept: bool = True,
+        warm_start: bool = False,
+        max_iter: int | None = 10_000,
+        time_limit: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+        verbose: bool = False,
+    ):
+        # Cloning compares arguments by identity, so that they are kept as they are, and checked by `fit`.
+        self.activation = activation
+        self.patterns = patterns
+        self.beta_fraction = beta_fraction
+        self.beta = beta
+        self.loss = loss
+        self.solver = solver
+        self.gap = gap
+        self.fit_intercept = fit_intercept
+        self.warm_start = warm_start
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def to_torch(self) -> torch.nn.Module:
+        """Return the fitted network as a torch module in float64, from samples n x d to outputs n x c.
+
+        Returns
+        -------
+        torch.nn.Module
+            As `Result.to_torch` makes it, with biases in the hidden layer if the network has some:
+            ``Sequential(Linear, ReLU, Linear)`` for ReLU, `GatedMLP` for gated ReLU, and ``Linear`` for linear. It
+            takes the features as `fit` does: what a pipeline does to them before is not part of it.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        UnsupportedError
+            The activation is a plug-in that is not made of layers of torch.
+        """
+        check_is_fitted(self)
+        module = self.result_.to_torch()
+        return with_hidden_biases(module) if self.result_.problem.p > self.n_features_in_ else module
+
+    # -- fitting ----------------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        """Raise InputError for an argument that is not usable, before any other work."""
+        ACTIVATIONS.make(self.activation)
+        LOSSES.make(self.loss)
+        SOLVERS.make(self.solver)
+        every = isinstance(self.patterns, str) and self.patterns == "all"
+        if not every and not (is_whole(self.patterns) and int(self.patterns) >= 1):
+            raise InputError(
+                'patterns must be "all" or a whole number of gates to sample, at least 1, since masks alone do not say '
+                f"which neurons are active on other data; got {self.patterns!r:.100}"
+            )
+        Number(optional=True).check("beta", self.beta)
+        if self.beta is None:
+            Number().check("beta_fraction", self.beta_fraction)
+        LIMIT.check("gap", self.gap)
+        LIMIT.check("time_limit", self.time_limit)
+        Whole(optional=True).check("max_iter", self.max_iter)
+        for name in ("fit_intercept", "warm_start", "verbose"):
+            YES_OR_NO.check(name, getattr(self, name))
+
+    def _weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+        """Return the weights of the samples as float64, or None where the caller gave none."""
+        if sample_weight is None:
+            return None
+        weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():
+            raise InputError("sample_weight must not be zero for all samples: at least one weight must be positive")
+        return weights
+
+    def _fit(
+        self, X: np.ndarray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None = None
+    ) -> Self:
+        """Solve the training problem of samples with targets n x c.
+
+        The weights of the samples, and further factors of them, are all positive.
+        """
+        # 1. State the problem, and solve it, from the last point where that is wanted.
+        kept, weights = merged(X, targets.rows, weights)
+        targets, factors = replace(targets, rows=targets.rows[kept]), None if factors is None else factors[kept]
+        problem = self._problem(self._rows(X[kept]), targets, weights, factors)
+        result = solve(
+            problem,
+            self.solver,
+            time_limit=self.time_limit,
+            gap=self.gap,
+            seed=problem.seed,
+            device=self.device,
+            start=self._start(problem),
+            iterations=self.max_iter,
+            show_progress=self.verbose,
+        )
+        if result.point is None or result.certificate is None:
+            raise ConvexNNError(
+                f"{type(self).__name__} has no point: {result.solver} was {result.status}, {result.reason}"
+            )
+        self.result_, self.certificate_ = result, result.certificate
+        self.n_iter_ = max(result.iterations, 1)
+        # 2. Warn where less was proven than was asked for.
+        if self.gap is not None and not result.gap <= self.gap and not _is_zero(result):
+            proven = "no certified gap" if np.isnan(result.gap) else f"a certified gap of {result.gap:.2e}"
+            warnings.warn(
+                f"{type(self).__name__} has {proven}, and gap={self.gap:g} was asked for ({result.reason}). The point "
+                "is used as it is. Standardise the features, raise max_iter or time_limit, take another solver, or "
+                "accept a larger gap",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _problem(
+        self, rows: np.ndarray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None
+    ) -> Problem:
+        """Return the training problem, whose weight decay is chosen without the factors."""
+        output_bias = "free" if self.fit_intercept else None
+        model = {"activation": self.activation, "loss": self.loss, "output_bias": output_bias, "seed": self._seed()}
+        beta = ANY_BETA if self.beta is None else self.beta
+        problem = Problem(rows, targets, beta=beta, patterns=self.patterns, sample_weight=weights, **model)
+        # A fraction of beta_max is taken once the data and the gates are known.
+        if self.beta is None and problem.beta_max > 0:
+            problem = problem.with_beta(fraction=self.beta_fraction)
+        if factors is None:
+            return problem
+        both = factors if weights is None else weights * factors
+        return Problem(rows, targets, beta=problem.beta, patterns=problem.pattern_info, sample_weight=both, **model)
+
+    def _seed(self) -> int:
+        """Return the seed of the gates and of the start point."""
+        if is_whole(self.random_state):
+            return int(self.random_state)
+        if self.warm_start and hasattr(self, "result_"):
+            return self.result_.seed  # other gates would be other blocks
+        return int(check_random_state(self.random_state).randint(SEEDS))
+
+    def _start(self, problem: Problem) -> Result | np.ndarray | None:
+        """Return the last point where the fit is to begin there, and its blocks are those of the problem.
+
+        Raise InputError where the last fit had other features or targets.
+        """
+        if not self.warm_start or not hasattr(self, "result_"):
+            return None
+        last = self.result_.problem
+        if (last.p, last.c, last.classes) != (problem.p, problem.c, problem.classes):
+            raise InputError(
+                f"warm_start=True needs the features and the outputs of the last fit, {last.p} inputs, {last.c} "
+                f"outputs and the classes {last.classes}, got {problem.p}, {problem.c} and {problem.classes}"
+            )
+        if last.activation.name != problem.activation.name:
+            return None
+        same_X = np.array_equal(last.X, problem.X) and np.array_equal(last.masks, problem.masks)
+        if same_X and np.array_equal(last.Y, problem.Y):
+            return self.result_
+        # On other samples the gates name the blocks, unless cones tie the blocks to the samples.
+        same_gates = not problem.has_cone and _same(last.gates, problem.gates)
+        return self.result_.blocks if same_X or same_gates else None
+
+    # -- scores -----------------------------------------------------------------------------------------
+
+    def _rows(self, X: np.ndarray) -> np.ndarray:
+        """Return the inputs of the network: the samples, with a constant feature of one for the hidden biases."""
+        return np.column_stack([X, np.ones(len(X))]) if self.fit_intercept else X
+
+    def _scores(self, X: Any) -> np.ndarray:
+        """Return the outputs of the network, n x c, for samples that a caller gave."""
+        check_is_fitted(self)
+        checked = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.result_.predict(self._rows(checked))
+
+
+def _is_zero(result: Result) -> bool:
+    """Return whether the objective is zero up to rounding, as for constant targets: no relative gap is small."""
+    problem = result.problem
+    loss = weighted_part(problem.loss)
+    Y = torch.as_tensor(problem.Y)
+    return result.objective <= np.finfo(np.float64).eps * float(loss.value(torch.zeros_like(Y), Y))
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Return whether two arrays are equal, or both missing."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))

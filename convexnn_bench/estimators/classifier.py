@@ -1,0 +1,314 @@
+"""A two-layer perceptron for classification, as an estimator of scikit-learn."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from convexnn_bench.activations import BaseActivation
+from convexnn_bench.errors import InputError
+from convexnn_bench.estimators.base import BaseConvexMLP
+from convexnn_bench.labels import Targets
+from convexnn_bench.losses import BaseLoss, CrossEntropy, Logistic
+from convexnn_bench.plugins import LOSSES
+from convexnn_bench.solver import BaseSolver
+
+
+def _has_probabilities(estimator: "ConvexMLPClassifier") -> bool:
+    """Return True where the loss is that of a model of probabilities. Raise AttributeError otherwise."""
+    loss = LOSSES.make(estimator.loss)
+    if isinstance(loss, CrossEntropy | Logistic):
+        return True
+    raise AttributeError(f'the {loss.name} loss gives no probabilities: use loss="cross_entropy" or loss="logistic"')
+
+
+class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
+    """Two-layer perceptron for classes that is proven to be close to the global optimum of its training problem.
+
+    An estimator of scikit-learn for two or more classes, whose labels may be of any kind. Its features should have
+    similar scales: ``make_pipeline(StandardScaler(), ConvexMLPClassifier())``.
+
+    Parameters
+    ----------
+    activation : str or BaseActivation
+        "gated_relu", "relu" or "linear".
+    patterns : int or "all"
+        How many gates are sampled, or every attainable pattern, which is possible for few features.
+    beta_fraction : float
+        Weight decay as a fraction of ``beta_max``, above which the zero network is optimal for the samples and their
+        weights.
+    beta : float, optional
+        Weight decay itself, which takes the place of `beta_fraction`. Losses are sums over samples, never means.
+    loss : str or BaseLoss
+        "cross_entropy" has an output for each class. "logistic", "squared_hinge", and losses of numbers such as
+        "squared" have one output for two classes, and otherwise one against the rest for each class.
+    solver : str or BaseSolver
+        A solver's name, with parameters in brackets if wanted, as `solve` takes it.
+    gap : float, optional
+        Certified relative gap at which the solver is stopped. None lets it run to its own end.
+    fit_intercept : bool
+        Give the network biases. Those of the hidden layer are the weights of a constant feature of one and have weight
+        decay, and those of the outputs have none. Without them, the problem is ``Problem(X, y)`` as it stands.
+    class_weight : "balanced", dict or None
+        Factors of the losses of each class. "balanced" gives all classes the same total weight. They change what errors
+        cost and not the weight decay: `beta_fraction` refers to beta_max without them.
+    warm_start : bool
+        Begin at the point of the last fit, as ``solve(..., start=...)`` does. Gates are drawn anew only with another
+        whole number as `random_state`. On other samples a network of gated or linear neurons begins at the last one,
+        and a ReLU network, whose cones depend on the samples, begins anew.
+    max_iter : int, optional
+        Steps after which an iterative solver is stopped; None for no limit.
+    time_limit : float, optional
+        Seconds after which the solver is stopped; None, the default, makes equal fits equal on every machine.
+    random_state : int, RandomState or None
+        Seed of the gates and of the start point. A whole number is the seed itself.
+    device : str
+        "cpu", "cuda" or "cuda:0".
+    verbose : bool
+        Show a bar on a terminal or in a notebook.
+
+    Attributes
+    ----------
+    classes_ : array
+        The labels in sorted order. A label whose samples all have weight zero is none of them.
+    result_ : Result
+        The solution, with its training problem `result_.problem`, its curve and its times.
+    certificate_ : Certificate
+        What was proven of the training objective, with the weights and the biases of the fit.
+    n_iter_ : int
+        How many steps the solver took, at least 1.
+    n_features_in_ : int
+        Number of features d.
+    feature_names_in_ : array
+        Names of the features, where X has names that are all words.
+
+    See Also
+    --------
+    ConvexMLPRegressor : The same network for numbers.
+
+    Notes
+    -----
+    With weights w_i, the fit minimises sum_i w_i f(z_i, y_i) + beta/2 ||weights||^2 over two-layer networks with fixed
+    gates, or its convex or Burer-Monteiro form, as `Problem` states them. `certificate_` bounds the distance from that
+    optimum. It says nothing of test data. Samples that occur several times, with the same target, are one sample of
+    `result_.problem` with the sum of their weights, which is the same problem.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convexnn_bench as cnn
+    >>> X = np.random.default_rng(0).standard_normal((60, 2))
+    >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same", "opposite")
+    >>> classifier = cnn.ConvexMLPClassifier(patterns=50, random_state=0).fit(X, y)
+    >>> classifier.certificate_.gap <= 1e-4
+    True
+    >>> classifier.predict([[1.0, 1.0], [-1.0, 1.0]]).tolist()
+    ['same', 'opposite']
+    """
+
+    classes_: np.ndarray
+
+    def __init__(
+        self,
+        *,
+        activation: str | BaseActivation = "gated_relu",
+        patterns: str | int = 100,
+        beta_fraction: float = 0.01,
+        beta: float | None = None,
+        loss: str | BaseLoss = "cross_entropy",
+        solver: str | BaseSolver = "bm_newton",
+        gap: float | None = 1e-4,
+        fit_intercept: bool = True,
+        class_weight: str | Mapping[Any, float] | None = None,
+        warm_start: bool = False,
+        max_iter: int | None = 10_000,
+        time_limit: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+        verbose: bool = False,
+    ):
+        super().__init__(
+            activation=activation,
+            patterns=patterns,
+            beta_fraction=beta_fraction,
+            beta=beta,
+            loss=loss,
+            solver=solver,
+            gap=gap,
+            fit_intercept=fit_intercept,
+            warm_start=warm_start,
+            max_iter=max_iter,
+            time_limit=time_limit,
+            random_state=random_state,
+            device=device,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the network, and prove how far its objective can be from the optimum.
+
+        Parameters
+        ----------
+        X : array or DataFrame, n x d
+            The samples.
+        y : array, n
+            Labels of at least two classes: words, booleans, whole numbers, categories.
+        sample_weight : array, n, optional
+            Factors >= 0 of the samples' losses. A sample of weight zero is left out.
+
+        Returns
+        -------
+        ConvexMLPClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        InputError
+            An argument is not usable. It is a ValueError, as other errors about data are.
+        ConvexNNError
+            The solver has no point, or does not take this problem.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The certified gap is above `gap`.
+        """
+        self._check_arguments()
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        # 1. Samples of weight zero are left out, so that they are no different from samples that are not there.
+        weights = self._weights(sample_weight, X)
+        if weights is not None:
+            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        # 2. Name the classes, and weigh them.
+        classes, index = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(
+                f"y has samples of one class only, {classes.tolist()[0]!r} (samples of weight zero do not count): a "
+                "classifier needs at least two classes"
+            )
+        self.classes_ = classes
+        factors = None if self.class_weight is None else self._class_weights(index, weights)[index]
+        return self._fit(X, self._targets(index), weights, factors)
+
+    def _class_weights(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Return the factor of each class, for samples of the classes `index` with these weights."""
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            # scikit-learn counts samples; with their weights, a sample of weight two is as good as two samples
+            totals = np.bincount(index, weights=weights)
+            return totals.sum() / (len(totals) * totals)
+        factors: np.ndarray = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise InputError(f"class_weight must be positive for every class, got {self.class_weight!r}")
+        return factors
+
+    def _targets(self, index: np.ndarray) -> Targets:
+        """Return what the loss takes for samples of the classes `index`."""
+        classes = tuple(self.classes_.tolist())
+        one_hot = np.eye(len(classes))[index]
+        if LOSSES.make(self.loss).labels == "one_hot":
+            return Targets(one_hot, classes)
+        # -1 and 1, in one column for two classes, and for more in a column of each class against the rest
+        return Targets(2.0 * (one_hot[:, 1:] if len(classes) == 2 else one_hot) - 1.0, classes)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of the classes; for two classes the one that is positive for the second class.
+
+        Parameters
+        ----------
+        X : array or DataFrame, n x d
+            The samples.
+
+        Returns
+        -------
+        array, n or n x number of classes
+            The outputs of the network; with cross-entropy of two classes the second output minus the first.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        """
+        scores = self._scores(X)
+        if len(self.classes_) > 2:
+            return scores
+        return scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the labels of the classes with the highest scores.
+
+        Parameters
+        ----------
+        X : array or DataFrame, n x d
+            The samples.
+
+        Returns
+        -------
+        array, n
+            Labels, as they are in `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        """
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes, for the losses "cross_entropy" and "logistic".
+
+        Parameters
+        ----------
+        X : array or DataFrame, n x d
+            The samples.
+
+        Returns
+        -------
+        array, n x number of classes
+            The softmax of the scores for cross-entropy, and the logistic function of them for the logistic loss, which
+            for more than two classes is divided by its sum. Columns are in the order of `classes_`, rows sum to one.
+
+        Raises
+        ------
+        AttributeError
+            The loss gives no probabilities.
+        NotFittedError
+            `fit` has not been called.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of the probabilities of `predict_proba`, without underflow.
+
+        Parameters
+        ----------
+        X : array or DataFrame, n x d
+            The samples.
+
+        Returns
+        -------
+        array, n x number of classes
+            Columns are in the order of `classes_`.
+
+        Raises
+        ------
+        AttributeError
+            The loss gives no probabilities.
+        NotFittedError
+            `fit` has not been called.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.stack([log_expit(-scores), log_expit(scores)], axis=1)
+        # the softmax of logarithms divides their exponentials by the sum
+        return log_softmax(log_expit(scores) if LOSSES.make(self.loss).labels == "signs" else scores, axis=1)
