@@ -145,9 +145,10 @@ class BaseDataset:
         Where the targets are classes, every class keeps its share in both parts, and occurs in the first one.
         """
         data = self._loaded()
-        if len(data.X) != len(data.Y):
+        n = data.X.shape[0]
+        if n != len(data.Y):
             raise InputError(
-                f"test={test!r} needs targets with one index for each of {len(data.X)} samples in the first axis, got "
+                f"test={test!r} needs targets with one index for each of {n} samples in the first axis, got "
                 f"shape {data.Y.shape}"
             )
         labels = LOSSES.make(data.defaults.get("loss", "squared") if loss is None else loss).labels
@@ -172,6 +173,8 @@ class BaseDataset:
     def _prepared(data: Data, training: Data | None = None) -> Data:
         """Return the data standardised as they state, by the training data (by default by themselves), with a bias."""
         by = data if training is None else training
+        if (data.standardize or data.bias) and not isinstance(data.X, np.ndarray):
+            raise InputError(f"standardize and bias need X as a dense array, got a {type(data.X).__name__}")
         X = standard_columns(data.X, by.X) if data.standardize else data.X
         Y = standard_columns(data.Y, by.Y) if data.standardize_targets else data.Y
         return Data(with_bias(X) if data.bias else X, Y, data.defaults, data.classes, data.notes)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import convexnn_bench as cnn
-from convexnn_bench.datasets import split_parameters
+from convexnn_bench.datasets import Data, split_parameters
 from convexnn_bench.datasets._split import held_out_rows
 from convexnn_bench.plugins.registry import DATASETS
 
@@ -173,13 +174,36 @@ def test_a_plug_in_is_split_without_a_line_of_its_own(tmp_path, monkeypatch):
     assert sorted(words.held_out.labels.tolist()) == [0] * 6 + [1] * 2
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_sparse_samples_are_split_and_not_standardised(standardize):
+    class Sparse(cnn.BaseDataset):
+        name = "sparse"
+
+        def load(self):
+            X = scipy.sparse.random_array((20, 6), density=0.4, rng=np.random.default_rng(0), format="csr")
+            return Data(X, np.arange(20.0), standardize=standardize)
+
+    if standardize:
+        with pytest.raises(cnn.InputError, match="standardize and bias need X as a dense array, got a csr_array"):
+            Sparse().split(0.25)
+        return
+    whole, (training, rest) = Sparse().data(), Sparse().split(0.25)
+    order = np.concatenate([training.Y, rest.Y]).astype(int)
+    both = np.vstack([training.X.toarray(), rest.X.toarray()])
+    np.testing.assert_array_equal(both, whole.X.toarray()[order])
+    problem = cnn.Problem(training.X, training.Y, beta=0.1, patterns=3).with_held_out(rest.X, rest.Y)
+    dense = cnn.Problem(training.X.toarray(), training.Y, beta=0.1, patterns=problem.pattern_info)
+    dense = dense.with_held_out(rest.X.toarray(), rest.Y)
+    scores = [cnn.solve(one, "bm_lbfgs", iterations=5).held_out_score for one in (problem, dense)]
+    assert scores[0].loss == pytest.approx(scores[1].loss, rel=1e-9)
+    assert (problem.is_sparse, scores[0].samples) == (True, 5)
+
+
 def test_targets_that_do_not_lie_sample_by_sample_are_refused():
     class Tokens(cnn.BaseDataset):
         name = "tokens"
 
         def load(self):
-            from convexnn_bench.datasets import Data
-
             return Data(np.ones((4, 3, 2)), np.ones((12, 1)))
 
     with pytest.raises(cnn.InputError, match="one index for each of 4 samples in the first axis"):

@@ -11,7 +11,9 @@ from test_report_page import Reader
 from convexnn_bench.records import TEST_FIELDS
 from convexnn_bench.records.reading import checked
 from convexnn_bench.report import table_text
-from convexnn_bench.report.figures.campaign import draw_all
+from convexnn_bench.report.figures import Drawn
+from convexnn_bench.report.figures.scores import score_figures
+from convexnn_bench.report.figures.styles import styles_by_solver
 from convexnn_bench.report.numbers import derived, solver_times
 from convexnn_bench.report.page.page import payload, time_table, write_page
 
@@ -41,7 +43,7 @@ def test_a_record_of_an_earlier_version_has_no_scores_and_no_fault():
     assert [read[name] for name in TEST_FIELDS] == [None] * 4
     assert "test" not in rendered([read])
     assert derived.scored_points([old]) == []
-    assert {one.name: one.missing for one in draw_all([old])}["test_scores"].startswith("no cell was scored")
+    assert score_figures([old], styles_by_solver([old])).startswith("no cell was scored")
 
 
 def test_an_invalid_record_loses_its_scores():
@@ -111,8 +113,7 @@ def test_figure_and_page_show_each_score_at_its_gap_and_its_time(tmp_path):
         scored("bm_newton", test_accuracy=0.9, gap=0.0, reason="solved; no test scores: <none>"),
         scored("bm_gd", gap=None, test_accuracy=0.8),
     ]
-    drawn = list(draw_all(records))
-    (figure,) = {one.name: one for one in drawn}["test_scores"].figures
+    (figure,) = score_figures(records, styles_by_solver(records))
     by_gap, by_time = figure.axes
     assert by_gap.get_ylabel() == "test accuracy"
     found = [(*line.get_xdata(), *line.get_ydata()) for line in by_gap.lines]
@@ -124,12 +125,13 @@ def test_figure_and_page_show_each_score_at_its_gap_and_its_time(tmp_path):
         (1e-12, 0.9, 1.6),
         (None, 0.8, 1.6),
     ]
-    page = write_page(records, tmp_path / "report.html", drawn).read_text()
+    page = write_page(records, tmp_path / "report.html", []).read_text()
     cells = Reader(page).cells
     assert cells.count("0.8500") == 2  # among the times and among all cells
     assert "solved; no test scores: <none>" in cells
     assert 'id="chart-scores"' in page
-    plain = write_page([record()], tmp_path / "plain.html", list(draw_all([record()]))).read_text()
+    missing = Drawn("test_scores", "Test scores", [], score_figures([record()], styles_by_solver([record()])))
+    plain = write_page([record()], tmp_path / "plain.html", [missing]).read_text()
     assert 'id="chart-scores"' not in plain
     assert "Not shown: no cell was scored on held-out samples" in plain
     assert "test acc." not in plain
