@@ -26,7 +26,7 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.layerwise.stage import Maps, Masks, Patches, Stage, pooled_patches, window_parts
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.norms import EPS, MaxDualNorm, max_spectral_norm
-from convexnn_bench.operator import sum_rounding
+from convexnn_bench.operator import sum_rounding, underflow
 
 # makes an iterator over rows and their maps before `prepared`; with several processes, over the batches of this one
 Batches = Callable[[], Iterator[tuple[slice, Maps]]]
@@ -37,10 +37,14 @@ Slope = Callable[[slice, Patches, Masks], Float[torch.Tensor, "b c"]]  # from ro
 
 @dataclass(frozen=True)
 class Adjoint:
-    """G (P x p x q), and a bound on the Frobenius norm of the rounding error of any of its blocks."""
+    """G (P x p x q), and a bound on the Frobenius norm of the rounding error of any of its blocks.
+
+    amplified: a bound on the change of ||A_k^* Lambda||_F if every entry of Lambda changes by at most one.
+    """
 
     G: torch.Tensor
     rounding: float
+    amplified: float
 
     def norm(self) -> MaxDualNorm:
         """Return max_k ||A_k^* Lambda||_2, enlarged by all rounding."""
@@ -55,22 +59,33 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
     Rounding: every entry of G is a sum of n window products x Lambda / window, masks only remove terms, and the norm of
     a sum is at most the sum of norms. So the error of a block is below (n window + a few) eps sum_{i, kappa}
     ||x_{i, kappa}|| ||Lambda_i|| / window (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    Besides, underflow may change Lambda / window, the pooled patches, and each product.
     """
     a2, device = stage.plan.pool**2, stage.U.device
     G = torch.zeros(a2, stage.p, stage.P * stage.c, dtype=torch.float64, device=device)
-    magnitude, terms = torch.zeros(2, dtype=torch.float64, device=device).unbind()
+    magnitude, reach, size, terms = torch.zeros(4, dtype=torch.float64, device=device).unbind()
     for rows, X in batches():
         patches, masks = stage.windows(stage.prepared(X.double()))
         Lambda = slope(rows, patches, masks)
         gather(G, patches, masks, Lambda)
         # The mean over the pixels of a window is the sum over kappa in the bound, divided by the window.
-        lengths = torch.linalg.vector_norm(patches, dim=2).view(a2, len(Lambda), -1)
-        magnitude += (lengths.mean(dim=2) @ torch.linalg.vector_norm(Lambda, dim=1)).sum()
+        lengths, norms = _lengths(patches).view(a2, len(Lambda), -1), _lengths(Lambda)
+        magnitude += (lengths.mean(dim=2) @ norms).sum()
+        reach += lengths.mean(dim=2).sum()
+        size += norms.sum()
         # Over all batches these are the n window terms that each entry of G sums.
         terms += patches.shape[1]
     # G, its bound and the number of its terms are sums over samples, and so over the ranks.
-    parallel.sum_over_ranks(G, magnitude, terms)
-    return Adjoint(by_blocks(stage, G), (float(terms) + stage.p + 20) * EPS * float(magnitude))
+    parallel.sum_over_ranks(G, magnitude, reach, size, terms)
+    amplified = float(reach) * stage.c**0.5
+    changed = float(terms) * (amplified + (stage.p * stage.q) ** 0.5 + a2 * stage.p**0.5 * float(size))
+    rounding = (float(terms) + stage.p + 20) * EPS * float(magnitude) + underflow(changed)
+    return Adjoint(by_blocks(stage, G), rounding, amplified)
+
+
+def _lengths(rows: Float[torch.Tensor, "*rows p"]) -> Float[torch.Tensor, "*rows"]:
+    """Return upper bounds on the lengths of rows, also where squares underflow, up to their relative rounding."""
+    return torch.linalg.vector_norm(rows, dim=-1) + (rows.shape[-1] * underflow(1.0)) ** 0.5
 
 
 def gather(
@@ -135,7 +150,7 @@ def certify_stage(
     def slope(rows: slice, patches: Patches, masks: Masks) -> torch.Tensor:
         # The magnitudes of the products in z_i add up to at most reach_i R, to which the rounding is relative. reach_i
         # is the length of the vector of mean_kappa ||x_{i, kappa}|| over the windows alpha.
-        lengths = torch.linalg.vector_norm(patches, dim=2).view(len(patches), rows.stop - rows.start, -1)
+        lengths = _lengths(patches).view(len(patches), rows.stop - rows.start, -1)
         terms = stage.p + lengths.shape[2] + len(patches) * stage.width + 20  # products that meet in an entry of z
         reach[rows, 0] = terms * EPS * torch.linalg.vector_norm(lengths.mean(dim=2), dim=0)
         z[rows] = stage.window_outputs(patches, masks, rows.stop - rows.start)
@@ -151,7 +166,7 @@ def certify_stage(
     gradient = loss.gradient(z, Y)
     Lambda = loss.project_dual(gradient, Y)
     # 2. Scale Lambda so that it is feasible, with the norm of its adjoint enlarged by all rounding.
-    proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value)
+    proven, multiplier = best_dual(loss, Y, Lambda, beta, norm.value, underflow=underflow(dual.amplified))
     # 3. Compare it with the objective, rounded up. z is bilinear in U and V, so that <grad F, z> + beta R is half the
     # derivative of the factored objective along (U, V): the error term of Theorem 3.4, which vanishes at stationary
     # points.

@@ -14,6 +14,7 @@ from convexnn_bench.operator.rounding import (
     power_of_two,
     prediction_rounding,
     sum_rounding,
+    underflow,
 )
 from convexnn_bench.operator.rows import Rows
 from convexnn_bench.operator.shared import SharedOperator

@@ -65,7 +65,12 @@ def adjoint_rounding(operator: Operator, L: Float[torch.Tensor, "n_out c"]) -> f
 
 def multiplier_underflow(operator: Operator) -> float:
     """Return a bound on the change of every ||A_k^* L||_F if each entry of L changes by at most TINY."""
-    return TINY * _amplified(operator)[0]
+    return underflow(_amplified(operator)[0])
+
+
+def underflow(amplified: float) -> float:
+    """Return a bound on what underflow of numbers changes; a change of each by one would change it by `amplified`."""
+    return TINY * amplified
 
 
 def prediction_rounding(
@@ -96,7 +101,7 @@ def _underflow(operator: Operator) -> float:
     """Return a bound on the error of an entry that underflow of one product causes."""
     # A plain operator adds products of entries of Phi and L. Other operators have two steps: the error of the first is
     # multiplied by entries of X, or by products of two of them.
-    return TINY if operator.architecture.second_layer_is_identity else TINY * _amplified(operator)[1]
+    return underflow(1.0 if operator.architecture.second_layer_is_identity else _amplified(operator)[1])
 
 
 def _amplified(operator: Operator) -> tuple[float, float]:

@@ -1,11 +1,13 @@
 """Layerwise training: a stage against the problem it is, by the package's other code; certificates, checkpoints."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -68,6 +70,36 @@ def test_a_stage_is_the_problem_of_its_gates(plan, loss):
         assert getattr(own, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=1e-9), name
     assert beta_max(stage, streamed(X), torch.as_tensor(Y), criterion) == pytest.approx(problem.beta_max, rel=1e-9)
     assert own.dual_norm_lower <= other.max_dual_norm <= own.max_dual_norm * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("plan", PLANS[:2], ids=["weighted pixels", "pooled first"])
+@pytest.mark.parametrize(("of_X", "of_L"), [(1e-170, 1e-155), (1e-310, 1.0), (1.0, 1e-322), (1e-200, 1e-100)])
+def test_the_rounding_of_a_stage_covers_underflow(plan, of_X, of_L):
+    """The exact adjoint, in fractions, of numbers whose products are subnormal or zero."""
+    stage, X = drawn(plan, 2, 2), of_X * images(n=2)
+    Lambda = of_L * np.random.default_rng(5).normal(size=(2, 2))
+    found = adjoint(stage, streamed(X), lambda rows, *_: torch.as_tensor(Lambda)[rows])
+    patches, masks = stage.windows(stage.prepared(torch.as_tensor(X)))
+    a2, pixels, p = patches.shape
+    window = pixels // 2
+    exact = np.zeros((a2, p, plan.gates, 2), dtype=object)
+    for part, i, k in itertools.product(range(a2), range(pixels), range(plan.gates)):
+        if masks[part, i, k]:
+            row = [Fraction(float(entry)) for entry in Lambda[i // window]]
+            for j in range(p):
+                exact[part, j, k] += [Fraction(float(patches[part, i, j])) * entry / window for entry in row]
+    blocks = np.moveaxis(exact, 2, 0)  # one a gate, with the rows of stage.order
+    G = by_blocks_of(found.G, stage)
+    for block, own in zip(blocks, G, strict=True):
+        error = sum((Fraction(float(b)) - a) ** 2 for a, b in zip(block.ravel(), own.ravel(), strict=True))
+        assert error <= Fraction(found.rounding) ** 2
+    assert found.rounding < 1e-160
+
+
+def by_blocks_of(G, stage):
+    """P x a^2 x p x c, from P x p x q with columns (alpha, c) and rows in `stage.order`."""
+    P, p, q = G.shape
+    return G[:, stage.order].reshape(P, p, q // stage.c, stage.c).permute(0, 2, 1, 3).numpy()
 
 
 def test_the_adjoint_is_the_transpose_of_the_predictions():

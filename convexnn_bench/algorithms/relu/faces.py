@@ -28,6 +28,8 @@ Coordinates = Float[np.ndarray, " size"]
 ARMIJO = 1e-4  # part of the predicted decrease that a step must attain (Nocedal & Wright, section 3.1)
 ROUNDING = 4e-15  # of the objective, about 18 units of rounding; no smaller decrease can be seen
 SINGULAR = 1e-11  # eigenvalues below this part of the largest are raised to it, so that |H| stays invertible
+LARGEST_ENTRY = 1e100  # of a step's end; squares of larger entries may overflow
+LONGEST = 1e10  # first length of a gradient step, relative to the norm of all neurons
 DEAD = 1e-18  # ||u||^2 or ||v||^2 below this part of the squared norm of all neurons counts as zero
 # the others were chosen by trial (commit 384fbfb)
 NEWTON_SIZE = 600  # most entries of (U, V) for which Hessians are formed; their eigenvalues take a second there
@@ -136,6 +138,9 @@ class FaceModel:
         # A d >= -s with d = back (y - target), every row divided by its length: F y >= F target - s.
         F = self.rows[working] @ back[: self.split]
         scale = np.linalg.norm(F, axis=1)
+        if not scale.all():  # the squares of small rows underflow, and rows of zeros constrain nothing
+            largest = np.abs(F).max(axis=1)
+            scale = np.where(scale > 0, scale, np.where(largest > 0, largest, 1.0))
         F = F / scale[:, None]
         return least_distance(F, F @ target - self.slack[working] / scale)
 
@@ -164,6 +169,9 @@ class FaceSteps:
 
     def gradient(self, neurons: ReluNeurons, value: float, projected: ProjectedGradient) -> Trial | None:
         """Return the first projected gradient step that lowers the objective enough while it is halved."""
+        size = float(np.sqrt(np.sum(neurons.U**2) + np.sum(neurons.V**2)))
+        while self.length * projected.norm > LONGEST * size:
+            self.length *= 0.5
         for _ in range(HALVINGS):
             step = -self.length * projected.down, -self.length * projected.right
             accepted = self._accepted(neurons, value, projected, *step)
@@ -177,11 +185,13 @@ class FaceSteps:
         self, neurons: ReluNeurons, value: float, projected: ProjectedGradient, left: Lefts, right: Rights
     ) -> Trial | None:
         """Return the projected and rebalanced end of a step if it satisfies Armijo's condition, else None."""
-        V = neurons.V + right
+        U, V = neurons.U + left, neurons.V + right
+        if not max(np.abs(U).max(), np.abs(V).max()) <= LARGEST_ENTRY:
+            return None
         V = np.where(
             np.sum(V * neurons.V, axis=1, keepdims=True) > 0, V, 0.0
         )  # a neuron whose v turns round is dropped
-        candidate = neurons.moved(neurons.project(neurons.U + left), V).rescaled()
+        candidate = neurons.moved(neurons.project(U), V).rescaled()
         change = candidate.U - neurons.U, candidate.V - neurons.V
         expected = float(np.sum(projected.left * change[0]) + np.sum(projected.right * change[1]))
         new = self.objective.value(candidate)

@@ -37,3 +37,24 @@ def test_cones_that_are_not_simple(n, d, facets):
     low, high = interval(problem, ("bm_lbfgs", "column_generation"))
     assert low <= high * (1 + 1e-12)
     assert high - low <= 1e-3 * low
+
+
+@pytest.mark.parametrize(
+    ("of_X", "of_Y", "beta", "d", "c"),
+    [
+        (1e-38, 1.0, 1e-200, 2, 2),  # a gradient step of 1 / beta overflows
+        (1e-30, 1.0, 1e-250, 3, 3),
+        (1e-38, 1e38, 1e-100, 3, 3),  # the squares of a Newton step's constraints underflow
+        (1e-20, 1.0, 1e-150, 3, 2),
+    ],
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_tiny_weight_decay_overflows_nothing_and_is_not_called_solved(of_X, of_Y, beta, d, c):
+    """No point is certified to 1e-6 here, where the optimum is beta times a moderate number."""
+    rng = np.random.default_rng(0)
+    X, Y = of_X * rng.standard_normal((5, d)), of_Y * rng.standard_normal((5, c))
+    problem = cnn.Problem(X, Y, activation="relu", beta=beta, patterns=4)
+    result = cnn.solve(problem, "bm_newton", iterations=10)
+    assert result.status in ("stalled", "gap_reached")
+    assert (result.status == "gap_reached") == (result.gap <= 1e-6)
+    assert result.certificate.dual <= result.objective < 0.5 * float((Y * Y).sum())
