@@ -32,6 +32,7 @@ def solved(Y, Y_new, **options):
 def test_two_classes_are_counted_by_sign():
     Y, Y_new = np.where(X[:, 0] > 0.2, "up", "down"), np.where(NEW[:, 1] > 0, "up", "down")
     result = solved(Y, Y_new, loss="logistic")
+    assert "held_out_score" not in vars(result)  # it is no part of what `solve` waits for
     z = result.predict(NEW)[:, 0]
     signs = np.where(Y_new == "up", 1.0, -1.0)
     score = result.held_out_score

@@ -107,6 +107,7 @@ def test_the_axis_of_accuracies_ends_at_one_and_does_not_magnify_rounding(scores
     assert derived.score_range(points) == pytest.approx((low, high))
 
 
+@pytest.mark.slow
 def test_figure_and_page_show_each_score_at_its_gap_and_its_time(tmp_path):
     records = [
         scored(),
@@ -126,6 +127,10 @@ def test_figure_and_page_show_each_score_at_its_gap_and_its_time(tmp_path):
         (None, 0.8, 1.6),
     ]
     page = write_page(records, tmp_path / "report.html", []).read_text()
+    table = page[page.index('id="all"') :]
+    assert table[: table.index("</thead>")].count("<th ") == table[: table.index("</tr>", table.index("<td"))].count(
+        "<td"
+    )
     cells = Reader(page).cells
     assert cells.count("0.8500") == 2  # among the times and among all cells
     assert "solved; no test scores: <none>" in cells
@@ -137,6 +142,7 @@ def test_figure_and_page_show_each_score_at_its_gap_and_its_time(tmp_path):
     assert "test acc." not in plain
 
 
+@pytest.mark.slow
 def test_the_chart_of_scores_is_one_that_vega_draws():
     import vl_convert
 
