@@ -243,6 +243,41 @@ class Loss:
         return {"logistic": 0.25, "cross_entropy": 0.5}.get(self.name, 1.0)
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """A loss whose rows have weights (n_out), sum_i w_i f(z_i, y_i)."""
+
+    loss: Loss
+    weights: Array
+
+    @property
+    def name(self) -> str:
+        """Return the name of the package's loss."""
+        return f"weighted {self.loss.name}"
+
+    @property
+    def _column(self) -> Array:
+        return self.weights.astype(np.longdouble)[:, None]
+
+    def value(self, z: Exact, Y: Exact) -> Real:
+        """Return F(z), row by row."""
+        rows = zip(exact(self.weights).numbers(), range(len(self.weights)), strict=True)
+        return mp.fsum(w * self.loss.value(_of(z, slice(i, i + 1)), _of(Y, slice(i, i + 1))) for w, i in rows if w)
+
+    def gradient(self, z: Array, Y: Array) -> Array:
+        """Return grad F(z) in floating point of any length."""
+        return self._column * self.loss.gradient(z, Y)
+
+    def curvature_along(self, z: Array, Y: Array, D: Array) -> Any:
+        """Return <D, F''(z) D> in floating point of any length."""
+        return self.loss.curvature_along(z, Y, np.sqrt(self._column) * D)
+
+    @property
+    def smoothness(self) -> float:
+        """Return a Lipschitz constant of the gradient."""
+        return self.loss.smoothness * float(self.weights.max())
+
+
 def _sigmoid(t: Array) -> Array:
     e = np.exp(-np.minimum(np.abs(t), 11000))
     return np.where(t >= 0, 1 / (1 + e), e / (1 + e))
@@ -265,7 +300,7 @@ class Statement:
     """
 
     def __init__(
-        self, X: Array, Y: Array, architecture: Architecture, activation: str, loss: Loss, beta: float,
+        self, X: Array, Y: Array, architecture: Architecture, activation: str, loss: Loss | Weighted, beta: float,
         output_bias: str | None = None,
     ):  # fmt: skip
         self.architecture, self.activation, self.loss = architecture, activation, loss
@@ -397,7 +432,7 @@ class Statement:
         return H if masks is None else np.where(masks, H, 0)
 
 
-def _of(array: Exact, k: int) -> Exact:
+def _of(array: Exact, k: int | slice) -> Exact:
     return Exact(array.whole[k], array.exponent, array.divisor)
 
 

@@ -4,11 +4,11 @@ A problem follows from its number alone. It is kept as the lines of code that st
 so that a finding is printed as a program that anybody can run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from exact_objective import Architecture, Loss
+from exact_objective import Architecture, Loss, Weighted
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -29,7 +29,7 @@ class Case:
     number: int
     architecture: Architecture
     activation: str
-    loss: Loss
+    loss: Loss | Weighted
     scale: str
     X: Array
     Y: Array
@@ -88,6 +88,34 @@ def draw(number: int) -> Case:
         lines.append("X = scipy.sparse.csr_array(X)")
     lines.append(f"problem = cnn.Problem(X, Y, {', '.join(f'{key}={text}' for key, text in arguments.items())})")
     return Case(number, architecture, activation, named, scale, X, Y, lines)
+
+
+def with_weights(case: Case) -> Case:
+    """Return the same problem with sample weights and perhaps an output bias; modules stay as they are."""
+    if case.network is not None or isinstance(case.loss, Weighted):
+        return case
+    rng = np.random.default_rng([case.number, 2])
+    n = case.X.shape[0]
+    way = rng.integers(0, 4)
+    weights = rng.integers(0, 4, n).astype(float) if way < 2 else rng.lognormal(0, float(rng.choice([0.5, 3.0])), n)
+    if way == 3:  # weights of classes, and some samples left out
+        weights = np.where(case.Y.reshape(n, -1)[:, 0] > 0, *power_pair(rng))
+        weights[rng.random(n) < 0.2] = 0.0
+    if not weights.any():
+        weights[int(rng.integers(n))] = 1.0
+    if case.scale in ("scaled", "mixed") and rng.random() < 0.5:
+        weights = weights * power(rng, -30, 30)
+    bias = [None, None, "free", "penalised"][int(rng.integers(4))]
+    if bias == "penalised" and "beta_fraction" in case.lines[-1]:
+        bias = "free"
+    line = f"{case.lines[-1].removesuffix(')')}, sample_weight={code(weights)}, output_bias={bias!r})"
+    loss = Weighted(case.loss, np.repeat(weights, len(case.Y) // n))
+    return replace(case, loss=loss, output_bias=bias, lines=[*case.lines[:-1], line])
+
+
+def power_pair(rng: Rng) -> tuple[float, float]:
+    """Return two weights of different size."""
+    return power(rng, -2, 2), power(rng, -2, 2)
 
 
 # -- architecture and data ----------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """Look for a bound that is too high: random small problems, each bound against exact objectives of other points.
 
-    python benchmarks/soundness.py --problems 10000 [--seed 0] [--json]
-    python benchmarks/soundness.py --problem NUMBER
+    python benchmarks/soundness.py --problems 10000 [--seed 0] [--weights] [--json]
+    python benchmarks/soundness.py --problem NUMBER [--weights]
 
 Problem i of a run has the number seed + i, from which it follows completely; `--problem` repeats one and prints it as a
 program. The problems cover all architectures, activations and losses, scalar and vector outputs, output biases, sampled
-and complete patterns, and numbers of ordinary and of extreme size (random_problems.py). Points come from the package's
-solvers, from a search of its own (good_points.py) and at random. What is certified is compared with objectives in exact
-arithmetic (exact_objective.py), which shares no code with the package. Reported are
+and complete patterns, and numbers of ordinary and of extreme size (random_problems.py). `--weights` adds sample weights
+to them, and output biases to half of them. Points come from the package's solvers, from a search of its own
+(good_points.py) and at random. What is certified is compared with objectives in exact arithmetic (exact_objective.py),
+which shares no code with the package. Reported are
 
     unsound    a bound above the objective of a point of the same program
     primal     an objective below the exact one, or at ordinary scales above it by more than rounding explains
@@ -35,9 +36,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy.sparse
 import torch
-from exact_objective import Array, Loss, Real, Statement, mp
+from exact_objective import Array, Loss, Real, Statement, Weighted, mp
 from good_points import into_cones, search
-from random_problems import SCALES, Case, Rng, code, draw, power
+from random_problems import SCALES, Case, Rng, code, draw, power, with_weights
 
 import convexnn_bench as cnn
 from convexnn_bench.terminal import progress
@@ -188,9 +189,9 @@ class Trial:
 # -- the points of one problem ------------------------------------------------------------------------------------
 
 
-def examine(number: int, thorough: bool = True) -> Outcome:
-    """Draw a problem, certify points of it, and return what was found."""
-    case = draw(number)
+def examine(number: int, thorough: bool = True, weights: bool = False) -> Outcome:
+    """Draw a problem, perhaps with sample weights, certify points of it, and return what was found."""
+    case = with_weights(draw(number)) if weights else draw(number)
     trial = Trial(case)
     if trial.run(*case.lines):
         Points(trial).all(thorough)
@@ -367,7 +368,7 @@ class Points:
         W1, W2 = self._weights(2)
         relu = "torch.nn.ReLU(), " if self.relu else ""
         layers = f"torch.nn.Linear({len(W1)}, 2, bias=False), {relu}torch.nn.Linear(2, {len(W2)}, bias=False)"
-        value, off = self.network_value(W1, W2, None)
+        value, off = self.network_value(W1, W2, None) if self.case.output_bias is None else (None, 0)
         self.offer_network(W1, W2, None, "a torch module")
         self.trial.run(
             f"module = torch.nn.Sequential({layers}).double()",
@@ -531,6 +532,8 @@ class Points:
         # The constant of a bias cannot be scaled.
         if case.architecture.bias or case.network is not None or case.output_bias is not None:
             return
+        if isinstance(case.loss, Weighted):
+            return
         X, Y = np.ldexp(case.X, -a), np.ldexp(case.Y, -b)
         beta, delta = float(np.ldexp(self.beta, -order * a - b)), float(np.ldexp(case.loss.delta, -b))
         if not (1e-30 < beta < 1e30 and 1e-30 < delta < 1e30):
@@ -578,13 +581,13 @@ def not_covered() -> list[str]:
     return [name for registry, names in stated.items() for name in registry.names() if name not in names]
 
 
-def examine_all(numbers: range, show: bool = True, thorough: bool = True) -> list[Outcome]:
+def examine_all(numbers: range, show: bool = True, thorough: bool = True, weights: bool = False) -> list[Outcome]:
     """Examine the problems of these numbers."""
     torch.set_num_threads(1)
     outcomes, bad = [], 0
     with progress("problems", total=len(numbers), show=show) as update:
         for number in numbers:
-            outcomes.append(examine(number, thorough))
+            outcomes.append(examine(number, thorough, weights))
             bad += len(outcomes[-1].findings)
             update(len(outcomes), f"{bad} findings")
     return outcomes
@@ -659,10 +662,11 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=1000, help="how many problems")
     parser.add_argument("--seed", type=int, default=0, help="number of the first one")
     parser.add_argument("--problem", type=int, help="repeat the problem of this number and print it as a program")
+    parser.add_argument("--weights", action="store_true", help="add sample weights and output biases to the problems")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
     first, count = (given.seed, given.problems) if given.problem is None else (given.problem, 1)
-    outcomes = examine_all(range(first, first + count))
+    outcomes = examine_all(range(first, first + count), weights=given.weights)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     if given.json:
         print(json.dumps(as_objects(outcomes)))
