@@ -57,7 +57,7 @@ SOLVERS = {
     "cvxpy_clarabel": 1,
 }  # fmt: skip
 COLUMNS = ("architecture", "activation", "loss", "scale")
-__all__ = ["SCALES", "Loss", "draw", "examine", "examine_all", "main"]  # what the tests use
+__all__ = ["SCALES", "Loss", "draw", "examine", "examine_all", "main", "with_weights"]  # what the tests use
 
 
 @dataclass

@@ -194,7 +194,28 @@ class Instance:
         return "free" if self.loss.beta is None else "penalised"
 
     def output_bias_at(self, predictions: Array) -> Float[np.ndarray, " c"]:
-        """Return the output bias that is best for predictions A(Z) (n_out x c) without one; zeros without a bias."""
+        """Return the output bias that minimises the loss at predictions without one.
+
+        Parameters
+        ----------
+        predictions : array n_out x c
+            Predictions A(Z) on the problem's data.
+
+        Returns
+        -------
+        array c
+            The best bias b, or zeros for a problem without an output bias.
+
+        Raises
+        ------
+        InputError
+            The predictions have another shape, or entries that are not finite.
+
+        Notes
+        -----
+        b minimises F(A(Z) + 1 b^T), plus beta/2 ||b||^2 if it is penalised. Where a free bias has no minimiser, since
+        the classes are separable by it, a b of nearly the least value is returned.
+        """
         z = check_array("predictions", predictions)
         if z.shape != self.Y.shape:
             raise InputError(f"predictions must be n_out x c = {self.n_out} x {self.c}, got shape {z.shape}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
+from convexnn_bench import instance
 from convexnn_bench.certificates import bounds
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -134,6 +135,28 @@ def test_all_that_ships_is_covered_and_a_loss_of_ones_own_is_named(fuzz, monkeyp
 def test_the_same_number_is_the_same_problem(fuzz):
     for number in range(40):
         assert fuzz.draw(number).lines == fuzz.draw(number).lines
+
+
+# -- sample weights and output biases -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_no_weighted_problem_has_an_unsound_bound(fuzz):
+    outcomes = fuzz.examine_all(range(25), show=False, thorough=False, weights=True)
+    assert sum(outcome.case.loss.name.startswith("weighted") for outcome in outcomes) >= 15
+    assert {outcome.case.output_bias for outcome in outcomes} == {None, "free", "penalised"}
+    assert sum(outcome.certificates for outcome in outcomes) >= 60
+    assert [finding.text for outcome in outcomes for finding in outcome.findings] == []
+
+
+@pytest.mark.parametrize(("forgotten", "kind"), [("with_sample_weight", "primal"), ("with_output_bias", "unsound")])
+def test_weights_and_biases_that_are_forgotten_are_found(fuzz, monkeypatch, forgotten, kind):
+    monkeypatch.setattr(instance, forgotten, lambda loss, *rest: loss)
+    bias = kind == "unsound"
+    cases = ((i, fuzz.with_weights(fuzz.draw(i))) for i in range(300))
+    numbers = [i for i, case in cases if is_plain(case, "weighted squared") and (case.output_bias is not None) == bias]
+    found = [fuzz.examine(number, weights=True) for number in numbers[:3]]
+    assert kind in {finding.kind for outcome in found for finding in outcome.findings}
 
 
 # -- the arithmetic that decides ------------------------------------------------------------------------------------
