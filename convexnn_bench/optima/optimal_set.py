@@ -30,7 +30,7 @@ from convexnn_bench.prediction import predict
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result
 
-LARGEST_TOLERANCE = 0.01  # a larger part of beta would call blocks active that are far from it
+LARGEST_TOLERANCE = 1e-3  # a larger part of beta would call blocks active that are far from it
 SMALLEST_TOLERANCE = 1e-10  # rounding of ||G_k|| / beta, with a margin
 NEGLIGIBLE = 1e-13  # slopes of predictions that are rounding, relative to the largest one
 
@@ -174,7 +174,7 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
     Raises
     ------
     InputError
-        `result` is no Result, or the tolerance is no number above 0 and below 0.01.
+        `result` is no Result, or the tolerance is no number above 0 and below 0.001.
     UnsupportedError
         The activation has cones, there are several outputs, the loss is not strictly convex near the predictions, so
         that they may differ between optima, or the gap is too large. The message says which.
