@@ -47,7 +47,7 @@ class HeldOutScore:
     missing: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeldOut:
     """The held-out samples of a problem.
 
@@ -64,6 +64,9 @@ class HeldOut:
     X: DataArray
     Y: Float[np.ndarray, "n_out c"]
     labels: Int[np.ndarray, " n_out"] | None
+
+    def __repr__(self) -> str:
+        return f"HeldOut(X: {' x '.join(map(str, self.X.shape))}, Y: {' x '.join(map(str, self.Y.shape))})"
 
     def score(self, predictions: Float[np.ndarray, "n_out c"], loss: BaseLoss) -> HeldOutScore:
         """Return the scores of predictions on the held-out samples.

@@ -112,6 +112,7 @@ def test_what_is_held_out_is_kept_by_files_pickles_and_other_betas(tmp_path, lab
         np.testing.assert_array_equal(problem.held_out.X, NEW)
         np.testing.assert_array_equal(problem.held_out.Y, result.problem.held_out.Y)
     assert [copy.held_out_score for copy in copies] == [result.held_out_score] * 2
+    assert repr(result.problem.held_out).startswith(f"HeldOut(X: {len(NEW)} x ")
     with pytest.raises(AttributeError, match="held_out of a Problem is read-only"):
         result.problem.held_out = None
 
