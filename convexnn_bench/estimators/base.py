@@ -32,6 +32,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result, solve
 from convexnn_bench.solver import BaseSolver
 
+EPS = float(np.finfo(np.float64).eps)
 SEEDS = 2**31 - 1  # how many seeds of gates and start points a random state chooses from
 ANY_BETA = 1.0  # weight decay where beta_max is zero: the zero network is optimal for every one
 
@@ -178,7 +179,9 @@ class BaseConvexMLP(BaseEstimator):
     ) -> Problem:
         """Return the training problem, whose weight decay is chosen without the factors."""
         output_bias = "free" if self.fit_intercept else None
-        model = {"activation": self.activation, "loss": self.loss, "output_bias": output_bias, "seed": self._seed()}
+        model: dict[str, Any] = {
+            "activation": self.activation, "loss": self.loss, "output_bias": output_bias, "seed": self._seed(),
+        }  # fmt: skip
         beta = ANY_BETA if self.beta is None else self.beta
         problem = Problem(rows, targets, beta=beta, patterns=self.patterns, sample_weight=weights, **model)
         # A fraction of beta_max is taken once the data and the gates are known.
@@ -191,11 +194,12 @@ class BaseConvexMLP(BaseEstimator):
 
     def _seed(self) -> int:
         """Return the seed of the gates and of the start point."""
-        if is_whole(self.random_state):
-            return int(self.random_state)
+        state: Any = self.random_state
+        if is_whole(state):
+            return int(state)
         if self.warm_start and hasattr(self, "result_"):
             return self.result_.seed  # other gates would be other blocks
-        return int(check_random_state(self.random_state).randint(SEEDS))
+        return int(check_random_state(state).randint(SEEDS))
 
     def _start(self, problem: Problem) -> Result | np.ndarray | None:
         """Return the last point where the fit is to begin there, and its blocks are those of the problem.
@@ -237,7 +241,7 @@ def _is_zero(result: Result) -> bool:
     problem = result.problem
     loss = weighted_part(problem.loss)
     Y = torch.as_tensor(problem.Y)
-    return result.objective <= np.finfo(np.float64).eps * float(loss.value(torch.zeros_like(Y), Y))
+    return result.objective <= EPS * float(loss.value(torch.zeros_like(Y), Y))
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

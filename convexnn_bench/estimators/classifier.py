@@ -203,7 +203,8 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             # scikit-learn counts samples; with their weights, a sample of weight two is as good as two samples
             totals = np.bincount(index, weights=weights)
-            return totals.sum() / (len(totals) * totals)
+            shares: np.ndarray = totals.sum() / (len(totals) * totals)
+            return shares
         factors: np.ndarray = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
         if not (np.isfinite(factors) & (factors > 0)).all():
             raise InputError(f"class_weight must be positive for every class, got {self.class_weight!r}")
@@ -260,9 +261,10 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
             `fit` has not been called.
         """
         scores = self.decision_function(X)
-        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+        labels: np.ndarray = self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+        return labels
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, for the losses "cross_entropy" and "logistic".
 
@@ -284,9 +286,10 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         NotFittedError
             `fit` has not been called.
         """
-        return np.exp(self.predict_log_proba(X))
+        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
+        return probabilities
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities of `predict_proba`, without underflow.
 
@@ -311,4 +314,6 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], axis=1)
         # the softmax of logarithms divides their exponentials by the sum
-        return log_softmax(log_expit(scores) if LOSSES.make(self.loss).labels == "signs" else scores, axis=1)
+        against_rest = LOSSES.make(self.loss).labels == "signs"
+        logarithms: np.ndarray = log_softmax(log_expit(scores) if against_rest else scores, axis=1)
+        return logarithms
