@@ -27,7 +27,7 @@ from convexnn_bench.problem import Problem
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
-WARM_SIGMA = 1e4  # in the same units, from a start
+WARM_SIGMA = 1e6  # the largest first one, in the same units: from a start it is FIRST_SIGMA over the start's gap
 NEGLIGIBLE = 1e-12  # singular values of a start up to this multiple of its largest entry are left out
 GROWTH = 10.0  # factor of sigma; a step that is given up divides it by the square
 QUICK_STEPS = 6  # Newton steps of one proximal step up to which sigma grows
@@ -114,16 +114,17 @@ class SemismoothNewton:
         G = self.whole_operator.adjoint(Lambda)
         self._prove(Lambda, G)
         first = first_set(G, self.beta, self.Y.numel())
-        if len(first) < self.problem.P:
-            first = torch.cat([active, first[~torch.isin(first, active)]])
+        if len(first) < self.problem.P and len(active):
+            first = torch.cat([active, violators(G, self.beta, active, max(LEAST_BLOCKS, len(active)))])
         self._work_on(first)
         inside = active if self.is_whole else torch.arange(len(active), device=active.device)
         Z = self._zeros(len(self.working))
         Z[inside] = shrinkage.Z
         self.centre = ProximalCentre(Z, shrinkage, inside, self.z)
         self.unit = 1.0 / (self.loss.smoothness * max(self.operator.norm_squared(5), TINY))
-        self.sigma = (WARM_SIGMA if len(active) else FIRST_SIGMA) * self.unit
         self._judge(True)
+        near = FIRST_SIGMA / max(min(self.gap, 1.0), FIRST_SIGMA / WARM_SIGMA) if len(active) else FIRST_SIGMA
+        self.sigma = near * self.unit
 
     def _work_on(self, working: Int[torch.Tensor, " w"]) -> None:
         self.working = working
