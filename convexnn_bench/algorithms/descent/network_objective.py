@@ -18,7 +18,7 @@ from convexnn_bench.problem import Problem
 class NetworkObjective:
     """Value and gradient at x, on a device. width: number of neurons, None for the default of the formulation.
 
-    start: the vector at which to begin, random or from the point `begin`; fill: whether zero neurons of `begin` are
+    start: the vector at which to begin, random or from the point `begin`; fill: whether tiny neurons of `begin` are
     replaced.
     """
 

@@ -1,9 +1,11 @@
 """Where descent methods begin: at random points, or at a start of the caller's with room for further neurons.
 
-The gradient of a pair (u, v) = (0, 0) is zero, so that a gradient method never leaves zero columns (Sahiner et al.,
-ICLR 2024, Theorem 3.3, says along which directions the objective falls there). The zero columns of a start are
-therefore replaced by small random ones, FILLING times as large as those of a random start.
+The gradient of a pair (u, v) = (0, 0) is zero, so that a gradient method never leaves zero columns, and takes long to
+leave tiny ones (Sahiner et al., ICLR 2024, Theorem 3.3, says along which directions the objective falls there). They
+are therefore replaced by small random ones, FILLING times as long as those of a random start.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,7 +28,7 @@ Neurons = tuple[Float[torch.Tensor, "p J"], Float[torch.Tensor, "q J"]]
 def factors_from(problem: Problem, operator: Operator, start: Point, m: int | None, seed: int, fill: bool) -> Columns:
     """Return the start's factors on the operator's device.
 
-    m: the number of columns, None for the default, or as many as the start needs. fill: replace zero columns by random
+    m: the number of columns, None for the default, or as many as the start needs. fill: replace tiny columns by random
     ones, drawn from the seed. Raise InputError where the blocks of the start need more than m columns.
     """
     assert start.factors is not None
@@ -42,10 +44,17 @@ def factors_from(problem: Problem, operator: Operator, start: Point, m: int | No
     U, V = (torch.nn.functional.pad(part, (0, max(wanted - used, 0))) for part in (U, V))
     if not fill:
         return U, V
-    empty = ~((U != 0).any(dim=1, keepdim=True) & (V != 0).any(dim=1, keepdim=True))
     drawn = burer_monteiro.start(problem, operator, U.shape[2], seed)
-    U, V = (torch.where(empty, FILLING * new, old) for new, old in zip(drawn, (U, V), strict=True))
-    return U, V
+    return _filled(U, V, FILLING * drawn[0], FILLING * drawn[1])
+
+
+def _filled(U: torch.Tensor, V: torch.Tensor, fill_U: torch.Tensor, fill_V: torch.Tensor) -> tuple[Any, Any]:
+    """Return the pairs of columns, with those that are smaller than their filling replaced by it."""
+    size, least = (
+        torch.linalg.vector_norm(left, dim=-2, keepdim=True) * torch.linalg.vector_norm(right, dim=-2, keepdim=True)
+        for left, right in ((U, V), (fill_U, fill_V))
+    )
+    return torch.where(size < least, fill_U, U), torch.where(size < least, fill_V, V)
 
 
 def _fewest_columns(problem: Problem, U: Left, V: Right) -> Columns:
@@ -65,7 +74,7 @@ def _fewest_columns(problem: Problem, U: Left, V: Right) -> Columns:
 def weights_from(problem: Problem, operator: Operator, start: Point, M: int | None, seed: int, fill: bool) -> Neurons:
     """Return the start's weights on the operator's device.
 
-    M: the number of neurons, None for the default, or as many as the start needs. fill: replace zero neurons by random
+    M: the number of neurons, None for the default, or as many as the start needs. fill: replace tiny neurons by random
     ones, drawn from the seed. Raise InputError where the start needs more than M neurons.
     """
     assert start.network is not None
@@ -81,10 +90,8 @@ def weights_from(problem: Problem, operator: Operator, start: Point, M: int | No
     W1, W2 = (torch.nn.functional.pad(part, (0, max(wanted - used, 0))) for part in (W1, W2))
     if not fill:
         return W1, W2
-    empty = ~((W1 != 0).any(dim=0) & (W2 != 0).any(dim=0))
     drawn = network.start(problem, operator, W1.shape[1], seed)
-    W1, W2 = (torch.where(empty, FILLING * new, old) for new, old in zip(drawn, (W1, W2), strict=True))
-    return W1, W2
+    return _filled(W1, W2, FILLING * drawn[0], FILLING * drawn[1])
 
 
 def _fewest_neurons(problem: Problem, W1: First, W2: Second) -> Neurons:
