@@ -10,7 +10,8 @@ class Solver(BurerMonteiroSolver):
     Parameters
     ----------
     m : int or None
-        Columns of a block; by default min(p, q), for ReLU 2 with one output and p with several.
+        Columns of a block; by default min(p, q), for ReLU 2 with one output and p with several, or as many as the start
+        needs.
     finish : bool
         For ReLU on data of moderate size, go on from the last point by Newton's method on the faces of the cones.
     rate : float

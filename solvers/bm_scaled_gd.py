@@ -11,7 +11,7 @@ class Solver(BurerMonteiroSolver):
     Parameters
     ----------
     m : int or None
-        Columns of a block; by default min(p, q).
+        Columns of a block; by default min(p, q), or as many as the start needs.
     """
 
     name = "bm_scaled_gd"

@@ -11,7 +11,7 @@ class Solver(FinishedNetworkSolver):
     Parameters
     ----------
     width : int or None
-        Neurons; by default as many as the Burer-Monteiro default has columns.
+        Neurons; by default as many as the Burer-Monteiro default has columns, or as many as the start needs.
     finish : bool
         For ReLU on data of moderate size, go on by Newton's method between kinks once progress is slow.
     batch : int

@@ -12,6 +12,7 @@ import torch
 from convexnn_bench.certificates import as_point
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point, converted
+from convexnn_bench.operator import DataArray
 from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.running.result import Result
@@ -103,5 +104,11 @@ def _same_part(one: Any, other: Any) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)
 
 
-def _same_array(one: np.ndarray, other: np.ndarray) -> bool:
-    return one is other or np.array_equal(one, other)
+def _same_array(one: DataArray, other: DataArray) -> bool:
+    """Return whether two arrays, or two canonical sparse matrices, have the same entries."""
+    if one is other:
+        return True
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.array_equal(one, other)
+    pairs = ((one.data, other.data), (one.indices, other.indices), (one.indptr, other.indptr))
+    return one.shape == other.shape and all(np.array_equal(*pair) for pair in pairs)

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from problems import random_problem
 
@@ -114,13 +115,14 @@ def test_the_same_seed_fills_zero_columns_alike_and_another_one_otherwise():
 
 
 def test_gradient_methods_leave_zero_columns():
-    """At zero every gradient vanishes; from there the optimum is reached all the same."""
+    """At zero every gradient vanishes, and almost so nearby; from there the optimum is reached all the same."""
     problem = easy()
-    zero = np.zeros((problem.P, problem.p, 1))
-    for name in ("bm_lbfgs", "network_lbfgs"):
-        result = cnn.solve(problem, name, start=zero, iterations=400)
-        assert result.status == "gap_reached"
-        assert result.curve[0][1] > result.objective
+    for size in (0.0, 1e-40):
+        start = np.full((problem.P, problem.p, 1), size)
+        for name in ("bm_lbfgs", "network_lbfgs"):
+            result = cnn.solve(problem, name, start=start, iterations=400)
+            assert result.status == "gap_reached"
+            assert result.curve[0][1] > result.objective
 
 
 @pytest.mark.parametrize("name", ["bm_lbfgs[m=1]", "network_lbfgs[width=5]"])
@@ -315,6 +317,21 @@ def test_results_of_other_problems():
     refused("the activation and the masks differ", cnn.solve(linear, "fista", iterations=1))
     equal = cnn.Problem(easy().X, easy().Y, beta=2 * easy().beta, patterns=easy().masks)  # other arrays, same entries
     assert cnn.solve(easy(), "fista", start=cnn.solve(equal, "fista")).status == "gap_reached"
+
+
+def test_results_on_sparse_data():
+    """Sparse matrices are compared by their entries."""
+    X = scipy.sparse.random(12, 6, density=0.4, random_state=0, format="csr")
+    y = np.random.default_rng(0).standard_normal(12)
+    problem = cnn.Problem(X, y, patterns=4, beta_fraction=0.2)
+    start = cnn.solve(cnn.Problem(X.copy(), y, patterns=problem.masks, beta=problem.beta), "fista")
+    assert cnn.solve(problem, "bm_newton", start=start).curve[0][2] <= 1e-6
+    refused(
+        "blocks: X differ",
+        cnn.solve(cnn.Problem(2 * X, y, patterns=problem.masks, beta=1.0), "fista"),
+        "fista",
+        problem,
+    )
 
 
 def test_results_without_a_point():
