@@ -184,6 +184,7 @@ FORMATS = {
     "bool": lambda X: scipy.sparse.coo_array(X > 0),
     "64-bit indices": lambda X: _with_indices(scipy.sparse.csr_array(X), np.int64),
     "explicit zeros": lambda X: _edited(scipy.sparse.csr_array(X), lambda X: X.data.__setitem__(slice(0, 9), 0.0)),
+    "wrong flags": lambda X: _edited(scipy.sparse.csr_array(X), _with_old_flags),
     "unsorted indices": lambda X: _edited(scipy.sparse.csr_array(X), _swap_first_two),
 }
 
@@ -207,6 +208,13 @@ def _swap_first_two(X):
     X.has_sorted_indices = False
 
 
+def _with_old_flags(X):
+    """Swap two numbers after SciPy has noted that the indices are sorted."""
+    assert X.has_canonical_format
+    _swap_first_two(X)
+    X.has_sorted_indices = X.has_canonical_format = True
+
+
 def _arrays(X):
     return [copy.copy(getattr(X, name)) for name in ("data", "indices", "indptr", "coords") if hasattr(X, name)]
 
@@ -215,6 +223,7 @@ def _arrays(X):
 def test_every_format_is_read_and_left_unchanged(form):
     X = FORMATS[form](counts().toarray())
     before, dense = copy.deepcopy(_arrays(X)), np.asarray(X.toarray(), dtype=np.float64)
+    names = set(vars(X))
     made = problem(X)
     assert type(made.X) is scipy.sparse.csr_array
     assert made.X.dtype == np.float64
@@ -222,6 +231,7 @@ def test_every_format_is_read_and_left_unchanged(form):
     assert made.X.has_canonical_format
     assert np.count_nonzero(dense) == made.X.nnz
     assert np.array_equal(made.X.toarray(), dense)
+    assert set(vars(X)) == names
     for old, new in zip(before, _arrays(X), strict=True):
         np.testing.assert_array_equal(old, new)
     if hasattr(X, "data") and form != "lil_array":
@@ -251,13 +261,27 @@ def _with(X, name, index, value):
         (_with(counts(), "data", slice(0, 2), np.inf), ("X has 2 NaN",)),
         (_with(counts(), "indices", 0, 99), ("X is a sparse matrix that cannot be read",)),
         (_with(counts(), "indices", 0, -1), ("X is a sparse matrix that cannot be read",)),
+        (_with(counts().tocsc(), "indices", 3, 99), ("X is a sparse matrix that cannot be read",)),
+        (_with(counts().tocoo(), "row", 3, -1), ("X is a sparse matrix that cannot be read",)),
         (counts().astype(complex), ("X must be a numeric matrix", "complex")),
         (scipy.sparse.coo_array(np.arange(30.0)), ("X must be a sparse matrix of shape n x d", "(30,)")),
         (scipy.sparse.csr_array((0, 3)), ("X must be a non-empty array",)),
         (_with(counts(), "data", 0, 1e50), ("X: the largest magnitude is 1e+50",)),
         (scipy.sparse.csr_array((30, 8)), ("every row is zero",)),
     ],
-    ids=["NaN", "infinite", "index too large", "index negative", "complex", "one axis", "empty", "scale", "zero"],
+    ids=[
+        "NaN",
+        "infinite",
+        "index too large",
+        "index negative",
+        "CSC",
+        "COO",
+        "complex",
+        "one axis",
+        "empty",
+        "scale",
+        "zero",
+    ],
 )
 def test_what_cannot_be_used_is_refused(X, words):
     with pytest.raises(InputError) as caught:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
 
 DataArray: TypeAlias = np.ndarray | scipy.sparse.csr_array  # what holds the data X of a problem
 PART_NUMBERS = 2**18  # numbers of X that are converted at a time: 2 MiB of float64, which stay in a CPU's cache
@@ -193,7 +194,8 @@ class SingleMatrix(CompactMatrix):
         return SingleMatrix(self.matrix[rows], self.dtype, self.magnitudes)
 
     def _parts(self) -> list[slice]:
-        step = max(1, PART_NUMBERS // self.shape[1])
+        most = PART_NUMBERS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is busy with large products only
+        step = max(1, most // self.shape[1])
         return [slice(start, start + step) for start in range(0, len(self), step)]
 
     def _converted(self, rows: slice) -> torch.Tensor:

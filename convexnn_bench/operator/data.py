@@ -24,8 +24,8 @@ def read_data(X: Any, architecture: BaseArchitecture, has_cone: bool = False, *,
     """Return data as an array of float64 or float32, or as a sparse matrix; raise InputError where they cannot be used.
 
     Sparse data are a copy: a `scipy.sparse.csr_array` of float64 with sorted indices, without duplicates and explicit
-    zeros. A dense array that needs no conversion is returned itself. has_cone: whether the blocks have
-    cones. name: what messages call the data.
+    zeros. A dense array that needs no conversion is returned itself. has_cone: whether the blocks have cones. name:
+    what messages call the data.
     """
     if scipy.sparse.issparse(X):
         if not architecture.rows_are_data:
@@ -62,12 +62,15 @@ def _read_sparse(name: str, X: Any) -> scipy.sparse.csr_array:
         raise InputError(f"{name} must be a numeric matrix, got a sparse {type(X).__name__} of dtype {X.dtype}")
     if X.ndim != 2:
         raise InputError(f"{name} must be a sparse matrix of shape n x d, got a {type(X).__name__} of shape {X.shape}")
-    # Whole numbers become float64 before duplicates are added, so that no sum of them overflows.
-    matrix = scipy.sparse.csr_array(X if X.dtype == bool else X.astype(np.float64), copy=True)
     try:
-        matrix.check_format(full_check=True)
+        # A copy, in float64 before duplicates are added, so that no sum of whole numbers overflows. SciPy checks the
+        # coordinates of a COO matrix here, but not the indices of other formats, and would read beyond its arrays.
+        own = X.copy() if X.dtype == bool else X.astype(np.float64)
+        if hasattr(own, "check_format"):
+            own.check_format(full_check=True)
     except ValueError as error:
         raise InputError(f"{name} is a sparse matrix that cannot be read: {error}") from error
+    matrix = scipy.sparse.csr_array(own)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     bad = np.flatnonzero(~np.isfinite(matrix.data))
