@@ -115,6 +115,8 @@ class OutputBias(BaseLoss):
         # 1. Start at zero, or at a shift of the mean where that has a lower value.
         b = min([torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
         now = value(b)
+        # A class that does not occur would have the bias minus infinity. Beyond `reach` probabilities are below e^-128.
+        reach = 2.0 * float(z.abs().max() + Y.abs().max()) + 128.0
         for _ in range(NEWTON_STEPS):
             # 2. End where the slope is zero up to rounding.
             slopes = self.loss.gradient(z + b, Y)
@@ -124,11 +126,12 @@ class OutputBias(BaseLoss):
                 break
             # 3. Newton step, of least length where cross-entropy does not see a shift of all entries.
             step = -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
-            moved, after = _line_search(value, b, step, now, -0.5 * float(g @ step))
+            step = (b + step).clamp(-reach, reach) - b
+            moved, after = _line_search(value, b, step, now, -0.5 * float(g @ step), reach)
             # 4. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
             if not now - after > SETTLED * abs(now):
                 steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
-                further, below = _line_search(value, moved, steepest, after, 0.0)
+                further, below = _line_search(value, moved, steepest, after, 0.0, reach)
                 # Values no longer tell the points apart, and the whole Newton step has the smaller slope.
                 if not now - below > SETTLED * abs(now):
                     return self._smaller_slope(z, Y, moved, b + step)
@@ -258,11 +261,16 @@ def _shifts(z: Predictions) -> Directions:
 
 
 def _line_search(
-    value: Callable[[torch.Tensor], float], b: torch.Tensor, step: torch.Tensor, now: float, predicted: float
+    value: Callable[[torch.Tensor], float],
+    b: torch.Tensor,
+    step: torch.Tensor,
+    now: float,
+    predicted: float,
+    reach: float,
 ) -> tuple[torch.Tensor, float]:
     """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, or double a short one.
 
-    A step is short if the value falls by more than is predicted.
+    A step is short if the value falls by more than is predicted. Doubling keeps all entries of b' within `reach`.
     """
     if not bool(torch.isfinite(step).all()):
         return b, now
@@ -275,8 +283,9 @@ def _line_search(
         return b, now
     # 2. A step that was taken whole may be far too short where the loss is nearly flat: double it while that helps.
     while now - after > SHORT * predicted and 1.0 <= length < LARGEST_GROWTH:
-        longer = value(b + 2 * length * step)
-        if not longer < after:
+        doubled = b + 2 * length * step
+        longer = value(doubled)
+        if not longer < after or bool((doubled.abs() > reach).any()):
             break
         length, after = 2 * length, longer
     return b + length * step, after
