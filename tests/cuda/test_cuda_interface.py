@@ -54,11 +54,12 @@ def test_modules_of_the_device_are_certified(cuda, kind, loss):
 @pytest.mark.parametrize("output_bias", ["free", "penalised"])
 @pytest.mark.parametrize("loss", ["huber", "cross_entropy"])
 def test_a_problem_with_an_output_bias(cuda, output_bias, loss):
-    """Its loss solves a small least-squares problem by a driver that torch has on the CPU only."""
-    torch.manual_seed(0)
-    module, rng = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double(), np.random.default_rng(5)
-    X, Y = rng.standard_normal((9, 3)), targets(loss, 9, 2, rng)
-    problem = cnn.certify_module(module, X, Y, loss, weight_decay=0.1, output_bias=output_bias).problem
+    """Its loss is minimised over the bias there, with sample weights that are copied once."""
+    rng = np.random.default_rng(5)
+    X, Y, weights = rng.standard_normal((9, 3)), targets(loss, 9, 2, rng), rng.integers(0, 3, 9)
+    problem = cnn.Problem(
+        X, Y, loss=loss, activation="linear", beta=0.1, sample_weight=weights, output_bias=output_bias
+    )
     Z = torch.as_tensor(0.1 * rng.standard_normal((problem.P, problem.p, problem.q)))
     same_certificate(cnn.certify(problem, Z.to("cuda")), cnn.certify(problem, Z), 1e-8)
     z, L = (torch.as_tensor(rng.standard_normal((9, 2))) for _ in range(2))

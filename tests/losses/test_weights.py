@@ -138,6 +138,19 @@ def test_multipliers_on_the_boundary_stay_in_the_domain(name):
                 assert name == "squared_hinge" or max(a) <= 1
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "logistic"])
+def test_the_bias_of_a_class_that_does_not_occur_stays_moderate(name):
+    """The best free bias is infinite; a large one would round the predictions that it is added to."""
+    loss, rng = OutputBias(WeightedLoss(LOSSES.make(name), WHOLE), None), np.random.default_rng(6)
+    labels = np.eye(3)[rng.integers(0, 2, 7)]
+    Y = torch.as_tensor(labels if name == "cross_entropy" else 2 * labels - 1)
+    z = torch.as_tensor(50.0 * rng.standard_normal(Y.shape))
+    assert 50 < float(loss.best_bias(z, Y).abs().max()) < 1000
+    L = loss.project_dual(loss.gradient(z, Y), Y)
+    assert torch.equal(L.sum(dim=0), torch.zeros(3, dtype=torch.float64))
+    assert float(loss.value(z, Y) + loss.conjugate(L, Y)) == pytest.approx(float((L * z).sum()), abs=1e-8)
+
+
 class Branching(cnn.Squared):
     """A user's loss, twice the squared one, with branches on numbers and without terms of its own."""
 

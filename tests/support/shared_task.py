@@ -25,10 +25,14 @@ def problems():
     rng = np.random.default_rng(0)
     classes = np.eye(3)[np.arange(27) % 3]
     images, tokens = rng.standard_normal((11, 2, 5, 5)), rng.standard_normal((9, 3, 2))
-    pooled = cnn.CNN(patch=2, pool=2)
+    pooled, weights = cnn.CNN(patch=2, pool=2), np.linspace(0.5, 1.5, 27)
     return {
-        "mlp_narrow": cnn.Problem(rng.standard_normal((27, 30)), classes, loss="cross_entropy", beta=0.4, patterns=4),
-        "mlp_wide": cnn.Problem(rng.standard_normal((25, 2)), rng.standard_normal(25), beta=0.3, patterns=40),
+        "mlp_narrow": cnn.Problem(
+            rng.standard_normal((27, 30)), classes, loss="cross_entropy", beta=0.4, patterns=4, sample_weight=weights
+        ),
+        "mlp_wide": cnn.Problem(
+            rng.standard_normal((25, 2)), rng.standard_normal(25), beta=0.3, patterns=40, output_bias="free"
+        ),
         "mlp_linear": cnn.Problem(
             rng.standard_normal((23, 4)), classes[:23], activation="linear", loss="cross_entropy", beta=0.3
         ),

@@ -105,13 +105,13 @@ class PointState:
         return -(self.neurons.left * self._pulled_back[0]).sum(dim=0) / self.sizes.square()
 
     def hessian_product(self, step: Step, single: bool = False) -> Step:
-        """Return the Hessian times (a, b), with float32 matrix products if `single` and the operator is plain."""
+        """Return the Hessian times (a, b), with float32 matrix products if `single`, and if the loss is separable."""
         self.working.products += 1
         p, unit = self.neurons.left.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
         b = turned / self.sizes
         if self._uses_blocks:
-            left, right = self._products_by_blocks(a, b, single)
+            left, right = self._products_by_blocks(a, b, single and self.working.loss.separable)
         elif self._takes_samples:
             left, right = self._products_by_samples(a, b, single)
         else:

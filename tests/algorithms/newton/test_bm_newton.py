@@ -46,6 +46,14 @@ def somewhere(problem: "cnn.Problem", J: int = 5, seed: int = 0) -> PointState:
     return PointState(WorkingProblem(problem, "cpu"), BlockNeurons(blocks, W, Y / torch.linalg.vector_norm(Y, dim=0)))
 
 
+def weighted(loss: str, c: int, output_bias: str | None, n: int = 12) -> "cnn.Problem":
+    """A problem with sample weights, some of them zero."""
+    base = random_problem(3, loss, "gated_relu", n=n, d=3, c=c, patterns=5)
+    weights = np.arange(n) % 4 / 2.0
+    arguments = {"beta": base.beta, "patterns": base.masks, "sample_weight": weights, "output_bias": output_bias}
+    return cnn.Problem(base.X, base.Y, loss=loss, **arguments)
+
+
 # Every loss with one and with three outputs, and the two architectures with structure; made when a test runs.
 PROBLEMS = {
     f"{loss}-{c}": partial(random_problem, 3, loss, "gated_relu", n=12, d=3, c=c, patterns=5)
@@ -55,6 +63,9 @@ PROBLEMS = {
 } | {
     "cnn": partial(structured, "cnn", "gated_relu", "squared"),
     "attention": partial(structured, "attention", "gated_relu", "logistic"),
+    "weighted-1": partial(weighted, "squared", 1, None),
+    "weighted-3": partial(weighted, "cross_entropy", 3, "free"),
+    "biased-1": partial(weighted, "logistic", 1, "penalised"),
 }
 
 
@@ -102,7 +113,7 @@ def test_the_hessian_matrix_is_that_of_the_products(problem):
 def test_products_of_a_few_samples_at_a_time_are_those_of_all(monkeypatch):
     from convexnn_bench.operator import chunks
 
-    problem = random_problem(3, "cross_entropy", n=30, d=3, patterns=5)
+    problem = weighted("cross_entropy", 2, None, n=30)
     monkeypatch.setattr(chunks, "SMALLEST_PART", 7)
     monkeypatch.setattr(chunks, "PART_ELEMENTS", 8)
     point = somewhere(problem)
