@@ -19,6 +19,14 @@ _CUTS: ContextVar[list[float] | None] = ContextVar("convexnn_bench_cuts", defaul
 _NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("convexnn_bench_note", default=None)
 
 
+class OutOfTime(BaseException):
+    """Ends a computation that cannot be finished in time. No `except Exception` catches it.
+
+    A solver raises it, with the reason, before a call that would take longer than the time that is left. `solve` raises
+    it inside a solver that was not back in time.
+    """
+
+
 @contextmanager
 def deadline(seconds: float | None, clock: Clock = time.perf_counter) -> Iterator[None]:
     """Give the block this many seconds, or fewer if a deadline around it is earlier. None sets no further deadline."""

@@ -34,8 +34,8 @@ class Solver(ConicSolver):
     def options(self) -> dict[str, Any]:
         options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel"), float(self.tolerance))
         options["tol_feas"] = 10 * float(self.tolerance)
-        if self.time_limit is not None:
-            options["time_limit"] = float(self.time_limit)
+        if self.seconds is not None:
+            options["time_limit"] = self.seconds  # Clarabel reads its clock once an iteration
         # an end by "insufficient progress" comes with a point, which the certificate judges: accept it as "unknown"
         limits: dict[str, Any] = {"max_iter": int(self.max_iter), "max_threads": int(self.max_threads)}
         if self.conic.relaxation is not None:

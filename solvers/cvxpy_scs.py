@@ -46,8 +46,8 @@ class Solver(ConicSolver):
         options |= {"max_iters": int(self.max_iters), "alpha": float(self.alpha)}
         if tuple(int(part) for part in version("scs").split(".")[:2]) >= (3, 3):
             options["linear_solver"] = self.linear_solver
-        if self.time_limit is not None:
-            options["time_limit_secs"] = float(self.time_limit)
+        if self.seconds is not None:
+            options["time_limit_secs"] = self.seconds  # SCS counts its iterations only, and not the factorisation
         return options
 
     def summary(self, raw: Any) -> str:

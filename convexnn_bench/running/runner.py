@@ -243,7 +243,8 @@ def _run(
         if monitor is None or not (monitor.begun or monitor.curve):
             result.setup_seconds = time.perf_counter() - started
             result.status = "time_limit"
-            result.reason = f"set-up was not finished within {wait.time_limit:g} s: no point to certify"
+            why = interrupter.reason or f"set-up was not finished within {wait.time_limit:g} s"
+            result.reason = f"{why}: no point to certify"
             return
         result.solve_seconds = monitor.elapsed()
         _score_last(monitor, algorithm, finished)

@@ -11,16 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from convexnn_bench.deadline import OutOfTime
+
 # `solve` returns within (1 + SHARE) time_limit + SECONDS. The allowance is spent in turn on the solver's last steps, on
 # stopping it, and on the last certificate; the rest is for calls that cannot be interrupted.
 SHARE, SECONDS = 0.2, 1.0
 STOP, INTERRUPT, CERTIFY = 0.4, 0.5, 0.65  # fractions of the allowance at which each of these must be over
 AGAIN = 1.0  # seconds after which a solver that caught the interruption is interrupted again
 IMPORTING = 0.02  # seconds between two checks of a thread that imports a module
-
-
-class OutOfTime(BaseException):
-    """Raised inside a solver that was not back in time. No `except Exception` of the solver catches it."""
 
 
 class Wait:
@@ -56,13 +54,14 @@ class Interrupter:
 
     def __init__(self, seconds: float | None):
         self.seconds = seconds
+        self.reason = ""  # why the work raised OutOfTime itself
         self._lock, self._alarm = threading.Lock(), threading.Lock()
         self._held, self._late, self._sent, self._over = 0, False, False, False
 
     def run(self, work: Callable[[], None]) -> bool:
         """Do the work. Return False if it was interrupted."""
         if self.seconds is None or self.seconds == float("inf"):
-            work()
+            work()  # raises no OutOfTime, since there is no deadline
             return True
         self._thread = threading.get_ident()
         self._alarm.acquire()  # until the work is over
@@ -74,8 +73,9 @@ class Interrupter:
                 work()
             finally:
                 self._close()
-        except OutOfTime:
+        except OutOfTime as error:
             self._close()
+            self.reason = str(error)
             return False
         return True
 

@@ -97,6 +97,19 @@ def test_a_result_without_a_point_says_so(stuck, words):
     assert result.setup_seconds > 0
 
 
+def test_a_solver_that_gives_up_before_a_long_call_says_why():
+    class GivesUp(Stuck):
+        name = "gives_up"
+
+        def set_problem(self, problem):
+            raise OutOfTime("the factorisation would take a year")
+
+    result = cnn.solve(random_problem(1), GivesUp(), time_limit=600.0)
+    assert result.status == "time_limit"
+    assert result.reason == "the factorisation would take a year: no point to certify"
+    assert result.setup_seconds < 300
+
+
 def test_set_up_and_scores_count_for_the_wait(monkeypatch):
     """Set-up takes nothing on the monitor's clock, every score 2 s, every step 1 s; the limit is 10 s."""
     genuine, now = monitor.certify, [0.0]

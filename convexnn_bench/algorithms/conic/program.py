@@ -25,14 +25,16 @@ looks for such columns u, so that the point is feasible and its objective an upp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from convexnn_bench.algorithms.conic.cost import Cost
 from convexnn_bench.algorithms.conic.maps import AdjointMap, adjoint_map, facet_rows
 from convexnn_bench.algorithms.conic.rounding import round_relaxation
+from convexnn_bench.deadline import OutOfTime, seconds_left
 from convexnn_bench.errors import UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.norms import NORM_FORMS, Frame, Relaxation, cone_frames, norm_cone, norm_cone_lmi, norm_form
@@ -47,13 +49,14 @@ class ConicProgram:
     """A CVXPY problem, and `point`, which reads a Point from it after it was solved.
 
     relaxation: for vector-output ReLU, reads the solution of the doubly non-negative relaxation itself. remark: returns
-    a remark for the user about a point.
+    a remark for the user about a point. cost: what compiling and factorising take.
     """
 
     program: Any
     point: Callable[[], Point]
     relaxation: Callable[[], Relaxation] | None = None
     remark: Callable[[Point], str] = lambda point: ""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,27 @@ class Units:
 
 
 def build_program(problem: Problem, interior_point: bool = True) -> ConicProgram:
-    """Return the program in the form that was fastest for the problem's structure and the kind of solver."""
+    """Return the program in the form that was fastest for the problem's structure and the kind of solver.
+
+    Raise OutOfTime if the solver could not stop before the deadline.
+    """
     # Where masks differ in many rows, as sampled ones do, there is no tree, and for ReLU an interior-point method is
     # faster on the primal program.
     map_ = adjoint_map(problem)
+    cost = Cost.of(problem, map_, interior_point)
+    left = seconds_left()
+    if cost.compile + cost.factorise > left:
+        raise OutOfTime(
+            f"the conic program has {map_.R.nnz} coefficients, and to compile it and factorise its matrix once takes "
+            f"about {cost.compile + cost.factorise:.2g} s, where {left:.2g} s are left"
+        )
     if problem.vector_cone:
-        return relaxed_program(problem, map_, interior_point)
-    if problem.has_cone and interior_point and map_.T is None:
-        return primal_cone_program(problem, map_)
-    return dual_program(problem, map_, norm_form(problem.p, problem.q, interior_point))
+        program = relaxed_program(problem, map_, interior_point)
+    elif problem.has_cone and interior_point and map_.T is None:
+        program = primal_cone_program(problem, map_)
+    else:
+        program = dual_program(problem, map_, norm_form(problem.p, problem.q, interior_point))
+    return replace(program, cost=cost)
 
 
 def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:

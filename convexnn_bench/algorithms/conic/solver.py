@@ -11,6 +11,10 @@ from convexnn_bench.norms import unpack_answer
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
+LEAST_SECONDS = 0.01  # least time limit that is handed on
+READING = 0.1  # part of the time limit that is kept for reading the point
+STEP_ENTRY = 4e-7  # seconds of a step between two readings of a solver's clock, for an entry of the compiled matrix
+
 
 class ConicSolver(BaseSolver):
     """The exact convex program through CVXPY and one conic solver, on the CPU whatever `device` says.
@@ -35,6 +39,14 @@ class ConicSolver(BaseSolver):
     def options(self) -> dict[str, Any]:
         """Return the solver's options, including the time limit."""
         raise TypeError(f"{type(self).__name__} must define options")
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the time limit for the solver's iterations, with time left for a last step and for the point."""
+        if self.time_limit is None:
+            return None
+        step = max(self.conic.cost.factorise, STEP_ENTRY * self._compiled[0]["A"].nnz)
+        return max((1 - READING) * self.time_limit - step, LEAST_SECONDS)
 
     def summary(self, raw: Any) -> str:
         """Return in words how the solver ended, from its raw answer."""
