@@ -19,7 +19,7 @@ from convexnn_bench.algorithms.relu.faces import NEWTON_SIZE
 from convexnn_bench.algorithms.relu.neurons import Lefts, NeuronObjective, ReluNeurons, Rights
 from convexnn_bench.algorithms.relu.pricing import BlockPricing
 from convexnn_bench.algorithms.relu.reduction import reduce_sizes, unit_predictions
-from convexnn_bench.algorithms.relu.staircase import NeuronStaircase
+from convexnn_bench.algorithms.relu.staircase import ADDED, NeuronStaircase
 from convexnn_bench.formulations import Point
 from convexnn_bench.problem import Problem
 
@@ -105,7 +105,8 @@ def _first_neurons(
 ) -> tuple[Float[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
     """Return the sizes and indices of the neurons to start from.
 
-    The largest neurons are reduced, and the largest of the result are kept: half as many as a Hessian may have.
+    The largest neurons are reduced, and all are kept if a Hessian may have them and those of a round of the staircase.
+    Otherwise the largest of them are kept, half as many as a Hessian may have.
     """
     sizes = np.linalg.norm(U, axis=1) * np.linalg.norm(V, axis=1)
     order = np.argsort(-sizes, kind="stable")[:LARGEST_START]
@@ -113,8 +114,9 @@ def _first_neurons(
     if not len(order):
         return np.zeros(0), order
     new = reduce_sizes(sizes[order], unit_predictions(objective, U[order], V[order], masks(order)))
-    best = np.argsort(-new, kind="stable")[: NEWTON_SIZE // (U.shape[1] + V.shape[1]) // 2 + 1]
-    best = best[new[best] > 0]
+    best = np.argsort(-new, kind="stable")[: int((new > 0).sum())]
+    most = NEWTON_SIZE // (U.shape[1] + V.shape[1])
+    best = best if len(best) + ADDED <= most else best[: most // 2 + 1]
     return new[best], order[best]
 
 
