@@ -162,7 +162,7 @@ def solve(
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     # 2. Take checksums of the problem, which under torchrun may be one with shared products.
-    untouched = Untouched(shared_where_possible(problem, algorithm, chosen))
+    untouched = Untouched(shared_where_possible(problem, algorithm, chosen, begin))
     # 3. Load packages, and ask the solver to skip. A solver that cannot run gives a result, so that a campaign
     # continues. Imports do not count as set-up, since the solver has not seen the problem yet. The time in `skip` does.
     reason = algorithm.unavailable()
@@ -207,30 +207,25 @@ def _run(
     interrupter = Interrupter(wait.until(wait.solver_is_interrupted, waited))
     monitor: Monitor | None = None
 
-    def set_up_after(seconds: float) -> None:
+    def set_up_is_over() -> float:
+        used = time.perf_counter() - started
+        seconds = used - monitor.scoring_seconds if monitor is not None else used
         result.setup_seconds = parallel.from_first(seconds) if problem.is_shared else seconds
         on_setup(result.setup_seconds)
+        return used
 
     def work() -> None:
         nonlocal monitor
-        scaling = Scaling.of(problem)
-        monitor = Monitor(untouched, scaling, algorithm, on_score, wait, interrupter)
-        # 1. Bring the start into the solver's formulation, and score it off the clock. It may suffice.
-        if algorithm.start_formulation is not None:
-            algorithm.start = None
-        if start is not None:
-            begin = start_for(problem, algorithm, start)
-            converted = time.perf_counter() - started
-            if monitor.score_start(begin, converted):
-                set_up_after(converted)
-                return
-            algorithm.start = scaling.applied(begin)
+        monitor = Monitor(untouched, Scaling.of(problem), algorithm, on_score, wait, interrupter)
+        # 1. Hand the start over, unless it suffices.
+        if _start_suffices(start, monitor, algorithm, started):
+            set_up_is_over()
+            return
         # 2. Set up.
-        algorithm.set_problem(scaling.problem)
+        algorithm.set_problem(monitor.scaling.problem)
         if torch.device(result.device).type == "cuda":
             torch.cuda.synchronize(result.device)
-        used = time.perf_counter() - started
-        set_up_after(used - monitor.scoring_seconds)
+        used = set_up_is_over()
         # 3. Solve, for the time that is left. The monitor scores points off the clock.
         if wait.solver_stops is not None and wait.time_limit is not None:
             algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - used, LEAST_SECONDS))
@@ -257,6 +252,18 @@ def _run(
         algorithm.time_limit = wait.time_limit
     result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
     result.iterations = monitor.steps
+
+
+def _start_suffices(start: Point | None, monitor: Monitor, algorithm: BaseSolver, started: float) -> bool:
+    """Convert the start, score it off the clock and hand it to the solver; return whether it suffices as it is."""
+    if algorithm.start_formulation is not None:
+        algorithm.start = None
+    if start is None:
+        return False
+    converted = start_for(monitor.problem, algorithm, start)
+    suffices = monitor.score_start(converted, time.perf_counter() - started)
+    algorithm.start = monitor.scaling.applied(converted)
+    return suffices
 
 
 def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None:

@@ -118,6 +118,15 @@ def test_newton_comes_to_the_certified_optimum_of_one_process(both, given, name)
     assert np.array_equal(one["V"], other["V"])
 
 
+@pytest.mark.parametrize("name", ["mlp_wide", "large"])
+def test_a_start_is_certified_by_all_together(both, name):
+    one, other = (rank["warm", name] for rank in both)
+    assert one["status"] == other["status"] == "gap_reached"
+    assert one["curve"] == other["curve"]
+    assert len(one["curve"]) == 1
+    assert one["objective"] == pytest.approx(both[0]["newton"][name]["objective"], rel=1e-10)
+
+
 def test_the_first_process_has_the_clock(both):
     one, other = (rank["limited"] for rank in both)
     assert one["status"] == other["status"] == "time_limit"
@@ -135,6 +144,7 @@ def test_what_is_not_shared_waits_for_nobody(both):
 REFUSED = {
     "few": "InputError: n = 1, fewer samples than the 2 processes that share them",
     "other": "InputError: the processes that share a solve were not all given the same problem",
+    "start": "InputError: the processes that share a solve were not all given the same problem, solver, start",
     "settings": "InputError: the processes that share a solve were not all given the same problem",
     "wanders": "ConvexNNError: the processes that share 'wanders' came to different points",
     "spoils": "ChangedProblemError: solver 'wanders' changed the problem it was given: mask_matrix",

@@ -168,6 +168,8 @@ def everything():
     }
     results = {name: cnn.solve(given[name], "bm_newton", gap=1e-8, time_limit=600) for name in NEWTON}
     found["newton"] = {name: solved(result) for name, result in results.items()}
+    for name in ("mlp_wide", "large"):
+        found["warm", name] = solved(cnn.solve(given[name], "bm_lbfgs", gap=1e-4, start=results[name], iterations=1))
     if parallel.rank() == 0:
         found["certified"] = cnn.certify(results["cnn"].problem, results["cnn"]).primal
     found["limited"] = solved(cnn.solve(given["large"], "bm_gd", gap=None, time_limit=1.0))
@@ -181,6 +183,9 @@ def everything():
         "few": told(lambda: cnn.solve(small, "bm_gd")),
         "other": told(lambda: cnn.solve(other, "bm_gd")),
         "settings": told(lambda: cnn.solve(given["cnn"], "bm_gd", seed=parallel.rank())),
+        "start": told(
+            lambda: cnn.solve(given["cnn"], "bm_gd", start=(results["cnn"].factors if parallel.rank() else None))
+        ),
         "wanders": told(lambda: cnn.solve(given["cnn"], Wanders())),
         "spoils": told(lambda: cnn.solve(given["mlp_narrow"], Spoils(), time_limit=None, gap=None)),
     }
