@@ -222,8 +222,8 @@ print(
 #
 # **The training data fix the optimum up to what they cannot see.** With different masks the optimum was unique at every weight
 # decay, and `cnn.optimal_set` proves that. With gates that the training samples cannot tell apart it is a polytope, in which
-# all points have the same objective and the same predictions on the training data. With 20 samples those optima put between 8 and
-# 22 per cent of the test samples on the wrong side, at $\beta = 0.03 \beta_{\max}$; with 80 samples all of them have the same error.
+# all points have the same objective and the same predictions on the training data. With 20 samples and $\beta = 0.03 \beta_{\max}$
+# the test errors of these optima may be anywhere between bounds of 8 and 22 per cent; with 80 samples all of them have the same error.
 #
 # - So a gap of 1e-12 says nothing about the choice within this set. It is made by whatever picked the gates, or by the solver.
 # - Fewer neurons are no better choice as such: the smallest network is one of these optima.

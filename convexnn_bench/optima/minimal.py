@@ -9,7 +9,7 @@ from convexnn_bench.algorithms.newton import BlockNeurons
 from convexnn_bench.certificates import certify, strengthened
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point, burer_monteiro, convex
-from convexnn_bench.operator import Operator
+from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
 from convexnn_bench.optima.sizes import basic_sizes
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result
@@ -73,7 +73,9 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
     # 2. Their least sizes for the same predictions.
     reduced = _reduced(operator, neurons)
     # 3. Certify, and keep the better point.
-    smaller = _point(problem, point, reduced)
+    smaller = _point(
+        problem, point, reduced
+    ).copy()  # aligned as in a saved result, whose certificate has the same bits
     smaller.dual = result.certificate.multiplier  # a proven bound holds for every point of the program
     certificate = certify(problem, smaller, result.certificate.scope, time_limit=time_limit)
     certificate = strengthened(certificate, result.certificate)
@@ -161,8 +163,11 @@ def _reduced(operator: Operator, neurons: BlockNeurons) -> BlockNeurons:
         return neurons
     sizes = neurons.sizes
     directions = neurons.left / sizes
-    E = directions.T[:, :, None] * neurons.right.T[:, None, :]
-    A = operator.images(E, neurons.blocks).reshape(-1, len(sizes))
+    A = sizes.new_empty(operator.n_out * operator.c, len(sizes))
+    step = max(1, CHUNK_ELEMENTS // (operator.N * operator.q))
+    for part in (slice(start, start + step) for start in range(0, len(sizes), step)):
+        E = directions.T[part, :, None] * neurons.right.T[part, None, :]
+        A[:, part] = operator.images(E, neurons.blocks[part]).reshape(len(A), -1)
     least = torch.as_tensor(basic_sizes(A.numpy(), sizes.numpy()))
     return _alive(BlockNeurons(neurons.blocks, directions * least, neurons.right))
 

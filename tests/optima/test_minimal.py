@@ -143,6 +143,18 @@ def test_a_point_without_neurons_to_spare_is_kept():
     assert small.reason.endswith(result.reason)
 
 
+@pytest.mark.parametrize(("activation", "kind"), [("gated_relu", "blocks"), ("relu", "factors"), ("relu", "blocks")])
+def test_a_saved_result_has_the_same_certificate(activation, kind, tmp_path):
+    problem = small_problem("mlp", activation, 1, "squared", seed=4)
+    result = result_of(problem, random_point(problem, kind, np.random.default_rng(4)))
+    small = cnn.minimal_network(result)
+    assert small.point is not result.point
+    again = cnn.load_result(small.save(tmp_path / "small.npz"))
+    assert again.certificate == small.certificate
+    assert cnn.certify(again.problem, again).primal == small.objective
+    assert cnn.certify(again.problem, again).gap == pytest.approx(small.gap)
+
+
 def test_the_zero_network_stays_zero():
     problem = random_problem(8, c=1)
     for point in (cnn.Point(blocks=np.zeros((4, 3, 1))), cnn.Point(network=(np.zeros((3, 2)), np.zeros((1, 2))))):
@@ -151,13 +163,15 @@ def test_the_zero_network_stays_zero():
         assert small.objective == pytest.approx(problem.objective(np.zeros((4, 3, 1))), rel=1e-13)
 
 
-def test_a_basic_solution_has_the_least_sum_of_all():
+@pytest.mark.parametrize("predictions", [3, 50])
+def test_a_basic_solution_has_the_least_sum_of_all(predictions):
     """The least sum over every choice of three columns, each solved on its own, is that of the linear program."""
     rng = np.random.default_rng(2)
     A, s = rng.standard_normal((3, 8)), rng.random(8)
     choices = (list(chosen) for chosen in itertools.combinations(range(8), 3))
     vertices = [np.linalg.solve(A[:, chosen], A @ s) for chosen in choices]
     least = min(t.sum() for t in vertices if t.min() >= 0)
+    A = np.linalg.qr(rng.standard_normal((predictions, 3)))[0] @ A  # of rank three, however many predictions there are
     t = basic_sizes(A, s)
     assert t.sum() == pytest.approx(least)
     assert (t > 0).sum() == 3
