@@ -4,17 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from convexnn_bench.algorithms.newton import BlockNeurons
 from convexnn_bench.certificates import certify, strengthened
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point, burer_monteiro, convex
 from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
-from convexnn_bench.optima.sizes import basic_sizes
+from convexnn_bench.optima.sizes import basic_sizes, without_smallest
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result
 
 UNCHANGED = 1e-8  # largest change of the predictions, relative to their norm
+SPARED = 5e-9  # part of the predictions, in the sum of their norms, that the smallest neurons may have
 NEGLIGIBLE = 1e-14  # neurons of this part of the largest size are rounding
 
 
@@ -51,7 +53,9 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
        sizes s = ||u|| ||v||. A basic solution of min sum_j s_j with the same predictions, s >= 0, has linearly
        independent a_j (Caratheodory's theorem; Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks,
        ICML 2023).
-    3. If rounding made the certified objective larger, or the predictions differed by more than 1e-8, the point of
+    3. The smallest neurons, whose predictions together are at most 5e-9 of all, are left out before that if the
+       objective does not rise. Interior-point methods return many such neurons.
+    4. If rounding made the certified objective larger, or the predictions differed by more than 1e-8, the point of
        `result` is kept.
 
     Predictions on other data may change, since neurons that agree on the data are exchanged for each other.
@@ -68,23 +72,28 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
     """
     problem, point = _checked(result)
     assert result.certificate is not None
+    known = result.certificate
     # 1. The neurons, merged where one can replace several.
     before, neurons, operator = _neurons(problem, point)
-    # 2. Their least sizes for the same predictions.
-    reduced = _reduced(operator, neurons)
-    # 3. Certify, and keep the better point.
-    smaller = _point(
-        problem, point, reduced
-    ).copy()  # aligned as in a saved result, whose certificate has the same bits
-    smaller.dual = result.certificate.multiplier  # a proven bound holds for every point of the program
-    certificate = certify(problem, smaller, result.certificate.scope, time_limit=time_limit)
-    certificate = strengthened(certificate, result.certificate)
-    change = _change(problem, point, smaller)
+    A, sizes = _images(operator, neurons), neurons.sizes
+    for part in (SPARED, 0.0):
+        # 2. Their least sizes for the same predictions, without the smallest neurons if that is possible.
+        reduced = _resized(neurons, torch.as_tensor(basic_sizes(A, without_smallest(A, sizes.numpy(), part))))
+        # 3. Certify. A proven bound holds for every point of the program. The copy is aligned as arrays from a file
+        # are, which then have a certificate of the same bits.
+        smaller = _point(problem, point, reduced).copy()
+        smaller.dual = known.multiplier
+        certificate = strengthened(certify(problem, smaller, known.scope, time_limit=time_limit), known)
+        change = _change(problem, point, smaller)
+        better = certificate.primal <= known.primal and change <= UNCHANGED
+        if better:
+            break
+    # 4. Keep the better point.
     words = f"{len(reduced)} of {before} neurons are left, predictions changed by {change:.0e} (relative)"
     if len(reduced) == before:
         words = f"none of {before} neurons can be left out"
-    if certificate.primal > result.certificate.primal or not change <= UNCHANGED:
-        smaller, certificate = point, result.certificate
+    if not better:
+        smaller, certificate = point, known
         if len(reduced) < before:
             words = f"the point is kept, since with {words}, and the objective would be larger by rounding"
     return replace(result, point=smaller, certificate=certificate, reason=f"{words}; {result.reason}")
@@ -157,19 +166,20 @@ def _added(neurons: BlockNeurons) -> BlockNeurons:
     return BlockNeurons(keys[0], left, keys[1:].to(left))
 
 
-def _reduced(operator: Operator, neurons: BlockNeurons) -> BlockNeurons:
-    """Return the neurons of a basic solution."""
-    if not len(neurons):
-        return neurons
-    sizes = neurons.sizes
-    directions = neurons.left / sizes
-    A = sizes.new_empty(operator.n_out * operator.c, len(sizes))
+def _images(operator: Operator, neurons: BlockNeurons) -> Float[np.ndarray, "e J"]:
+    """Return the predictions a_j of every neuron at size one, as columns."""
+    directions = neurons.left / neurons.sizes
+    A = directions.new_empty(operator.n_out * operator.c, len(neurons))
     step = max(1, CHUNK_ELEMENTS // (operator.N * operator.q))
-    for part in (slice(start, start + step) for start in range(0, len(sizes), step)):
+    for part in (slice(start, start + step) for start in range(0, len(neurons), step)):
         E = directions.T[part, :, None] * neurons.right.T[part, None, :]
         A[:, part] = operator.images(E, neurons.blocks[part]).reshape(len(A), -1)
-    least = torch.as_tensor(basic_sizes(A.numpy(), sizes.numpy()))
-    return _alive(BlockNeurons(neurons.blocks, directions * least, neurons.right))
+    return A.numpy()
+
+
+def _resized(neurons: BlockNeurons, sizes: torch.Tensor) -> BlockNeurons:
+    """Return the neurons with other sizes, without those that become zero."""
+    return _alive(BlockNeurons(neurons.blocks, neurons.left / neurons.sizes * sizes, neurons.right))
 
 
 def _point(problem: Problem, point: Point, neurons: BlockNeurons) -> Point:

@@ -32,6 +32,11 @@ def basic_sizes(A: Columns, s: Sizes) -> Sizes:
 
     The equations hold up to rounding, relative to sum_j s_j ||a_j||.
     """
+    kept = s > 0
+    if not kept.all():
+        t = np.zeros_like(s)
+        t[kept] = basic_sizes(A[:, kept], s[kept])
+        return t
     # 1. A triangular factor has the same equations and lengths. Its rows W^T turn A t = A s into W^T t = W^T s.
     if A.shape[0] > A.shape[1]:
         A = np.linalg.qr(A, mode="r")
@@ -44,6 +49,14 @@ def basic_sizes(A: Columns, s: Sizes) -> Sizes:
     start = s if start is None else start
     # 4.
     return _independent(A, start)
+
+
+def without_smallest(A: Columns, s: Sizes, part: float) -> Sizes:
+    """Return s with zeros for the smallest s_j ||a_j||, as long as these add up to at most `part` of ||A s||."""
+    lengths = s * np.linalg.norm(A, axis=0)
+    order = np.argsort(lengths)
+    spared = order[np.cumsum(lengths[order]) <= part * np.linalg.norm(A @ s)]
+    return np.where(np.isin(np.arange(len(s)), spared), 0.0, s)
 
 
 def _linear_program(rows: Float[np.ndarray, "rank J"], s: Sizes) -> Sizes | None:

@@ -111,6 +111,19 @@ def test_blocks_with_equal_masks_need_one_neuron_of_three(solver):
     np.testing.assert_allclose(problem.predict(small.blocks), problem.predict(result.blocks), rtol=0, atol=1e-9)
 
 
+def test_traces_of_an_interior_point_method_are_left_out():
+    """It returns tiny blocks where zero is optimal, and these are independent of the others."""
+    problem = random_problem(6, "logistic", n=12, d=2, c=1, patterns="all")
+    exact = cnn.solve(problem, "bm_newton", gap=1e-12)
+    traces = 1e-11 * np.random.default_rng(0).standard_normal(exact.blocks.shape)
+    result = result_of(problem, cnn.Point(blocks=exact.blocks + traces))
+    small = cnn.minimal_network(result)
+    assert (neurons_of(result), neurons_of(small)) == (problem.P, neurons_of(exact))
+    assert small.objective <= result.objective
+    before, after = problem.predict(result.blocks), problem.predict(small.blocks)
+    assert np.linalg.norm(after - before) <= 1e-8 * np.linalg.norm(before)
+
+
 def test_neurons_of_one_pattern_and_sign_become_one():
     """Two directions in one cone are replaced by their sum, which is shorter than both together."""
     X = np.array([[1.0, 0.0], [0.0, 1.0]])
