@@ -63,10 +63,11 @@ class BaseActivation:
                     "patterns='all' enumerates patterns from the entries of X, and this X is sparse: give a number of "
                     "gates to sample, such as patterns=20, or X.toarray()"
                 )
+            integers = Phi.exact if isinstance(Phi, Rows) else None
             Phi = np.asarray(Phi)
             cost = enumeration_cost(Phi)
             with progress(f"enumerating up to {cost}", total=1.0, show=cost.seconds > PROGRESS_AFTER) as update:
-                return enumerate_patterns(Phi, progress=lambda done, total: update(done / total))
+                return enumerate_patterns(Phi, progress=lambda done, total: update(done / total), integers=integers)
         # 3. Sampling needs products of Phi with random directions only.
         return sample_patterns(Phi, int(str(patterns)), seed)
 

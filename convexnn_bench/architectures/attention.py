@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexnn_bench.architectures._integers import Integers, as_integers
 from convexnn_bench.architectures.base import BaseArchitecture, check_rank
 from convexnn_bench.errors import InputError
 
@@ -54,6 +55,13 @@ class Attention(BaseArchitecture):
         d = X.shape[2]
         # Row (i, s, t) is x_s (x) x_t, so that its product with U is the score x_s^T U x_t.
         return torch.einsum("isa,itb->istab", X, X).reshape(-1, d * d)
+
+    def exact_rows(self, X: np.ndarray) -> Integers | None:
+        if type(self).phi_rows is not Attention.phi_rows:
+            return None
+        n, s, d = X.shape
+        tokens = as_integers(X.reshape(n * s, d)).reshape(n, s, d)
+        return (tokens[:, :, None, :, None] * tokens[:, None, :, None, :]).reshape(-1, d * d)
 
     def width_out(self, X: np.ndarray, c: int) -> int:
         return int(X.shape[2]) * c

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.architectures._integers import Integers
 from convexnn_bench.errors import InputError
 
 
@@ -52,6 +53,14 @@ class BaseArchitecture:
     def rounds(self) -> bool:
         """Return whether entries of Phi may be rounded. They are exact if each is an entry of X or a constant."""
         return True
+
+    def exact_rows(self, X: np.ndarray) -> Integers | None:
+        """Return the rows of Phi before rounding, each times a positive number that makes it integers.
+
+        None, the default, if they are not known. Enumeration then takes rounded rows that count as parallel for
+        different ones.
+        """
+        return None
 
     @property
     def rows_are_data(self) -> bool:

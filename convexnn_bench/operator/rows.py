@@ -1,5 +1,6 @@
 """The rows Phi of a first layer as a numpy matrix, formed only for what needs their entries."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from convexnn_bench.architectures import BaseArchitecture
+from convexnn_bench.architectures import BaseArchitecture, Integers
 from convexnn_bench.errors import UnsupportedError
 from convexnn_bench.operator.compact import CompactMatrix, DataArray, SparseMatrix, data_matrix
 
@@ -39,6 +40,14 @@ class Rows:
         if isinstance(self._X, CompactMatrix):
             return self._X.stored().double().numpy()
         return np.ascontiguousarray(self._architecture.phi_rows(self._X).numpy())
+
+    @property
+    def exact(self) -> Callable[[], Integers] | None:
+        """What returns the rows before rounding as integers, or None if the architecture does not know them."""
+        X = self._X
+        if isinstance(X, CompactMatrix) or self._architecture.exact_rows(X[:1].numpy()) is None:
+            return None
+        return lambda: self._architecture.exact_rows(X.numpy())
 
     @property
     def formed(self) -> bool:

@@ -9,11 +9,13 @@ import dataclasses
 import hashlib
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from convexnn_bench.architectures import Integers
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.patterns.arrangement import COARSE, Merges, Progress, half_cells
 from convexnn_bench.patterns.row_space import ReducedRows, reduce_to_row_space
@@ -56,7 +58,8 @@ class Patterns:
     resolved : bool
         Whether all hyperplanes that count as one are exactly equal, if the rows of Phi are exact.
     merged : bool
-        Whether any hyperplanes, or their intersections with others, count as one.
+        Whether hyperplanes, or their intersections with others, count as one, and only the entries of Phi, which may be
+        rounded, say so.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -157,7 +160,10 @@ def _cost(reduced: ReducedRows, shape: tuple[int, ...]) -> EnumerationCost:
 
 
 def enumerate_patterns(
-    Phi: Float[np.ndarray, "N p"], memory_limit: int = MEMORY_LIMIT, progress: Progress | None = None
+    Phi: Float[np.ndarray, "N p"],
+    memory_limit: int = MEMORY_LIMIT,
+    progress: Progress | None = None,
+    integers: Callable[[], Integers] | None = None,
 ) -> Patterns:
     """Return all attainable patterns of Phi whose cells have an interior, each with a direction inside its cell.
 
@@ -168,6 +174,8 @@ def enumerate_patterns(
         Bytes that masks and gates may take.
     progress : callable, optional
         Called with (done, total) if the rank is above two.
+    integers : callable, optional
+        Returns the rows before they were rounded to `Phi`, see `BaseArchitecture.exact_rows`.
 
     Raises
     ------
@@ -186,7 +194,7 @@ def enumerate_patterns(
     """
     Phi = check_rows(Phi)
     # Cover's count bounds the cells of every arrangement, so that the cost is known before any cell is visited.
-    reduced = reduce_to_row_space(Phi)
+    reduced = reduce_to_row_space(Phi, integers)
     cost = _cost(reduced, Phi.shape)
     if cost.rows == 0:
         raise InputError(ALL_ZERO)
@@ -207,7 +215,7 @@ def enumerate_patterns(
         masks, gates = _patterns_of_rows(Phi)
     complete = lost == 0 and max(merges.angle, reduced.angle) <= COARSE
     moved, copies = moved_rows(reduced, len(Phi), merges.angle)
-    merged = merges.any or reduced.merged
+    merged = integers is None and (merges.any or reduced.merged)
     counts = (None, 0, zero, cost.patterns, hash_of(Phi))
     return Patterns(masks, gates, complete, *counts, moved, copies, merges.resolved, merged)
 

@@ -1,16 +1,17 @@
 """Exact tests of whether hyperplanes that count as one in float64 are one.
 
-Every float64 number is an integer times a power of two, so that each row of Phi times a power of two is a row of
-integers, which have no largest size in Python. Only rows that float64 does not tell apart are tested. Most data have
+Each row of Phi times a power of two is a row of integers. If the architecture rounds, it may know the rows before
+rounding as integers (`exact_rows`). Only rows that float64 does not tell apart are tested. Most data have
 none.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Integers = np.ndarray  # a matrix of Python's integers
+from convexnn_bench.architectures import Integers, as_integers
 
 
 def multiples(a: Float[np.ndarray, "k p"], b: Float[np.ndarray, "k p"]) -> Bool[np.ndarray, "k"]:
@@ -22,15 +23,36 @@ def multiples(a: Float[np.ndarray, "k p"], b: Float[np.ndarray, "k p"]) -> Bool[
 
 
 class ExactRows:
-    """Nonzero rows of Phi, no two of them parallel, in exact arithmetic."""
+    """Nonzero rows of Phi in exact arithmetic.
 
-    def __init__(self, rows: Float[np.ndarray, "n p"]):
-        self.rows = rows
+    Parameters
+    ----------
+    rows : array, n x p
+    integers : callable, optional
+        Returns the rows as integers. By default they are those of `rows`.
+    """
+
+    def __init__(self, rows: Float[np.ndarray, "n p"], integers: Callable[[], Integers] | None = None):
+        self.rows, self._source = rows, integers
         self._columns: np.ndarray | slice = slice(None)
 
     @cached_property
+    def _all(self) -> Integers:
+        return as_integers(self.rows) if self._source is None else self._source()
+
+    @property
     def _integers(self) -> Integers:
-        return as_integers(self.rows)[:, self._columns]
+        return self._all[:, self._columns]
+
+    def part(self, index: Int[np.ndarray, "k"]) -> "ExactRows":
+        """Return some of the rows."""
+        return ExactRows(self.rows[index], None if self._source is None else lambda: self._all[index])
+
+    def parallel(self, first: Int[np.ndarray, "k"], second: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
+        """Return for each pair of rows whether one is exactly a multiple of the other."""
+        if self._source is None:
+            return multiples(self.rows[first], self.rows[second])
+        return _multiples(self._all[first], self._all[second])
 
     def has_rank(self, rank: int) -> bool:
         """Return whether `rank`, which may be too small, is the rank of the rows."""
@@ -38,7 +60,7 @@ class ExactRows:
             return True
         # Elimination without fractions: every entry is a minor of the matrix, and the division leaves no remainder
         # (Bareiss, Mathematics of Computation 22, 1968).
-        left, columns, last = as_integers(self.rows), [], 1
+        left, columns, last = self._all, [], 1
         for _ in range(rank):
             row, column = np.argwhere(left != 0)[0]
             pivot = left[row, column]
@@ -53,6 +75,8 @@ class ExactRows:
         self, path: tuple[int, ...], first: Int[np.ndarray, "k"], second: Int[np.ndarray, "k"]
     ) -> Bool[np.ndarray, "k"]:
         """Return for each pair of rows whether their hyperplanes have the same trace on an intersection of others.
+
+        No two of the rows are parallel.
 
         Parameters
         ----------
@@ -69,14 +93,6 @@ class ExactRows:
             column = np.flatnonzero(left[step] != 0)[0]
             left = left * left[step, column] - left[:, column : column + 1] * left[step]
         return _multiples(left[depth : depth + pairs], left[depth + pairs :])
-
-
-def as_integers(rows: Float[np.ndarray, "n p"]) -> Integers:
-    """Return nonzero rows, each times a power of two that makes its entries integers."""
-    mantissas, exponents = np.frexp(rows)
-    least = np.min(exponents, axis=1, keepdims=True, where=rows != 0, initial=2**20)
-    digits = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
-    return digits * 2 ** np.where(rows != 0, exponents - least, 0).astype(object)
 
 
 def _multiples(a: Integers, b: Integers) -> Bool[np.ndarray, "k"]:

@@ -1,12 +1,14 @@
 """The row space of Phi: its distinct hyperplanes in coordinates in which their normals are well conditioned."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
-from convexnn_bench.patterns.exact import ExactRows, multiples
+from convexnn_bench.architectures import Integers
+from convexnn_bench.patterns.exact import ExactRows
 
 EPS = float(np.finfo(np.float64).eps)
 SMALLEST_COLUMN = 2.0**-1020  # least scale of a column: gates for smaller ones would leave the range of float64
@@ -73,7 +75,7 @@ class ReducedRows:
         return np.flatnonzero(self.head == np.arange(self.head.size))
 
 
-def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
+def reduce_to_row_space(Phi: Float[np.ndarray, "N p"], integers: Callable[[], Integers] | None = None) -> ReducedRows:
     """Return Phi in coordinates of its row space in which its rows are well conditioned.
 
     1. Drop zero rows.
@@ -82,7 +84,8 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     4. Find the distinct hyperplanes.
     5. Bound how far rows were moved by all of this.
 
-    The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows.
+    The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows. integers: returns
+    the rows before rounding, see `BaseArchitecture.exact_rows`.
     """
     # 1. A zero row is zero for every u and defines no hyperplane.
     height = np.max(np.abs(Phi), axis=1)
@@ -119,11 +122,12 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"]) -> ReducedRows:
     dropped = np.linalg.norm(left[:, rank:] * singular[rank:], axis=1)
     merged = np.flatnonzero(head != np.arange(head.size))
     copies = np.zeros(head.size, dtype=bool)
-    copies[merged] = ~multiples(Phi[index[merged]], Phi[index[head[merged]]])
+    exact = ExactRows(Phi[index], None if integers is None else lambda: integers()[index])
+    copies[merged] = ~exact.parallel(merged, head[merged])
     apart = np.minimum(np.linalg.norm(rows - rows[head], axis=1), np.linalg.norm(rows + rows[head], axis=1))
     turned = np.where(copies, apart + errors + errors[head], 0.0)
     moved = original * dropped + sizes * turned
-    exact = ExactRows(Phi[np.delete(index, merged)])
+    exact = exact.part(np.delete(np.arange(index.size), merged))
     return ReducedRows(rows, errors, lift, index, head, sizes, moved, copies, float(turned.max()), exact, scaled)
 
 

@@ -80,7 +80,8 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     draws = (wanted, duplicates, zero)
     if len(masks) == wanted or (isinstance(Phi, Rows) and Phi.is_compact):  # the count needs the entries of Phi
         return Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), False, *draws)
-    reduced = reduce_to_row_space(check_rows(np.asarray(Phi)))
+    integers = Phi.exact if isinstance(Phi, Rows) else None
+    reduced = reduce_to_row_space(check_rows(np.asarray(Phi)), integers)
     count = count_patterns(len(reduced.distinct), reduced.rank)
     # The count is an upper bound on the number of patterns, so that the sample is complete if it has so many. It is not
     # a bound if different hyperplanes count as one.
@@ -88,7 +89,7 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
     moved, copies = moved_rows(reduced, Phi.shape[0])
     rows = hash_of(np.asarray(Phi)) if complete else None
     found = Patterns(np.stack(masks, axis=1), np.stack(gates, axis=1), complete, *draws, count, rows, moved, copies)
-    return dataclasses.replace(found, resolved=complete, merged=reduced.merged)
+    return dataclasses.replace(found, resolved=complete, merged=integers is None and reduced.merged)
 
 
 def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
+from convexnn_bench.architectures import as_integers
 from convexnn_bench.patterns import enumerate_patterns, sample_patterns
-from convexnn_bench.patterns.exact import ExactRows, as_integers, multiples
+from convexnn_bench.patterns.exact import ExactRows, multiples
 
 
 def exact(row) -> list[Fraction]:
@@ -148,11 +149,34 @@ def test_rank_and_traces_in_exact_arithmetic():
     assert flat.meet((0,), np.array([1]), np.array([2])).all()
 
 
-def test_products_of_tokens_are_rounded_so_that_copies_leave_gates_incomplete():
-    """The rows x_s (x) x_t of equal tokens are equal. Those of nearly equal ones may only become so by rounding."""
-    rng = np.random.default_rng(1)
-    X, Y = rng.standard_normal((1, 2, 2)), np.ones((2, 1))
-    assert cnn.Problem(X, Y, architecture="attention", activation="gated_relu", beta=0.1).scope == "complete"
+class RoundedAttention(cnn.Attention):
+    """An attention layer with rows of its own, of which nothing but their float64 numbers is known."""
+
+    name = "rounded_attention"
+
+    def phi_rows(self, X):
+        return 1.0 * super().phi_rows(X)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 2, 2)])
+def test_products_of_tokens_are_compared_before_they_are_rounded(shape):
+    """The traces of the rows x_s (x) x_t on each other coincide, which their rounded entries do not show."""
+    X = np.random.default_rng(1).standard_normal(shape)
+    Y = np.ones(shape[:2])
+
+    def problem(architecture, X):
+        return cnn.Problem(X, Y, architecture=architecture, activation="gated_relu", beta=0.1)
+
+    products = [
+        [a * b for a in exact(first) for b in exact(second)] for sample in X for first in sample for second in sample
+    ]
+    found = problem("attention", X)
+    assert found.scope == "complete"
+    assert found.P + found.pattern_info.zero == regions(products)
+    # Equal tokens have equal rows; tokens that differ in the last digit do not, and neither do unknown rows.
     X[0, 1] = X[0, 0]
-    assert cnn.Problem(X, Y, architecture="attention", activation="gated_relu", beta=0.1).scope == "sampled"
+    assert problem("attention", X).scope == "complete"
+    assert problem(RoundedAttention(), X).scope == "sampled"
+    X[0, 1, 0] = np.nextafter(X[0, 1, 0], 9.0)
+    assert problem("attention", X).scope == "sampled"
     assert cnn.Problem(X, Y, architecture="attention", activation="relu", beta=0.1).scope == "complete"
