@@ -14,19 +14,21 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.estimators.hidden_biases import with_hidden_biases
-from convexnn_bench.estimators.merging import merged
+from convexnn_bench.estimators.merging import merged, same_data
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, weighted_part
+from convexnn_bench.operator import DataArray
 from convexnn_bench.plugins import ACTIVATIONS, LIMIT, LOSSES, SOLVERS, YES_OR_NO, Number, Whole, is_whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result, solve
@@ -82,6 +84,11 @@ class BaseConvexMLP(BaseEstimator):
         self.device = device
         self.verbose = verbose
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = getattr(self.activation, "name", self.activation) != "relu"
+        return tags
+
     def to_torch(self) -> torch.nn.Module:
         """Return the fitted network as a torch module in float64, from samples n x d to outputs n x c.
 
@@ -125,7 +132,7 @@ class BaseConvexMLP(BaseEstimator):
         for name in ("fit_intercept", "warm_start", "verbose"):
             YES_OR_NO.check(name, getattr(self, name))
 
-    def _weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+    def _weights(self, sample_weight: Any, X: DataArray) -> np.ndarray | None:
         """Return the weights of the samples as float64, or None where the caller gave none."""
         if sample_weight is None:
             return None
@@ -135,7 +142,7 @@ class BaseConvexMLP(BaseEstimator):
         return weights
 
     def _fit(
-        self, X: np.ndarray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None = None
+        self, X: DataArray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None = None
     ) -> Self:
         """Solve the training problem of samples with targets n x c.
 
@@ -175,7 +182,7 @@ class BaseConvexMLP(BaseEstimator):
         return self
 
     def _problem(
-        self, rows: np.ndarray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None
+        self, rows: DataArray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None
     ) -> Problem:
         """Return the training problem, whose weight decay is chosen without the factors."""
         output_bias = "free" if self.fit_intercept else None
@@ -216,7 +223,7 @@ class BaseConvexMLP(BaseEstimator):
             )
         if last.activation.name != problem.activation.name:
             return None
-        same_X = np.array_equal(last.X, problem.X) and np.array_equal(last.masks, problem.masks)
+        same_X = same_data(last.X, problem.X) and np.array_equal(last.masks, problem.masks)
         if same_X and np.array_equal(last.Y, problem.Y):
             return self.result_
         # On other samples the gates name the blocks, unless cones tie the blocks to the samples.
@@ -225,14 +232,17 @@ class BaseConvexMLP(BaseEstimator):
 
     # -- scores -----------------------------------------------------------------------------------------
 
-    def _rows(self, X: np.ndarray) -> np.ndarray:
+    def _rows(self, X: DataArray) -> DataArray:
         """Return the inputs of the network: the samples, with a constant feature of one for the hidden biases."""
-        return np.column_stack([X, np.ones(len(X))]) if self.fit_intercept else X
+        if not self.fit_intercept:
+            return X
+        ones = np.ones((X.shape[0], 1))
+        return scipy.sparse.hstack([X, ones], format="csr") if scipy.sparse.issparse(X) else np.column_stack([X, ones])
 
     def _scores(self, X: Any) -> np.ndarray:
         """Return the outputs of the network, n x c, for samples that a caller gave."""
         check_is_fitted(self)
-        checked = validate_data(self, X, dtype=np.float64, reset=False)
+        checked = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         return self.result_.predict(self._rows(checked))
 
 

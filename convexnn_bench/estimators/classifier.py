@@ -156,7 +156,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
         y : array, n
             Labels of at least two classes: words, booleans, whole numbers, categories.
@@ -181,7 +181,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
             The certified gap is above `gap`.
         """
         self._check_arguments()
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         # 1. Samples of weight zero are left out, so that they are no different from samples that are not there.
         weights = self._weights(sample_weight, X)
@@ -224,7 +224,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
 
         Returns
@@ -247,7 +247,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
 
         Returns
@@ -270,7 +270,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
 
         Returns
@@ -295,7 +295,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
 
         Returns

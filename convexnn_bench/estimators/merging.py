@@ -4,22 +4,42 @@ So a sample of weight two and a sample that occurs twice are one problem, and no
 """
 
 import numpy as np
+import scipy.sparse
+
+from convexnn_bench.operator import DataArray, entries, with_entries
 
 
-def merged(X: np.ndarray, Y: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray | slice, np.ndarray | None]:
+def merged(X: DataArray, Y: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray | slice, np.ndarray | None]:
     """Return which samples to keep, so that none of them occurs twice with the same targets, and their weights.
 
     The first of equal samples is kept. Without equal samples, all are kept with the weights that they have.
     """
     # 1. Name each row by a whole number modulo 2^64, the same for equal rows. Adding zero removes the sign of -0.0.
-    rows = np.column_stack([X, Y]) + 0.0
+    rows = _side_by_side(X, Y)
     factors = np.random.default_rng(0).integers(1, 2**63, size=rows.shape[1], dtype=np.uint64)
-    names = rows.view(np.uint64) @ factors
+    names = with_entries(rows, entries(rows).view(np.uint64)) @ factors
     _, first, index = np.unique(names, return_index=True, return_inverse=True)
     # 2. Different rows of one name, which are as good as impossible, would not be merged.
-    if len(first) == len(rows) or not np.array_equal(rows, rows[first[index]]):
+    if len(first) == len(names) or not same_data(rows, rows[first[index]]):
         return slice(None), weights
     # 3. Add the weights, one for each sample by default.
     order = np.argsort(first)
     totals = np.bincount(index, weights=weights)[order].astype(np.float64)
     return first[order], totals
+
+
+def same_data(one: DataArray, other: DataArray) -> bool:
+    """Return whether two dense or two sparse matrices are equal."""
+    if scipy.sparse.issparse(one) and scipy.sparse.issparse(other):
+        return one.shape == other.shape and (one != other).nnz == 0
+    return not scipy.sparse.issparse(one) and not scipy.sparse.issparse(other) and np.array_equal(one, other)
+
+
+def _side_by_side(X: DataArray, Y: np.ndarray) -> DataArray:
+    """Return [X Y] without -0.0; if X is sparse, without zeros and duplicates."""
+    if not scipy.sparse.issparse(X):
+        return np.column_stack([X, Y]) + 0.0
+    rows = scipy.sparse.csr_array(scipy.sparse.hstack([X, Y], format="csr"))
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    return rows

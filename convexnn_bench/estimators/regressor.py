@@ -56,7 +56,7 @@ random_state, device, verbose
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
         y : array, n or n x c
             The targets.
@@ -84,7 +84,7 @@ random_state, device, verbose
         loss = LOSSES.make(self.loss)
         if loss.labels is not None:
             raise InputError(f'loss must take numbers for regression, such as "squared" or "huber", got {loss.name!r}')
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, multi_output=True, y_numeric=True)
         weights = self._weights(sample_weight, X)
         if weights is not None:
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
@@ -96,7 +96,7 @@ random_state, device, verbose
 
         Parameters
         ----------
-        X : array or DataFrame, n x d
+        X : array, DataFrame or sparse matrix, n x d
             The samples.
 
         Returns

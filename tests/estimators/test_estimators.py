@@ -9,10 +9,12 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -359,3 +361,52 @@ def test_scikit_learn_is_imported_with_the_estimators_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+# -- sparse data -----------------------------------------------------------------------------------------------
+
+
+def sparse_blobs(seed: int = 0) -> tuple[scipy.sparse.csr_array, np.ndarray]:
+    """Samples that are mostly zeros, two of which are equal, and three classes."""
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((40, 6)) < 0.4, rng.standard_normal((40, 6)), 0.0)
+    dense[7] = dense[3]
+    index = (dense @ rng.standard_normal((6, 3))).argmax(axis=1)
+    return scipy.sparse.csr_array(dense), index
+
+
+@pytest.mark.parametrize(
+    ("form", "fit_intercept"),
+    [(scipy.sparse.csr_array, True), (scipy.sparse.coo_matrix, False), (pd.DataFrame.sparse.from_spmatrix, True)],
+    ids=["CSR", "COO", "DataFrame"],
+)
+def test_sparse_data_are_fitted_as_the_dense_ones_and_stay_sparse(form, fit_intercept):
+    X, index = sparse_blobs()
+    new, weights = sparse_blobs(seed=1)[0], np.linspace(0.0, 2.0, 40)
+    sparse, dense = (classifier(fit_intercept=fit_intercept, gap=1e-9) for _ in range(2))
+    sparse.fit(form(X), index, sample_weight=weights)
+    dense.fit(X.toarray(), index, sample_weight=weights)
+    assert sparse.result_.problem.is_sparse
+    assert sparse.result_.problem.N == dense.result_.problem.N
+    assert sparse.result_.objective == pytest.approx(dense.result_.objective, rel=2e-9)
+    np.testing.assert_allclose(sparse.predict_proba(form(new)), dense.predict_proba(new.toarray()), atol=1e-4)
+
+
+def test_equal_sparse_samples_are_merged_and_a_warm_start_takes_them():
+    X, index = sparse_blobs()
+    fitted = regressor(warm_start=True, gap=1e-8).fit(X, index.astype(float))
+    assert fitted.result_.problem.N == len(np.unique(np.column_stack([X.toarray(), index]), axis=0)) < 40
+    fitted.fit(X, index.astype(float))
+    assert fitted.n_iter_ <= 1
+    fitted.fit(X.toarray(), index.astype(float))  # the same samples in another form
+    assert fitted.certificate_.gap <= 1e-8
+
+
+def test_words_are_classified_in_a_pipeline():
+    texts = ["red apple", "green apple tree", "red cherry", "fast car", "old green car", "fast train", "old train"]
+    kinds = ["fruit", "fruit", "fruit", "vehicle", "vehicle", "vehicle", "vehicle"]
+    pipeline = make_pipeline(TfidfVectorizer(), classifier(loss="logistic")).fit(texts, kinds)
+    assert pipeline[-1].result_.problem.is_sparse
+    assert list(pipeline.predict(["apple", "train"])) == ["fruit", "vehicle"]
+    with pytest.raises(cnn.InputError, match="cones of ReLU blocks need dense data"):
+        make_pipeline(TfidfVectorizer(), classifier(activation="relu")).fit(texts, kinds)
