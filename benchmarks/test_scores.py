@@ -1,14 +1,15 @@
 """Test scores of certified networks beside those of scikit-learn's and of adelie's, and what is proven of each.
 
-    OMP_NUM_THREADS=1 python benchmarks/test_scores.py [--seeds 5] [--patterns 100] [--datasets ...] [--out DIR]
+    OMP_NUM_THREADS=1 python benchmarks/test_scores.py [--seeds 5] [--patterns 100] [--beta-fraction 0.01]
+                                                       [--datasets ...] [--out DIR]
 
 breast_cancer, wine, digits and diabetes, a quarter of the samples held out, features (and the targets of diabetes)
 standardised by the training samples; a seed is that of the split, of the gates and of the start. The models:
 
 - `convex`: the estimators of this package with their defaults, 100 gates and beta = 0.01 beta_max, to a gap of 1e-4.
   Two classes have one output and the logistic loss, as those of the others do.
-- `adelie`: the same problem solved by adelie's group lasso, as its `GroupElasticNet` does, where `make rivals` has
-  installed it. It has one output only, and its point is certified by this package.
+- `adelie`: the same problem by adelie's group lasso, the solver of its `GroupElasticNet`, at its default tolerance and
+  from beta_max down, where `make rivals` has installed it. It has one output only. This package certifies its point.
 - `mlp`: scikit-learn's MLPClassifier and MLPRegressor with their defaults (100 ReLU neurons, Adam, alpha=1e-4), for up
   to 2000 epochs.
 - `mlp, same beta`: the same with alpha=beta, which makes its training objective the network's with weight decay beta.
@@ -20,6 +21,7 @@ and the largest certified gap; scikit-learn and adelie prove nothing themselves.
 
 import time
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,8 @@ from convexnn_bench.report import write_csv
 
 DATASETS = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits, "diabetes": load_diabetes}
 HELD_OUT, EPOCHS = 0.25, 2000
+SOLVERS = {"bm_newton": "convex", "rival_adelie": "adelie"}
+OPTIONS = {"rival_adelie": "[lambdas=10]"}
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # X and y of training, X and y of test
 Fit = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -56,9 +60,9 @@ def split(name: str, seed: int) -> Split:
     return scaler.transform(X_train), y_train, scaler.transform(X_test), y_test
 
 
-def convex(seed: int, patterns: int, numbers: bool, classes: int, solver: str) -> Any:
+def convex(seed: int, given: Namespace, numbers: bool, classes: int, solver: str) -> Any:
     """Return the estimator of this package for targets that are numbers, or for so many classes."""
-    common = {"patterns": patterns, "random_state": seed, "solver": solver}
+    common = {"patterns": given.patterns, "beta_fraction": given.beta_fraction, "random_state": seed, "solver": solver}
     if numbers:
         return cnn.ConvexMLPRegressor(**common)
     return cnn.ConvexMLPClassifier(loss="logistic" if classes == 2 else "cross_entropy", **common)
@@ -73,19 +77,18 @@ def objective_of_mlp(network: Any, X: np.ndarray, y: np.ndarray) -> float:
     return loss + 0.5 * network.alpha * sum(float(np.square(weights).sum()) for weights in network.coefs_)
 
 
-def run(name: str, seed: int, patterns: int, solvers: list[str]) -> list[dict[str, Any]]:
+def run(name: str, seed: int, given: Namespace, solvers: list[str]) -> list[dict[str, Any]]:
     """Return one row a model on one split."""
     X, y, X_test, y_test = split(name, seed)
     numbers, classes = y.dtype.kind == "f", len(np.unique(y))
-    rows, beta = [], None
-    models = {"convex" if solver == "bm_newton" else "adelie": solver for solver in solvers}
-    for model, solver in models.items():
-        estimator = convex(seed, patterns, numbers, classes, solver)
-        if model == "adelie" and classes > 2 and not numbers:
+    rows, beta = [], np.nan
+    for solver in solvers:
+        if solver == "rival_adelie" and classes > 2 and not numbers:
             continue  # the table says so
+        estimator = convex(seed, given, numbers, classes, solver + OPTIONS.get(solver, ""))
         fitted, seconds = timed(estimator.fit, X, y)
         beta = fitted.result_.problem.beta
-        rows.append({"model": model, "objective": fitted.result_.objective, "gap": fitted.result_.gap})
+        rows.append({"model": SOLVERS[solver], "objective": fitted.result_.objective, "gap": fitted.result_.gap})
         rows[-1] |= {"seconds": seconds, "score": fitted.score(X_test, y_test), "steps": fitted.n_iter_}
     kind = MLPRegressor if numbers else MLPClassifier
     for model, alpha in (("mlp", 1e-4), ("mlp, same beta", beta)):
@@ -107,17 +110,18 @@ def main() -> None:
     arguments = parser(__doc__, "test_scores")
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--patterns", type=int, default=100)
+    arguments.add_argument("--beta-fraction", type=float, default=0.01)
     arguments.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
     given = arguments.parse_args()
     torch.set_num_threads(1)
     print_machine("cpu")
-    solvers, rows = registered(["bm_newton", "rival_adelie"]), []
+    solvers, rows = registered(list(SOLVERS)), []
     print(
         f"{'data set':<14} {'model':<15} {'test score':>15} {'training objective':>20} {'seconds':>8} {'steps':>6}"
         "   proven of the training objective"
     )
     for name in given.datasets:
-        own = [row for seed in range(given.seeds) for row in run(name, seed, given.patterns, solvers)]
+        own = [row for seed in range(given.seeds) for row in run(name, seed, given, solvers)]
         rows += own
         for model in dict.fromkeys(row["model"] for row in own):
             print(line(name, model, [row for row in own if row["model"] == model]), flush=True)

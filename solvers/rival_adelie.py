@@ -3,6 +3,7 @@
 from typing import Any
 
 from convexnn_bench.algorithms.rival import RivalSolver
+from convexnn_bench.losses import OutputBias
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import Whole
 
@@ -28,6 +29,7 @@ class Solver(RivalSolver):
     parameters = {**RivalSolver.parameters, "tolerance": [1e-7], "lambdas": [1]}
     allowed = {**RivalSolver.allowed, "lambdas": Whole()}
     losses = ("squared", "logistic")
+    has_output_bias = True
     relu = (
         "adelie's linear constraints are not reliable enough on ReLU cones: below its default tolerance it ends "
         "without a solution (seen with n = 100, d = 5, 30 patterns, which cvxpy_clarabel solves): use gated_relu"
@@ -37,4 +39,4 @@ class Solver(RivalSolver):
     def options(self, problem: Problem) -> dict[str, Any]:
         # one value is beta itself, the end of the progression
         highest = max(problem.beta_max, problem.beta) if self.lambdas > 1 else problem.beta
-        return {"lambdas": self.lambdas, "highest": highest}
+        return {"lambdas": self.lambdas, "highest": highest, "intercept": isinstance(problem.loss, OutputBias)}

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point
+from convexnn_bench.losses import BaseLoss, OutputBias, weighted_part
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback, Choice, Number
 
@@ -140,8 +141,9 @@ class RivalSolver(BaseSolver):
     """The base class of the rivals. They run on the CPU whatever `device` says, with as many threads as torch.
 
     A subclass defines `rival` (the folder of its environment), `package` (which must be installed there), `losses`, and
-    `relu` (why it skips problems with cones). tolerance: the rival's own, in its own units. path: solve for 1e-2, 1e-3,
-    ... down to `tolerance`, each from the last point, and score all points; otherwise solve once, from zero.
+    `relu` (why it skips problems with cones). With `has_output_bias`, it fits a free output bias. tolerance: the one of
+    the rival, in its own units. path: solve for 1e-2, 1e-3, ... down to `tolerance`, each from the last point, and
+    score all points; otherwise solve once, from zero.
     """
 
     formulation = "convex"
@@ -152,6 +154,7 @@ class RivalSolver(BaseSolver):
     rival: str
     package: str
     losses: tuple[str, ...]
+    has_output_bias: bool = False
     relu: str
 
     def __init__(self, **parameters: Any):
@@ -184,7 +187,7 @@ class RivalSolver(BaseSolver):
             return f"{self.rival} supports the architecture mlp only, and this is {architecture}"
         if problem.is_sparse:
             return f"{self.rival} is handed X as a dense array, and this X is sparse: give X.toarray()"
-        if problem.loss.name not in self.losses:
+        if self._loss(problem).name not in self.losses:
             return f"{self.rival} has the loss {' and '.join(self.losses)} only, and this is {problem.loss.name}"
         if problem.q > 1:
             return (
@@ -192,6 +195,12 @@ class RivalSolver(BaseSolver):
                 "penalties, which make another program: give it one output"
             )
         return self.relu if problem.has_cone else super().skip(problem)
+
+    def _loss(self, problem: Problem) -> BaseLoss:
+        """Return the loss, without a free output bias that the rival fits itself."""
+        loss = problem.loss
+        free = self.has_output_bias and isinstance(loss, OutputBias) and loss.beta is None
+        return weighted_part(loss) if free else loss
 
     def options(self, problem: Problem) -> dict[str, Any]:
         """Return further parameters for the rival's script, beside `threads` and `loss`."""
@@ -213,7 +222,7 @@ class RivalSolver(BaseSolver):
         self.problem, self._shape = problem, (problem.P, problem.p, problem.q)
         self._blocks: Blocks = np.zeros(self._shape)
         threads = torch.get_num_threads()
-        parameters = {"threads": threads, "loss": problem.loss.name, **self.options(problem)}
+        parameters = {"threads": threads, "loss": self._loss(problem).name, **self.options(problem)}
         self._setup_seconds = self._process.set_up(problem, parameters)
 
     def run(self, callback: Callback) -> None:

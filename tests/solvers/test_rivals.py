@@ -430,6 +430,20 @@ def test_logistic_loss_in_adelie():
     assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel", gap=1e-9).objective, rel=1e-6)
 
 
+@adelie_only
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_adelie_fits_a_free_output_bias(loss):
+    base = random_problem(6, loss, n=50, d=4, c=1, patterns=12)
+    free, penalised = (
+        cnn.Problem(base.X, base.Y, loss=loss, beta=0.3 * base.beta, patterns=base.masks, output_bias=bias)
+        for bias in ("free", "penalised")
+    )
+    for lambdas in (1, 10):
+        result = cnn.solve(free, "rival_adelie", tolerance=1e-16, lambdas=lambdas, gap=1e-6)
+        assert result.objective == pytest.approx(cnn.solve(free, "cvxpy_clarabel", gap=1e-9).objective, rel=1e-6)
+    assert "with a penalised output bias" in cnn.solve(penalised, "rival_adelie").reason
+
+
 @scnn_only
 def test_scnn_says_when_its_iterations_run_out(problem):
     solver = cnn.SOLVERS.make("rival_scnn", tolerance=1e-20, max_iters=5)
