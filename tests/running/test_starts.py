@@ -138,6 +138,16 @@ def test_more_columns_than_the_solver_has_are_merged_where_their_rank_allows(nam
         cnn.solve(three, name, start=rng.standard_normal((5, 3, 3)), gap=None)
 
 
+@pytest.mark.parametrize("name", ["bm_newton", "semismooth_newton", "fista", "bm_lbfgs"])
+def test_a_poor_start_costs_no_more_than_time(name):
+    """From blocks a hundred times too large, in wrong directions, the optimum is reached all the same."""
+    Z = 100 * np.random.default_rng(0).standard_normal(optimum().blocks.shape)
+    result = cnn.solve(easy(), name, start=Z, iterations=2000)
+    assert result.status == "gap_reached"
+    assert result.curve[0][1] > 100 * result.objective
+    assert result.objective == pytest.approx(optimum().objective, rel=2e-6)
+
+
 # -- from another problem of the same data ---------------------------------------------------------------------
 
 LIMITS = {"network_sgd": 1e-2, "network_adam": 1e-3, "network_gd": 1e-3, "bm_adam": 1e-3, "bm_gd": 1e-3}
