@@ -56,6 +56,8 @@ from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, W
 
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
 
+FITTED_BY_BIAS = 1e-14  # relative size of the gradient below which an output bias alone fits the targets
+
 # Attributes that are computed again on first use. Operators hold functions of torch, which cannot be pickled.
 REBUILT = ("_rows", "_operators", "cones", "closed_cones", "all_patterns")
 
@@ -174,7 +176,8 @@ class Instance:
         if not self.beta_max > 0:
             raise InputError(
                 "beta_fraction cannot be used: beta_max is 0, since the gradient of the loss at the zero network "
-                "vanishes (are the targets, or the active rows of X, all zero?); give beta itself"
+                "vanishes (are the targets, or the active rows of X, all zero, or the targets constant under a free "
+                "output bias?); give beta itself"
             )
         return fraction * self.beta_max
 
@@ -393,7 +396,12 @@ class Instance:
         # Z = 0 is optimal if and only if -A_k^*(grad F(0)) lies in beta times the subdifferential of the norm at zero
         # for every block k. That subdifferential is the unit ball of the dual norm.
         operator = self.operator()
-        gradient = self.loss.gradient(torch.zeros_like(operator.Y), operator.Y)
+        zero = torch.zeros_like(operator.Y)
+        gradient = self.loss.gradient(zero, operator.Y)
+        # Where the output bias alone fits the targets, rounding or a bound on the bias leaves a gradient of this size.
+        without_bias = weighted_part(self.loss).gradient(zero, operator.Y)
+        if float(gradient.abs().max()) <= FITTED_BY_BIAS * float(without_bias.abs().max()):
+            return 0.0
         with no_deadline():  # the value is kept, and beta may be a fraction of it
             value = max_dual_norm(self.cones, operator.adjoint(gradient)).value
         if not np.isfinite(value):

@@ -284,6 +284,26 @@ def test_bad_weights_and_biases(arguments, words):
         make(**arguments)
 
 
+@pytest.mark.parametrize(("loss", "Y"), [("squared", np.full(8, 0.3)), ("logistic", -np.ones(8))])
+def test_targets_that_the_bias_alone_fits(loss, Y):
+    """The optimum is the zero network at zero loss, of which no relative gap can be stated; the solver ends there."""
+    settings = {"loss": loss, "patterns": 5, "output_bias": "free"}
+    problem = cnn.Problem(make().X, Y, beta=0.3, **settings)
+    assert problem.beta_max == 0
+    result = cnn.solve(problem, "bm_newton", iterations=2000, show_progress=False)
+    assert (result.status, result.certificate.dual) == ("stalled", 0.0)
+    assert result.objective < 1e-25
+    with pytest.raises(cnn.InputError, match="constant under a free output bias"):
+        cnn.Problem(make().X, Y, beta_fraction=0.3, **settings)
+
+
+def test_rivals_do_not_know_weights_and_biases():
+    for problem in (make(), make(sample_weight=None, output_bias="free")):
+        words = cnn.SOLVERS.get("rival_scnn")().skip(problem)
+        assert "scnn has the loss squared only, and this is" in words
+        assert problem.loss.name in words
+
+
 def test_a_fraction_of_beta_max_that_depends_on_beta_is_refused():
     with pytest.raises(cnn.InputError, match="penalised output bias beta_max depends on beta"):
         make(output_bias="penalised").with_beta(fraction=0.1)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,10 +185,11 @@ def test_key_depends_on_everything_that_changes_the_result(bad_solvers):
     others = [
         spiral_cell("skips", bad_solvers),
         spiral_cell("zero", bad_solvers, n=12),
+        replace(base, problem_parameters={"output_bias": "free"}),
         spiral_cell("zero", bad_solvers, time_limit=6.0),
         spiral_cell("fista"),
     ]
-    assert len({base.key, *(cell.key for cell in others)}) == 5
+    assert len({base.key, *(cell.key for cell in others)}) == 6
 
 
 def test_a_warm_cell_starts_quickly(bad_solvers):

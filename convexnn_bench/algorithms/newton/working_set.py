@@ -114,7 +114,7 @@ class WorkingSetNewton:
             moved = fell or self.bound - bound_before > NO_PROGRESS * abs(self.bound)
             if not moved:
                 sharpness *= 0.1
-                idle = idle + 1 if sharpness * gap < FINEST_GRADIENT else 0
+                idle = idle + 1 if sharpness * min(gap, 1.0) < FINEST_GRADIENT else 0
         return f"rounding prevents further progress; {self._summary(point)}"
 
     def _first_beta(self, neurons: BlockNeurons) -> float:
