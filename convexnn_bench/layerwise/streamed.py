@@ -63,7 +63,7 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
     """
     a2, device = stage.plan.pool**2, stage.U.device
     G = torch.zeros(a2, stage.p, stage.P * stage.c, dtype=torch.float64, device=device)
-    magnitude, reach, size, terms = torch.zeros(4, dtype=torch.float64, device=device).unbind()
+    magnitude, reach, size, terms, nonzero = torch.zeros(5, dtype=torch.float64, device=device).unbind()
     for rows, X in batches():
         patches, masks = stage.windows(stage.prepared(X.double()))
         Lambda = slope(rows, patches, masks)
@@ -73,14 +73,16 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
         magnitude += (lengths.mean(dim=2) @ norms).sum()
         reach += lengths.mean(dim=2).sum()
         size += norms.sum()
+        nonzero += Lambda.count_nonzero()
         # Over all batches these are the n window terms that each entry of G sums.
         terms += patches.shape[1]
     # G, its bound and the number of its terms are sums over samples, and so over the ranks.
-    parallel.sum_over_ranks(G, magnitude, reach, size, terms)
+    parallel.sum_over_ranks(G, magnitude, reach, size, terms, nonzero)
     amplified = float(reach) * stage.c**0.5
     changed = float(terms) * (amplified + (stage.p * stage.q) ** 0.5 + a2 * stage.p**0.5 * float(size))
     rounding = (float(terms) + stage.p + 20) * EPS * float(magnitude) + underflow(changed)
-    return Adjoint(by_blocks(stage, G), rounding, amplified)
+    # A multiplier of zeros has products of zeros, and beta_max is zero where that is the gradient at zero.
+    return Adjoint(by_blocks(stage, G), rounding if float(nonzero) else 0.0, amplified)
 
 
 def _lengths(rows: Float[torch.Tensor, "*rows p"]) -> Float[torch.Tensor, "*rows"]:
