@@ -114,6 +114,7 @@ def test_the_same_seed_fills_zero_columns_alike_and_another_one_otherwise():
     assert not np.array_equal(factors(1), factors(2))
 
 
+@pytest.mark.slow
 def test_gradient_methods_leave_zero_columns():
     """At zero every gradient vanishes, and almost so nearby; from there the optimum is reached all the same."""
     problem = easy()
@@ -150,7 +151,14 @@ def test_a_poor_start_costs_no_more_than_time(name):
 
 # -- from another problem of the same data ---------------------------------------------------------------------
 
-LIMITS = {"network_sgd": 1e-2, "network_adam": 1e-3, "network_gd": 1e-3, "bm_adam": 1e-3, "bm_gd": 1e-3}
+LIMITS = {
+    "network_sgd": 1e-2,
+    "network_adam": 1e-3,
+    "network_gd": 1e-3,
+    "bm_adam": 1e-3,
+    "bm_gd": 1e-3,
+    "bm_scaled_gd": 1e-3,
+}
 
 
 @pytest.mark.slow
@@ -239,9 +247,10 @@ def test_relu_points_of_every_formulation_start_every_solver(name):
     before = cnn.solve(problem.with_beta(1.1 * problem.beta), "cvxpy_clarabel", gap=1e-8)
     factors = converted(problem, before.point, "burer_monteiro").factors
     for start in (before, factors, before.network, exact):
-        result = cnn.solve(problem, name, start=start, iterations=5000, gap=1e-6)
+        gap = 1e-4 if name == "fista" else 1e-6
+        result = cnn.solve(problem, name, start=start, iterations=5000, gap=gap)
         assert result.status == "gap_reached", (name, result)
-        assert result.objective == pytest.approx(exact.objective, rel=2e-6)
+        assert result.objective == pytest.approx(exact.objective, rel=2 * gap)
     assert len(result.curve) == 1  # the last start was optimal
 
 
