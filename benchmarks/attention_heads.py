@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import convexnn_bench as cnn
+from convexnn_bench.house_style import BLUE, GREEN, GRID
 from convexnn_bench.theorems import FLOOR, KINDS
 
 HEADS, STARTS, SEEDS = (1, 2, 3, 4, 5, 6), 10, (0, 2)
@@ -46,11 +47,11 @@ def main() -> None:
             x = [end.m + rng.uniform(-0.25, 0.25) for end in ends]
             y = [max(end.excess, FLOOR) for end in ends]
             axis.scatter(x, y, s=34, marker=marker, color=colour, alpha=0.75, label=kind)
-        axis.axvspan(rank - 0.5, problem.q - 0.5, color="#009E73", alpha=0.10, linewidth=0)
+        axis.axvspan(rank - 0.5, problem.q - 0.5, color=GREEN, alpha=0.10, linewidth=0)
         axis.text(
             rank - 0.4, 0.97, f"from the rank {rank}:\nattainable", transform=axis.get_xaxis_transform(), va="top"
         )
-        axis.axvspan(problem.q - 0.5, HEADS[-1] + 0.6, color="#0072B2", alpha=0.12, linewidth=0)
+        axis.axvspan(problem.q - 0.5, HEADS[-1] + 0.6, color=BLUE, alpha=0.12, linewidth=0)
         axis.text(problem.q - 0.4, 0.97, "Theorem", transform=axis.get_xaxis_transform(), va="top")
         axis.set_yscale("log")
         axis.set_ylim(FLOOR / 3, 300)
@@ -58,7 +59,7 @@ def main() -> None:
         axis.set_xticks(HEADS)
         axis.set_xlabel("heads")
         axis.set_title(f"data {seed}, {STARTS} random starts each", loc="left")
-        axis.grid(axis="y", color="#e3e3e3")
+        axis.grid(axis="y", color=GRID)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("relative excess over the proven bound")

@@ -17,8 +17,8 @@ import torch
 from common import parser, print_machine, registered, write
 
 import convexnn_bench as cnn
+from convexnn_bench.house_style import GRID
 from convexnn_bench.plugins import parse_spec
-from convexnn_bench.report import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,11 +81,11 @@ def draw(rows: list[dict[str, Any]], solvers: list[str]) -> "Figure":
         for axis, (column, label) in zip(panels, COLUMNS.items(), strict=True):
             for place, solver in enumerate(solvers):
                 values = [row[column] for row in rows if (row["dataset"], row["solver"]) == (name, solver)]
-                colour = COLOURS[place % len(COLOURS)]
-                axis.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.6)
-                axis.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=colour, linewidth=2)
+                look = cnn.solver_style(solver)
+                axis.plot([place] * len(values), values, **look | {"linestyle": ""}, markersize=5, alpha=0.6)
+                axis.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=look["color"], linewidth=2)
             axis.set_title(f"{name.partition('[')[0]}: {label}", loc="left", fontsize=9)
-            axis.grid(True, axis="y", color="#dddddd", linewidth=0.6)
+            axis.grid(True, axis="y", color=GRID, linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
             if column != "test_accuracy":
                 axis.set_yscale("log")

@@ -20,7 +20,7 @@ from common import parser, prepared, print_machine, registered, write
 
 import convexnn_bench as cnn
 from convexnn_bench.formulations import burer_monteiro, convex
-from convexnn_bench.report import COLOURS
+from convexnn_bench.house_style import GRID
 from convexnn_bench.theorems import trust_region_newton
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def rate(found: Trace, column: int) -> tuple[float, float]:
     return float(fit.slope), float(fit.stderr)
 
 
-def draw(traces: dict[str, dict[str, Trace]], solvers: list[str]) -> "Figure":
+def draw(traces: dict[str, dict[str, Trace]]) -> "Figure":
     """A row a problem; excess against iterations and against seconds."""
     from matplotlib.figure import Figure
 
@@ -105,12 +105,11 @@ def draw(traces: dict[str, dict[str, Trace]], solvers: list[str]) -> "Figure":
             for name, found in by_solver.items():
                 shown = [point for point in found if point[2] > 0]
                 x = [max(point[column], 1e-4 if column else 0.5) for point in shown]
-                number = solvers.index(name)
-                marker = {"marker": "os^Dv"[number % 5], "markersize": 4, "markevery": 0.08}
-                axis.plot(x, [point[2] for point in shown], color=COLOURS[number % len(COLOURS)], label=name, **marker)
+                look = cnn.solver_style(name) | {"markersize": 4, "markevery": 0.08}
+                axis.plot(x, [point[2] for point in shown], label=name, **look)
             axis.set(xscale="log", yscale="log", xlabel=label, ylabel="(f - f*) / f*")
             axis.set_title(problem, loc="left", fontsize=10)
-            axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
+            axis.grid(True, which="major", color=GRID, linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
     axes[0][1].legend(fontsize=9, frameon=False)
     return figure
@@ -146,7 +145,7 @@ def main() -> None:
                 | {"fitted_log10_factor": slope if np.isfinite(slope) else None, "fitted_error": error}
                 for i, s, e in found
             ]
-    write(given.out, "convergence_rate", rows, draw(traces, solvers))
+    write(given.out, "convergence_rate", rows, draw(traces))
 
 
 if __name__ == "__main__":

@@ -5,20 +5,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report import COLOURS, GAPS, SolverTimes, by_rung, format_seconds, format_target
+from convexnn_bench.house_style import GREY, GRID, SHADES, Style, find_styles, hue_of
+from convexnn_bench.report import GAPS, SolverTimes, by_rung, format_seconds, format_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# marker, and the place of the first colour, so that the first solvers of two families differ in colour as well
-FAMILIES = {"convex": ("o", 0), "burer_monteiro": ("s", 1), "network": ("^", 2), "rival": ("D", 3)}
 FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: marked on the map
 EDGE = 300.0  # ratio at which the map's colours end
-
-
-def family(one: SolverTimes) -> str:
-    return "rival" if one.solver.startswith("rival_") else one.formulation
 
 
 def ladder_figure(found: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> "Figure":
@@ -29,7 +24,7 @@ def ladder_figure(found: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) ->
     from matplotlib.figure import Figure
 
     rungs = list(dict.fromkeys(one.rung for one in found))
-    solvers = list(dict.fromkeys(one.solver for one in found))
+    looks = find_styles({one.solver: one.formulation for one in found})
     figure = Figure(figsize=(max(7.0, 1.1 * len(rungs) + 4), 3.5 * len(gaps) + 1.6), layout="constrained")
     axes = figure.subplots(len(gaps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     times = [one.total.median for one in found if one.done]
@@ -37,7 +32,7 @@ def ladder_figure(found: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) ->
         raise InputError(f"no solver reached a gap of {max(gaps):g} on any problem: there is nothing to draw")
     ceiling = 10.0 ** math.ceil(math.log10(2 * max(times)))
     for axis, gap in zip(axes, gaps, strict=True):
-        _ladder_panel(axis, [one for one in found if one.gap == gap], rungs, solvers, ceiling)
+        _ladder_panel(axis, [one for one in found if one.gap == gap], rungs, looks, ceiling)
         axis.set_title(f"to a certified gap of {format_target(gap)}", loc="left", fontsize=10)
         axis.set_ylabel("set-up + solve (s)")
     axes[-1].set_xticks(range(len(rungs)), [_folded(rung) for rung in rungs], rotation=30, ha="right", fontsize=8)
@@ -54,44 +49,30 @@ def _folded(rung: str) -> str:
     return ",\n".join(line for line in lines if line)
 
 
-def _style(found: Sequence[SolverTimes], solver: str) -> dict[str, Any]:
-    """Colour by place among the solvers of its family, marker by family; no line joins one problem to another."""
-    kind = next(family(one) for one in found if one.solver == solver)
-    peers = list(dict.fromkeys(one.solver for one in found if family(one) == kind))
-    marker, first = FAMILIES[kind]
-    return {"color": COLOURS[(first + peers.index(solver)) % len(COLOURS)], "marker": marker, "linestyle": "none"}
-
-
 def _ladder_panel(
-    axis: "Axes", found: Sequence[SolverTimes], rungs: Sequence[str], solvers: Sequence[str], ceiling: float
+    axis: "Axes", found: Sequence[SolverTimes], rungs: Sequence[str], looks: dict[str, Style], ceiling: float
 ) -> None:
-    for place, solver in enumerate(solvers):
+    for place, (solver, look) in enumerate(looks.items()):
         own = [one for one in found if one.solver == solver]
-        shift = 0.8 * ((place + 0.5) / len(solvers) - 0.5)  # solvers side by side, so that bars do not hide each other
+        shift = 0.8 * ((place + 0.5) / len(looks) - 0.5)  # solvers side by side, so that bars do not hide each other
         x = [rungs.index(one.rung) + shift for one in own]
         y = [one.total.median if one.done else math.nan for one in own]
         low = [one.total.median - one.total.low if one.done else 0.0 for one in own]
         high = [min(one.total.high, ceiling) - one.total.median if one.done else 0.0 for one in own]
-        style = _style(found, solver)
-        axis.errorbar(x, y, (low, high), label=solver, markersize=6, linewidth=1.0, elinewidth=1.0, **style)
+        # No line joins one problem to another.
+        style = look.keywords() | {"linestyle": "none", "markersize": 6}
+        axis.errorbar(x, y, (low, high), label=solver, elinewidth=1.0, **style)
         missing = [where for where, one in zip(x, own, strict=True) if not one.done]
-        axis.plot(
-            missing,
-            [1.8 * ceiling] * len(missing),
-            style["marker"],
-            color=style["color"],
-            fillstyle="none",
-            markersize=6,
-        )
+        axis.plot(missing, [1.8 * ceiling] * len(missing), fillstyle="none", **style)
     axis.set_yscale("log")
     axis.axhspan(ceiling, 3.2 * ceiling, color="#eeeeee")
     axis.set_ylim(top=3.2 * ceiling)
     axis.text(
         0.0, 1.8 * ceiling, "not reached ", ha="right", va="center", fontsize=8, transform=axis.get_yaxis_transform()
     )
-    axis.grid(True, axis="y", which="major", color="#dddddd", linewidth=0.6)
+    axis.grid(True, axis="y", which="major", color=GRID, linewidth=0.6)
     for edge in range(1, len(rungs)):
-        axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
+        axis.axvline(edge - 0.5, color=GRID, linewidth=0.6)
     axis.set_xlim(-0.5, len(rungs) - 0.5)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -103,9 +84,8 @@ def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":
     bound, and where neither did the square is hatched. A dashed border marks squares in which the best convex solver is
     a first-order one.
     """
-    from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.figure import Figure
 
     groups = [group for (_, at), group in by_rung(found, (gap,)).items() if at == gap and group[0].problem]
@@ -119,7 +99,8 @@ def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":
     ns, Ps, cs = axis_values.values()
     figure = Figure(figsize=(max(9.0, 1.35 * len(ns) * len(cs) + 2.2), 1.1 * len(Ps) + 1.7), layout="constrained")
     axes = figure.subplots(1, len(cs), squeeze=False)[0]
-    colours, norm = colormaps["PuOr"], LogNorm(1 / EDGE, EDGE)
+    colours = LinearSegmentedColormap.from_list("sides", [SHADES["convex"][0], "white", SHADES["burer_monteiro"][0]])
+    norm = LogNorm(1 / EDGE, EDGE)
     for axis, c in zip(axes, cs, strict=True):
         for group in groups:
             if group[0].problem["c"] == c:
@@ -132,10 +113,10 @@ def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes), pad=0.01, extend="both")
     bar.set_label(f"convex time / Burer-Monteiro time, to {format_target(gap)}", fontsize=9)
     figure.supxlabel(
-        "purple: the best Burer-Monteiro solver is faster; orange: the best solver of the convex program is "
+        "blue: the best Burer-Monteiro solver is faster; orange: the best solver of the convex program is "
         f"(dashed border: {' or '.join(FIRST_ORDER)})",
         fontsize=8,
-        color="#555555",
+        color=GREY,
     )
     return figure
 
@@ -143,7 +124,7 @@ def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":
 def sides(group: Sequence[SolverTimes]) -> tuple[SolverTimes | None, SolverTimes | None]:
     """The best Burer-Monteiro solver and the best of the convex program, rivals left out; None where there is none."""
     ours = [one for one in group if one.formulation == "burer_monteiro"]
-    exact = [one for one in group if family(one) == "convex"]
+    exact = [one for one in group if hue_of(one.solver, one.formulation) == "convex"]
     return _quickest(ours), _quickest(exact)
 
 

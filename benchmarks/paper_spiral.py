@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from common import save_figure
 
+from convexnn_bench.house_style import BLUE, GREY, GRID, ORANGE
 from convexnn_bench.plugins import parse_spec
 from convexnn_bench.records import Record
 from convexnn_bench.report import finite, format_gap, optimum_intervals, program, read_folder
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 FLOOR = 1e-10
 Row = dict[str, float]
 BOUNDS = {  # name: colour, line
-    "true": ("#000000", "-"),
-    "certified": ("#0072B2", "-"),
-    "theorem": ("#D55E00", "--"),
-    "with error": ("#D55E00", "-"),
+    "true": (GREY, "-"),
+    "certified": (BLUE, "-"),
+    "theorem": (ORANGE, "--"),
+    "with error": (ORANGE, "-"),
 }
 
 
@@ -72,7 +73,7 @@ def figure(records: Sequence[Record], solvers: Sequence[str]) -> "Figure":
             for name, (colour, line) in BOUNDS.items():
                 values = [max(table[n, fraction][name], FLOOR) for fraction in fractions]
                 axis.loglog(fractions, values, line, color=colour, marker="o", markersize=3.5, label=name)
-            axis.grid(True, color="#dddddd", linewidth=0.6)
+            axis.grid(True, color=GRID, linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
             if n == sizes[0]:
                 axis.set_title(solver, fontsize=10)

@@ -28,6 +28,8 @@ from .estimators import ConvexMLPRegressor as ConvexMLPRegressor
 from .formulations import Point as Point
 from .held_out import HeldOut as HeldOut
 from .held_out import HeldOutScore as HeldOutScore
+from .house_style import solver_style as solver_style
+from .house_style import style as style
 from .losses import BaseLoss as BaseLoss
 from .losses import CrossEntropy as CrossEntropy
 from .losses import Huber as Huber

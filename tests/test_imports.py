@@ -17,7 +17,7 @@ PACKAGE = "convexnn_bench"
 ORDER = (
     "errors terminal parallel deadline statuses",
     "plugins storage",
-    "checks labels",
+    "checks house_style labels",
     "losses architectures",
     "operator",
     "held_out patterns",

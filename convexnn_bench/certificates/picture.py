@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from html import escape
 
-ACCENT = "#cf7500"  # contrast 3.4 on white and 5.6 on #111
+from convexnn_bench.house_style import ORANGE
+
+ACCENT = ORANGE  # bounds come from the convex program
 WIDTH, LEAST = 1000.0, 5.0  # widths of a bar and of its narrowest part, in units of the SVG
 MUTED = "opacity:.75"
 BOX = "max-width:46em;line-height:1.45;margin:.3em 0"

@@ -1,7 +1,13 @@
 """Tables and figures. They read records only and run nothing."""
 
 from convexnn_bench.report.failures import last_lines, print_failures
-from convexnn_bench.report.figures import COLOURS, gap_figure, mark_target, plain_axis, save_gap_figure, scaling_figure
+from convexnn_bench.report.figures import (
+    gap_figure,
+    mark_target,
+    plain_axis,
+    save_gap_figure,
+    scaling_figure,
+)
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder
 from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
 from convexnn_bench.report.make import make_report, read_folder, table_text

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report import COLOURS, mark_target, plain_axis
+from convexnn_bench.house_style import BLUE, GREEN, GREY, ORANGE, PINK
+from convexnn_bench.report import mark_target, plain_axis
 from convexnn_bench.theorems.ends import End, StaircaseStep, Width
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-13  # relative; an excess or a gap below it is drawn at this height
 KINDS = {  # colour and marker of an end of training
-    "global": (COLOURS[0], "o"),
-    "second order, above p*": (COLOURS[1], "D"),
-    "unfinished": ("#777777", "x"),
+    "global": (BLUE, "o"),
+    "second order, above p*": (PINK, "D"),
+    "unfinished": (GREY, "x"),
 }
 
 
@@ -52,10 +53,10 @@ def starts_figure(
     # Widths are drawn at 0, 1, 2, ..., and the shade begins halfway before the first one that the theorem covers.
     covered = sum(m < covered_from for m in columns) - 0.5
     if covered < len(columns) - 0.5:
-        axis.axvspan(covered, len(columns) - 0.4, color=COLOURS[2], alpha=0.08, linewidth=0)
+        axis.axvspan(covered, len(columns) - 0.4, color=GREEN, alpha=0.08, linewidth=0)
         axis.annotate(
             f"m ≥ min(p, q)\n= {covered_from}:\nno spurious\nminimum", (1.0, 1.0), (-3, -4),
-            xycoords="axes fraction", textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[2],
+            xycoords="axes fraction", textcoords="offset points", ha="right", va="top", fontsize=8, color=GREEN,
         )  # fmt: skip
     axis.set_xlabel(xlabel)
     axis.set_ylabel("relative excess over the proven bound")
@@ -72,13 +73,13 @@ def staircase_figure(steps: Sequence[StaircaseStep], target: float) -> "Figure":
     m = [step.m for step in steps]
     figure = Figure(figsize=(8.4, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(m, [step.objective for step in steps], "o-", color=COLOURS[0], label="objective")
+    left.plot(m, [step.objective for step in steps], "o-", color=BLUE, label="objective")
     bounds = [step.lower_bound for step in steps]
-    left.plot(m, bounds, "v--", color=COLOURS[1], label="proven lower bound")
+    left.plot(m, bounds, "v--", color=ORANGE, label="proven lower bound")
     left.set_ylabel("objective")
     left.legend(fontsize=8, frameon=False)
     # The gap of the zero network may be infinite, and that of the last step zero. Both are drawn at an edge.
-    right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in steps], "o-", color=COLOURS[0])
+    right.plot(m, [min(max(step.gap, FLOOR), 1e3) for step in steps], "o-", color=BLUE)
     right.set_yscale("log")
     right.set_ylabel("certified relative gap")
     mark_target(right, target)

@@ -12,7 +12,6 @@ from rich.console import Console
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import blank_record, skipped_record
 from convexnn_bench.report.figures.gaps import gap_figure, save_gap_figure
-from convexnn_bench.report.figures.styles import COLOURS
 from convexnn_bench.report.tables import format_gap, format_seconds, format_value, print_results, reasons
 
 SIZES = {
@@ -142,7 +141,7 @@ def test_figure_has_a_panel_a_problem_and_a_label_a_solver(tmp_path):
     assert all(axis.get_yscale() == axis.get_xscale() == "log" for axis in panels)
     line = next(line for line in panels[0].lines if len(line.get_xdata()) == 8)
     np.testing.assert_allclose(line.get_xdata()[0], 0.11)  # set-up and solve time together
-    assert line.get_color() in COLOURS
+    assert line.get_color() == cnn.solver_style("fista")["color"]
     path = save_gap_figure(records, tmp_path / "gap.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
 

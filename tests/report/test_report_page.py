@@ -25,7 +25,7 @@ from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campa
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.report.figures.campaign import FIGURES, draw_all
-from convexnn_bench.report.figures.styles import style, styles_by_solver
+from convexnn_bench.report.figures.styles import series_style, styles_by_solver
 from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.numbers import derived, optimum
 from convexnn_bench.report.numbers.time_to_gap import pooled, solver_times
@@ -212,8 +212,8 @@ def test_a_thinned_curve_keeps_its_ends(length):
 
 
 def test_styles_of_many_solvers_differ_and_not_by_colour_alone():
-    looks = list(map(style, range(49)))
-    assert len({(one.colour, one.marker) for one in looks}) == 49
+    looks = list(map(series_style, range(56)))
+    assert len({(one.colour, one.marker) for one in looks}) == 56
     assert len({(one.colour, str(one.dashes)) for one in looks[:28]}) == 28
     assert len({one.marker for one in looks[:7]}) == 7
     for one, other in itertools.pairwise(looks):
@@ -525,7 +525,7 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert told["title"][1] == "certified relative gap"
     assert told["scrolls"] == [True, False]  # the wheel scrolls the page, and with Ctrl zooms the chart
     assert told["pressed"] == ["true", "false", "false", "false"]
-    colours = ("rgb(20, 22, 26)", "#e8eaed", "#3b93d8") if dark else ("rgb(255, 255, 255)", "#1c1c1e", "#0072B2")
+    colours = ("rgb(20, 22, 26)", "#e8eaed", "#0072B2") if dark else ("rgb(255, 255, 255)", "#1c1c1e", "#0072B2")
     assert (told["paper"], told["ink"], told["chip"]) == colours
 
 

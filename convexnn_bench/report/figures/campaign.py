@@ -9,18 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convexnn_bench.house_style import GREY, GRID, Style
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.scores import score_figures
-from convexnn_bench.report.figures.styles import (
-    GREY,
-    Style,
-    new_figure,
-    plain_axis,
-    solver_legend,
-    styles_by_solver,
-)
+from convexnn_bench.report.figures.styles import new_figure, plain_axis, solver_legend, styles_by_solver
 from convexnn_bench.report.numbers import asked_gap, derived, optimum, rung_name, without_tolerance
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.storage import whole_file
@@ -231,7 +225,7 @@ def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Fig
         axis = figure.subplots()
         for row, name in enumerate(part):
             solvers = [one for one in ranks if one.problem == name]
-            axis.plot([1, solvers[0].P], [row, row], "-", color="#dddddd", linewidth=5, solid_capstyle="butt")
+            axis.plot([1, solvers[0].P], [row, row], "-", color=GRID, linewidth=5, solid_capstyle="butt")
             for turn, one in enumerate(solvers):
                 look = looks[without_tolerance(one.solver)]
                 height = row + 0.5 * ((turn + 0.5) / len(solvers) - 0.5)  # so that no marker hides another

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convexnn_bench.house_style import GREY, Style
 from convexnn_bench.records import Record
-from convexnn_bench.report.figures.styles import GREY, Style, mark_target, plain_axis, styles_by_solver
+from convexnn_bench.report.figures.styles import mark_target, plain_axis, styles_by_solver
 from convexnn_bench.report.numbers import curve_name
 from convexnn_bench.report.tables import finite, group_by_problem, sizes
 from convexnn_bench.storage import whole_file

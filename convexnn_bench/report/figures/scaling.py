@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convexnn_bench.report.figures.styles import Style, plain_axis, style
+from convexnn_bench.house_style import Style
+from convexnn_bench.report.figures.styles import plain_axis, series_style
 from convexnn_bench.report.numbers import Number, fit_power_law
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def scaling_figure(
     figure = Figure(figsize=(7.4 * across, 4.6 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    looks = looks or {name: style(index) for index, name in enumerate(names)}
+    looks = looks or {name: series_style(index) for index, name in enumerate(names)}
     for axis, (size, series) in zip(axes.flat, panels.items(), strict=False):
         _panel(axis, size, series, looks, (missed or {}).get(size, {}))
         axis.set_ylabel(cost)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from convexnn_bench.house_style import Style
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
-from convexnn_bench.report.figures.styles import Style, new_figure, plain_axis, solver_legend
+from convexnn_bench.report.figures.styles import new_figure, plain_axis, solver_legend
 from convexnn_bench.report.numbers import derived, without_tolerance
 
 if TYPE_CHECKING:

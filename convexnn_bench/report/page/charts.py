@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from convexnn_bench.house_style import SOLID
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures import GAP_CEILING, GAP_FLOOR, styles_by_solver
 from convexnn_bench.report.numbers import derived, optimum, without_tolerance
@@ -18,9 +19,8 @@ from convexnn_bench.report.tables import format_target
 
 SHAPES = {  # of a matplotlib marker in Vega
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "<": "triangle-left",
-    ">": "triangle-right",
+    ">": "triangle-right", "P": "cross",
 }  # fmt: skip
-SOLID: dict[Any, list[float]] = {"-": [1, 0]}
 TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
 POINT = {"type": "point", "filled": True, "size": 50}
 # only with Ctrl: the wheel alone scrolls the page
@@ -33,7 +33,7 @@ def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return [{name, colour, shape, dash}] of every line."""
     looks = []
     for name, look in styles_by_solver(records).items():
-        dash = SOLID.get(look.dashes) or [3 * length for length in look.dashes[1]]
+        dash = [1, 0] if look.dashes == SOLID else [3 * length for length in look.dashes[1]]
         looks.append({"name": name, "colour": look.colour, "shape": SHAPES[look.marker], "dash": dash})
     return looks
 
