@@ -78,8 +78,8 @@ FIXED: dict[str, Style] = {
 
 
 def hue_of(solver: str, formulation: str) -> str:
-    """Return the key of SHADES: the formulation, or "rival" for a solver of another package."""
-    return "rival" if solver.startswith("rival_") else formulation
+    """Return the key of SHADES: the formulation, or "rival" for a solver of another package or of an unknown one."""
+    return "rival" if solver.startswith("rival_") or formulation not in SHADES else formulation
 
 
 def find_styles(formulations: Mapping[str, str]) -> dict[str, Style]:
@@ -108,8 +108,6 @@ def find_styles(formulations: Mapping[str, str]) -> dict[str, Style]:
 
 def _free_style(solver: str, hue: str, taken: tuple[Style, ...]) -> Style:
     """Return the style of a hue that resembles the fewest of those taken."""
-    if hue not in SHADES:
-        raise InputError(f"formulation must be one of {', '.join(SHADES)}, got {hue!r}")
     all_styles = [Style(*parts) for parts in itertools.product(SHADES[hue], MARKERS, DASHES)]
     start = zlib.crc32(solver.encode()) % len(all_styles)
     return min(all_styles[start:] + all_styles[:start], key=lambda one: _resemblance(one, taken))

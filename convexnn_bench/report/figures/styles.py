@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 def styles_by_solver(records: Sequence[Record]) -> dict[str, Style]:
     """Return {solver without its tolerance: its style}, in the order of the records."""
-    # Records of a solver that was never loaded say no formulation. They are drawn as those of another package.
-    return find_styles({curve_name(record): record.get("formulation") or "rival" for record in records})
+    return find_styles({curve_name(record): str(record.get("formulation")) for record in records})
 
 
 def series_style(index: int) -> Style:
