@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from convexnn_bench.deadline import time_is_up
 from convexnn_bench.formulations import balance
 from convexnn_bench.norms import Frame, Relaxation, extreme_rays, factor_block
 from convexnn_bench.problem import Problem
@@ -28,12 +29,17 @@ Factors = tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]
 
 
 def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = True) -> Factors:
-    """Return (U, V) with the columns of U_k in cone k; improve: take steps 2 and 3 if step 1 was not exact."""
-    # 1. factor the blocks
+    """Return (U, V) with the columns of U_k in cone k; improve: take steps 2 and 3 if step 1 was not exact.
+
+    Blocks that have not been factored by the deadline are zero.
+    """
+    # 1. factor the blocks, the largest first
     weights, p = relaxation.weights, problem.p
     kept = np.flatnonzero(weights > ZERO * max(float(np.max(weights)), 0.0))
     pairs, inexact = {}, []
-    for k in kept.tolist():
+    for k in kept[np.argsort(-weights[kept], kind="stable")].tolist():
+        if time_is_up():
+            break
         left, right, exact = factor_block(
             relaxation.frames[k], relaxation.inner[k, :p, :p], relaxation.inner[k, :p, p:]
         )
@@ -45,7 +51,7 @@ def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = T
     # For beta at or above beta_max the optimum is zero, which factors of a conic solver's answer miss by its errors.
     if problem.factored_objective(0 * U, 0 * V) <= value:
         return 0 * U, 0 * V
-    if improve and value > relaxation.value + CLOSED * abs(relaxation.value):
+    if improve and not time_is_up() and value > relaxation.value + CLOSED * abs(relaxation.value):
         # 2. extreme rays, 3. descent
         pairs |= {k: _with_rays(relaxation.frames[k], *pairs[k]) for k in inexact}
         lower = descend_factors(problem, *_stacked(problem, pairs))

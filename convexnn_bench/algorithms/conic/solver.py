@@ -12,7 +12,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
 LEAST_SECONDS = 0.01  # least time limit that is handed on
-READING = 0.1  # part of the time limit that is kept for reading the point
+READING, READING_SECONDS = 0.1, 1.0  # largest part of the time limit, and time, that is kept for reading the point
 STEP_ENTRY = 4e-7  # seconds of a step between two readings of a solver's clock, for an entry of the compiled matrix
 
 
@@ -46,7 +46,8 @@ class ConicSolver(BaseSolver):
         if self.time_limit is None:
             return None
         step = max(self.conic.cost.factorise, STEP_ENTRY * self._compiled[0]["A"].nnz)
-        return max((1 - READING) * self.time_limit - step, LEAST_SECONDS)
+        reading = min(READING * self.time_limit, READING_SECONDS)
+        return max(self.time_limit - reading - step, LEAST_SECONDS)
 
     def summary(self, raw: Any) -> str:
         """Return in words how the solver ended, from its raw answer."""

@@ -1,5 +1,6 @@
 """Vector-output ReLU through the doubly non-negative relaxation: its value, its rounding, and the norm of blocks."""
 
+import itertools
 import sys
 import warnings
 
@@ -13,7 +14,8 @@ from textbook import loss_expression
 
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.conic.program import build_program
-from convexnn_bench.algorithms.conic.rounding import descend_factors
+from convexnn_bench.algorithms.conic.rounding import descend_factors, round_relaxation
+from convexnn_bench.deadline import deadline
 from convexnn_bench.formulations import convex
 from convexnn_bench.norms.cone_factors import tight_frame
 
@@ -220,6 +222,27 @@ def test_a_cut_off_run_still_gives_a_feasible_point(cut):
     _, objective, _, made = run(problem, **cut)
     assert "Max" in made.message
     assert objective >= run(problem)[2] * (1 - 1e-7)
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(1, 0), (3, 2), (10**9, 5)])
+def test_reading_the_point_ends_at_a_deadline_with_the_largest_blocks(seconds, blocks):
+    """The clock advances by one second with every look at it."""
+    problem = gaussian(patterns=6)
+    made = cnn.SOLVERS.make("cvxpy_clarabel")
+    made.set_problem(problem)
+    made.run(lambda: False)
+    relaxation, now = made.conic.relaxation(), itertools.count()
+    with deadline(seconds, lambda: float(next(now))):
+        U, V = round_relaxation(problem, relaxation)
+    full = round_relaxation(problem, relaxation)
+    factored = np.any(U != 0, axis=(1, 2))
+    assert factored.sum() == blocks
+    assert problem.factored_objective(U, V) >= problem.factored_objective(*full)
+    largest = np.argsort(-relaxation.weights, kind="stable")[:blocks]
+    assert set(np.flatnonzero(factored)) == set(largest)
+    point = cnn.certify(problem, (U, V))
+    assert point.infeasibility <= 1e-8
+    assert point.dual <= point.primal
 
 
 def test_too_many_facets_are_refused(monkeypatch):
