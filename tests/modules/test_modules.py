@@ -617,7 +617,7 @@ def test_the_command_refuses_in_one_line_and_unpickles_nothing(tmp_path):
         ([model, str(tmp_path / "other.npz"), *good], "holds the arrays a"),
         ([str(tmp_path / "none.pt"), data, *good], "there is no file"),
         ([model, str(tmp_path / "none.csv"), *good], "there is no file"),
-        ([model, model, *good], "path must end in .csv"),
+        ([model, model, *good], "DATA must end in .csv"),
         ([model, f"file[path={data},targets=values]", *good], "leave this parameter of DATA out"),
         ([str(tmp_path / "one.pt"), data, *good], "Linear, Linear"),
         ([str(tmp_path / "more.pt"), data, *good], "3.scale"),
