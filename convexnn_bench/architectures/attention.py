@@ -61,7 +61,8 @@ class Attention(BaseArchitecture):
             return None
         n, s, d = X.shape
         tokens = as_integers(X.reshape(n * s, d)).reshape(n, s, d)
-        return (tokens[:, :, None, :, None] * tokens[:, None, :, None, :]).reshape(-1, d * d)
+        products: Integers = tokens[:, :, None, :, None] * tokens[:, None, :, None, :]
+        return products.reshape(-1, d * d)
 
     def width_out(self, X: np.ndarray, c: int) -> int:
         return int(X.shape[2]) * c

@@ -35,8 +35,9 @@ def to_torch(predictor: Predictor) -> torch.nn.Module:
 
 def _linear_mlp(predictor: Predictor) -> torch.nn.Module:
     (Z,) = predictor.point.to_blocks(predictor.problem)
+    p, q = Z.shape
     has_bias = predictor.output_bias is not None
-    return _loaded(lambda: torch.nn.Linear(*Z.shape, has_bias), {"weight": Z.T, **_bias(predictor)})
+    return _loaded(lambda: torch.nn.Linear(p, q, has_bias), {"weight": Z.T, **_bias(predictor)})
 
 
 def _linear_cnn(predictor: Predictor) -> torch.nn.Module:

@@ -43,11 +43,15 @@ class Rows:
 
     @property
     def exact(self) -> Callable[[], Integers] | None:
-        """What returns the rows before rounding as integers, or None if the architecture does not know them."""
-        X = self._X
-        if isinstance(X, CompactMatrix) or self._architecture.exact_rows(X[:1].numpy()) is None:
+        """A function that returns the rows before rounding, or None if the architecture does not know them."""
+        if isinstance(self._X, CompactMatrix) or self._architecture.exact_rows(self._X[:1].numpy()) is None:
             return None
-        return lambda: self._architecture.exact_rows(X.numpy())
+        return self._exact
+
+    def _exact(self) -> Integers:
+        rows = self._architecture.exact_rows(self._X.numpy())
+        assert rows is not None
+        return rows
 
     @property
     def formed(self) -> bool:

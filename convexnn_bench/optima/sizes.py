@@ -39,7 +39,7 @@ def basic_sizes(A: Columns, s: Sizes) -> Sizes:
         return t
     # 1. A triangular factor has the same equations and lengths. Its rows W^T turn A t = A s into W^T t = W^T s.
     if A.shape[0] > A.shape[1]:
-        A = np.linalg.qr(A, mode="r")
+        A = np.asarray(np.linalg.qr(A, mode="r"))
     _, values, rows = np.linalg.svd(A, full_matrices=False)
     rank = int((values > EPS * max(A.shape) * values.max(initial=0.0)).sum())
     if rank == len(s):
