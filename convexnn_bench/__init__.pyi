@@ -55,6 +55,8 @@ from .plugins import LOSSES as LOSSES
 from .plugins import SOLVERS as SOLVERS
 from .problem import Problem as Problem
 from .problem import load_problem as load_problem
+from .regularisation import RegularisationPath as RegularisationPath
+from .regularisation import path as path
 from .running import Result as Result
 from .running import load_result as load_result
 from .running import solve as solve

@@ -34,6 +34,7 @@ ORDER = (
     "optima records",
     "harness layerwise",
     "report",
+    "regularisation",
     "cli comparison estimators theorems",
 )
 LEVEL = {room: level for level, line in enumerate(ORDER) for room in line.split()}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convexnn_bench.cli import certify, layerwise, machine, records, run
+from convexnn_bench.cli import certify, layerwise, machine, records, regularisation, run
 
 app = typer.Typer(
     name="convexnn-bench",
@@ -46,6 +46,7 @@ app.command("list")(machine.list_all)
 app.command()(machine.doctor)
 app.command()(records.merge)
 app.command()(certify.certify)
+app.command()(regularisation.path)
 app.command()(layerwise.layerwise)
 
 

@@ -4,6 +4,7 @@ from convexnn_bench.report.failures import last_lines, print_failures
 from convexnn_bench.report.figures import (
     gap_figure,
     mark_target,
+    new_figure,
     plain_axis,
     save_gap_figure,
     scaling_figure,

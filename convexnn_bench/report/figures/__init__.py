@@ -3,4 +3,4 @@
 from convexnn_bench.report.figures.campaign import FIGURES, Drawn, save_all
 from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR, gap_figure, save_gap_figure
 from convexnn_bench.report.figures.scaling import scaling_figure
-from convexnn_bench.report.figures.styles import mark_target, plain_axis, styles_by_solver
+from convexnn_bench.report.figures.styles import mark_target, new_figure, plain_axis, styles_by_solver

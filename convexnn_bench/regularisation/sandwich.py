@@ -1,0 +1,221 @@
+"""The sandwich of an optimum that is concave in the weight decay: lines above it, chords of lower bounds below it.
+
+Between two neighbouring knots beta_a < beta_b the optimum is at most the line of either knot, and at least the chord of
+their bounds. On an interval where both are linear and the chord is positive, their ratio is monotone, so that the
+relative gap is largest at a knot or where the two lines cross (Rote, The convergence rate of the sandwich algorithm,
+Computing 48, 1992).
+"""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+
+from convexnn_bench.certificates import Line, Witness, mixed, relative_gap
+from convexnn_bench.formulations import Point
+from convexnn_bench.problem import Problem
+from convexnn_bench.regularisation.mixing import mixed_point
+from convexnn_bench.running import Result
+
+EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Network:
+    """A certified network of a path.
+
+    Attributes
+    ----------
+    result : Result
+        The result, with its problem at its own weight decay.
+    point : Point
+        The point of the result.
+    witness : Witness
+        What it says about other weight decays.
+    line : Line
+        Its objective at every weight decay.
+    """
+
+    result: Result
+    point: Point
+    witness: Witness
+    line: Line
+
+    @property
+    def beta(self) -> float:
+        """The weight decay of the result."""
+        return self.witness.beta
+
+    @property
+    def is_zero(self) -> bool:
+        """True for the zero network."""
+        return self.witness.regulariser == 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the path: that of one network, or the mixture of two.
+
+    Attributes
+    ----------
+    line : Line
+        An upper bound on its objective, and so on the optimum, at every weight decay.
+    networks : tuple of Network
+        The network, or the two that are mixed.
+    part : float
+        The part of the second network in the mixture.
+    """
+
+    line: Line
+    networks: tuple[Network, ...] = ()
+    part: float = 0.0
+
+    @classmethod
+    def mixture(cls, problem: Problem, first: Network, second: Network) -> tuple["Candidate", float]:
+        """Return the mixture of two networks for the problem's beta, and the lower bound of their multipliers there."""
+        line, bound = mixed(problem, first.witness, second.witness)
+        part = (problem.beta - first.beta) / (second.beta - first.beta)
+        return cls(line, (first, second), part), bound
+
+    def point(self, problem: Problem) -> Point:
+        """Return the point in the formulation of the path."""
+        if len(self.networks) == 1:
+            return self.networks[0].point.copy()
+        first, second = self.networks
+        return mixed_point(problem, first.point, second.point, self.part)
+
+
+@dataclass(frozen=True)
+class Knot:
+    """A weight decay with what is proven there.
+
+    Attributes
+    ----------
+    beta : float
+        The weight decay.
+    candidate : Candidate
+        The point with the lowest line at `beta`.
+    bound : float
+        Lower bound on the optimum at `beta`.
+    network : Network or None
+        The certified network of this weight decay, if there is one.
+    """
+
+    beta: float
+    candidate: Candidate
+    bound: float
+    network: Network | None = None
+
+    @property
+    def line(self) -> Line:
+        """The line of the candidate."""
+        return self.candidate.line
+
+    @property
+    def gap(self) -> float:
+        """The relative gap at the knot itself."""
+        return relative_gap(self.line.at(self.beta), self.bound)
+
+
+def chord(first: Knot, second: Knot, beta: float) -> float:
+    """Return the chord of two lower bounds at a weight decay between the knots, rounded down."""
+    t = (beta - first.beta) / (second.beta - first.beta)
+    rounding = 16 * EPS * (abs(first.bound) + abs(second.bound))
+    return (1 - t) * first.bound + t * second.bound - rounding
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Two neighbouring knots, the largest relative gap between them, and the weight decay at which to split them."""
+
+    first: Knot
+    second: Knot
+    gap: float
+    split: float
+
+    @classmethod
+    def between(cls, first: Knot, second: Knot) -> "Interval":
+        """Return the interval of two knots, first.beta < second.beta."""
+        # 1. Where the lines cross. The line of the smaller beta is the steeper one.
+        slope = first.line.regulariser - second.line.regulariser
+        beta = (second.line.loss - first.line.loss) / slope if slope > 0 else math.nan
+        middle = math.sqrt(first.beta * second.beta)
+        split = beta if first.beta < beta < second.beta else middle
+        # 2. Each line bounds the optimum on its side of any such beta, so that an inexact crossing gives no false gap.
+        low = chord(first, second, split)
+        bounds = (first.bound, second.bound, low)
+        if min(bounds) <= 0 <= max(bounds):  # the relative gap is infinite where a bound is zero
+            return cls(first, second, math.inf, middle)
+        at_split = max(first.line.at(split), second.line.at(split))
+        return cls(first, second, max(first.gap, relative_gap(at_split, low) * (1 + 64 * EPS), second.gap), split)
+
+
+class Sandwich:
+    """Knots in the order of their weight decays. A knot that is added never makes the enclosure wider."""
+
+    def __init__(self, smallest: Knot, largest: Knot):
+        self.knots = [smallest, largest]
+        self.intervals = [Interval.between(smallest, largest)]
+
+    @property
+    def gap(self) -> float:
+        """The largest relative gap at any weight decay between the first and the last knot."""
+        return max(interval.gap for interval in self.intervals)
+
+    def add(self, knot: Knot) -> None:
+        """Add a knot, with the best candidate and the best bound that are known at its weight decay.
+
+        An old knot of the same weight decay is replaced. Its network is kept if its line is the lower one.
+        """
+        beta, place = knot.beta, self.place(knot.beta)
+        candidates, networks = (knot.candidate, self.lowest(beta)), [knot.network]
+        bound = max(knot.bound, self.low(beta))
+        if self.knots[place].beta == beta:
+            networks.append(self.knots.pop(place).network)
+        else:
+            self.intervals.insert(place, self.intervals[place - 1])  # both halves are computed below
+        best = min(candidates, key=lambda candidate: candidate.line.at(beta))
+        here = [network for network in networks if network is not None]
+        network = min(here, key=lambda network: network.line.at(beta), default=None)
+        self.knots.insert(place, Knot(beta, best, bound, network))
+        # What is proven here may improve the knots beside it.
+        for index in (place - 1, place + 1):
+            if 0 <= index < len(self.knots):
+                self._improve(index)
+        for index in range(max(place - 2, 0), min(place + 2, len(self.intervals))):
+            self.intervals[index] = Interval.between(self.knots[index], self.knots[index + 1])
+
+    def _improve(self, index: int) -> None:
+        """Give a knot the lowest line of its own and its neighbours, and at least the chord of their bounds."""
+        knot, beside = self.knots[index], [self.knots[i] for i in (index - 1, index + 1) if 0 <= i < len(self.knots)]
+        candidates = [knot.candidate, *(other.candidate for other in beside)]
+        best = min(candidates, key=lambda candidate: candidate.line.at(knot.beta))
+        bound = max(knot.bound, chord(*beside, knot.beta)) if len(beside) == 2 else knot.bound
+        self.knots[index] = replace(knot, candidate=best, bound=bound)
+
+    def place(self, beta: float) -> int:
+        """Return the index of the first knot whose weight decay is at least beta."""
+        return bisect_left(self.knots, beta, key=lambda knot: knot.beta)
+
+    def low(self, beta: float) -> float:
+        """Return a lower bound on the optimum at a weight decay of the interval."""
+        place = self.place(beta)
+        knot = self.knots[place]
+        return knot.bound if knot.beta == beta else chord(self.knots[place - 1], knot, beta)
+
+    def high(self, beta: float) -> float:
+        """Return an upper bound on the optimum at any weight decay, the least of all lines."""
+        return self.lowest(beta).line.at(beta)
+
+    def lowest(self, beta: float) -> Candidate:
+        """Return the candidate with the lowest line at a weight decay."""
+        return min((knot.candidate for knot in self.knots), key=lambda candidate: candidate.line.at(beta))
+
+    def solved(self) -> list[tuple[Network, float]]:
+        """Return the certified networks with the lower bounds at their weight decays, from the smallest up."""
+        return [(knot.network, knot.bound) for knot in self.knots if knot.network is not None]
+
+    def neighbours(self, beta: float) -> list[Network]:
+        """Return the nearest networks of a smaller and of a larger weight decay, as far as there are any."""
+        below = [network for network, _ in self.solved() if network.beta < beta]
+        above = [network for network, _ in self.solved() if network.beta > beta]
+        return [*below[-1:], *above[:1]]

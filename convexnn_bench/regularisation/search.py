@@ -1,0 +1,298 @@
+"""Find the weight decays at which a problem has to be solved, so that a relative gap holds at every one."""
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from convexnn_bench import parallel
+from convexnn_bench.certificates import certify, line, witness
+from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.plugins import LIMIT, SOLVERS, YES_OR_NO, Number
+from convexnn_bench.problem import Problem
+from convexnn_bench.regularisation.mixing import mixed_point, zero_point
+from convexnn_bench.regularisation.regularisation_path import RegularisationPath
+from convexnn_bench.regularisation.sandwich import Candidate, Interval, Knot, Network, Sandwich
+from convexnn_bench.running import Result, check_arguments, solve
+from convexnn_bench.solver import BaseSolver
+from convexnn_bench.terminal import Update, progress
+
+# Parts of the path's tolerance: the gap of a solve, and the gap up to which a mixture of two solves spares another one.
+# On the three problems of benchmarks/path.py, 0.1 and 0.05 for the first took as many solves and more time, and 0.5 and
+# 0.7 for the second up to a third more solves.
+SOLVE_GAP, MIXED_GAP = 0.2, 0.8
+DESCENT = 0.5  # ratio of neighbouring weight decays in the first pass, from the largest down; 0.25 took as long
+EXHAUSTED = 2.0  # an interval is not split below this multiple of the gap that a solver left at one of its ends
+NARROW = 1e-9  # relative width below which an interval is not split
+
+
+def path(
+    problem: Problem,
+    smallest: float = 1e-3,
+    tolerance: float = 1e-3,
+    solver: str | BaseSolver | type[BaseSolver] = "bm_newton",
+    time_limit: float | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    warm_starts: bool = True,
+    show_progress: bool = True,
+    **parameters: Any,
+) -> RegularisationPath:
+    """Solve a problem for all weight decays of an interval, to a proven relative gap at every one.
+
+    Parameters
+    ----------
+    problem : Problem
+        The training problem. Its own beta is not used, except that with a penalised output bias beta_max depends on it.
+    smallest : float
+        The smallest weight decay as a fraction of `beta_max`, below 1. The largest is `beta_max`.
+    tolerance : float
+        The relative gap between objective and lower bound that must hold at every beta of the interval.
+    solver : str or BaseSolver
+        A registered name, with parameters in brackets if wanted, or an instance.
+    time_limit : float, optional
+        Seconds to wait. `path` returns within 1.2 `time_limit` + 1 s what it has by then; as in `solve`, single calls
+        into compiled code are not interrupted. None for no limit.
+    seed, device
+        As in `solve`, for every solve.
+    warm_starts : bool
+        Begin every solve of an iterative solver at a mixture of the two nearest results, or at the nearest one.
+    show_progress : bool
+        Show a bar with the largest gap left on stderr, on a terminal or in a notebook only.
+    **parameters
+        Parameters of the solver.
+
+    Returns
+    -------
+    RegularisationPath
+        Its `gap` is the largest relative gap at any beta of the interval. Ctrl-C returns the path so far, with status
+        "interrupted".
+
+    Raises
+    ------
+    InputError
+        An argument is not usable, beta_max is zero, or torchrun has started several processes.
+    UnsupportedError
+        The solver does not take the problem, or is not available here.
+
+    Notes
+    -----
+    The optimum p*(beta) is a minimum of functions F(A(Z)) + beta R(Z) that are linear in beta, hence concave. It lies
+    below the line of every point, and above the chord of two lower bounds (a sandwich algorithm: Rote, Computing 48,
+    1992; compare Ndiaye, Le, Fercoq, Salmon & Takeuchi, Safe grid search with optimal complexity, ICML 2019). The
+    interval with the largest gap is split where its lines cross, until no gap is above the tolerance.
+
+    At such a beta the mixture of the two nearest points has a line of its own, and the mixture of their multipliers is
+    feasible. Where these two bounds are close enough to each other, they take the place of a solve.
+
+    Examples
+    --------
+    >>> import convexnn_bench as cnn
+    >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
+    >>> path = cnn.path(problem, smallest=0.01, tolerance=1e-2)
+    >>> path.status, path.gap <= 1e-2
+    ('gap_reached', True)
+    >>> low, high = path.enclosure(0.1)
+    >>> bool(low <= cnn.solve(problem, "bm_newton").objective <= 1.01 * low), high <= 1.01 * low
+    (True, True)
+    """
+    # 1. Check everything before any long work.
+    smallest = Number(high=1.0).check("smallest", smallest)
+    tolerance = Number().check("tolerance", tolerance)
+    device = check_arguments(problem, time_limit, None, seed, device, None)
+    YES_OR_NO.check("warm_starts", warm_starts)
+    if parallel.processes_started() > 1:
+        raise InputError("path runs in one process: run it without torchrun, or share single solves by cnn.solve")
+    algorithm = SOLVERS.make(solver, **parameters)
+    limit = LIMIT.check("time_limit", time_limit)
+    started = time.perf_counter()
+    if not problem.beta_max > 0:
+        raise InputError("the problem has no path: beta_max is 0, so that the zero network is optimal at every beta")
+    # 2. Search, and keep what was found in whatever way the search ends.
+    search = _Search(problem, algorithm, tolerance, limit, int(seed), device, warm_starts, started)
+    search.begin(smallest)
+    with progress(f"path of {algorithm.name}", show=show_progress) as update:
+        search.run(update)
+    return search.outcome()
+
+
+class _Search:
+    """The sandwich of a path so far, and the solves that add to it."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        algorithm: BaseSolver,
+        tolerance: float,
+        time_limit: float | None,
+        seed: int,
+        device: str,
+        warm_starts: bool,
+        started: float,
+    ):
+        self.problem, self.algorithm, self.tolerance = problem, algorithm, tolerance
+        self.time_limit, self.seed, self.device, self.started = time_limit, seed, device, started
+        self.warm = warm_starts and algorithm.start_formulation is not None
+        self.formulation = algorithm.start_formulation or algorithm.formulation
+        self.parameters = {key: getattr(algorithm, key) for key in algorithm.parameters}
+        self.scope = zero_point(problem, self.formulation).default_scope(problem)
+        self.stopped: str | None = None  # the status, where something else than the tolerance ended the search
+        self.failed: dict[float, str] = {}  # weight decays at which a solve gave no certified point, and why
+        # What the problems of all weight decays share is computed before the first copy is made.
+        problem.operator()
+        if problem.has_cone:
+            _ = problem.cones
+            _ = problem.all_patterns if self.scope != problem.scope else problem.closed_cones
+
+    def begin(self, smallest: float) -> None:
+        """Enclose the optimum by the zero network at both ends, which needs no solve."""
+        largest = self.problem.beta_max
+        self.sandwich = Sandwich(self._zero_knot(smallest * largest), self._zero_knot(largest))
+
+    def run(self, update: Update) -> None:
+        """Solve at the ends and on a coarse grid, then split the worst interval until the tolerance holds."""
+        try:
+            for beta in self._first_pass():
+                self._say(update)
+                if not self._solve(beta):
+                    return
+            while (worst := self._worst()) is not None:
+                self._say(update)
+                if not self._split(worst):
+                    return
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+
+    def outcome(self) -> RegularisationPath:
+        """Return the path, with its status and the reason in words."""
+        gap, solves = self.sandwich.gap, len(self.sandwich.solved())
+        done = f"the relative gap is at most {gap:.2g} at every beta, from {solves} certified networks"
+        if gap <= self.tolerance:
+            status, reason = "gap_reached", done
+        elif self.stopped is not None:
+            status, reason = self.stopped, done
+        else:
+            status = "stalled"
+            why = next(iter(self.failed.values()), "single solves did not reach their gap")
+            reason = f"{done}, and {self.algorithm.name} comes no closer: {why}"
+        return RegularisationPath(
+            self.problem, self.algorithm.name, self.parameters, self.tolerance, self.scope, status, reason,
+            self.seed, self.device, time.perf_counter() - self.started, self.sandwich,
+        )  # fmt: skip
+
+    # -- steps --------------------------------------------------------------------------------------------
+
+    def _first_pass(self) -> list[float]:
+        """Return the weight decays of the first pass, from the largest down, so that each solve starts at the last."""
+        first, last = self.sandwich.knots[0], self.sandwich.knots[-1]
+        steps = math.ceil(math.log(first.beta / last.beta) / math.log(DESCENT))
+        between = [last.beta * DESCENT**step for step in range(1, steps)]
+        # The zero network is optimal at beta_max unless beta_max depends on beta itself, or is an upper bound.
+        top = [] if last.gap <= SOLVE_GAP * self.tolerance else [last.beta]
+        return [*top, *(beta for beta in between if beta > first.beta), first.beta]
+
+    def _worst(self) -> Interval | None:
+        """Return the interval with the largest gap of those that have to be split and can be."""
+        able = (interval for interval in self.sandwich.intervals if self._can_split(interval))
+        return max(able, key=lambda interval: interval.gap, default=None)
+
+    def _can_split(self, interval: Interval) -> bool:
+        first, second = interval.first, interval.second
+        if interval.gap <= self.tolerance or second.beta <= first.beta * (1 + NARROW):
+            return False
+        if any(first.beta <= beta <= second.beta for beta in self.failed):
+            return False
+        left = [knot.gap for knot in (first, second) if knot.gap > self.tolerance]
+        return not interval.gap <= EXHAUSTED * max(left, default=0.0)
+
+    def _split(self, interval: Interval) -> bool:
+        """Add a knot where the lines of an interval cross. Return False where the search must end."""
+        beta = interval.split
+        if self._out_of_time():
+            return False
+        # 1. What the two nearest networks prove together may suffice.
+        problem = self.problem.with_beta(beta)
+        below, above = self.sandwich.neighbours(beta)
+        knot = Knot(beta, *Candidate.mixture(problem, below, above))
+        if knot.gap <= MIXED_GAP * self.tolerance:
+            self.sandwich.add(knot)
+            return True
+        # 2. Otherwise solve there.
+        return self._solve(beta)
+
+    def _solve(self, beta: float) -> bool:
+        """Solve at a weight decay and add what that proves. Return False where the search must end."""
+        if self._out_of_time():
+            return False
+        # 1. Solve, from the results nearby.
+        problem = self.problem.with_beta(beta)
+        gap = SOLVE_GAP * self.tolerance
+        start = self._start(problem)
+        result = solve(
+            problem, self.algorithm, self._left(), gap, self.seed, self.device, start=start, show_progress=False
+        )
+        if result.status == "skipped":
+            raise UnsupportedError(f"no path by {self.algorithm.name}: {result.reason}")
+        # 2. Bring its certificate to the scope of the others, which differs where the solver chose its own formulation.
+        if result.certificate is not None and result.certificate.scope != self.scope:
+            certificate = certify(problem, result, self.scope, time_limit=self._left())
+            result = replace(result, certificate=certificate)
+        # 3. Add it, unless it proves nothing.
+        if result.certificate is None or result.certificate.refused is not None:
+            why = result.reason if result.certificate is None else result.certificate.refused
+            self.failed[beta] = f"at beta = {beta:.6g}: {result.status}: {why}"
+        else:
+            self.sandwich.add(_knot(result))
+        return not self._out_of_time()
+
+    def _start(self, problem: Problem) -> Any:
+        """Return where a solve begins: a mixture of the two nearest results, the nearest one, or None."""
+        # The zero network is no start: first-order methods on factors and weights do not leave it.
+        near = [network for network in self.sandwich.neighbours(problem.beta) if not network.is_zero]
+        if not self.warm or not near:
+            return None
+        if len(near) == 1 or problem.vector_cone or self.formulation == "network":
+            # Joined columns or neurons of two points would be twice as many.
+            return min(near, key=lambda network: abs(math.log(network.beta / problem.beta))).result
+        below, above = near
+        t = (problem.beta - below.beta) / (above.beta - below.beta)
+        return mixed_point(problem, below.point, above.point, t)
+
+    # -- parts of steps -----------------------------------------------------------------------------------
+
+    def _zero_knot(self, beta: float) -> Knot:
+        problem = self.problem.with_beta(beta)
+        zero = zero_point(problem, self.formulation)
+        certificate = certify(problem, zero, self.scope, time_limit=self._left())
+        reason = "the zero network, which needs no solve"
+        result = Result(
+            problem, self.algorithm.name, self.parameters, "gap_reached", reason, self.seed, self.device,
+            certificate=certificate, point=zero,
+        )  # fmt: skip
+        return _knot(result)
+
+    def _left(self) -> float | None:
+        """Return the seconds that are left, which are positive after `_out_of_time` has returned False."""
+        return None if self.time_limit is None else max(self.time_limit - (time.perf_counter() - self.started), 1e-3)
+
+    def _out_of_time(self) -> bool:
+        if self.time_limit is not None and time.perf_counter() - self.started >= self.time_limit:
+            self.stopped = "time_limit"
+        return self.stopped is not None
+
+    def _say(self, update: Update) -> None:
+        update(text=f"largest gap {self.sandwich.gap:.1e} after {len(self.sandwich.solved())} solves")
+
+
+def _knot(result: Result) -> Knot:
+    """Return the knot of a certified result."""
+    problem, point, certificate = result.problem, result.point, result.certificate
+    assert point is not None
+    assert certificate is not None
+    about = witness(problem, point, certificate)
+    above = line(problem, about.predictions, about.rounding, about.regulariser)
+    network = Network(result, point, about, above)
+    return Knot(problem.beta, Candidate(above, (network,)), certificate.dual, network)
