@@ -87,6 +87,7 @@ def test_solvers_reach_the_textbook_optimum(loss, activation, bias):
         assert result.certificate.dual <= optimum * (1 + 1e-8), solver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["network_adam", "network_lbfgs", "network_gd", "network_sgd", "column_generation"])
 @pytest.mark.parametrize("bias", ["free", "penalised"])
 def test_network_solvers_train_with_weights_and_bias(solver, bias):
@@ -184,6 +185,7 @@ def test_all_rows_of_a_sample_have_its_weight():
 # -- a free bias is the limit of first-layer biases without decay -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_first_layer_biases_without_decay_are_a_free_output_bias():
     """theory: d = 1, n = 9. With a column t for the bias, its decay falls like 1 / t^2.
 

@@ -149,6 +149,7 @@ def test_no_weighted_problem_has_an_unsound_bound(fuzz):
     assert [finding.text for outcome in outcomes for finding in outcome.findings] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("forgotten", "kind"), [("with_sample_weight", "primal"), ("with_output_bias", "unsound")])
 def test_weights_and_biases_that_are_forgotten_are_found(fuzz, monkeypatch, forgotten, kind):
     monkeypatch.setattr(instance, forgotten, lambda loss, *rest: loss)
