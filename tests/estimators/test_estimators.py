@@ -23,12 +23,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import convexnn_bench as cnn
 
 LOSSES = ("cross_entropy", "logistic", "squared_hinge", "squared", "huber")
-FEW = {"patterns": 10, "beta_fraction": 0.1}  # so that the many fits of the checks are quick
+FEW = {"patterns": 10, "beta_fraction": 0.1}
+QUICK = {"patterns": 5, "beta_fraction": 0.3, "gap": 1e-2}  # for the hundreds of fits of scikit-learn's checks
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks([cnn.ConvexMLPClassifier(**FEW), cnn.ConvexMLPRegressor(**FEW)])
+@parametrize_with_checks([cnn.ConvexMLPClassifier(**QUICK), cnn.ConvexMLPRegressor(**QUICK)])
 def test_the_conventions_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -55,6 +56,7 @@ def regressor(**arguments) -> cnn.ConvexMLPRegressor:
 # -- the problem that is solved --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fit_is_the_solution_of_the_problem_that_the_docstring_states():
     X, index = blobs()
     words = np.array(["ash", "beech", "cedar"])[index]
@@ -92,6 +94,7 @@ def test_without_intercept_the_problem_is_that_of_the_data_as_they_are():
     np.testing.assert_array_equal(two.result_.problem.Y, plain.Y)
 
 
+@pytest.mark.slow
 def test_integer_weights_are_repeated_samples_and_weight_zero_is_no_sample():
     X, y = blobs(n=24)
     counts = np.random.default_rng(1).integers(0, 4, size=len(X))
@@ -253,6 +256,7 @@ def test_a_gap_that_is_not_reached_is_a_warning_with_the_gap_that_was():
         classifier(gap=None, max_iter=2, beta_fraction=0.01).fit(X, y)
 
 
+@pytest.mark.slow
 def test_a_warm_start_goes_on_from_the_last_point():
     X, y = blobs(n=60)
     fitted = classifier(warm_start=True, gap=1e-6, beta_fraction=0.02, random_state=None, patterns=30).fit(X, y)
@@ -272,10 +276,11 @@ def test_a_warm_start_goes_on_from_the_last_point():
 def test_random_states_choose_the_gates():
     X, y = blobs()
     states = (3, 3, np.random.RandomState(3))
-    gates = [classifier(random_state=state).fit(X, y).result_.problem.gates for state in states]
+    one_step = {"max_iter": 1, "gap": None}
+    gates = [classifier(random_state=state, **one_step).fit(X, y).result_.problem.gates for state in states]
     np.testing.assert_array_equal(gates[0], gates[1])
     assert not np.array_equal(gates[0], gates[2])
-    first, second = (classifier(random_state=None).fit(X, y).result_.seed for _ in range(2))
+    first, second = (classifier(random_state=None, **one_step).fit(X, y).result_.seed for _ in range(2))
     assert first != second
 
 
@@ -338,11 +343,11 @@ def test_few_and_degenerate_samples(X, patterns):
 def test_model_selection_and_copies(tmp_path):
     X, y = blobs(n=60)
     weights = np.where(y == 0, 2.0, 1.0)
-    pipeline = make_pipeline(StandardScaler(), classifier())
+    pipeline = make_pipeline(StandardScaler(), classifier(gap=1e-2))
     search = GridSearchCV(pipeline, {"convexmlpclassifier__beta_fraction": [0.9, 0.01]}, cv=3)
     search.fit(X, y, convexmlpclassifier__sample_weight=weights)
     assert search.best_params_ == {"convexmlpclassifier__beta_fraction": 0.01}
-    assert search.best_estimator_[-1].certificate_.gap <= 1e-4
+    assert search.best_estimator_[-1].certificate_.gap <= 1e-2
     scores = cross_val_score(search.best_estimator_, X, y, cv=3)
     assert scores.shape == (3,)
     assert scores.min() > 0.6
