@@ -1,6 +1,6 @@
-"""Samples that are held out of a training problem, and the scores of predictions on them.
+"""Samples that are held out of a training problem, and scores of predictions on them.
 
-Nothing of the training depends on them: neither the objective nor its bounds, neither the patterns nor beta_max.
+The training does not depend on them: neither the objective nor its bounds, the patterns or beta_max.
 """
 
 import math
@@ -29,15 +29,15 @@ class HeldOutScore:
     samples : int
         Number of held-out samples.
     loss : float or None
-        The loss of the predictions, a sum over samples and outputs without weights; None where `missing` says why.
+        The loss of the predictions, a sum over samples and outputs without weights. If it is None, `missing` says why.
     accuracy : float or None
-        The fraction of outputs whose class is right, where the targets state one class each: that of the largest score
-        (the first of equal ones) or, with one output, that of its sign, where 0 counts as negative.
+        The fraction of outputs whose class is predicted, if each target states one class. The predicted class is that
+        of the largest score, the first of equal ones. With one output it is that of the sign; 0 counts as negative.
     r2 : float or None
-        Where the targets are numbers, 1 - sum (y - z)^2 / sum (y - m)^2 over all samples and outputs, with the mean m
-        of each output over the held-out samples. It is None where those are constant.
+        If the targets are numbers, 1 - sum (y - z)^2 / sum (y - m)^2 over all samples and outputs, with the mean m of
+        each output over the held-out samples. It is None if these targets are constant.
     missing : str or None
-        Why there is no score, in words.
+        The reason in words if there is no score.
     """
 
     samples: int
@@ -54,11 +54,11 @@ class HeldOut:
     Attributes
     ----------
     X : array, n_test x ...
-        The samples, as those of the problem.
+        The samples, in the shape of the problem's samples.
     Y : array, n_out x c
         Their targets, as the loss takes them.
     labels : array n_out, or None
-        The class of each output, as a number; None where the targets, here or in training, state no classes.
+        The class number of each output; None if the targets, held-out or training, state no classes.
     """
 
     X: DataArray
@@ -76,7 +76,7 @@ class HeldOut:
         predictions : array, n_out x c
             The predictions for `X`.
         loss : BaseLoss
-            The loss of the problem. Weights of training samples and the search for an output bias do not enter.
+            The loss of the problem. Its weights of training samples and its output bias are not used.
         """
         value = float(plain_loss(loss).value(torch.as_tensor(predictions), torch.as_tensor(self.Y)))
         if not math.isfinite(value):
@@ -87,7 +87,7 @@ class HeldOut:
         return HeldOutScore(self.X.shape[0], value, accuracy=float(right.mean()))
 
     def _r2(self, predictions: np.ndarray) -> float | None:
-        # Divided by the largest deviation, so that squares of extreme numbers stay in float64.
+        # Divide by the largest deviation, so that squares of extreme numbers stay in the range of float64.
         deviations = self.Y - self.Y.mean(axis=0)
         unit = float(np.abs(deviations).max())
         if not unit > 0:
@@ -105,7 +105,7 @@ def read_held_out(
     X: Array,
     Y: Array | Targets,
 ) -> HeldOut:
-    """Return held-out samples whose targets are read as those of the training samples were.
+    """Return held-out samples, with targets read as the training targets were.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def read_held_out(
     training : pair of arrays
         X and Y of the problem.
     classes : sequence or None
-        The labels in the order of the outputs, as the problem has read them.
+        The labels of the problem, in the order of the outputs.
     X, Y : array
         The samples, and their targets in the form in which a problem takes them.
 
@@ -137,14 +137,14 @@ def _read(
     X: DataArray,
     Y: Array | Targets,
 ) -> HeldOut:
-    # 1. The samples have the shape of those of the problem.
+    # 1. Check that the samples have the shape of the problem's samples.
     trained_X, trained_Y = training
     if X.shape[1:] != trained_X.shape[1:] or X.shape[0] == 0:
         sample = " x ".join(map(str, trained_X.shape[1:]))
         raise InputError(f"X must hold at least one sample, n_test x {sample} as in training, got shape {X.shape}")
     architecture.check_data(X)
     check_scale("X", entries(X))
-    # 2. The targets have its outputs, and its classes.
+    # 2. Check that the targets have the problem's outputs and classes.
     rows = read_targets(loss, Y, lambda rows: architecture.target_rows(rows, X), classes=classes).rows
     n = X.shape[0]
     outputs = n * (len(trained_Y) // trained_X.shape[0])

@@ -1,4 +1,6 @@
-"""How solvers look in every figure: the hue is the formulation; shade, marker and dashes are the solver.
+"""Colours, markers and dashes of the solvers in every figure.
+
+The hue shows the formulation; shade, marker and dashes show the solver.
 
 Blue is Burer-Monteiro, orange is the convex program and the bounds that it proves, green is the network, and grey is a
 rival. Every colour has a contrast of at least 3:1 on white and on the dark page of the report.
@@ -13,15 +15,15 @@ from typing import Any
 from convexnn_bench.errors import InputError
 from convexnn_bench.plugins import SOLVERS, parse_spec
 
-# The first shades are of Okabe and Ito's palette, which is distinct under every common colour blindness.
+# The first shades are from Okabe and Ito's palette, which is distinct under every common colour blindness.
 BLUE, ORANGE, GREEN, GREY, PINK = "#0072B2", "#D55E00", "#009E73", "#6C6C6C", "#C2649A"
-SHADES: dict[str, tuple[str, str]] = {  # hue of a formulation, or of rivals: its shades
+SHADES: dict[str, tuple[str, str]] = {  # formulation, or "rival" -> shades
     "burer_monteiro": (BLUE, "#3B93D8"),
     "convex": (ORANGE, "#B34700"),
     "network": (GREEN, "#00754F"),
     "rival": (GREY, "#909090"),
 }
-COLOURS: tuple[str, ...] = (BLUE, ORANGE, GREEN, PINK, "#3B93D8", "#B34700", "#00754F")  # of what is no solver
+COLOURS: tuple[str, ...] = (BLUE, ORANGE, GREEN, PINK, "#3B93D8", "#B34700", "#00754F")  # for other series
 MARKERS: str = "osD^v<>P"
 SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5))  # in points
 DASHES: tuple[Any, ...] = (SOLID, DASHED, DOTTED, DASH_DOT)
@@ -31,7 +33,7 @@ GRID = "#dddddd"  # on white
 
 @dataclass(frozen=True)
 class Style:
-    """How a solver is drawn in every figure; two solvers never differ by colour alone."""
+    """The look of a solver in every figure. Two solvers never differ by colour alone."""
 
     colour: str
     marker: str
@@ -43,11 +45,11 @@ class Style:
 
 
 def _fixed(hue: str, *looks: tuple[str, int, str, Any]) -> dict[str, Style]:
-    """Return {name: its style} of solvers of one hue, each given by name, shade, marker and dashes."""
+    """Return {name: style} for solvers of one hue, from name, shade, marker and dashes."""
     return {name: Style(SHADES[hue][shade], marker, dashes) for name, shade, marker, dashes in looks}
 
 
-# A marker and its dashes are unique over all hues, so that a print without colours can be read.
+# A pair of marker and dashes is unique over all hues, so that a print without colours can be read.
 FIXED: dict[str, Style] = {
     **_fixed(
         "burer_monteiro",
@@ -78,23 +80,23 @@ FIXED: dict[str, Style] = {
 
 
 def hue_of(solver: str, formulation: str) -> str:
-    """Return the key of SHADES: the formulation, or "rival" for a solver of another package or of an unknown one."""
+    """Return the key of SHADES: the formulation, or "rival" for other packages and unknown formulations."""
     return "rival" if solver.startswith("rival_") or formulation not in SHADES else formulation
 
 
 def find_styles(formulations: Mapping[str, str]) -> dict[str, Style]:
-    """Return {solver: its style} for the solvers of one figure, distinct as far as there are styles.
+    """Return {solver: style} for one figure, with distinct styles as far as there are any.
 
     Parameters
     ----------
     formulations : mapping
-        {solver, with parameters in brackets if it has any: its formulation}.
+        Formulation of each solver. A key is a name, with parameters in brackets if the solver has any.
 
     Notes
     -----
     A name in FIXED always has its own style. A solver with parameters takes the style of its name if nothing else in
-    the figure does. Any other solver takes the style of its hue that resembles the fewest, starting at a place that
-    depends on its name alone.
+    the figure does. Any other solver takes the style of its hue that resembles the fewest others. The search starts at
+    an index that depends on the solver's name alone.
     """
     styles = {solver: FIXED[solver] for solver in formulations if solver in FIXED}
     for solver, formulation in formulations.items():
@@ -107,18 +109,18 @@ def find_styles(formulations: Mapping[str, str]) -> dict[str, Style]:
 
 
 def _free_style(solver: str, hue: str, taken: tuple[Style, ...]) -> Style:
-    """Return the style of a hue that resembles the fewest of those taken."""
+    """Return the style of a hue that resembles the fewest of the taken ones."""
     all_styles = [Style(*parts) for parts in itertools.product(SHADES[hue], MARKERS, DASHES)]
     start = zlib.crc32(solver.encode()) % len(all_styles)
     return min(all_styles[start:] + all_styles[:start], key=lambda one: _resemblance(one, taken))
 
 
 def _resemblance(one: Style, taken: tuple[Style, ...]) -> int:
-    """Count how often a style could be confused with one that is taken: in points, in lines, and without colours."""
+    """Count the taken styles that resemble a style in points, in lines, or without colours."""
     points = sum((one.colour, one.marker) == (other.colour, other.marker) for other in taken)
     lines = sum((one.colour, one.dashes) == (other.colour, other.dashes) for other in taken)
     uncoloured = sum((one.marker, one.dashes) == (other.marker, other.dashes) for other in taken)
-    # The same style is the worst. Figures show points more often than lines without their points.
+    # An equal style weighs most. Points weigh more than lines, because figures show them more often.
     return 1000 * (one in taken) + 100 * points + 10 * uncoloured + lines
 
 
@@ -163,7 +165,7 @@ def solver_style(solver: str, formulation: str | None = None) -> dict[str, Any]:
 
 
 def style(dark: bool = False) -> dict[str, Any]:
-    """Return the settings of matplotlib for figures that look like those of the package.
+    """Return settings of matplotlib for figures in the style of the package.
 
     Parameters
     ----------

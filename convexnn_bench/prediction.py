@@ -1,12 +1,12 @@
-"""Predictions of a point on new data, with the gates or the neurons that it was trained with.
+"""Predictions of a point on new data, with the gates or neurons of its training problem.
 
     linear       f(x) = C(phi(x) Z)
     gated ReLU   f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k)           with the gates g_k of the problem
     others       f(x) = C(sigma(phi(x) W1) W2^T)                         with the network of the point
 
 Here phi(x) are the rows that the architecture makes of a sample x, and sigma is the activation. On the training data
-1{phi(x) g_k >= 0} are the masks of the problem, so that f has the predictions there that the certificate is about. The
-network of a ReLU point has them because u of block k lies in the cone where D_k Phi u = max(Phi u, 0).
+1{phi(x) g_k >= 0} are the masks of the problem, so that the values of f there are the certified predictions. The same
+holds for the network of a ReLU point, because the vectors u of block k lie in the cone where D_k Phi u = max(Phi u, 0).
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ def predict(problem: Problem, point: Point, X_new: Array) -> np.ndarray:
     Returns
     -------
     array, n_new x c
-        The scores, in the shape in which the architecture takes targets: n_new x s x c for attention with an output a
-        token. They include the output bias where the problem has one.
+        The scores, in the shape in which the architecture takes targets: n_new x s x c for attention with an output for
+        each token. They include the output bias if the problem has one.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def predict(problem: Problem, point: Point, X_new: Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Neurons:
-    """The active neurons of a network, float64: W1 is p x M, W2 is q x M, and gates is p x M, or None."""
+    """The active neurons of a network: W1 (p x M), W2 (q x M), and gates (p x M) or None."""
 
     W1: torch.Tensor
     W2: torch.Tensor
@@ -62,7 +62,7 @@ class Neurons:
 
 
 class Predictor:
-    """The function x -> f(x) of a point, with everything that does not depend on x computed once.
+    """The function x -> f(x) of a point. What does not depend on x is computed once.
 
     Attributes
     ----------
@@ -71,13 +71,13 @@ class Predictor:
     sample_shape : tuple
         The shape of a sample's outputs, (c,) or (s, c).
     output_bias : array c, or None
-        The best bias for the predictions on the training data, where the problem has an output bias.
+        The best bias for the predictions on the training data, if the problem has an output bias.
     """
 
     def __init__(self, problem: Problem, point: Point):
         self.problem, self.point = problem, point
         self.sample_shape = shape_of_a_sample(problem)
-        # 1. The parameters of f. Blocks that are zero, or hold zero columns only, add nothing.
+        # 1. Collect the parameters of f. Blocks that are zero, or have zero columns only, add nothing.
         self._gates: np.ndarray | None = None
         self._neurons: tuple[torch.Tensor, torch.Tensor] | None = None
         self._matrices: tuple[torch.Tensor, ...] = ()  # blocks (Z,) or factors (U, V)
@@ -92,7 +92,7 @@ class Predictor:
             self._matrices = (point.to_blocks(problem),)
         else:
             self._neurons = point.to_network(problem)
-        # 2. The bias minimises the loss at the predictions on the training data.
+        # 2. Choose the bias that minimises the loss at the predictions on the training data.
         self.output_bias: np.ndarray | None = None
         if problem.output_bias is not None:
             self.output_bias = problem.output_bias_at(self.scores(problem.X))
@@ -104,15 +104,15 @@ class Predictor:
         return scores.reshape(-1, *self.sample_shape)
 
     def neurons(self) -> Neurons:
-        """Return the active neurons of the point's network, or one zero neuron where none is active.
+        """Return the active neurons of the point's network, or one zero neuron if none is active.
 
-        Raise UnsupportedError where no network is known.
+        Raise UnsupportedError if no network is known.
         """
         problem = self.problem
         W1, W2 = self._neurons or self.point.to_network(problem)
         active = torch.nonzero((W1 != 0).any(dim=0) & (W2 != 0).any(dim=0))[:, 0]
         # Neuron j of a gated network has gate j mod P.
-        if len(active) == 0:  # layers of torch have at least one neuron
+        if len(active) == 0:  # layers of torch need at least one neuron
             W1, W2, active = W1.new_zeros(problem.p, 1), W2.new_zeros(problem.q, 1), active.new_zeros(1)
         gates = torch.as_tensor(gates_of(problem))[:, active % problem.P] if problem.activation.has_gates else None
         return Neurons(W1[:, active], W2[:, active], gates)
@@ -155,7 +155,7 @@ def shape_of_a_sample(problem: Problem) -> tuple[int, ...]:
 
 
 def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
-    """Return the gates, whose signs are the masks. Raise UnsupportedError where the problem has masks alone."""
+    """Return the gates of the masks. Raise UnsupportedError if the problem has masks alone."""
     if problem.gates is None:
         raise UnsupportedError(
             "the problem has masks without gates, so that it is not known which blocks are active on other data than "
@@ -166,7 +166,7 @@ def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
 
 
 def check_samples(problem: Problem, X_new: Any) -> DataArray:
-    """Return X_new as `read_data` does. Raise InputError unless its samples have the shape of the training data's."""
+    """Return X_new as `read_data` does. Raise InputError if its samples have another shape than X."""
     X = read_data(X_new, problem.architecture, name="X_new")
     sample = problem.X.shape[1:]
     if X.shape[1:] != sample or X.shape[0] == 0:

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn whose training objective comes with a certificate; importing them imports scikit-learn."""
+"""Estimators for scikit-learn, each fit with a certificate. Importing them imports scikit-learn."""
 
 from convexnn_bench.estimators.classifier import ConvexMLPClassifier
 from convexnn_bench.estimators.regressor import ConvexMLPRegressor

@@ -1,12 +1,12 @@
-"""What the estimators share: their arguments, the training problem that they make of the data, and its solution.
+"""The common part of the estimators: arguments, training problem and solution.
 
 The problem is that of `Problem` for a two-layer perceptron. With `fit_intercept` the network has biases,
 
     f(x) = sum_j phi(u_j^T x + a_j) v_j + b       with the penalty beta/2 sum_j (||u_j||^2 + a_j^2 + ||v_j||^2).
 
-The biases a_j of the hidden layer are the weights of a constant feature of one, and decay like all others. Without them
-every neuron would switch on at a hyperplane through the origin. The output bias b is free, so that the zero network is
-the best constant prediction.
+The biases a_j of the hidden layer are the weights of a constant feature of one, and decay like all other weights.
+Without them the hyperplane of every neuron would contain the origin. The output bias b is free, so that the zero
+network makes the best constant prediction.
 """
 
 import warnings
@@ -35,13 +35,14 @@ from convexnn_bench.running import Result, solve
 from convexnn_bench.solver import BaseSolver
 
 EPS = float(np.finfo(np.float64).eps)
-SEEDS = 2**31 - 1  # how many seeds of gates and start points a random state chooses from
-ANY_BETA = 1.0  # weight decay where beta_max is zero: the zero network is optimal for every one
+SEEDS = 2**31 - 1  # number of seeds that a random state chooses from
+ANY_BETA = 1.0  # weight decay where beta_max is zero: the zero network is then optimal for every weight decay
 
 
 class BaseConvexMLP(BaseEstimator):
-    """Arguments, fitting and scores of both estimators. A subclass says what targets and scores mean.
+    """Base class of both estimators: their arguments, fits and scores.
 
+    A subclass defines the meaning of targets and scores.
     `ConvexMLPClassifier` and `ConvexMLPRegressor` document the arguments.
     """
 
@@ -68,7 +69,7 @@ class BaseConvexMLP(BaseEstimator):
         device: str = "cpu",
         verbose: bool = False,
     ):
-        # Cloning compares arguments by identity, so that they are kept as they are, and checked by `fit`.
+        # `sklearn.clone` compares arguments by identity, so that they are stored unchanged, and checked by `fit`.
         self.activation = activation
         self.patterns = patterns
         self.beta_fraction = beta_fraction
@@ -90,21 +91,21 @@ class BaseConvexMLP(BaseEstimator):
         return tags
 
     def to_torch(self) -> torch.nn.Module:
-        """Return the fitted network as a torch module in float64, from samples n x d to outputs n x c.
+        """Return the fitted network as a torch module in float64.
 
         Returns
         -------
         torch.nn.Module
-            As `Result.to_torch` makes it, with biases in the hidden layer if the network has some:
-            ``Sequential(Linear, ReLU, Linear)`` for ReLU, `GatedMLP` for gated ReLU, and ``Linear`` for linear. It
-            takes the features as `fit` does: what a pipeline does to them before is not part of it.
+            A map from samples n x d to outputs n x c: ``Sequential(Linear, ReLU, Linear)`` for ReLU, `GatedMLP` for
+            gated ReLU, and ``Linear`` for linear activation, with the biases of the hidden layer. It takes the
+            features that `fit` takes. Earlier steps of a pipeline are not part of the module.
 
         Raises
         ------
         NotFittedError
             `fit` has not been called.
         UnsupportedError
-            The activation is a plug-in that is not made of layers of torch.
+            The activation is a plug-in that has no layers of torch.
         """
         check_is_fitted(self)
         module = self.result_.to_torch()
@@ -113,7 +114,7 @@ class BaseConvexMLP(BaseEstimator):
     # -- fitting ----------------------------------------------------------------------------------------
 
     def _check_arguments(self) -> None:
-        """Raise InputError for an argument that is not usable, before any other work."""
+        """Raise InputError for an argument that is not allowed."""
         ACTIVATIONS.make(self.activation)
         LOSSES.make(self.loss)
         SOLVERS.make(self.solver)
@@ -133,7 +134,7 @@ class BaseConvexMLP(BaseEstimator):
             YES_OR_NO.check(name, getattr(self, name))
 
     def _weights(self, sample_weight: Any, X: DataArray) -> np.ndarray | None:
-        """Return the weights of the samples as float64, or None where the caller gave none."""
+        """Return the weights of the samples as float64, or None for no weights."""
         if sample_weight is None:
             return None
         weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -146,9 +147,10 @@ class BaseConvexMLP(BaseEstimator):
     ) -> Self:
         """Solve the training problem of samples with targets n x c.
 
-        The weights of the samples, and further factors of them, are all positive.
+        weights: positive weights of the samples, None for one each. factors: positive weights of classes, which
+        multiply them and do not enter beta_max.
         """
-        # 1. State the problem, and solve it, from the last point where that is wanted.
+        # 1. State the problem and solve it, with `warm_start` from the last point.
         kept, weights = merged(X, targets.rows, weights)
         targets, factors = replace(targets, rows=targets.rows[kept]), None if factors is None else factors[kept]
         problem = self._problem(self._rows(X[kept]), targets, weights, factors)
@@ -169,7 +171,7 @@ class BaseConvexMLP(BaseEstimator):
             )
         self.result_, self.certificate_ = result, result.certificate
         self.n_iter_ = max(result.iterations, 1)
-        # 2. Warn where less was proven than was asked for.
+        # 2. Warn if the certified gap is above the target.
         if self.gap is not None and not result.gap <= self.gap and not _is_zero(result):
             proven = "no certified gap" if np.isnan(result.gap) else f"a certified gap of {result.gap:.2e}"
             warnings.warn(
@@ -184,14 +186,14 @@ class BaseConvexMLP(BaseEstimator):
     def _problem(
         self, rows: DataArray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None
     ) -> Problem:
-        """Return the training problem, whose weight decay is chosen without the factors."""
+        """Return the training problem. The factors do not enter beta_max."""
         output_bias = "free" if self.fit_intercept else None
         model: dict[str, Any] = {
             "activation": self.activation, "loss": self.loss, "output_bias": output_bias, "seed": self._seed(),
         }  # fmt: skip
         beta = ANY_BETA if self.beta is None else self.beta
         problem = Problem(rows, targets, beta=beta, patterns=self.patterns, sample_weight=weights, **model)
-        # A fraction of beta_max is taken once the data and the gates are known.
+        # beta_max depends on the data and the gates, so that the weight decay is set after both.
         if self.beta is None and problem.beta_max > 0:
             problem = problem.with_beta(fraction=self.beta_fraction)
         if factors is None:
@@ -205,13 +207,14 @@ class BaseConvexMLP(BaseEstimator):
         if is_whole(state):
             return int(state)
         if self.warm_start and hasattr(self, "result_"):
-            return self.result_.seed  # other gates would be other blocks
+            return self.result_.seed  # with other gates the last point would belong to other blocks
         return int(check_random_state(state).randint(SEEDS))
 
     def _start(self, problem: Problem) -> Result | np.ndarray | None:
-        """Return the last point where the fit is to begin there, and its blocks are those of the problem.
+        """Return the last point if the fit begins there, or None.
 
-        Raise InputError where the last fit had other features or targets.
+        None also if the blocks of the last problem are not those of this one. Raise InputError if the last fit had
+        other features or targets.
         """
         if not self.warm_start or not hasattr(self, "result_"):
             return None
@@ -226,28 +229,28 @@ class BaseConvexMLP(BaseEstimator):
         same_X = same_data(last.X, problem.X) and np.array_equal(last.masks, problem.masks)
         if same_X and np.array_equal(last.Y, problem.Y):
             return self.result_
-        # On other samples the gates name the blocks, unless cones tie the blocks to the samples.
+        # On other samples, equal gates define the same blocks. This does not hold for cones, which depend on samples.
         same_gates = not problem.has_cone and _same(last.gates, problem.gates)
         return self.result_.blocks if same_X or same_gates else None
 
     # -- scores -----------------------------------------------------------------------------------------
 
     def _rows(self, X: DataArray) -> DataArray:
-        """Return the inputs of the network: the samples, with a constant feature of one for the hidden biases."""
+        """Return the inputs of the network, with the constant feature of the hidden biases."""
         if not self.fit_intercept:
             return X
         ones = np.ones((X.shape[0], 1))
         return scipy.sparse.hstack([X, ones], format="csr") if scipy.sparse.issparse(X) else np.column_stack([X, ones])
 
     def _scores(self, X: Any) -> np.ndarray:
-        """Return the outputs of the network, n x c, for samples that a caller gave."""
+        """Return the outputs of the network, n x c, for the caller's samples."""
         check_is_fitted(self)
         checked = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         return self.result_.predict(self._rows(checked))
 
 
 def _is_zero(result: Result) -> bool:
-    """Return whether the objective is zero up to rounding, as for constant targets: no relative gap is small."""
+    """Return whether the objective is zero up to rounding, so that no relative gap is small."""
     problem = result.problem
     loss = weighted_part(problem.loss)
     Y = torch.as_tensor(problem.Y)

@@ -21,7 +21,7 @@ from convexnn_bench.solver import BaseSolver
 
 
 def _has_probabilities(estimator: "ConvexMLPClassifier") -> bool:
-    """Return True where the loss is that of a model of probabilities. Raise AttributeError otherwise."""
+    """Return True if the loss defines probabilities; raise AttributeError otherwise."""
     loss = LOSSES.make(estimator.loss)
     if isinstance(loss, CrossEntropy | Logistic):
         return True
@@ -29,22 +29,22 @@ def _has_probabilities(estimator: "ConvexMLPClassifier") -> bool:
 
 
 class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
-    """Two-layer perceptron for classes that is proven to be close to the global optimum of its training problem.
+    """Classify by a two-layer perceptron with a certificate of its training objective.
 
-    An estimator of scikit-learn for two or more classes, whose labels may be of any kind. Its features should have
-    similar scales: ``make_pipeline(StandardScaler(), ConvexMLPClassifier())``.
+    The estimator for scikit-learn takes two or more classes with labels of any kind. `certificate_` bounds how far the
+    training objective can be above its global optimum. The features should have similar scales:
+    ``make_pipeline(StandardScaler(), ConvexMLPClassifier())``.
 
     Parameters
     ----------
     activation : str or BaseActivation
         "gated_relu", "relu" or "linear".
     patterns : int or "all"
-        How many gates are sampled, or every attainable pattern, which is possible for few features.
+        The number of gates to sample, or "all" for every attainable pattern, which is possible for few features.
     beta_fraction : float
-        Weight decay as a fraction of ``beta_max``, above which the zero network is optimal for the samples and their
-        weights.
+        Weight decay as a fraction of ``beta_max``, the weight decay from which the zero network is optimal.
     beta : float, optional
-        Weight decay itself, which takes the place of `beta_fraction`. Losses are sums over samples, never means.
+        Weight decay as a number, in place of `beta_fraction`. Losses are sums over samples, never means.
     loss : str or BaseLoss
         "cross_entropy" has an output for each class. "logistic", "squared_hinge", and losses of numbers such as
         "squared" have one output for two classes, and otherwise one against the rest for each class.
@@ -54,14 +54,14 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         Certified relative gap at which the solver is stopped. None lets it run to its own end.
     fit_intercept : bool
         Give the network biases. Those of the hidden layer are the weights of a constant feature of one and have weight
-        decay, and those of the outputs have none. Without them, the problem is ``Problem(X, y)`` as it stands.
+        decay, and those of the outputs have none. With False the problem is ``Problem(X, y)`` without changes.
     class_weight : "balanced", dict or None
-        Factors of the losses of each class. "balanced" gives all classes the same total weight. They change what errors
-        cost and not the weight decay: `beta_fraction` refers to beta_max without them.
+        Factors of the losses of each class. "balanced" gives all classes the same total weight. The factors do not
+        enter beta_max, so that `beta_fraction` gives the same weight decay with and without them.
     warm_start : bool
-        Begin at the point of the last fit, as ``solve(..., start=...)`` does. Gates are drawn anew only with another
-        whole number as `random_state`. On other samples a network of gated or linear neurons begins at the last one,
-        and a ReLU network, whose cones depend on the samples, begins anew.
+        Begin at the point of the last fit, as ``solve(..., start=...)`` does. The gates stay the same unless
+        `random_state` is another whole number. On other samples a gated or linear network also begins at the last
+        point. A ReLU network, whose cones depend on the samples, then begins without a start.
     max_iter : int, optional
         Steps after which an iterative solver is stopped; None for no limit.
     time_limit : float, optional
@@ -71,22 +71,22 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
     device : str
         "cpu", "cuda" or "cuda:0".
     verbose : bool
-        Show a bar on a terminal or in a notebook.
+        Show a progress bar on a terminal or in a notebook.
 
     Attributes
     ----------
     classes_ : array
-        The labels in sorted order. A label whose samples all have weight zero is none of them.
+        The labels in sorted order, without labels whose samples all have weight zero.
     result_ : Result
         The solution, with its training problem `result_.problem`, its curve and its times.
     certificate_ : Certificate
-        What was proven of the training objective, with the weights and the biases of the fit.
+        The proven bounds on the training objective, with the weights and the biases of the fit.
     n_iter_ : int
-        How many steps the solver took, at least 1.
+        Number of steps that the solver took, at least 1.
     n_features_in_ : int
         Number of features d.
     feature_names_in_ : array
-        Names of the features, where X has names that are all words.
+        Names of the features, if X has column names and all of them are strings.
 
     See Also
     --------
@@ -96,8 +96,8 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
     -----
     With weights w_i, the fit minimises sum_i w_i f(z_i, y_i) + beta/2 ||weights||^2 over two-layer networks with fixed
     gates, or its convex or Burer-Monteiro form, as `Problem` states them. `certificate_` bounds the distance from that
-    optimum. It says nothing of test data. Samples that occur several times, with the same target, are one sample of
-    `result_.problem` with the sum of their weights, which is the same problem.
+    optimum. It says nothing about test data. Samples that occur several times with the same target are merged into one
+    sample of `result_.problem` with the sum of their weights, which gives the same optimum.
 
     Examples
     --------
@@ -183,11 +183,11 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         self._check_arguments()
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
-        # 1. Samples of weight zero are left out, so that they are no different from samples that are not there.
+        # 1. Remove samples of weight zero, so that the fit does not depend on them.
         weights = self._weights(sample_weight, X)
         if weights is not None:
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        # 2. Name the classes, and weigh them.
+        # 2. Number the classes, and compute their weights.
         classes, index = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise InputError(
@@ -199,9 +199,9 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         return self._fit(X, self._targets(index), weights, factors)
 
     def _class_weights(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """Return the factor of each class, for samples of the classes `index` with these weights."""
+        """Return the factor of each class for samples with class numbers `index`."""
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            # scikit-learn counts samples; with their weights, a sample of weight two is as good as two samples
+            # scikit-learn counts samples. With the sums of weights, a sample of weight two counts as two samples.
             totals = np.bincount(index, weights=weights)
             shares: np.ndarray = totals.sum() / (len(totals) * totals)
             return shares
@@ -216,11 +216,11 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         one_hot = np.eye(len(classes))[index]
         if LOSSES.make(self.loss).labels == "one_hot":
             return Targets(one_hot, classes)
-        # -1 and 1, in one column for two classes, and for more in a column of each class against the rest
+        # Signs: one column for two classes, and otherwise one column for each class against the rest.
         return Targets(2.0 * (one_hot[:, 1:] if len(classes) == 2 else one_hot) - 1.0, classes)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the scores of the classes; for two classes the one that is positive for the second class.
+        """Return the scores of the classes; one score if there are two classes.
 
         Parameters
         ----------
@@ -230,7 +230,8 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         Returns
         -------
         array, n or n x number of classes
-            The outputs of the network; with cross-entropy of two classes the second output minus the first.
+            The outputs of the network. For two classes, the score is positive for the second class; with cross-entropy
+            it is the second output minus the first.
 
         Raises
         ------
@@ -266,7 +267,9 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes, for the losses "cross_entropy" and "logistic".
+        """Return the probabilities of the classes.
+
+        The loss must be "cross_entropy" or "logistic".
 
         Parameters
         ----------
@@ -276,8 +279,8 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         Returns
         -------
         array, n x number of classes
-            The softmax of the scores for cross-entropy, and the logistic function of them for the logistic loss, which
-            for more than two classes is divided by its sum. Columns are in the order of `classes_`, rows sum to one.
+            The softmax of the scores for cross-entropy, and their logistic function for the logistic loss. For more
+            than two classes the latter is divided by its sum. Columns are in the order of `classes_`, rows sum to one.
 
         Raises
         ------
@@ -291,7 +294,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of the probabilities of `predict_proba`, without underflow.
+        """Return the logarithms of `predict_proba`, computed without underflow.
 
         Parameters
         ----------
@@ -313,7 +316,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         scores = self.decision_function(X)
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], axis=1)
-        # the softmax of logarithms divides their exponentials by the sum
+        # The log-softmax of the logarithms normalises the probabilities.
         against_rest = LOSSES.make(self.loss).labels == "signs"
         logarithms: np.ndarray = log_softmax(log_expit(scores) if against_rest else scores, axis=1)
         return logarithms

@@ -1,4 +1,4 @@
-"""Networks that take a constant feature of one, as networks with biases in the hidden layer.
+"""Turn the weights of a constant feature into biases of the hidden layer.
 
 The weights of the constant feature are the biases: (x, 1)^T (u, a) = x^T u + a, for neurons and for gates.
 """
@@ -10,9 +10,9 @@ from convexnn_bench.modules import GatedMLP
 
 
 def with_hidden_biases(module: torch.nn.Module) -> torch.nn.Module:
-    """Return the network of the features without the last, which is one for every sample.
+    """Return the network with the last feature, a constant of one, as hidden biases.
 
-    Raise UnsupportedError for a module that is none of those that MLPs of this package's activations become.
+    Raise UnsupportedError for a module of another kind than `Result.to_torch` returns for the MLP.
     """
     if isinstance(module, GatedMLP):
         module.first = _with_bias(module.first)
@@ -30,7 +30,7 @@ def with_hidden_biases(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _with_bias(layer: torch.nn.Linear) -> torch.nn.Linear:
-    """Return the layer whose bias is what the weights of the last input, and a bias that it had, make of one."""
+    """Return the layer without its last input, whose weights are added to the bias."""
     inputs, weight = layer.in_features - 1, layer.weight.detach()
     bias = weight[:, -1] if layer.bias is None else weight[:, -1] + layer.bias.detach()
     made = torch.nn.Linear(inputs, layer.out_features, device="meta")

@@ -1,6 +1,6 @@
-"""Equal samples as one sample with the sum of their weights, which is the same training problem.
+"""Merge equal samples into one sample with the sum of their weights.
 
-So a sample of weight two and a sample that occurs twice are one problem, and not only problems with one optimum.
+The merged problem has the same optimum. Weight two and two copies give the same problem, and so the same fit.
 """
 
 import numpy as np
@@ -10,19 +10,19 @@ from convexnn_bench.operator import DataArray, entries, with_entries
 
 
 def merged(X: DataArray, Y: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray | slice, np.ndarray | None]:
-    """Return which samples to keep, so that none of them occurs twice with the same targets, and their weights.
+    """Return the first of each group of equal samples, and the sums of the weights.
 
-    The first of equal samples is kept. Without equal samples, all are kept with the weights that they have.
+    Samples are equal if their features and targets are. Without equal samples all are kept, with unchanged weights.
     """
-    # 1. Name each row by a whole number modulo 2^64, the same for equal rows. Adding zero removes the sign of -0.0.
+    # 1. Hash each row to a whole number modulo 2^64, the same for equal rows. Adding zero removes the sign of -0.0.
     rows = _side_by_side(X, Y)
     factors = np.random.default_rng(0).integers(1, 2**63, size=rows.shape[1], dtype=np.uint64)
     names = with_entries(rows, entries(rows).view(np.uint64)) @ factors
     _, first, index = np.unique(names, return_index=True, return_inverse=True)
-    # 2. Different rows of one name, which are as good as impossible, would not be merged.
+    # 2. Merge nothing in the practically impossible case that different rows have the same hash.
     if len(first) == len(names) or not same_data(rows, rows[first[index]]):
         return slice(None), weights
-    # 3. Add the weights, one for each sample by default.
+    # 3. Add the weights; the default weight is one.
     order = np.argsort(first)
     totals = np.bincount(index, weights=weights)[order].astype(np.float64)
     return first[order], totals

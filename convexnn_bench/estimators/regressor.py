@@ -13,9 +13,10 @@ from convexnn_bench.plugins import LOSSES
 
 
 class ConvexMLPRegressor(RegressorMixin, MultiOutputMixin, BaseConvexMLP):
-    """Two-layer perceptron for regression that is proven to be close to the global optimum of its training problem.
+    """Regress by a two-layer perceptron with a certificate of its training objective.
 
-    An estimator of scikit-learn for one or several outputs. Its features should have similar scales:
+    The estimator for scikit-learn has one or several outputs. `certificate_` bounds how far the training objective can
+    be above its global optimum. The features should have similar scales:
     ``make_pipeline(StandardScaler(), ConvexMLPRegressor())``.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The smallest network with the predictions of a point: a basic solution for the sizes of its neurons."""
+"""Reduce a network without a change of its predictions on the data."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result
 
 UNCHANGED = 1e-8  # largest change of the predictions, relative to their norm
-SPARED = 5e-9  # part of the predictions, in the sum of their norms, that the smallest neurons may have
-NEGLIGIBLE = 1e-14  # neurons of this part of the largest size are rounding
+SPARED = 5e-9  # largest sum of the norms of predictions that are left out, relative to their norm; half of UNCHANGED
+NEGLIGIBLE = 1e-14  # size up to which a neuron counts as rounding, relative to the largest one
 
 
 def minimal_network(result: Result, *, time_limit: float | None = None) -> Result:
@@ -35,31 +35,32 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
     -------
     Result
         A point of the same formulation with at most ``n_out * c`` neurons and never more than before, an objective
-        that is not larger, and the same predictions on the data to 1e-8 (relative). It carries a certificate of its
-        own. Its `reason` says how many neurons were left. Solver, status, times and curve are those of `result`.
+        that is not larger, and the same predictions on the data to 1e-8 (relative). It has a new certificate. Its
+        `reason` says how many neurons are left. Solver, status, times and curve are those of `result`.
 
     Raises
     ------
     InputError
         `result` is no Result.
     UnsupportedError
-        No network is known for the point, or no gap is stated for it.
+        No network is known for the point, or it has no certified gap.
 
     Notes
     -----
-    1. Neurons that one neuron can replace are merged, also between blocks with equal masks: without cones by a
-       singular value decomposition of every block, with ReLU and one output by adding neurons of one pattern and sign.
-    2. With the directions of the neurons fixed, predictions sum_j s_j a_j and penalty sum_j s_j are linear in their
-       sizes s = ||u|| ||v||. A basic solution of min sum_j s_j with the same predictions, s >= 0, has linearly
-       independent a_j (Caratheodory's theorem; Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks,
-       ICML 2023).
-    3. The smallest neurons, whose predictions together are at most 5e-9 of all, are left out before that if the
-       objective does not rise. Interior-point methods return many such neurons.
-    4. If rounding made the certified objective larger, or the predictions differed by more than 1e-8, the point of
-       `result` is kept.
+    1. Merge neurons that one neuron can replace, also between blocks with equal masks. Without cones a singular value
+       decomposition of every block merges them. With ReLU and one output, neurons of one pattern and sign are added.
+    2. Leave out the smallest neurons, whose predictions add up to at most 5e-9 of the predictions, and solve a linear
+       program for the sizes s = ||u|| ||v|| of the others. With fixed directions, predictions sum_j s_j a_j and penalty
+       sum_j s_j are linear in the sizes. A basic solution of min sum_j s_j with the same predictions and s >= 0 has
+       linearly independent a_j (Caratheodory's theorem; Mishkin & Pilanci, Optimal sets and solution paths of ReLU
+       networks, ICML 2023).
+    3. Certify the point. If the objective rose or the predictions changed by more than 1e-8, repeat step 2 with all
+       neurons. Interior-point methods return many neurons that step 2 leaves out.
+    4. Keep the point of `result` if rounding made the certified objective larger, or if the predictions changed by
+       more than 1e-8.
 
-    Predictions on other data may change, since neurons that agree on the data are exchanged for each other.
-    `optimal_set` bounds that for global optima.
+    Predictions on other data may change, since neurons that agree on the data replace each other. `optimal_set` bounds
+    this change for global optima.
 
     Examples
     --------
@@ -73,14 +74,14 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
     problem, point = _checked(result)
     assert result.certificate is not None
     known = result.certificate
-    # 1. The neurons, merged where one can replace several.
+    # 1. Merge neurons that one neuron can replace.
     before, neurons, operator = _neurons(problem, point)
     A, sizes = _images(operator, neurons), neurons.sizes
     for part in (SPARED, 0.0):
-        # 2. Their least sizes for the same predictions, without the smallest neurons if that is possible.
+        # 2. Minimise the sum of their sizes for the same predictions, first without the smallest neurons.
         reduced = _resized(neurons, torch.as_tensor(basic_sizes(A, without_smallest(A, sizes.numpy(), part))))
-        # 3. Certify. A proven bound holds for every point of the program. The copy is aligned as arrays from a file
-        # are, which then have a certificate of the same bits.
+        # 3. Certify the point. The bound of `result` holds for every point of the program. The copy is aligned as
+        # arrays from a file are, so that the certificate of the saved point has the same bits.
         smaller = _point(problem, point, reduced).copy()
         smaller.dual = known.multiplier
         certificate = strengthened(certify(problem, smaller, known.scope, time_limit=time_limit), known)
@@ -95,12 +96,12 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
     if not better:
         smaller, certificate = point, known
         if len(reduced) < before:
-            words = f"the point is kept, since with {words}, and the objective would be larger by rounding"
+            words = f"the point is kept, because rounding made the reduced one worse ({words})"
     return replace(result, point=smaller, certificate=certificate, reason=f"{words}; {result.reason}")
 
 
 def _checked(result: Result) -> tuple[Problem, Point]:
-    """Return the problem and the point of a result; raise where there is none that can be reduced."""
+    """Return the problem and the point of a result; raise if the point cannot be reduced."""
     if not isinstance(result, Result):
         raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
     if result.point is None or result.certificate is None:
@@ -111,9 +112,9 @@ def _checked(result: Result) -> tuple[Problem, Point]:
 
 
 def _neurons(problem: Problem, point: Point) -> tuple[int, BlockNeurons, Operator]:
-    """Return the number of neurons of a point, its merged neurons, and an operator whose blocks are theirs."""
+    """Return the number of neurons of a point, its merged neurons, and an operator on their blocks."""
     if problem.has_cone and point.formulation == "network":
-        # The patterns of a ReLU network need not be among the problem's blocks: its own are the blocks here.
+        # The patterns of a ReLU network need not be among the problem's blocks. Here each neuron is a block.
         W1, W2 = point.to_network(problem)
         operator = Operator(problem.architecture, problem.X, problem.Y, problem.Phi @ W1.numpy() >= 0)
         blocks = torch.arange(W1.shape[1])
@@ -132,7 +133,7 @@ def _neurons(problem: Problem, point: Point) -> tuple[int, BlockNeurons, Operato
 
 
 def _first_of_equal(masks: torch.Tensor) -> torch.Tensor:
-    """Return, for every block, the index of the first block with the same mask, which may take its neurons."""
+    """Return for every block the index of the first block with the same mask."""
     packed = np.packbits(masks.numpy(), axis=0)
     _, first, inverse = np.unique(packed, axis=1, return_index=True, return_inverse=True)
     return torch.as_tensor(first[inverse.reshape(-1)])
@@ -152,14 +153,14 @@ def _alive(neurons: BlockNeurons) -> BlockNeurons:
 
 
 def _singular(problem: Problem, Z: torch.Tensor) -> BlockNeurons:
-    """Return the singular pairs of every block: as many neurons as its rank, with its nuclear norm as penalty."""
+    """Return the singular pairs of every block as neurons, as many as its rank."""
     U, V = convex.to_factors(problem, Z)
     W1, W2 = U.permute(1, 0, 2).reshape(problem.p, -1), V.permute(1, 0, 2).reshape(problem.q, -1)
     return _alive(BlockNeurons(torch.arange(problem.P).repeat_interleave(U.shape[2]), *_scaled(W1, W2)))
 
 
 def _added(neurons: BlockNeurons) -> BlockNeurons:
-    """Return one neuron for each block and sign: sums of vectors of a cone lie in it, and are no longer than they."""
+    """Return one neuron for each block and sign, the sum of its vectors, which stays in the cone."""
     keys = torch.stack([neurons.blocks, neurons.right[0].sign().long()])
     keys, owner = torch.unique(keys, dim=1, return_inverse=True)
     left = neurons.left.new_zeros(len(neurons.left), keys.shape[1]).index_add_(1, owner, neurons.left)
@@ -205,7 +206,7 @@ def _point(problem: Problem, point: Point, neurons: BlockNeurons) -> Point:
 
 
 def _change(problem: Problem, point: Point, other: Point) -> float:
-    """Return the norm of the difference of two points' predictions, relative to that of the first."""
+    """Return the norm of the change of the predictions, relative to those of the first point."""
     first, second = (at.evaluate(problem, "cpu").predictions for at in (point, other))
     size = float(torch.linalg.vector_norm(first))
     return float(torch.linalg.vector_norm(second - first)) / size if size > 0 else float(second.abs().max())

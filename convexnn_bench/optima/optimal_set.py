@@ -1,4 +1,4 @@
-"""All global optima of a problem with one output and without cones: a polytope, and the predictions on it.
+"""The polytope of all global optima, for one output and without cones.
 
 Let F be strictly convex near the predictions f of an optimum. Then f, the multiplier Lambda = grad F(f) and the
 penalty R are the same at every optimum. With G_k = A_k^* Lambda, an optimum has ||G_k|| <= beta in every block, and
@@ -30,26 +30,26 @@ from convexnn_bench.prediction import predict
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result
 
-LARGEST_TOLERANCE = 1e-3  # a larger part of beta would call blocks active that are far from it
-SMALLEST_TOLERANCE = 1e-10  # rounding of ||G_k|| / beta, with a margin
-NEGLIGIBLE = 1e-13  # slopes of predictions that are rounding, relative to the largest one
+LARGEST_TOLERANCE = 1e-3  # relative to beta; with more, blocks far from beta would count as active
+SMALLEST_TOLERANCE = 1e-10  # relative to beta: the rounding of ||G_k||, with a margin
+NEGLIGIBLE = 1e-13  # size up to which slopes of predictions count as rounding, relative to the largest one
 
 
 @dataclass(frozen=True, repr=False)
 class OptimalSet:
-    """All global optima of a problem, as far as a certified point determines them.
+    """The set of all global optima of a problem, up to a tolerance.
 
     Attributes
     ----------
     result : Result
         The certified point. It is one of the optima, up to its gap.
     tolerance : float
-        A block counts as active if ||G_k|| >= (1 - tolerance) beta. Vectors a_k count as dependent if they are within
-        2 tolerance max_k ||A_k|| of dependent vectors, each.
+        A block counts as active if ||G_k|| >= (1 - tolerance) beta. Vectors a_k count as dependent if each of them is
+        within 2 tolerance max_k ||A_k|| of dependent vectors.
     active : int array
         The blocks that count as active. All other blocks are zero at every optimum.
     support : int array
-        The active blocks whose size is above `tolerance` R at some optimum, R being the sum of all sizes.
+        The active blocks whose size is above `tolerance` R at some optimum, where R is the sum of all sizes.
     dimension : int
         The dimension of the set: 0 for one optimum, 1 for a segment.
     from_gap : bool
@@ -57,7 +57,7 @@ class OptimalSet:
 
     Notes
     -----
-    `optimal_set` makes it, and explains the tolerance.
+    `optimal_set` returns this set, and explains the tolerance.
     """
 
     result: Result
@@ -72,15 +72,15 @@ class OptimalSet:
 
     @property
     def is_unique(self) -> bool:
-        """True if there is one optimum only.
+        """Whether there is only one optimum.
 
         With the default tolerance True is a proof, up to rounding and to changes of sizes below `tolerance` R. False
-        says that the tolerance leaves room for another optimum.
+        means that another optimum is possible within the tolerance.
         """
         return self.dimension == 0
 
     def prediction_range(self, X_new: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return the least and the largest prediction over all optima, for each new sample.
+        """Return the least and the largest prediction over all optima.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class OptimalSet:
         Returns
         -------
         low, high : arrays n_new x 1
-            They have the shape of ``result.predict(X_new)``, which lies between them.
+            The bounds for each new sample, in the shape of ``result.predict(X_new)``, which lies between them.
 
         Raises
         ------
@@ -101,8 +101,8 @@ class OptimalSet:
 
         Notes
         -----
-        Two linear programs for each sample, by HiGHS. Their error is about 1e-9 of the range that sizes of sum R allow;
-        that of the polytope itself is of the order of `tolerance`.
+        HiGHS solves two linear programs for each sample. Their error is about 1e-9 of the range that sizes of sum R
+        allow. The error of the polytope itself is of the order of `tolerance`.
         """
         problem, point = self.result.problem, self.result.point
         assert point is not None
@@ -112,7 +112,7 @@ class OptimalSet:
         # 1. Predictions are linear in the sizes: one column for each basis vector.
         columns = [predict(problem, self._moved(direction), X_new) - middle for direction in self._basis.T]
         slopes = np.stack([column.ravel() for column in columns], axis=1) @ self._basis.T
-        # 2. Two linear programs for each sample. Where all optima agree, the slope is zero up to rounding.
+        # 2. Solve two linear programs for each sample. Where all optima agree, the slope is zero up to rounding.
         lengths = np.linalg.norm(slopes, axis=1)
         slopes[lengths <= NEGLIGIBLE * lengths.max()] = 0.0
         ends = np.array([self._ends(slope) for slope in slopes])
@@ -121,7 +121,7 @@ class OptimalSet:
 
     @cached_property
     def _unit(self) -> float:
-        """The sum of the sizes, R."""
+        """R, the sum of the sizes."""
         return float(self._sizes.sum())
 
     def _moved(self, direction: Float[np.ndarray, " S"]) -> Point:
@@ -154,7 +154,7 @@ class OptimalSet:
 
 
 def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
-    """Return the set of all global optima of a problem, from a point with a small certified gap.
+    """Return the set of all global optima, from a point with a small certified gap.
 
     Parameters
     ----------
@@ -163,21 +163,21 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
         ``cnn.solve(problem, "bm_newton", gap=1e-12)``.
     tolerance : float, optional
         Relative distance from beta up to which ||G_k|| counts as equal to beta. The default follows from the certified
-        gap, see Notes. A smaller number than that proves nothing, but may describe the set better, since the bound
-        behind the default is seldom attained.
+        gap, see Notes. A smaller number proves nothing, but may describe the set better, since the default is a bound
+        for the worst case.
 
     Returns
     -------
     OptimalSet
-        With `is_unique` and `prediction_range`.
+        The set, with `is_unique` and `prediction_range`.
 
     Raises
     ------
     InputError
         `result` is no Result, or the tolerance is no number above 0 and below 0.001.
     UnsupportedError
-        The activation has cones, there are several outputs, the loss is not strictly convex near the predictions, so
-        that they may differ between optima, or the gap is too large. The message says which.
+        The activation has cones, there are several outputs, the gap is too large, or the loss is not strictly convex
+        near the predictions, so that these may differ between optima. The message names the reason.
 
     Notes
     -----
@@ -188,11 +188,12 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
 
     and the default tolerance is max_k ||A_k|| sqrt(2 L (primal - dual)) / beta (compare the safe screening rules of
     Ndiaye, Fercoq, Gramfort & Salmon, JMLR 2017). A block that is not active by this tolerance is zero at every
-    optimum. Directions G_k / ||G_k|| are off by at most twice the tolerance, and vectors a_k by that times ||A_k||, up
-    to which they count as dependent. The set is therefore at least as large as the exact one, to that accuracy.
+    optimum. The error of a direction G_k / ||G_k|| is at most twice the tolerance, and that of a vector a_k is at most
+    2 tolerance ||A_k||. Vectors within these errors of dependent ones count as dependent. The set therefore contains
+    the exact one, to that accuracy.
 
     With a free output bias all optima have the same predictions on the data, and sum_k c_k a_k = f up to a shift that
-    the bias takes back. Samples without weight are not in the loss, so that predictions on them may differ.
+    the bias cancels. Samples of weight zero are not in the loss, so that predictions on them may differ.
 
     The polytope is that of Mishkin & Pilanci, Optimal sets and solution paths of ReLU networks, ICML 2023.
 
@@ -212,13 +213,13 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
     if not isinstance(result, Result):
         raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
     given: float | None = Number(high=LARGEST_TOLERANCE, optional=True).check("tolerance", tolerance)
-    # 1. What must hold for the optima to be a polytope.
+    # 1. Check that the optima are a polytope.
     certificate, Z = _checked(result)
     problem, operator = result.problem, result.problem.operator()
     curvature = 2 * problem.loss.smoothness
-    error = math.sqrt(curvature * max(certificate.absolute_gap, 0.0))  # of the multiplier
+    error = math.sqrt(curvature * max(certificate.absolute_gap, 0.0))  # of the multiplier, at most
     _check_curvature(problem, operator.apply(torch.as_tensor(Z)), error)
-    # 2. The tolerance.
+    # 2. Derive the tolerance from the gap, unless it is given.
     length = _largest_norm(operator)
     chosen = max(length * error / problem.beta, SMALLEST_TOLERANCE) if given is None else given
     if chosen >= LARGEST_TOLERANCE:
@@ -228,14 +229,14 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
             f"determines ||G_k|| to {chosen:.1e} beta, and {LARGEST_TOLERANCE:g} beta is the limit; solve with "
             f"gap={needed:.0e}, or give a tolerance"
         )
-    # 3. The active blocks, and the constraints on their sizes.
+    # 3. Find the active blocks, and the constraints on their sizes.
     G = operator.adjoint(torch.as_tensor(certificate.multiplier))[:, :, 0].numpy()
     norms = np.linalg.norm(G, axis=1)
     active = np.flatnonzero(norms >= (1 - chosen) * problem.beta)
     directions = -G[active] / norms[active, None]
     sizes = np.linalg.norm(Z[active, :, 0], axis=1)
     M = _constraints(problem, operator, active, directions, length)
-    # 4. The blocks that are not zero at some optimum, and the directions in which their sizes can change.
+    # 4. Find the blocks that are not zero at some optimum, and the directions in which their sizes can change.
     threshold = min(2 * chosen * math.sqrt(len(active)), 0.5) * length
     kept = support_of(null_space(M, threshold), sizes, chosen)
     basis = null_space(M[:, kept], threshold)
@@ -245,7 +246,7 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
 
 
 def _checked(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
-    """Return certificate and blocks. Raise UnsupportedError where the optima are no such polytope, or without a gap."""
+    """Return certificate and blocks. Raise UnsupportedError if the optima are no polytope, or without a gap."""
     problem, certificate = result.problem, result.certificate
     if problem.has_cone:
         raise UnsupportedError(
@@ -264,20 +265,21 @@ def _checked(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
 
 
 def _check_curvature(problem: Problem, f: Float[torch.Tensor, "n_out 1"], error: float) -> None:
-    """Raise UnsupportedError unless F is strictly convex near f, so that all optima have the same predictions.
+    """Raise UnsupportedError unless F is strictly convex near f.
 
+    Strict convexity implies that all optima have the same predictions.
     error: a bound on the distance of the gradient from that of the optimum.
     """
-    # Minimised over a bias, F is as strictly convex as the loss itself, for a free bias up to a shift of f. Rows
-    # without weight are not in F.
+    # The minimum over a bias keeps strict convexity, for a free bias up to a shift of f. Rows of weight zero are not
+    # in F.
     loss, Y = weighted_part(problem.loss), torch.as_tensor(problem.Y)
     if not loss.separable:
         raise UnsupportedError(f"optimal_set is for losses that are sums over samples, which {loss.name} is not")
     f, ones = f + torch.as_tensor(problem.output_bias_at(f)), torch.ones_like(f)[:, :, None]
     curvature = loss.curvature(f, Y)(ones)[:, :, 0]
     flat = curvature <= 0
-    # Between kinks of the gradient the curvature is constant, so that f is off by at most error / curvature. There the
-    # curvature has to be the same.
+    # Between kinks of the gradient the curvature is constant, so that the error of f is at most error / curvature. The
+    # curvature must not change within this distance.
     for sign in (-1, 1) if loss.has_kinks else ():
         moved = f + sign * error / torch.where(flat, 1.0, curvature)
         flat |= loss.curvature(moved, Y)(ones)[:, :, 0] <= 0
@@ -314,6 +316,6 @@ def _constraints(
     """Return the matrix M such that sizes c and c' >= 0 belong to the same f and R exactly if M c = M c'."""
     images = operator.images(torch.as_tensor(directions)[:, :, None], torch.as_tensor(active))[:, 0].numpy()
     images = images[_counted(problem)]
-    if problem.output_bias == "free":  # it takes a shift of all predictions
+    if problem.output_bias == "free":  # the bias cancels a shift of all predictions
         images = images - images.mean(axis=0)
     return np.vstack([images, np.full((1, len(active)), length)])

@@ -1,11 +1,11 @@
-"""Polytopes {c >= 0 : M c = M s} of sizes around known sizes s, by a null space of M and linear programs (HiGHS)."""
+"""Polytopes {c >= 0 : M c = M s} around known sizes s, by null spaces and linear programs."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from convexnn_bench.errors import UnsupportedError
 
-PRECISE = 1e-9  # feasibility tolerance of HiGHS, for sizes relative to their sum
+PRECISE = 1e-9  # feasibility tolerance of HiGHS, relative to the sum of the sizes
 
 
 def null_space(M: Float[np.ndarray, "rows J"], threshold: float) -> Float[np.ndarray, "J d"]:
@@ -19,8 +19,8 @@ def support_of(
 ) -> Int[np.ndarray, " S"]:
     """Return the indices of sizes above `tolerance` times their sum at some point of sizes + basis y >= 0.
 
-    max sum_k t_k subject to t <= r sizes + basis y, 0 <= t <= 1, 0 <= r <= 1 / tolerance. Since r may grow, t_k is one
-    wherever the k-th size can be positive.
+    The linear program is max sum_k t_k subject to t <= r sizes + basis y, 0 <= t <= 1, 0 <= r <= 1 / tolerance. Since r
+    may be large, t_k is one wherever the k-th size can be positive.
     """
     from scipy.optimize import linprog
 

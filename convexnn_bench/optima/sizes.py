@@ -13,10 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 EPS = float(np.finfo(np.float64).eps)
-SOLVER_ZERO = 1e-9  # sizes up to this part of their sum are zero in HiGHS' solution, which is exact to about 1e-7
-REFINED = (
-    1e-11  # largest change of the predictions by HiGHS' solution after refinement, relative to the sum of |s_j a_j|
-)
+SOLVER_ZERO = 1e-9  # size, relative to the sum of sizes, up to which a size in HiGHS' solution counts as zero
+REFINED = 1e-11  # largest change of the predictions after refinement, relative to sum_j s_j ||a_j||
 
 Columns = Float[np.ndarray, "e J"]
 Sizes = Float[np.ndarray, " J"]
@@ -27,8 +25,8 @@ def basic_sizes(A: Columns, s: Sizes) -> Sizes:
 
     1. Find the row space of A, in which the constraints are orthonormal rows.
     2. Solve the linear program by HiGHS, and refine its basic solution by least squares on its support.
-    3. If that does not reproduce A s, go on from s itself.
-    4. Remove what is still dependent, one column at a time.
+    3. If the refined solution does not reproduce A s, continue with s.
+    4. Remove dependent columns one at a time.
 
     The equations hold up to rounding, relative to sum_j s_j ||a_j||.
     """
@@ -37,22 +35,23 @@ def basic_sizes(A: Columns, s: Sizes) -> Sizes:
         t = np.zeros_like(s)
         t[kept] = basic_sizes(A[:, kept], s[kept])
         return t
-    # 1. A triangular factor has the same equations and lengths. Its rows W^T turn A t = A s into W^T t = W^T s.
+    # 1. A triangular factor of A has the same equations and lengths. Orthonormal rows W^T of its row space turn A t =
+    # A s into W^T t = W^T s.
     if A.shape[0] > A.shape[1]:
         A = np.asarray(np.linalg.qr(A, mode="r"))
     _, values, rows = np.linalg.svd(A, full_matrices=False)
     rank = int((values > EPS * max(A.shape) * values.max(initial=0.0)).sum())
     if rank == len(s):
         return s
-    # 2. and 3.
+    # 2. and 3. Take the refined basic solution, or s.
     start = _refined(A, s, _linear_program(rows[:rank], s))
     start = s if start is None else start
-    # 4.
+    # 4. Remove dependent columns.
     return _independent(A, start)
 
 
 def without_smallest(A: Columns, s: Sizes, part: float) -> Sizes:
-    """Return s with zeros for the smallest s_j ||a_j||, as long as these add up to at most `part` of ||A s||."""
+    """Return s with zeros for the smallest s_j ||a_j||, which add up to at most `part` ||A s||."""
     lengths = s * np.linalg.norm(A, axis=0)
     order = np.argsort(lengths)
     spared = order[np.cumsum(lengths[order]) <= part * np.linalg.norm(A @ s)]
@@ -70,7 +69,7 @@ def _linear_program(rows: Float[np.ndarray, "rank J"], s: Sizes) -> Sizes | None
 
 
 def _refined(A: Columns, s: Sizes, t: Sizes | None) -> Sizes | None:
-    """Return t moved so that A t = A s on its support; None where that fails or the sum of sizes is above that of s."""
+    """Return t moved so that A t = A s on its support; None if that fails or raises the sum of sizes."""
     if t is None:
         return None
     kept = np.flatnonzero(t)
@@ -82,9 +81,9 @@ def _refined(A: Columns, s: Sizes, t: Sizes | None) -> Sizes | None:
 
 
 def _independent(A: Columns, s: Sizes) -> Sizes:
-    """Return sizes with the same A s, no larger sum, and linearly independent columns of A where they are positive.
+    """Return sizes with the same A s, no larger sum, and independent columns where they are positive.
 
-    Along a vector w with A w = 0 and sum(w) <= 0, s + t w keeps A s until a size becomes zero, which drops out.
+    Along a vector w with A w = 0 and sum(w) <= 0, s + t w keeps A s until a size becomes zero, which is removed.
     """
     s, kept = s.copy(), np.flatnonzero(s > 0)
     _, values, rows = np.linalg.svd(A[:, kept], full_matrices=True)

@@ -65,9 +65,9 @@ def describe_ranks(result: Result) -> dict[str, int]:
 
 
 def describe_scores(result: Result) -> dict[str, Any]:
-    """Return the scores of a result on the held-out samples of its problem, as fields of a record.
+    """Return the scores on the held-out samples, as fields of a record.
 
-    The field `reason` is among them where there are no scores. Nothing is returned where no samples are held out.
+    If there are no scores, the field `reason` says why. The dict is empty if no samples are held out.
     """
     held_out, score = result.problem.held_out, result.held_out_score
     if held_out is None:
@@ -80,7 +80,7 @@ def describe_scores(result: Result) -> dict[str, Any]:
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return the numbers of a result without those of `describe_scores`, as fields of a record."""
+    """Return the fields of a record that a result has, without those of `describe_scores`."""
     proven = {} if result.certificate is None else describe_certificate(result.certificate)
     return {
         **proven,

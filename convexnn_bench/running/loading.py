@@ -1,4 +1,4 @@
-"""Results from the files that `Result.save` has written."""
+"""Load results from files that `Result.save` has written."""
 
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from convexnn_bench.storage import read_archive
 
 
 def load_result(path: str | Path) -> Result:
-    """Load a result that `Result.save` has written. Nothing in the file is run as code.
+    """Load a result that `Result.save` has written.
+
+    Nothing in the file is run as code.
 
     Parameters
     ----------

@@ -124,9 +124,9 @@ class Monitor:
         return math.inf if end is None else end - self.setup_seconds - self.scoring_seconds - seconds
 
     def score_start(self, start: Point, waited: float) -> bool:
-        """Certify the start, in the user's units, before the set-up; return whether its gap is at most the target.
+        """Certify the start before the set-up, in the user's units; return whether its gap suffices.
 
-        waited: seconds that the caller has waited so far. Raise InputError where the start's objective overflows.
+        waited: seconds that the caller has waited so far. Raise InputError if the objective of the start overflows.
         """
         with self.interrupter.held():
             before = self._now()
@@ -143,7 +143,7 @@ class Monitor:
         return self.status is not None
 
     def begin(self, setup_seconds: float) -> None:
-        """Start the solver's clock, after a set-up that took so many seconds beside the score of a start."""
+        """Start the solver's clock. setup_seconds: time of the set-up without the score of a start."""
         self.setup_seconds, self.begun = setup_seconds, True
         self._start = self._now() - self.scoring_seconds
 

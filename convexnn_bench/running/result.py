@@ -58,8 +58,8 @@ class Result:
     point : Point or None
         The solver's raw parameters.
     iterations : int
-        How many steps the solver took, as `iterations=` of `solve` counts them; at most 1 for a solver that does its
-        work in one call.
+        Number of steps that the solver took, counted like `iterations=` of `solve`; at most 1 for a solver that does
+        its work in one call.
     """
 
     problem: Problem
@@ -131,7 +131,7 @@ class Result:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        """The function of the final point, with everything that does not depend on new data computed once.
+        """The function x -> f(x) of the final point.
 
         Raises
         ------
@@ -155,8 +155,8 @@ class Result:
         Returns
         -------
         array, n_new x c
-            The outputs of the network, with the output bias if the problem has one; n_new x s x c for attention with an
-            output a token.
+            The outputs of the network, with the output bias if the problem has one. The shape is n_new x s x c for
+            attention with an output for each token.
 
         Raises
         ------
@@ -167,8 +167,8 @@ class Result:
 
         Notes
         -----
-        A gated network has the gates g_k with which it was trained, f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k), also
-        on new data. A ReLU network is `network`. On the training data these are the predictions of the certified point.
+        A gated network uses the gates g_k of its training problem, f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k). A
+        ReLU point predicts with `network`. On the training data both give the predictions of the certified point.
 
         Examples
         --------
@@ -191,8 +191,9 @@ class Result:
         Returns
         -------
         array n_new
-            Labels of `problem.classes`: that of the largest score, the first of equal ones. With one output a positive
-            score is the second class, and any other the first. For attention with an output a token n_new x s.
+            Labels from `problem.classes`: the label of the largest score, the first of equal ones. With one output, a
+            positive score gives the second class and any other score the first. The shape is n_new x s for attention
+            with an output for each token.
 
         Raises
         ------
@@ -217,12 +218,13 @@ class Result:
         return decode_labels(self.predict(X_new), self.problem.classes)
 
     def to_torch(self) -> torch.nn.Module:
-        """Return a torch module in float64 and evaluation mode that predicts as `predict` does.
+        """Return a torch module, in float64, with the predictions of `predict`.
 
         Returns
         -------
         torch.nn.Module
-            Its outputs differ from those of `predict` by rounding only. It holds the active neurons alone.
+            Its outputs differ from those of `predict` by rounding only. It contains the active neurons only, and is in
+            evaluation mode.
 
             - ReLU: ``Sequential(Linear, ReLU, Linear)``, ``Sequential(Conv2d, ReLU, pooling, Flatten, Linear)``, or an
               `AttentionBlock`, all of which `certify_module` reads.
@@ -241,10 +243,10 @@ class Result:
 
         Notes
         -----
-        The gates of a gated network are fixed directions g_k, with which the activation patterns of the training
-        problem were drawn or enumerated: block k is active on a row x of the first layer where x g_k >= 0, for new data
-        as for the training data. They are buffers of the module. In float32 (``module.float()``), a sample within
-        rounding of a gate's hyperplane may have other active neurons than in float64.
+        The gates of a gated network are the fixed directions g_k of the training problem's activation patterns. Block k
+        is active on a row x of the first layer if x g_k >= 0, for new data as for the training data. The gates are
+        buffers of the module. In float32 (``module.float()``), a sample within rounding of a gate's hyperplane may have
+        other active neurons than in float64.
 
         Examples
         --------
@@ -261,9 +263,9 @@ class Result:
 
     @cached_property
     def held_out_score(self) -> HeldOutScore | None:
-        """Scores on the held-out samples of the problem, computed on first use and on no clock.
+        """Scores on the held-out samples of the problem, computed on first use.
 
-        None where the problem holds nothing out, or where there is no point.
+        No clock counts their time. None if the problem has no held-out samples, or if there is no point.
         """
         held_out = self.problem.held_out
         if held_out is None or self.point is None:

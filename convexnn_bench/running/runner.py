@@ -91,7 +91,7 @@ def solve(
     gap : float, optional
         Certified relative gap at which the solver is stopped. None lets it run to its own end.
     seed : int
-        Seed of the start point, or of what a solver adds to `start`.
+        Seed of the start point, or of the random columns and neurons that a solver adds to `start`.
     device : str or torch.device
         "cpu", "cuda" or "cuda:0".
     start : Result, Point, array, pair of arrays or torch.nn.Module, optional
@@ -255,7 +255,7 @@ def _run(
 
 
 def _start_suffices(start: Point | None, monitor: Monitor, algorithm: BaseSolver, started: float) -> bool:
-    """Convert the start, score it off the clock and hand it to the solver; return whether it suffices as it is."""
+    """Convert and score the start off the clock, and set `algorithm.start`; return whether its gap suffices."""
     if algorithm.start_formulation is not None:
         algorithm.start = None
     if start is None:

@@ -1,7 +1,7 @@
-"""The start point of a solve: what a caller may give, the checks of it, and the form in which a solver takes it.
+"""Read, check and convert the start point of a solve.
 
-Blocks and factors belong to the blocks of one problem, and so to its data and masks. What else defines a problem, its
-targets under another loss among it, may differ: the point then is another one of the same variables.
+Blocks and factors are variables of a problem with certain data and masks. The start may come from a problem with the
+same variables and another loss, beta, output bias, sample weights, or targets under another loss.
 """
 
 from typing import Any
@@ -18,11 +18,11 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.running.result import Result
 from convexnn_bench.solver import BaseSolver
 
-LARGEST_ENTRY = 1e100  # largest entry of a point: data are at most 1e40, so that the objective stays finite
+LARGEST_ENTRY = 1e100  # of a start; data are at most 1e40, so that the objective stays finite
 
 
 def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
-    """Return a copy of the start as a point. Raise InputError where the solver, or the problem, cannot begin there."""
+    """Return a copy of the start as a point. Raise InputError if solver or problem cannot use it."""
     if solver.start_formulation is None:
         raise InputError(_no_start(solver))
     if isinstance(start, Result):
@@ -30,7 +30,7 @@ def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
     try:
         point = as_point(problem, start).copy()
         point.check_size(problem)
-        # Each of these checks shapes and entries of the formulation that the point belongs to.
+        # The conversion to the point's own formulation checks shapes and entries.
         {"convex": point.to_blocks, "burer_monteiro": point.to_factors, "network": point.to_network}[point.formulation](
             problem
         )
@@ -38,7 +38,7 @@ def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
         raise InputError(f"start: {error}") from error
     if not is_bounded(point):
         raise InputError(f"start: its entries must be at most {LARGEST_ENTRY:g}, so that objectives stay finite")
-    # The multiplier behind a result's bound gives one at once. It is scaled until it is feasible for this problem.
+    # The multiplier of a result gives a lower bound at once. The certificate scales it until it is feasible here.
     if isinstance(start, Result) and start.certificate is not None:
         multiplier = start.certificate.multiplier
         if multiplier is not None and multiplier.shape == problem.Y.shape:
@@ -47,7 +47,7 @@ def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
 
 
 def start_for(problem: Problem, solver: BaseSolver, point: Point) -> Point:
-    """Return the start in the formulation in which the solver takes it. Raise InputError where it has none there."""
+    """Return the start in the solver's `start_formulation`. Raise InputError if it has no counterpart there."""
     assert solver.start_formulation is not None
     try:
         return converted(problem, point, solver.start_formulation)
@@ -56,12 +56,12 @@ def start_for(problem: Problem, solver: BaseSolver, point: Point) -> Point:
 
 
 def is_bounded(point: Point) -> bool:
-    """Return False where an entry is NaN, infinite, or so large that objectives overflow."""
+    """Return False if an entry is NaN, infinite, or above LARGEST_ENTRY."""
     return all(bool((torch.as_tensor(array).abs() <= LARGEST_ENTRY).all()) for array in point.arrays())
 
 
 def _no_start(solver: BaseSolver) -> str:
-    """Return in words why a solver takes no start, and what to do."""
+    """Return a message that says why a solver takes no start, and what to do."""
     why = (
         "it solves once, from a start of its own"
         if solver.one_shot
@@ -72,10 +72,10 @@ def _no_start(solver: BaseSolver) -> str:
 
 
 def _check_same_program(problem: Problem, result: Result) -> None:
-    """Raise InputError unless the result's problem has the variables of this one: the same data and blocks.
+    """Raise InputError unless the result's problem has the data and blocks of this one.
 
-    Compared are the kind of network, X and the masks entry by entry, and the targets where both losses read them alike.
-    beta, loss, weights of samples, output bias and gates may differ. The weights of a ReLU network depend on no masks.
+    Architecture, activation, X and the masks must be equal, and so must the targets if both losses read them alike.
+    beta, loss, sample weights, output bias and gates may differ. The weights of a ReLU network do not depend on masks.
     """
     other = result.problem
     if result.point is None:

@@ -100,7 +100,7 @@ def _values(problem: Problem) -> dict[str, Any]:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the plain parameters of a loss, an activation or an architecture, and those of a loss that it holds."""
+    """Return the plain parameters of a loss, activation or architecture, and those of a loss inside it."""
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, int | float | str | tuple):

@@ -54,7 +54,7 @@ class Interrupter:
 
     def __init__(self, seconds: float | None):
         self.seconds = seconds
-        self.reason = ""  # why the work raised OutOfTime itself
+        self.reason = ""  # the reason if the work raised OutOfTime itself
         self._lock, self._alarm = threading.Lock(), threading.Lock()
         self._held, self._late, self._sent, self._over = 0, False, False, False
 
