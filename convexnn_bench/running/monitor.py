@@ -193,7 +193,9 @@ class Monitor:
         # A thread of the solver may have changed the problem meanwhile.
         self.untouched.check(f"solver {self.solver.name!r}")
         if self.certificate is not None:
-            certificate = strengthened(certificate, self.certificate)
+            stronger = strengthened(certificate, self.certificate)
+            if stronger is not certificate:  # with its multiplier, `certify` finds the bound of the point again
+                certificate, point.dual = stronger, stronger.multiplier
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)

@@ -35,6 +35,20 @@ def test_a_result_comes_back_from_its_file(case, tmp_path):
     assert set(result.problem.__getstate__()) - {"beta_max"} == set(again.problem.__getstate__()) - {"beta_max"}
 
 
+def test_a_loaded_result_is_certified_again_to_the_bound_of_an_earlier_point(tmp_path):
+    """A solver that is stopped early may have a better bound from a point before its last one."""
+    rng = np.random.default_rng(2)
+    X, Y = rng.standard_normal((2, 6, 3, 2))
+    model = {"architecture": "attention", "patterns": 4, "beta": 0.3, "output_bias": "free"}
+    result = cnn.solve(cnn.Problem(X, Y, sample_weight=np.arange(6), **model), "bm_newton", iterations=3)
+    bare = cnn.certify(result.problem, result.factors)
+    assert bare.dual < 0.5 * result.certificate.dual  # the last point's own bound
+    again = cnn.load_result(result.save(tmp_path / "r.npz"))
+    for found in (cnn.certify(result.problem, result), cnn.certify(again.problem, again)):
+        assert found.primal == result.objective
+        assert found.dual == pytest.approx(result.certificate.dual, rel=1e-9)
+
+
 @pytest.mark.parametrize("make", [lambda: images("relu", MATRIX), lambda: random_problem(1, patterns="all", d=2)])
 def test_a_problem_comes_back_from_its_file(make, tmp_path):
     problem = make()
