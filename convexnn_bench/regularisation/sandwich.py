@@ -6,9 +6,11 @@ relative gap is largest at a knot or where the two lines cross (Rote, The conver
 Computing 48, 1992).
 """
 
+import itertools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from convexnn_bench.certificates import Line, Witness, mixed, relative_gap
 from convexnn_bench.formulations import Point
@@ -17,6 +19,7 @@ from convexnn_bench.regularisation.mixing import mixed_point
 from convexnn_bench.running import Result
 
 EPS = 2.0**-52
+_COUNTER = itertools.count()  # tells entries of a heap apart
 
 
 @dataclass(frozen=True)
@@ -155,34 +158,53 @@ class Sandwich:
     def __init__(self, smallest: Knot, largest: Knot):
         self.knots = [smallest, largest]
         self.intervals = [Interval.between(smallest, largest)]
+        self._heap = [_entry(interval) for interval in self.intervals]
 
     @property
     def gap(self) -> float:
         """The largest relative gap at any weight decay between the first and the last knot."""
         return max(interval.gap for interval in self.intervals)
 
+    def worst(self) -> Interval | None:
+        """Return the interval with the largest gap of those that were not discarded, or None."""
+        # Intervals that were replaced since stay in the heap until they come to its top.
+        while self._heap:
+            interval = self._heap[0][-1]
+            index = self.place(interval.second.beta) - 1
+            if index < len(self.intervals) and self.intervals[index] is interval:
+                return interval
+            heappop(self._heap)
+        return None
+
+    def discard(self) -> None:
+        """Leave the interval that `worst` returned out of its later answers."""
+        heappop(self._heap)
+
     def add(self, knot: Knot) -> None:
-        """Add a knot, with the best candidate and the best bound that are known at its weight decay.
+        """Add a knot, with the best candidate of its own and the neighbours', and at least the chord of their bounds.
 
         An old knot of the same weight decay is replaced. Its network is kept if its line is the lower one.
         """
         beta, place = knot.beta, self.place(knot.beta)
-        candidates, networks = (knot.candidate, self.lowest(beta)), [knot.network]
-        bound = max(knot.bound, self.low(beta))
+        candidates, networks, bound = [knot.candidate], [knot.network], max(knot.bound, self.low(beta))
         if self.knots[place].beta == beta:
-            networks.append(self.knots.pop(place).network)
+            old = self.knots.pop(place)
+            candidates.append(old.candidate)
+            networks.append(old.network)
         else:
             self.intervals.insert(place, self.intervals[place - 1])  # both halves are computed below
         best = min(candidates, key=lambda candidate: candidate.line.at(beta))
         here = [network for network in networks if network is not None]
         network = min(here, key=lambda network: network.line.at(beta), default=None)
         self.knots.insert(place, Knot(beta, best, bound, network))
-        # What is proven here may improve the knots beside it.
-        for index in (place - 1, place + 1):
+        # What is proven at one of three knots may improve the others.
+        for index in (place, place - 1, place + 1):
             if 0 <= index < len(self.knots):
                 self._improve(index)
         for index in range(max(place - 2, 0), min(place + 2, len(self.intervals))):
-            self.intervals[index] = Interval.between(self.knots[index], self.knots[index + 1])
+            interval = Interval.between(self.knots[index], self.knots[index + 1])
+            self.intervals[index] = interval
+            heappush(self._heap, _entry(interval))
 
     def _improve(self, index: int) -> None:
         """Give a knot the lowest line of its own and its neighbours, and at least the chord of their bounds."""
@@ -216,6 +238,13 @@ class Sandwich:
 
     def neighbours(self, beta: float) -> list[Network]:
         """Return the nearest networks of a smaller and of a larger weight decay, as far as there are any."""
-        below = [network for network, _ in self.solved() if network.beta < beta]
-        above = [network for network, _ in self.solved() if network.beta > beta]
-        return [*below[-1:], *above[:1]]
+        place = self.place(beta)
+        below = (knot.network for knot in reversed(self.knots[:place]))
+        above = (knot.network for knot in self.knots[place:] if knot.beta > beta)
+        nearest = [next((network for network in side if network is not None), None) for side in (below, above)]
+        return [network for network in nearest if network is not None]
+
+
+def _entry(interval: Interval) -> tuple[float, float, int, Interval]:
+    """Return an entry of a heap whose first one has the largest gap, and of equal ones the largest weight decays."""
+    return -interval.gap, -interval.second.beta, next(_COUNTER), interval

@@ -140,6 +140,7 @@ class _Search:
         self.parameters = {key: getattr(algorithm, key) for key in algorithm.parameters}
         self.scope = zero_point(problem, self.formulation).default_scope(problem)
         self.stopped: str | None = None  # the status, where something else than the tolerance ended the search
+        self.solves = 0
         self.failed: dict[float, str] = {}  # weight decays at which a solve gave no certified point, and why
         # What the problems of all weight decays share is computed before the first copy is made.
         problem.operator()
@@ -156,12 +157,14 @@ class _Search:
         """Solve at the ends and on a coarse grid, then split the worst interval until the tolerance holds."""
         try:
             for beta in self._first_pass():
-                self._say(update)
+                self._say(update, self.sandwich.gap)
                 if not self._solve(beta):
                     return
-            while (worst := self._worst()) is not None:
-                self._say(update)
-                if not self._split(worst):
+            while (worst := self.sandwich.worst()) is not None and worst.gap > self.tolerance:
+                self._say(update, worst.gap)
+                if not self._can_split(worst):
+                    self.sandwich.discard()
+                elif not self._split(worst):
                     return
         except KeyboardInterrupt:
             self.stopped = "interrupted"
@@ -194,14 +197,10 @@ class _Search:
         top = [] if last.gap <= SOLVE_GAP * self.tolerance else [last.beta]
         return [*top, *(beta for beta in between if beta > first.beta), first.beta]
 
-    def _worst(self) -> Interval | None:
-        """Return the interval with the largest gap of those that have to be split and can be."""
-        able = (interval for interval in self.sandwich.intervals if self._can_split(interval))
-        return max(able, key=lambda interval: interval.gap, default=None)
-
     def _can_split(self, interval: Interval) -> bool:
+        """Return False where no further solve can be expected to help."""
         first, second = interval.first, interval.second
-        if interval.gap <= self.tolerance or second.beta <= first.beta * (1 + NARROW):
+        if second.beta <= first.beta * (1 + NARROW):
             return False
         if any(first.beta <= beta <= second.beta for beta in self.failed):
             return False
@@ -234,6 +233,7 @@ class _Search:
         result = solve(
             problem, self.algorithm, self._left(), gap, self.seed, self.device, start=start, show_progress=False
         )
+        self.solves += 1
         if result.status == "skipped":
             raise UnsupportedError(f"no path by {self.algorithm.name}: {result.reason}")
         # 2. Bring its certificate to the scope of the others, which differs where the solver chose its own formulation.
@@ -283,8 +283,8 @@ class _Search:
             self.stopped = "time_limit"
         return self.stopped is not None
 
-    def _say(self, update: Update) -> None:
-        update(text=f"largest gap {self.sandwich.gap:.1e} after {len(self.sandwich.solved())} solves")
+    def _say(self, update: Update, gap: float) -> None:
+        update(text=f"largest gap {gap:.1e} after {self.solves} solves")
 
 
 def _knot(result: Result) -> Knot:

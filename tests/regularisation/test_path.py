@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from fractions import Fraction
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,6 +61,21 @@ PROBLEMS = {
 def test_the_enclosure_at_random_betas_holds_the_exact_optimum(name):
     make, solver, tolerance = PROBLEMS[name]
     check_against_exact_solves(cnn.path(make(), 1e-2, tolerance, solver), solver, 5)
+
+
+@pytest.mark.parametrize("x", [1.0, 0.3, 1e3])
+def test_bounds_are_on_the_right_side_of_a_closed_form_in_exact_arithmetic(x):
+    """One sample and one weight: p*(beta) = beta/x - beta^2/(2 x^2) for beta <= x, to the last digit."""
+    path = cnn.path(cnn.Problem([[x]], [1.0], activation="linear", beta=0.1 * x), 1e-2, 1e-5)
+    assert len(path.results) < 30  # mixtures are optimal here, since Z and the multiplier are linear in beta
+    for beta in betas_in(path, 200):
+        ratio = Fraction(beta) / Fraction(x)
+        exact = ratio - ratio**2 / 2
+        low, high = path.enclosure(beta)
+        assert Fraction(low) <= exact <= Fraction(high)
+        assert Fraction(high) - Fraction(low) <= exact * Fraction(path.gap) * (1 + Fraction(1e-8))
+        there = path.at(beta).certificate
+        assert Fraction(there.dual) <= exact <= Fraction(there.primal)
 
 
 @pytest.mark.slow
