@@ -58,6 +58,18 @@ def test_the_optimum_does_not_depend_on_the_names_of_the_classes():
     np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("pair", [("a", 1), ("a", True), (("a", 1), ("b", 2)), ("a", "1")])
+def test_a_list_of_labels_keeps_their_types(pair):
+    """numpy reads ["a", 1] as two words, and tuples as rows."""
+    made = problem([pair[place] for place in HALVES], "logistic", output_bias="free")
+    assert {(type(label), label) for label in made.classes} == {(type(label), label) for label in pair}
+
+
+def test_messages_about_labels_name_the_loss_without_its_bias():
+    with pytest.raises(cnn.InputError, match="for the logistic loss, found one class only, 'a'"):
+        problem(["a"] * len(HALVES), "logistic", output_bias="free")
+
+
 BINARY = {
     "0/1": ((0, 1), HALVES),
     "uint8": ((0, 1), HALVES.astype(np.uint8)),
