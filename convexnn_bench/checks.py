@@ -128,7 +128,7 @@ def check_patterns(patterns: Any, N: int) -> Any:
 
 def check_scale(name: str, array: np.ndarray) -> None:
     """Raise InputError for magnitudes whose products leave float64; an array of zeros passes."""
-    size = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))  # without a copy, as |X| would be
+    size = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))  # |X| would be a copy
     if size > 0 and not SMALLEST <= size <= LARGEST:
         raise InputError(
             f"{name}: the largest magnitude is {size:.3g}, allowed are {SMALLEST:g} to {LARGEST:g}, so that products "

@@ -93,7 +93,7 @@ class Comparison:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
 
     def _repr_html_(self) -> str:
-        # All solvers share one process, whose memory is no property of theirs.
+        # All solvers share one process, so that its peak memory says nothing about one of them.
         columns = [name for name in shown_columns(self.records) if name != "peak_memory_mb"]
         rows = "".join(self._html_row(record, columns) for record in self.records)
         titles = (*(COLUMNS[name] for name in columns), "")

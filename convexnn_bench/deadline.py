@@ -20,10 +20,10 @@ _NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("convexnn_bench_not
 
 
 class OutOfTime(BaseException):
-    """Ends a computation that cannot be finished in time. No `except Exception` catches it.
+    """The end of a computation that cannot be finished in time.
 
-    A solver raises it, with the reason, before a call that would take longer than the time that is left. `solve` raises
-    it inside a solver that was not back in time.
+    No `except Exception` catches it. A solver raises it, with the reason, before a call that would take longer than the
+    time that is left. `solve` raises it inside a solver that has not returned in time.
     """
 
 

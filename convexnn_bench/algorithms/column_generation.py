@@ -1,8 +1,8 @@
 """Column generation: the ReLU program over all activation patterns, without enumerating them.
 
 The program (Pilanci & Ergen, ICML 2020) has a dual constraint max ||R^T D_k Phi u|| <= beta for every pattern, over the
-unit vectors u of its cone, with R = C^*(Lambda). Starting without patterns and with Lambda = grad F(0), or from step 3
-with the patterns of a start's neurons, repeat
+unit vectors u of its cone, with R = C^*(Lambda). The method begins without patterns and with Lambda = grad F(0), or at
+step 3 with the patterns of a start's neurons. It repeats
 
 1. price: look for patterns whose dual norm exceeds beta at Lambda, and stop if there is none;
 2. add them to the working set;
@@ -24,7 +24,7 @@ from convexnn_bench.norms import ascend
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
-LARGEST_START = 200  # neurons of a start, the largest ones, whose patterns are taken
+LARGEST_START = 200  # number of the largest neurons of a start whose patterns are used
 IDLE = 1e-9  # blocks below this part of the largest one leave the working set; interior-point solutions reach it
 NUDGE = 1e-6  # distance by which a direction is moved off the boundaries of cells, relative to its length
 MASTER_GAP, CHECK_EVERY = 1e-9, 100  # gap that ends an iterative master, and callbacks between two certificates of it
@@ -60,11 +60,9 @@ class PatternSet:
         return {_key(mask) for mask in self.masks.T}
 
     def new_cells(self, U: Float[np.ndarray, "p M"], most: int) -> Bool[np.ndarray, "N new"]:
-        """Return at most `most` patterns outside the set, of cells that contain the directions U or touch them."""
+        """Return at most `most` new patterns, of cells that contain or touch the directions U."""
         known = self._known()
-        new = [
-            np.zeros(self.problem.N, dtype=bool)
-        ]  # a column that is left out at the end, since there may be no other
+        new = [np.zeros(self.problem.N, dtype=bool)]  # a placeholder column, which is removed at the end
         for u in U.T:
             for mask in self._cells_near(u / np.linalg.norm(u)):
                 if _key(mask) not in known and len(new) <= most:
@@ -131,7 +129,7 @@ class ColumnGeneration:
         Lambda = problem.loss.gradient(torch.zeros_like(Y), Y)
         best, rounds = problem.network_objective(*(self.point.network or ())), 0
         while callback():
-            # 1. price, 2. add; a start's patterns are in the set already
+            # 1. price, 2. add; the first round of a start skips both, since the set has its patterns
             if rounds or self.patterns.masks.shape[1] == 0:
                 new = self.patterns.price(Lambda, self.threshold, self.most_new)
                 size = self.patterns.masks.shape[1]

@@ -197,7 +197,7 @@ class RivalSolver(BaseSolver):
         return self.relu if problem.has_cone else super().skip(problem)
 
     def _loss(self, problem: Problem) -> BaseLoss:
-        """Return the loss, without a free output bias that the rival fits itself."""
+        """Return the loss without the free output bias, which the rival fits."""
         loss = problem.loss
         free = self.has_output_bias and isinstance(loss, OutputBias) and loss.beta is None
         return weighted_part(loss) if free else loss

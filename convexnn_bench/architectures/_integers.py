@@ -1,4 +1,4 @@
-"""Rows of float64 numbers as integers, which have no largest size and no rounding in Python."""
+"""Convert rows of float64 numbers to Python integers, which are exact and of any size."""
 
 import numpy as np
 from jaxtyping import Float

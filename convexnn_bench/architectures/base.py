@@ -51,13 +51,13 @@ class BaseArchitecture:
 
     @property
     def rounds(self) -> bool:
-        """Return whether entries of Phi may be rounded. They are exact if each is an entry of X or a constant."""
+        """Whether entries of Phi may be rounded. False if each is an entry of X or a constant."""
         return True
 
     def exact_rows(self, X: np.ndarray) -> Integers | None:
-        """Return the rows of Phi before rounding, each times a positive number that makes it integers.
+        """Return the rows of Phi before rounding, each times a positive factor, as integers.
 
-        None, the default, if they are not known. Enumeration then takes rounded rows that count as parallel for
+        None, the default, means that they are not known. Enumeration then treats rounded rows that count as parallel as
         different ones.
         """
         return None

@@ -155,8 +155,8 @@ def _largest_scale(beta: float, underflow: float, norm: float, scale: float) -> 
 
 def _rounded_down_dual(loss: BaseLoss, Y: torch.Tensor, L: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Return (-F*(L), L), where the value is lowered by a bound on its rounding error."""
-    # F* is a sum of products, or of entropies of numbers in [0, 1], whose rounding is relative to one. If rows of L sum
-    # to zero they do so up to rounding, and an entropy magnifies that error by |log| <= 40.
+    # F* is a sum of products, or of entropies of numbers in [0, 1], whose rounding is relative to one. Rows of L that
+    # sum to zero do so only up to rounding, and an entropy magnifies that error by |log| <= 40.
     c = Y.shape[1]
     numbers = [-loss.conjugate(L, Y), loss.conjugate_size(L, Y), L.abs().amax()]
     value, size, largest = torch.stack(numbers).tolist()

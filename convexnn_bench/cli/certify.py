@@ -96,7 +96,7 @@ def certify(
 
 
 def _check_words(Y: Any, loss: str) -> None:
-    """Raise InputError, in the words of the command line, for targets that are words where the loss takes numbers."""
+    """Raise InputError, with the flags of the command, for targets that are words under a loss of numbers."""
     from convexnn_bench.errors import InputError
     from convexnn_bench.plugins import LOSSES
 
@@ -121,5 +121,5 @@ def _samples(data: str, state: dict[str, Any]) -> Any:
     try:
         return DATASETS.make(name, **{"layout": layout, **given}).samples()
     except InputError as error:
-        # The parameter is called path, and the argument DATA.
+        # The data set calls the parameter `path`, and the command calls it DATA.
         raise InputError(re.sub(r"^path\b", "DATA", str(error))) from error

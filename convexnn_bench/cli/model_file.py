@@ -19,14 +19,14 @@ KERAS = (
 # The modules whose names occur in the pickle of a state dict. Any other name is code of a class that is not loaded.
 PLAIN = ("torch", "torch._utils", "torch.storage", "torch.serialization", "torch._tensor", "torch.nn.parameter")
 PLAIN_ELSEWHERE = ("collections", "_codecs", "numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.dtypes")
-DATA_SUFFIXES = (".csv", ".data", ".txt", ".tsv", ".npz", ".npy")  # of DATA
+DATA_SUFFIXES = (".csv", ".data", ".txt", ".tsv", ".npz", ".npy")  # suffixes of DATA
 OPCODES = 100_000  # opcodes of a pickle that are examined; a state dict of two layers has some dozens
 LEGACY_PICKLES = 5  # torch.save without a zip file writes a magic number, a version, the system, the object, and keys
 EXPANSION = 2.0  # largest ratio of contents to file size: torch does not compress, so that it is about one
 
 
 def check_arguments(model: str, data: str) -> None:
-    """Raise InputError if the files of MODEL and DATA are missing, are of other kinds, or stand in the wrong order."""
+    """Raise InputError if MODEL or DATA is missing, of another kind, or in the wrong position."""
     plain = not data.startswith("file[")
     if (model.startswith("file[") or _is_data(model)) and plain and not _is_data(data):
         raise InputError(f"MODEL and DATA are in the wrong order: convexnn-bench certify {data} {model}")

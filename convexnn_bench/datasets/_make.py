@@ -58,7 +58,7 @@ def make_problem(name: str, **parameters: Any) -> Problem:
     twice = sorted(set(inside) & set(parameters))
     if twice:
         raise InputError(f"{twice[0]!r} is given twice: in the brackets of {name!r} and as an argument")
-    # 2. Load the data, with the parameters that are the data set's own, and perhaps hold a part of them out.
+    # 2. Load the data with the parameters of the data set, and with `test` hold out a part of them.
     weights = {key: parameters.pop(key) for key in ("sample_weight",) if key in parameters}
     own, given = split_parameters(name, {**inside, **parameters})
     test, test_seed = given.pop("test", None), given.pop("test_seed", 0)
@@ -81,7 +81,7 @@ def make_problem(name: str, **parameters: Any) -> Problem:
 
 
 def _loaded(dataset: BaseDataset, loss: Any, test: float | None, test_seed: int) -> tuple[Data, Data | None]:
-    """Return the data and what is held out of them. loss: that of the caller, None for the data set's default."""
+    """Return the training data and the held-out data. loss: the caller's, None for the default."""
     if test is None:
         return dataset.data(), None
     try:

@@ -24,8 +24,8 @@ SEEDS = ("pattern_seed", "test_seed", "seed")
 def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters of the data set, and those of the problem.
 
-    `seed` belongs to both: to data drawn at random, to sampled patterns and to the samples that are held out.
-    `pattern_seed` and `test_seed` set the second and the third alone. Raise UnknownNameError for the data set and
+    `seed` belongs to both: it draws random data, sampled patterns and the held-out samples. `pattern_seed` draws the
+    patterns alone, and `test_seed` the held-out samples alone. Raise UnknownNameError for an unknown data set, and
     InputError for a parameter of neither.
     """
     # 1. A name that the data set declares is its own, also where the problem has the same one.
@@ -51,7 +51,7 @@ def split_parameters(name: str, parameters: dict[str, Any]) -> tuple[dict[str, A
         SHARE.check("test", rest["test"])
     elif "test_seed" in rest:
         raise InputError(f"test_seed={rest['test_seed']!r} needs test, the share of the samples that is held out")
-    # 3. One seed draws the patterns and the held-out samples too, unless they were given their own.
+    # 3. Use `seed` for the patterns and the held-out samples too, unless they have seeds of their own.
     if "seed" in parameters:
         rest.setdefault("pattern_seed", parameters["seed"])
         if rest.get("test") is not None:

@@ -1,4 +1,4 @@
-"""Choose the samples of a data set that are held out, so that every class keeps its share in both parts."""
+"""Choose the held-out samples of a data set; every class keeps its share in both parts."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.labels import class_numbers, index_labels
 from convexnn_bench.plugins import SEED, Number
 
-SHARE = Number(low=0.0, high=1.0)  # of the samples that are held out
-STREAM = 1  # with the seed, the start of a stream of random numbers that no data set draws from
+SHARE = Number(low=0.0, high=1.0)  # share of the samples that are held out
+STREAM = 1  # with the seed, it names a stream of random numbers from which no data set draws
 
 
 def held_out_rows(Y: np.ndarray, test: float, seed: int, loss_takes_labels: bool) -> tuple[np.ndarray, str]:
-    """Return a mask of the samples that are held out, and a sentence that says how they were chosen.
+    """Return a mask of the held-out samples, and a sentence that says how they were chosen.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def held_out_rows(Y: np.ndarray, test: float, seed: int, loss_takes_labels: bool
     Raises
     ------
     InputError
-        The share or the seed is not allowed, or a part would have no sample, or the training part none of some class.
+        The share or the seed is not allowed, a part would have no sample, or a class would have no training sample.
 
     Notes
     -----
-    round(test n) samples are held out. Where each sample states its class, a class of m samples loses test m of them,
-    rounded down or up and at most m - 1, so that a class that occurs in the data occurs in the training part.
+    round(test n) samples are held out. If each target states a class, test m of the m samples of a class are held out,
+    rounded down or up and at most m - 1, so that every class of the data occurs in the training part.
     """
     SHARE.check("test", test)
     SEED.check("test_seed", seed)
@@ -51,7 +51,7 @@ def held_out_rows(Y: np.ndarray, test: float, seed: int, loss_takes_labels: bool
             f"test={test!r} of {n} samples in {len(sizes)} classes would leave a class without a training sample: at "
             f"most {most} samples can be held out, which is a share of {most / n:.3g}"
         )
-    # 1. Number the samples of each class in random order. All samples are permuted, whatever the share is.
+    # 1. Number the samples of each class in random order. The order does not depend on the share.
     order = np.random.default_rng((seed, STREAM)).permutation(n)
     # 2. Take the first ones of each class.
     rows = np.zeros(n, dtype=bool)
@@ -67,19 +67,19 @@ def _classes(Y: np.ndarray, loss_takes_labels: bool) -> np.ndarray:
     numbers = class_numbers(columns) if columns.ndim == 2 else None
     if numbers is None and loss_takes_labels and columns.ndim == 2 and columns.shape[1] == 1:
         labels, numbers = index_labels(columns[:, 0])
-        # Where no label repeats they are measured values, which the problem itself refuses.
+        # If no label repeats, they are measured values, which the problem refuses.
         numbers = numbers if len(labels) < len(Y) else None
     if numbers is None:
         return np.zeros(len(Y), dtype=np.int64)
-    # Numbers without a gap: a column of a one-hot matrix may have no sample at all.
+    # Renumber the classes, because a column of a one-hot matrix may have no sample.
     return np.unique(numbers, return_inverse=True)[1].reshape(-1)
 
 
 def _shares(sizes: np.ndarray, test: float, wanted: int) -> np.ndarray:
-    """Return how many samples of each class are held out, `wanted` in all, by the largest remainders."""
+    """Return the number of held-out samples of each class, `wanted` in total, by largest remainders."""
     exact = sizes * test
     taken = np.minimum(np.floor(exact).astype(np.int64), sizes - 1)
-    # At each turn the class that is furthest below its share gives one more sample, of those that have one to spare.
+    # In each step, one more sample is held out of the class that is furthest below its share and has one to spare.
     while taken.sum() < wanted:
         short = np.where(taken < sizes - 1, exact - taken, -np.inf)
         taken[int(np.argmax(short))] += 1

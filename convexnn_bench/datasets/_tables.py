@@ -141,7 +141,7 @@ def _text(source: Path) -> str:
 
 
 def _without_separator_line(text: str) -> tuple[str, str | None]:
-    """Return the text with its first line blank if that is Excel's "sep=;", and the separator that it names."""
+    """Return the text without Excel's first line "sep=;", and the separator that the line names."""
     found = SEPARATOR_LINE.match(text)
     return (text, None) if found is None else (text[found.end() :], found[1])
 
@@ -360,7 +360,7 @@ def _dropped(source: Path, columns: Sequence[Column], drop: Sequence[str | int])
     names = {column.name for column in columns}
     wanted: list[str | int] = []
     for one in drop:
-        # A name may have commas itself, and then it is one name.
+        # If the whole string is a name, its commas do not separate names.
         several = isinstance(one, str) and one not in names
         wanted.extend([part.strip() for part in str(one).split(",")] if several else [one])
     found = [_column(source, columns, "drop", one) for one in wanted]
@@ -368,7 +368,7 @@ def _dropped(source: Path, columns: Sequence[Column], drop: Sequence[str | int])
 
 
 def _column(source: Path, columns: Sequence[Column], argument: str, value: str | int) -> Column:
-    """Return the column of this name, or at this position, which are the value of an argument."""
+    """Return the column whose name or position is the value of an argument."""
     names = [column.name for column in columns]
     by_number = {column.position: column for column in columns}
     named = names.count(str(value))

@@ -1,8 +1,8 @@
 """The interface of a data set: arrays X and Y, and the problem that they are meant for.
 
 Nothing is normalised silently. Every transformation of the data is a named parameter of the data set, with a
-default that is recorded with the results. Where a part of the samples is held out, what a transformation takes from the
-data (means and deviations) comes from the other part, on which the problem is trained.
+default that is recorded with the results. If a part of the samples is held out, transformations use the means and
+deviations of the training part.
 """
 
 import inspect
@@ -30,9 +30,9 @@ class Data:
     (loss, activation, beta_fraction, patterns, ...) for those that the caller leaves out. classes: the labels in the
     order of the outputs, where Y was made from labels. notes: what was decided when the data were read.
 
-    standardize, standardize_targets: whether the columns of X, or of Y, are to get mean 0 and standard deviation 1.
-    bias: whether X is to get a last column of ones after that. `BaseDataset.data` and `BaseDataset.split` do both, the
-    second with the means and deviations of the training part alone.
+    standardize, standardize_targets: whether the columns of X, or of Y, will be standardised to mean 0 and standard
+    deviation 1. bias: whether X will get a last column of ones after that. `BaseDataset.data` and `BaseDataset.split`
+    do both. `split` uses the means and deviations of the training part alone.
     """
 
     X: np.ndarray
@@ -61,10 +61,9 @@ class Samples:
 class BaseDataset:
     """One data set. A subclass defines `name` and `load`, with a default for every parameter.
 
-    Every data set can be split: `make_problem` takes `test`, the share of the samples that is held out. `load` knows
-    nothing of that. It returns all samples as they are, and states with `Data(standardize=True, bias=True)` what is to
-    be done to them, which then follows the training part alone. A `load` that standardises by itself would let the
-    held-out samples influence the training.
+    Every data set can be split: `make_problem` takes `test`, the share of the samples that is held out. `load` does not
+    split. It returns all samples without changes, and asks by `Data(standardize=True, bias=True)` for changes that are
+    made after the split. A `load` that standardises by itself would let the held-out samples influence the training.
 
     Parameters
     ----------
@@ -131,9 +130,9 @@ class BaseDataset:
         test : float
             Share of the samples that is held out, between 0 and 1.
         seed : int
-            Seed of the split. It draws the same samples whatever else is drawn with the same seed.
+            Seed of the split. Other draws with the same seed do not change the split.
         loss : str or BaseLoss, optional
-            The loss that the targets are for, by default the data set's own. It says whether a column holds labels.
+            The loss of the targets, by default that of the data set. It decides whether a column contains labels.
 
         Raises
         ------
@@ -142,7 +141,7 @@ class BaseDataset:
 
         Notes
         -----
-        Where the targets are classes, every class keeps its share in both parts, and occurs in the first one.
+        If the targets are classes, every class keeps its share in both parts, and occurs in the training part.
         """
         data = self._loaded()
         n = data.X.shape[0]
@@ -171,7 +170,7 @@ class BaseDataset:
 
     @staticmethod
     def _prepared(data: Data, training: Data | None = None) -> Data:
-        """Return the data standardised as they state, by the training data (by default by themselves), with a bias."""
+        """Return the data with the changes that they ask for, by means and deviations of the training data."""
         by = data if training is None else training
         if (data.standardize or data.bias) and not isinstance(data.X, np.ndarray):
             raise InputError(f"standardize and bias need X as a dense array, got a {type(data.X).__name__}")
@@ -234,7 +233,7 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
 
 
 def standard_columns(X: Float[np.ndarray, "n d"], by: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n d"]:
-    """Return (X - mean) / deviation, column by column, with those of `by`; 1 stands for a deviation of 0."""
+    """Return (X - mean) / deviation with the columns' numbers of `by`; a deviation of 0 counts as 1."""
     spread = by.std(axis=0)
     standard: np.ndarray = (X - by.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return standard

@@ -98,7 +98,7 @@ class File(BaseDataset):
         return Samples(X, read.y, read.notes)
 
     def _read_samples(self) -> Samples:
-        """Return the features in their layout, not yet standardised, and the targets as the file has them."""
+        """Return the features in their layout, before standardisation, and the targets of the file."""
         given = {**self.parameters, **self.given}
         for name in ("standardize", "bias"):
             one_of(name, given[name], (True, False))
@@ -152,7 +152,7 @@ def _read(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _listed(drop: Any) -> list[str | int]:
-    """Return the columns that are left out as a list; raise InputError unless they are names or positions."""
+    """Return the columns of `drop` as a list; raise InputError unless they are names or positions."""
     columns = [] if drop is None else list(drop) if isinstance(drop, list | tuple) else [drop]
     if not all(isinstance(column, str | int) and not isinstance(column, bool) for column in columns):
         raise InputError(f"drop must be a name, a position from 0 on, or a list of these, got {drop!r}")

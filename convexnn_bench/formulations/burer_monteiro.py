@@ -119,7 +119,7 @@ def to_blocks(U: Left, V: Right) -> Blocks:
 
 
 def to_split(U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
-    """Return (a, b) with U_k V_k^T = a - b for one output: the sums of the columns with positive and negative v."""
+    """Return (a, b) with U_k V_k^T = a - b for one output, the sums of columns with v > 0 and v < 0."""
     return torch.stack([(U * (sign * V).clamp_min(0)).sum(dim=2) for sign in (1.0, -1.0)], dim=2)
 
 

@@ -1,4 +1,4 @@
-"""A point of one formulation as a point of another, with balanced pairs and with its vectors in the ReLU cones.
+"""Convert a point to another formulation, with balanced pairs and vectors in the ReLU cones.
 
 The maps are those of the three formulations (Sahiner et al., ICLR 2024): Z_k = U_k V_k^T, the SVD of Z_k, a neuron for
 each column pair, and the block of the pattern of each neuron. None of them raises the objective beyond rounding.
@@ -10,11 +10,11 @@ from convexnn_bench.instance import Instance
 
 
 def converted(problem: Instance, point: Point, formulation: str) -> Point:
-    """Return the point in a formulation, in float64 on the CPU, with the multiplier that it has.
+    """Return the point in another formulation, in float64 on the CPU, with its multiplier.
 
-    Factors that leave the ReLU cones are projected onto them first. Raise InputError where arrays do not fit the
-    problem, and UnsupportedError where the point has no counterpart: a ReLU network with patterns that are not among
-    the blocks, or vector-output ReLU blocks that could not be factored.
+    Factors outside the ReLU cones are projected onto them first. Raise InputError if arrays do not fit the problem, and
+    UnsupportedError if the point has no counterpart: a ReLU network with patterns that are not among the blocks, or
+    vector-output ReLU blocks that could not be factored.
     """
     if formulation == "convex":
         return _in_blocks(problem, point)
@@ -34,7 +34,7 @@ def _in_cones(problem: Instance, factors: Pair) -> Pair:
 
 
 def _in_blocks(problem: Instance, point: Point) -> Point:
-    """Return blocks, for ReLU with the vectors of the cones that they are made of."""
+    """Return blocks; for ReLU with the cone vectors whose differences they are."""
     if not problem.has_cone:
         return Point(blocks=point.to_blocks(problem), dual=point.dual)
     if isinstance(point, ConvexPoint) and not problem.vector_cone and point.split is not None:

@@ -1,4 +1,4 @@
-"""The loss of a problem with sample weights and an output bias, from what a user asks for."""
+"""Wrap a loss for the user's `sample_weight` and `output_bias`."""
 
 from typing import Any
 
@@ -15,9 +15,10 @@ OUTPUT_BIASES = ("free", "penalised")
 
 
 def with_sample_weight(loss: BaseLoss, sample_weight: Any, samples: int, rows: int) -> BaseLoss:
-    """Return the loss with a weight for each sample, which all of its rows of predictions have; None for no weights.
+    """Return the loss with a weight for each sample; sample_weight: None for no weights.
 
-    Raise InputError for weights that do not fit, and UnsupportedError for a loss that is no sum over rows.
+    All rows of predictions of a sample have its weight. Raise InputError for weights that are not allowed, and
+    UnsupportedError for a loss that is no sum over rows.
     """
     if sample_weight is None:
         below = weighted_part(loss)
@@ -46,9 +47,10 @@ def with_sample_weight(loss: BaseLoss, sample_weight: Any, samples: int, rows: i
 
 
 def with_output_bias(loss: BaseLoss, output_bias: str | None, beta: float | None) -> BaseLoss:
-    """Return the loss minimised over an output bias, with weight decay `beta` if that is penalised; None for no bias.
+    """Return the loss minimised over an output bias; output_bias: None for no bias.
 
-    Raise InputError for an unknown kind, and for a penalised bias without a number for beta.
+    beta: the weight decay of a penalised bias. Raise InputError for an unknown kind, and for a penalised bias without
+    beta.
     """
     Choice((None, *OUTPUT_BIASES)).check("output_bias", output_bias)
     if output_bias is None:
@@ -71,7 +73,7 @@ def weighted_part(loss: BaseLoss) -> BaseLoss:
 
 
 def plain_loss(loss: BaseLoss) -> BaseLoss:
-    """Return the loss of predictions that have their bias already, without weights: that of any other samples."""
+    """Return the loss without weights and output bias, for predictions that include the bias."""
     below = weighted_part(loss)
     return below.loss if isinstance(below, WeightedLoss) else below
 

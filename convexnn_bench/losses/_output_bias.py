@@ -21,10 +21,10 @@ from convexnn_bench.losses._weights import INWARD, WeightedLoss
 from convexnn_bench.losses.base import BaseLoss, Curvature, Directions, Predictions, Scalar
 
 EPS = torch.finfo(torch.float64).eps
-NEWTON_STEPS = 100  # at most, for the best bias
-SLOPE_ROUNDING = 4 * EPS  # of the slope, relative to the magnitudes of its terms
+NEWTON_STEPS = 100  # largest number of Newton steps for the best bias
+SLOPE_ROUNDING = 4 * EPS  # largest slope that counts as rounding, relative to the sum of the magnitudes of its terms
 SETTLED = 1e-16  # relative decrease of the value that counts as none: half the rounding of float64
-SHORT = 1.1  # a step is doubled where the value falls by more than this multiple of what is predicted
+SHORT = 1.1  # a step is doubled if the value falls by more than this multiple of the predicted decrease
 LARGEST_GROWTH = 2.0**60  # limit of the length of a step, which doubles while that lowers the value
 LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, where the loss itself sets none
 
@@ -32,8 +32,8 @@ LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, w
 class OutputBias(BaseLoss):
     """`loss` with an output bias b in R^c: penalised by beta/2 ||b||^2, or free where `beta` is None.
 
-    The domain of the loss's conjugate must hold, with L, every L' with entries between those of L and 0, or, where
-    `rows_sum_to_zero`, be that of cross-entropy.
+    If the domain of the loss's conjugate contains L, it must contain every L' with entries between those of L and 0.
+    The exception is a loss with `rows_sum_to_zero`, whose domain must be that of cross-entropy.
     """
 
     separable = False
@@ -79,18 +79,18 @@ class OutputBias(BaseLoss):
     # -- the best bias ------------------------------------------------------------------------------------
 
     def best_bias(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return the minimising b (shape c); the last one is kept, since value and gradient at one z both need it.
+        """Return the minimising b (shape c), and keep the last one, which value and gradient share.
 
-        Where a free bias has no minimiser (separable classes) a b of nearly the least value is returned. Any b gives an
-        upper bound on F_b(z), and its gradient a multiplier. For autograd b is a constant: grad F_b(z) = grad F(z +
-        1 b^T).
+        If a free bias has no minimiser (separable classes), a b of nearly the least value is returned. Any b gives an
+        upper bound on F_b(z), and the gradient at it is a multiplier. For autograd b is a constant, since
+        grad F_b(z) = grad F(z + 1 b^T).
         """
         kept, version = self._kept, -1 if z.is_inference() else z._version
         if kept and kept[0]() is z and kept[1] == version >= 0 and kept[2]() is Y:
             b: torch.Tensor = kept[3]
             return b
         b = self._closed_form(z.detach(), Y) if self._is_quadratic else self._minimiser(z.detach(), Y)
-        # Where F does not see a shift of all entries, the bias that sums to zero is the shortest one.
+        # If F does not change under a shift of all entries, the bias that sums to zero is the shortest one.
         b = b - b.mean() if self.rows_sum_to_zero else b
         self._kept = [weakref.ref(z), version, weakref.ref(Y), b]
         return b
@@ -101,18 +101,18 @@ class OutputBias(BaseLoss):
         return loss.unit_curvature
 
     def _closed_form(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return the mean residual, where F'' is diagonal with the weights; a second step removes its rounding."""
+        """Return the mean residual, which is best if F'' is diag(weights). A second step reduces rounding."""
         weight = self.loss.column(z).sum() if isinstance(self.loss, WeightedLoss) else len(z)
         b = -self.loss.gradient(z, Y).sum(dim=0) / (weight + self.penalty)
         return b - (self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b) / (weight + self.penalty)
 
     def _minimiser(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return b by a damped Newton method with gradient steps where the loss is flat."""
+        """Return b by a damped Newton method, with gradient steps where the loss is flat."""
 
         def value(b: torch.Tensor) -> float:
             return float(self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum())
 
-        # 1. Start at zero, or at a shift of the mean where that has a lower value.
+        # 1. Start at zero or at a shift by the mean, whichever has the lowest value.
         b = min([torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
         now = value(b)
         # A class that does not occur would have the bias minus infinity. Beyond `reach` probabilities are below e^-128.
@@ -124,15 +124,16 @@ class OutputBias(BaseLoss):
             sizes = slopes.abs().sum(dim=0) + self.penalty * b.abs()
             if bool((g.abs() <= SLOPE_ROUNDING * sizes).all()):
                 break
-            # 3. Newton step, of least length where cross-entropy does not see a shift of all entries.
+            # 3. Take the Newton step of least length; cross-entropy does not change under a shift of all entries.
             step = -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
             step = (b + step).clamp(-reach, reach) - b
             moved, after = _line_search(value, b, step, now, -0.5 * float(g @ step), reach)
-            # 4. Where it changes nothing, as in the flat part of a saturated Huber loss, step along the gradient.
+            # 4. If the value does not fall, as in the flat part of a saturated Huber loss, step along the gradient.
             if not now - after > SETTLED * abs(now):
                 steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
                 further, below = _line_search(value, moved, steepest, after, 0.0, reach)
-                # Values no longer tell the points apart, and the whole Newton step has the smaller slope.
+                # Rounding hides differences of values. Of the last point and the full Newton step, take the one with
+                # the smaller slope.
                 if not now - below > SETTLED * abs(now):
                     return self._smaller_slope(z, Y, moved, b + step)
                 moved, after = further, below
@@ -215,7 +216,7 @@ class OutputBias(BaseLoss):
             return L
         if not self.loss.rows_sum_to_zero:
             return balanced_entries(L)
-        # with weights the rows of L + w Y are w times points of the simplex
+        # With weights, the rows of L + w Y are w times points of the simplex.
         return balanced_rows(L, INWARD * self.loss.column(Y) * Y if isinstance(self.loss, WeightedLoss) else Y)
 
     def scale_range(self, L: Predictions, Y: Predictions) -> tuple[float, float]:
@@ -226,7 +227,7 @@ class OutputBias(BaseLoss):
         found = self.loss.parabola(L, Y)
         if found is None or self.beta is None:
             return found
-        # the penalty's term adds s^2/2 ||L^T 1||^2 / beta
+        # The penalty adds s^2/2 ||L^T 1||^2 / beta.
         slope, root = found
         return slope, torch.cat([root.reshape(-1), L.sum(dim=0) / math.sqrt(self.beta)])
 
@@ -268,9 +269,10 @@ def _line_search(
     predicted: float,
     reach: float,
 ) -> tuple[torch.Tensor, float]:
-    """Return (b', value at b') along the step, not above `now`. Halve a step that is too long, or double a short one.
+    """Return (b', value at b') along the step, with a value that is not above `now`.
 
-    A step is short if the value falls by more than is predicted. Doubling keeps all entries of b' within `reach`.
+    Halve a step that raises the value. Double a step if the value falls by more than SHORT times the predicted
+    decrease. Doubling keeps all entries of b' within `reach`.
     """
     if not bool(torch.isfinite(step).all()):
         return b, now

@@ -2,8 +2,8 @@
 
     F_w(z) = sum_i w_i f(z_i, y_i),   F_w*(L) = sum_i w_i f*(L_i / w_i, y_i),   w_i >= 0,
 
-where a row with w_i = 0 contributes nothing to F_w, and needs L_i = 0 for F_w*(L) to be finite. Such a row stays among
-the predictions and the masks. The class is not registered, since the weights belong to one problem.
+A row with w_i = 0 contributes nothing to F_w, and F_w*(L) is finite only if L_i = 0. Such a row stays among the
+predictions and the masks. The class is not registered, since the weights belong to one problem.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, Scalar, Terms, by_rows, of_rows
 
 EPS = torch.finfo(torch.float64).eps
-# Gradients and projections are shortened by so much, so that L_i / w_i is in the domain of f* however products round.
+# Factor on gradients and projections that keeps L_i / w_i in the domain of f* despite the rounding of products.
 INWARD = 1 - 8 * EPS
 
 Column = Float[torch.Tensor, "n_out 1"]
@@ -72,7 +72,7 @@ class WeightedLoss(BaseLoss):
 
     def terms(self, z: Predictions, Y: Predictions) -> Terms:
         w = self.column(z)
-        # a term that overflows does not count where its weight is zero
+        # A term that overflows must not count if its weight is zero.
         return torch.where(w > 0, w * of_rows(self.loss, "terms")(z, Y), 0.0)
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
@@ -101,18 +101,18 @@ class WeightedLoss(BaseLoss):
     def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
         w = self.column(L)
         terms = w * of_rows(self.loss, "conjugate_terms")(self._unweighted(L), Y)
-        # <L_i, z_i> has no upper bound where f_i does not count
+        # If w_i = 0, <L_i, z_i> has no upper bound, so that F_w* is infinite unless L_i = 0.
         unweighted = torch.where((L == 0).all(dim=1, keepdim=True), 0.0, torch.inf)
         return torch.where(w > 0, terms, unweighted)
 
     def conjugate_size(self, L: Predictions, Y: Predictions) -> Scalar:
-        # L Y is a product with Y, and L^2 / w one with L / w
+        # The terms are products L Y and L (L / w).
         U = self._unweighted(L)
         return (L.abs() * (2.0 if self.rows_sum_to_zero else U.abs() + Y.abs())).sum()
 
     def project_dual(self, L: Predictions, Y: Predictions) -> Predictions:
         w = self.column(L)
-        # L / w is stretched by its rounding, so that a row which stays as it is lies in the domain of w f*(. / w).
+        # L / w is stretched by its rounding, so that an unchanged row lies in the domain of w f*(. / w).
         outer = self._unweighted(L) * (1 + 2 * EPS)
         inside = self.loss.project_dual(outer, Y)
         same = (inside == outer).all(dim=1, keepdim=True)

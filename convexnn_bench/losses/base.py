@@ -36,8 +36,8 @@ class BaseLoss:
     """A convex loss F(z) = sum_i f(z_i, y_i) >= 0 of predictions z and targets Y, both n_out x c.
 
     A subclass defines `value`, `gradient`, `conjugate`, `project_dual`, `cvxpy_value` and `cvxpy_conjugate`, and
-    `scale_range` where it is larger than [0, 1]. In the place of `value` and `conjugate` it may define `terms` and
-    `conjugate_terms`, which sample weights multiply; they are derived row by row otherwise.
+    `scale_range` if it is larger than [0, 1]. In place of `value` and `conjugate` it may define `terms` and
+    `conjugate_terms`, which sample weights multiply. By default these are derived row by row.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ class BaseLoss:
 
     @classmethod
     def advice(cls, value: Any) -> str:
-        """Return how messages go on that refuse a value as a loss: with the counterpart of a loss of torch."""
+        """Return the end of a message that refuses a value as a loss: the counterpart of a loss of torch."""
         kind = value.__name__ if callable(value) and hasattr(value, "__name__") else type(value).__name__
-        named = kind.replace("_", "").lower()  # mse_loss is the function of MSELoss
+        named = kind.replace("_", "").lower()  # torch has the function mse_loss and the class MSELoss
         for loss in LOSSES.classes.values():
             for name, beta in loss.in_torch.items():
                 if name.lower() == named:
@@ -121,7 +121,7 @@ class BaseLoss:
         return self.terms(z, Y).sum()
 
     def terms(self, z: Predictions, Y: Predictions) -> Terms:
-        """Return the terms of F(z), each row with those of one row of predictions."""
+        """Return the terms of F(z), one row of terms for each row of predictions."""
         return by_rows(self.value, z, Y)
 
     def gradient(self, z: Predictions, Y: Predictions) -> Predictions:
@@ -137,7 +137,7 @@ class BaseLoss:
         return None
 
     def rows(self, index: slice | torch.Tensor) -> "BaseLoss":
-        """Return the loss of these rows of predictions, for a separable loss; this loss, unless rows have weights."""
+        """Return the loss of some rows of predictions: this loss, unless rows have weights."""
         return self
 
     def divided(self, unit: float) -> "BaseLoss":
@@ -156,13 +156,13 @@ class BaseLoss:
         return lambda D: many(D)
 
     def row_curvature(self, z: Predictions, Y: Predictions) -> Curvature:
-        """Return the part of `curvature` that acts on each row alone: all of it, unless `coupling` returns a matrix."""
+        """Return the part of `curvature` that acts on each row alone; see `coupling` for the rest."""
         return self.curvature(z, Y)
 
     def coupling(self, z: Predictions, Y: Predictions) -> Directions | None:
-        """Return B with F''(z) D = W D - B (B^T D), where W is `row_curvature`; None for B = 0, as in a sum over rows.
+        """Return B with F''(z) D = W D - B (B^T D), where W is `row_curvature`; None for B = 0.
 
-        B has n_out x c rows, and B^T D is the product of matrices with so many rows.
+        B is zero for a sum over rows. B and D are taken as matrices with n_out c rows.
         """
         return None
 
@@ -181,11 +181,11 @@ class BaseLoss:
         return self.conjugate_terms(L, Y).sum()
 
     def conjugate_terms(self, L: Predictions, Y: Predictions) -> Terms:
-        """Return the terms of F*(L), each row with those of one row of L."""
+        """Return the terms of F*(L), one row of terms for each row of L."""
         return by_rows(self.conjugate, L, Y)
 
     def conjugate_size(self, L: Predictions, Y: Predictions) -> Scalar:
-        """Return the sum of the magnitudes of the products that F*(L) is computed from, for a bound on its rounding."""
+        """Return the sum of the magnitudes of the terms of F*(L), for a bound on its rounding."""
         # F* is a sum of products of entries of L and Y, or of entropies of numbers in [0, 1].
         return (L.abs() * (2.0 if self.rows_sum_to_zero else L.abs() + Y.abs())).sum()
 
@@ -254,13 +254,13 @@ def by_rows(function: Callable[..., Scalar], *arrays: Predictions) -> Float[torc
 
     try:
         values = torch.vmap(of_row)(*arrays)
-    except RuntimeError:  # Python's branches on numbers cannot be vectorised
+    except RuntimeError:  # vmap cannot vectorise Python branches on numbers
         values = torch.stack([of_row(*row) for row in zip(*arrays, strict=True)])
     return values[:, None]
 
 
 def of_rows(loss: BaseLoss, method: str) -> Callable[..., Any]:
-    """Return a method of BY_ROWS of the loss, or its default where a subclass has replaced what it belongs to."""
+    """Return a method of BY_ROWS of the loss, or the default if a subclass redefines the sum alone."""
     for cls in type(loss).__mro__:
         if method in vars(cls):
             break

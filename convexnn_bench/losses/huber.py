@@ -74,7 +74,7 @@ class Huber(BaseLoss):
         return -1.0, 1.0
 
     def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
-        return -L * Y, L  # that of the squared loss
+        return -L * Y, L  # as for the squared loss
 
     def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
         import cvxpy as cp

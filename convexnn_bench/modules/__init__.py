@@ -1,4 +1,4 @@
-"""Torch networks: a user's own, read as a point of a training problem, and those that points become."""
+"""Read torch networks as points of training problems, and turn points into torch networks."""
 
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.checkpoints import load_state, module_from_state

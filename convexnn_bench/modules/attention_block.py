@@ -21,7 +21,7 @@ class AttentionBlock(torch.nn.Module):
     activation : {"linear", "relu"}
         The activation phi.
     output : {"tokens", "mean"}
-        One output a token, n x s x c, or their mean over the tokens, n x c.
+        An output for each token, n x s x c, or the mean over the tokens, n x c.
     bias : bool
         Whether the outputs have a bias.
 

@@ -1,4 +1,4 @@
-"""The function of a point as a torch module in float64, made of plain layers where the network has them."""
+"""Turn a point into a torch module in float64, with plain layers if the network has them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ State = dict[str, torch.Tensor]
 
 
 def to_torch(predictor: Predictor) -> torch.nn.Module:
-    """Return a float64 module with the predictions of a predictor, see `Result.to_torch`.
+    """Return a float64 module with the predictions of a predictor.
 
-    Raise UnsupportedError where the predictor's neurons are not known.
+    `Result.to_torch` describes it. Raise UnsupportedError if the predictor's neurons are not known.
     """
     architecture, activation = type(predictor.problem.architecture), type(predictor.problem.activation)
-    # A subclass may have other maps, so that only these very classes have layers of torch.
+    # A subclass may define other maps, so that only these exact classes have layers of torch.
     if architecture not in (MLP, CNN, Attention) or activation not in (Linear, GatedReLU, ReLU):
         return _by_architecture(predictor)
     if architecture is MLP:

@@ -1,8 +1,8 @@
-"""Gated ReLU networks as torch modules: fixed gates decide which inputs each neuron passes on.
+"""Gated ReLU networks as torch modules.
 
-A gate g is a fixed direction. Its neuron is active on a row phi(x) where phi(x) g >= 0, and then acts as a linear
-neuron: it computes 1{phi(x) g >= 0} phi(x) u (Mishkin, Sahiner, Pilanci, ICML 2022). Gates are buffers: a state dict
-holds them, and no optimiser changes them.
+A gate g is a fixed direction. Its neuron is active on a row phi(x) if phi(x) g >= 0, and is then linear: it computes
+1{phi(x) g >= 0} phi(x) u (Mishkin, Sahiner, Pilanci, ICML 2022). Gates are buffers: a state dict contains them, and no
+optimiser changes them.
 """
 
 from typing import Any
@@ -35,12 +35,11 @@ class GatedMLP(torch.nn.Module):
     Attributes
     ----------
     gates : buffer, neurons x d
-        The fixed directions g_j. Random ones until a state dict is loaded. They were drawn or enumerated with the
-        activation patterns of the training problem, and decide on new data too which neurons are active. A sample so
-        close to the hyperplane of a gate that rounding decides may have other active neurons in float32 than in
-        float64.
+        The fixed directions g_j, which are random until a state dict is loaded. The gates of `Result.to_torch` are
+        those of the training problem's activation patterns. They decide which neurons are active, also on new data. A
+        sample within rounding of a gate's hyperplane may have other active neurons in float32 than in float64.
     gate_biases : buffer, neurons, or None
-        Their biases.
+        The biases of the gates.
 
     Examples
     --------
@@ -66,8 +65,9 @@ class GatedMLP(torch.nn.Module):
 
 
 class GatedCNN(torch.nn.Module):
-    """Gated ReLU convolution, linear pooling and a linear layer: filter j passes on the patches where gate j is >= 0.
+    """Gated ReLU convolution, linear pooling and a linear layer.
 
+    Filter j is active on the patches on which gate j is >= 0.
     The parameters are those of the layers ``first`` (Conv2d) and ``second`` (Linear).
 
     Parameters
@@ -81,7 +81,7 @@ class GatedCNN(torch.nn.Module):
     patch, stride, padding, pool, bias
         As for `CNN`. With `bias`, filters and gates have a bias.
     pooled : int
-        Number a of pooled values of a filter: 1 for "global", g^2 for a grid, the number of patches for "identity".
+        The number a of pooled values of a filter: 1 for "global", g^2 for a grid, the number of patches for "identity".
     output_bias : bool
         Whether the outputs have a bias.
 
@@ -90,7 +90,7 @@ class GatedCNN(torch.nn.Module):
     gates : buffer, neurons x channels x patch x patch
         The fixed filters of the gates. See `GatedMLP`.
     gate_biases : buffer, neurons, or None
-        Their biases.
+        The biases of the gates.
 
     Examples
     --------
@@ -130,9 +130,10 @@ class GatedCNN(torch.nn.Module):
 
 
 class GatedAttention(AttentionBlock):
-    """Gated self-attention without softmax: sum_j (1{X G_j X^T >= 0} * X U_j X^T) X V_j for tokens X (n x s x d).
+    """Gated self-attention without softmax.
 
-    Its parameters are those of `AttentionBlock`, U (heads x d x d), V (heads x d x c) and with `bias` the output bias.
+    For tokens X (n x s x d) it computes sum_j (1{X G_j X^T >= 0} * X U_j X^T) X V_j. Its parameters are those of
+    `AttentionBlock`: U (heads x d x d), V (heads x d x c) and, with `bias`, the output bias.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ class GatedAttention(AttentionBlock):
     Attributes
     ----------
     gates : buffer, heads x d x d
-        The fixed matrices G_j: head j passes on the score of a pair of tokens where x_s^T G_j x_t >= 0. See `GatedMLP`.
+        The fixed matrices G_j. Head j is active on a pair of tokens if x_s^T G_j x_t >= 0. See `GatedMLP`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A network of any architecture and activation as a torch module, by the maps that the architecture defines."""
+"""A torch module for any architecture and activation, by the maps that the architecture defines."""
 
 import numpy as np
 import torch
@@ -8,14 +8,15 @@ from convexnn_bench.architectures import BaseArchitecture
 
 
 class ArchitectureNetwork(torch.nn.Module):
-    """The network C(sigma(Phi W1) W2^T) + b of an architecture, for one that has no layers of its own in torch.
+    """The network C(sigma(Phi W1) W2^T) + b of any architecture.
 
-    Its parameters are W1 (p x neurons), W2 (q x neurons) and, with an output bias, `bias` (c).
+    It serves architectures and activations that have no layers of torch. Its parameters are W1 (p x neurons), W2
+    (q x neurons) and, with an output bias, `bias` (c).
 
     Parameters
     ----------
     architecture : BaseArchitecture
-        It makes Phi and C of each batch. To be exported, its maps must be functions of torch alone.
+        It makes Phi and C of each batch. For an export, its maps must use torch alone.
     activation : BaseActivation
         The activation sigma.
     p, q, neurons : int
@@ -28,7 +29,7 @@ class ArchitectureNetwork(torch.nn.Module):
     Attributes
     ----------
     gates : buffer, p x neurons, or None
-        The fixed gate of each neuron, where the activation has gates. See `GatedMLP`.
+        The fixed gate of each neuron, if the activation has gates. See `GatedMLP`.
 
     Examples
     --------

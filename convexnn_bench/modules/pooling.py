@@ -7,8 +7,9 @@ import torch
 
 
 class MatrixPool(torch.nn.Module):
-    """Pool the K patches of every map with a matrix P (a x K): maps n x M x h x w, K = h w, become n x M x a.
+    """Pool the K patches of every map with a matrix P (a x K).
 
+    Maps n x M x h x w with K = h w become n x M x a.
     Parameters
     ----------
     P : array a x K
@@ -26,7 +27,7 @@ class MatrixPool(torch.nn.Module):
 
 
 def pooling_layer(pool: str | int | np.ndarray) -> torch.nn.Module:
-    """Return the layer for the argument `pool` of `CNN`: "global", "identity", a whole number or a matrix."""
+    """Return the layer for `pool` of `CNN`: "global", "identity", a whole number or a matrix."""
     if isinstance(pool, np.ndarray):
         return MatrixPool(pool)
     if isinstance(pool, int):

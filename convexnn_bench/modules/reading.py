@@ -260,7 +260,7 @@ def _run(module: torch.nn.Module, X: np.ndarray) -> _Run | None:
 
 
 def _misfit(module: torch.nn.Module, X: np.ndarray) -> str | None:
-    """Return which layer takes inputs of another size than it gets, or None if that is not why a module fails."""
+    """Return in words which layer gets inputs of a wrong size, or None if the module fails otherwise."""
     if isinstance(module, torch.jit.ScriptModule):
         return None
     entered: list[tuple[str, torch.nn.Module, torch.Size]] = []
@@ -276,7 +276,7 @@ def _misfit(module: torch.nn.Module, X: np.ndarray) -> str | None:
         twin(torch.as_tensor(X))
     if not entered:
         return None
-    # The last layer that was entered is the one that failed.
+    # The layer that was entered last has failed.
     name, layer, shape = entered[-1]
     if isinstance(layer, torch.nn.Linear) and shape[-1] != layer.in_features:
         columns = f"X has {X.shape[1]} columns" if X.ndim == 2 else f"X is {' x '.join(map(str, X.shape))}"

@@ -1,10 +1,10 @@
-"""Data matrices that take less memory than dense float64 ones: sparse matrices, and dense matrices of float32.
+"""Data matrices that take less memory than dense float64 ones: sparse and float32 matrices.
 
-A `CompactMatrix` X stands where a torch matrix would, for products X W and X^T B with dense W and B, for rows and for
-|X|. A float64 product is the one of the dense float64 matrix but for the order of summation, because conversion to
-float64 is exact and a zero that is not stored adds no term. Bounds on the rounding of sums in any order hold for it.
+A `CompactMatrix` X takes the place of a torch matrix in products X W and X^T B with dense W and B, for rows and for
+|X|. Its float64 products equal those of the dense float64 matrix up to the order of summation, because conversion to
+float64 is exact and a zero that is not stored adds no term. Bounds on the rounding of sums in any order hold for them.
 
-Products are linear functions of torch: autograd differentiates them by W.
+Autograd differentiates the products with respect to W.
 """
 
 from abc import ABC, abstractmethod
@@ -18,8 +18,8 @@ from jaxtyping import Float
 from convexnn_bench.errors import InputError
 from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
 
-DataArray: TypeAlias = np.ndarray | scipy.sparse.csr_array  # what holds the data X of a problem
-PART_NUMBERS = 2**18  # numbers of X that are converted at a time: 2 MiB of float64, which stay in a CPU's cache
+DataArray: TypeAlias = np.ndarray | scipy.sparse.csr_array  # the data X of a problem
+PART_NUMBERS = 2**18  # numbers of X that are converted at a time: 2 MiB of float64, which fit a CPU's cache
 
 Factor = Float[torch.Tensor, "d r"]
 Product = Float[torch.Tensor, "n r"]
@@ -35,7 +35,7 @@ class CompactMatrix(ABC):
     shape : tuple of int
         Rows and columns.
     dtype : torch.dtype
-        That of the factors and products, not that of the stored numbers.
+        The dtype of the factors and products; the stored numbers may have another one.
     """
 
     shape: tuple[int, int]
@@ -52,7 +52,7 @@ class CompactMatrix(ABC):
 
     @abstractmethod
     def gram(self, weights: Weights) -> torch.Tensor:
-        """Return X^T diag(weights) X, or its diagonal alone where the whole matrix would not be compact."""
+        """Return X^T diag(weights) X, or its diagonal alone if the whole matrix would be too large."""
 
     @abstractmethod
     def abs(self) -> "CompactMatrix":
@@ -68,7 +68,7 @@ class CompactMatrix(ABC):
 
     @abstractmethod
     def __getitem__(self, rows: Index) -> "CompactMatrix":
-        """Return some rows; a slice of them shares the stored numbers."""
+        """Return some rows; a slice shares the stored numbers."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -83,7 +83,7 @@ class CompactMatrix(ABC):
 
 
 class Transposed:
-    """X^T of a compact matrix X, for products."""
+    """The transpose X^T of a compact matrix X, for products."""
 
     def __init__(self, matrix: CompactMatrix):
         self.matrix = matrix
@@ -94,7 +94,7 @@ class Transposed:
 
 
 class _LinearProduct(torch.autograd.Function):
-    """X W, or X^T W: linear in W, with the other product as derivative."""
+    """The product X W or X^T W, which is linear in W; the derivative is the other product."""
 
     @staticmethod
     def forward(W: torch.Tensor, matrix: CompactMatrix, transposed: bool) -> torch.Tensor:
@@ -112,7 +112,7 @@ class _LinearProduct(torch.autograd.Function):
 class SparseMatrix(CompactMatrix):
     """A matrix in compressed rows, multiplied by SciPy on the CPU.
 
-    The products with X^T go over the same arrays, in the order in which they are stored. No transposed copy is made.
+    Products with X^T read the same arrays in their stored order, without a transposed copy.
     """
 
     def __init__(self, matrix: scipy.sparse.csr_array, dtype: torch.dtype):
@@ -154,12 +154,12 @@ class SparseMatrix(CompactMatrix):
 
 
 class SingleMatrix(CompactMatrix):
-    """A dense float32 matrix whose products are float64: some rows at a time are converted, which is exact."""
+    """A dense float32 matrix with float64 products, for which some rows at a time are converted."""
 
     def __init__(self, matrix: Float[torch.Tensor, "n d"], dtype: torch.dtype, magnitudes: bool = False):
         self.matrix, self.dtype, self.device = matrix, dtype, matrix.device
         self.shape = (matrix.shape[0], matrix.shape[1])
-        self.magnitudes = magnitudes  # whether this is |X|, which is not stored beside X
+        self.magnitudes = magnitudes  # whether this is |X|, which is computed from X when needed
 
     def times(self, W: Factor) -> Product:
         product = W.new_empty(self.shape[0], W.shape[1])
@@ -194,7 +194,7 @@ class SingleMatrix(CompactMatrix):
         return SingleMatrix(self.matrix[rows], self.dtype, self.magnitudes)
 
     def _parts(self) -> list[slice]:
-        most = PART_NUMBERS if self.device.type == "cpu" else CHUNK_ELEMENTS  # a GPU is busy with large products only
+        most = PART_NUMBERS if self.device.type == "cpu" else CHUNK_ELEMENTS  # small products do not fill a GPU
         step = max(1, most // self.shape[1])
         return [slice(start, start + step) for start in range(0, len(self), step)]
 
@@ -204,9 +204,10 @@ class SingleMatrix(CompactMatrix):
 
 
 def data_matrix(X: DataArray, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> Any:
-    """Return data as a torch tensor of `dtype`, or compact where they are sparse, or float32 for float64 products.
+    """Return data as a torch tensor of `dtype`, or as a compact matrix.
 
-    A dense array of the dtype itself is not copied on the CPU. Raise InputError for sparse data on another device.
+    Sparse data, and float32 data for float64 products, become compact matrices. On the CPU a dense array of `dtype` is
+    not copied. Raise InputError for sparse data on another device.
     """
     device = torch.device(device)
     if isinstance(X, scipy.sparse.csr_array):
@@ -221,12 +222,12 @@ def data_matrix(X: DataArray, dtype: torch.dtype = torch.float64, device: str | 
 
 
 def entries(X: DataArray) -> np.ndarray:
-    """Return the array of all entries of data that may differ from zero."""
+    """Return the array of all stored entries of data, all others being zero."""
     return X.data if isinstance(X, scipy.sparse.csr_array) else X
 
 
 def with_entries(X: DataArray, values: np.ndarray) -> DataArray:
-    """Return data with other `entries`; sparse data share their indices."""
+    """Return data with other stored entries; sparse data share their indices."""
     if not isinstance(X, scipy.sparse.csr_array):
         return values
     return scipy.sparse.csr_array((values, X.indices, X.indptr), shape=X.shape)

@@ -1,7 +1,7 @@
-"""Read the data X of a problem: dense in float64, or as they are where architecture and activation multiply only.
+"""Read the data X of a problem: as dense float64 arrays, sparse matrices, or float32 arrays.
 
-An architecture with Phi = X, and an activation without cones, need products with X and no entries. Then SciPy's sparse
-matrices stay sparse, and float32 arrays stay float32 if they hold more numbers than a temporary array may.
+An architecture with Phi = X and an activation without cones need products with X and no single entries. Then SciPy's
+sparse matrices stay sparse, and float32 arrays stay float32 if they have more numbers than a temporary array may have.
 """
 
 import math
@@ -21,11 +21,11 @@ SINGLE = ("float32", "torch.float32")
 
 
 def read_data(X: Any, architecture: BaseArchitecture, has_cone: bool = False, *, name: str = "X") -> DataArray:
-    """Return data as an array of float64 or float32, or as a sparse matrix; raise InputError where they cannot be used.
+    """Return data as a dense array or a sparse matrix; raise InputError for unusable data.
 
-    Sparse data are a copy: a `scipy.sparse.csr_array` of float64 with sorted indices, without duplicates and explicit
-    zeros. A dense array that needs no conversion is returned itself. has_cone: whether the blocks have cones. name:
-    what messages call the data.
+    A dense array is float64 or float32; an array that needs no conversion is returned itself. A sparse matrix is a
+    copy: a `scipy.sparse.csr_array` of float64 with sorted indices, without duplicates and explicit zeros. has_cone:
+    whether the blocks have cones. name: the name of the data in messages.
     """
     if scipy.sparse.issparse(X):
         if not architecture.rows_are_data:
@@ -52,19 +52,19 @@ def read_data(X: Any, architecture: BaseArchitecture, has_cone: bool = False, *,
 
 
 def aligned_data(X: DataArray) -> DataArray:
-    """Return a copy of the data in arrays that are aligned as `aligned_copy` says; sparse data share their indices."""
+    """Return a copy of the data in aligned arrays, see `aligned_copy`; sparse data share their indices."""
     return with_entries(X, aligned_copy(entries(X)))
 
 
 def _read_sparse(name: str, X: Any) -> scipy.sparse.csr_array:
-    """Return any sparse matrix or array of SciPy as a canonical `csr_array` of float64 in arrays of its own."""
+    """Return a copy of any sparse matrix of SciPy, as a canonical `csr_array` of float64."""
     if X.dtype.kind not in "fiub":
         raise InputError(f"{name} must be a numeric matrix, got a sparse {type(X).__name__} of dtype {X.dtype}")
     if X.ndim != 2:
         raise InputError(f"{name} must be a sparse matrix of shape n x d, got a {type(X).__name__} of shape {X.shape}")
     try:
-        # A copy, in float64 before duplicates are added, so that no sum of whole numbers overflows. SciPy checks the
-        # coordinates of a COO matrix here, but not the indices of other formats, and would read beyond its arrays.
+        # The copy is float64 before duplicates are added, so that no sum of whole numbers overflows. SciPy checks the
+        # coordinates of a COO matrix here. For other formats it checks no indices, and would read beyond its arrays.
         own = X.copy() if X.dtype == bool else X.astype(np.float64)
         if hasattr(own, "check_format"):
             own.check_format(full_check=True)
@@ -78,6 +78,6 @@ def _read_sparse(name: str, X: Any) -> scipy.sparse.csr_array:
         row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
         first = row, int(matrix.indices[bad[0]])
         raise InputError(f"{name} has {len(bad)} NaN or infinite entries, the first at index {first}")
-    small = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max  # half the memory of 64-bit indices
+    small = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max  # 32-bit indices take half the memory
     indices, indptr = (array.astype(np.int32 if small else np.int64) for array in (matrix.indices, matrix.indptr))
     return scipy.sparse.csr_array((matrix.data.astype(np.float64, copy=False), indices, indptr), shape=matrix.shape)

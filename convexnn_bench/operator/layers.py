@@ -59,7 +59,7 @@ class Layers:
         self.architecture = architecture
         self.device = torch.device(device)
         self.dtype = dtype
-        self.X = data_matrix(X, dtype, self.device)  # architectures with Phi = X multiply by a compact one
+        self.X = data_matrix(X, dtype, self.device)  # compact only for architectures with Phi = X
         self.Y = torch.as_tensor(Y, dtype=dtype, device=self.device)
         first = architecture.phi_rows(self.X[:1])  # every sample has as many rows
         self.N, self.p = len(self.X) * first.shape[0], first.shape[1]
@@ -68,7 +68,7 @@ class Layers:
         self.has_rows = not isinstance(self.X, CompactMatrix) and not _gives(architecture, "first_layer")
         self.pools = _gives(architecture, "pool_rows")
         self._combines = _gives(architecture, "combine")
-        self.outputs: Index = slice(None)  # the rows of Y among those of all samples, in a part of an operator
+        self.outputs: Index = slice(None)  # in a part of an operator, the indices of its rows of Y among all rows
         self._adjoints: dict[tuple[str, int], LinearFunction] = {}
 
     @cached_property

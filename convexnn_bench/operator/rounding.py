@@ -69,7 +69,7 @@ def multiplier_underflow(operator: Operator) -> float:
 
 
 def underflow(amplified: float) -> float:
-    """Return a bound on what underflow of numbers changes; a change of each by one would change it by `amplified`."""
+    """Return a bound on the effect of underflow. amplified: the effect if every number changes by one."""
     return TINY * amplified
 
 

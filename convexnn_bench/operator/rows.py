@@ -17,7 +17,7 @@ class Rows:
     """Phi (N x p) of an architecture at X, as a matrix that computes `Phi @ W` by the architecture's structure.
 
     If the architecture defines `first_layer`, or the data are compact, then `shape`, products and `nonzero` do not form
-    the matrix. Everything else (indexing, `T`, `np.asarray`) forms it, once; of sparse data it cannot be formed.
+    the matrix. Everything else (indexing, `T`, `np.asarray`) forms it once, and raises an error for sparse data.
     """
 
     def __init__(self, architecture: BaseArchitecture, X: DataArray):

@@ -67,7 +67,7 @@ def describe_ranks(result: Result) -> dict[str, int]:
 def describe_scores(result: Result) -> dict[str, Any]:
     """Return the scores on the held-out samples, as fields of a record.
 
-    If there are no scores, the field `reason` says why. The dict is empty if no samples are held out.
+    If the point cannot be scored, the field `reason` says why. The dict is empty if no samples are held out.
     """
     held_out, score = result.problem.held_out, result.held_out_score
     if held_out is None:

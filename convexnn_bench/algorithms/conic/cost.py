@@ -1,13 +1,13 @@
-"""How long a conic solver takes at least before it can stop: to compile its program, and for one factorisation.
+"""Estimate the least time of a conic solver: to compile its program, and for one factorisation.
 
-A factorisation is one call into compiled code, which no time limit interrupts. If it does not fit into the time that is
-left, the solver is therefore not started.
+A factorisation is one call into compiled code, which no time limit interrupts. If it would take longer than the time
+that is left, the solver is therefore not started.
 
 The flat map vec(G) = R vec(L) couples the entries of L and those of G. Eliminating G first, each row of R with r
 entries costs r^2 operations, and the matrix of the n_out c entries of L that remains is dense. Eliminating L first, the
 same holds for the columns of R and the matrix of the P p q entries of G. An interior-point method couples the outputs
-through the norms of the blocks. A splitting method does not, so that the dense matrix falls into one for each output
-where C is the identity. With the tree in the place of the flat map the matrices are sparse and the cost is small.
+through the norms of the blocks. A splitting method does not, so that the dense matrix splits into one for each output
+if C is the identity. With the tree in place of the flat map the matrices are sparse and the cost is small.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ import numpy as np
 from convexnn_bench.algorithms.conic.maps import AdjointMap
 from convexnn_bench.problem import Problem
 
-# Seconds for an entry of R to be compiled by CVXPY, and for an operation of the sparse factorisations of Clarabel
-# (interior point) and of SCS, measured on one core on the dual programs of benchmarks/time_limits.py.
+# Seconds that CVXPY takes to compile an entry of R, and seconds for an operation of the sparse factorisations of
+# Clarabel (interior point) and SCS (splitting), measured on one core on the dual programs of benchmarks/time_limits.py.
 COMPILED_ENTRY = 3e-7
 INTERIOR_POINT, SPLITTING = 1e-9, 2.5e-9
 

@@ -49,7 +49,7 @@ class ConicProgram:
     """A CVXPY problem, and `point`, which reads a Point from it after it was solved.
 
     relaxation: for vector-output ReLU, reads the solution of the doubly non-negative relaxation itself. remark: returns
-    a remark for the user about a point. cost: what compiling and factorising take.
+    a remark for the user about a point. cost: the seconds of compilation and factorisation.
     """
 
     program: Any

@@ -11,9 +11,9 @@ from convexnn_bench.norms import unpack_answer
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, Callback
 
-LEAST_SECONDS = 0.01  # least time limit that is handed on
-READING, READING_SECONDS = 0.1, 1.0  # largest part of the time limit, and time, that is kept for reading the point
-STEP_ENTRY = 4e-7  # seconds of a step between two readings of a solver's clock, for an entry of the compiled matrix
+LEAST_SECONDS = 0.01  # smallest time limit for the external solver, in seconds
+READING, READING_SECONDS = 0.1, 1.0  # time reserved for reading the point: at most this part of the limit, and seconds
+STEP_ENTRY = 4e-7  # seconds between two readings of a solver's clock, for each entry of the compiled matrix
 
 
 class ConicSolver(BaseSolver):
@@ -42,7 +42,7 @@ class ConicSolver(BaseSolver):
 
     @property
     def seconds(self) -> float | None:
-        """Return the time limit for the solver's iterations, with time left for a last step and for the point."""
+        """Return the time limit of the iterations, without the time for a last step and for reading the point."""
         if self.time_limit is None:
             return None
         step = max(self.conic.cost.factorise, STEP_ENTRY * self._compiled[0]["A"].nnz)

@@ -37,7 +37,7 @@ PLATEAU = 1e-5  # relative decrease that counts as progress for that schedule
 # Minibatch SGD, chosen by trial.
 FAILED_EPOCHS = 5  # epochs in a row above the best objective, after which the step is halved
 DIVERGED = 10.0  # times the best objective: the step is halved at once
-EXPLODED = 1e3  # times the largest entry of the start point, below which no epoch is abandoned
+EXPLODED = 1e3  # multiple of the largest entry of the start point; entries below it never end an epoch
 
 
 def gradient_descent(
@@ -210,8 +210,9 @@ def momentum_sgd(
     3. After the epoch, keep x if it is the best so far. Halve t and return to the best x with v = 0 if FAILED_EPOCHS
        epochs in a row were no better, if the objective is DIVERGED times the best one, or if entries EXPLODED.
 
-    decay: the weight decay beta. Entries explode where beta/2 x_i^2 alone is DIVERGED times the first objective, and
-    not before they are EXPLODED times the largest of the start point, which may be far below those of the optimum.
+    decay: the weight decay beta. An entry explodes if beta/2 x_i^2 alone is DIVERGED times the first objective, and the
+    entry is EXPLODED times the largest one of the start point. The second condition allows for starts whose entries are
+    far smaller than those of the optimum.
     """
     generator = np.random.default_rng(seed)
     best_value, gradient = objective(x)

@@ -43,9 +43,9 @@ class NetworkObjective:
     def loss_and_gradient(
         self, x: Vector, operator: Operator, bias: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Vector]:
-        """Return F on the rows of the operator, which is the whole one or a part of it, and its gradient.
+        """Return F and its gradient on the rows of an operator, the whole one or a part.
 
-        bias: an output bias (c numbers) that is held fixed, for a part where the loss couples all rows by its bias.
+        bias: a fixed output bias (c numbers), needed for a part if the loss has an output bias, which couples all rows.
         """
         # differentiate with respect to the matrices: the gradient of a slice of x would be a vector as long as x
         leaves = [W.requires_grad_(True) for W in self.weights(x.detach())]
@@ -61,7 +61,7 @@ class NetworkObjective:
         return loss if operator is self.operator else weighted_part(loss).rows(operator.outputs)
 
     def predictions(self, x: Vector) -> Predictions:
-        """Return the predictions of all samples without an output bias, some samples at a time."""
+        """Return the predictions of all samples without output bias, in parts of some samples."""
         W = self.weights(x.detach())
         parts = network.parts(self.problem, self.operator, self.width)
         return torch.cat([network.forward(self.problem, part, *W) for part in parts])
@@ -90,7 +90,7 @@ class Minibatches:
     """Minibatch gradients. The loss of a batch of b samples counts n / b times, and the weight decay in full.
 
     An epoch visits every sample once, in an order drawn from its generator. An output bias is the best one for the
-    latest predictions of all samples, each of which is computed once an epoch before it, and again with its batch.
+    latest predictions of all samples. These are computed at the start of an epoch, and updated for each batch.
     """
 
     def __init__(self, full: NetworkObjective, size: int):
@@ -99,7 +99,7 @@ class Minibatches:
         self.size = min(size, self.samples)
         self.rows = full.problem.N // self.samples  # rows of Phi per sample, consecutive
         self.outputs = full.problem.n_out // self.samples
-        self._latest: Predictions | None = None  # predictions that the output bias is for
+        self._latest: Predictions | None = None  # latest predictions, which determine the output bias
 
     @property
     def count(self) -> int:
@@ -114,7 +114,7 @@ class Minibatches:
         return [partial(self.gradient, batch) for batch in batches]
 
     def gradient(self, batch: Int[np.ndarray, " b"], x: Vector) -> Vector:
-        """Return an estimate of the full gradient, which is unbiased but for the samples' latest predictions."""
+        """Return an estimate of the full gradient, unbiased for a given output bias."""
         problem, operator = self.full.problem, self.full.operator
         samples = torch.as_tensor(batch, device=operator.device)
         part = operator.restricted(samples, _of_samples(samples, self.rows), _of_samples(samples, self.outputs))

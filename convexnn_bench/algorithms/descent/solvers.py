@@ -1,8 +1,10 @@
 """The base classes of the solvers that minimise a flat objective step by step, Burer-Monteiro and network.
 
-A run has two parts: 1. `minimise`, which a solver's file defines, and 2. for a ReLU problem of moderate size and a
-solver that has the parameter `finish`, the method of `relu.finish`, which goes on from there to an optimum. With a
-start of the caller's the second part begins at once.
+A run has two parts:
+
+1. `minimise`, which a solver's file defines;
+2. the method of `relu.finish`, which continues to an optimum, if the problem is a ReLU problem of moderate size and the
+   solver has the parameter `finish`. With a start from the caller this part begins at once.
 """
 
 import torch
@@ -67,7 +69,7 @@ class DescentSolver(BaseSolver):
                 self.finished = point
             return callback()
 
-        # 1. the method of the solver, which the finish makes unnecessary where there is a start
+        # 1. Run the solver's method, unless the run begins at a start and the finish follows.
         if self.start is None or not self.finishes:
             self.message = self.minimise(self.x, step_done)
         # 2. the finish, unless the callback has ended the run or the method has diverged

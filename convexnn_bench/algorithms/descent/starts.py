@@ -1,8 +1,8 @@
-"""Where descent methods begin: at random points, or at a start of the caller's with room for further neurons.
+"""Start points of descent methods: random points, or the caller's start with further neurons.
 
-The gradient of a pair (u, v) = (0, 0) is zero, so that a gradient method never leaves zero columns, and takes long to
-leave tiny ones (Sahiner et al., ICLR 2024, Theorem 3.3, says along which directions the objective falls there). They
-are therefore replaced by small random ones, FILLING times as long as those of a random start.
+The gradient at a pair (u, v) = (0, 0) is zero, so that a gradient method never leaves zero columns, and takes long to
+leave tiny ones (Sahiner et al., ICLR 2024, Theorem 3.3, says along which directions the objective falls there). Such
+columns are therefore replaced by small random ones, FILLING times as long as those of a random start.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from convexnn_bench.formulations import Point, burer_monteiro, convex, network
 from convexnn_bench.operator import Operator
 from convexnn_bench.problem import Problem
 
-FILLING = 1e-2  # of the length of a random start's columns
+FILLING = 1e-2  # length of the columns that replace tiny ones, relative to those of a random start
 
 Left = Float[torch.Tensor, "P p m"]
 Right = Float[torch.Tensor, "P q m"]
@@ -28,8 +28,8 @@ Neurons = tuple[Float[torch.Tensor, "p J"], Float[torch.Tensor, "q J"]]
 def factors_from(problem: Problem, operator: Operator, start: Point, m: int | None, seed: int, fill: bool) -> Columns:
     """Return the start's factors on the operator's device.
 
-    m: the number of columns, None for the default, or as many as the start needs. fill: replace tiny columns by random
-    ones, drawn from the seed. Raise InputError where the blocks of the start need more than m columns.
+    m: the number of columns; None for the default, or more if the start needs more. fill: replace tiny columns by
+    random ones, drawn from the seed. Raise InputError if the blocks of the start need more than m columns.
     """
     assert start.factors is not None
     U, V = (torch.as_tensor(part).to(operator.Y) for part in start.factors)
@@ -49,7 +49,7 @@ def factors_from(problem: Problem, operator: Operator, start: Point, m: int | No
 
 
 def _filled(U: torch.Tensor, V: torch.Tensor, fill_U: torch.Tensor, fill_V: torch.Tensor) -> tuple[Any, Any]:
-    """Return the pairs of columns, with those that are smaller than their filling replaced by it."""
+    """Return the pairs of columns, with pairs smaller than `fill_U`, `fill_V` replaced by these."""
     size, least = (
         torch.linalg.vector_norm(left, dim=-2, keepdim=True) * torch.linalg.vector_norm(right, dim=-2, keepdim=True)
         for left, right in ((U, V), (fill_U, fill_V))
@@ -58,13 +58,13 @@ def _filled(U: torch.Tensor, V: torch.Tensor, fill_U: torch.Tensor, fill_V: torc
 
 
 def _fewest_columns(problem: Problem, U: Left, V: Right) -> Columns:
-    """Return the same products with as few columns as is easy, in which the objective is no larger."""
+    """Return the same blocks with merged columns; the objective does not rise."""
     if not problem.has_cone:  # the SVD of every block
         return convex.to_factors(problem, burer_monteiro.to_blocks(U, V))
     if problem.q == 1:  # sums of columns of one sign stay in the cone
         Z, split = burer_monteiro.to_blocks(U, V), burer_monteiro.to_split(U, V)
         U, V = convex.to_factors(problem, Z, split=split)
-    # Columns that are zero are moved to the end, and left out there.
+    # Move zero columns to the end, and remove them.
     sizes = torch.linalg.vector_norm(U, dim=1) * torch.linalg.vector_norm(V, dim=1)
     used = max(1, int((sizes > 0).sum(dim=1).max()))
     order = torch.argsort(sizes, dim=1, descending=True, stable=True)[:, None, :used]
@@ -74,8 +74,8 @@ def _fewest_columns(problem: Problem, U: Left, V: Right) -> Columns:
 def weights_from(problem: Problem, operator: Operator, start: Point, M: int | None, seed: int, fill: bool) -> Neurons:
     """Return the start's weights on the operator's device.
 
-    M: the number of neurons, None for the default, or as many as the start needs. fill: replace tiny neurons by random
-    ones, drawn from the seed. Raise InputError where the start needs more than M neurons.
+    M: the number of neurons; None for the default, or more if the start needs more. fill: replace tiny neurons by
+    random ones, drawn from the seed. Raise InputError if the start needs more than M neurons.
     """
     assert start.network is not None
     W1, W2 = (torch.as_tensor(part).to(operator.Y) for part in start.network)
@@ -95,11 +95,11 @@ def weights_from(problem: Problem, operator: Operator, start: Point, M: int | No
 
 
 def _fewest_neurons(problem: Problem, W1: First, W2: Second) -> Neurons:
-    """Return the same predictions with as few neurons as is easy, in which the objective is no larger."""
+    """Return the same network with merged neurons; the objective does not rise."""
     alive = (W1 != 0).any(dim=0) & (W2 != 0).any(dim=0)
     if problem.has_cone:
         return W1[:, alive], W2[:, alive]
-    # Neuron j has gate j mod P. The neurons of a gate are merged, and the last ones are left out if they are zero.
+    # Neuron j has gate j mod P. Merge the neurons of a gate, and remove the last neurons if they are zero.
     U, V = network.to_factors(problem, W1, W2)
     W1, W2 = burer_monteiro.to_network(problem, *convex.to_factors(problem, burer_monteiro.to_blocks(U, V)))
     width = int(torch.nonzero((W1 != 0).any(dim=0)).max()) + 1 if bool(W1.any()) else 1

@@ -44,7 +44,7 @@ class BlockNeurons:
 
     @classmethod
     def of_factors(cls, U: Float[torch.Tensor, "P p m"], V: Float[torch.Tensor, "P q m"]) -> "BlockNeurons":
-        """Return the column pairs that are not zero, one neuron for each singular pair of U_k V_k^T."""
+        """Return one neuron for each nonzero singular pair of U_k V_k^T."""
         left, right = (torch.linalg.vector_norm(part, dim=1) for part in (U, V))  # P x m
         blocks, column = torch.nonzero((left > 0) & (right > 0), as_tuple=True)
         lengths = right[blocks, column]

@@ -105,7 +105,7 @@ class PointState:
         return -(self.neurons.left * self._pulled_back[0]).sum(dim=0) / self.sizes.square()
 
     def hessian_product(self, step: Step, single: bool = False) -> Step:
-        """Return the Hessian times (a, b), with float32 matrix products if `single`, and if the loss is separable."""
+        """Return the Hessian times (a, b), in float32 if `single` and the loss is separable."""
         self.working.products += 1
         p, unit = self.neurons.left.shape[0], self.directions
         a, turned = step[:p], self.tangent(step[p:])
@@ -152,7 +152,7 @@ class PointState:
 
     @property
     def _takes_samples(self) -> bool:
-        """Whether a Hessian product may take some samples at a time, which an output bias does not allow."""
+        """Whether a Hessian product may take some samples at a time. An output bias forbids it."""
         return self.operator.is_plain and self.working.loss.separable
 
     @cached_property

@@ -48,7 +48,7 @@ class KroneckerPreconditioner:
         eye = torch.eye(q, dtype=operator.dtype, device=operator.device)
         if loss.unit_curvature or not operator.architecture.second_layer_is_identity:
             return torch.full((operator.N,), loss.smoothness, dtype=operator.dtype, device=operator.device), eye
-        # An output bias lowers the curvature along common shifts of all samples only, which is left out here.
+        # An output bias lowers the curvature only along common shifts of all samples, which are ignored here.
         curve = point.curvature if loss.separable else loss.row_curvature(point.z, point.working.targets)
         each = curve(eye.expand(operator.N, q, q).contiguous())
         weights = each.diagonal(dim1=1, dim2=2).mean(dim=1) + LEAST_CURVATURE * loss.smoothness

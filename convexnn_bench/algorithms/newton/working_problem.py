@@ -52,9 +52,10 @@ class WorkingProblem:
         return operators[dtype]
 
     def curvature(self, z: torch.Tensor, rows: slice | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return products with F''(z) + floor L, L the largest curvature of the loss; rows: those of z, if not all.
+        """Return products with F''(z) + floor L, where L is the largest curvature of the loss.
 
-        F may be flat at z and curved nearby, as Huber's loss is where residuals are large; the floor makes up for it.
+        rows: the rows of z, by default all. F may be flat at z and curved nearby, as Huber's loss is where residuals
+        are large. The floor prevents too long steps there.
         """
         loss, targets = (self.loss, self.targets) if rows is None else (self.loss.rows(rows), self.targets[rows])
         exact, floor = loss.curvature(z, targets.to(z.dtype)), self.curvature_floor * self.loss.smoothness

@@ -47,7 +47,7 @@ MOST_IDLE_ROUNDS = 3  # rounds without progress at the finest tolerance
 # once relative gradient and relative excess of the dual norms over beta are at most NEAR. On the spiral of 150 points
 # this took 1.3 s instead of 8.3 with beta = 1e-3 beta_max, and 2.5 s instead of 57 with 1e-4 beta_max.
 FIRST_BETA, BETA_STEP, NEAR = 1e-2, 0.3, 0.3
-WARM_DAMPING = 1e-3  # of the first step from a start; with 1 the teacher of 500 samples took twice the Newton steps
+WARM_DAMPING = 1e-3  # damping of the first step from a start; with 1, teacher[n=500] took twice the Newton steps
 
 Report = Callable[[BlockNeurons, torch.Tensor | None], bool]
 
@@ -78,7 +78,7 @@ class WorkingSetNewton:
     def run(self, neurons: BlockNeurons | None = None) -> str | None:
         """Run the steps of the module's docstring; return why it ended, or None if `report` ended it.
 
-        neurons: those to begin with, none by default.
+        neurons: the first working set, by default empty.
         """
         self.working.beta = max(self.problem.beta, FIRST_BETA * self.problem.beta_max)
         if neurons is None:
@@ -118,7 +118,7 @@ class WorkingSetNewton:
         return f"rounding prevents further progress; {self._summary(point)}"
 
     def _first_beta(self, neurons: BlockNeurons) -> float:
-        """Return the beta to begin with: at an optimum the largest dual norm is the beta that it belongs to."""
+        """Return the first beta. At an optimum for some beta, the largest dual norm equals that beta."""
         G = self.working.operator.adjoint(PointState(self.working, neurons).loss_gradient)
         reachable = BETA_STEP * float(spectral_norms(G).max())
         return max(self.problem.beta, min(reachable, self.working.beta))

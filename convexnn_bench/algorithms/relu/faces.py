@@ -28,8 +28,8 @@ Coordinates = Float[np.ndarray, " size"]
 ARMIJO = 1e-4  # part of the predicted decrease that a step must attain (Nocedal & Wright, section 3.1)
 ROUNDING = 4e-15  # of the objective, about 18 units of rounding; no smaller decrease can be seen
 SINGULAR = 1e-11  # eigenvalues below this part of the largest are raised to it, so that |H| stays invertible
-LARGEST_ENTRY = 1e100  # of a step's end; squares of larger entries may overflow
-LONGEST = 1e10  # first length of a gradient step, relative to the norm of all neurons
+LARGEST_ENTRY = 1e100  # largest entry at the end of a step; squares of larger entries may overflow
+LONGEST = 1e10  # largest first length of a gradient step, relative to the norm of all neurons
 DEAD = 1e-18  # ||u||^2 or ||v||^2 below this part of the squared norm of all neurons counts as zero
 # the others were chosen by trial (commit 384fbfb)
 NEWTON_SIZE = 600  # most entries of (U, V) for which Hessians are formed; their eigenvalues take a second there
@@ -138,7 +138,7 @@ class FaceModel:
         # A d >= -s with d = back (y - target), every row divided by its length: F y >= F target - s.
         F = self.rows[working] @ back[: self.split]
         scale = np.linalg.norm(F, axis=1)
-        if not scale.all():  # the squares of small rows underflow, and rows of zeros constrain nothing
+        if not scale.all():  # squares of small rows underflow; zero rows constrain nothing
             largest = np.abs(F).max(axis=1)
             scale = np.where(scale > 0, scale, np.where(largest > 0, largest, 1.0))
         F = F / scale[:, None]

@@ -105,8 +105,8 @@ def _first_neurons(
 ) -> tuple[Float[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
     """Return the sizes and indices of the neurons to start from.
 
-    The largest neurons are reduced, and all are kept if a Hessian may have them and those of a round of the staircase.
-    Otherwise the largest of them are kept, half as many as a Hessian may have.
+    The largest neurons are reduced. If a Hessian may have all of these and the neurons of a round of the staircase, all
+    are kept. Otherwise the largest are kept, half as many as a Hessian may have.
     """
     sizes = np.linalg.norm(U, axis=1) * np.linalg.norm(V, axis=1)
     order = np.argsort(-sizes, kind="stable")[:LARGEST_START]

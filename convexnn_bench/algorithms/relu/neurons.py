@@ -214,7 +214,7 @@ class NeuronObjective:
     def _gauss_newton(
         self, jacobian: Float[np.ndarray, "Nq size"], z: Float[torch.Tensor, "n_out c"]
     ) -> Float[np.ndarray, "size size"]:
-        """Return J^T C^T F'' C J, where an output bias takes a product B B^T off the curvature of single rows."""
+        """Return J^T C^T F'' C J. With an output bias, F'' is a matrix for each row minus B B^T."""
         if not self.problem.architecture.second_layer_is_identity:
             jacobian = self._second_layer @ jacobian
         curvature = self.loss_curvature(z)

@@ -27,8 +27,8 @@ from convexnn_bench.problem import Problem
 
 # Chosen by trials on the ladder (docs/benchmarks.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
-WARM_SIGMA = 1e6  # the largest first one, in the same units: from a start it is FIRST_SIGMA over the start's gap
-NEGLIGIBLE = 1e-12  # singular values of a start up to this multiple of its largest entry are left out
+WARM_SIGMA = 1e6  # largest first sigma, in the same units; from a start, sigma begins at FIRST_SIGMA / gap of the start
+NEGLIGIBLE = 1e-12  # singular values of a start up to this multiple of its largest entry count as zero
 GROWTH = 10.0  # factor of sigma; a step that is given up divides it by the square
 QUICK_STEPS = 6  # Newton steps of one proximal step up to which sigma grows
 MOST_STEPS = 20  # Newton steps of one proximal step at which it is given up
@@ -102,7 +102,7 @@ class SemismoothNewton:
 
     def _start(self) -> None:
         """Price all blocks at the first centre; choose the working set and the first sigma."""
-        # The blocks of the start that are not zero, without singular values of the size of rounding.
+        # Find the nonzero blocks of the start, without singular values of the size of rounding.
         Z = self._zeros(0) if self._first_blocks is None else self._first_blocks
         shrinkage = Shrinkage(Z, NEGLIGIBLE * float(Z.abs().amax()) if len(Z) else 0.0)
         active = shrinkage.active
