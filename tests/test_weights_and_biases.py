@@ -66,7 +66,10 @@ CASES = (
     ("cross_entropy", "linear", "penalised"), ("logistic", "relu", "free"), ("logistic", "gated_relu", None),
     ("squared_hinge", "gated_relu", "free"), ("huber", "relu", "penalised"), ("huber", "gated_relu", "free"),
 )  # fmt: skip
-SOLVERS = ("bm_newton", "bm_lbfgs", "semismooth_newton", "fista", "cvxpy_clarabel", "cvxpy_scs")
+GAPS = {
+    "bm_newton": 1e-6, "bm_lbfgs": 1e-4, "semismooth_newton": 1e-6, "fista": 1e-4, "cvxpy_clarabel": 1e-6,
+    "cvxpy_scs": 1e-4,
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -77,13 +80,13 @@ def test_solvers_reach_the_textbook_optimum(loss, activation, bias):
     problem = make(loss, activation, 2, sample_weight=weights, output_bias=bias)
     optimum = textbook_optimum(problem)
     assert problem.beta < 0.5 * problem.beta_max
-    for solver in SOLVERS:
-        result = cnn.solve(problem, solver, gap=1e-6, iterations=4000, time_limit=120, show_progress=False)
+    for solver, gap in GAPS.items():
+        result = cnn.solve(problem, solver, gap=gap, iterations=4000, time_limit=120, show_progress=False)
         if result.status == "skipped":
             assert activation == "relu", result.reason
             continue
-        assert result.certificate.gap <= (1e-4 if solver == "cvxpy_scs" else 1e-6), (solver, result.reason)
-        assert result.objective == pytest.approx(optimum, rel=2e-4 if solver == "cvxpy_scs" else 3e-6), solver
+        assert result.certificate.gap <= gap, (solver, result.reason)
+        assert result.objective == pytest.approx(optimum, rel=3 * gap), solver
         assert result.certificate.dual <= optimum * (1 + 1e-8), solver
 
 
