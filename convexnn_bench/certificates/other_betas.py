@@ -1,4 +1,4 @@
-"""What certified points say about the optimum at other weight decays than their own.
+"""Bounds on the optimum at other weight decays than that of a certified point.
 
 The optimum p*(beta) = min_Z F(A(Z)) + beta R(Z) is a minimum of functions that are linear in beta, hence concave.
 
@@ -30,7 +30,7 @@ Predictions = Float[torch.Tensor, "n_out c"]
 
 @dataclass(frozen=True)
 class Line:
-    """An upper bound loss + beta * regulariser on the optimum at every beta, up to the rounding that `at` adds."""
+    """An upper bound loss + beta * regulariser on the optimum at every beta. `at` adds its rounding."""
 
     loss: float
     regulariser: float
@@ -42,7 +42,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Witness:
-    """What a certified point contributes to bounds at other weight decays, in float64 on the CPU.
+    """The numbers of a certified point that give bounds at other weight decays.
+
+    They are float64 on the CPU.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class Witness:
 
 
 def witness(problem: Problem, point: Point, certificate: Certificate) -> Witness:
-    """Return the witness of a point with its certificate for this problem; UnsupportedError where no gap is stated."""
+    """Return the witness of a certified point. Raise UnsupportedError if the certificate states no gap."""
     if certificate.refused is not None or certificate.multiplier is None:
         raise UnsupportedError(f"the point proves nothing at other betas: {certificate.refused or 'no multiplier'}")
     device = point.device(problem)
@@ -76,9 +78,9 @@ def witness(problem: Problem, point: Point, certificate: Certificate) -> Witness
 
 
 def line(problem: Problem, predictions: Predictions, rounding: Predictions, regulariser: float) -> Line:
-    """Return the line of a point with these predictions, with the output bias that is best at the problem's beta."""
+    """Return the line of a point with these predictions and the best output bias at the problem's beta."""
     loss, Y = problem.loss, problem.operator().Y
-    # A penalised bias b stays as it is at other weight decays: beta/2 ||b||^2 is linear in beta.
+    # A penalised bias b stays the same at other weight decays, and beta/2 ||b||^2 is linear in beta.
     if isinstance(loss, OutputBias) and loss.beta is not None:
         b = loss.best_bias(predictions, Y)
         predictions, loss = predictions + b, loss.loss
@@ -89,7 +91,7 @@ def line(problem: Problem, predictions: Predictions, rounding: Predictions, regu
 
 
 def mixed(problem: Problem, first: Witness, second: Witness) -> tuple[Line, float]:
-    """Return the line and the lower bound at the problem's beta that two witnesses prove together.
+    """Return the line and the lower bound of the mixture of two witnesses at the problem's beta.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ def path(
 ) -> None:
     """Solve one problem at all weight decays between a fraction of beta_max and beta_max, with a proven gap at each.
 
-    The table has a row for each network that was certified; the gap between the rows is proven too. The exit code is 0,
-    1 if the tolerance was not reached, 2 for bad arguments, and 130 after Ctrl-C, which prints the path so far.
+    The table has a row for each certified network. The gap also holds at weight decays between the rows. The exit code
+    is 0, 1 if the tolerance was not reached, 2 for bad arguments, and 130 after Ctrl-C, which prints the path so far.
     """
     alone("path")
     with plain_errors():
@@ -67,7 +67,7 @@ def _write(found: "RegularisationPath", rows: list[dict[str, Any]], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     table = write_csv(rows, folder / "path.csv")
     try:
-        # The figure is an extra: a machine without matplotlib is no failure.
+        # The command succeeds without matplotlib, and then draws no figure.
         figure = found.plot()
     except ImportError as error:
         why = f"matplotlib cannot be imported: pip install matplotlib ({error})"

@@ -1,4 +1,4 @@
-"""The figure of a path: enclosure of the optimum, its gap, active neurons and test score against the weight decay."""
+"""The figure of a path: enclosure, gap, active neurons and test score against the weight decay."""
 
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-GAP_FLOOR = 1e-3  # of the tolerance; smaller gaps are drawn at this edge
+GAP_FLOOR = 1e-3  # lower edge of the gaps' axis, relative to the tolerance; smaller gaps are drawn there
 SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "test loss"}
 
 
 def path_figure(betas: np.ndarray, enclosures: np.ndarray, frame: "pd.DataFrame", tolerance: float) -> "Figure":
-    """Return the figure, with one panel below the other and a logarithmic axis of the weight decay.
+    """Return the figure, a column of panels with a logarithmic axis of the weight decay.
 
-    betas, enclosures: weight decays and the bounds there (one row each). frame: the table of the certified networks.
+    betas, enclosures: weight decays and their bounds (one row each). frame: the table of the certified networks.
     """
     # 1. One panel for each quantity that is known.
     score = next((name for name in SCORES if name in frame and frame[name].notna().any()), None)
@@ -26,7 +26,7 @@ def path_figure(betas: np.ndarray, enclosures: np.ndarray, frame: "pd.DataFrame"
     heights = [3, 1.6, 1.6] if score is None else [3, 1.6, 1.6, 1.6]
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     low, high = enclosures.T
-    # 2. The enclosure and its relative width. A bound of zero has no finite gap.
+    # 2. Draw the enclosure and its relative width. A bound of zero has no finite gap.
     axes[0].fill_between(betas, low, high, color=ORANGE, alpha=0.5, linewidth=0.8, label="enclosure of the optimum")
     axes[0].plot(frame["beta"], frame["objective"], "o", color=GREEN, markersize=3.5, label="certified networks")
     axes[0].set_ylabel("objective")
@@ -36,7 +36,7 @@ def path_figure(betas: np.ndarray, enclosures: np.ndarray, frame: "pd.DataFrame"
     axes[1].set_yscale("log")
     axes[1].set_ylabel("relative gap")
     mark_target(axes[1], tolerance, "tolerance")
-    # 3. What is known of the certified networks alone.
+    # 3. Draw the quantities that only certified networks have.
     axes[2].plot(frame["beta"], frame["active_neurons"], "o-", color=GREEN, markersize=3.5, linewidth=1)
     axes[2].set_ylabel("active neurons")
     if score is not None:

@@ -28,9 +28,9 @@ def zero_point(problem: Problem, formulation: str) -> Point:
 def mixed_point(problem: Problem, first: Point, second: Point, t: float) -> Point:
     """Return a point with predictions (1 - t) z_1 + t z_2 and a regulariser of at most (1 - t) R_1 + t R_2.
 
-    It is in the formulation of `first`. Blocks are mixed, for scalar-output ReLU together with their splits. Where
-    blocks are no convex set of arrays, or a ReLU network has no blocks, columns or neurons of both points are joined,
-    scaled by sqrt(1 - t) and sqrt(t).
+    The point is in the formulation of `first`. Blocks are mixed, for scalar-output ReLU together with their splits. For
+    vector-output ReLU and for ReLU networks, the columns or neurons of both points are joined, scaled by sqrt(1 - t)
+    and sqrt(t).
     """
     s, formulation = 1 - t, first.formulation
     if problem.has_cone and formulation == "network":

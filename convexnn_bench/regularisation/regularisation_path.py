@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-ACTIVE = 1e-6  # size ||u|| ||v|| above which a neuron counts, relative to the largest one
-DRAWN = 400  # weight decays at which the enclosure is drawn, beside the knots
+ACTIVE = 1e-6  # size ||u|| ||v|| above which a neuron counts as active, relative to the largest one
+DRAWN = 400  # number of weight decays at which the enclosure is drawn, in addition to the knots
 
 
 @dataclass(repr=False)
 class RegularisationPath:
-    """Certified networks along the weight decay, and bounds on the optimum at every weight decay between them.
+    """Certified networks at some weight decays, and bounds on the optimum between them.
 
     Attributes
     ----------
     problem : Problem
-        The problem, with the beta that it was given.
+        The problem, with the caller's beta.
     solver : str
         The solver's name.
     parameters : dict
         The solver's parameters.
     tolerance : float
-        The relative gap that was asked for.
+        The target of the relative gap.
     scope : {"complete", "sampled"}
-        The program that all bounds are about, as in `Certificate`.
+        The program of all bounds, as in `Certificate`.
     status : str
-        gap_reached, time_limit, interrupted, or stalled where the solver did not come close enough.
+        gap_reached, time_limit, interrupted, or stalled if the solver did not come close enough.
     reason : str
         The status in words.
     seed : int
@@ -52,8 +52,8 @@ class RegularisationPath:
 
     Notes
     -----
-    `betas`, `objectives`, `bounds` and `results` are about the weight decays at which there is a certified network,
-    from the largest down. `enclosure`, `at` and `gap` are about every weight decay of `interval`.
+    `betas`, `objectives`, `bounds` and `results` have one entry for each weight decay with a certified network, from
+    the largest down. `enclosure`, `at` and `gap` hold for every weight decay of `interval`.
     """
 
     problem: Problem
@@ -98,7 +98,7 @@ class RegularisationPath:
 
     @property
     def bounds(self) -> np.ndarray:
-        """The proven lower bounds on the optimum at `betas`, each at least that of the certificate of its result."""
+        """The proven lower bounds at `betas`, each at least that of its result's certificate."""
         return np.array([bound for _, bound in self._solved])
 
     @property
@@ -145,8 +145,9 @@ class RegularisationPath:
         Returns
         -------
         Result
-            The stored result at this beta; or the network or mixture of two that has the lowest objective here, with a
-            certificate for ``problem.with_beta(beta)``. Its gap is at most that of the path.
+            The stored result if there is one at this beta. Otherwise the network, or the mixture of two networks, with
+            the lowest objective here, and a certificate for ``problem.with_beta(beta)``. Its gap is at most that of the
+            path.
 
         Raises
         ------
@@ -155,17 +156,17 @@ class RegularisationPath:
 
         Notes
         -----
-        The multiplier is the better one of the gradient at the point and of the mixture of the neighbours' multipliers,
-        and the bound at least that of `enclosure`. Where the bound of `enclosure` is the better one, `multiplier` of
-        the certificate is None.
+        The multiplier is the better one of two: the gradient at the point, and the mixture of the neighbours'
+        multipliers. The bound is at least that of `enclosure`. If the bound of `enclosure` is the larger one,
+        `multiplier` of the certificate is None.
         """
         beta = self._checked(beta)
         stored = self._sandwich.knots[self._sandwich.place(beta)]
         best = self._sandwich.lowest(beta)
         if stored.beta == beta and stored.network is not None and stored.network.line.at(beta) <= best.line.at(beta):
             return _with_bound(stored.network.result, stored.bound)
-        # 1. The best point for this beta by its line, of all networks and mixtures of the path and one more mixture,
-        # with the multiplier of that mixture.
+        # 1. Choose the point with the lowest line at this beta, of all networks and mixtures of the path and one
+        # further mixture, whose multiplier is used too.
         problem, dual = self.problem.with_beta(beta), None
         near = self._sandwich.neighbours(beta)
         if len(near) == 2:
@@ -202,7 +203,7 @@ class RegularisationPath:
         -------
         pandas.DataFrame
             beta, beta_fraction (of beta_max), objective, lower_bound, gap, active_neurons, status, setup_seconds,
-            solve_seconds, iterations, and test scores where the problem holds samples out.
+            solve_seconds, iterations, and test scores if the problem has held-out samples.
         """
         import pandas as pd
 
@@ -227,7 +228,7 @@ class RegularisationPath:
         }
 
     def plot(self) -> "Figure":
-        """Draw the enclosure of the optimum, its gap, the number of active neurons and the test score against beta."""
+        """Draw enclosure, gap, active neurons and test score against beta."""
         import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
 
         low, high = self.interval
@@ -237,7 +238,7 @@ class RegularisationPath:
 
 
 def _with_bound(result: Result, bound: float) -> Result:
-    """Return the result with a lower bound that other networks prove, if that is larger than its own."""
+    """Return the result with the larger one of its lower bound and a bound that other networks prove."""
     assert result.certificate is not None
     other = replace(result.certificate, dual=bound, multiplier=None)
     certificate = strengthened(result.certificate, other)
@@ -245,7 +246,7 @@ def _with_bound(result: Result, bound: float) -> Result:
 
 
 def active_neurons(result: Result) -> float:
-    """Return the number of neurons of a network above 1e-6 of the largest one; nan where no network is known."""
+    """Return the number of neurons above ACTIVE times the largest; nan if no network is known."""
     assert result.point is not None
     try:
         W1, W2 = result.point.to_network(result.problem)

@@ -1,4 +1,4 @@
-"""The sandwich of an optimum that is concave in the weight decay: lines above it, chords of lower bounds below it.
+"""Enclose an optimum that is concave in the weight decay between lines and chords.
 
 Between two neighbouring knots beta_a < beta_b the optimum is at most the line of either knot, and at least the chord of
 their bounds. On an interval where both are linear and the chord is positive, their ratio is monotone, so that the
@@ -19,7 +19,7 @@ from convexnn_bench.regularisation.mixing import mixed_point
 from convexnn_bench.running import Result
 
 EPS = 2.0**-52
-_COUNTER = itertools.count()  # tells entries of a heap apart
+_COUNTER = itertools.count()  # orders entries of a heap that are equal otherwise
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Network:
     point : Point
         The point of the result.
     witness : Witness
-        What it says about other weight decays.
+        The numbers of the point that give bounds at other weight decays.
     line : Line
         Its objective at every weight decay.
     """
@@ -74,7 +74,7 @@ class Candidate:
 
     @classmethod
     def mixture(cls, problem: Problem, first: Network, second: Network) -> tuple["Candidate", float]:
-        """Return the mixture of two networks for the problem's beta, and the lower bound of their multipliers there."""
+        """Return the mixture of two networks at the problem's beta, and the lower bound that it proves."""
         line, bound = mixed(problem, first.witness, second.witness)
         part = (problem.beta - first.beta) / (second.beta - first.beta)
         return cls(line, (first, second), part), bound
@@ -89,7 +89,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Knot:
-    """A weight decay with what is proven there.
+    """A weight decay with the bounds that are proven there.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ def chord(first: Knot, second: Knot, beta: float) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """Two neighbouring knots, the largest relative gap between them, and the weight decay at which to split them."""
+    """Two neighbouring knots, the largest relative gap between them, and where to split them."""
 
     first: Knot
     second: Knot
@@ -138,7 +138,7 @@ class Interval:
     @classmethod
     def between(cls, first: Knot, second: Knot) -> "Interval":
         """Return the interval of two knots, first.beta < second.beta."""
-        # 1. Where the lines cross. The line of the smaller beta is the steeper one.
+        # 1. Find where the lines cross. The line of the smaller beta is the steeper one.
         slope = first.line.regulariser - second.line.regulariser
         beta = (second.line.loss - first.line.loss) / slope if slope > 0 else math.nan
         middle = math.sqrt(first.beta * second.beta)
@@ -167,7 +167,7 @@ class Sandwich:
 
     def worst(self) -> Interval | None:
         """Return the interval with the largest gap of those that were not discarded, or None."""
-        # Intervals that were replaced since stay in the heap until they come to its top.
+        # Replaced intervals stay in the heap until they come to its top.
         while self._heap:
             interval = self._heap[0][-1]
             index = self.place(interval.second.beta) - 1
@@ -181,9 +181,9 @@ class Sandwich:
         heappop(self._heap)
 
     def add(self, knot: Knot) -> None:
-        """Add a knot, with the best candidate of its own and the neighbours', and at least the chord of their bounds.
+        """Add a knot with the lowest of its own line and its neighbours', and at least their chord.
 
-        An old knot of the same weight decay is replaced. Its network is kept if its line is the lower one.
+        The knot replaces an old knot of the same weight decay, whose network is kept if its line is lower.
         """
         beta, place = knot.beta, self.place(knot.beta)
         candidates, networks, bound = [knot.candidate], [knot.network], max(knot.bound, self.low(beta))
@@ -197,7 +197,7 @@ class Sandwich:
         here = [network for network in networks if network is not None]
         network = min(here, key=lambda network: network.line.at(beta), default=None)
         self.knots.insert(place, Knot(beta, best, bound, network))
-        # What is proven at one of three knots may improve the others.
+        # The bounds at one of three knots may improve those at the others.
         for index in (place, place - 1, place + 1):
             if 0 <= index < len(self.knots):
                 self._improve(index)
@@ -207,7 +207,7 @@ class Sandwich:
             heappush(self._heap, _entry(interval))
 
     def _improve(self, index: int) -> None:
-        """Give a knot the lowest line of its own and its neighbours, and at least the chord of their bounds."""
+        """Replace the line of a knot by a lower one of its neighbours, and its bound by a larger chord."""
         knot, beside = self.knots[index], [self.knots[i] for i in (index - 1, index + 1) if 0 <= i < len(self.knots)]
         candidates = [knot.candidate, *(other.candidate for other in beside)]
         best = min(candidates, key=lambda candidate: candidate.line.at(knot.beta))
@@ -233,7 +233,7 @@ class Sandwich:
         return min((knot.candidate for knot in self.knots), key=lambda candidate: candidate.line.at(beta))
 
     def solved(self) -> list[tuple[Network, float]]:
-        """Return the certified networks with the lower bounds at their weight decays, from the smallest up."""
+        """Return the certified networks with their lower bounds, from the smallest weight decay up."""
         return [(knot.network, knot.bound) for knot in self.knots if knot.network is not None]
 
     def neighbours(self, beta: float) -> list[Network]:

@@ -1,4 +1,4 @@
-"""Find the weight decays at which a problem has to be solved, so that a relative gap holds at every one."""
+"""Choose the weight decays at which to solve, until a relative gap holds at every weight decay."""
 
 import math
 import time
@@ -19,9 +19,9 @@ from convexnn_bench.running import Result, check_arguments, solve
 from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import Update, progress
 
-# Parts of the path's tolerance: the gap of a solve, and the gap up to which a mixture of two solves spares another one.
-# On the three problems of benchmarks/path.py, 0.1 and 0.05 for the first took as many solves and more time, and 0.5 and
-# 0.7 for the second up to a third more solves.
+# SOLVE_GAP is the gap of a solve, and MIXED_GAP the largest gap at which a mixture of two solves replaces a solve, both
+# relative to the path's tolerance. On the three problems of benchmarks/path.py, SOLVE_GAP = 0.1 and 0.05 took as many
+# solves and more time, and MIXED_GAP = 0.5 and 0.7 took up to a third more solves.
 SOLVE_GAP, MIXED_GAP = 0.2, 0.8
 DESCENT = 0.5  # ratio of neighbouring weight decays in the first pass, from the largest down; 0.25 took as long
 EXHAUSTED = 2.0  # an interval is not split below this multiple of the gap that a solver left at one of its ends
@@ -41,7 +41,7 @@ def path(
     show_progress: bool = True,
     **parameters: Any,
 ) -> RegularisationPath:
-    """Solve a problem for all weight decays of an interval, to a proven relative gap at every one.
+    """Solve a problem for all weight decays of an interval, with a proven gap at each.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def path(
     solver : str or BaseSolver
         A registered name, with parameters in brackets if wanted, or an instance.
     time_limit : float, optional
-        Seconds to wait. `path` returns within 1.2 `time_limit` + 1 s what it has by then; as in `solve`, single calls
-        into compiled code are not interrupted. None for no limit.
+        Seconds to wait. `path` returns the path so far within 1.2 `time_limit` + 1 s. As in `solve`, single calls into
+        compiled code are not interrupted. None for no limit.
     seed, device
         As in `solve`, for every solve.
     warm_starts : bool
@@ -85,8 +85,8 @@ def path(
     1992; compare Ndiaye, Le, Fercoq, Salmon & Takeuchi, Safe grid search with optimal complexity, ICML 2019). The
     interval with the largest gap is split where its lines cross, until no gap is above the tolerance.
 
-    At such a beta the mixture of the two nearest points has a line of its own, and the mixture of their multipliers is
-    feasible. Where these two bounds are close enough to each other, they take the place of a solve.
+    At such a beta the mixture of the two nearest points has another line, and the mixture of their multipliers is
+    feasible. If the two bounds that they give are close enough to each other, no solve is needed there.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def path(
     started = time.perf_counter()
     if not problem.beta_max > 0:
         raise InputError("the problem has no path: beta_max is 0, so that the zero network is optimal at every beta")
-    # 2. Search, and keep what was found in whatever way the search ends.
+    # 2. Search. Return the path so far, however the search ends.
     search = _Search(problem, algorithm, tolerance, limit, int(seed), device, warm_starts, started)
     search.begin(smallest)
     with progress(f"path of {algorithm.name}", show=show_progress) as update:
@@ -139,10 +139,10 @@ class _Search:
         self.formulation = algorithm.start_formulation or algorithm.formulation
         self.parameters = {key: getattr(algorithm, key) for key in algorithm.parameters}
         self.scope = zero_point(problem, self.formulation).default_scope(problem)
-        self.stopped: str | None = None  # the status, where something else than the tolerance ended the search
+        self.stopped: str | None = None  # the status, unless the tolerance ended the search
         self.solves = 0
         self.failed: dict[float, str] = {}  # weight decays at which a solve gave no certified point, and why
-        # What the problems of all weight decays share is computed before the first copy is made.
+        # Compute what the problems of all weight decays share before the first copy is made.
         problem.operator()
         if problem.has_cone:
             _ = problem.cones
@@ -189,7 +189,7 @@ class _Search:
     # -- steps --------------------------------------------------------------------------------------------
 
     def _first_pass(self) -> list[float]:
-        """Return the weight decays of the first pass, from the largest down, so that each solve starts at the last."""
+        """Return the weight decays of the first pass, from the largest down; each solve starts at the last."""
         first, last = self.sandwich.knots[0], self.sandwich.knots[-1]
         steps = math.ceil(math.log(first.beta / last.beta) / math.log(DESCENT))
         between = [last.beta * DESCENT**step for step in range(1, steps)]
@@ -198,7 +198,7 @@ class _Search:
         return [*top, *(beta for beta in between if beta > first.beta), first.beta]
 
     def _can_split(self, interval: Interval) -> bool:
-        """Return False where no further solve can be expected to help."""
+        """Return False if a further solve is not expected to help."""
         first, second = interval.first, interval.second
         if second.beta <= first.beta * (1 + NARROW):
             return False
@@ -208,11 +208,11 @@ class _Search:
         return not interval.gap <= EXHAUSTED * max(left, default=0.0)
 
     def _split(self, interval: Interval) -> bool:
-        """Add a knot where the lines of an interval cross. Return False where the search must end."""
+        """Add a knot where the lines of an interval cross. Return False if the search must end."""
         beta = interval.split
         if self._out_of_time():
             return False
-        # 1. What the two nearest networks prove together may suffice.
+        # 1. Try the mixture of the two nearest networks.
         problem = self.problem.with_beta(beta)
         below, above = self.sandwich.neighbours(beta)
         knot = Knot(beta, *Candidate.mixture(problem, below, above))
@@ -223,7 +223,7 @@ class _Search:
         return self._solve(beta)
 
     def _solve(self, beta: float) -> bool:
-        """Solve at a weight decay and add what that proves. Return False where the search must end."""
+        """Solve at a weight decay and add the knot. Return False if the search must end."""
         if self._out_of_time():
             return False
         # 1. Solve, from the results nearby.
@@ -236,7 +236,7 @@ class _Search:
         self.solves += 1
         if result.status == "skipped":
             raise UnsupportedError(f"no path by {self.algorithm.name}: {result.reason}")
-        # 2. Bring its certificate to the scope of the others, which differs where the solver chose its own formulation.
+        # 2. Certify it in the scope of the path, which may differ from that of the solver's formulation.
         if result.certificate is not None and result.certificate.scope != self.scope:
             certificate = certify(problem, result, self.scope, time_limit=self._left())
             result = replace(result, certificate=certificate)
@@ -250,7 +250,7 @@ class _Search:
 
     def _start(self, problem: Problem) -> Any:
         """Return where a solve begins: a mixture of the two nearest results, the nearest one, or None."""
-        # The zero network is no start: first-order methods on factors and weights do not leave it.
+        # Do not start at the zero network, which first-order methods on factors and weights do not leave.
         near = [network for network in self.sandwich.neighbours(problem.beta) if not network.is_zero]
         if not self.warm or not near:
             return None
@@ -275,7 +275,7 @@ class _Search:
         return _knot(result)
 
     def _left(self) -> float | None:
-        """Return the seconds that are left, which are positive after `_out_of_time` has returned False."""
+        """Return the seconds that are left; they are positive after `_out_of_time` has returned False."""
         return None if self.time_limit is None else max(self.time_limit - (time.perf_counter() - self.started), 1e-3)
 
     def _out_of_time(self) -> bool:
