@@ -197,5 +197,5 @@ def style(dark: bool = False) -> dict[str, Any]:
         "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
         "axes.grid": True, "grid.color": grid, "grid.linewidth": 0.6, "axes.axisbelow": True,
         "axes.spines.top": False, "axes.spines.right": False,
-        "axes.titlelocation": "left", "axes.titlesize": "medium", "legend.frameon": False,
+        "axes.titlelocation": "left", "legend.frameon": False,
     }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
 # three classes on three arms, squared loss
 problem = cnn.make_problem("spiral", n=60, beta_fraction=0.02)
 X, Y = problem.X, problem.Y
@@ -29,9 +30,16 @@ print(
 figure, axis = plt.subplots(figsize=(4.2, 4))
 for label, marker in enumerate("os^"):
     arm = Y.argmax(axis=1) == label
-    axis.scatter(X[arm, 0], X[arm, 1], marker=marker, label=f"class {label}")
+    shade = str(0.25 + 0.35 * label)
+    axis.scatter(
+        *X[arm].T,
+        marker=marker,
+        facecolor=shade,
+        edgecolor="0.25",
+        label=f"class {label}",
+    )
 axis.set_aspect("equal")
-axis.legend(frameon=False)
+axis.legend()
 axis.set_title("the data")
 plt.show()
 
@@ -122,11 +130,11 @@ for name, point in (
 # %%
 best = exact.certificate.dual
 figure, axis = plt.subplots(figsize=(5.5, 3.4))
-axis.semilogy(np.array(history) / best - 1, label="Adam on the network")
+look = cnn.solver_style("network_adam") | {"marker": ""}
+axis.semilogy(np.array(history) / best - 1, **look, label="Adam on the network")
 axis.set_xlabel("step")
 axis.set_ylabel("distance to the optimum, relative")
-axis.grid(True, color="#dddddd")
-axis.legend(frameon=False)
+axis.legend()
 plt.show()
 print(
     f"at the end Adam is {history[-1] / best - 1:.0e} above the lower bound that "

@@ -11,6 +11,8 @@ import numpy as np
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 draw = np.random.default_rng(1)
 X = draw.standard_normal((5, 2))
 patterns = cnn.enumerate_patterns(X)
@@ -61,6 +63,7 @@ axis.set_aspect("equal")
 axis.set_axis_off()
 axis.set_title("cells of neurons and their patterns")
 axis = axes[1]
+axis.grid(False)
 axis.imshow(patterns.masks.T, cmap="Greys", aspect="auto")
 axis.set_xticks(range(5), [f"$x_{i + 1}$" for i in range(5)], fontsize=12)
 axis.set_yticks(
@@ -107,6 +110,7 @@ side = np.linspace(-reach, reach, 801)
 grid = np.stack(np.meshgrid(side, side), axis=0).reshape(2, -1)
 codes = (X @ grid + bias >= 0).T @ (1 << np.arange(5))
 figure, axis = plt.subplots(figsize=(5.4, 5.2))
+axis.grid(False)
 axis.imshow(
     np.unique(codes, return_inverse=True)[1].reshape(801, 801),
     origin="lower", extent=(-reach, reach, -reach, reach),
@@ -161,7 +165,7 @@ for P in counts:
     values.append(cnn.solve(part, "bm_newton", gap=1e-8).objective)
 figure, axis = plt.subplots(figsize=(5, 3.2))
 axis.plot(counts, values, "o-")
-axis.axhline(optimum, color="#555555", linestyle=":")
+axis.axhline(optimum, color="0.4", linestyle=":")
 axis.annotate(
     "all patterns", (counts[0], optimum), (0, 4), textcoords="offset points", fontsize=9
 )

@@ -11,6 +11,8 @@ import numpy as np
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 # %% [markdown]
 # ## One dimension
 #
@@ -40,19 +42,19 @@ axes[0].set_xlabel("$z$", fontsize=12)
 axes[0].set_title("objective, and bounds from three points")
 multipliers = np.linspace(-0.6, 0.1, 300)
 feasible = np.abs(multipliers) <= beta
-axes[1].plot(multipliers, dual(multipliers), color="#999999")
+axes[1].plot(multipliers, dual(multipliers), color="0.6")
 axes[1].plot(
     multipliers[feasible], dual(multipliers[feasible]), color="black", linewidth=2.5
 )
-axes[1].axvline(-beta, color="#555555", linestyle=":")
+axes[1].axvline(-beta, color="0.4", linestyle=":")
 axes[1].set_xlabel(r"$\Lambda$ (thick: feasible)", fontsize=12)
 axes[1].set_title(r"$-F^*(\Lambda)$, and the multipliers of the three points")
 # two of the points give the same bound: the first is drawn larger, and its dashes
 # fall between those of the second
 for point, colour, size, start in (
-    (0.2, "#D55E00", 13, 5),
-    (1.1, "#0072B2", 7, 0),
-    (1.8, "#009E73", 7, 0),
+    (0.2, "C1", 13, 5),
+    (1.1, "C0", 7, 0),
+    (1.8, "C2", 7, 0),
 ):
     gradient = point - y
     scale = min(1.0, beta / abs(gradient))
@@ -71,7 +73,7 @@ for point, colour, size, start in (
             linewidth=1.8,
             zorder=1,
         )
-axes[0].legend(frameon=False, loc="upper right", fontsize=11)
+axes[0].legend(loc="upper right", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -175,17 +177,17 @@ steps, true, gap, paper, error = np.array(rows).T
 
 figure, axis = plt.subplots(figsize=(6.5, 4))
 axis.semilogy(steps, true, color="black", label="true distance")
-axis.semilogy(steps, gap, color="#0072B2", label="certified gap")
+axis.semilogy(steps, gap, color="C0", label="certified gap")
 axis.semilogy(
-    steps, np.maximum(paper, 1e-6), "--", color="#D55E00", label="Theorem 3.4 alone"
+    steps, np.maximum(paper, 1e-6), "--", color="C1", label="Theorem 3.4 alone"
 )
 axis.semilogy(
     steps,
     np.maximum(paper + np.abs(error), 1e-6),
-    color="#D55E00",
+    color="C1",
     label="with its error term",
 )
-axis.axvline(1000, color="#555555", linestyle=":", linewidth=1)
+axis.axvline(1000, color="0.4", linestyle=":", linewidth=1)
 axis.annotate(
     "weight decay on",
     (1000, axis.get_ylim()[1]),
@@ -195,8 +197,7 @@ axis.annotate(
 )
 axis.set_xlabel("step of gradient descent")
 axis.set_ylabel("relative to the optimum")
-axis.legend(frameon=False, fontsize=9)
-axis.grid(True, color="#dddddd")
+axis.legend(fontsize=9)
 plt.show()
 misled = paper < true
 print(

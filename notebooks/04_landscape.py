@@ -11,6 +11,8 @@ import numpy as np
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 # %% [markdown]
 # ## The smallest landscape
 #
@@ -39,7 +41,7 @@ for _ in range(400):
         path[-1]
         - 0.02 * np.array([(a * b - 1) * b + beta * a, (a * b - 1) * a + beta * b])
     )
-axis.plot(*np.array(path).T, color="#D55E00", label="gradient descent")
+axis.plot(*np.array(path).T, color="C0", label="gradient descent")
 axis.set_aspect("equal")
 axis.set_xlabel("$u$")
 axis.set_ylabel("$v$")

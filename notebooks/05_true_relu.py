@@ -12,6 +12,8 @@ import torch
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 relu = cnn.make_problem(
     "spiral", n=60, targets="binary", activation="relu", beta_fraction=0.02
 )
@@ -106,8 +108,8 @@ figure.colorbar(
 )
 labels = relu.Y[:, 0] > 0
 for chosen, marker, colour, name in (
-    (labels, "o", "#0072B2", "target +1"),
-    (~labels, "s", "#D55E00", "target -1"),
+    (labels, "o", "C0", "target +1"),
+    (~labels, "s", "C1", "target -1"),
 ):
     axes[0].scatter(
         *relu.X[chosen].T,
@@ -132,8 +134,8 @@ for x in relu.X[::6] / np.linalg.norm(relu.X[::6], axis=1, keepdims=True):
     )
 wall.set_label("cell walls (every sixth)")
 for sign, colour, name in (
-    (1, "#0072B2", "output weight > 0"),
-    (-1, "#D55E00", "output weight < 0"),
+    (1, "C0", "output weight > 0"),
+    (-1, "C1", "output weight < 0"),
 ):
     arrows = neurons[:, signs == sign]
     axes[1].quiver(
@@ -211,9 +213,7 @@ generated = cnn.solve(few, "column_generation", gap=None)
 figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
 axis.semilogx(counts, values, "o-", label="sampled patterns")
 axis.axhline(exact.objective, color="black", linestyle=":", label="all patterns")
-axis.axhline(
-    generated.objective, color="#009E73", linewidth=1, label="column generation"
-)
+axis.axhline(generated.objective, color="C1", linewidth=1, label="column generation")
 axis.set_xticks(counts, [str(P) for P in counts])
 axis.set_xticks([], minor=True)
 axis.set_xlabel("patterns")

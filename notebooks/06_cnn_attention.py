@@ -11,6 +11,8 @@ import numpy as np
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 # %% [markdown]
 # ## One program for all of them
 #
@@ -76,6 +78,7 @@ figure, axes = plt.subplots(1, 6, figsize=(10, 2.2), layout="constrained")
 strongest = np.argsort(-np.linalg.norm(filters, axis=0))[:6]
 size = np.abs(filters[:, strongest]).max()
 for axis, j in zip(axes, strongest, strict=True):
+    axis.grid(False)
     shown = axis.imshow(filters[:, j].reshape(3, 3), cmap="RdBu", vmin=-size, vmax=size)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -172,7 +175,7 @@ for (name, problem), marker in zip(
             f"  the other {len(above)} end up to {100 * max(above):.2f} per cent above "
             "it"
         )
-axis.axhline(1e-6, color="#555555", linestyle=":")
+axis.axhline(1e-6, color="0.4", linestyle=":")
 axis.set_xlabel("singular value of the optimal block")
 axis.set_ylabel("size, relative to the largest")
 axis.legend(frameon=False)

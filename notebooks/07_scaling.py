@@ -10,6 +10,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+
+import convexnn_bench as cnn
+
+plt.rcParams.update(cnn.style())
 
 columns = [
     "problem_name",
@@ -128,27 +133,18 @@ print(
 )
 
 # %%
-colours = ["#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9"]
-styles = dict(zip(shown, zip(colours, "osDP^vX", strict=True), strict=True))
 figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
 for axis, times, title in (
     (axes[0], best, "ladder: gap 1e-6"),
     (axes[1], series, "scaling: gap 1e-4"),
 ):
-    for solver, (colour, marker) in styles.items():
+    for solver in shown:
         if solver in times:
             line = times[solver].replace(np.inf, np.nan).dropna()
-            axis.loglog(
-                line.index,
-                line,
-                marker=marker,
-                markersize=8,
-                color=colour,
-                label=solver,
-            )
+            look = cnn.solver_style(solver)
+            axis.loglog(line.index, line, **look, markersize=8, label=solver)
     axis.set_xlabel("n (all P = 2 n patterns, three outputs)", fontsize=12)
     axis.set_title(title, fontsize=13)
-    axis.grid(True, color="#dddddd")
     axis.set_xticks(times.index, [str(n) for n in times.index])
     axis.set_xticks([], minor=True)
 axes[0].set_ylabel("seconds to the certified gap", fontsize=12)
@@ -188,14 +184,17 @@ race = (
     .min()
     .unstack()
 )
+# orange: the convex program is faster; blue: Burer-Monteiro is
+sides = LinearSegmentedColormap.from_list("sides", ["C1", "white", "C0"])
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True, layout="constrained")
 for axis, c in zip(axes, (1, 3, 10), strict=True):
     part = race.loc[c]
     bm, exact = part["bm"].unstack(), part["exact"].unstack()
     ratio = np.log10((exact / bm).where(np.isfinite(exact) & np.isfinite(bm)))
     picture = axis.imshow(
-        ratio, cmap="PuOr", vmin=-1.2, vmax=1.2, aspect="auto", origin="lower"
+        ratio, cmap=sides, vmin=-1.2, vmax=1.2, aspect="auto", origin="lower"
     )
+    axis.grid(False)
     for i in range(bm.shape[0]):
         for j in range(bm.shape[1]):
             b, e = bm.iloc[i, j], exact.iloc[i, j]

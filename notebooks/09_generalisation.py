@@ -12,6 +12,8 @@ import torch
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 everything = cnn.make_problem("breast_cancer", standardize=False, patterns=1)
 sizes = {"train": 250, "validation": 100, "test": 219}
 
@@ -175,7 +177,7 @@ for flipped, E in errors.items():
 styles = dict(
     zip(
         ways,
-        [("#0072B2", "o-"), ("#56B4E9", "s--"), ("#D55E00", "^-"), ("#CC79A7", "D--")],
+        [("C0", "o-"), ("C4", "s--"), ("C1", "^-"), ("C3", "D--")],
         strict=True,
     )
 )
@@ -192,7 +194,6 @@ for axis, (flipped, E) in zip(axes, errors.items(), strict=True):
     axis.set_xscale("log")
     axis.set_xlabel(r"$\beta / \beta_{\max}$", fontsize=12)
     axis.set_title(f"{100 * flipped:.0f} % of the training labels flipped", fontsize=13)
-    axis.grid(True, color="#dddddd")
 axes[0].set_ylabel("test error, % (mean and deviation)", fontsize=12)
 axes[0].set_ylim(0, None)
 figure.legend(

@@ -18,10 +18,12 @@ from matplotlib.colors import ListedColormap
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
+
 everything = cnn.make_problem("breast_cancer", standardize=False, patterns=1)
 WORST_RADIUS, WORST_TEXTURE = 20, 21
 ZERO = 1e-6  # scores up to this size are zero up to the accuracy of the optima
-BLUE, ORANGE, LIGHT_BLUE, PINK = "#0072B2", "#D55E00", "#56B4E9", "#CC79A7"
+BLUE, ORANGE, GREEN, LIGHT_BLUE = "C0", "C1", "C2", "C4"
 
 
 def split(n, number=0):
@@ -77,6 +79,7 @@ for axis, copies in zip(axes, (False, True), strict=True):
     print(optima)
     low, high = (ends.reshape(60, 60) for ends in optima.prediction_range(grid))
     sides = np.where(low > ZERO, 1, np.where(high < -ZERO, -1, 0))
+    axis.grid(False)
     axis.pcolormesh(side, side, sides, cmap=three, vmin=-1, vmax=1, rasterized=True)
     for label, colour, mark in ((-1, ORANGE, "o"), (1, BLUE, "s")):
         chosen = y[:, 0] == label
@@ -142,7 +145,6 @@ for axis, n in zip(axes, (20, 40, 80), strict=True):
     axis.set_xscale("log")
     axis.set_title(f"{n} training samples", fontsize=13)
     axis.set_xlabel(r"$\beta / \beta_{\max}$", fontsize=12)
-    axis.grid(True, color="#dddddd")
 axes[0].set_ylabel("test error of all optima, %", fontsize=12)
 axes[0].set_ylim(0, None)
 figure.legend(
@@ -174,8 +176,8 @@ def active(result):
 
 
 ways = {
-    "semismooth_newton": (BLUE, {"gap": 1e-9}),
-    "network_adam": (ORANGE, {"iterations": 500}),
+    "semismooth_newton": (ORANGE, {"gap": 1e-9}),
+    "network_adam": (GREEN, {"iterations": 500}),
 }
 figure, axis = plt.subplots(figsize=(8, 5.4), layout="constrained")
 for solver, (colour, options) in ways.items():
@@ -188,12 +190,11 @@ for solver, (colour, options) in ways.items():
     axis.plot(
         fractions, after, "s--", color=colour, label=f"{solver}, smallest network"
     )
-axis.axhline(40, color="#888888", linestyle=":", label="number of samples")
+axis.axhline(40, color="0.5", linestyle=":", label="number of samples")
 axis.set_xscale("log")
 axis.set_yscale("log")
 axis.set_xlabel(r"$\beta / \beta_{\max}$", fontsize=12)
 axis.set_ylabel("active blocks of 600", fontsize=12)
-axis.grid(True, color="#dddddd")
 figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=12)
 plt.show()
 

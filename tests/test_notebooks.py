@@ -1,5 +1,6 @@
 """Every notebook runs from its source, was made from it as it is now, and tells its story in the agreed way."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,9 +36,12 @@ def test_a_notebook_begins_with_its_question_and_ends_with_exercises_and_solutio
     assert "## Exercises" in cells[-1].source
     assert "<details><summary>Solutions</summary>" in cells[-1].source
     sizes = [len(str(o)) for c in cells for o in c.get("outputs", [])]
-    assert max(sizes) < 200_000
+    assert max(sizes) < 400_000  # figures of 200 dpi
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     assert "convexnn_bench." not in code.replace("import convexnn_bench as cnn", "")  # the public interface alone
+    # Figures have the style of the house, and colours by its names.
+    assert ("plt.rcParams.update(cnn.style())" in code) == ("import matplotlib.pyplot" in code)
+    assert not {"tab:", "#0072B2", "#D55E00", "#009E73"} & set(re.findall(r"tab:|#[0-9A-F]{6}", code))
 
 
 def test_a_source_that_has_changed_is_told(tmp_path):
