@@ -117,7 +117,7 @@ class BaseConvexMLP(BaseEstimator):
         """Raise InputError for an argument that is not allowed."""
         ACTIVATIONS.make(self.activation)
         LOSSES.make(self.loss)
-        SOLVERS.make(self.solver)
+        solver = SOLVERS.make(self.solver)
         every = isinstance(self.patterns, str) and self.patterns == "all"
         if not every and not (is_whole(self.patterns) and int(self.patterns) >= 1):
             raise InputError(
@@ -132,6 +132,11 @@ class BaseConvexMLP(BaseEstimator):
         Whole(optional=True).check("max_iter", self.max_iter)
         for name in ("fit_intercept", "warm_start", "verbose"):
             YES_OR_NO.check(name, getattr(self, name))
+        if self.warm_start and solver.start_formulation is None:
+            raise InputError(
+                f"warm_start=True: solver {solver.name!r} cannot begin at the point of the last fit; use "
+                "warm_start=False or another solver, such as 'bm_newton'"
+            )
 
     def _weights(self, sample_weight: Any, X: DataArray) -> np.ndarray | None:
         """Return the weights of the samples as float64, or None for no weights."""
@@ -222,7 +227,8 @@ class BaseConvexMLP(BaseEstimator):
         if (last.p, last.c, last.classes) != (problem.p, problem.c, problem.classes):
             raise InputError(
                 f"warm_start=True needs the features and the outputs of the last fit, {last.p} inputs, {last.c} "
-                f"outputs and the classes {last.classes}, got {problem.p}, {problem.c} and {problem.classes}"
+                f"outputs and the classes {last.classes}, got {problem.p}, {problem.c} and {problem.classes}; with "
+                "warm_start=False a fit begins anew"
             )
         if last.activation.name != problem.activation.name:
             return None

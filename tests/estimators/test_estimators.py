@@ -288,6 +288,7 @@ def test_random_states_choose_the_gates():
     ("arguments", "message"),
     [
         ({"patterns": 0}, 'patterns must be "all" or a whole number'),
+        ({"warm_start": True, "solver": "cvxpy_clarabel"}, "warm_start=True: solver 'cvxpy_clarabel' cannot begin"),
         ({"patterns": np.ones((40, 3), dtype=bool)}, 'patterns must be "all" or a whole number'),
         ({"beta_fraction": -1.0}, "beta_fraction must be a positive"),
         ({"beta": 0.0}, "beta must be a positive"),
