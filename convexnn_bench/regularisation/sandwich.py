@@ -211,7 +211,8 @@ class Sandwich:
         knot, beside = self.knots[index], [self.knots[i] for i in (index - 1, index + 1) if 0 <= i < len(self.knots)]
         candidates = [knot.candidate, *(other.candidate for other in beside)]
         best = min(candidates, key=lambda candidate: candidate.line.at(knot.beta))
-        bound = max(knot.bound, chord(*beside, knot.beta)) if len(beside) == 2 else knot.bound
+        inside = len(beside) == 2
+        bound = max(knot.bound, chord(beside[0], beside[1], knot.beta)) if inside else knot.bound
         self.knots[index] = replace(knot, candidate=best, bound=bound)
 
     def place(self, beta: float) -> int:

@@ -20,8 +20,8 @@ from convexnn_bench.solver import BaseSolver
 from convexnn_bench.terminal import Update, progress
 
 # SOLVE_GAP is the gap of a solve, and MIXED_GAP the largest gap at which a mixture of two solves replaces a solve, both
-# relative to the path's tolerance. On the three problems of benchmarks/path.py, SOLVE_GAP = 0.1 and 0.05 took as many
-# solves and more time, and MIXED_GAP = 0.5 and 0.7 took up to a third more solves.
+# relative to the path's tolerance. To 1e-3 on the problems of benchmarks/path.py, SOLVE_GAP = 0.1 and 0.05 took as many
+# solves and more time, and MIXED_GAP = 0.5 took a fifth more solves on the spiral.
 SOLVE_GAP, MIXED_GAP = 0.2, 0.8
 DESCENT = 0.5  # ratio of neighbouring weight decays in the first pass, from the largest down; 0.25 took as long
 EXHAUSTED = 2.0  # an interval is not split below this multiple of the gap that a solver left at one of its ends
