@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/estimator_overhead.py [--repetitions 9] [--gap 1e-2] [--out DIR]
 
-Four data sets of scikit-learn, standardised, with the default arguments of the estimators but for the gap, on which the
-overhead does not depend. Clocks around the calls that `fit` makes divide its time: "solve" is the call of `solve`, with
-set-up and certificates; "problem" is the making of `Problem`, with gates and beta_max, without which nothing can be
-solved; and "rest" are checks, labels, weights and equal samples. The overhead is the fit without "solve". The table has
-medians after one fit that is not counted, and the least and the largest overhead.
+The problems are four standardised data sets of scikit-learn. The estimators have their default arguments except for the
+gap, on which the overhead does not depend. Clocks around the calls in `fit` divide its time: "solve" is the call of
+`solve`, with set-up and certificates; "problem" makes the `Problem`, with gates and beta_max; "rest" is checks, labels,
+weights and equal samples. The overhead is the fit without "solve". The first fit is not counted. The table has medians
+over the repetitions, and the least and the largest overhead.
 """
 
 import time
@@ -28,7 +28,7 @@ DATASETS = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": lo
 
 
 class Stopwatch:
-    """A function that notes how long its calls took."""
+    """A function that records the seconds of its calls."""
 
     def __init__(self, function: Callable[..., Any]):
         self.function, self.seconds = function, 0.0

@@ -1,8 +1,9 @@
-"""Solve one dense problem on float32 or on float64 data, and print seconds and the memory beyond data and libraries.
+"""Measure seconds and memory of one dense problem on float32 or float64 data.
 
     OMP_NUM_THREADS=1 python benchmarks/float32_data.py {float32,float64} [--samples 100000] [--features 500]
 
-Data and labels are made by seed, and are the same numbers in either case. The problem has two classes and P = 20 gates.
+The memory is the peak beyond libraries and the caller's data. A seed draws data and labels, the same numbers in both
+cases. The problem has two classes and P = 20 gates.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> None:
     labels = np.where(hidden @ [1.0, -1.0, 0.5] + 0.1 * rng.standard_normal(len(X)) > 0, "first", "second")
     X = X.astype(chosen.dtype, copy=False)
     cnn.solve(cnn.Problem(X[:100], labels[:100], loss="logistic", beta_fraction=0.5, patterns=2), "bm_newton")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # on Linux this resets the peak to the current memory
     before = resident_mb(os.getpid())[1]
     print(f"X: {chosen.samples} x {chosen.features} of {chosen.dtype}, {X.nbytes / 2**30:.2f} GiB")
     started = time.perf_counter()

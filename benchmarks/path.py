@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/path.py [--tolerances 1e-2 1e-3] [--repetitions 3] [--out DIR]
 
-Each path goes from beta_max to 0.001 beta_max. In turn, A B C D A B C D ..., it is run with warm starts, with cold
-starts, and with warm starts but without mixtures of networks (tangents and chords of solves alone). Beside them runs
-one cold solve at the smallest beta, to the gap of a path's solves. Printed are medians of processor seconds, with the
-least and the largest in brackets. Every run has a problem of its own, and one run of each comes before, uncounted.
+Each path goes from beta_max to 0.001 beta_max. Four variants take turns, A B C D A B C D ...: warm starts, cold starts,
+warm starts without mixtures of networks (tangents and chords of solves alone), and one cold solve at the smallest beta
+to the gap of a path's solves. The script prints medians of processor seconds, with the least and the largest in
+brackets. Every run makes a new problem. The first run of each variant is not counted.
 """
 
 import argparse

@@ -91,7 +91,7 @@ def draw(number: int) -> Case:
 
 
 def with_weights(case: Case) -> Case:
-    """Return the same problem with sample weights and perhaps an output bias; modules stay as they are."""
+    """Return the problem with sample weights and perhaps an output bias; modules do not change."""
     if case.network is not None or isinstance(case.loss, Weighted):
         return case
     rng = np.random.default_rng([case.number, 2])

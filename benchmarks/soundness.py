@@ -7,8 +7,8 @@ Problem i of a run has the number seed + i, from which it follows completely; `-
 program. The problems cover all architectures, activations and losses, scalar and vector outputs, output biases, sampled
 and complete patterns, and numbers of ordinary and of extreme size (random_problems.py). `--weights` adds sample weights
 to them, and output biases to half of them. Points come from the package's solvers, from a search of its own
-(good_points.py) and at random. What is certified is compared with objectives in exact arithmetic (exact_objective.py),
-which shares no code with the package. Reported are
+(good_points.py) and at random. Certificates are compared with objectives in exact arithmetic (exact_objective.py),
+which shares no code with the package. The script reports
 
     unsound    a bound above the objective of a point of the same program
     primal     an objective below the exact one, or at ordinary scales above it by more than rounding explains
@@ -190,7 +190,7 @@ class Trial:
 
 
 def examine(number: int, thorough: bool = True, weights: bool = False) -> Outcome:
-    """Draw a problem, perhaps with sample weights, certify points of it, and return what was found."""
+    """Draw a problem, certify points of it, and return the outcome; weights: add sample weights."""
     case = with_weights(draw(number)) if weights else draw(number)
     trial = Trial(case)
     if trial.run(*case.lines):

@@ -1,12 +1,12 @@
-"""Certify a gated network on sparse data, word counts of documents in two classes, and print time and peak memory.
+"""Certify a gated network on sparse word counts, and print time and peak memory.
 
     OMP_NUM_THREADS=1 python benchmarks/sparse_text.py [--solver bm_newton] [--gap 1e-3] [--documents 100000]
         [--words 20000] [--gates 20] [--beta-fraction 0.05]
 
-The documents are made by seed. A document has one of four topics, and topics 0 and 3 are one class, 1 and 2 the other.
-The frequencies of words follow Zipf's law, and each topic multiplies them by weights of its own. A document has 20
-different words in the mean. X holds log(1 + count) times the inverse document frequency, rows of length one. As a
-dense float64 array it would take 8 n d bytes: 16 GB with 100 000 documents and 20 000 words.
+A seed draws the documents. Each has one of four topics; topics 0 and 3 are one class, and topics 1 and 2 the other. The
+frequencies of words follow Zipf's law, and each topic multiplies them by random weights. A document has 20 different
+words on average. X is log(1 + count) times the inverse document frequency, with rows of length one. As a dense float64
+array it would take 8 n d bytes: 16 GB with 100 000 documents and 20 000 words.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import scipy.sparse
 
 import convexnn_bench as cnn
 
-DRAWS = 21  # words drawn for a document; among 20 000 words about 20 of them are different
+DRAWS = 21  # number of words drawn for a document; of 20 000 words about 20 of them are different
 TOPIC_STRENGTH = 1.0  # standard deviation of the logarithm of a topic's weights
 
 

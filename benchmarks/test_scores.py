@@ -1,13 +1,14 @@
-"""Test scores of certified networks beside those of scikit-learn's and of adelie's, and what is proven of each.
+"""Compare test scores and proven gaps of this package, scikit-learn's networks and adelie.
 
     OMP_NUM_THREADS=1 python benchmarks/test_scores.py [--seeds 5] [--patterns 100] [--beta-fraction 0.01]
                                                        [--datasets ...] [--out DIR]
 
-breast_cancer, wine, digits and diabetes, a quarter of the samples held out, features (and the targets of diabetes)
-standardised by the training samples; a seed is that of the split, of the gates and of the start. The models:
+The data sets are breast_cancer, wine, digits and diabetes, with a quarter of the samples held out. Features, and the
+targets of diabetes, are standardised by the training samples. A seed draws the split, the gates and the start. The
+models are
 
 - `convex`: the estimators of this package with their defaults, 100 gates and beta = 0.01 beta_max, to a gap of 1e-4.
-  Two classes have one output and the logistic loss, as those of the others do.
+  Two classes have one output and the logistic loss, as with the other models.
 - `adelie`: the same problem by adelie's group lasso, the solver of its `GroupElasticNet`, at its default tolerance and
   from beta_max down, where `make rivals` has installed it. It has one output only. This package certifies its point.
   The seconds are those of set-up and solve, without the start of its process.
@@ -15,9 +16,9 @@ standardised by the training samples; a seed is that of the split, of the gates 
   to 2000 epochs.
 - `mlp, same beta`: the same with alpha=beta, which makes its training objective the network's with weight decay beta.
 
-The training objective is the sum of the losses plus each model's own weight decay, alpha/2 times the squared weights
-without biases for scikit-learn. Printed are means ± standard deviations over the seeds, medians of the seconds to fit,
-and the largest certified gap; scikit-learn and adelie prove nothing themselves.
+The training objective is the sum of the losses plus the weight decay of each model, for scikit-learn alpha/2 times the
+squared weights without biases. The script prints means ± standard deviations over the seeds, medians of the seconds to
+fit, and the largest certified gap. scikit-learn and adelie prove nothing themselves.
 """
 
 import time
@@ -62,7 +63,7 @@ def split(name: str, seed: int) -> Split:
 
 
 def convex(seed: int, given: Namespace, numbers: bool, classes: int, solver: str) -> Any:
-    """Return the estimator of this package for targets that are numbers, or for so many classes."""
+    """Return the regressor if the targets are numbers, and otherwise the classifier."""
     common = {"patterns": given.patterns, "beta_fraction": given.beta_fraction, "random_state": seed, "solver": solver}
     if numbers:
         return cnn.ConvexMLPRegressor(**common)
@@ -70,7 +71,7 @@ def convex(seed: int, given: Namespace, numbers: bool, classes: int, solver: str
 
 
 def objective_of_mlp(network: Any, X: np.ndarray, y: np.ndarray) -> float:
-    """Return the sum of the losses plus alpha/2 times the squared weights of a network of scikit-learn."""
+    """Return the training objective of scikit-learn's network: losses plus alpha/2 ||weights||^2."""
     if isinstance(network, MLPRegressor):
         loss = 0.5 * float(np.square(network.predict(X) - y).sum())
     else:
@@ -79,7 +80,7 @@ def objective_of_mlp(network: Any, X: np.ndarray, y: np.ndarray) -> float:
 
 
 def run(name: str, seed: int, given: Namespace, solvers: list[str]) -> list[dict[str, Any]]:
-    """Return one row a model on one split."""
+    """Return one row for each model on one split."""
     X, y, X_test, y_test = split(name, seed)
     numbers, classes = y.dtype.kind == "f", len(np.unique(y))
     rows, beta = [], np.nan
@@ -88,7 +89,7 @@ def run(name: str, seed: int, given: Namespace, solvers: list[str]) -> list[dict
             continue  # the table says so
         estimator = convex(seed, given, numbers, classes, solver + OPTIONS.get(solver, ""))
         fitted, seconds = timed(estimator.fit, X, y)
-        if solver != "bm_newton":  # without the start of the rival's process
+        if solver != "bm_newton":  # exclude the start of the rival's process
             seconds = fitted.result_.setup_seconds + fitted.result_.solve_seconds
         beta = fitted.result_.problem.beta
         rows.append({"model": SOLVERS[solver], "objective": fitted.result_.objective, "gap": fitted.result_.gap})

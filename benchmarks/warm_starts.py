@@ -1,13 +1,13 @@
-"""Time cold, and warm from the optimum at a larger weight decay, of every solver that takes `start=`.
+"""Compare cold and warm starts of every solver that takes `start=`.
 
     OMP_NUM_THREADS=1 python benchmarks/warm_starts.py [--repetitions 3] [--seconds 4] [--factor 1.1] [--out DIR]
         [--datasets 'spiral[n=45]' ...] [--solvers bm_newton fista ...]
 
-The problems are the ladder's small rungs, each repetition with another draw of data, gates and start. A warm run begins
-at the optimum at `factor` times the weight decay, which bm_newton solved to a gap of 1e-8. Cold and warm runs take
-turns, and one of each comes before, uncounted. A solver whose first cold run does not reach the first of the gaps
-within the limit is measured at the next one. Printed are medians: set-up + solve seconds and iterations (callbacks) of
-both, and the ratio warm / cold of the sums and of the iterations, run by run. '> ' marks a cold time that is the limit.
+The problems are the ladder's small rungs. Each repetition has another draw of data, gates and start. A warm run begins
+at the optimum for `factor` times the weight decay, which bm_newton solved to a gap of 1e-8. Cold and warm runs take
+turns, after one run of each that is not counted. If the first cold run of a solver does not reach the first of the gaps
+within the limit, the solver is measured at the next gap. The script prints medians of set-up + solve seconds and of
+iterations (callbacks), and of the ratios warm / cold of both, run by run. '> ' marks a cold time that is the limit.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ GAPS = (1e-6, 1e-3)  # the second is below the gap of the starts, which is 1e-3 
 
 
 def counting(name: str) -> Any:
-    """The solver of this name, with an attribute `iterations_done` that counts its callbacks."""
+    """Return the solver of this name, with a count of its callbacks in `iterations_done`."""
     base: Any = cnn.SOLVERS.get(name)
 
     class Counting(base):
@@ -64,7 +64,7 @@ def run(problem: "cnn.Problem", name: str, start: Any, gap: float, seconds: floa
 
 
 def measure(dataset: str, name: str, given: Any) -> list[dict[str, Any]]:
-    """All runs of one solver on one rung: pairs of a cold and a warm one."""
+    """Return the runs of one solver on one rung, pairs of a cold and a warm one."""
     spec, inside = parse_spec(dataset)
     rows: list[dict[str, Any]] = []
     gap = GAPS[0]
@@ -107,7 +107,7 @@ def main() -> None:
     made.add_argument("--datasets", nargs="+", default=list(RUNGS))
     made.add_argument("--solvers", nargs="+", default=startable, choices=startable)
     made.add_argument("--repetitions", type=int, default=3)
-    made.add_argument("--seconds", type=float, default=4.0, help="of a run")
+    made.add_argument("--seconds", type=float, default=4.0, help="time limit of a run")
     made.add_argument("--factor", type=float, default=1.1, help="weight decay of the start over that of the problem")
     given = made.parse_args()
     print_machine("cpu")

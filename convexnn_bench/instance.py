@@ -56,7 +56,7 @@ from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, W
 
 AnyInstance = TypeVar("AnyInstance", bound="Instance")
 
-FITTED_BY_BIAS = 1e-14  # relative size of the gradient below which an output bias alone fits the targets
+FITTED_BY_BIAS = 1e-14  # relative size of the gradient below which the output bias alone counts as fitting the targets
 
 # Attributes that are computed again on first use. Operators hold functions of torch, which cannot be pickled.
 REBUILT = ("_rows", "_operators", "cones", "closed_cones", "all_patterns")
@@ -95,9 +95,9 @@ class Instance:
         made: BaseLoss = LOSSES.make(loss)
         beta, beta_fraction = plain_number(beta), plain_number(beta_fraction)
         self._check_beta(beta, beta_fraction)
-        biased = with_output_bias(made, output_bias, beta)  # refuses what does not fit before any work is done
+        biased = with_output_bias(made, output_bias, beta)  # raises before long work
         self.seed: int = Whole(low=0).check("seed", seed)
-        # 2. Data and targets, in the shapes that the architecture and the loss state.
+        # 2. Read data and targets in the shapes of the architecture and the loss.
         self.X = aligned_data(read_data(X, self.architecture, self.activation.has_cone))  # the caller may change X
         self.architecture.check_data(self.X)
         targets = read_targets(biased, Y, lambda rows: self.architecture.target_rows(rows, self.X))
@@ -185,13 +185,13 @@ class Instance:
 
     @property
     def sample_weight(self) -> Float[np.ndarray, " n"] | None:
-        """The weight of every sample, or None where all terms of the loss count once."""
+        """The weight of every sample, or None without weights."""
         loss, n = weighted_part(self.loss), self.X.shape[0]
         return loss.weights[:: self.n_out // n].copy() if isinstance(loss, WeightedLoss) else None
 
     @property
     def output_bias(self) -> str | None:
-        """ "free" or "penalised" where the loss is minimised over an output bias, else None."""
+        """The kind of output bias, "free" or "penalised", or None without one."""
         if not isinstance(self.loss, OutputBias):
             return None
         return "free" if self.loss.beta is None else "penalised"
@@ -216,8 +216,8 @@ class Instance:
 
         Notes
         -----
-        b minimises F(A(Z) + 1 b^T), plus beta/2 ||b||^2 if it is penalised. Where a free bias has no minimiser, since
-        the classes are separable by it, a b of nearly the least value is returned.
+        b minimises F(A(Z) + 1 b^T), plus beta/2 ||b||^2 if it is penalised. If a free bias has no minimiser, because it
+        separates the classes, a b of nearly the least value is returned.
         """
         z = check_array("predictions", predictions)
         if z.shape != self.Y.shape:
@@ -235,7 +235,7 @@ class Instance:
 
     @property
     def is_sparse(self) -> bool:
-        """True where X is a sparse matrix. Its rows Phi are multiplied only, and never formed."""
+        """Whether X is a sparse matrix, for which the rows Phi are never formed."""
         return bool(scipy.sparse.issparse(self.X))
 
     @property
@@ -336,7 +336,7 @@ class Instance:
         return problem
 
     def with_held_out(self: AnyInstance, X: Array, Y: Array | Targets) -> AnyInstance:
-        """Return this problem with samples on which its results are scored.
+        """Return this problem with held-out samples, on which its results are scored.
 
         Parameters
         ----------
@@ -382,7 +382,7 @@ class Instance:
             loss, weight = loss.divided(unit_of_weights), weight * unit_of_weights
         X = with_entries(self.X, aligned_copy(np.ldexp(entries(self.X), 1 - math.frexp(unit_of_X)[1])))
         beta = self.beta * (unit_of_Y / unit_of_X**degree / weight)
-        # The held-out samples stay behind: points are scored in the user's units.
+        # The held-out samples are not copied, since points are scored in the user's units.
         problem.__dict__.update(X=X, Y=self.Y / unit_of_Y, loss=loss, beta=beta, held_out=None)
         problem._rows, problem._operators = Rows(self.architecture, X), {}
         for name in ("beta_max", "all_patterns"):  # they depend on the units
@@ -398,7 +398,7 @@ class Instance:
         operator = self.operator()
         zero = torch.zeros_like(operator.Y)
         gradient = self.loss.gradient(zero, operator.Y)
-        # Where the output bias alone fits the targets, rounding or a bound on the bias leaves a gradient of this size.
+        # If the output bias alone fits the targets, rounding or a bound on the bias leaves a gradient of this size.
         without_bias = weighted_part(self.loss).gradient(zero, operator.Y)
         if float(gradient.abs().max()) <= FITTED_BY_BIAS * float(without_bias.abs().max()):
             return 0.0

@@ -96,7 +96,7 @@ def _refuse(bad: np.ndarray, what: str) -> None:
 
 
 def class_numbers(rows: np.ndarray) -> np.ndarray | None:
-    """Return the class that each row of targets states, or None where they do not state one class a row.
+    """Return the class of each row of targets, or None if rows do not state one class each.
 
     One column of -1 and 1 states class 0 and class 1. Several columns state the class of their only 1, where all other
     entries are 0, or all of them are -1.
@@ -158,7 +158,7 @@ def encode_labels(
 
 
 def class_index(scores: np.ndarray) -> np.ndarray:
-    """Return the position of the class of every output n x c (also n x s x c), as `decode_labels` chooses it."""
+    """Return the index of the class of every output n x c (also n x s x c), see `decode_labels`."""
     index: np.ndarray = scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores[..., 0] > 0).astype(np.int64)
     return index
 
@@ -166,8 +166,8 @@ def class_index(scores: np.ndarray) -> np.ndarray:
 def decode_labels(scores: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     """Return the label of every output n x c, an array n; also n x s for scores n x s x c.
 
-    It is the class of the largest score, the first of equal ones. With one output, a positive score is the second class
-    and any other the first, as in scikit-learn. Labels of one type, such as words, give an array of that type.
+    The label is that of the largest score, the first of equal ones. With one output, a positive score gives the second
+    class and any other score the first, as in scikit-learn. Labels of one type give an array of that type.
     """
     names = np.empty(len(classes), dtype=object)
     names[:] = classes  # labels may be tuples, which are no second axis

@@ -50,8 +50,8 @@ class Problem(Instance):
         weight zero is left out of the loss, and still has predictions and a row in the masks; with ReLU its row also
         stays in the cones of the blocks, which matters for sampled patterns only.
     output_bias : {None, "free", "penalised"}
-        Whether the network has a bias b in R^c of its outputs, over which every objective is minimised: None for
-        none, "free" for one without weight decay, "penalised" for one with the term beta/2 ||b||^2.
+        The bias b in R^c of the outputs, over which every objective is minimised: None for no bias, "free" for a bias
+        without weight decay, "penalised" for a bias with the term beta/2 ||b||^2.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Problem(Instance):
     notes : tuple of str
         What was decided when the data were read, one sentence each.
     held_out : HeldOut or None
-        Samples on which results are scored, and on which nothing else depends: see `with_held_out`.
+        Samples that are only used to score results, see `with_held_out`.
 
     Raises
     ------
@@ -76,8 +76,8 @@ class Problem(Instance):
     All objectives are sums over samples, never means. The lifted program is that of Sahiner et al., ICLR 2024.
 
     With weights w the loss is F_w(z) = sum_i w_i f(z_i, y_i), and with an output bias it is min_b F(z + 1 b^T), plus
-    beta/2 ||b||^2 if that is penalised. A first-layer bias without weight decay makes neurons constant at no cost, so
-    that its optimum is that with a free output bias: for such networks use output_bias="free".
+    beta/2 ||b||^2 if b is penalised. If first-layer biases have no weight decay, neurons can become constant at no
+    cost, so that the infimum is the one with a free output bias: for such networks use output_bias="free".
 
     Examples
     --------
@@ -88,9 +88,10 @@ class Problem(Instance):
     """
 
     def predict(self, Z: BlockArray) -> Float[np.ndarray, "n_out c"]:
-        """Return A(Z) + 1 b^T, the predictions n_out x c at blocks Z, an array P x p x q or a list of P matrices p x q.
+        """Return the predictions A(Z) + 1 b^T at blocks Z, n_out x c.
 
-        b is the output bias that is best at Z, `output_bias_at(A(Z))`, or zero without one.
+        Z is an array P x p x q or a list of P matrices p x q. b is the best output bias at Z, `output_bias_at(A(Z))`,
+        or zero without one.
         """
         predictions = self.operator().apply(convex.check_blocks(self, Z)).numpy()
         with_bias: np.ndarray = predictions + self.output_bias_at(predictions)

@@ -30,7 +30,7 @@ class Solver(BaseSolver):
 
     name = "column_generation"
     formulation = "convex"
-    start_formulation = "network"  # its neurons may have patterns that are not among the blocks
+    start_formulation = "network"  # a network, because its neurons may have patterns outside the blocks
     parameters = {"patterns_per_round": [16], "tolerance": [1e-9], "master_calls": [3000]}
     allowed = {"patterns_per_round": Whole(), "tolerance": Number(high=1.0), "master_calls": Whole()}
     # solvers of the master program in order of preference, by problem.vector_cone

@@ -47,7 +47,7 @@ class Solver(ConicSolver):
         if tuple(int(part) for part in version("scs").split(".")[:2]) >= (3, 3):
             options["linear_solver"] = self.linear_solver
         if self.seconds is not None:
-            options["time_limit_secs"] = self.seconds  # SCS counts its iterations only, and not the factorisation
+            options["time_limit_secs"] = self.seconds  # SCS counts the time of iterations, not of the factorisation
         return options
 
     def summary(self, raw: Any) -> str:

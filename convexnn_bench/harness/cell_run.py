@@ -131,7 +131,7 @@ def run_cell(
     elif not finished:
         record["status"], reason = _death(outcome, limits)
         record["reason"] = f"{reason}, while: {stage}"
-    elif stage == SCORING:  # the result was there already, and stands
+    elif stage == SCORING:  # the result is complete and stays valid
         record["reason"] += f"; no test scores: {_death(outcome, limits)[1]}, while: {stage}"
     # 3. A solver of the user's may have sent anything.
     if record["status"] not in STATUSES:

@@ -88,7 +88,7 @@ def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = 
 
 
 def _scores(result: Result) -> dict[str, Any]:
-    """Return the test scores. An error is their reason alone: what was proven of the point stands."""
+    """Return the test scores, or after an error its reason; the certificate stays valid."""
     try:
         return describe_scores(result)
     except Exception as error:

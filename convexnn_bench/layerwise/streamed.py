@@ -86,7 +86,7 @@ def adjoint(stage: Stage, batches: Batches, slope: Slope) -> Adjoint:
 
 
 def _lengths(rows: Float[torch.Tensor, "*rows p"]) -> Float[torch.Tensor, "*rows"]:
-    """Return upper bounds on the lengths of rows, also where squares underflow, up to their relative rounding."""
+    """Return the lengths of rows up to relative rounding, and upper bounds if squares underflow."""
     return torch.linalg.vector_norm(rows, dim=-1) + (rows.shape[-1] * underflow(1.0)) ** 0.5
 
 

@@ -42,7 +42,7 @@ class Merges:
     any: bool = False
 
     def note(self, angle: float, error: float, path: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> None:
-        """Record an angle that counted as zero, the bound on its rounding, and the pairs of rows, see `ExactRows`."""
+        """Record an angle that counted as zero, a bound on its rounding, and the pairs of rows."""
         self.any = True
         if self.resolved and self.exact.meet(path, first, second).all():
             return
@@ -139,8 +139,8 @@ def _cut_by(
 ) -> tuple[Float[np.ndarray, "m r"] | None, Float[np.ndarray, "k"]]:
     """Return directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
 
-    There are None instead of directions if an earlier row is parallel to `row`. index: those of the earlier rows, and
-    last that of `row`.
+    The directions are None if an earlier row is parallel to `row`. index: the indices of the earlier rows, and last
+    that of `row`.
     """
     # On {row u = 0} an earlier row acts as its part at right angles to `row`, which is zero if the two are parallel.
     across = earlier @ row

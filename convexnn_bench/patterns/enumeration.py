@@ -58,8 +58,8 @@ class Patterns:
     resolved : bool
         Whether all hyperplanes that count as one are exactly equal, if the rows of Phi are exact.
     merged : bool
-        Whether hyperplanes, or their intersections with others, count as one, and only the entries of Phi, which may be
-        rounded, say so.
+        Whether hyperplanes, or their intersections with others, count as one because of entries of Phi that may be
+        rounded.
     """
 
     masks: Bool[np.ndarray, "N P"]
@@ -188,9 +188,8 @@ def enumerate_patterns(
     -----
     Patterns on boundaries belong to closures of these cells and add nothing. Hyperplanes that differ by less than
     float64 resolves (about 1e-13 in angle) count as one; `moved` says how far rows would have to move for that, and
-    `resolved`, by integer arithmetic, whether they differ at all. If a
-    cell is too thin for its direction to be stored, the result is not `complete`. In two dimensions the patterns come
-    in the order of their angles.
+    `resolved`, by integer arithmetic, whether they differ at all. If a cell is too thin for its direction to be stored,
+    the result is not `complete`. In two dimensions the patterns come in the order of their angles.
     """
     Phi = check_rows(Phi)
     # Cover's count bounds the cells of every arrangement, so that the cost is known before any cell is visited.

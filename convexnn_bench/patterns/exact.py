@@ -1,8 +1,7 @@
-"""Exact tests of whether hyperplanes that count as one in float64 are one.
+"""Exact tests of whether hyperplanes that count as equal in float64 are equal.
 
 Each row of Phi times a power of two is a row of integers. If the architecture rounds, it may know the rows before
-rounding as integers (`exact_rows`). Only rows that float64 does not tell apart are tested. Most data have
-none.
+rounding as integers (`exact_rows`). Only rows that float64 cannot distinguish are tested. Most data have no such rows.
 """
 
 from collections.abc import Callable
@@ -86,7 +85,7 @@ class ExactRows:
         first, second : int arrays, k
             The indices of the pairs.
         """
-        # The traces are the same if the two rows are multiples of each other once the rows of the path are eliminated.
+        # The traces are equal if the two rows are multiples of each other after elimination of the rows of the path.
         depth, pairs = len(path), len(first)
         left = self._integers[np.concatenate([np.array(path, dtype=int), first, second])]
         for step in range(depth):

@@ -1,4 +1,4 @@
-"""The row space of Phi: its distinct hyperplanes in coordinates in which their normals are well conditioned."""
+"""The distinct hyperplanes of Phi, in well-conditioned coordinates of its row space."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class ReducedRows:
     Attributes
     ----------
     rows : array, n x r
-        One for each nonzero row of Phi; `index` holds their positions in Phi.
+        One unit row for each nonzero row of Phi; `index` has their indices in Phi.
     errors : array, n
         Bounds on the rounding of each row.
     lift : array, p x r
@@ -76,13 +76,13 @@ class ReducedRows:
 
 
 def reduce_to_row_space(Phi: Float[np.ndarray, "N p"], integers: Callable[[], Integers] | None = None) -> ReducedRows:
-    """Return Phi in coordinates of its row space in which its rows are well conditioned.
+    """Return the rows of Phi in well-conditioned coordinates of its row space.
 
     1. Drop zero rows.
     2. Scale rows and columns.
     3. Whiten by the SVD.
     4. Find the distinct hyperplanes.
-    5. Bound how far rows were moved by all of this.
+    5. Bound the distance by which rows were moved.
 
     The patterns do not change under u -> T u with T invertible, nor under positive scaling of rows. integers: returns
     the rows before rounding, see `BaseArchitecture.exact_rows`.
@@ -112,8 +112,8 @@ def reduce_to_row_space(Phi: Float[np.ndarray, "N p"], integers: Callable[[], In
     rows = left[:, :rank] / lengths[:, None]
     # The rounding of `unit`, eps, grows by the division by the least singular value and by the length of the row.
     errors = 4 * EPS * (1 + 1 / (singular[rank - 1] * lengths))
-    lift = right[:rank].T / singular[:rank] * (2.0**-500 / scale[:, None])  # a factor against overflow
-    # 4. Parallel rows have one hyperplane, and one of them stands for all.
+    lift = right[:rank].T / singular[:rank] * (2.0**-500 / scale[:, None])  # the power of two prevents overflow
+    # 4. Parallel rows have the same hyperplane. Choose one of them as its representative.
     head = _heads(rows, errors)
     # 5. Row i of Phi is `original` times unit[i], and unit[i] is lengths[i] rows[i] diag(singular) right. The dropped
     # singular values and the angle to the representative bound the distance by which it was moved.
@@ -157,5 +157,5 @@ def _heads(rows: Float[np.ndarray, "n r"], errors: Float[np.ndarray, "n"]) -> np
 
 
 def parallel_tolerance(errors: Float[np.ndarray, "n"], other: float) -> Float[np.ndarray, "n"]:
-    """Return the angle under which two unit rows count as one hyperplane: a multiple of their rounding."""
+    """Return the angle up to which unit rows count as parallel, a multiple of their rounding."""
     return 1e-13 + 8 * (errors + other)

@@ -71,7 +71,7 @@ def times_text(times: SolverTimes, quartiles: bool = True) -> str:
 def time_rows(
     times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, quartiles: bool = True
 ) -> dict[str, list[list[str]]]:
-    """Return {rung: rows of the texts of `time_head`}; set-up is its part of the time to the last gap reached."""
+    """Return {rung: rows for the head of `time_head`}; set-up is part of the time to the last gap."""
     rows: dict[str, list[list[str]]] = {}
     scores = tested(times)
     for (rung, solver), by_gap in by_solver(times).items():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
 EXPLAINED = ("skipped", "stalled", *BAD)  # the reasons of these cells are listed below the tables
 COLUMNS = {field.name: field.title for field in FIELDS if field.title}
-OPTIONAL = ("peak_memory_mb", *TEST_FIELDS)  # columns that are left out where no cell has a number
+OPTIONAL = ("peak_memory_mb", *TEST_FIELDS)  # columns that are left out if no cell has a number
 CSV_FIELDS = (
     "seed", "status", "objective", "lower_bound", "gap", *TEST_FIELDS, "setup_seconds", "solve_seconds",
     "wall_seconds", "peak_memory_mb", "reason",
@@ -76,7 +76,7 @@ def format_memory(value: Quantity) -> str:
 
 
 def format_share(value: Quantity) -> str:
-    """Write a fraction of samples, or R2, to four digits behind the point."""
+    """Write a fraction or R2 with four decimals."""
     number = finite(value)
     return "-" if math.isnan(number) else f"{number:.4f}"
 
@@ -142,9 +142,9 @@ def beyond_sample(record: Record) -> bool:
 
 
 def _best(records: Sequence[Record]) -> dict[str, float]:
-    """Return the best of every column: the least or, of bounds, accuracies and R2, the highest number.
+    """Return the best number of every column: the least, or for bounds, accuracies and R2 the highest.
 
-    Of times only those of cells that ended well count.
+    Times count only for cells that ended well.
     """
 
     def least(name: str, among: Sequence[Record]) -> float:

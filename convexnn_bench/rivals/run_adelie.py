@@ -23,7 +23,7 @@ def load() -> tuple[SetUp, str]:
         options = {
             "groups": np.arange(0, P * p, p),
             "penalty": np.ones(P),
-            # an output bias without penalty, which is not sent back: the loss of the problem finds the best one
+            # The free output bias is not sent back, because the loss of the problem computes the best one.
             "intercept": parameters["intercept"],
             "early_exit": False,  # True stops once 90 % of the deviance is explained
             "max_iters": UNLIMITED,

@@ -1,4 +1,4 @@
-"""The figure of test scores: what held-out samples say of the final points, beside what is proven of these."""
+"""The figure of test scores of final points, against certified gap and time."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROWS = 3  # problems in one figure, each with two panels
+ROWS = 3  # number of problems in one figure, each with two panels
 NOTHING = 'no cell was scored on held-out samples: give a data set test=0.2, as in "digits[test=0.2]"'
 
 
 def score_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
-    """Draw the test score of every final point against its certified gap, and against its time, a row a problem."""
+    """Draw test scores of final points against certified gap and time, one row for each problem."""
     rows: dict[str, list[derived.ScoredPoint]] = {}
     for one in derived.scored_points(records):
         rows.setdefault(one.problem, []).append(one)
@@ -33,7 +33,7 @@ def score_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[F
         for (by_gap, by_time), name in zip(axes, part, strict=True):
             for one in rows[name]:
                 look = looks[without_tolerance(one.solver)]
-                # A logarithmic axis has no place for zero. Gaps beyond the edges are drawn there.
+                # A logarithmic axis cannot show zero. Draw gaps beyond the edges at the edges.
                 gap, seconds = min(max(one.gap, GAP_FLOOR), GAP_CEILING), max(one.seconds, 1e-4)
                 for axis, x in ((by_gap, gap), (by_time, seconds)):
                     if not math.isnan(x):
@@ -55,7 +55,7 @@ def score_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[F
 
 
 def _mark_ticks(axis: "Axes") -> None:
-    """Label powers of ten, and below two decades also 2 and 5 times these, so that labels neither overlap nor lack."""
+    """Label powers of ten, and on axes of less than two decades also 2 and 5 times these."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     low, high = axis.get_xlim()

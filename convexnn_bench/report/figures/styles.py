@@ -1,4 +1,4 @@
-"""The parts that the figures of a report share: the styles of its solvers, legends, and the plain frame of a panel."""
+"""Common parts of a report's figures: styles of solvers, legends, frames of panels."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def styles_by_solver(records: Sequence[Record]) -> dict[str, Style]:
-    """Return {solver without its tolerance: its style}, in the order of the records."""
+    """Return {solver without its tolerance: style}, in the order of the records."""
     return find_styles({curve_name(record): str(record.get("formulation")) for record in records})
 
 
 def series_style(index: int) -> Style:
-    """Return a style for what is no solver, such as a step of an iteration, by its place in a figure.
+    """Return a style for a series that is not a solver, by its index in the figure.
 
-    Neighbours differ in colour, marker and dashes.
+    Consecutive series differ in colour, marker and dashes.
     """
-    # 7 colours have no divisor in common with 8 markers and 4 dashes, so that pairs repeat late: after 56 and 28.
+    # 7 colours have no divisor in common with 8 markers and 4 dashes, so that pairs repeat only after 56 and 28 series.
     return Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of a size in inches, whose panels and legend make room for each other."""
+    """Return an empty figure in inches, with a layout that keeps panels and legend apart."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

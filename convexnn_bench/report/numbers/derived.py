@@ -25,7 +25,7 @@ from convexnn_bench.report.numbers.time_to_gap import (
 )
 from convexnn_bench.report.tables import finite
 
-# The scores that figures show, the first one that all records of a problem have: field of a record, and words.
+# Field of a record -> name of the score. Figures show the first score that all records of a problem have.
 SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "test loss per sample"}
 SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: the size that it sets
 
@@ -191,8 +191,8 @@ def scalings(records: Sequence[Record]) -> list[Scaling]:
 class ScoredPoint:
     """The test score of the final point of one record.
 
-    kind: what the score is, as in SCORES. seconds: set-up and solve time. gap: certified and relative, nan if none was
-    proven.
+    kind: the field of the score, a key of SCORES. seconds: set-up and solve time. gap: the certified relative gap, nan
+    if none was proven.
     """
 
     problem: str
@@ -205,7 +205,7 @@ class ScoredPoint:
 
 
 def scored_points(records: Sequence[Record]) -> list[ScoredPoint]:
-    """Return the test score of every record that has one, for all records of a rung in the same form."""
+    """Return the test score of every record that has one, of the same kind for all records of a rung."""
     scored = [record for record in records if record.get("test_loss") is not None and record["test_samples"]]
     result = []
     for record in scored:
@@ -221,7 +221,7 @@ def scored_points(records: Sequence[Record]) -> list[ScoredPoint]:
 
 
 def score_range(points: Sequence[ScoredPoint]) -> tuple[float, float]:
-    """Return the ends of an axis for the scores of one problem, wide enough that no rounding fills it."""
+    """Return the ends of an axis for the scores of one problem, wide enough to hide rounding."""
     low, high = min(one.score for one in points), max(one.score for one in points)
     exact = points[0].kind == SCORES["test_accuracy"]
     margin = max(0.1 * (high - low), 0.02 * (1.0 if exact else max(abs(low), abs(high))))

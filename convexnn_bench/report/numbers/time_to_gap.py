@@ -14,7 +14,7 @@ from convexnn_bench.records import TEST_FIELDS, Record
 from convexnn_bench.report.tables import finite
 
 GAPS: tuple[float, ...] = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact
-SEEDS = ("seed", "pattern_seed", "test_seed")  # parameters of a problem that only say which draw of it this is
+SEEDS = ("seed", "pattern_seed", "test_seed")  # parameters that distinguish draws of one problem
 SWEPT = "tolerance"  # the parameter of a one-shot solver whose values together form its curve
 
 
@@ -56,7 +56,7 @@ class SolverTimes:
 
     memory_mb is the median over draws of the peak memory in MiB, `problem` the sizes and choices of the problem, and
     `ratio` the median time over that of the rung's best solver (inf if the median run did not reach the gap). scores:
-    {field of a record: median over draws} of the test scores that are known, of final points and for no gap.
+    {field of a record: median over draws} of the known test scores of final points, which do not depend on the gap.
     """
 
     rung: str
@@ -215,7 +215,7 @@ def _peak(records: Sequence[Record]) -> float:
 
 
 def _median_scores(draws: Sequence[Sequence[Record]]) -> dict[str, float]:
-    """Return the median over draws of each test score that is known, of the tolerance with the smallest gap."""
+    """Return the median over draws of each known test score, at the tolerance with the smallest gap."""
     ends = [min(cells, key=lambda record: (math.isnan(gap := finite(record["gap"])), gap)) for cells in draws]
     known = {name: [finite(end[name]) for end in ends if end.get(name) is not None] for name in TEST_FIELDS[1:]}
     return {name: spread(values).median for name, values in known.items() if values}

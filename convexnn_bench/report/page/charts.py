@@ -251,7 +251,7 @@ def score_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         low, high = map(_round, derived.score_range(group))
         for one in group:
             row = {"problem": problem, **_names(one.solver), "seed": one.seed, "low": low, "high": high}
-            # A gap that was not proven has no place on the axis.
+            # Leave out points without a proven gap.
             gap = None if math.isnan(one.gap) else _round(min(max(one.gap, GAP_FLOOR), GAP_CEILING))
             rows.append({**row, "score": _round(one.score), "gap": gap, "seconds": _round(max(one.seconds, 1e-4))})
     kinds = {problem: group[0].kind for problem, group in groups.items()}
