@@ -90,7 +90,7 @@ def score_text(times: SolverTimes, name: str) -> str:
     return FORMATS[name](times.scores.get(name))
 
 
-def time_head(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, setup: str = "of it set-up") -> list[str]:
+def time_head(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, setup: str = "set-up part") -> list[str]:
     """Return the titles of the columns of `time_rows`; `setup` is that of the set-up times."""
     return ["solver", *map(format_target, gaps), setup, "MB", *(COLUMNS[name] for name in tested(times))]
 
