@@ -177,6 +177,12 @@ def words(gap: float) -> str:
     return f"at most {math.ceil(percent * 10**digits) / 10**digits:.{digits}f} % above the global optimum"
 
 
+def as_image(figure: Figure) -> Image.Image:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI)
+    return Image.open(stream).convert("RGB")
+
+
 def frame(problem: cnn.Problem, past: Sequence[Moment], whole: Sequence[Moment], closeness: float) -> Image.Image:
     """Return one frame, the state at the last moment of `past`."""
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor=PAPER)
@@ -194,9 +200,7 @@ def frame(problem: cnn.Problem, past: Sequence[Moment], whole: Sequence[Moment],
     figure.text(0.247, 0.838, kind, fontsize=12.5, color=colour, ha="center")
     figure.text(0.578, 0.838, "objective", fontsize=12.5, color=colour)
     figure.text(0.984, 0.838, "proven lower bound", fontsize=12.5, color=ORANGE, ha="right")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI)
-    return Image.open(stream).convert("RGB")
+    return as_image(figure)
 
 
 def frames(problem: cnn.Problem, whole: Sequence[Moment]) -> Iterator[tuple[Image.Image, float]]:

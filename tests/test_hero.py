@@ -13,6 +13,7 @@ import convexnn_bench as cnn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import hero  # noqa: E402
+import staircase_picture  # noqa: E402
 
 PICTURE = ROOT / "docs/images/hero.gif"
 
@@ -82,3 +83,21 @@ def test_the_picture_is_small_and_stands_in_readme_and_docs():
         assert picture.size == still.size
     assert "docs/images/hero.gif" in (ROOT / "README.md").read_text()
     assert "images/hero.gif" in (ROOT / "docs/index.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_staircase_stalls_above_the_optimum_and_ends_at_it():
+    problem = staircase_picture.linear()
+    whole = list(staircase_picture.moments(problem))
+    stalls = [one for one in whole if one.stalled]
+    assert [one.columns for one in stalls] == [1, 2, 3]
+    optimum = cnn.solve(problem, "bm_newton", gap=1e-9, show_progress=False).objective
+    assert all(one.bound <= optimum * (1 + 1e-9) <= one.objective * (1 + 2e-9) for one in whole)
+    assert all(one.objective > 1.05 * optimum for one in stalls)
+    assert whole[-1].gap <= staircase_picture.GAP
+    # The slice through a saddle goes down on both sides, and nowhere at the end.
+    middle = len(whole[0].sizes) // 2
+    for one in stalls:
+        assert one.along[middle] == pytest.approx(one.objective)
+        assert max(one.along[middle - 5], one.along[middle + 5]) < one.objective
+    assert whole[-1].along.min() >= whole[-1].objective * (1 - staircase_picture.GAP)
