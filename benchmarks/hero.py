@@ -1,13 +1,13 @@
-"""The moving picture of the README: a network trains, its objective falls, and a proven bound rises to meet it.
+"""Draw the animation of the README: the objective of a network falls, and a proven bound rises.
 
     OMP_NUM_THREADS=1 python benchmarks/hero.py [--out FOLDER]
 
-Two spiral arms in the plane, 40 samples with a bias, labels +-1, squared loss, beta = 0.02 beta_max. A ReLU network of
-24 neurons is trained by Adam, at a rate that falls, from weights that depend on the seed alone. At growing numbers of
-steps `cnn.certify` bounds the global optimum of all such networks, of any width. All bounds hold for the same optimum,
-so that the largest so far is drawn. Then `bm_newton` starts at the trained weights, and ends at the optimum. The lines
-in the plane show where each neuron begins to be active. Prints the numbers that are drawn, and writes hero.gif and its
-last frame, hero.png.
+The data are two spiral arms in the plane, 40 samples with a bias and labels +-1. The loss is squared, and beta is 0.02
+beta_max. Adam with a falling rate trains a ReLU network of 24 neurons from weights that depend on the seed alone. At
+growing numbers of steps `cnn.certify` bounds the global optimum of all such networks, of any width. All bounds hold for
+the same optimum, so that the largest one so far is drawn. Then `bm_newton` starts at the trained weights, and ends at
+the optimum. The lines in the plane show where each neuron begins to be active. The script prints the numbers that are
+drawn, and writes hero.gif and its last frame, hero.png.
 """
 
 import argparse
@@ -34,14 +34,14 @@ NEWTON = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32)  # iterations after
 SIDE, POINTS = 1.25, 121  # half the side of the drawn square, and the points of its grid along a side
 SIZE, DPI = (7.0, 4.2), 120  # inches, and dots per inch: 840 x 504 pixels
 PAPER, INK = "white", "#1c1c1e"
-COLOURS = 64  # of the GIF
-SECONDS, ZOOM, LAST = 0.13, 10, 4.0  # of a frame; frames in which the axis closes in; seconds of the last frame
+COLOURS = 64  # number of colours of the GIF
+SECONDS, ZOOM, LAST = 0.13, 10, 4.0  # seconds of a frame; frames in which the axis zooms; seconds of the last frame
 SURFACE = LinearSegmentedColormap.from_list("surface", ["#a98bb5", "#e3d8e8", "white", "#e9e2c8", "#c9b46a"])
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What is drawn of one certificate."""
+    """The numbers that are drawn of one certificate."""
 
     stage: str  # "Adam" or "Newton"
     step: int
@@ -53,7 +53,7 @@ class Moment:
 
 
 def spiral(n: int, seed: int = 0) -> cnn.Problem:
-    """Two arms of n / 2 samples each."""
+    """Return samples and labels of two spiral arms with n / 2 samples each."""
     turn = np.linspace(0.15, 1.0, n // 2)
     arm = np.column_stack([turn * np.cos(1.5 * np.pi * turn), turn * np.sin(1.5 * np.pi * turn)])
     points = np.vstack([arm, -arm]) + 0.03 * np.random.default_rng(seed).standard_normal((2 * (n // 2), 2))
@@ -63,7 +63,7 @@ def spiral(n: int, seed: int = 0) -> cnn.Problem:
 
 
 def grid() -> np.ndarray:
-    """The points at which the surface is drawn, with their column of ones."""
+    """Return the points at which the surface is drawn, with a column of ones."""
     side = np.linspace(-SIDE, SIDE, POINTS)
     x, y = np.meshgrid(side, side)
     return np.column_stack([x.ravel(), y.ravel(), np.ones(x.size)])
@@ -92,9 +92,9 @@ def trained(problem: cnn.Problem, steps: int, seed: int = 3) -> Iterator[tuple[i
 
 
 def moments(problem: cnn.Problem, steps: int = STEPS) -> Iterator[Moment]:
-    """Yield what is drawn, first while Adam trains and then while bm_newton goes on from its weights."""
+    """Yield the numbers of each frame: first while Adam trains, then while bm_newton continues."""
     bound, where = -np.inf, grid()
-    # 1. The network, certified at its weights.
+    # 1. Train the network, and certify its weights.
     for step, start in trained(problem, steps):
         certificate = cnn.certify(problem, start)
         bound = max(bound, certificate.dual)
@@ -102,7 +102,7 @@ def moments(problem: cnn.Problem, steps: int = STEPS) -> Iterator[Moment]:
         gap = (certificate.primal - bound) / bound
         neurons = start[0] * np.linalg.norm(start[1], axis=0)
         yield Moment("Adam", step, certificate.primal, bound, gap, surface.reshape(POINTS, POINTS), neurons)
-    # 2. The Burer-Monteiro factors from there. Budgets of iterations make the picture independent of the clock.
+    # 2. Continue with the Burer-Monteiro factors. Budgets of iterations make the picture independent of the clock.
     for iterations in NEWTON:
         result = cnn.solve(problem, "bm_newton", start=start, iterations=iterations, gap=GAP, show_progress=False)
         assert result.certificate is not None, result.reason
@@ -186,7 +186,7 @@ def as_image(figure: Figure) -> Image.Image:
 def frame(problem: cnn.Problem, past: Sequence[Moment], whole: Sequence[Moment], closeness: float) -> Image.Image:
     """Return one frame, the state at the last moment of `past`."""
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor=PAPER)
-    # Every frame has the same places, so that nothing but the numbers moves.
+    # Every frame has the same layout, so that only the numbers change.
     plane = figure.add_axes((0.012, 0.03, 0.471, 0.786))
     left = figure.add_axes((0.578, 0.145, 0.255, 0.671))
     right = figure.add_axes((0.846, 0.145, 0.138, 0.671), sharey=left)
@@ -208,7 +208,7 @@ def frames(problem: cnn.Problem, whole: Sequence[Moment]) -> Iterator[tuple[Imag
     for count, moment in enumerate(whole, start=1):
         past, newton = whole[:count], moment.stage == "Newton"
         yield frame(problem, past, whole, float(newton)), 3 * SECONDS if newton or count == 1 else SECONDS
-        # Between Adam and Newton the axis closes in on what is left of the gap.
+        # Between Adam and Newton the axis zooms to the remaining gap.
         if not newton and whole[count].stage == "Newton":
             yield frame(problem, past, whole, 0.0), 8 * SECONDS
             for part in range(1, ZOOM + 1):
