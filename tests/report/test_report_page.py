@@ -22,6 +22,7 @@ from convexnn_bench.harness.cell import Cell, Limits
 from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.plan import plan
 from convexnn_bench.harness.repeat import campaign_again, cell_again, cell_campaign
+from convexnn_bench.house_style import FIXED
 from convexnn_bench.plugins.registry import DATASETS, SOLVERS
 from convexnn_bench.records.records import RecordFile
 from convexnn_bench.report.figures.campaign import FIGURES, draw_all
@@ -525,8 +526,9 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert told["title"][1] == "certified relative gap"
     assert told["scrolls"] == [True, False]  # the wheel scrolls the page, and with Ctrl zooms the chart
     assert told["pressed"] == ["true", "false", "false", "false"]
-    colours = ("rgb(20, 22, 26)", "#e8eaed", "#0072B2") if dark else ("rgb(255, 255, 255)", "#1c1c1e", "#0072B2")
-    assert (told["paper"], told["ink"], told["chip"]) == colours
+    colours = ("rgb(20, 22, 26)", "#e8eaed") if dark else ("rgb(255, 255, 255)", "#1c1c1e")
+    assert (told["paper"], told["ink"]) == colours
+    assert told["chip"] == payload(records)["styles"][0]["colour"] == FIXED["fista"].colour  # readable on both
 
 
 # -- the command ----------------------------------------------------------------------------------------------------
