@@ -660,7 +660,7 @@ P4 = np.zeros((4, 3, 2))
             torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False)),
             ("no network of this gated_relu mlp problem",),
         ),
-        (cnn.Point(blocks=P4, dual=np.zeros(3)), ("dual must have the shape of Y", "(12, 2)", "(3,)")),
+        (cnn.Point(blocks=P4, dual=np.zeros(3)), ("dual must have the shape of Y", "(12, 2)", "(3,)", "result.blocks")),
         (cnn.Point(factors=(P4, P4)), ("U: P x p x m and V: P x q x m",)),
     ],
     ids=[

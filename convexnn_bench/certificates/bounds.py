@@ -275,7 +275,10 @@ def _better_bound(
     loss, Y = problem.loss, problem.operator(device).Y
     candidate = torch.as_tensor(np.asarray(as_numpy(point.dual, "dual"), dtype=np.float64))
     if candidate.numel() != Y.numel():
-        raise InputError(f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}")
+        raise InputError(
+            f"dual must have the shape of Y, {tuple(Y.shape)}, got {tuple(candidate.shape)}; of a result of other data "
+            "give the arrays alone, such as result.blocks"
+        )
     candidate = candidate.reshape(Y.shape).to(Y.device)
     if not bool(torch.isfinite(candidate).all()):
         return dual, multiplier
