@@ -56,7 +56,8 @@ def reduce_sizes(
         falling = kept & (d < 0)
         if not falling.any():
             break
-        ratios = np.where(falling, now / np.where(falling, -d, 1.0), np.inf)
+        with np.errstate(over="ignore"):  # a size that hardly falls is zero last, after an infinite step
+            ratios = np.where(falling, now / np.where(falling, -d, 1.0), np.inf)
         first = int(np.argmin(ratios))
         now = np.where(kept, np.maximum(now + ratios[first] * d, 0.0), 0.0)
         # 3. remove that neuron, and the null vectors that would move it
@@ -73,7 +74,8 @@ def _downward(null: Float[np.ndarray, "J r"]) -> Float[np.ndarray, " J"]:
     d = -null @ sums
     if np.abs(d).max(initial=0.0) <= 1e-8 * np.abs(null).max(initial=0.0):
         d = null[:, 0] if sums[0] <= 0 else -null[:, 0]
-    return d
+    # The entries sum to at most zero, so that one of them falls by at least 1 / J.
+    return d / (np.abs(d).max(initial=0.0) or 1.0)
 
 
 def _vanishing_at(null: Float[np.ndarray, "J r"], index: int) -> Float[np.ndarray, "J r_left"]:
