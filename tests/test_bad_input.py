@@ -223,6 +223,7 @@ def test_one_class():
     check_certified(make(Y=one_hot, loss="cross_entropy"))
 
 
+@pytest.mark.slow
 def test_constant_features_and_a_constant_sample():
     check_certified(make(np.column_stack([X[:, :1], np.ones(12)]), patterns="all"))
     check_certified(make(np.column_stack([X[:, :1], np.zeros(12)]), patterns="all"))

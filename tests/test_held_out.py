@@ -156,6 +156,7 @@ def test_samples_that_do_not_fit_the_problem_are_refused(X_new, Y_new, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_compare_has_the_scores_in_its_frame_and_its_tables():
     Y, Y_new = np.where(X[:, 0] > 0, 1, -1), np.where(NEW[:, 0] > 0, 1, -1)
     problem = cnn.Problem(X, Y, loss="logistic", beta=0.05, patterns=5).with_held_out(NEW, Y_new)

@@ -172,6 +172,7 @@ def test_labels_come_back_as_they_were_given(Y, loss):
     assert labels.dtype == (object if mixed else np.array(Y).dtype)
 
 
+@pytest.mark.slow
 def test_a_token_has_a_label_of_its_own():
     X = RNG(0).standard_normal((6, 3, 2))
     words = np.where(X[:, :, 0] > 0, "up", "down")

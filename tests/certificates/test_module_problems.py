@@ -40,6 +40,7 @@ def test_the_problem_of_a_report_is_no_worse_than_the_network():
     assert report.dual <= result.objective <= report.primal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_the_network_is_a_point_of_the_problem_of_its_report(outputs):
     X, Y = data(n=16, d=6, outputs=outputs)

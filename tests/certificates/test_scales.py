@@ -250,6 +250,7 @@ def network_of_zero(problem: cnn.Problem) -> cnn.Certificate:
     return cnn.certify(problem, result.network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["global", "identity", 2])
 def test_the_zero_network_of_a_cnn_is_certified(pool):
     rng = np.random.default_rng(0)

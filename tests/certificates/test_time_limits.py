@@ -52,6 +52,7 @@ def test_a_limit_is_a_positive_number(value):
         cnn.certify_module(network(2, 2, 1), X, Y, weight_decay=0.1, progress="no")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "c"), [(60, 1000, 1), (20, 5000, 1), (15, 2000, 2)])
 def test_wide_data_are_certified_in_their_row_space(n, d, c):
     """The factorisations of d x d matrices that this takes otherwise would need minutes."""

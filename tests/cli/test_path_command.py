@@ -3,6 +3,7 @@
 import csv
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from convexnn_bench.cli import app
@@ -12,6 +13,7 @@ def command(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_a_path_with_its_files(tmp_path):
     done = command(
         "path", "--dataset", "spiral[n=9,test=0.3]", "--smallest", 0.2, "--tolerance", 0.05, "--out", tmp_path / "new"

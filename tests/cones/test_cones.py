@@ -185,6 +185,7 @@ def dense_directions(p: int, count: int) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), height])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "count", "slack"), [(2, 200_000, 1e-3), (3, 200_000, 2e-2)])
 def test_dual_norm_against_dense_directions(p, count, slack):
     cones = make(8, p)

@@ -273,6 +273,7 @@ def test_a_warm_start_goes_on_from_the_last_point():
         fitted.fit(X[:, :1], y)
 
 
+@pytest.mark.slow
 def test_random_states_choose_the_gates():
     X, y = blobs()
     states = (3, 3, np.random.RandomState(3))
@@ -381,6 +382,7 @@ def sparse_blobs(seed: int = 0) -> tuple[scipy.sparse.csr_array, np.ndarray]:
     return scipy.sparse.csr_array(dense), index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "fit_intercept"),
     [(scipy.sparse.csr_array, True), (scipy.sparse.coo_matrix, False), (pd.DataFrame.sparse.from_spmatrix, True)],

@@ -85,6 +85,7 @@ def test_balancing_never_raises_and_keeps_the_blocks(pair, seed):
     assert_not_above(problem.factored_objective(*balanced), problem.factored_objective(U, V))
 
 
+@pytest.mark.slow
 @given(PAIRS, SEEDS)
 def test_burer_monteiro_to_network_never_raises(pair, seed):
     problem = complete_problem(seed % 50, *pair)
@@ -150,6 +151,7 @@ def test_too_few_columns_for_the_rank_is_refused():
         convex.to_factors(problem, random_blocks(problem, 0) + 1.0, m=1)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.floats(0.01, 3.0))
 def test_soft_threshold_is_the_prox_of_the_nuclear_norm(seed, threshold):
     """Optimality: (Z - X) / t is a subgradient of the nuclear norm at X, by the SVD of Z alone."""

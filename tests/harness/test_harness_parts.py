@@ -256,6 +256,7 @@ def test_the_deadline_runs_from_the_start_of_the_process_not_of_its_server(monke
     assert outcome.seconds < 1e5
 
 
+@pytest.mark.process
 def test_a_target_may_be_named_and_is_imported_in_the_new_process_only(tmp_path, monkeypatch):
     (tmp_path / "named_target.py").write_text("def say(link, threads, word):\n    link.send(('word', word))\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -176,6 +176,7 @@ CNNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", *CNNS, "attention"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_relu_module_is_certified_with_the_objective_of_its_result(kind, bias):

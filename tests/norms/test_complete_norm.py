@@ -131,6 +131,7 @@ def test_grouped_rows_still_bound(monkeypatch):
     assert coarse.bound(R).value <= 1.5 * value
 
 
+@pytest.mark.slow
 def test_a_polygon_encloses_the_image():
     rng = np.random.default_rng(2)
     Phi, R = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
@@ -227,6 +228,7 @@ def test_patterns_are_enumerated_only_where_they_are_few(monkeypatch):
     assert CompleteNorm(Phi)._enumerated(1) is None
 
 
+@pytest.mark.slow
 def test_patterns_are_enumerated_in_a_part_of_the_time_that_is_left():
     """200 rows of 3 features take 0.2 s, and their cells 0.8 s if all are searched; the clock stands still."""
     Phi = np.random.default_rng(0).standard_normal((200, 3))

@@ -142,6 +142,7 @@ def test_the_relaxation_is_that_of_a_semidefinite_program(p, seed):
         assert found == pytest.approx(search.upper[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_still_encloses_the_norm(monkeypatch):
     cones = random_cones(0, 30, 5, 12)
     G = np.random.default_rng(0).standard_normal((cones.P, 5, 3))

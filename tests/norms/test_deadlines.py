@@ -87,6 +87,7 @@ def test_a_stopped_relaxation_is_a_bound():
         assert full <= doubly_nonnegative_bound(F, G) <= np.linalg.norm(G, 2) * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q", [1, 2, 3])
 def test_a_stopped_bound_over_all_patterns_is_above_an_attained_value(q):
     rng = np.random.default_rng(q)

@@ -63,6 +63,7 @@ def test_the_enclosure_at_random_betas_holds_the_exact_optimum(name):
     check_against_exact_solves(cnn.path(make(), 1e-2, tolerance, solver), solver, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [1.0, 0.3, 1e3])
 def test_bounds_are_on_the_right_side_of_a_closed_form_in_exact_arithmetic(x):
     """One sample and one weight: p*(beta) = beta/x - beta^2/(2 x^2) for beta <= x, to the last digit."""
@@ -122,6 +123,7 @@ def test_columns_of_a_path():
     assert "gap_reached" in repr(again)
 
 
+@pytest.mark.slow
 def test_mixed_bounds_are_on_the_safe_side_and_have_a_point():
     """The line is at least the objective of the mixed point; the bound at least the chord and at most the optimum."""
     for problem in (random_problem(c=2), random_problem(activation="relu", d=2, loss="huber")):

@@ -389,6 +389,7 @@ def odd_records():
     yield blank_record(Cell("spiral", own, rest, "bm_gd", parameters, 5, "cuda", limits=Limits(7.0, 1e-3)))
 
 
+@pytest.mark.slow
 def test_names_cannot_end_the_script_that_holds_them(tmp_path):
     hostile = "</script><script>alert(1)</script><!--"
     records = campaign_records(1)

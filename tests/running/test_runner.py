@@ -129,6 +129,7 @@ def test_iterations_make_runs_equal_and_leave_one_shot_solvers_alone():
     assert [row["reason"].split(" at ")[0] for row in rows] == ["stopped after 2 iterations"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["bm_lbfgs[m=2]", "fista", "network_sgd"])
 def test_with_a_limit_in_iterations_no_clock_decides_which_points_are_scored(monkeypatch, solver):
     """So that also the point at which the gap is reached, and the bound, are the same on every run."""
@@ -230,6 +231,7 @@ def test_scores_are_passed_on():
     assert seen[-1][1] <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["fista", "bm_gd", "bm_lbfgs", "network_lbfgs", "network_adam", "network_sgd"])
 def test_same_seed_same_numbers(solver):
     """The iterates, not only the answers: the objective after a fixed number of steps, to the last bit."""

@@ -112,6 +112,7 @@ EXACT = ["cvxpy_clarabel", "cvxpy_scs", "column_generation", "bm_newton"]
 DESCENT = ["bm_gd", "bm_adam", "bm_lbfgs", "network_gd", "network_sgd", "network_adam", "network_lbfgs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", EXACT + DESCENT)
 def test_all_solvers_agree_on_prices_in_dollars(solver):
     result = cnn.solve(prices(), solver, gap=1e-6, time_limit=None, iterations=20_000)
@@ -121,6 +122,7 @@ def test_all_solvers_agree_on_prices_in_dollars(solver):
     assert result.certificate.multiplier.shape == (30, 1)
 
 
+@pytest.mark.slow
 def test_minibatches_leave_a_start_point_that_is_much_smaller_than_the_optimum():
     """Entries at the optimum are more than a thousand times those of the start point."""
     result = cnn.solve(prices(), "network_sgd", finish=False, time_limit=None, iterations=3000)

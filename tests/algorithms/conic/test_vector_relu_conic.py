@@ -346,6 +346,7 @@ def test_doubly_non_negative_matrices_of_small_order_or_rank_are_factored(f, r):
         found += 1
 
 
+@pytest.mark.slow
 def test_a_doubly_non_negative_matrix_that_is_not_completely_positive():
     # Berman & Shaked-Monderer, Completely Positive Matrices, 2003, example 2.4
     M = np.array([[1, 1, 0, 0, 1], [1, 2, 1, 0, 0], [0, 1, 2, 1, 0], [0, 0, 1, 2, 1], [1, 0, 0, 1, 6]], dtype=float)
