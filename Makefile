@@ -20,9 +20,10 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
-# all tests but those marked as slow, as starting processes, or as building documentation
+# all tests but those marked as slow, as starting processes, or as building documentation; none of them waits, so that
+# a third process would only collect them once more
 quick: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not process and not docs"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not process and not docs"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
