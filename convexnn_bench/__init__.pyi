@@ -11,9 +11,7 @@ from .architectures import MLP as MLP
 from .architectures import Attention as Attention
 from .architectures import BaseArchitecture as BaseArchitecture
 from .certificates import Certificate as Certificate
-from .certificates import ModuleReport as ModuleReport
 from .certificates import certify as certify
-from .certificates import certify_module as certify_module
 from .comparison import compare as compare
 from .datasets import BaseDataset as BaseDataset
 from .datasets import make_problem as make_problem
@@ -36,6 +34,8 @@ from .losses import Huber as Huber
 from .losses import Logistic as Logistic
 from .losses import Squared as Squared
 from .losses import SquaredHinge as SquaredHinge
+from .module_reports import ModuleReport as ModuleReport
+from .module_reports import certify_module as certify_module
 from .modules import ArchitectureNetwork as ArchitectureNetwork
 from .modules import AttentionBlock as AttentionBlock
 from .modules import GatedAttention as GatedAttention

@@ -32,7 +32,7 @@ ORDER = (
     "algorithms",
     "solvers running",
     "optima records",
-    "harness layerwise",
+    "harness layerwise module_reports",
     "report",
     "regularisation",
     "cli comparison estimators theorems",

@@ -76,7 +76,7 @@ def certify(
 
         import numpy as np
 
-        from convexnn_bench.certificates import certify_module
+        from convexnn_bench.module_reports import certify_module
         from convexnn_bench.modules import load_state, module_from_state
         from convexnn_bench.plugins import add_plugins
         from convexnn_bench.records import to_json

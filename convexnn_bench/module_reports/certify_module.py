@@ -1,24 +1,22 @@
 """Bound how far a user's own trained network is from the global optimum of its training problem."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexnn_bench.certificates.bounds import certify
-from convexnn_bench.certificates.certificate import Certificate, relative_gap
-from convexnn_bench.certificates.objective import loss_upper_bound, objective_upper_bound
-from convexnn_bench.certificates.picture import certificate_html, rounded
+from convexnn_bench.certificates import certify, loss_upper_bound, objective_upper_bound
 from convexnn_bench.checks import Array, check_array, plain_number
 from convexnn_bench.deadline import deadline, noted_by
 from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
-from convexnn_bench.labels import Targets, shown
+from convexnn_bench.labels import Targets
 from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss, read_targets
+from convexnn_bench.module_reports.hints import hints as argument_hints
+from convexnn_bench.module_reports.hints import order_hint
+from convexnn_bench.module_reports.module_report import ModuleReport
+from convexnn_bench.module_reports.words import bias_words, decay_words, head_words
 from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
 from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
 from convexnn_bench.patterns import Patterns, enumeration_cost, patterns_of_neurons
@@ -28,123 +26,6 @@ from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
 MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
-LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
-BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size of the weights fits
-OTHER_ORDER = 0.5  # ratio of losses below which another order of the classes is probably that of training
-
-
-@dataclass(frozen=True, repr=False)
-class ModuleReport:
-    """The bound on a user's own network, and how the network was understood.
-
-    Attributes
-    ----------
-    primal : float
-        The network's training objective, F + beta/2 times the squared weights, a sum over samples.
-    dual : float
-        Lower bound on the objective of every network of its kind, of any width.
-    gap : float
-        (primal - dual) / |dual|; nan where the certificate was refused.
-    certificate : Certificate
-        Certificate of the same network with its output bias, if any, at the best value.
-    problem : Problem
-        The training problem. If a ReLU network has too many patterns to enumerate, the blocks are the patterns of its
-        neurons, so that the optimum of `problem` is at most the network's objective. `dual` is about all patterns.
-    beta : float
-        The weight decay in the problem's units.
-    network : str
-        What the module was read as.
-    assumptions : tuple of str
-        How weight decay, biases and labels were understood.
-    hints : tuple of str
-        Arguments that are probably wrong, as the numbers suggest.
-    """
-
-    primal: float
-    certificate: Certificate
-    problem: Problem
-    beta: float
-    network: str
-    assumptions: tuple[str, ...]
-    hints: tuple[str, ...] = ()
-
-    @property
-    def dual(self) -> float:
-        """Lower bound on the training objective of every such network."""
-        return self.certificate.dual
-
-    @property
-    def gap(self) -> float:
-        """(primal - dual) / |dual|; nan where the certificate was refused."""
-        return relative_gap(self.primal, self.dual) if self.certificate.refused is None else float("nan")
-
-    @property
-    def scope(self) -> str:
-        """ "complete" or "sampled", as in the certificate."""
-        return self.certificate.scope
-
-    @property
-    def infeasibility(self) -> float:
-        """Violation of the ReLU cones, as in the certificate."""
-        return self.certificate.infeasibility
-
-    @property
-    def stationarity_bound(self) -> float:
-        """Bound at a stationary point, as in the certificate."""
-        return self.certificate.stationarity_bound
-
-    @property
-    def stationarity_error(self) -> float:
-        """Distance from stationarity, as in the certificate."""
-        return self.certificate.stationarity_error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        names = ("primal", "dual", "gap", "scope", "infeasibility", "beta", "network")
-        values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
-        bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
-        values |= {name: getattr(self.certificate, name) for name in bound}
-        return {**values, "loss": self.problem.loss.name, **self._words()}
-
-    def _words(self) -> dict[str, Any]:
-        return {"assumptions": list(self.assumptions), "hints": list(self.hints), "summary": str(self)}
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(primal={self.primal:.9g}, dual={self.dual:.9g}, gap={self.gap:.3g}, "
-            f"beta={self.beta:.6g}, network={self.network!r})"
-        )
-
-    def _repr_html_(self) -> str:
-        objective = f"{self.problem.loss.name}, summed over samples, plus beta/2 times the squared weights"
-        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions, *self.hints)
-        return certificate_html(self.network, self.primal, self.dual, self.certificate.refused, lines)
-
-    def __str__(self) -> str:
-        if self.certificate.refused is not None:
-            return f"No gap can be stated: {self.certificate.refused}"
-        distance = f", so it is at most {_up(100 * max(self.gap, 0.0))} % above the global optimum."
-        if self.gap == 0:
-            distance = ", so it is at the global optimum."
-        elif self.dual <= 0:
-            distance = "; no percentage can be stated, since the bound is not positive."
-        elif self.gap >= 10:
-            distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
-        lines = [
-            f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
-            f"below {rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
-            f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
-            f"squared weights, beta = {self.beta:.6g}.",
-            *self.assumptions,
-            f"Bound: {self.certificate.dual_norm_method}; largest dual norm of the gradient "
-            f"{self.certificate.max_dual_norm / self.beta:.6g} beta (1 at a global optimum).",
-        ]
-        if not self.certificate.dual_norm_is_exact:
-            lines.append(
-                f"That norm is known to be at least {self.certificate.dual_norm_lower / self.beta:.6g} beta: part of "
-                "the gap may be due to the bound rather than to the network."
-            )
-        return "\n".join([*lines, *(f"Hint: {hint}" for hint in self.hints)])
 
 
 def certify_module(
@@ -236,8 +117,8 @@ def certify_module(
     ):
         report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
         # With the labels in another order than in training, the size of the weights does not show the beta.
-        order = _order_hint(report.problem, training.base, reading)
-        hints = (order,) if order else tuple(_hints(report, reading, training, lam, default))
+        order = order_hint(report.problem, training.base, reading)
+        hints = (order,) if order else tuple(argument_hints(report, reading, training, lam, default))
         return replace(report, hints=hints)
 
 
@@ -277,9 +158,9 @@ def _report(
     certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
     primal = _objective(problem, base, reading, data, output_bias == "penalised")
     assumptions = (
-        _decay_words(lam, training, primal * lam / beta),
-        *_bias_words(reading, output_bias),
-        *_head_words(reading),
+        decay_words(lam, training, primal * lam / beta),
+        *bias_words(reading, output_bias),
+        *head_words(reading),
         *reading.notes,
         *problem.notes,
     )
@@ -308,69 +189,6 @@ def _check_head(reading: Reading, training: TrainingLoss) -> None:
         f"the module ends in a {head}, after which the loss {training.words} is not convex in the outputs of the last "
         f"layer; a module that ends in it is read with loss=torch.nn.{counterpart}()"
     )
-
-
-def _order_hint(problem: Problem, base: BaseLoss, reading: Reading) -> str | None:
-    """Return a hint where another order of the classes fits the network's outputs much better, else None."""
-    if problem.classes is None or base.labels is None:
-        return None
-    Y, z = problem.Y, reading.outputs_of(problem.X)
-    given, classes = torch.as_tensor(z), problem.classes
-    column: tuple[int, ...]
-    if base.labels == "signs":
-        reordered, column = -Y, (1, 0)
-    else:
-        # The cross-entropy is a function of z minus the sum of Y * z, so that the best order of the classes is the
-        # assignment of the columns of Y to outputs that maximises that sum.
-        from scipy.optimize import linear_sum_assignment
-
-        output = linear_sum_assignment(Y.T @ z, maximize=True)[1]
-        column = tuple(int(index) for index in np.argsort(output))  # of Y, for each output
-        reordered = Y[:, column]
-    loss, other = (float(base.value(given, torch.as_tensor(targets))) for targets in (Y, reordered))
-    if not other < OTHER_ORDER * loss:
-        return None
-    numbers = "-1 and 1" if base.labels == "signs" else f"0 to {len(classes) - 1}"
-    return (
-        f"The loss would be {other:.6g} instead of {loss:.6g} with the classes in the order "
-        f"{shown([classes[index] for index in column])}. If the network was trained with that order, give Y as the "
-        f"numbers of its training, {numbers}."
-    )
-
-
-def _hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: float, default: bool) -> Iterator[str]:
-    """Yield a hint if the size of the weights or the gap suggests that `reduction` is wrong."""
-    Y = report.problem.Y
-    other = "mean" if training.reduction == "sum" else "sum"
-    alternative = replace(training, reduction=other).beta(lam, Y.shape)
-    if other == "mean" and training.base.name == "squared" and training.scale == 1.0:
-        alternative /= 2.0  # torch's mean of squares lacks the factor 1/2
-    how = f"a loss with reduction={other!r}" if training.is_torch else f"reduction={other!r} (--reduction {other})"
-    say = f"If the loss of training was a {other}, give {how}: beta would be {alternative:.6g}, not {report.beta:.6g}."
-    # 1. A trained network is stationary under scaling of both layers. The size of its weights therefore shows the beta
-    # with which it was trained.
-    fitted = _fitted_beta(report.problem, training.base, reading)
-    wrong, right = (abs(math.log(fitted / beta)) if fitted > 0 else math.inf for beta in (report.beta, alternative))
-    if fitted > 0 and right < math.log(BETA_FACTOR) < wrong:
-        yield f"The size of the weights fits training with beta = {fitted:.3g}. {say}"
-    # 2. Otherwise only a large gap suggests an error.
-    elif default and (report.gap >= LARGE_GAP or report.dual <= 0) and len(Y) >= LARGE_GAP:
-        yield f"The bound is far below the objective. {say}"
-
-
-def _fitted_beta(problem: Problem, base: BaseLoss, reading: Reading) -> float:
-    """Return the beta at which the network is stationary under scaling of both layers, or a value <= 0 without one."""
-    outputs = torch.as_tensor(reading.outputs_of(problem.X))
-    bias = 0.0 if reading.output_bias is None else torch.as_tensor(reading.output_bias)
-    # d/dt of F(t^2 f + b) + beta/2 t^2 ||W||^2 at t = 1, where f is without the output bias b
-    slope = float((base.gradient(outputs, torch.as_tensor(problem.Y)) * (outputs - bias)).sum())
-    squares = float(np.sum(reading.W1**2) + np.sum(reading.W2**2))
-    return -2.0 * slope / squares if squares > 0 else 0.0
-
-
-def _up(value: float) -> str:
-    """Return the number with two digits, rounded up, so that it remains a proven bound."""
-    return rounded(value, 2, ROUND_CEILING)
 
 
 def _check_arguments(weight_decay: Any, output_bias: Any, bias_decay: Any) -> float:
@@ -432,25 +250,3 @@ def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray
     return objective_upper_bound(
         F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed))
     )
-
-
-def _decay_words(lam: float, training: TrainingLoss, in_units_of_torch: float) -> str:
-    what = "the sum of the losses" if training.reduction == "sum" else "torch's mean of the losses"
-    what = training.words if training.is_torch else what
-    words = f"Weight decay: lam/2 ||w||^2 on {what}, as SGD and Adam add it (AdamW does not), lam = {lam:.6g}."
-    plain = training.reduction == "sum" and training.scale == 1.0
-    return words if plain else f"{words} In those units the objective is {in_units_of_torch:.9g}."
-
-
-def _head_words(reading: Reading) -> list[str]:
-    return [] if reading.head is None else [f"The {reading.head} at the end of the module belongs to the loss."]
-
-
-def _bias_words(reading: Reading, output_bias: str) -> list[str]:
-    words = []
-    if reading.first_bias:
-        words.append("Biases of the first layer are weights of a constant feature, with weight decay.")
-    if reading.output_bias is not None:
-        decay = "with" if output_bias == "penalised" else "without"
-        words.append(f"The bias of the last layer is {decay} weight decay, and minimised over in the bound.")
-    return words

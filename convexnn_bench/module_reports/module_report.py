@@ -1,0 +1,127 @@
+"""The report on a user's own trained network: its objective, the bound, and how the network was understood."""
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from typing import Any
+
+from convexnn_bench.certificates import Certificate, certificate_html, relative_gap, rounded
+from convexnn_bench.problem import Problem
+
+
+@dataclass(frozen=True, repr=False)
+class ModuleReport:
+    """The bound on a user's own network, and how the network was understood.
+
+    Attributes
+    ----------
+    primal : float
+        The network's training objective, F + beta/2 times the squared weights, a sum over samples.
+    dual : float
+        Lower bound on the objective of every network of its kind, of any width.
+    gap : float
+        (primal - dual) / |dual|; nan where the certificate was refused.
+    certificate : Certificate
+        Certificate of the same network with its output bias, if any, at the best value.
+    problem : Problem
+        The training problem. If a ReLU network has too many patterns to enumerate, the blocks are the patterns of its
+        neurons, so that the optimum of `problem` is at most the network's objective. `dual` is about all patterns.
+    beta : float
+        The weight decay in the problem's units.
+    network : str
+        What the module was read as.
+    assumptions : tuple of str
+        How weight decay, biases and labels were understood.
+    hints : tuple of str
+        Arguments that are probably wrong, as the numbers suggest.
+    """
+
+    primal: float
+    certificate: Certificate
+    problem: Problem
+    beta: float
+    network: str
+    assumptions: tuple[str, ...]
+    hints: tuple[str, ...] = ()
+
+    @property
+    def dual(self) -> float:
+        """Lower bound on the training objective of every such network."""
+        return self.certificate.dual
+
+    @property
+    def gap(self) -> float:
+        """(primal - dual) / |dual|; nan where the certificate was refused."""
+        return relative_gap(self.primal, self.dual) if self.certificate.refused is None else float("nan")
+
+    @property
+    def scope(self) -> str:
+        """ "complete" or "sampled", as in the certificate."""
+        return self.certificate.scope
+
+    @property
+    def infeasibility(self) -> float:
+        """Violation of the ReLU cones, as in the certificate."""
+        return self.certificate.infeasibility
+
+    @property
+    def stationarity_bound(self) -> float:
+        """Bound at a stationary point, as in the certificate."""
+        return self.certificate.stationarity_bound
+
+    @property
+    def stationarity_error(self) -> float:
+        """Distance from stationarity, as in the certificate."""
+        return self.certificate.stationarity_error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        names = ("primal", "dual", "gap", "scope", "infeasibility", "beta", "network")
+        values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
+        bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
+        values |= {name: getattr(self.certificate, name) for name in bound}
+        return {**values, "loss": self.problem.loss.name, **self._words()}
+
+    def _words(self) -> dict[str, Any]:
+        return {"assumptions": list(self.assumptions), "hints": list(self.hints), "summary": str(self)}
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(primal={self.primal:.9g}, dual={self.dual:.9g}, gap={self.gap:.3g}, "
+            f"beta={self.beta:.6g}, network={self.network!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        objective = f"{self.problem.loss.name}, summed over samples, plus beta/2 times the squared weights"
+        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions, *self.hints)
+        return certificate_html(self.network, self.primal, self.dual, self.certificate.refused, lines)
+
+    def __str__(self) -> str:
+        if self.certificate.refused is not None:
+            return f"No gap can be stated: {self.certificate.refused}"
+        distance = f", so it is at most {_up(100 * max(self.gap, 0.0))} % above the global optimum."
+        if self.gap == 0:
+            distance = ", so it is at the global optimum."
+        elif self.dual <= 0:
+            distance = "; no percentage can be stated, since the bound is not positive."
+        elif self.gap >= 10:
+            distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
+        lines = [
+            f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
+            f"below {rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
+            f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
+            f"squared weights, beta = {self.beta:.6g}.",
+            *self.assumptions,
+            f"Bound: {self.certificate.dual_norm_method}; largest dual norm of the gradient "
+            f"{self.certificate.max_dual_norm / self.beta:.6g} beta (1 at a global optimum).",
+        ]
+        if not self.certificate.dual_norm_is_exact:
+            lines.append(
+                f"That norm is known to be at least {self.certificate.dual_norm_lower / self.beta:.6g} beta: part of "
+                "the gap may be due to the bound rather than to the network."
+            )
+        return "\n".join([*lines, *(f"Hint: {hint}" for hint in self.hints)])
+
+
+def _up(value: float) -> str:
+    """Return the number with two digits, rounded up, so that it remains a proven bound."""
+    return rounded(value, 2, ROUND_CEILING)
