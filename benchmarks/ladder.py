@@ -3,9 +3,10 @@
     convexnn-bench run ladder
     python benchmarks/ladder.py results/ladder [--out DIR] [--map 1e-6]
 
-Prints the time of every solver to certified gaps on every problem, and the ratios against the best other solver.
-Writes ladder.csv, ladder.md and the figure ladder.png|svg to --out (the folder of the records if not given); with --map
-also map.png|svg, of how much faster Burer-Monteiro is than the exact solvers over n, P and c (campaign map).
+Prints the time of every solver to certified gaps on every problem, and the matrix of the times to the smallest gap over
+the best. Writes ladder.csv, ladder.md and the matrix as ladder.png|svg to --out (the folder of the records if not
+given); with --map also map.png|svg, of how much faster Burer-Monteiro is than the exact solvers over n, P and c
+(campaign map).
 """
 
 import argparse
@@ -13,11 +14,22 @@ import sys
 from pathlib import Path
 
 from common import save_figure
-from ladder_figures import ladder_figure, map_figure
+from ladder_figures import map_figure
 from rich.console import Console
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.report import GAPS, csv_rows, markdown, print_ladder, read_folder, solver_times, write_csv
+from convexnn_bench.house_style import find_styles
+from convexnn_bench.report import (
+    GAPS,
+    csv_rows,
+    markdown,
+    matrix,
+    matrix_figure,
+    print_ladder,
+    read_folder,
+    solver_times,
+    write_csv,
+)
 
 
 def main() -> None:
@@ -38,7 +50,8 @@ def main() -> None:
         found = print_ladder(records, console, gaps)
         written = [write_csv(csv_rows(found, gaps), out / "ladder.csv"), out / "ladder.md"]
         written[1].write_text(markdown(found, gaps))
-        written += save_figure(ladder_figure(found, gaps), out / "ladder")
+        looks = find_styles({one.solver: one.formulation for one in found})
+        written += save_figure(matrix_figure(matrix(found, gaps[-1]), looks), out / "ladder")
         if given.map is not None:
             written += save_figure(map_figure(solver_times(records, (given.map,)), given.map), out / "map")
     except InputError as error:

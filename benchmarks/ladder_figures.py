@@ -1,12 +1,12 @@
-"""Figures of the ladder: time to certified gaps by rung, and the map of where Burer-Monteiro beats exact solvers."""
+"""The map of where Burer-Monteiro beats exact solvers, over samples, blocks and outputs."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.errors import InputError
-from convexnn_bench.house_style import GREY, GRID, SHADES, Style, find_styles, hue_of
-from convexnn_bench.report import GAPS, SolverTimes, by_rung, format_seconds, format_target
+from convexnn_bench.house_style import GREY, SHADES, hue_of
+from convexnn_bench.report import SolverTimes, by_rung, format_seconds, format_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,67 +14,6 @@ if TYPE_CHECKING:
 
 FIRST_ORDER = ("fista",)  # solves the convex program, but is no exact solver: marked on the map
 EDGE = 300.0  # ratio at which the map's colours end
-
-
-def ladder_figure(found: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> "Figure":
-    """Median time to a certified gap (log) by rung, one panel a gap; bars from quartile to quartile.
-
-    What did not reach the gap stands in the band at the top, and is no time.
-    """
-    from matplotlib.figure import Figure
-
-    rungs = list(dict.fromkeys(one.rung for one in found))
-    looks = find_styles({one.solver: one.formulation for one in found})
-    figure = Figure(figsize=(max(7.0, 1.1 * len(rungs) + 4), 3.5 * len(gaps) + 1.6), layout="constrained")
-    axes = figure.subplots(len(gaps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    times = [one.total.median for one in found if one.done]
-    if not times:
-        raise InputError(f"no solver reached a gap of {max(gaps):g} on any problem: there is nothing to draw")
-    ceiling = 10.0 ** math.ceil(math.log10(2 * max(times)))
-    for axis, gap in zip(axes, gaps, strict=True):
-        _ladder_panel(axis, [one for one in found if one.gap == gap], rungs, looks, ceiling)
-        axis.set_title(f"to a certified gap of {format_target(gap)}", loc="left", fontsize=10)
-        axis.set_ylabel("set-up + solve (s)")
-    axes[-1].set_xticks(range(len(rungs)), [_folded(rung) for rung in rungs], rotation=30, ha="right", fontsize=8)
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=9, frameon=False)
-    return figure
-
-
-def _folded(rung: str) -> str:
-    """A long name over several lines, broken at its commas."""
-    lines = [""]
-    for part in rung.replace("[", " [").split(","):
-        lines = [*lines, part] if len(lines[-1]) + len(part) > 26 else [*lines[:-1], f"{lines[-1]},{part}".lstrip(",")]
-    return ",\n".join(line for line in lines if line)
-
-
-def _ladder_panel(
-    axis: "Axes", found: Sequence[SolverTimes], rungs: Sequence[str], looks: dict[str, Style], ceiling: float
-) -> None:
-    for place, (solver, look) in enumerate(looks.items()):
-        own = [one for one in found if one.solver == solver]
-        shift = 0.8 * ((place + 0.5) / len(looks) - 0.5)  # solvers side by side, so that bars do not hide each other
-        x = [rungs.index(one.rung) + shift for one in own]
-        y = [one.total.median if one.done else math.nan for one in own]
-        low = [one.total.median - one.total.low if one.done else 0.0 for one in own]
-        high = [min(one.total.high, ceiling) - one.total.median if one.done else 0.0 for one in own]
-        # No line joins one problem to another.
-        style = look.keywords() | {"linestyle": "none", "markersize": 6}
-        axis.errorbar(x, y, (low, high), label=solver, elinewidth=1.0, **style)
-        missing = [where for where, one in zip(x, own, strict=True) if not one.done]
-        axis.plot(missing, [1.8 * ceiling] * len(missing), fillstyle="none", **style)
-    axis.set_yscale("log")
-    axis.axhspan(ceiling, 3.2 * ceiling, color="#eeeeee")
-    axis.set_ylim(top=3.2 * ceiling)
-    axis.text(
-        0.0, 1.8 * ceiling, "not reached ", ha="right", va="center", fontsize=8, transform=axis.get_yaxis_transform()
-    )
-    axis.grid(True, axis="y", which="major", color=GRID, linewidth=0.6)
-    for edge in range(1, len(rungs)):
-        axis.axvline(edge - 0.5, color=GRID, linewidth=0.6)
-    axis.set_xlim(-0.5, len(rungs) - 0.5)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def map_figure(found: Sequence[SolverTimes], gap: float) -> "Figure":

@@ -13,7 +13,7 @@ import convexnn_bench as cnn
 from convexnn_bench.comparison import Comparison
 from convexnn_bench.house_style import COLOURS, DARK, FIXED, MARKERS, SHADES, WHITE, find_styles
 from convexnn_bench.records import blank
-from convexnn_bench.report.page.charts import SHAPES, solver_styles
+from convexnn_bench.report.page.vega import SHAPES, solver_styles
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTERED = {name: cnn.SOLVERS.get(name).formulation for name in cnn.SOLVERS.names()}

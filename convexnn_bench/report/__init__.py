@@ -4,6 +4,7 @@ from convexnn_bench.report.failures import last_lines, print_failures
 from convexnn_bench.report.figures import (
     gap_figure,
     mark_target,
+    matrix_figure,
     new_figure,
     plain_axis,
     save_gap_figure,
@@ -12,6 +13,7 @@ from convexnn_bench.report.figures import (
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder
 from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
 from convexnn_bench.report.make import make_report, read_folder, table_text
+from convexnn_bench.report.matrix import matrix
 from convexnn_bench.report.numbers import (
     GAPS,
     SolverTimes,

@@ -1,4 +1,4 @@
-"""The ladder as tables: the time to certified gaps of each solver on each problem, and ratios to the best solver.
+"""The ladder as tables: the time to certified gaps of each solver on each problem, and the matrix of all of them.
 
 The tables go to a terminal, to the page, to CSV and to Markdown.
 """
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records import TEST_FIELDS, Record
+from convexnn_bench.report.matrix import LEGEND as MATRIX_LEGEND
+from convexnn_bench.report.matrix import Matrix, matrix, missed
 from convexnn_bench.report.numbers import (
     GAPS,
     SolverTimes,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SIZES = ("n", "d", "c", "P", "activation", "loss", "beta", "scope")
-RATIO_COLUMNS = ("problem", "gap", "best", "seconds", "faster than the best other", "time over the best one's")
 NAME_WIDTH = 16  # characters of a line to which the name of a solver or problem may be folded
 LEGEND = (
     "Seconds of set-up and solve to the first scored point at or below the certified gap: median [quartiles] over the "
@@ -46,16 +47,6 @@ LEGEND = (
 )
 
 SCORES_LEGEND = "Test scores are those of final points: medians over the draws."
-
-
-def missed(times: SolverTimes) -> str:
-    """Say why the median over the draws is no time."""
-    if math.isfinite(times.bound):
-        return f"> {format_seconds(times.bound)}"
-    statuses = dict.fromkeys(run.status for run in times.runs if math.isinf(run.seconds))
-    # A solver that stopped by itself above the gap would never have reached it. Any other status is named.
-    ended = [status for status in statuses if status not in ("stalled", "solved", "gap_reached")]
-    return ", ".join(ended) if ended else "never"
 
 
 def times_text(times: SolverTimes, quartiles: bool = True) -> str:
@@ -95,39 +86,6 @@ def time_head(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS, setup:
     return ["solver", *map(format_target, gaps), setup, "MB", *(COLUMNS[name] for name in tested(times))]
 
 
-def ratio_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> list[list[str]]:
-    """Return rows of RATIO_COLUMNS, one for each rung and gap."""
-    rows = []
-    for (rung, gap), group in by_rung(times, gaps).items():
-        ahead = lead(group)
-        if ahead is None:
-            rows.append([rung, format_target(gap), "none", "-", "-", "-"])
-            continue
-        best, other = ahead.best, ahead.other
-        factor = "only one" if other is None else f"{_at_least(ahead.bounded)}{_factor(ahead.factor)} {other.solver}"
-        # Solvers that ran out of time take their place by the time that they had at least.
-        rest = sorted((one for one in group if one is not best), key=lambda one: one.bound)
-        listed = ", ".join(f"{one.solver} {ratio_text(one, best)}" for one in rest)
-        rows.append([rung, format_target(gap), best.solver, format_seconds(best.total.median), factor, listed or "-"])
-    return rows
-
-
-def ratio_text(times: SolverTimes, best: SolverTimes) -> str:
-    """Return the median time over that of the best solver, a lower bound if the solver ran out of time."""
-    if not math.isfinite(times.bound):
-        return missed(times)
-    # A solver that used up its time limit T needs more than T, so that T over the best time is a lower bound.
-    return f"{_at_least(not times.done)}{_factor(times.bound / best.total.median)}"
-
-
-def _at_least(bounded: bool) -> str:
-    return "> " if bounded else ""
-
-
-def _factor(ratio: float) -> str:
-    return f"{ratio:.3g}x" if ratio < 999.5 else f"{ratio:.0f}x"
-
-
 def csv_rows(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> list[dict[str, Any]]:
     """Return one row for each rung, solver and gap; the time to a gap that was not reached is empty."""
     rows = []
@@ -160,12 +118,14 @@ def _number(value: float) -> float | None:
 
 
 def markdown(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> str:
-    """Return both tables as Markdown."""
+    """Return the matrix at the smallest gap and the tables as Markdown."""
     head = time_head(times, gaps)
     parts = [LEGEND]
     for rung, rows in time_rows(times, gaps).items():
         parts.append(f"### {rung}\n\n{markdown_table(head, rows)}")
-    parts.append(f"### Ratios\n\n{markdown_table(RATIO_COLUMNS, ratio_rows(times, gaps))}")
+    one = matrix(times, gaps[-1])
+    title = f"### Time to {format_target(one.gap)} over the best"
+    parts.insert(1, f"{title}\n\n{MATRIX_LEGEND}\n\n{markdown_table(['solver', *one.rungs], one.rows())}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -180,12 +140,11 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     # Quartiles give way first where the terminal is narrow, because a number that is cut off would mislead.
     if not all(_fits(head, rows, console.width) for rows in tables.values()):
         tables, legend = time_rows(times, gaps, quartiles=False), LEGEND.replace("[quartiles] ", "")
-    for rung, rows in tables.items():
-        console.print(Text(rung, style="bold cyan"))
+    for number, (rung, rows) in enumerate(tables.items(), start=1):
+        console.print(Text(f"{number}. {rung}", style="bold cyan"))
         console.print(Text(about[rung], style="dim"))
         console.print(_table(head, rows, folded=(0,)), Text(""))
-    best = [row[:-1] for row in ratio_rows(times, gaps)]  # the list of all ratios would not fit a terminal
-    console.print(_table(RATIO_COLUMNS[:-1], best, folded=(0, 2, 4)), Text(""))
+    _print_matrix(matrix(times, gaps[-1]), console)
     console.print(Text(f"{legend} set-up: its part of the time to the smallest gap reached.", style="dim"))
     for line in [SCORES_LEGEND] * bool(tested(times)) + pooled(records):
         console.print(Text(line, style="dim"))
@@ -194,6 +153,27 @@ def print_ladder(records: Sequence[Record], console: "Console", gaps: Sequence[f
     for line in reasons(by_name):
         console.print(Text(line))
     return times
+
+
+def _print_matrix(one: Matrix, console: "Console") -> None:
+    """Print the matrix with the numbers of the problems as titles, in as many parts as the terminal needs."""
+    from rich.text import Text
+
+    console.print(Text(f"Time to {format_target(one.gap)} over the best, by problem", style="bold cyan"))
+    left = list(enumerate(one.rungs, start=1))
+    while left:
+        part: list[tuple[int, str]] = []
+        for number, rung in left:
+            chosen = [*part, (number, rung)]
+            head = ["solver", *(str(which) for which, _ in chosen)]
+            # One column is printed in any case, or else nothing ever would be.
+            if part and not _fits(head, one.rows([name for _, name in chosen]), console.width):
+                break
+            part = chosen
+        head = ["solver", *(str(which) for which, _ in part)]
+        console.print(_table(head, one.rows([name for _, name in part]), folded=(0,)), Text(""))
+        left = left[len(part) :]
+    console.print(Text(MATRIX_LEGEND, style="dim"))
 
 
 def _fits(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:

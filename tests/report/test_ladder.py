@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 from harness_fixtures import spiral_cell
+from matplotlib.colors import to_hex
 from rich.console import Console
 
 import convexnn_bench as cnn
 from convexnn_bench.harness.campaign import load_campaign
 from convexnn_bench.harness.cell_run import blank_record
 from convexnn_bench.harness.plan import plan
+from convexnn_bench.house_style import FIXED
+from convexnn_bench.report.figures.matrix import matrix_figure
 from convexnn_bench.report.figures.scaling import scaling_figure
-from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, ratio_rows, time_rows
+from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder, time_rows
+from convexnn_bench.report.matrix import matrix
 from convexnn_bench.report.numbers.power_law import fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import by_rung, lead, quantile, solver_times, time_to_gap
 
@@ -207,11 +211,10 @@ def test_ratios_against_the_best_other_solver_by_hand():
     # at 1e-6 scs took 6.25 s and gd was given 4.5 s: it may have come second at 4.5 s
     last = lead(groups[1e-6])
     assert (last.best.solver, last.other.solver, last.factor, last.bounded) == ("fista", "bm_gd", 2.25, True)
-    rows = ratio_rows(found)
-    assert rows[0] == [
-        "spiral[n=9]", "1e-02", "fista", "1.00", "2.25x cvxpy_scs", "cvxpy_scs 2.25x, bm_gd 2.5x, bm_adam never",
-    ]  # fmt: skip
-    assert rows[2][4:] == ["> 2.25x bm_gd", "bm_gd > 2.25x, cvxpy_scs 3.12x, bm_adam never"]
+    rows = dict(matrix(found, 1e-2).rows())
+    assert rows == {"bm_gd": "2.5x", "cvxpy_scs": "2.25x", "fista": "1.00 s", "bm_adam": "never"}
+    assert dict(matrix(found, 1e-6).rows())["bm_gd"] == "> 2.25x"
+    assert dict(matrix(found, 1e-6).rows())["cvxpy_scs"] == "3.12x"
     assert lead(groups[1e-2][3:]) is None
     alone = lead([o for o in groups[1e-2] if o.solver in ("fista", "bm_adam")])
     assert (alone.other, alone.factor) == (None, math.inf)
@@ -271,16 +274,45 @@ def test_the_map_compares_the_best_of_both_sides(benchmark_module):
         map_figure(solver_times(twice, (1e-2,)), 1e-2)
 
 
-def test_the_ladder_figure_draws_the_times_and_marks_what_is_missing(benchmark_module):
-    ladder_figure = benchmark_module("ladder_figures").ladder_figure
-    figure = ladder_figure(solver_times([*ITERATIVE, *ONE_SHOT]))
-    panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
-    assert list(panels) == [f"to a certified gap of {gap}" for gap in ("1e-02", "1e-04", "1e-06")]
-    heights = [float(y) for line in panels["to a certified gap of 1e-06"].lines for y in line.get_ydata()]
-    assert 6.25 in heights  # scs; gd stands in the band above every time
-    assert [height for height in heights if height > 100] == [180.0]
-    with pytest.raises(cnn.InputError, match="no solver reached a gap of 1e-08"):
-        ladder_figure(solver_times(ITERATIVE, (1e-8,)), (1e-8,))
+def test_the_matrix_has_shades_by_ratio_and_says_what_was_not_reached():
+    later = [record("cvxpy_scs", 0, [(2.0, 1e-7)], setup=0.0, problem="spiral[n=12]")]
+    lost = [record("fista", 0, [], setup=None, status="crashed", problem="spiral[n=12]")]
+    quick = [record("fista", seed, [(0.5, 1e-3), (1.5, 1e-7)]) for seed in range(3)]
+    one = matrix(solver_times([*ITERATIVE, *quick, *later, *lost]), 1e-4)
+    assert (one.rungs, one.solvers) == (["spiral[n=9]", "spiral[n=12]"], ["bm_gd", "fista", "cvxpy_scs"])
+    best, gd = one.squares["spiral[n=9]", "fista"], one.squares["spiral[n=9]", "bm_gd"]
+    assert (best.text, best.detail, best.level, best.reached, best.best) == ("2.00 s", "3 runs", 1.0, True, True)
+    assert (gd.text, gd.detail, gd.reached, gd.best) == ("3.75x", "7.50 s, 2/3", True, False)
+    assert gd.level == pytest.approx(1 - math.log(3.75) / math.log(100))
+    assert ("spiral[n=9]", "cvxpy_scs") not in one.squares
+    assert one.squares["spiral[n=12]", "fista"].text == "crashed"
+    assert one.rows() == [["bm_gd", "3.75x", "-"], ["fista", "2.00 s", "crashed"], ["cvxpy_scs", "-", "2.00 s"]]
+    nobody = matrix(solver_times(ITERATIVE), 1e-6).squares["spiral[n=9]", "bm_gd"]
+    assert (nobody.text, nobody.detail, nobody.reached, nobody.level) == ("> 4.50 s", "", False, 0.0)
+
+
+def test_the_figure_of_the_matrix_has_the_colours_of_its_solvers_and_is_hatched_where_nothing_was_reached():
+    quick = [record("fista", seed, [(1.5, 1e-7)]) for seed in range(3)]
+    one = matrix(solver_times([*ITERATIVE, *quick]), 1e-6)
+    axis = matrix_figure(one, FIXED).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["> 2.25x", "2.00 s"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["bm_gd", "fista"]
+    hatched, filled, border = axis.patches
+    assert (hatched.get_hatch(), filled.get_hatch()) == ("////", None)
+    assert to_hex(filled.get_facecolor()).upper() == to_hex(border.get_edgecolor()).upper() == FIXED["fista"].colour
+
+
+def test_the_terminal_shows_the_matrix_in_as_many_parts_as_it_needs():
+    records = [record("fista", 0, [(1.0 + n, 1e-7)], problem=f"spiral[n={n}]") for n in range(9, 29)]
+    console = Console(file=io.StringIO(), width=60, highlight=False)
+    print_ladder(records, console)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 60
+    shown = text[text.index("Time to 1e-06 over the best, by problem") :]
+    heads = [line.split()[1:] for line in shown.splitlines() if re.match(r"solver +\d", line)]
+    assert [number for head in heads for number in head] == [str(k) for k in range(1, 21)]
+    assert len(heads) > 1
+    assert "20. spiral[n=28]" in text
 
 
 # -- power laws, counts and rates -------------------------------------------------------------------------
@@ -316,7 +348,7 @@ def test_no_number_is_cut_in_a_narrow_terminal(width):
     assert max(map(len, text.splitlines())) <= width
     assert "12345" in text
     times = re.findall(r"(?<![\w.>])2\.38(?: \[(\S+), (\S+)\])?", text)
-    assert len(times) == 3 + 3  # in the table, and as the best at each gap
+    assert len(times) == 3 + 1  # in the table, and in the matrix
     quartiles = [pair for pair in times if pair[0]]
     assert quartiles == ([("1.88", "2.88")] * 3 if width >= 110 else [])
     assert ("[quartiles]" in text.replace("\n", " ")) == (width >= 110)

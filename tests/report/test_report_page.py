@@ -29,8 +29,10 @@ from convexnn_bench.report.figures.campaign import FIGURES, draw_all
 from convexnn_bench.report.figures.styles import series_style, styles_by_solver
 from convexnn_bench.report.ladder import time_rows
 from convexnn_bench.report.numbers import derived, optimum
+from convexnn_bench.report.numbers.convergence import bands
 from convexnn_bench.report.numbers.time_to_gap import pooled, solver_times
-from convexnn_bench.report.page.page import payload, sentences, write_page
+from convexnn_bench.report.page.page import payload, write_page
+from convexnn_bench.report.page.words import descriptions, sentences
 
 ABOUT = {**SIZES, "p": 2, "q": 3}
 
@@ -65,8 +67,7 @@ def test_the_optimum_lies_between_the_best_bound_and_the_least_objective():
     assert (second.least, second.most) == pytest.approx((0.0, 10 / 8 - 1))
     assert first.gap == pytest.approx(11 / 8 - 1)
     assert optimum.violations(records) == []
-    curve = derived.curves(records)[0]
-    assert curve.excess == pytest.approx([22 / 8 - 1, 11 / 8 - 1])
+    assert [one.median for one in bands(records)[0].excess] == pytest.approx([22 / 8 - 1, 11 / 8 - 1])
 
 
 def test_a_bound_above_an_objective_is_told_and_rounding_is_not():
@@ -112,10 +113,9 @@ def test_performance_profiles_by_hand():
     fista, bm_gd = derived.profiles(records, 1e-6)
     assert (fista.solver, fista.ratios, fista.runs, fista.unsolved) == ("fista", [1.0, 1.0, 4.0], 4, 1)
     assert (bm_gd.ratios, bm_gd.runs, bm_gd.unsolved) == ([1.0, 3.0], 4, 1)
-    (line,) = sentences([one for one in records if one["solver_name"] == "bm_gd"])[2:]
+    (line,) = sentences([one for one in records if one["solver_name"] == "bm_gd"])
     assert line.startswith("In 4 races, each of one draw of a problem,")
-    assert "most often by bm_gd (in 2 of its 4 races)" in line
-    assert line.endswith("The quickest were bm_gd (2). No solver reached it in 2 of them.")
+    assert "most often by bm_gd (in 2 of its 4), and first by bm_gd (2); no solver reached it in 2 of them." in line
 
 
 def test_a_solver_run_from_one_start_counts_in_the_races_of_every_start():
@@ -155,7 +155,7 @@ def test_what_is_told_first_of_skips_only_and_of_mixed_versions():
     skips = [timed("a", "fista", None, status="skipped")]
     assert sentences(skips) == ["Every cell was skipped, and nothing was run. The reasons are below."]
     mixed = [timed("a", "fista", 1.0, version="0.1"), timed("b", "fista", 1.0, version="0.2")]
-    assert sentences(mixed)[0] == "The records are of 2 versions of the code: 0.1, 0.2."
+    assert sentences(mixed)[1] == "The records are of 2 versions of the code: 0.1, 0.2."
 
 
 def test_scaling_finds_the_size_that_varies_alone_and_its_exponent():
@@ -200,13 +200,38 @@ def test_ranks_are_of_records_that_got_there_and_tell_their_blocks():
     assert derived.ranks([good, short, old]) == [derived.Ranks("a", "fista", "convex", 5, 2, 8, 18, 2)]
 
 
-@pytest.mark.parametrize("length", [1, 39, 40, 41, 5000])
-def test_a_thinned_curve_keeps_its_ends(length):
-    points = list(range(length))
-    kept = derived.thinned(points)
-    assert (kept[0], kept[-1]) == (points[0], points[-1])
-    assert kept == sorted(set(kept))
-    assert len(kept) == length if length <= 40 else 10 < len(kept) <= 41
+def test_a_band_has_medians_and_quartiles_of_the_least_gap_by_each_time():
+    curves = [[[1.0, 2.0, 0.5], [3.0, 3.0, 0.7]], [[2.0, 2.0, 0.1]], []]
+    records = [timed("spiral[n=9]", "bm_gd", 1.0, seed=k, curve=curve) for k, curve in enumerate(curves)]
+    (band,) = bands(records)
+    assert (band.rung, band.solver, band.draws, band.seconds) == ("spiral[n=9]", "bm_gd", 3, [1.0, 2.0, 3.0])
+    # by 1 s one run of three has a gap, by 2 s two of them; the rise to 0.7 does not count
+    assert [one.median for one in band.gaps] == [np.inf, 0.5, 0.5]
+    assert [one.low for one in band.gaps] == pytest.approx([np.inf, 0.3, 0.3])
+    assert [one.high for one in band.gaps] == [np.inf, np.inf, np.inf]
+    long = [timed("a", "bm_gd", 1.0, curve=[[0.01 * k, 1.0, 1.0 / k] for k in range(1, 2000)])]
+    (band,) = bands(long)
+    assert (band.seconds[0], band.seconds[-1]) == pytest.approx((0.01, 19.99))
+    assert 20 < len(band.seconds) <= 31
+    assert all(one.median == pytest.approx(0.01 / s) for s, one in zip(band.seconds, band.gaps, strict=True))
+
+
+def test_all_tolerances_of_a_solver_are_one_band_and_set_up_counts():
+    runs = [(1e-3, [[1.0, 2.0, 1e-2]]), (1e-6, [[4.0, 2.0, 1e-6]])]
+    records = [told("a", f"cvxpy_scs[tolerance={t}]", 2.0, 1.0, curve=curve, setup_seconds=0.5) for t, curve in runs]
+    (band,) = bands(records)
+    assert (band.solver, band.draws, band.seconds) == ("cvxpy_scs", 1, [1.5, 4.5])
+    assert [one.median for one in band.gaps] == [1e-2, 1e-6]
+
+
+def test_a_chart_in_words_says_who_reached_the_gap_and_where_others_ended():
+    words = descriptions([timed("a", "fista", 2.0), timed("a", "bm_gd", 3.0, curve=[[3.0, 1.0, 0.05]])])
+    assert words["curves"] == {
+        "a": "Certified relative gap against set-up and solve time, both logarithmic, on a: fista reached 1e-06 after "
+        "2.00 s; bm_gd ended at 5.0e-02 after 3.00 s."
+    }
+    assert "fista in 1, bm_gd in 0" in words["profile"]["1e-06"]
+    assert words["truth"]["certified"].endswith("at 2 of them the gap is at least the distance.")
 
 
 # -- figures --------------------------------------------------------------------------------------------------------
@@ -235,7 +260,7 @@ def test_a_solver_looks_the_same_in_every_figure_and_on_the_page():
     assert list(looks) == ["fista", "bm_gd", "bm_newton", "cvxpy_scs"]
     assert [one["name"] for one in payload(records)["styles"]] == list(looks)
     for drawn in draw_all(records):
-        for figure in drawn.figures:
+        for figure in drawn.figures if drawn.name != "matrix" else []:  # which names solvers on its axis
             for handle, text in labelled(figure):
                 own = looks[text.partition(":")[0]]
                 assert (handle.get_color(), handle.get_marker()) == (own.colour, own.marker), (drawn.name, text)
@@ -287,7 +312,7 @@ def campaign_records(problems, solvers=("fista", "bm_gd", "bm_newton", "cvxpy_sc
 class Reader(html.parser.HTMLParser):
     """Checks that elements are closed in order, and keeps attributes that load something, and text by element."""
 
-    VOID = ("meta", "input", "link", "br")
+    VOID = ("meta", "input", "link", "br", "wbr")
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -448,9 +473,8 @@ def test_the_charts_are_valid_and_drawn_from_the_rows_of_the_page(page):
     for name, chart in made["charts"].items():
         rows = chart["rows"]
         if name == "curves":  # the page expands them in the same way
-            rows = [
-                {**row, "seconds": s, "gap": g, "excess": e} for row in rows for s, g, e in row["points"]
-            ]  # fmt: skip
+            keys = ("seconds", "gap", "excess", "gap_low", "gap_high", "excess_low", "excess_high")
+            rows = [{**row, "last": True, **dict(zip(keys, p, strict=False))} for row in rows for p in row["points"]]
         spec = json.loads(json.dumps(chart["spec"]))
         assert spec["data"] == {"name": "rows"}
         spec["data"] = {"values": rows}
@@ -476,15 +500,21 @@ const wait = setInterval(() => { if (document.body.dataset.ready !== "yes") retu
   search.value = "n=12] fista"; search.dispatchEvent(new Event("input"));
   const left = [...all.tBodies[0].rows].filter(row => !row.hidden);
   told.visible = left.map(row => row.cells[0].textContent + row.cells[1].textContent);
+  const shows = (gap) => [...document.querySelectorAll("[data-gap]")].filter(t => !t.hidden).map(t => t.dataset.gap);
+  told.gaps = [shows()]; const gap = document.getElementById("gap");
+  gap.value = "1e-02"; gap.dispatchEvent(new Event("change")); told.gaps.push(shows());
+  told.matrix = document.querySelector(".matrix").getBoundingClientRect().top + scrollY;
+  told.copies = document.querySelectorAll(".box > button").length - document.querySelectorAll("pre").length;
+  told.names = [...document.querySelectorAll(".chart svg[role=img]")].map(svg => svg.getAttribute("aria-label"));
   told.charts = [...document.querySelectorAll(".chart")].map(c => c.querySelectorAll("svg path").length);
   told.width = window.innerWidth;
   told.wide = document.documentElement.scrollWidth <= window.innerWidth;
   told.paper = getComputedStyle(document.body).backgroundColor;
-  const axis = document.querySelector("#chart-curves .role-axis-label text, #chart-curves .role-axis-title text");
-  told.title = [...document.querySelectorAll("#chart-curves .role-axis-title text")].map(t => t.textContent);
+  const axis = document.querySelector("#panel-curves-0 .role-axis-label text, #panel-curves-0 .role-axis-title text");
+  told.title = [...document.querySelectorAll("#panel-curves-0 .role-axis-title text")].map(t => t.textContent);
   told.chip = document.querySelector(".chip path").getAttribute("stroke");
   told.ink = axis && axis.getAttribute("fill");
-  told.scrolls = [["#chart-curves", false], ["#chart-truth", true]].map(([chart, ctrlKey]) => {
+  told.scrolls = [["#panel-curves-0", false], ["#chart-truth", true]].map(([chart, ctrlKey]) => {
     const plot = document.querySelector(chart + " .background"); plot.scrollIntoView();
     const at = plot.getBoundingClientRect(), place = { clientX: at.x + 50, clientY: at.y + 50 };
     const own = { bubbles: true, cancelable: true, deltaY: -300, ctrlKey, ...place };
@@ -521,7 +551,12 @@ def test_in_a_browser_it_sorts_searches_draws_and_fits(tmp_path, width, dark):
     assert [float(text) for text in told["down"]] == pytest.approx(setups[::-1])
     assert told["aria"] == "ascending"
     assert told["visible"] == ["spiral[n=12]fista"]
-    assert len(told["charts"]) == 6
+    assert len(told["charts"]) == 4 + 5  # a panel of convergence a problem, and five charts
+    assert told["gaps"] == [["1e-06"], ["1e-02"]]
+    assert told["matrix"] < 900  # in the first fold
+    assert told["copies"] == 0
+    assert len(set(told["names"])) == len(told["names"]) == 9
+    assert all("fista" in name for name in told["names"][:4])
     assert min(told["charts"]) > 3
     assert (told["width"], told["wide"]) == (width, True)
     assert told["title"][1] == "certified relative gap"

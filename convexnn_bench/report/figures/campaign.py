@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from convexnn_bench.house_style import GREY, GRID, Style
 from convexnn_bench.records import Record
-from convexnn_bench.report.figures.gaps import GAP_CEILING, GAP_FLOOR
+from convexnn_bench.report.figures.gaps import on_axis
+from convexnn_bench.report.figures.matrix import matrix_figure
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.scores import score_figures
 from convexnn_bench.report.figures.styles import new_figure, plain_axis, solver_legend, styles_by_solver
-from convexnn_bench.report.numbers import asked_gap, derived, optimum, rung_name, without_tolerance
+from convexnn_bench.report.matrix import matrix
+from convexnn_bench.report.numbers import Band, asked_gap, bands, derived, optimum, solver_times, without_tolerance
 from convexnn_bench.report.tables import format_target
 from convexnn_bench.storage import whole_file
 
@@ -62,16 +64,21 @@ def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, l
         yield drawn, paths
 
 
+def matrix_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
+    """Draw the matrix of solvers by problems at the campaign's gap."""
+    gap = asked_gap(records)
+    one = matrix(solver_times(records, [gap]), gap)
+    if not any(square.reached for square in one.squares.values()):
+        return f"no solver reached a gap of {format_target(gap)}"
+    return [matrix_figure(one, looks)]
+
+
 def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str) -> "list[Figure] | str":
-    """Draw `what` ("gaps" or "excess", of `derived.Curve`) against seconds, a panel for each rung's first problem."""
-    # Draws of one rung look alike, so that one of them stands for all and the curves stay legible.
-    firsts: dict[str, str] = {}
-    for record in records:
-        firsts.setdefault(rung_name(record), record["problem_name"])
-    panels: dict[str, list[derived.Curve]] = {}
-    for curve in derived.curves([record for record in records if record["problem_name"] in firsts.values()]):
-        if any(map(math.isfinite, getattr(curve, what))):
-            panels.setdefault(curve.problem, []).append(curve)
+    """Draw `what` ("gaps" or "excess", of `Band`) against seconds: a panel a rung, medians and quartiles of draws."""
+    panels: dict[str, list[Band]] = {}
+    for band in bands(records):
+        if any(math.isfinite(one.median) for one in getattr(band, what)):
+            panels.setdefault(band.rung, []).append(band)
     if not panels:
         return "no record has a point with a proven gap"
     names, made = list(panels), []
@@ -89,29 +96,32 @@ def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str)
             axis.set_xlabel("set-up + solve time (s)")
         for row in axes:
             row[0].set_ylabel(words[what])
-        solver_legend(figure, [curve.solver for name in part for curve in panels[name]], looks)
+        solver_legend(figure, [band.solver for name in part for band in panels[name]], looks)
         made.append(figure)
     return made
 
 
-def _curves(axis: "Axes", name: str, curves: list[derived.Curve], looks: dict[str, Style], what: str) -> None:
-    for curve in curves:
-        look = looks[without_tolerance(curve.solver)]
+def _curves(axis: "Axes", name: str, group: list[Band], looks: dict[str, Style], what: str) -> None:
+    for band in group:
+        look = looks[band.solver]
         points = [
-            # Logarithmic axes have no place for zero. A gap of exactly zero is drawn at the edge, as is an infinite
-            # one.
-            (max(seconds, 1e-4), min(max(value, GAP_FLOOR), GAP_CEILING))
-            for seconds, value in zip(curve.seconds, getattr(curve, what), strict=True)
-            if not math.isnan(value)
+            (max(seconds, 1e-4), *map(on_axis, (one.median, one.low, one.high)))
+            for seconds, one in zip(band.seconds, getattr(band, what), strict=True)
+            if math.isfinite(one.median)
         ]
         if points:
-            x, y = zip(*points, strict=True)
-            axis.plot(x, y, linestyle=look.dashes, color=look.colour, linewidth=1.4)
+            x, y, low, high = zip(*points, strict=True)
+            # Nothing is proven between two points, so that a curve is flat up to the next one.
+            axis.step(x, y, where="post", linestyle=look.dashes, color=look.colour, linewidth=1.4)
+            if band.draws > 1:
+                axis.fill_between(x, low, high, step="post", color=look.colour, alpha=0.15, linewidth=0)
             # One marker at the end of each line tells the solvers apart without colour.
             axis.plot(x[-1:], y[-1:], look.marker, color=look.colour, markersize=5.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_title(name, loc="left", fontsize=8.5 if len(name) < 60 else 7)
+    draws = max((band.draws for band in group), default=1)
+    runs = f"   (median and quartiles of {draws} runs)" if draws > 1 else ""
+    axis.set_title(f"{name}{runs}", loc="left", fontsize=8.5 if len(name + runs) < 60 else 7)
     plain_axis(axis)
 
 
@@ -252,6 +262,7 @@ def _short(name: str) -> str:
 
 Maker = Callable[[Sequence[Record], dict[str, Style]], "list[Figure] | str"]  # the figures, or why there are none
 FIGURES: dict[str, tuple[str, Maker]] = {
+    "matrix": ("Time to the gap over the best", matrix_figures),
     "gap_against_time": ("Certified gap against time", lambda r, s: curve_figures(r, s, "gaps")),
     "objective_against_time": ("Objective against time", lambda r, s: curve_figures(r, s, "excess")),
     "performance_profile": ("Performance profiles", profile_figure),

@@ -20,6 +20,12 @@ GAP_FLOOR, GAP_CEILING = 1e-12, 10.0  # relative; gaps beyond are drawn at these
 LABEL_SPACING = 0.07  # least distance of two solver names, in heights of a panel
 
 
+def on_axis(value: float) -> float:
+    """Return a gap or a distance, brought to the edge of the axis if it is beyond."""
+    # A logarithmic axis has no place for zero.
+    return min(max(value, GAP_FLOOR), GAP_CEILING)
+
+
 def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figure":
     """Draw the relative gap (log) against set-up plus solve time in seconds (log), a panel a problem.
 
@@ -62,7 +68,7 @@ def _points(record: Record) -> tuple[list[float], list[float]]:
         if not math.isnan(finite(gap)):
             # Set-up counts: a solver that prepares for long and then converges at once must not look the quickest.
             seconds.append(max(offset + moment, 1e-4))
-            gaps.append(min(max(gap, GAP_FLOOR), GAP_CEILING))
+            gaps.append(on_axis(gap))
     return seconds, gaps
 
 

@@ -1,4 +1,4 @@
-"""Numbers that the figures and the page share: curves, performance profiles, scaling laws and ranks.
+"""Numbers that the figures and the page share: performance profiles, scaling laws and ranks.
 
 All of them are computed from records and nothing else.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from convexnn_bench.plugins import format_spec, parse_spec
 from convexnn_bench.records import Record
-from convexnn_bench.report.numbers.optimum import SLACK, Interval, judged, optimum_intervals, program
+from convexnn_bench.report.numbers.optimum import SLACK, judged
 from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (
     GAPS,
@@ -28,54 +28,6 @@ from convexnn_bench.report.tables import finite
 # Field of a record -> name of the score. Figures show the first score that all records of a problem have.
 SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "test loss per sample"}
 SIZES = {"n": "n", "d": "d", "c": "c", "patterns": "P"}  # parameter of a data set: the size that it sets
-
-
-def thinned(points: Sequence[Any], most: int = 40) -> list[Any]:
-    """Keep at most `most` of a curve's points, evenly by their logarithmic index, the first and the last among them."""
-    if len(points) <= most:
-        return list(points)
-    # Curves are drawn against the logarithm of time, where their first points lie farthest apart.
-    indices = {round((len(points) - 1) ** (k / (most - 1))) for k in range(most)} | {0}
-    return [points[index] for index in sorted(indices)]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The points of one record.
-
-    seconds count from the start of set-up. gaps are certified and relative; excess is the largest relative distance to
-    the optimum that the bounds of all records leave possible. Numbers that are not known are nan.
-    """
-
-    problem: str
-    solver: str
-    formulation: str
-    seed: int
-    seconds: list[float]
-    gaps: list[float]
-    excess: list[float]
-
-
-def curves(records: Sequence[Record], most: int = 40) -> list[Curve]:
-    """Return the curve of every record with points, thinned to `most` of them."""
-    intervals, result = optimum_intervals(records), []
-    for record in records:
-        points = thinned([point for point in record["curve"] if math.isfinite(finite(point[1]))], most)
-        if not points:
-            continue
-        setup = finite(record["setup_seconds"])
-        offset = setup if math.isfinite(setup) else 0.0
-        # The best bound and the best point of all solvers enclose p*, which says more than the record's own gap.
-        interval = intervals.get(program(record), Interval(math.nan, math.nan))
-        result.append(
-            Curve(
-                record["problem_name"], record["solver_name"], record["formulation"], record["seed"],
-                [offset + point[0] for point in points],
-                [finite(point[2]) for point in points],
-                [interval.excess(point[1])[1] for point in points],
-            )
-        )  # fmt: skip
-    return result
 
 
 @dataclass(frozen=True)

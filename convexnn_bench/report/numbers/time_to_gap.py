@@ -177,14 +177,20 @@ def pooled(records: Sequence[Record]) -> list[str]:
     ]
 
 
+def setup_offset(record: Record) -> float:
+    """Return the set-up seconds, from which the times of a curve count."""
+    setup = finite(record["setup_seconds"])
+    if not math.isfinite(setup) and record["curve"]:  # a killed cell: set-up took at most the rest of its wall time
+        return max(0.0, finite(record["wall_seconds"]) - record["curve"][-1][0])
+    return setup if math.isfinite(setup) else 0.0
+
+
 def time_to_gap(record: Record, gap: float) -> Run:
     """Return the time to the first point of the curve at or below the gap, never one between two points."""
     setup, solve = finite(record["setup_seconds"]), finite(record["solve_seconds"])
     # A cell that was killed has no solve time. Its wall time is all that is known.
     waited = setup + solve if math.isfinite(setup + solve) else finite(record["wall_seconds"])
-    offset = setup if math.isfinite(setup) else 0.0
-    if not math.isfinite(setup) and record["curve"]:  # a killed cell: set-up took at most the rest of its wall time
-        offset = max(0.0, finite(record["wall_seconds"]) - record["curve"][-1][0])
+    offset = setup_offset(record)
     # Interpolation between two points would claim a time at which nothing was proven.
     for seconds, _, reached in record["curve"]:
         if finite(reached) <= gap:

@@ -11,163 +11,142 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from convexnn_bench.house_style import SOLID
 from convexnn_bench.records import Record
-from convexnn_bench.report.figures import GAP_CEILING, GAP_FLOOR, styles_by_solver
-from convexnn_bench.report.numbers import derived, optimum, without_tolerance
+from convexnn_bench.report.figures import on_axis
+from convexnn_bench.report.numbers import bands, derived, optimum
+from convexnn_bench.report.page.vega import (
+    POINT,
+    ZOOM,
+    Chart,
+    layered_chart,
+    line_names,
+    log_axis,
+    rounded,
+    solver_scales,
+    tooltip,
+)
 from convexnn_bench.report.tables import format_target
 
-SHAPES = {  # of a matplotlib marker in Vega
-    "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "<": "triangle-left",
-    ">": "triangle-right", "P": "cross",
-}  # fmt: skip
 TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
-POINT = {"type": "point", "filled": True, "size": 50}
-# only with Ctrl: the wheel alone scrolls the page
-ZOOM = [{"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}, "bind": "scales"}]
+# Narrow panels have labels at 1 and 3 times a power of ten.
+ONE_OR_THREE = (
+    "indexof([1, 3], round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))) < 0 ? '' : datum.label"
+)
 FLOOR = 1e-10  # relative; smaller bounds and distances are drawn at this height
-Chart = dict[str, Any]
-
-
-def solver_styles(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return [{name, colour, shape, dash}] of every line."""
-    looks = []
-    for name, look in styles_by_solver(records).items():
-        dash = [1, 0] if look.dashes == SOLID else [3 * length for length in look.dashes[1]]
-        looks.append({"name": name, "colour": look.colour, "shape": SHAPES[look.marker], "dash": dash})
-    return looks
-
-
-def _names(solver: str) -> dict[str, str]:
-    return {"solver": solver, "line": without_tolerance(solver)}
-
-
-def _scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
-    """Return the encodings by solver, without a legend: the page has its own."""
-    names = [look["name"] for look in looks]
-    kinds = {"color": "colour", "shape": "shape", "strokeDash": "dash"}
-    return {
-        channel: {
-            "field": "line", "type": "nominal", "legend": None,
-            "scale": {"domain": names, "range": [look[key] for look in looks]},
-        }
-        for channel, key in kinds.items()
-    }  # fmt: skip
-
-
-def _axis(field: str, title: Any, label: str = "~g") -> Chart:
-    """Return a logarithmic axis. label: the format of its numbers, "~e" for powers of ten."""
-    axis = {"title": title, "format": label, "labelOverlap": True}
-    scale = {"type": "log", "nice": False, "padding": 12}
-    return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
-
-
-def _tooltip(**fields: str) -> list[Chart]:
-    """Return the tooltip with the fields {field: title}, numbers to three digits."""
-    numbers = ("seconds", "gap", "excess", "least", "most", "bound", "ratio", "size", "score")
-    return [
-        {"field": field, "title": title}
-        | ({"type": "quantitative", "format": ".3g"} if field in numbers else {"type": "nominal"})
-        for field, title in fields.items()
-    ]
-
-
-def _chart(height: int, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
-    """Return a layered chart as wide as the page allows. The page sets the parameters, `shown` among them."""
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": "container",
-        "height": height,
-        "data": {"name": "rows"},
-        "params": [{"name": "shown", "value": []}, *({"name": key, "value": value} for key, value in params.items())],
-        "transform": [{"filter": "indexof(shown, datum.line) >= 0"}, *transform],
-        "layer": layer,
-    }
 
 
 def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Chart the certified gap, or the distance to the optimum, against time, one problem at a time."""
-    rows = []
-    for one in derived.curves(records):
-        points = [
-            [_round(seconds), *(_round(min(max(v, GAP_FLOOR), GAP_CEILING)) for v in pair)]
-            for seconds, *pair in zip(one.seconds, one.gaps, one.excess, strict=True)
-        ]
-        rows.append({"problem": one.problem, **_names(one.solver), "seed": one.seed, "points": points})
-    scales = _scales(looks)
-    encoding = {
-        "x": _axis("seconds", "set-up + solve time (s)"),
-        "y": _axis("value", {"expr": TITLE}, "~e"),
-        "color": scales["color"],
-        "detail": [{"field": "seed", "type": "nominal"}, {"field": "solver", "type": "nominal"}],
-        "tooltip": _tooltip(solver="solver", seed="seed", seconds="seconds", gap="certified gap", excess="distance ≤"),
-    }
+    """Chart the certified gap, or the distance to the optimum, against time: one panel a problem, medians and bands."""
+    rows: list[dict[str, Any]] = []
+    for one in bands(records):
+        points = []
+        for seconds, gap, excess in zip(one.seconds, one.gaps, one.excess, strict=True):
+            ends = [gap.median, excess.median]
+            if one.draws > 1:
+                ends += [gap.low, gap.high, excess.low, excess.high]
+            if math.isfinite(gap.median) or math.isfinite(excess.median):
+                points.append([rounded(max(seconds, 1e-4)), *map(_axis_value, ends)])
+        if points:
+            rows.append({"problem": one.rung, **line_names(one.solver), "runs": one.draws, "points": points})
+    scales = solver_scales(looks)
+    x, y = log_axis("seconds", "set-up + solve time (s)"), log_axis("value", {"expr": TITLE}, "~e")
+    x["axis"] |= {"labelExpr": ONE_OR_THREE, "grid": False}
+    # All panels have the same heights, so that they can be compared; their times differ.
+    y["scale"] |= {which: {"expr": f"what === 'gap' ? {ends[0]} : {ends[1]}"} for which, ends in _ends(rows).items()}
+    y["axis"]["titleLimit"] = 190
+    tips = {"seconds": "seconds", "gap": "certified gap", "excess": "distance ≤", "runs": "runs"}
+    encoding: Chart = {"x": x, "y": y, "color": scales["color"], "tooltip": tooltip(solver="solver", **tips)}
     keep = [
         {"filter": "datum.problem === problem"},
-        {"calculate": "what === 'gap' ? datum.gap : datum.excess", "as": "value"},
+        *(
+            {"calculate": f"what === 'gap' ? datum.gap{end} : datum.excess{end}", "as": f"value{end}"}
+            for end in ("", "_low", "_high")
+        ),
         {"filter": "isValid(datum.value)"},
     ]
-    layer = [
+    step: Chart = {"interpolate": "step-after"}
+    band = {**encoding, "y": {**y, "field": "value_low"}, "y2": {"field": "value_high"}}
+    size = {"condition": {"test": "datum.last", "value": 55}, "value": 7}
+    layer: list[Chart] = [
         {
-            "mark": {"type": "line", "strokeWidth": 1.6},
+            "mark": {"type": "area", "opacity": 0.16, **step},
+            "encoding": {key: band[key] for key in ("x", "y", "y2", "color")},
+            "transform": [{"filter": "isValid(datum.value_low)"}],
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 1.6, **step},
             "encoding": {**encoding, "strokeDash": scales["strokeDash"]},
             "params": ZOOM,
         },
-        {"mark": POINT, "encoding": {**encoding, "shape": scales["shape"]}},
+        {"mark": POINT, "encoding": {**encoding, "shape": scales["shape"], "size": size}},
     ]
     first = rows[0]["problem"] if rows else ""
-    # The page sets `problem` and `what` to what its reader has chosen.
-    return _chart(380, {"problem": first, "what": "gap"}, layer, keep), rows
+    # The page sets `problem` in each panel, and `what` to what its reader has chosen.
+    return layered_chart(190, {"problem": first, "what": "gap"}, layer, keep), rows
+
+
+def _axis_value(value: float) -> float | None:
+    """Return a gap or a distance as the axis shows it; None for what is not known."""
+    return None if math.isnan(value) else rounded(on_axis(value))
+
+
+def _ends(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Return the ends of the axis of gaps and of the axis of distances, over all panels."""
+    known = [[p[which] for row in rows for p in row["points"] if p[which] is not None] or [1.0] for which in (1, 2)]
+    return {
+        "domainMin": (min(known[0]), min(known[1])),
+        "domainMax": (max(known[0]), max(known[1])),
+    }
 
 
 def profile_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Chart performance profiles, one gap at a time."""
-    rows, scales = [], _scales(looks)
+    rows, scales = [], solver_scales(looks)
     for gap in derived.gaps_of(records):
         profiles = derived.profiles(records, gap)
         end = 2 * max((ratio for one in profiles for ratio in one.ratios), default=1.0)
         for one in profiles:
             steps = [(1.0, 0.0), *((ratio, (k + 1) / one.runs) for k, ratio in enumerate(one.ratios))]
             rows += [
-                {"gap": format_target(gap), **_names(one.solver), "ratio": _round(ratio), "share": _round(share)}
+                {"gap": format_target(gap), **line_names(one.solver), "ratio": rounded(ratio), "share": rounded(share)}
                 for ratio, share in [*steps, (end, steps[-1][1])]
             ]
     axis = {"title": "races in which it reached the gap", "format": "%"}
     y = {"field": "share", "type": "quantitative", "axis": axis, "scale": {"domain": [0, 1]}}
     encoding = {
-        "x": _axis("ratio", "time, in times of the quickest solver's"),
+        "x": log_axis("ratio", "time, in times of the quickest solver's"),
         "y": y,
         "color": scales["color"],
         "strokeDash": scales["strokeDash"],
-        "tooltip": _tooltip(solver="solver", ratio="times the quickest"),
+        "tooltip": tooltip(solver="solver", ratio="times the quickest"),
     }
     layer = [{"mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2}, "encoding": encoding}]
     finest = format_target(derived.gaps_of(records)[-1])
-    return _chart(320, {"gap": finest}, layer, [{"filter": "datum.gap === gap"}]), rows
+    return layered_chart(320, {"gap": finest}, layer, [{"filter": "datum.gap === gap"}]), rows
 
 
 def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Chart seconds against a size, with the fitted powers, one family of problems at a time."""
-    rows, scales = [], _scales(looks)
+    rows, scales = [], solver_scales(looks)
     for one in derived.scalings(records):
         panel = f"{one.size} of {one.title}"
         for solver, points in one.points.items():
             law = one.laws.get(solver)
             exponent = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else "too few sizes"
             for size, seconds in points:
-                fitted = None if law is None else _round(law.factor * size**law.exponent)
-                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
+                fitted = None if law is None else rounded(law.factor * size**law.exponent)
+                row = {"panel": panel, **line_names(solver), "size": size, "seconds": rounded(seconds)}
                 rows.append({**row, "fitted": fitted, "exponent": exponent})
         for solver, points in one.missed.items():
             for size, seconds in points:
-                row = {"panel": panel, **_names(solver), "size": size, "seconds": _round(seconds)}
+                row = {"panel": panel, **line_names(solver), "size": size, "seconds": rounded(seconds)}
                 rows.append({**row, "fitted": None, "exponent": "not reached by then"})
     shared: Chart = {
-        "x": _axis("size", "size"),
+        "x": log_axis("size", "size"),
         "color": scales["color"],
-        "tooltip": _tooltip(solver="solver", size="size", seconds="seconds", exponent="exponent [95 %]"),
+        "tooltip": tooltip(solver="solver", size="size", seconds="seconds", exponent="exponent [95 %]"),
     }
-    measured = {**shared, "y": _axis("seconds", "seconds to the campaign's gap"), "shape": scales["shape"]}
+    measured = {**shared, "y": log_axis("seconds", "seconds to the campaign's gap"), "shape": scales["shape"]}
     lines = {**shared, "y": {"field": "fitted", "type": "quantitative"}, "strokeDash": scales["strokeDash"]}
     known = [{"filter": "isValid(datum.fitted)"}]
     missed = "datum.exponent === 'not reached by then'"
@@ -176,27 +155,29 @@ def scaling_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) ->
         {"mark": POINT, "encoding": measured, "transform": [{"filter": f"!({missed})"}]},
         {"mark": {**POINT, "filled": False}, "encoding": measured, "transform": [{"filter": missed}]},
     ]
-    return _chart(340, {"panel": rows[0]["panel"] if rows else ""}, layer, [{"filter": "datum.panel === panel"}]), rows
+    return layered_chart(
+        340, {"panel": rows[0]["panel"] if rows else ""}, layer, [{"filter": "datum.panel === panel"}]
+    ), rows
 
 
 def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Chart the certified gap, or the paper's bound, against what is known of the true distance."""
-    rows, scales = [], _scales(looks)
+    rows, scales = [], solver_scales(looks)
     truths = optimum.truths(records)
     end = optimum.reach(truths) if truths else 1.0
     for one in truths:
-        names = {"problem": one.problem, **_names(one.solver)}
+        names = {"problem": one.problem, **line_names(one.solver)}
         # A logarithmic axis has no zero, so that a distance of zero is drawn at the floor.
-        known = {"least": _round(max(one.least, FLOOR)), "most": _round(max(one.most, FLOOR))}
+        known = {"least": rounded(max(one.least, FLOOR)), "most": rounded(max(one.most, FLOOR))}
         for kind, bound in (("certified", one.gap), ("paper", one.paper)):
             if not math.isnan(bound):
-                rows.append({**names, "kind": kind, **known, "bound": _round(min(max(bound, FLOOR), end))})
-    tooltip = _tooltip(
+                rows.append({**names, "kind": kind, **known, "bound": rounded(min(max(bound, FLOOR), end))})
+    tips = tooltip(
         problem="problem", solver="solver", bound="bound", least="distance, at least", most="distance, at most"
     )
-    x = _axis("bound", "bound on the relative distance to the optimum", "~e")
-    shared: Chart = {"x": x, "color": scales["color"], "tooltip": tooltip}
-    y = _axis("most", "relative distance to the optimum, as far as known", "~e")
+    x = log_axis("bound", "bound on the relative distance to the optimum", "~e")
+    shared: Chart = {"x": x, "color": scales["color"], "tooltip": tips}
+    y = log_axis("most", "relative distance to the optimum, as far as known", "~e")
     ends = {"values": [{"bound": FLOOR, "most": FLOOR}, {"bound": end, "most": end}]}
     grey = {"type": "line", "color": "#888888", "strokeDash": [4, 4]}
     bar = {"type": "rule", "opacity": 0.6}
@@ -205,7 +186,7 @@ def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         {"mark": POINT, "encoding": {**shared, "y": y, "shape": scales["shape"]}},
         {"data": ends, "mark": grey, "encoding": {"x": x, "y": y}},
     ]
-    chart = _chart(380, {"kind": "certified"}, layer)
+    chart = layered_chart(380, {"kind": "certified"}, layer)
     shown = chart.pop("transform")
     for part in layer[:2]:  # not the diagonal, which belongs to no solver
         part["transform"] = [*shown, {"filter": "datum.kind === kind"}]
@@ -214,14 +195,14 @@ def truth_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
 
 def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Chart the number of blocks that are not zero, out of all, a row a problem."""
-    rows, scales = [], _scales(looks)
+    rows, scales = [], solver_scales(looks)
     for one in derived.ranks(records):
-        row = {"problem": one.problem, **_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
+        row = {"problem": one.problem, **line_names(one.solver), "active": max(one.active, 1), "P": one.P, "one": 1}
         rows.append({**row, "ranks": f"largest {one.largest} of {one.most}, sum {one.total}"})
     y = {"field": "problem", "type": "nominal", "sort": None, "axis": {"title": None}}
     log = {"type": "log", "nice": False}
     x = {"field": "active", "type": "quantitative", "scale": log, "axis": {"title": "blocks"}}
-    tooltip = _tooltip(problem="problem", solver="solver", active="blocks not zero", P="of", ranks="ranks")
+    tips = tooltip(problem="problem", solver="solver", active="blocks not zero", P="of", ranks="ranks")
     bar = {"type": "rule", "strokeWidth": 7, "color": "#8888883a"}
     layer: list[Chart] = [
         {
@@ -231,39 +212,39 @@ def rank_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tu
         {
             "mark": {"type": "point", "filled": True, "size": 70},
             "encoding": {
-                "y": y, "x": x, "color": scales["color"], "shape": scales["shape"], "tooltip": tooltip,
+                "y": y, "x": x, "color": scales["color"], "shape": scales["shape"], "tooltip": tips,
                 "yOffset": {"field": "solver", "type": "nominal", "scale": {"paddingOuter": 0.8}},
             },
         },
     ]  # fmt: skip
     problems = [row["problem"] for row in rows]
     crowd = max(map(problems.count, problems), default=1)  # the most solvers of one problem, drawn one above the other
-    return _chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
+    return layered_chart((11 * crowd + 14) * len(set(problems)), {}, layer), rows
 
 
 def score_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
     """Chart the test scores of final points against their certified gaps or times, one problem at a time."""
-    rows, scales = [], _scales(looks)
+    rows, scales = [], solver_scales(looks)
     groups: dict[str, list[derived.ScoredPoint]] = {}
     for one in derived.scored_points(records):
         groups.setdefault(one.problem, []).append(one)
     for problem, group in groups.items():
-        low, high = map(_round, derived.score_range(group))
+        low, high = map(rounded, derived.score_range(group))
         for one in group:
-            row = {"problem": problem, **_names(one.solver), "seed": one.seed, "low": low, "high": high}
+            row = {"problem": problem, **line_names(one.solver), "seed": one.seed, "low": low, "high": high}
             # Leave out points without a proven gap.
-            gap = None if math.isnan(one.gap) else _round(min(max(one.gap, GAP_FLOOR), GAP_CEILING))
-            rows.append({**row, "score": _round(one.score), "gap": gap, "seconds": _round(max(one.seconds, 1e-4))})
+            gap = None if math.isnan(one.gap) else rounded(on_axis(one.gap))
+            rows.append({**row, "score": rounded(one.score), "gap": gap, "seconds": rounded(max(one.seconds, 1e-4))})
     kinds = {problem: group[0].kind for problem, group in groups.items()}
     title = "what === 'gap' ? 'certified relative gap of the training objective' : 'set-up + solve time (s)'"
     axis = {"title": {"expr": f"{json.dumps(kinds)}[problem]"}, "format": "~g"}
     y = {"field": "score", "type": "quantitative", "scale": {"zero": False, "nice": False}, "axis": axis}
     encoding = {
-        "x": _axis("value", {"expr": title}),
+        "x": log_axis("value", {"expr": title}),
         "y": y,
         "color": scales["color"],
         "shape": scales["shape"],
-        "tooltip": _tooltip(solver="solver", seed="seed", score="score", gap="certified gap", seconds="seconds"),
+        "tooltip": tooltip(solver="solver", seed="seed", score="score", gap="certified gap", seconds="seconds"),
     }
     keep = [
         {"filter": "datum.problem === problem"},
@@ -277,9 +258,4 @@ def score_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> t
         {"mark": {"type": "rule", "opacity": 0}, "encoding": ends},
     ]
     first = rows[0]["problem"] if rows else ""
-    return _chart(320, {"problem": first, "what": "gap"}, layer, keep), rows
-
-
-def _round(value: float) -> float | None:
-    """Round to four digits, to save space; return None for what is not finite."""
-    return float(f"{value:.4g}") if math.isfinite(value) else None
+    return layered_chart(320, {"problem": first, "what": "gap"}, layer, keep), rows

@@ -6,6 +6,7 @@ as JSON. Vega-Lite itself stands in the file too.
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -14,10 +15,13 @@ from typing import Any
 
 from convexnn_bench.harness import campaign_again, cell_again
 from convexnn_bench.records import BAD_STATUSES, TEST_FIELDS, Record, plain
-from convexnn_bench.report.figures import Drawn
-from convexnn_bench.report.ladder import LEGEND, RATIO_COLUMNS, SCORES_LEGEND, ratio_rows, score_text, times_text
-from convexnn_bench.report.numbers import by_solver, derived, optimum, pooled, rung_name, solver_times, tested
+from convexnn_bench.report.figures import Drawn, styles_by_solver
+from convexnn_bench.report.ladder import LEGEND, SCORES_LEGEND, score_text, times_text
+from convexnn_bench.report.matrix import matrix
+from convexnn_bench.report.numbers import by_draw, by_solver, derived, optimum, pooled, rung_name, solver_times, tested
 from convexnn_bench.report.page import charts
+from convexnn_bench.report.page.vega import solver_styles
+from convexnn_bench.report.page.words import descriptions, sentences
 from convexnn_bench.report.tables import (
     COLUMNS,
     FORMATS,
@@ -48,6 +52,7 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["folded"] = _folded
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **summary(records),
         times=time_table(records),
@@ -56,7 +61,8 @@ def write_page(records: Sequence[Record], path: Path, figures: Sequence[Drawn], 
         score_titles=[COLUMNS[name] for name in scores],
         machines=machines(records),
         limits=limits(records),
-        quickest=quickest_table(records),
+        matrices=matrices(records),
+        several=any(len(run) > 1 for run in by_draw(records).values()),
         starred=any(map(beyond_sample, records)),
         again=again,
         commands_only=all(text.startswith("convexnn-bench ") for text in again),
@@ -79,6 +85,14 @@ def _scripts() -> str:
     return str(vl_convert.javascript_bundle(EXPORT)).replace("</script", "<\\/script")
 
 
+def _folded(name: str) -> Any:
+    """Return a name as HTML that may be broken after its brackets, commas and underscores."""
+    import markupsafe
+
+    parts = re.split(r"(?<=[\[,_=])", name)
+    return markupsafe.Markup("<wbr>").join(parts)
+
+
 def _embedded(value: Any) -> str:
     """Return JSON that is escaped for a script element."""
     return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -86,7 +100,7 @@ def _embedded(value: Any) -> str:
 
 def payload(records: Sequence[Record]) -> dict[str, Any]:
     """Return what the charts are drawn from: {styles, charts: {name: {spec, rows}}}."""
-    looks = charts.solver_styles(records)
+    looks = solver_styles(records)
     made = {
         "curves": charts.curve_chart(records, looks),
         "profile": charts.profile_chart(records, looks),
@@ -95,7 +109,9 @@ def payload(records: Sequence[Record]) -> dict[str, Any]:
         "ranks": charts.rank_chart(records, looks),
         "scores": charts.score_chart(records, looks),
     }
-    return {"styles": looks, "charts": {name: {"spec": spec, "rows": rows} for name, (spec, rows) in made.items()}}
+    words = descriptions(records)
+    parts = {name: {"spec": spec, "rows": rows, "words": words[name]} for name, (spec, rows) in made.items()}
+    return {"styles": looks, "charts": parts}
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
@@ -116,38 +132,6 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def sentences(records: Sequence[Record]) -> list[str]:
-    """Say which solvers reached each gap most often, and which were the quickest."""
-    if all(record["status"] == "skipped" for record in records):
-        return ["Every cell was skipped, and nothing was run. The reasons are below."]
-    lines = []
-    versions = dict.fromkeys(record["version"] for record in records)
-    if len(versions) > 1:
-        lines.append(f"The records are of {len(versions)} versions of the code: {_some(list(versions))}.")
-    for gap in derived.gaps_of(records):
-        profiles = [one for one in derived.profiles(records, gap) if one.ratios]
-        if not profiles:
-            lines.append(f"No solver reached a certified gap of {format_target(gap)}.")
-            continue
-        runs, unsolved = profiles[0].runs, profiles[0].unsolved
-        most = sorted(profiles, key=lambda one: -len(one.ratios))
-        # A solver wins a race with a ratio of exactly one, since its own time is then the least.
-        wins = sorted(((sum(ratio == 1.0 for ratio in one.ratios), one.solver) for one in profiles), reverse=True)
-        reached = _some([f"{one.solver} (in {len(one.ratios)} of its {one.ran} races)" for one in most])
-        first = _some([f"{solver} ({number})" for number, solver in wins if number])
-        nobody = f" No solver reached it in {unsolved} of them." if unsolved else ""
-        lines.append(
-            f"In {counted(runs, 'race')}, each of one draw of a problem, a certified gap of {format_target(gap)} was "
-            f"reached most often by {reached}. The quickest were {first}.{nobody}"
-        )
-    return lines
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    """List the first few, and say how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def time_table(records: Sequence[Record]) -> dict[str, Any]:
     """Return the table of seconds to certified gaps: titles, and rows of (text, number to sort by, is it best)."""
     gaps = derived.gaps_of(records)
@@ -166,10 +150,18 @@ def time_table(records: Sequence[Record]) -> dict[str, Any]:
     return {"titles": titles, "rows": rows, "about": about}
 
 
-def quickest_table(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the table of the quickest solver on every problem to every gap: titles, and rows of text."""
-    gaps = derived.gaps_of(records)
-    return {"titles": RATIO_COLUMNS[:-1], "rows": [row[:-1] for row in ratio_rows(solver_times(records, gaps), gaps)]}
+def matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the matrix of solvers by problems at each gap, the smallest first, as titles and rows of squares."""
+    gaps = derived.gaps_of(records)[::-1]
+    times = solver_times(records, gaps)
+    colours = {name: look.colour for name, look in styles_by_solver(records).items()}
+    found = []
+    for gap in gaps:
+        one = matrix(times, gap)
+        rows = [(rung, [one.squares.get((rung, name)) for name in one.solvers]) for rung in one.rungs]
+        solvers = [{"name": name, "colour": colours[name]} for name in one.solvers]
+        found.append({"gap": format_target(gap), "solvers": solvers, "rows": rows})
+    return found
 
 
 def _sortable(value: Quantity) -> float:
