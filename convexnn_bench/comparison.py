@@ -239,6 +239,7 @@ def _record(problem: Problem, algorithm: BaseSolver, label: str, outcome: Result
     }
     if isinstance(outcome, Result):
         record.update({**describe_result(outcome), **describe_scores(outcome)})
+        record["formulation"] = algorithm.author.formulation
     else:
         record.update(status="failed", reason=f"{type(outcome).__name__}: {outcome}")
     return record

@@ -33,5 +33,9 @@ class ExecutorError(ConvexNNError, RuntimeError):
     """The machines that run a campaign's cells are gone; the records of finished cells are kept."""
 
 
+class DivergedError(Exception):
+    """The entries of a solver's point are no longer finite, or too large for an objective: how a run may end."""
+
+
 class ChangedProblemError(ConvexNNError, RuntimeError):
     """A solver changed the data or the methods of its problem."""

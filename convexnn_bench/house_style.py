@@ -54,6 +54,7 @@ FIXED: dict[str, Style] = {
     **_fixed(
         "burer_monteiro",
         ("bm_newton", 0, "o", SOLID),
+        ("auto", 1, "P", SOLID),
         ("bm_lbfgs", 1, "s", DASHED),
         ("bm_gd", 1, "v", DOTTED),
         ("bm_scaled_gd", 0, "<", DASH_DOT),

@@ -2,16 +2,44 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import Choice, Number, Whole, check_names, importable
 from convexnn_bench.problem import Problem
 
-__all__ = ["BaseSolver", "Callback", "Choice", "Number", "Whole", "reason_to_skip"]
+__all__ = ["BaseSolver", "Callback", "Choice", "Number", "Scorer", "Whole", "reason_to_skip"]
 
 Callback = Callable[[], bool]
 FORMULATIONS = ("convex", "burer_monteiro", "network")
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """The callback of `solve`, as a solver that runs others uses it.
+
+    Attributes
+    ----------
+    curve : list of (seconds, objective, gap)
+        The scores so far.
+    status : str or None
+        Why the run is over, None while it is not.
+    """
+
+    curve: list[tuple[float, float, float]]
+    status: str | None
+
+    def __call__(self) -> bool:
+        """Score the point if that is due, and return False where the solver must stop."""
+        ...
+
+    def score(self) -> None:
+        """Score the point now."""
+        ...
+
+    def elapsed(self) -> float:
+        """Return the seconds of solving so far, on the clock of the curve."""
+        ...
 
 
 class BaseSolver:
@@ -102,6 +130,15 @@ class BaseSolver:
         # The methods of this class only raise, so that a solver which inherits one of them cannot run.
         missing = [name for name in required if getattr(cls, name) is getattr(BaseSolver, name)]
         return f"the solver must define {', '.join(missing)}" if missing else None
+
+    @property
+    def author(self) -> "BaseSolver":
+        """The solver that made the point: this one, unless it runs others."""
+        return self
+
+    def remark(self) -> str | None:
+        """Return what the reason of every result of this solver says in addition, or None."""
+        return None
 
     def load_packages(self) -> None:
         """Import the required packages. The clock of the set-up starts afterwards."""

@@ -18,7 +18,9 @@ def path(
             help="Data set with its parameters and those of the problem, such as 'spiral[n=60,loss=cross_entropy]'."
         ),
     ],
-    solver: Annotated[str, typer.Option(help="Solver of every solve, such as 'bm_newton' or 'fista'.")] = "bm_newton",
+    solver: Annotated[
+        str, typer.Option(help="Solver of every solve, such as 'bm_newton' or 'fista'; 'auto' chooses the quickest.")
+    ] = "auto",
     smallest: Annotated[float, typer.Option(help="Smallest weight decay as a fraction of beta_max.")] = 1e-3,
     tolerance: Annotated[
         float, typer.Option(help="Relative gap that must hold at every weight decay of the interval.")

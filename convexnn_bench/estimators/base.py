@@ -59,7 +59,7 @@ class BaseConvexMLP(BaseEstimator):
         beta_fraction: float = 0.01,
         beta: float | None = None,
         loss: str | BaseLoss = "squared",
-        solver: str | BaseSolver = "bm_newton",
+        solver: str | BaseSolver = "auto",
         gap: float | None = 1e-4,
         fit_intercept: bool = True,
         warm_start: bool = False,

@@ -122,7 +122,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         beta_fraction: float = 0.01,
         beta: float | None = None,
         loss: str | BaseLoss = "cross_entropy",
-        solver: str | BaseSolver = "bm_newton",
+        solver: str | BaseSolver = "auto",
         gap: float | None = 1e-4,
         fit_intercept: bool = True,
         class_weight: str | Mapping[Any, float] | None = None,

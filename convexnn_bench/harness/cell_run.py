@@ -133,7 +133,10 @@ def run_cell(
         record["reason"] = f"{reason}, while: {stage}"
     elif stage == SCORING:  # the result is complete and stays valid
         record["reason"] += f"; no test scores: {_death(outcome, limits)[1]}, while: {stage}"
-    # 3. A solver of the user's may have sent anything.
+    # 3. The program is that of the solver which made the point.
+    if record["chosen_solver"] in SOLVERS.names():
+        record["formulation"] = SOLVERS.get(record["chosen_solver"]).formulation
+    # 4. A solver of the user's may have sent anything.
     if record["status"] not in STATUSES:
         record.update(status="failed", reason=f"unknown status {record['status']!r}: {record['reason']}")
     record, _ = checked(record)

@@ -7,7 +7,8 @@ docs/campaigns.md all follow from `FIELDS`. A number that is not finite is store
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA = 4  # version 3 had no test scores; 2 no cpu_seconds; 1 no ranks: active_blocks, largest_rank, total_rank
+# Version 4 had no chosen_solver, 3 no test scores, 2 no cpu_seconds, 1 no active_blocks, largest_rank and total_rank.
+SCHEMA = 5
 
 Kind = Literal["text", "integer", "number", "parameters", "group", "curve"]
 _EMPTY: dict[str, type] = {"parameters": dict, "group": dict, "curve": list}
@@ -52,6 +53,7 @@ FIELDS = (
     Field("solver", "text", "name of the solver", report=False),
     Field("solver_parameters", "parameters", "its parameters, defaults written out", report=False),
     Field("solver_name", "text", "the solver with the parameters that differ from their defaults", "", "solver", True),
+    Field("chosen_solver", "text", "the solver of the final point, which auto has chosen; else `solver`", report=False),
     Field("seed", "integer", "seed of the solver's start"),
     Field("device", "text", '"cpu", "cuda" or "cuda:0"'),
     Field("limits", "group", "time_limit and deadline (s), gap, iterations, memory_gb (GiB), threads"),
@@ -91,7 +93,7 @@ TEST_FIELDS = ("test_samples", "test_loss", "test_accuracy", "test_r2")
 # The fields that the process of a cell measures. Other fields in its messages are ignored.
 MEASURED = frozenset(
     (
-        *("status", "reason", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
+        *("status", "reason", "chosen_solver", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
         *("stationarity_bound", "stationarity_error", "max_dual_norm", "dual_norm_lower", "dual_norm_method"),
         *("active_blocks", "largest_rank", "total_rank", "setup_seconds", "solve_seconds"),
         *TEST_FIELDS,

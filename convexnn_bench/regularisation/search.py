@@ -32,7 +32,7 @@ def path(
     problem: Problem,
     smallest: float = 1e-3,
     tolerance: float = 1e-3,
-    solver: str | BaseSolver | type[BaseSolver] = "bm_newton",
+    solver: str | BaseSolver | type[BaseSolver] = "auto",
     time_limit: float | None = None,
     *,
     seed: int = 0,
@@ -52,7 +52,7 @@ def path(
     tolerance : float
         The relative gap between objective and lower bound that must hold at every beta of the interval.
     solver : str or BaseSolver
-        A registered name, with parameters in brackets if wanted, or an instance.
+        A registered name, with parameters in brackets if wanted, or an instance. "auto" chooses anew for each solve.
     time_limit : float, optional
         Seconds to wait. `path` returns the path so far within 1.2 `time_limit` + 1 s. As in `solve`, single calls into
         compiled code are not interrupted. None for no limit.

@@ -85,6 +85,7 @@ def describe_result(result: Result) -> dict[str, Any]:
     return {
         **proven,
         **describe_ranks(result),
+        "chosen_solver": result.solver,
         "status": result.status,
         "reason": result.reason,
         "setup_seconds": result.setup_seconds,

@@ -12,7 +12,7 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify, strengthened
 from convexnn_bench.deadline import cuts_counted, deadline
-from convexnn_bench.errors import InputError, NotFiniteError
+from convexnn_bench.errors import DivergedError, InputError, NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import usual_errors
@@ -30,10 +30,6 @@ SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in
 # SCORES_PART of the time limit together. One of them alone may take no longer than that.
 SCORE_SHARE, LATE_SHARE, SCORES_PART = 1.0, 4.0, 0.1
 ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
-
-
-class Diverged(Exception):
-    """The entries of the solver's point are no longer finite, or too large for an objective."""
 
 
 class Monitor:
@@ -136,7 +132,7 @@ class Monitor:
             with usual_errors(), deadline(left), cuts_counted() as cuts:
                 try:
                     self._judge(start, 0.0)
-                except Diverged as error:
+                except DivergedError as error:
                     raise InputError(f"start: {error}") from error
                 self.certificate_cut = bool(cuts)
             self.scoring_seconds += self._now() - before
@@ -179,7 +175,9 @@ class Monitor:
             check_same_point(point, self.solver.name)
         self.untouched.check(f"solver {self.solver.name!r}")
         if not is_bounded(point):
-            raise Diverged(f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s")
+            raise DivergedError(
+                f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s"
+            )
         if point.dual is None and self.certificate is not None:
             point.dual = self.certificate.multiplier  # a proven bound holds for every later point
         self._judge(point, seconds)
@@ -189,7 +187,7 @@ class Monitor:
         try:
             certificate = certify(self.problem, point)
         except NotFiniteError as error:
-            raise Diverged(f"{error} (after {seconds:.3g} s)") from error
+            raise DivergedError(f"{error} (after {seconds:.3g} s)") from error
         # A thread of the solver may have changed the problem meanwhile.
         self.untouched.check(f"solver {self.solver.name!r}")
         if self.certificate is not None:

@@ -10,11 +10,11 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, PointLike
 from convexnn_bench.deadline import deadline
-from convexnn_bench.errors import ChangedProblemError, InputError
+from convexnn_bench.errors import ChangedProblemError, DivergedError, InputError
 from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
 from convexnn_bench.problem import Problem
-from convexnn_bench.running.monitor import Diverged, Monitor, OnScore
+from convexnn_bench.running.monitor import Monitor, OnScore
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import settings_kept
@@ -62,7 +62,7 @@ def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: 
 
 def solve(
     problem: Problem,
-    solver: str | BaseSolver | type[BaseSolver],
+    solver: str | BaseSolver | type[BaseSolver] = "auto",
     time_limit: float | None = 60.0,
     gap: float | None = 1e-6,
     seed: int = 0,
@@ -75,14 +75,17 @@ def solve(
     show_progress: bool = True,
     **parameters: Any,
 ) -> Result:
-    """Solve a problem with one solver and certify the point that it returns.
+    """Solve a problem and certify the point that the solver returns.
 
     Parameters
     ----------
     problem : Problem
         The training problem.
     solver : str or BaseSolver
-        A registered name, with parameters in brackets if wanted ("bm_lbfgs[m=2]"), or an instance.
+        A registered name, with parameters in brackets if wanted ("bm_lbfgs[m=2]"), or an instance. "auto" runs the
+        solver that is predicted to be the quickest for this problem, and lets another one go on at its point where the
+        gap stops falling. It takes no parameters. `result.solver` names the solver of the final point, and
+        `result.reason` says what was chosen and why.
     time_limit : float, optional
         Seconds to wait. The solver is stopped after so many seconds of solving, and earlier if set-up and scoring take
         long: `solve` returns within 1.2 `time_limit` + 1 s, the last certificate included. A single call into compiled
@@ -137,13 +140,13 @@ def solve(
     --------
     >>> import convexnn_bench as cnn
     >>> problem = cnn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.5], beta=0.1)
-    >>> result = cnn.solve(problem, "bm_newton")
+    >>> result = cnn.solve(problem)
     >>> result.status, round(result.objective, 3)
     ('gap_reached', 0.155)
 
     The optimum of a larger weight decay is a good start for a smaller one:
 
-    >>> smaller = cnn.solve(problem.with_beta(0.05), "bm_newton", start=result)
+    >>> smaller = cnn.solve(problem.with_beta(0.05), start=result)
     >>> smaller.status, round(smaller.objective, 3)
     ('gap_reached', 0.079)
     """
@@ -181,12 +184,17 @@ def solve(
     with settings_kept(), progress(algorithm.name, total=time_limit, show=show) as update:
 
         def scored(seconds: float, certificate: Certificate) -> None:
-            update(seconds, f"objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
+            by = "" if algorithm.author is algorithm else f"{algorithm.author.name}: "
+            update(seconds, f"{by}objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
             if on_score is not None:
                 on_score(seconds, certificate)
 
         _run(result, algorithm, begin, scored, on_setup or (lambda seconds: None), untouched, wait, started)
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
+    # 5. Name the solver of the point, if the solver ran others.
+    author, remark = algorithm.author, algorithm.remark()
+    result.solver, result.parameters = author.name, {key: getattr(author, key) for key in author.parameters}
+    result.reason = result.reason if remark is None else f"{result.reason}; {remark}"
     return result
 
 
@@ -244,7 +252,7 @@ def _run(
         result.solve_seconds = monitor.elapsed()
         _score_last(monitor, algorithm, finished)
         result.status, result.reason = _verdict(monitor, algorithm)
-    except Diverged as error:
+    except DivergedError as error:
         assert monitor is not None
         result.solve_seconds = monitor.elapsed()
         result.status, result.reason = "diverged", str(error)

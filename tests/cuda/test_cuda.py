@@ -89,6 +89,7 @@ def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, nam
 
 def test_every_solver_is_tested():
     elsewhere = {
+        "auto",  # runs the others
         "cvxpy_mosek",
         "cvxpy_scs",
         "rival_adelie",

@@ -1,0 +1,131 @@
+"""Which solvers can take a problem, in the order of their predicted times.
+
+The choice solves nothing. It reads sizes and beta_max, asks each solver whether it is available and whether it skips
+the problem, and looks its time up in the model (`model`). It is the same for equal problems, settings and packages.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convexnn_bench.algorithms.automatic.features import features_of, words
+from convexnn_bench.algorithms.automatic.model import SolverModel, load_model
+from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import BaseSolver, reason_to_skip
+
+DEFAULT_GAP = 1e-6  # for the prediction where no gap is asked for
+ONE_SHOT_SHARE = 0.5  # a one-shot solver comes first only if it needs at most this share of the time limit
+ITSELF = "auto"  # not a candidate
+
+
+@dataclass(frozen=True)
+class Request:
+    """The settings of a solve on which the choice depends, as in `solve`.
+
+    iterative: only solvers that take a start and can be stopped after some iterations, because the caller gave one of
+    these. shared: the processes of torchrun share the problem, for which a solver must be a Burer-Monteiro one.
+    """
+
+    gap: float | None = None
+    time_limit: float | None = None
+    device: str = "cpu"
+    iterative: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A solver that can take the problem.
+
+    Attributes
+    ----------
+    name : str
+        Registered name.
+    seconds : float
+        Predicted time of set-up and solving, with the loading of packages that are not loaded; infinite for a solver
+        without a model.
+    reason : str
+        Why it has its place in the order, in one sentence without a final stop.
+    start_formulation : str or None
+        Formulation in which it takes a start, None for a solver that takes none.
+    """
+
+    name: str
+    seconds: float
+    reason: str
+    start_formulation: str | None
+
+
+def choose(
+    problem: Problem, request: Request, models: Mapping[str, SolverModel] | None = None
+) -> tuple[list[Candidate], dict[str, str]]:
+    """Return the solvers that can take the problem, the quickest first, and {other solver: why it cannot}.
+
+    models: the predictions, by default those of the shipped file. Solvers with a model come before those without,
+    which are tried only if no other can run.
+    """
+    models = load_model() if models is None else models
+    able, refused = _able(list(models), problem, request, models)
+    if not able:
+        others = [name for name in SOLVERS.names() if name not in models and name != ITSELF]
+        able, more = _able(others, problem, request, models)
+        # Solvers that can begin at a point come first: a limit of time or iterations leaves them with a point.
+        able.sort(key=lambda solver: solver.start_formulation is None)
+        why = "no solver with a prediction can take the problem"
+        return [Candidate(one.name, math.inf, why, one.start_formulation) for one in able], {**refused, **more}
+    # 1. Predict.
+    features = features_of(problem, DEFAULT_GAP if request.gap is None else request.gap)
+    times = {one.name: models[one.name].seconds(features) + loading(one, models[one.name]) for one in able}
+    # 2. Sort. A one-shot solver that the time limit cuts short may have nothing to show.
+    most = math.inf if request.time_limit is None else ONE_SHOT_SHARE * request.time_limit
+    able.sort(key=lambda one: (one.one_shot and times[one.name] > most, times[one.name], one.name))
+    # 3. Say why, in one sentence each.
+    at = words(features)
+    return [
+        Candidate(one.name, times[one.name], _reason(one, times, at), one.start_formulation) for one in able
+    ], refused
+
+
+def loading(solver: BaseSolver, model: SolverModel) -> float:
+    """Return the seconds to load what the solver needs, zero if its packages are loaded already."""
+    loaded = bool(solver.requires) and all(package in sys.modules for package in solver.requires)
+    return 0.0 if loaded else model.loading
+
+
+def _able(
+    names: list[str], problem: Problem, request: Request, models: Mapping[str, SolverModel]
+) -> tuple[list[BaseSolver], dict[str, str]]:
+    """Return the solvers that can take the problem, and {name of another: why it cannot}."""
+    able, refused = [], {}
+    for name in names:
+        if name not in SOLVERS.classes:
+            continue  # the model has a solver that is not registered here
+        solver = SOLVERS.make(name)
+        reason = _unfit(solver, request, models.get(name)) or solver.unavailable() or reason_to_skip(solver, problem)
+        if reason is None:
+            able.append(solver)
+        else:
+            refused[name] = reason
+    return able, refused
+
+
+def _unfit(solver: BaseSolver, request: Request, model: SolverModel | None) -> str | None:
+    """Return why the request rules a solver out, or None."""
+    if request.iterative and solver.start_formulation is None:
+        return "it solves once, and a start or a number of iterations was given"
+    if request.shared and solver.formulation != "burer_monteiro":
+        return "the processes of torchrun share the samples of Burer-Monteiro solvers only"
+    if request.device.startswith("cuda") and model is not None and not model.cuda:
+        return f"it runs on the CPU, and device={request.device!r} was given"
+    return None
+
+
+def _reason(solver: BaseSolver, times: Mapping[str, float], at: str) -> str:
+    """Return the place of a solver among the predicted times, in words."""
+    others = sorted((seconds, name) for name, seconds in times.items() if name != solver.name)
+    own = f"{times[solver.name]:.2g} s predicted at {at}"
+    if not others:
+        return f"{own}, and no other solver with a prediction can take the problem"
+    return f"{own}, against {others[0][0]:.2g} s for {others[0][1]}"

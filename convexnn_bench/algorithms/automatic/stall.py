@@ -1,0 +1,64 @@
+"""When a solver's gap falls so slowly that another solver is expected to reach the target earlier.
+
+If the gap fell by a factor r during the last part of a run, w seconds long, and goes on like that, it falls from g to
+the target in w log(g / target) / log(r) seconds. The next solver takes over once the solver has used several times its
+predicted time, and this is longer than the next solver is predicted to take from the start.
+"""
+
+import math
+from collections.abc import Sequence
+
+from convexnn_bench.algorithms.automatic.choice import Candidate
+
+OVERDUE = 4.0  # multiple of the predicted time for which a solver is left alone; predictions are seldom further off
+LEAST_SECONDS = 1.0  # no solver is stopped earlier, since a wrong choice costs little by then
+MARGIN = 2.0  # multiple of the next solver's predicted time that the rest must exceed
+WINDOW = 0.5  # part of the run that counts for the speed at the end
+
+Curve = Sequence[tuple[float, float, float]]  # (seconds, objective, gap) of each score
+
+
+def seconds_to(curve: Curve, target: float) -> float:
+    """Return the seconds until the gap is expected to reach the target, infinity if it does not fall.
+
+    The clock of the curve starts with the solver.
+    """
+    # 1. The least gap up to each score, and at the start of the window.
+    least, falling = math.inf, []
+    for seconds, _, gap in curve:
+        least = min(least, gap) if gap > 0 else least  # a refused gap is NaN
+        falling.append((seconds, least))
+    if not math.isfinite(least):
+        return math.inf
+    now = falling[-1][0]
+    seconds, before = next((one for one in reversed(falling) if one[0] <= WINDOW * now), falling[0])
+    # 2. Go on at the speed of the window.
+    if not before > least:
+        return math.inf
+    if math.isinf(before):
+        return 0.0  # the first gap was just proven: nothing is known of the speed
+    return max((now - seconds) * math.log(least / target) / math.log(before / least), 0.0)
+
+
+class Watch:
+    """Watch the scores of one solver's part of a run.
+
+    curve: the scores of the whole run. began: the time on their clock when this solver began. left: the solvers that
+    could take over, the next one first.
+    """
+
+    def __init__(self, curve: Curve, began: float, own: Candidate, left: Sequence[Candidate]):
+        self.curve, self.began, self.own, self.left = curve, began, own, left
+        self.found = False  # whether the solver was overtaken
+        self._first = self._seen = len(curve)
+
+    def overtaken(self, target: float, seconds_left: float) -> bool:
+        """Return True if there is a new score, and the next solver is expected to reach the target earlier."""
+        if not self.left or len(self.curve) == self._seen:
+            return False
+        self._seen = len(self.curve)
+        own = [(seconds - self.began, value, gap) for seconds, value, gap in self.curve[self._first :]]
+        following = self.left[0].seconds
+        overdue = own[-1][0] > max(OVERDUE * self.own.seconds, LEAST_SECONDS)
+        self.found = overdue and following < seconds_left and seconds_to(own, target) > MARGIN * following
+        return self.found
