@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.losses._scale import convex_minimiser, parabola_vertex
 from convexnn_bench.plugins import LOSSES
 
 Predictions = Float[torch.Tensor, "n_out c"]
@@ -205,16 +206,8 @@ class BaseLoss:
             return parabola_vertex(*found, lo, hi)
         if not hi > lo:
             return lo
-        from scipy.optimize import minimize_scalar
-
-        def negative_dual(s: float) -> float:
-            return float(self.conjugate(s * L, Y))
-
-        # F*(s L) is convex in s, so that the search cannot end in a local minimum that is not the global one.
-        searched = minimize_scalar(negative_dual, bounds=(lo, hi), method="bounded", options={"xatol": 1e-9 * hi})
-        # the search never visits the end points, and near the optimum s = 1 is best
-        candidates = [float(searched.x), lo, hi, *([1.0] if lo <= 1.0 <= hi else [])]
-        return min(candidates, key=negative_dual)
+        # Every s in the range is admissible, so that an inexact maximiser only makes the bound less tight.
+        return convex_minimiser(lambda s: float(self.conjugate(s * L, Y)), lo, hi)
 
     def parabola(self, L: Predictions, Y: Predictions) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return (slope, root) with -F*(s L) = s sum(slope) - s^2/2 sum(root^2) inside the domain, or None."""
@@ -274,17 +267,6 @@ def _added(weighted: list[tuple[float, tuple[Any, list[Any]]]]) -> tuple[Any, li
     """Return the weighted sum of CVXPY expressions, and all of their constraints."""
     value = sum(weight * expression for weight, (expression, _) in weighted)
     return value, [constraint for _, (_, constraints) in weighted for constraint in constraints]
-
-
-def parabola_vertex(slope: torch.Tensor, L: torch.Tensor, lo: float, hi: float) -> float:
-    """Return the argmax over [lo, hi] of s sum(slope) - s^2/2 sum(L^2), with slope linear in L.
-
-    Both sums are taken of numbers divided by the largest entry of L, against underflow.
-    """
-    # The vertex is sum(slope) / sum(L^2). For L = 0 the function is constant, and any s in the range will do.
-    largest = L.abs().max()
-    size, norm, along = torch.stack([largest, (L / largest).square().sum(), (slope / largest).sum()]).tolist()
-    return min(max(along / norm / size if size > 0 else 0.0, lo), hi)
 
 
 def sign_targets(loss: str, Y: np.ndarray) -> np.ndarray:
