@@ -1,18 +1,21 @@
 # Two commands for a fresh machine with Python 3.11 or later, make and a C compiler:
 #   make run    sets up .venv on first use and runs the quickstart campaign
 #   make test   sets up .venv on first use and runs linter, type checker and all tests
-# and four that neither needs:
+# and some that neither needs:
 #   make quick  runs the tests that are quick and start no process
 #   make docs   builds the documentation in docs/_build/html
+#   make notebook   opens the notebooks in a browser
+#   make benchmarks runs what the page docs/benchmarks.md shows, and writes it (twenty minutes)
 #   make benchopt   runs benchopt's own test command on benchopt_bridge
-#   make rivals sets up the environments of the solvers rival_adelie and rival_scnn in .rivals (2 GB)
+#   make rivals sets up the environments of the solvers rival_* in .rivals (2 GB)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= results/quickstart
 RIVALS ?= .rivals
+RECORDS ?= results/benchmarks
 
-.PHONY: run test quick check dev docs benchopt rivals clean
+.PHONY: run test quick check dev docs notebook benchmarks benchopt rivals clean
 
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
@@ -32,6 +35,15 @@ check: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# opens the notebooks in a browser; the sources beside them open as notebooks too, by jupytext
+notebook: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --constraint constraints.txt jupyterlab
+	cd notebooks && $(abspath $(BIN))/python -m jupyter lab
+
+# runs the cells that have no record of this code in RECORDS, then writes docs/benchmarks.md and its picture from them
+benchmarks: $(VENV)/.installed-test
+	CONVEXNN_RIVALS=$(abspath $(RIVALS)) $(BIN)/python benchmarks/page.py $(RECORDS) --run
 
 # without conda there is nothing that it could install into; `python` has to be the environment's
 benchopt: $(VENV)/.installed-test
@@ -54,7 +66,7 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --constraint constraints.txt -e ".[test]"
 	touch $@ $(VENV)/.installed
 
-rivals: $(RIVALS)/adelie/.installed $(RIVALS)/scnn/.installed
+rivals: $(RIVALS)/adelie/.installed $(RIVALS)/scnn/.installed $(RIVALS)/celer/.installed $(RIVALS)/skglm/.installed
 
 # adelie needs numpy 1, which constraints.txt excludes; its file pins what matters
 $(RIVALS)/adelie/.installed: CONSTRAINT =

@@ -76,7 +76,13 @@ FIXED: dict[str, Style] = {
         ("network_sgd", 0, "<", DOTTED),
         ("network_lbfgs", 1, "s", DOTTED),
     ),
-    **_fixed("rival", ("rival_scnn", 0, "D", DASHED), ("rival_adelie", 1, "P", DOTTED)),
+    **_fixed(
+        "rival",
+        ("rival_scnn", 0, "D", DASHED),
+        ("rival_adelie", 1, "P", DOTTED),
+        ("rival_celer", 0, ">", SOLID),
+        ("rival_skglm", 1, "v", DASHED),
+    ),
 }
 
 

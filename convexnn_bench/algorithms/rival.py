@@ -55,7 +55,7 @@ class RivalProcess:
     Its methods raise ConvexNNError if the process ends, sends an invalid answer or reports an exception.
     """
 
-    def __init__(self, name: str, python: Path, script: Path, threads: int):
+    def __init__(self, name: str, python: Path, script: Path, threads: int, seconds: float = START_SECONDS):
         self.name = name
         folder = tempfile.TemporaryDirectory(prefix="convexnn-rival-")
         self._folder = Path(folder.name)
@@ -74,7 +74,7 @@ class RivalProcess:
             )
         self._process = process
         self.close = weakref.finalize(self, _end, process, self._link, folder)  # also when this object is deleted
-        self.version = str(self._answer("ready", START_SECONDS, "importing")["ready"])
+        self.version = str(self._answer("ready", seconds, "importing")["ready"])
 
     def set_up(self, problem: Problem, parameters: dict[str, Any]) -> float:
         """Send the problem; return the seconds that the rival took to convert it."""
@@ -155,6 +155,7 @@ class RivalSolver(BaseSolver):
     package: str
     losses: tuple[str, ...]
     has_output_bias: bool = False
+    start_seconds: float = START_SECONDS  # limit for imports, and for what is compiled with them
     relu: str
 
     def __init__(self, **parameters: Any):
@@ -207,18 +208,20 @@ class RivalSolver(BaseSolver):
         return {}
 
     def gap_tolerance(self) -> float:
-        # Both rivals stop when squares of steps or of subgradients are small.
+        # Rivals stop when squares of steps or of subgradients, or a duality gap, are small.
         return float(np.sqrt(self.tolerance))
 
     def load_packages(self) -> None:
         super().load_packages()
         try:
-            self._process = RivalProcess(self.rival, self.python(), self.script(), torch.get_num_threads())
+            self._process = RivalProcess(
+                self.rival, self.python(), self.script(), torch.get_num_threads(), self.start_seconds
+            )
         except NoAnswer as error:
             raise ConvexNNError(str(error)) from None
 
     def set_problem(self, problem: Problem) -> None:
-        """Send Phi, Y, the masks and beta. Before the first answer the blocks are zero, where both rivals start."""
+        """Send Phi, Y, the masks and beta. Before the first answer the blocks are zero, where all rivals start."""
         self.problem, self._shape = problem, (problem.P, problem.p, problem.q)
         self._blocks: Blocks = np.zeros(self._shape)
         threads = torch.get_num_threads()

@@ -94,6 +94,8 @@ def test_every_solver_is_tested():
         "cvxpy_scs",
         "rival_adelie",
         "rival_scnn",
+        "rival_celer",
+        "rival_skglm",
     }  # on the host by design, see docs/howto/gpu.md
     assert {solver for _, solver in PAIRS} == set(cnn.SOLVERS.names()) - elsewhere
 

@@ -24,12 +24,12 @@ from convexnn_bench.harness.cell_run import run_cell
 
 pytestmark = pytest.mark.process
 
-NAMES = ("rival_adelie", "rival_scnn")
+NAMES = ("rival_adelie", "rival_scnn", "rival_celer", "rival_skglm")
 MISSING = {name: cnn.SOLVERS.get(name).unavailable() for name in NAMES}
 REAL = [pytest.param(n, marks=pytest.mark.skipif(MISSING[n] is not None, reason=str(MISSING[n]))) for n in NAMES]
 adelie_only = pytest.mark.skipif(MISSING["rival_adelie"] is not None, reason=str(MISSING["rival_adelie"]))
 scnn_only = pytest.mark.skipif(MISSING["rival_scnn"] is not None, reason=str(MISSING["rival_scnn"]))
-TIGHT = {"rival_adelie": 1e-18, "rival_scnn": 1e-16}
+TIGHT = {"rival_adelie": 1e-18, "rival_scnn": 1e-16, "rival_celer": 1e-12, "rival_skglm": 1e-10}
 
 # proximal gradient steps until one is shorter than the tolerance
 SCRIPT = """

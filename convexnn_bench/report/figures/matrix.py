@@ -30,7 +30,14 @@ def matrix_figure(one: Matrix, looks: Mapping[str, Style]) -> "Figure":
     axis.set_xlim(-0.5, len(one.solvers) - 0.5)
     axis.set_ylim(len(one.rungs) - 0.5, -0.5)  # the first problem is at the top, as in the tables
     axis.xaxis.tick_top()
-    axis.set_xticks(range(len(one.solvers)), one.solvers, rotation=35, ha="left", rotation_mode="anchor", fontsize=8.5)
+    axis.set_xticks(
+        range(len(one.solvers)),
+        [folded(name, 18) for name in one.solvers],
+        rotation=35,
+        ha="left",
+        rotation_mode="anchor",
+        fontsize=8.5,
+    )
     axis.set_yticks(range(len(one.rungs)), [folded(rung) for rung in one.rungs], fontsize=8)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
