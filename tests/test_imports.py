@@ -32,9 +32,9 @@ ORDER = (
     "algorithms",
     "solvers running",
     "optima records",
-    "harness layerwise module_reports",
+    "harness layerwise",
     "report",
-    "regularisation",
+    "regularisation module_reports",
     "cli comparison estimators theorems",
 )
 LEVEL = {room: level for level, line in enumerate(ORDER) for room in line.split()}

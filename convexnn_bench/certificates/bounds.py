@@ -21,7 +21,7 @@ from convexnn_bench.deadline import deadline
 from convexnn_bench.errors import InputError, NotFiniteError
 from convexnn_bench.formulations import Evaluation, Point
 from convexnn_bench.losses import BaseLoss
-from convexnn_bench.norms import EPS, MaxDualNorm, max_dual_norm, spectral_norms
+from convexnn_bench.norms import EPS, MaxDualNorm, MovingBound, max_dual_norm, spectral_norms
 from convexnn_bench.operator import (
     TINY,
     Operator,
@@ -52,24 +52,26 @@ def lower_bound(
     *,
     device: str = "cpu",
     G: torch.Tensor | None = None,
+    moving: MovingBound | None = None,
 ) -> tuple[float, MaxDualNorm, torch.Tensor]:
     """Return (-F*(s Lambda) at the best admissible s, max_k ||A_k^* Lambda||^dual, s Lambda): a lower bound on p*.
 
     Lambda: n_out x c in dom F*, float64 on `device`. scope "complete": the maximum over every activation pattern of a
     ReLU network, of which the problem's blocks are a sample. The dual norms and the value are on the safe side of their
     rounding. G: A_k^* Lambda of every block (P x p x q), where the caller has just computed it with
-    `problem.operator(device).adjoint`. Raise InputError where beta is too small for float64.
+    `problem.operator(device).adjoint`. moving: rules that bound the norms over all patterns, in place of a search for
+    some. Raise InputError where beta is too small for float64.
     """
     operator, loss, scope = problem.operator(device), problem.loss, scope or problem.scope
     # 1. Bound the largest dual norm from above. A bound that is too large only shortens the multiplier, so that it
     # stays feasible.
-    norm, largest = _enlarged_norm(problem, operator, Lambda, scope, G)
+    norm, largest = _enlarged_norm(problem, operator, Lambda, scope, G, moving)
     # 2. If the norm is extreme, divide the multiplier by a power of two, which is exact, and bound it again. Products
     # and squares of entries of about one neither overflow nor underflow.
     scale = 1.0
     if not (is_moderate(largest) and is_moderate(problem.beta / largest)):
         scale = power_of_two(Lambda)
-        norm, largest = _enlarged_norm(problem, operator, Lambda / scale, scope)
+        norm, largest = _enlarged_norm(problem, operator, Lambda / scale, scope, moving=moving)
     # 3. Choose the best feasible multiple of the multiplier.
     underflow = multiplier_underflow(operator)
     value, scaled = best_dual(loss, operator.Y, Lambda, problem.beta, largest, scale=scale, underflow=underflow)
@@ -77,14 +79,19 @@ def lower_bound(
 
 
 def _enlarged_norm(
-    problem: Problem, operator: Operator, Lambda: torch.Tensor, scope: str, G: torch.Tensor | None = None
+    problem: Problem,
+    operator: Operator,
+    Lambda: torch.Tensor,
+    scope: str,
+    G: torch.Tensor | None = None,
+    moving: MovingBound | None = None,
 ) -> tuple[MaxDualNorm, float]:
     """Return bounds on max_k ||A_k^* Lambda||^dual for the computed adjoint, and an upper bound for the exact one."""
     # Over the problem's blocks, or over every pattern of a ReLU network.
     if scope == problem.scope:
         norm = _norm_of_blocks(problem, operator, Lambda, G)
     else:
-        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy())
+        norm = problem.all_patterns.bound(problem.operator().second_layer_adjoint(Lambda.cpu()).numpy(), moving)
     # Every dual norm is at most the Frobenius norm. By the triangle inequality the exact norm of A_k^* Lambda is
     # therefore at most that of its computed value plus the rounding of the adjoint.
     return norm, norm.value + adjoint_rounding(operator, Lambda)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,7 +60,18 @@ def certify(
     ] = "none",
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Time after which the bound that is reached by then is taken."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Time to narrow the interval of the optimum, by training on and by better bounds. Ctrl-C ends it.",
+        ),
+    ] = None,
+    better: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.pt", help="Write the better network's state dict here; needs --time-limit."),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw the interval against time here (.svg, .png); needs --time-limit."),
     ] = None,
     plugins_dir: PluginsDir = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
@@ -71,6 +83,7 @@ def certify(
     is not covered.
     """
     with plain_errors():
+        _check_outputs(better, plot, time_limit)
         check_arguments(model, data)  # before torch is imported, which takes seconds
         from dataclasses import replace
 
@@ -92,7 +105,37 @@ def certify(
             module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
         )
         report = replace(report, assumptions=(*report.assumptions, *samples.notes))
-        typer.echo(to_json(report.to_dict()) if json else str(report))
+        saved = _saved(report, better, plot)
+        typer.echo(to_json(report.to_dict()) if json else "\n".join([str(report), *saved]))
+
+
+def _check_outputs(better: str | None, plot: str | None, time_limit: float | None) -> None:
+    """Raise InputError for a file that cannot be made, before any work is done."""
+    from convexnn_bench.errors import InputError
+
+    for flag, path in (("--better", better), ("--plot", plot)):
+        if path is not None and time_limit is None:
+            raise InputError(f"{flag} {path}: without --time-limit SECONDS there is no better network and no curve")
+        if path is not None and not Path(path).parent.is_dir():
+            raise InputError(f"{flag} {path}: the folder {Path(path).parent} does not exist")
+    if plot is not None and Path(plot).suffix not in (".svg", ".png", ".pdf"):
+        raise InputError(f"--plot {plot}: the name must end in .svg, .png or .pdf")
+
+
+def _saved(report: Any, better: str | None, plot: str | None) -> list[str]:
+    """Write the better network and the figure, and return what was written in words."""
+    said = []
+    if plot is not None:
+        report.plot().savefig(plot)
+        said.append(f"Figure: {plot}")
+    if better is not None and report.better is not None:
+        import torch
+
+        torch.save(report.better.state_dict(), better)
+        said.append(f"Better network: {better}")
+    elif better is not None:
+        said.append("No better network was found, and no file was written.")
+    return said
 
 
 def _check_words(Y: Any, loss: str) -> None:

@@ -1,5 +1,7 @@
 """Bound how far a user's own trained network is from the global optimum of its training problem."""
 
+import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 
 from convexnn_bench.certificates import certify, loss_upper_bound, objective_upper_bound
 from convexnn_bench.checks import Array, check_array, plain_number
-from convexnn_bench.deadline import deadline, noted_by
+from convexnn_bench.deadline import deadline, noted_by, seconds_left
 from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets
@@ -16,6 +18,7 @@ from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss, read_targets
 from convexnn_bench.module_reports.hints import hints as argument_hints
 from convexnn_bench.module_reports.hints import order_hint
 from convexnn_bench.module_reports.module_report import ModuleReport
+from convexnn_bench.module_reports.narrowing import Network, narrowed
 from convexnn_bench.module_reports.words import bias_words, decay_words, head_words
 from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
 from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
@@ -25,6 +28,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress as progress_bar
 
 ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
+FIRST_SECONDS, FIRST_SHARE = 1.0, 0.25  # of a time limit, for the first bound
 MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
 
 
@@ -69,9 +73,10 @@ def certify_module(
         Whether weight decay applied to the biases of the first layer, which are weights of a constant feature. Without
         it the program is another one, and the module is refused.
     time_limit : float, optional
-        Seconds after which the bound is improved no further, reading the module and stating its problem included. The
-        bound that is reached by then is returned, and holds. A single step cannot be interrupted, so that the call may
-        take a fifth longer, and a second. None for no limit.
+        Seconds to narrow the interval of the optimum, reading the module and stating its problem included: the network
+        is trained further, which gives `report.better`, and the bound is raised. What is reached by then, or at
+        Ctrl-C, is returned, and holds. A single step cannot be interrupted, so that the call may take a fifth longer,
+        and a second. None, the default, computes the bound alone, from the gradient of the network.
     progress : bool
         Show on stderr what is being computed, on a terminal or in a notebook only.
 
@@ -110,16 +115,29 @@ def certify_module(
     default = reduction is None and not isinstance(loss, torch.nn.Module)
     LIMIT.check("time_limit", time_limit)
     YES_OR_NO.check("progress", progress)
+    started = time.perf_counter()
     with (
         deadline(time_limit),
-        progress_bar("certifying", show=progress) as update,
+        progress_bar("certifying", total=time_limit, show=progress) as update,
         noted_by(lambda text: update(text=text)),
     ):
         report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
         # With the labels in another order than in training, the size of the weights does not show the beta.
         order = order_hint(report.problem, training.base, reading)
         hints = (order,) if order else tuple(argument_hints(report, reading, training, lam, default))
-        return replace(report, hints=hints)
+        report = replace(report, hints=hints)
+        if time_limit is None:
+            return report
+        data = check_array("X", X)
+
+        def reading_of(W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None) -> Reading:
+            return replace(reading, W1=W1, W2=W2, output_bias=bias)
+
+        def objective(other: Reading) -> tuple[float, float]:
+            return _objective(report.problem, training.base, other, data, output_bias == "penalised")
+
+        user = Network(module, data, reading_of, objective)
+        return narrowed(report, user, (reading.W1, reading.W2), update, started)
 
 
 def _report(
@@ -155,8 +173,10 @@ def _report(
         output_bias=None if reading.output_bias is None else output_bias,
     )  # fmt: skip
     # 3. Bound the optimum, and take the objective of the module itself, with its own bias.
-    certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
-    primal = _objective(problem, base, reading, data, output_bias == "penalised")
+    # With a time limit the first answer is a quick one.
+    with deadline(min(FIRST_SECONDS, FIRST_SHARE * seconds_left()) if seconds_left() < math.inf else None):
+        certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
+    low, primal = _objective(problem, base, reading, data, output_bias == "penalised")
     assumptions = (
         decay_words(lam, training, primal * lam / beta),
         *bias_words(reading, output_bias),
@@ -164,7 +184,7 @@ def _report(
         *reading.notes,
         *problem.notes,
     )
-    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions), reading
+    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions, primal_low=low), reading
 
 
 def _check_head(reading: Reading, training: TrainingLoss) -> None:
@@ -233,8 +253,10 @@ def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
     return 1 if neurons is None else neurons
 
 
-def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool) -> float:
-    """Return F + beta/2 (squared weights) of the module as it is, with its own output bias, rounded up."""
+def _objective(
+    problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool
+) -> tuple[float, float]:
+    """Return lower and upper bounds on F + beta/2 (squared weights) of the module with its own output bias."""
     Y, z = torch.as_tensor(problem.Y), torch.as_tensor(reading.predict(X))
     if not bool(torch.isfinite(z).all()):
         raise NotFiniteError("the network's predictions overflow float64")
@@ -242,11 +264,13 @@ def _objective(problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray
     error = prediction_rounding(problem.operator(), W1.abs() @ W2.abs().T, W1.shape[1])
     if reading.output_bias is not None:
         error = error + 2 * EPS * (z.abs() + torch.as_tensor(reading.output_bias).abs())
-    F = loss_upper_bound(base, z, Y, float(base.value(z, Y)), base.gradient(z, Y), error)
+    value = float(base.value(z, Y))
+    F = loss_upper_bound(base, z, Y, value, base.gradient(z, Y), error)
     # The certificate's primal is taken at the best output bias, and would understate a module with another.
     biases = [torch.as_tensor(reading.output_bias)] if penalised and reading.output_bias is not None else []
     decayed = [W1, W2, *biases]
     squares = sum(float(weight.square().sum()) for weight in decayed)
-    return objective_upper_bound(
-        F, problem.beta, 0.5 * squares, sum_rounding(sum(weight.numel() for weight in decayed))
-    )
+    rounding = sum_rounding(sum(weight.numel() for weight in decayed))
+    high = objective_upper_bound(F, problem.beta, 0.5 * squares, rounding)
+    # The errors have no sign, so that the objective is above the computed value by at most as much as below it.
+    return 2 * (value + 0.5 * problem.beta * squares) - high, high

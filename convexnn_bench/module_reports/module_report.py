@@ -2,10 +2,18 @@
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from convexnn_bench.certificates import Certificate, certificate_html, relative_gap, rounded
+from convexnn_bench.errors import InputError
+from convexnn_bench.module_reports.figure import interval_figure
 from convexnn_bench.problem import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +41,16 @@ class ModuleReport:
         How weight decay, biases and labels were understood.
     hints : tuple of str
         Arguments that are probably wrong, as the numbers suggest.
+    optimum : pair of float
+        (low, high), between which the global optimum of the training problem lies: the best lower bound, and the
+        objective of the better network, or of the network itself where none is known.
+    excess : float
+        At least so far is the network above the optimum: (primal - high) / high; 0 where no better network was found.
+    better : torch.nn.Module or None
+        A better network, which `time_limit` gave time to find: a float64 module of the same kind, perhaps of another
+        width.
+    curve : tuple of (seconds, low, high)
+        How the interval became narrower.
     """
 
     primal: float
@@ -42,6 +60,31 @@ class ModuleReport:
     network: str
     assumptions: tuple[str, ...]
     hints: tuple[str, ...] = ()
+    primal_low: float | None = None
+    better: torch.nn.Module | None = None
+    better_objective: float | None = None
+    better_neurons: int | None = None
+    curve: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def optimum(self) -> tuple[float, float]:
+        """(low, high), between which the global optimum of the training problem lies."""
+        high = self.primal if self.better_objective is None else min(self.primal, self.better_objective)
+        return self.dual, high
+
+    @property
+    def excess(self) -> float:
+        """At least so far is the network above the optimum, relative to the objective of the better network."""
+        high = self.optimum[1]
+        # `primal` is rounded up; what is proven starts at a lower bound on the objective.
+        low = self.primal if self.primal_low is None else self.primal_low
+        return max((low - high) / high, 0.0) if self.better_objective is not None and high > 0 else 0.0
+
+    @property
+    def width(self) -> float:
+        """Width of the interval of the optimum, relative to its lower end; nan where the certificate was refused."""
+        low, high = self.optimum
+        return relative_gap(high, low) if self.certificate.refused is None else float("nan")
 
     @property
     def dual(self) -> float:
@@ -73,16 +116,47 @@ class ModuleReport:
         """Distance from stationarity, as in the certificate."""
         return self.certificate.stationarity_error
 
+    def plot(self) -> "Figure":
+        """Return a figure of the interval of the optimum against time; needs a report with a time limit.
+
+        Raises
+        ------
+        InputError
+            The report has no curve, because `certify_module` had no time limit.
+        """
+        if len(self.curve) == 0:
+            raise InputError("the report has no curve of the interval: give certify_module a time_limit in seconds")
+        import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
+
+        return interval_figure(np.array(self.curve), self.primal)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         names = ("primal", "dual", "gap", "scope", "infeasibility", "beta", "network")
         values = {name: getattr(self, name) for name in (*names, "stationarity_bound", "stationarity_error")}
         bound = ("max_dual_norm", "dual_norm_lower", "dual_norm_method", "refused")
         values |= {name: getattr(self.certificate, name) for name in bound}
+        values |= {"optimum": list(self.optimum), "excess": self.excess, "width": self.width}
+        values |= {"better_objective": self.better_objective, "better_neurons": self.better_neurons}
+        values |= {"curve": [list(moment) for moment in self.curve]}
         return {**values, "loss": self.problem.loss.name, **self._words()}
 
     def _words(self) -> dict[str, Any]:
         return {"assumptions": list(self.assumptions), "hints": list(self.hints), "summary": str(self)}
+
+    def _interval_words(self) -> list[str]:
+        """Return what the better network says, and how narrow the interval is."""
+        if self.better_objective is None:
+            return []
+        low, high = self.optimum
+        words = f"A network with {self.better_neurons} neurons has the objective {rounded(high, 9, ROUND_CEILING)}"
+        if self.excess > 0:
+            words += f", so the network is at least {rounded(100 * self.excess, 2, ROUND_FLOOR)} % above the optimum"
+        if low > 0 and self.width <= CLOSED:
+            words += f". The optimum is known to {_up(max(self.width, 1e-16))} (relative)"
+        elif low > 0:
+            words += f". The optimum is known to {_up(100 * self.width)} %"
+        return [f"{words}."]
 
     def __repr__(self) -> str:
         return (
@@ -108,6 +182,7 @@ class ModuleReport:
         lines = [
             f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
             f"below {rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
+            *self._interval_words(),
             f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
             f"squared weights, beta = {self.beta:.6g}.",
             *self.assumptions,
@@ -120,6 +195,9 @@ class ModuleReport:
                 "the gap may be due to the bound rather than to the network."
             )
         return "\n".join([*lines, *(f"Hint: {hint}" for hint in self.hints)])
+
+
+CLOSED = 1e-6  # relative width of the interval at which the optimum counts as known
 
 
 def _up(value: float) -> str:

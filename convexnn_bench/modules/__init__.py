@@ -1,6 +1,7 @@
 """Read torch networks as points of training problems, and turn points into torch networks."""
 
 from convexnn_bench.modules.attention_block import AttentionBlock
+from convexnn_bench.modules.chain import chain_of, unwrapped
 from convexnn_bench.modules.checkpoints import load_state, module_from_state
 from convexnn_bench.modules.export import to_torch
 from convexnn_bench.modules.gated import GatedAttention, GatedCNN, GatedMLP

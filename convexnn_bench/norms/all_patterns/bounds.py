@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from convexnn_bench.cones import EPS, Cones
 from convexnn_bench.deadline import cut_short, seconds_left, time_is_up, working_on
 from convexnn_bench.norms.all_patterns.ascent import ascend, attained
+from convexnn_bench.norms.all_patterns.moving_rules import MovingBound
 from convexnn_bench.norms.all_patterns.outputs import directions, support_function, vector_bound
 from convexnn_bench.norms.block_norms import max_dual_norm
 from convexnn_bench.norms.spectral import UNBOUNDED, MaxDualNorm
@@ -67,12 +68,30 @@ class CompleteNorm:
         np.add.at(out, self._merge, scaled)
         return out, e
 
-    def bound(self, R: Float[np.ndarray, "N q"]) -> MaxDualNorm:
+    def merged(self, R: Float[torch.Tensor, "N q"]) -> Float[torch.Tensor, "n q"]:
+        """Return the weights of `rows`, differentiable in R: those of `weights` times 2^e."""
+        factors = R.new_tensor(np.ldexp(1.0, self._exponent))[:, None]
+        merge, kept = torch.as_tensor(self._merge), torch.as_tensor(self._kept)
+        return R.new_zeros(len(self.rows), R.shape[1]).index_add(0, merge, factors * R[kept])
+
+    def moving(self, R: Float[np.ndarray, "N q"], most: int) -> MovingBound | None:
+        """Return a bound whose rules can be moved, or None if the norm of R is known better, or is zero.
+
+        most: directions in a plane.
+        """
+        scaled, _ = self.weights(R)
+        if self.rows.shape[1] == 1 or not scaled.any() or self._enumerated(R.shape[1]) is not None:
+            return None
+        return MovingBound(self.rows, scaled, most)
+
+    def bound(self, R: Float[np.ndarray, "N q"], moving: MovingBound | None = None) -> MaxDualNorm:
         """Return a rigorous upper bound and an attained lower bound.
 
         1. Ascend to a value that is attained.
         2. Bound the norm from above.
         3. Allow for rounding in both.
+
+        moving: rules to bound the norm by, which are not improved. Step 1 is then left out.
         """
         if not np.isfinite(R).all():
             return UNBOUNDED
@@ -81,12 +100,15 @@ class CompleteNorm:
         if not active.any():
             return MaxDualNorm(0.0, -1, 0.0, "R vanishes on the nonzero rows of Phi")
         rows, part = self.rows[active], scaled[active]
-        working_on("searching for large dual norms")
-        # 1. any unit vector gives a lower bound
-        lower = attained(rows, part, ascend(rows, part)[1][:, 0])
-        # 2. over all directions, by whichever way is cheap enough
-        upper, reached, method = self._upper(rows, part, scaled)
-        lower = max(lower, reached)
+        if moving is not None:
+            lower, upper, method = 0.0, moving.above(scaled), "affine decision rules, moved with the multiplier"
+        else:
+            working_on("searching for large dual norms")
+            # 1. any unit vector gives a lower bound
+            lower = attained(rows, part, ascend(rows, part)[1][:, 0])
+            # 2. over all directions, by whichever way is cheap enough
+            upper, reached, method = self._upper(rows, part, scaled)
+            lower = max(lower, reached)
         # 3. rounding of the merged rows and of the sums over them, and the error of the reduction to the row space
         mass = float(np.sum(np.linalg.norm(rows, axis=1) * np.linalg.norm(part, axis=1)))
         rounding = 8 * (len(self._kept) + sum(rows.shape)) * EPS * mass

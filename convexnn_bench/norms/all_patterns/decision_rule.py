@@ -42,7 +42,7 @@ def positive_bound(
     if time_is_up():
         return float(_lengths(A).sum()) * (1 + 4 * (A.numel() + 8) * EPS)
     # The maximum is homogeneous in the rows; with sum ||a_i|| + sum ||b_j|| = 1 the rounding of a rule is absolute.
-    rule = _Rule(A / mass, B / mass)
+    rule = Rule(A / mass, B / mass)
     return rule.minimise(enough / mass, int(work / step_cost(A.shape[0], B.shape[0], A.shape[1]))) * mass
 
 
@@ -75,13 +75,20 @@ def group_rows(X: Rows, most: int) -> Int[torch.Tensor, " rows"]:
     return (unit @ centres.T).argmax(dim=1).unique(return_inverse=True)[1]
 
 
+def zonotope_bound(W: Float[torch.Tensor, "M p"], d: Float[torch.Tensor, " M"]) -> float:
+    """Return ((sum d) lambda_max(sum_i w_i w_i^T / d_i))^(1/2), raised by the rounding of the computation."""
+    trace = float((W.square().sum(1) / d).sum())
+    rounding = 4.0 * (W.shape[0] + 8 * W.shape[1] + 16) * EPS * trace * float(d.sum())
+    return math.sqrt(max(float(Rule.largest(W, d)), 0.0) * (1 + 16 * W.shape[0] * EPS) + rounding)
+
+
 @dataclass
 class _Best:
     value: float
     parameters: tuple[torch.Tensor, ...]
 
 
-class _Adam:
+class Adam:
     """Adam (Kingma & Ba, ICLR 2015) on one tensor. The version in torch loads a compiler first, which takes seconds."""
 
     MEAN, SQUARE = 0.9, 0.99  # decay per step of the averages of the gradient and of its square
@@ -100,7 +107,7 @@ class _Adam:
             self.x -= factor * self.rate * mean / (square.sqrt() + 1e-8)
 
 
-class _Rule:
+class Rule:
     """alpha_h = sum_g x_gh delta_g + sum_g y_gh (1 - delta_g) + z_h, with (x, y, z, slack)_h a point of the simplex.
 
     Groups g of rows a_i, delta_g their average weighted by length; groups h of rows b_j, which share alpha_h. Every
@@ -116,9 +123,9 @@ class _Rule:
         self.g = int(self.group.max()) + 1
         total = weight.new_zeros(self.g).index_add(0, self.group, weight)
         self.share = (weight / total[self.group])[:, None]
-        negative = group_rows(B, GROUPS) if B.shape[0] else torch.zeros(0, dtype=torch.int64)
-        self.h = int(negative.max()) + 1 if B.shape[0] else 0
-        self.B = B.new_zeros(self.h, B.shape[1]).index_add(0, negative, B)
+        self.negative = group_rows(B, GROUPS) if B.shape[0] else torch.zeros(0, dtype=torch.int64)
+        self.h = int(self.negative.max()) + 1 if B.shape[0] else 0
+        self.B = self.summed(B)
         sums = A.new_zeros(self.g, A.shape[1]).index_add(0, self.group, A)
         cosine = AFFINITY * _directions(sums) @ _directions(self.B).T
         size = (total / total.max()).log()[:, None]
@@ -129,13 +136,20 @@ class _Rule:
         self.logd = torch.cat([weight.sum()[None], weight]).log()
         self.slack = 16.0 * (A.shape[0] + B.shape[0] + self.g + self.h + A.shape[1] + 16) * EPS
 
-    def generators(self, logits: torch.Tensor) -> Float[torch.Tensor, "M p"]:
-        """Return the rows [centre; w / 2] of a rule."""
+    def summed(self, B: Float[torch.Tensor, "j p"]) -> Float[torch.Tensor, "h p"]:
+        """Return the sums b_h of the rows of every group."""
+        return B.new_zeros(self.h, B.shape[1]).index_add(0, self.negative, B)
+
+    def generators(
+        self, logits: torch.Tensor, A: torch.Tensor | None = None, B: torch.Tensor | None = None
+    ) -> Float[torch.Tensor, "M p"]:
+        """Return the rows [centre; w / 2] of a rule. A, B: other rows a_i and sums b_h in place of its own."""
+        A, B = (self.A if A is None else A), (self.B if B is None else B)
         x, y, z = (weights := torch.softmax(logits, 0))[: self.g], weights[self.g : 2 * self.g], weights[-2]
         # delta_i = (1 + e_i) / 2 enters with the vector w_i = a_i - share_i sum_h (x - y)_gh b_h. The part without
         # signs is the centre, which gets a sign of its own: the set is symmetric then, and contains the zonotope.
-        w = self.A - self.share * ((x - y) @ self.B)[self.group]
-        centre = 0.5 * w.sum(0) - (z + y.sum(0)) @ self.B
+        w = A - self.share * ((x - y) @ B)[self.group]
+        centre = 0.5 * w.sum(0) - (z + y.sum(0)) @ B
         return torch.cat([centre[None], 0.5 * w])
 
     @staticmethod
@@ -149,7 +163,7 @@ class _Rule:
         At least one step is evaluated, and no more of them than a deadline allows.
         """
         logits, logd = self.logits.requires_grad_(True), self.logd.requires_grad_(True)
-        parts = [_Adam(logits, 0.3), _Adam(logd, 0.1)]
+        parts = [Adam(logits, 0.3), Adam(logd, 0.1)]
         total = min(max(steps, SHORTEST), LONGEST)
         best, step, left = _Best(math.inf, ()), 0, seconds_left()
         while step < total:
@@ -173,7 +187,4 @@ class _Rule:
 
         That of the rule is `slack` times the mass, which is one.
         """
-        W, d = self.generators(logits), logd.exp()
-        trace = float((W.square().sum(1) / d).sum())
-        rounding = 4.0 * (W.shape[0] + 8 * W.shape[1] + 16) * EPS * trace * float(d.sum())
-        return math.sqrt(max(float(self.largest(W, d)), 0.0) * (1 + 16 * W.shape[0] * EPS) + rounding) + self.slack
+        return zonotope_bound(self.generators(logits), logd.exp()) + self.slack

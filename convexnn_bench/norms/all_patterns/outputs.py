@@ -73,7 +73,7 @@ def circle_bound(support: Support, basis: Float[np.ndarray, "q 2"], lower: float
     values.append(values[0])
     # Between two tangents the polygon reaches furthest at their intersection. The arc that reaches furthest is split.
     while True:
-        arcs = [_arc(angles[k], angles[k + 1], values[k], values[k + 1]) for k in range(len(angles) - 1)]
+        arcs = [arc(angles[k], angles[k + 1], values[k], values[k + 1]) for k in range(len(angles) - 1)]
         worst = max(range(len(arcs)), key=lambda k: arcs[k][0])
         reach, angle = arcs[worst]
         if len(arcs) >= most or reach <= enough or reach <= max(values) * (1 + CLOSE) or time_is_up():
@@ -86,7 +86,7 @@ def _on_circle(angle: float) -> Float[np.ndarray, " 2"]:
     return np.array([math.cos(angle), math.sin(angle)])
 
 
-def _arc(left: float, right: float, a: float, b: float) -> tuple[float, float]:
+def arc(left: float, right: float, a: float, b: float) -> tuple[float, float]:
     """Return the largest (a sin(right - t) + b sin(t - left)) / sin(right - left) over left <= t <= right, and t."""
     gap = right - left
     peak = math.atan2(b - a * math.cos(gap), a * math.sin(gap))
@@ -138,5 +138,10 @@ def row_space(R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "q r"], fl
     """Return orthonormal columns b that span the rows of R to rounding, and an upper bound on ||R - R b b^T||."""
     _, values, right = np.linalg.svd(R, full_matrices=False)
     basis = right[values > 1e-13 * values[0]].T
+    return basis, outside(R, basis)
+
+
+def outside(R: Float[np.ndarray, "N q"], basis: Float[np.ndarray, "q r"]) -> float:
+    """Return an upper bound on ||R - R b b^T|| for orthonormal columns b."""
     rounding = 8 * (R.shape[1] + 8) * EPS * float(np.linalg.norm(R))
-    return basis, float(np.linalg.norm(R - (R @ basis) @ basis.T)) + rounding
+    return float(np.linalg.norm(R - (R @ basis) @ basis.T)) + rounding
