@@ -18,6 +18,7 @@ from .datasets import make_problem as make_problem
 from .errors import ConvexNNError as ConvexNNError
 from .errors import InputError as InputError
 from .errors import PatternBudgetError as PatternBudgetError
+from .errors import ProofError as ProofError
 from .errors import RegistryError as RegistryError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import UnsupportedError as UnsupportedError
@@ -55,6 +56,9 @@ from .plugins import LOSSES as LOSSES
 from .plugins import SOLVERS as SOLVERS
 from .problem import Problem as Problem
 from .problem import load_problem as load_problem
+from .proofs import Proof as Proof
+from .proofs import check_proof as check_proof
+from .proofs import prove as prove
 from .regularisation import RegularisationPath as RegularisationPath
 from .regularisation import path as path
 from .running import Result as Result

@@ -29,6 +29,10 @@ class UnsupportedError(ConvexNNError):
     """A combination that the theory, or this version, does not cover; the message says why."""
 
 
+class ProofError(ConvexNNError):
+    """A proof does not hold; the message is the first statement that is false."""
+
+
 class ExecutorError(ConvexNNError, RuntimeError):
     """The machines that run a campaign's cells are gone; the records of finished cells are kept."""
 

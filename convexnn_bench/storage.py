@@ -145,7 +145,7 @@ def _encoded(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        arrays[where] = value
+        arrays[where] = np.asarray(value, order="C")  # as the checker of proofs reads them
         return {"array": where}
     if isinstance(value, tuple):
         return {"tuple": [_encoded(inner, f"{where}.{index}", arrays) for index, inner in enumerate(value)]}

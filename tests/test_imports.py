@@ -29,7 +29,7 @@ ORDER = (
     "prediction",
     "datasets modules solver",
     "certificates",
-    "algorithms",
+    "algorithms proofs",
     "solvers running",
     "optima records",
     "harness layerwise",

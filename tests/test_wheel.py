@@ -60,7 +60,8 @@ def sources(folder):
 def test_the_wheel_holds_every_file_of_the_package_and_the_solvers(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == sources("convexnn_bench") | {f"convexnn_bench/{name}" for name in sources("solvers")}
+    copies = {f"convexnn_bench/{name}" for name in sources("solvers")} | {"convexnn_bench/proofs/verify_proof.py"}
+    assert held == sources("convexnn_bench") | copies
     for name in ("py.typed", "__main__.py", "campaigns/quickstart.toml", "rivals/run_scnn.py", "solvers/bm_newton.py"):
         assert f"convexnn_bench/{name}" in held
     assert any(name.endswith("page.html.jinja") for name in held)

@@ -1,0 +1,5 @@
+"""Proofs of bounds that anybody can check: files of exact integers, for the checker verify_proof.py."""
+
+from convexnn_bench.proofs.checker import check_proof, verify_files
+from convexnn_bench.proofs.proof import Proof
+from convexnn_bench.proofs.prover import prove
