@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.activations import BaseActivation
-from convexnn_bench.architectures import BaseArchitecture
+from convexnn_bench.architectures import MLP, BaseArchitecture
 from convexnn_bench.checks import (
     Array,
     aligned_copy,
@@ -389,6 +389,24 @@ class Instance:
             problem.__dict__.pop(name, None)
         problem.__dict__["cones"] = self.cones
         return problem
+
+    def in_row_space(self: AnyInstance) -> tuple[AnyInstance, Float[np.ndarray, "p N"] | None]:
+        """Return this problem in N coordinates of the row space if N < p, with their basis Q; else itself and None.
+
+        Phi = Phi Q Q^T with Q^T Q = I. The problem of an MLP on the rows Phi Q has the objective of the blocks Q Z' at
+        Z', and cones with Q u' in cone k. Blocks of this form suffice, since parts at right angles to Q change neither
+        predictions nor rows of a cone, and add to the norm. C has to be the identity.
+        """
+        if self.p <= self.N or not self.architecture.second_layer_is_identity or self.is_sparse:
+            return self, None
+        Q, triangle = np.linalg.qr(self.Phi.T)  # Phi Q = triangle^T
+        problem = copy.copy(self)
+        X, gates = aligned_copy(triangle.T), None if self.gates is None else Q.T @ self.gates
+        problem.__dict__.update(architecture=MLP(), X=X, p=self.N, gates=gates, held_out=None)
+        problem._rows, problem._operators = Rows(problem.architecture, X), {}
+        for name in ("beta_max", "cones", "closed_cones", "all_patterns"):
+            problem.__dict__.pop(name, None)
+        return problem, Q
 
     @cached_property
     def beta_max(self) -> float:

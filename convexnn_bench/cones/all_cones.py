@@ -4,14 +4,15 @@ Projections onto them, how far points violate them, and the decomposition of a v
 (the gauge of a scalar-output block). The dual norms over them are in `norms`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, interior_direction, reduce_rows
 from convexnn_bench.cones.plane import PlaneCones
-from convexnn_bench.cones.projection import nearest_point, split_difference, unit_rows
+from convexnn_bench.cones.projection import EPS, FEASIBLE, nearest_point, split_difference, unit_rows
+from convexnn_bench.deadline import time_is_up
 from convexnn_bench.errors import InputError
 
 CHUNK_ELEMENTS = 1_000_000  # products of rows and points at a time, 8 MB
@@ -154,11 +155,74 @@ class Cones:
 
     def project(self, U: Float[np.ndarray, "P p m"]) -> Float[np.ndarray, "P p m"]:
         """Return the nearest point of each block's cone to every column: K_k u >= -1e-13 ||u|| for unit rows."""
-        U = self.checked(U, 3)
-        out = np.zeros_like(U) if self.plane is None else self.plane.project(U)
-        for k in self.general_blocks():
-            for j in np.flatnonzero(np.any(U[k] != 0, axis=0)):
-                out[k, :, j] = nearest_point(self.projection_rows(k), U[k, :, j])[0]
+        return self._projected(self.checked(U, 3), 4 * EPS, lambda: False)
+
+    def project_in_time(self, U: Float[np.ndarray, "P p m"]) -> Float[np.ndarray, "P p m"]:
+        """Return a point of each block's cone for every column, the nearest one as long as the deadline allows.
+
+        Columns in their cones stay as they are, and the others are projected, the longest first. Those that are left at
+        the deadline move along the gate of their cone until all rows hold, or become a multiple of the gate where that
+        is nearer, and zero where the gate does not lie inside. They are feasible and not the nearest points, so that no
+        bound may rest on them.
+        """
+        return self._projected(self.checked(U, 3), FEASIBLE, time_is_up)
+
+    def _projected(
+        self, U: Float[np.ndarray, "P p m"], tolerance: float, ended: Callable[[], bool]
+    ) -> Float[np.ndarray, "P p m"]:
+        """Return the projections, after `ended` any feasible points; tolerance: relative violation that is none."""
+        general = self.general_blocks()
+        out = U.copy() if self.plane is None else self.plane.project(U)
+        out[general] = U[general]
+        # 1. Most columns of most points lie in their cones, which one product for all of them shows.
+        outside = ~self.inside(U, tolerance)
+        block, column = np.nonzero(outside & np.isin(np.arange(self.P), general)[:, None])
+        # 2. Project the others one by one, in an order in which the largest gain from the time that there is.
+        longest = np.argsort(-np.linalg.norm(U[block, :, column], axis=1), kind="stable")
+        block, column = block[longest], column[longest]
+        for done, (k, j) in enumerate(zip(block.tolist(), column.tolist(), strict=True)):
+            if ended():
+                # 3. Any feasible points of the rest.
+                block, column = block[done:], column[done:]
+                out[block, :, column] = self._moved_inside(U[block, :, column], block)
+                break
+            out[k, :, j] = nearest_point(self.projection_rows(k), U[k, :, j])[0]
+        return out
+
+    def inside(self, U: Float[np.ndarray, "P p m"], tolerance: float) -> Bool[np.ndarray, "P m"]:
+        """Return which columns lie in their cones: K_k u >= -tolerance ||u|| for unit rows."""
+        m = U.shape[2]
+        found = np.ones((self.P, m), dtype=bool)
+        lengths = np.linalg.norm(U, axis=1)
+        step = max(1, CHUNK_ELEMENTS // max(1, len(self.rows) * m))
+        for start in range(0, self.P, step):
+            part = slice(start, min(self.P, start + step))
+            points = U[part].transpose(1, 0, 2).reshape(self.p, -1)
+            values = (self.rows @ points).reshape(len(self.rows), -1, m) if len(self.rows) else np.zeros((0, 1, m))
+            signed = np.where(self.signs[:, part, None], values, -values)
+            found[part] = signed.min(axis=0, initial=np.inf) >= -tolerance * lengths[part]
+        return found
+
+    def _moved_inside(self, u: Float[np.ndarray, "J p"], block: Int[np.ndarray, " J"]) -> Float[np.ndarray, "J p"]:
+        """Return the nearer of u + t g with the least feasible t, and (g^T u)_+ g, for g the unit gate of the block."""
+        out = np.zeros_like(u)
+        if self.gates is None:
+            return out
+        step = max(1, CHUNK_ELEMENTS // max(1, len(self.rows)))
+        for start in range(0, len(u), step):
+            part = slice(start, start + step)
+            signs = np.where(self.signs[:, block[part]], 1.0, -1.0)  # n x J
+            g = unit_rows(self.gates[:, block[part]].T)
+            depth, values = signs * (self.rows @ g.T), signs * (self.rows @ u[part].T)
+            # A gate that was rounded onto a boundary, or beyond it, is no direction inside.
+            usable = depth.min(axis=0, initial=np.inf) > 0
+            lack = np.maximum(-values, 0.0) / np.where(usable, depth, 1.0)
+            moved = u[part] + lack.max(axis=0, initial=0.0)[:, None] * g
+            least = (signs * (self.rows @ moved.T)).min(axis=0, initial=np.inf)
+            feasible = least >= -FEASIBLE * np.linalg.norm(moved, axis=1)
+            along = np.maximum(np.sum(g * u[part], axis=1), 0.0)[:, None] * g
+            nearer = np.linalg.norm(moved - u[part], axis=1) < np.linalg.norm(along - u[part], axis=1)
+            out[part] = np.where(usable[:, None], np.where((feasible & nearer)[:, None], moved, along), 0.0)
         return out
 
     def violation(self, U: Float[np.ndarray, "P p m"]) -> float:

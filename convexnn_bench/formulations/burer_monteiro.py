@@ -94,11 +94,15 @@ def start(problem: Instance, operator: Operator, m: int, seed: int, scale: float
     return U * size**0.5, V * size**0.5
 
 
-def project(problem: Instance, U: Left) -> Left:
-    """Return the nearest U with K_k U_k >= 0; U itself without a cone."""
+def project(problem: Instance, U: Left, in_time: bool = False) -> Left:
+    """Return the nearest U with K_k U_k >= 0; U itself without a cone.
+
+    in_time: after the deadline return any feasible U, see `Cones.project_in_time`.
+    """
     if problem.cones is None:
         return U
-    return torch.as_tensor(problem.cones.project(U.cpu().numpy())).to(U)
+    nearest = problem.cones.project_in_time if in_time else problem.cones.project
+    return torch.as_tensor(nearest(U.cpu().numpy())).to(U)
 
 
 def balance(U: Left, V: Right) -> tuple[Left, Right]:

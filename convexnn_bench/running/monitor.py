@@ -4,14 +4,15 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify, strengthened
-from convexnn_bench.deadline import cuts_counted, deadline
+from convexnn_bench.deadline import cuts_counted, deadline, no_deadline
 from convexnn_bench.errors import DivergedError, InputError, NotFiniteError
 from convexnn_bench.formulations import Point
 from convexnn_bench.running.scaling import Scaling
@@ -29,6 +30,7 @@ SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in
 # Seconds of solving before the next score, per second that the last one took: at first, and once the scores have taken
 # SCORES_PART of the time limit together. One of them alone may take no longer than that.
 SCORE_SHARE, LATE_SHARE, SCORES_PART = 1.0, 4.0, 0.1
+POINT_PART = 0.5  # of the time for a score, which the solver may use to make its point
 ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
 
 
@@ -60,7 +62,7 @@ class Monitor:
         self.certificate: Certificate | None = None
         self.point: Point | None = None
         self.status: str | None = None
-        self.certificate_cut = False  # whether the deadline cut a search of the last certificate short
+        self.certificate_cut = False  # whether the deadline cut the last point or a search of its certificate short
         self.steps = 0  # calls after which the solver went on
         self._calls = itertools.count(1)
         self._due = 0.0  # seconds of solving, or number of the call, at which the next score is due
@@ -150,23 +152,37 @@ class Monitor:
         """
         with self.interrupter.held():
             # 1. Let the solver make its point, and stop its clock.
-            found = self.solver.get_result()
+            with self._limited(last, POINT_PART) as cuts:
+                found = self.solver.get_result()
             seconds = self.elapsed()
-            left = self._until(self.wait.certificate_ends if last else self.wait.solver_stops, seconds)
-            if self.time_limit is not None and not last:
-                left = min(left, SCORES_PART * self.time_limit)
-            # Processes that share a problem must not be stopped by clocks of their own.
-            with usual_errors(), deadline(None if self.problem.is_shared else left), cuts_counted() as cuts:
-                self._certify(found, seconds)
-                self.certificate_cut = bool(cuts)
-            # 2. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
+            # 2. Certify the point.
+            shortened = bool(cuts)
+            with usual_errors(), self._limited(last) as cuts:
+                self._certify(found, seconds, shortened)
+                self.certificate_cut = shortened or bool(cuts)
+            # 3. Deduct what scoring took. The next score is due when the scores' share of the time allows it.
             scoring = self._now() - self._start - self.scoring_seconds - seconds
             self.scoring_seconds += scoring
             dear = self.time_limit is not None and self.scoring_seconds > SCORES_PART * self.time_limit
             share = LATE_SHARE if dear else SCORE_SHARE
             self._due = max(seconds * SCORE_RATIO, seconds + share * scoring, FIRST_SCORE)
 
-    def _certify(self, found: Any, seconds: float) -> None:
+    @contextmanager
+    def _limited(self, last: bool, part: float = 1.0) -> Iterator[list[float]]:
+        """Set the deadline for a part of a score, and yield a list that is empty unless it cuts a search short."""
+        # Processes that share a problem must not be stopped by clocks of their own.
+        if self.time_limit is None or self.problem.is_shared:
+            with cuts_counted() as cuts:
+                yield cuts
+            return
+        left = self._until(self.wait.certificate_ends if last else self.wait.solver_stops, self.elapsed())
+        if not last:
+            left = min(left, SCORES_PART * self.time_limit)
+        # The deadline of the solver is none for the last score, which may begin when it is over.
+        with no_deadline(), deadline(part * left), cuts_counted() as cuts:
+            yield cuts
+
+    def _certify(self, found: Any, seconds: float, shortened: bool) -> None:
         if not isinstance(found, Point):
             raise TypeError(f"get_result of solver {self.solver.name!r} must return a Point, got {found!r:.100}")
         found.check_size(self.problem)  # before an array of any size is copied
@@ -180,16 +196,23 @@ class Monitor:
             )
         if point.dual is None and self.certificate is not None:
             point.dual = self.certificate.multiplier  # a proven bound holds for every later point
-        self._judge(point, seconds)
+        self._judge(point, seconds, shortened)
 
-    def _judge(self, point: Point, seconds: float) -> None:
-        """Certify a point in the user's units, and record its score."""
+    def _judge(self, point: Point, seconds: float, shortened: bool = False) -> None:
+        """Certify a point in the user's units, and record its score.
+
+        shortened: whether the deadline kept the solver from making its own point of this one. A better point of before
+        then stands.
+        """
         try:
             certificate = certify(self.problem, point)
         except NotFiniteError as error:
             raise DivergedError(f"{error} (after {seconds:.3g} s)") from error
         # A thread of the solver may have changed the problem meanwhile.
         self.untouched.check(f"solver {self.solver.name!r}")
+        if shortened and self.certificate is not None and not certificate.primal < self.certificate.primal:
+            assert self.point is not None
+            point, certificate, self.certificate = self.point, self.certificate, certificate
         if self.certificate is not None:
             stronger = strengthened(certificate, self.certificate)
             if stronger is not certificate:  # with its multiplier, `certify` finds the bound of the point again

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from convexnn_bench.deadline import OutOfTime
+from convexnn_bench.deadline import OutOfTime, seconds_left
 
 # `solve` returns within (1 + SHARE) time_limit + SECONDS. The allowance is spent in turn on the solver's last steps, on
 # stopping it, and on the last certificate; the rest is for calls that cannot be interrupted.
@@ -24,11 +24,13 @@ IMPORTING = 0.02  # seconds between two checks of a thread that imports a module
 class Wait:
     """The times at which the parts of a solve must end, in seconds from the start of set-up; None without a limit.
 
-    imports: the seconds that loading packages has taken. At most half of the limit is charged for them.
+    imports: the seconds that loading packages has taken. At most half of the limit is charged for them. A deadline of
+    the caller that is earlier than these times replaces them.
     """
 
     def __init__(self, time_limit: float | None, imports: float = 0.0):
         self.time_limit, self.imports = time_limit, imports
+        self._outside = seconds_left()
         self.solver_stops = self._after(STOP)
         self.solver_is_interrupted = self._after(INTERRUPT)
         self.certificate_ends = self._after(CERTIFY)
@@ -37,7 +39,8 @@ class Wait:
         if self.time_limit is None:
             return None
         counted = min(self.imports, 0.5 * self.time_limit)
-        return self.time_limit + part * (SHARE * self.time_limit + SECONDS) - counted
+        own = self.time_limit + part * (SHARE * self.time_limit + SECONDS) - counted
+        return min(own, self._outside)
 
     @staticmethod
     def until(end: float | None, waited: float | None) -> float | None:

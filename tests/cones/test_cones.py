@@ -11,6 +11,7 @@ from convexnn_bench.cones import projection as cone_geometry
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.cones.facets import reduce_rows
 from convexnn_bench.cones.projection import split_difference
+from convexnn_bench.deadline import cuts_counted, deadline
 from convexnn_bench.errors import InputError
 from convexnn_bench.norms import scalar_outputs
 from convexnn_bench.norms.scalar_outputs import dual_norms, max_scalar_norm
@@ -140,6 +141,73 @@ def test_projection_against_a_quadratic_program(p, with_gates):
             program.solve(solver=cp.CLARABEL)
             assert np.allclose(projected[k, :, j], v.value, atol=1e-5)
             assert np.sum((projected[k, :, j] - U[k, :, j]) ** 2) <= program.value + 1e-7
+
+
+@pytest.mark.parametrize(("N", "p", "P"), SIZES)
+def test_what_is_left_at_the_deadline_becomes_feasible_and_is_never_further_than_zero(N, p, P, monkeypatch):
+    cones = make(N, p, P)
+    U = np.random.default_rng(6).standard_normal((cones.P, p, 3)) * 10.0 ** np.arange(-6, 12, 6)
+    U[:, :, 0] = cones.project(U)[:, :, 0]  # columns inside
+    U[:, :, 1] = cones.project(U)[:, :, 1] * (1 + 1e-6 * U[:, :, 1])  # and next to their cones
+    with cuts_counted() as cuts:
+        nearest = cones.project_in_time(U)
+    assert not cuts
+    np.testing.assert_array_equal(nearest[:, :, 1:], cones.project(U)[:, :, 1:])
+    monkeypatch.setattr("convexnn_bench.cones.all_cones.nearest_point", None)  # a projection would fail
+    with deadline(-1.0, lambda: 0.0), cuts_counted() as cuts:
+        V = cones.project_in_time(U)
+    assert bool(cuts) == (p != 2)  # in the plane the closed form takes no time
+    assert cones.violation(V) <= 1e-12
+    np.testing.assert_allclose(V[:, :, 0], U[:, :, 0], rtol=1e-15)
+    outside = np.linalg.norm(V - U, axis=1)
+    assert np.all(outside <= np.linalg.norm(U, axis=1) * (1 + 1e-15))
+    assert np.all(np.linalg.norm(nearest - U, axis=1) <= outside * (1 + 1e-12))
+    # Next to a cone only its gate's depth decides how far a column moves.
+    depth = [np.min(all_rows(cones, k) @ gate) / np.linalg.norm(gate) for k, gate in enumerate(cones.gates.T)]
+    assert np.all(outside[:, 1] <= 1e-4 * np.linalg.norm(U[:, :, 1], axis=1) / np.array(depth))
+
+
+def test_the_longest_columns_are_projected_before_the_deadline():
+    cones, calls = make(40, 5, 10), []
+
+    def clock() -> float:
+        calls.append(1)
+        return float(len(calls))
+
+    U = np.random.default_rng(7).standard_normal((10, 5, 2)) * 10.0 ** np.arange(10)[:, None, None]
+    with deadline(5.0, clock):
+        V = cones.project_in_time(U)
+    away = np.linalg.norm(V - cones.project(U), axis=1) / np.linalg.norm(U, axis=1)
+    assert np.all(away[-1] == 0)
+    assert np.max(away[:5]) > 0.1
+
+
+def test_without_a_direction_inside_what_is_left_becomes_zero():
+    Phi = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # u_1 = 0: a cone without interior
+    U = np.ones((1, 3, 1))
+    for gates in (None, np.array([[0.0], [1.0], [0.0]])):
+        with deadline(-1.0, lambda: 0.0):
+            assert not Cones(Phi, np.ones((3, 1), dtype=bool), gates).project_in_time(U).any()
+
+
+@pytest.mark.parametrize(("N", "p", "P"), SIZES)
+def test_inside_reads_every_row(N, p, P, monkeypatch):
+    monkeypatch.setattr("convexnn_bench.cones.all_cones.CHUNK_ELEMENTS", 100)  # several chunks
+    cones = make(N, p, P)
+    U = np.concatenate([normals(cones)[:, :, None], cones.project(normals(cones, 2)[:, :, None])], axis=2)
+    rows = cone_geometry.unit_rows(cones.Phi)
+    expected = [
+        [np.min(np.where(mask, rows @ u, -rows @ u)) >= -1e-13 * np.linalg.norm(u) for u in block.T]
+        for mask, block in zip(cones.masks.T, U, strict=True)
+    ]
+    np.testing.assert_array_equal(cones.inside(U, 1e-13), expected)
+    assert cones.inside(U, 1e-13)[:, 1].all()
+
+
+def test_cones_without_rows_hold_every_point():
+    cones = Cones(np.zeros((2, 3)), np.ones((2, 4), dtype=bool))
+    U = np.random.default_rng(0).standard_normal((4, 3, 2))
+    np.testing.assert_array_equal(cones.project(U), U)
 
 
 @pytest.mark.parametrize(("N", "p", "P"), SIZES)

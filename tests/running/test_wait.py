@@ -11,7 +11,7 @@ import pytest
 from problems import random_problem
 
 import convexnn_bench as cnn
-from convexnn_bench.deadline import seconds_left
+from convexnn_bench.deadline import deadline, seconds_left, time_is_up
 from convexnn_bench.running import monitor
 from convexnn_bench.running.wait import Interrupter, OutOfTime, Wait
 
@@ -155,6 +155,55 @@ def test_every_certificate_gets_a_deadline_and_the_last_one_the_latest(monkeypat
     budgets.clear()
     cnn.solve(random_problem(1), Steps(), time_limit=None, gap=None)
     assert budgets == [float("inf")] * 2
+
+
+class Searching(Stuck):
+    """A solver that makes its point by a search in `get_result`, which ends at the deadline."""
+
+    name = "searching"
+
+    def run(self, callback):
+        callback()
+        self.now[0] += self.takes
+        callback()
+
+    def get_result(self):
+        self.budgets.append(seconds_left())
+        if len(self.budgets) == 1:
+            return cnn.Point(blocks=self.Z)
+        while not time_is_up():
+            self.now[0] += 0.1
+        return cnn.Point(blocks=self.Z + self.shift)
+
+
+@pytest.mark.parametrize("takes", [3.0, 11.0, 14.0])
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_the_making_of_a_point_has_a_deadline_and_a_better_point_of_before_stands(takes, shift, monkeypatch):
+    """The limit is 10 s. The solver goes on for some seconds after a point at zero, until it is over, or too late."""
+    from convexnn_bench import deadline as deadlines
+
+    now, problem = [0.0], random_problem(1)
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(monitor, "time", clock)
+    genuine = deadlines.deadline
+    monkeypatch.setattr(monitor, "deadline", lambda seconds: genuine(seconds, clock.perf_counter))
+    solver = Searching()
+    solver.now, solver.takes, solver.shift, solver.budgets = now, takes, shift, []
+    result = cnn.solve(problem, solver, time_limit=10.0, gap=None)
+    assert solver.budgets[0] <= 0.5  # half of the scores' part of the limit
+    assert all(budget < 1.2 * 10.0 + 1.0 - takes for budget in solver.budgets[1:])
+    assert now[0] <= max(1.2 * 10.0 + 1.0, takes + 0.2)
+    assert not result.blocks.any() or shift == 0
+    zero = problem.objective(np.zeros_like(result.blocks))
+    assert result.objective == pytest.approx(zero)
+    assert result.certificate.gap < 1e3
+
+
+def test_a_deadline_of_the_caller_counts_too():
+    with deadline(2.0, lambda: 0.0):
+        wait = Wait(600.0)
+    assert wait.solver_stops == wait.certificate_ends == 2.0
+    assert Wait(600.0).solver_stops > 600.0
 
 
 def test_a_solver_is_told_the_time_that_set_up_left(monkeypatch):

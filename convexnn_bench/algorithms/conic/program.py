@@ -34,7 +34,6 @@ import torch
 from convexnn_bench.algorithms.conic.cost import Cost
 from convexnn_bench.algorithms.conic.maps import AdjointMap, adjoint_map, facet_rows
 from convexnn_bench.algorithms.conic.rounding import round_relaxation
-from convexnn_bench.deadline import OutOfTime, seconds_left
 from convexnn_bench.errors import UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.norms import NORM_FORMS, Frame, Relaxation, cone_frames, norm_cone, norm_cone_lmi, norm_form
@@ -91,20 +90,17 @@ def build_program(problem: Problem, interior_point: bool = True) -> ConicProgram
     # Where masks differ in many rows, as sampled ones do, there is no tree, and for ReLU an interior-point method is
     # faster on the primal program.
     map_ = adjoint_map(problem)
-    cost = Cost.of(problem, map_, interior_point)
-    left = seconds_left()
-    if cost.compile + cost.factorise > left:
-        raise OutOfTime(
-            f"the conic program has {map_.R.nnz} coefficients, and to compile it and factorise its matrix once takes "
-            f"about {cost.compile + cost.factorise:.2g} s, where {left:.2g} s are left"
-        )
+    if problem.has_cone and not problem.vector_cone and interior_point and map_.T is None:
+        return primal_cone_program(problem, map_)
+    cost, form = Cost.of(problem, map_, interior_point), norm_form(problem.p, problem.q, interior_point)
+    if not problem.has_cone and form in ("lmi", "rowlmi") and interior_point:
+        small, large = sorted((problem.p, problem.q))
+        count, size = (problem.P, small + large) if form == "lmi" else (problem.P * large, small + 1)
+        cost += Cost.of_inequalities(count, size)
+    cost.check(map_.R.nnz)
     if problem.vector_cone:
-        program = relaxed_program(problem, map_, interior_point)
-    elif problem.has_cone and interior_point and map_.T is None:
-        program = primal_cone_program(problem, map_)
-    else:
-        program = dual_program(problem, map_, norm_form(problem.p, problem.q, interior_point))
-    return replace(program, cost=cost)
+        return relaxed_program(problem, map_, interior_point, cost)
+    return replace(dual_program(problem, map_, form), cost=cost)
 
 
 def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
@@ -166,8 +162,8 @@ class DualSide:
         return np.asarray(self.units.gradient * self.L.value)
 
 
-def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = True) -> ConicProgram:
-    """Return the dual of the doubly non-negative relaxation, for vector-output ReLU.
+def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool, cost: Cost) -> ConicProgram:
+    """Return the dual of the doubly non-negative relaxation, for vector-output ReLU. cost: that of the map alone.
 
     A splitting method needs fewer iterations if the blocks G are variables of their own.
     """
@@ -175,7 +171,10 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = T
 
     assert problem.cones is not None
     frames = cone_frames(problem.cones)
-    _check_size(frames)
+    pairs = _check_size(frames)
+    if interior_point:
+        cost += Cost.of_inequalities(problem.P, problem.p + problem.q, pairs, problem.p)
+        cost.check(map_.R.nnz + pairs * problem.p**2)
     dual = DualSide.of(problem, map_, not interior_point)
     cones, read = norm_cone_lmi(dual.G, frames, problem.p, problem.q)
     program = cp.Problem(cp.Minimize(dual.objective), [*dual.constraints, *cones])
@@ -197,11 +196,11 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool = T
         words = "exact, rounded to a feasible point of that value" if exact else "best point found"
         return f"doubly non-negative relaxation: {words} (relative difference {excess:.4e})"
 
-    return ConicProgram(program, point, relaxation, remark)
+    return ConicProgram(program, point, relaxation, remark, cost)
 
 
-def _check_size(frames: list[Frame]) -> None:
-    """Raise UnsupportedError if the multipliers of pairs of facets do not fit memory."""
+def _check_size(frames: list[Frame]) -> int:
+    """Return the number of multipliers of pairs of facets; raise UnsupportedError if they do not fit memory."""
     # Every pair of facets has a multiplier, and every multiplier p x p coefficients in the matrix inequality.
     pairs = sum(len(frame.rows) * (len(frame.rows) - 1) // 2 for frame in frames)
     if frames and pairs * frames[0].map.size > MOST_ENTRIES:
@@ -210,6 +209,7 @@ def _check_size(frames: list[Frame]) -> None:
             f"{len(frames[0].map)} dimensions; about {MOST_ENTRIES // frames[0].map.size} fit: use fewer patterns, "
             "or a Burer-Monteiro solver"
         )
+    return pairs
 
 
 def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True) -> ConicProgram:
@@ -227,6 +227,8 @@ def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True)
     v: Any = cp.Variable(P * p)
     link = cp.vec(z, order="C") / units.blocks == map_.R.T @ (u - v)
     rows = facet_rows(problem, reduce)
+    cost = Cost.of_primal(map_, rows.nnz)
+    cost.check(2 * (map_.R.nnz + rows.nnz))
     norms = sum(cp.sum(cp.norm(cp.reshape(x, (p, P), order="F"), 2, axis=0)) for x in (u, v))
     program = cp.Problem(cp.Minimize(value / units.objective + norms), [*domain, link, rows @ u >= 0, rows @ v >= 0])
 
@@ -236,7 +238,7 @@ def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True)
         dual = -units.objective / units.blocks * np.reshape(link.dual_value, (problem.n_out, problem.c))
         return split_point(problem, split, dual)
 
-    return ConicProgram(program, point)
+    return ConicProgram(program, point, cost=cost)
 
 
 def split_point(problem: Problem, split: np.ndarray, dual: np.ndarray) -> Point:

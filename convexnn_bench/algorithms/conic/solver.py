@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from convexnn_bench.algorithms.conic.program import build_program
+from convexnn_bench.algorithms.conic.row_space import lifted
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point
 from convexnn_bench.norms import unpack_answer
@@ -68,10 +69,11 @@ class ConicSolver(BaseSolver):
         return super().skip(problem)
 
     def set_problem(self, problem: Problem) -> None:
-        """State the program in its fastest form and compile it to the solver's data."""
+        """State the program in its fastest form, wide data in their row space, and compile it to the solver's data."""
         self._point: Point | None = None
         self._problem = problem
-        self.conic = build_program(problem, self.interior_point)
+        coordinates, self._basis = problem.in_row_space()
+        self.conic = build_program(coordinates, self.interior_point)
         self._compiled = self.conic.program.get_problem_data(
             self.backend(), solver_opts={"accept_unknown": True}, canon_backend="SCIPY"
         )
@@ -101,8 +103,8 @@ class ConicSolver(BaseSolver):
         self.message = summary or program.status
         # 2. The point, in the problem's own units.
         if program.status in ("optimal", "optimal_inaccurate", "user_limit"):
-            self._point = self.conic.point()
-            remark = self.conic.remark(self._point)
+            point = self.conic.point()
+            self._point, remark = lifted(point, self._basis), self.conic.remark(point)
         elif program.status.startswith(("infeasible", "unbounded")):
             self._point = _zero(self._problem)
             remark = "an error of its arithmetic, since every such program has a minimiser; its point is zero"

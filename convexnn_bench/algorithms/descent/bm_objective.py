@@ -57,17 +57,23 @@ class BMObjective:
         self.gradient_size = gradient.abs().max()
         return value, gradient
 
-    def project(self, x: Vector) -> Vector:
-        """Return x with U projected onto its cones, or x itself if there are none."""
+    def project(self, x: Vector, in_time: bool = False) -> Vector:
+        """Return x with U projected onto its cones, or x itself if there are none.
+
+        in_time: after the deadline return any feasible point.
+        """
         if not self.problem.has_cone:
             return x
         U, V = self.factors(x)
-        return self.flatten(burer_monteiro.project(self.problem, U), V)
+        return self.flatten(burer_monteiro.project(self.problem, U, in_time), V)
 
     def point(self, x: Vector) -> Point:
-        """Return the feasible point nearest to x; if x is not finite, x itself, for the report of the divergence."""
+        """Return the feasible point nearest to x, as far as the deadline allows; if x is not finite, x itself.
+
+        A point that is not finite becomes part of the report of the divergence.
+        """
         finite = bool(torch.isfinite(x).all())
-        return Point(factors=self.factors(self.project(x) if finite else x))
+        return Point(factors=self.factors(self.project(x, in_time=True) if finite else x))
 
     def add_cone_penalty(self) -> None:
         """Add the cones' term, its penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)).

@@ -22,6 +22,7 @@ from convexnn_bench.problem import Problem
 ON_FACET = 1e-10
 # two vectors count as parallel if 1 - cosine is below this; the cosine itself has rounding errors near 1e-15
 PARALLEL = 1e-12
+CHUNK_ELEMENTS = 10_000_000  # entries of Jacobians of M at a time, 80 MB
 
 Lefts = Float[np.ndarray, "J p"]
 Rights = Float[np.ndarray, "J q"]
@@ -181,45 +182,61 @@ class NeuronObjective:
         outputs: (y_1 .. y_J, v_1 .. v_J), with orthonormal bases orthogonal to u_j, so that v_j alone carries the size.
         """
         J, q = neurons.V.shape
-        N = len(self.Phi)
         owner = np.repeat(np.arange(J), [basis.shape[1] for basis in bases])
         basis = np.concatenate(bases, axis=1)
         T = (self.Phi @ basis) * neurons.masks.T[:, owner]  # N x r, the derivatives of D_j Phi u_j
         r = len(owner)
-        size = r + (J * q if q > 1 else 0)
-        # Jacobian of M: (D_j Phi basis_j) v_j^T in the coordinates y_j, and D_j Phi u_j in those of v_j
-        jacobian = np.zeros((N, q, size))
-        jacobian[:, :, :r] = T[:, None, :] * neurons.V.T[:, owner]
-        curved = self.beta * np.eye(size)
+        curved = self.beta * np.eye(r + (J * q if q > 1 else 0))
         if q == 1:
             # ||u_j|| |v_j| is flat along u_j: beta (I - u u^T / ||u||^2) within each neuron
             along = np.sum(basis * unit_rows(neurons.U)[owner].T, axis=0)
             curved -= self.beta * np.outer(along, along) * (owner[:, None] == owner)
         else:
-            H = self.hidden(neurons)
             cross = T.T @ R  # d^2 f / dy dv beside the Gauss-Newton part
             for b in range(q):
-                jacobian[:, b, r + b :: q] = H
                 index = r + owner * q + b
                 curved[np.arange(r), index] = curved[index, np.arange(r)] = cross[:, b]
             for j, v in enumerate(unit_rows(neurons.V)):
                 part = slice(r + j * q, r + (j + 1) * q)
                 curved[part, part] -= self.beta * np.outer(v, v)
-        return curved + self._gauss_newton(jacobian.reshape(-1, size), self.predictions(neurons))
+        return curved + self._gauss_newton(self._jacobian(neurons, T, owner), self.predictions(neurons))
+
+    def _jacobian(
+        self, neurons: ReluNeurons, T: Float[np.ndarray, "N r"], owner: Int[np.ndarray, " r"]
+    ) -> Float[np.ndarray, "n_out c size"]:
+        """Return the derivatives of the predictions in the coordinates of `hessian`.
+
+        Column r of T alone gives C(T_r v_j^T), j = owner[r], and v_j the columns C(D_j Phi u_j e_b^T) for q > 1.
+        """
+        J, q = neurons.V.shape
+        n_out, c = self.operator.Y.shape
+        left, right = T, neurons.V[owner]
+        if q > 1:
+            left = np.concatenate([T, np.repeat(self.hidden(neurons), q, axis=1)], axis=1)
+            right = np.concatenate([right, np.tile(np.eye(q), (J, 1))])
+        if self.operator.pools:  # pooling acts on the rows alone: n_out a instead of N q numbers for each column
+            pooled = self.problem.architecture.pool_rows(torch.as_tensor(left), self.operator.X).numpy()
+            return np.einsum("iar,rac->icr", pooled, right.reshape(len(right), -1, c), optimize=True)
+        if self.problem.architecture.second_layer_is_identity:
+            return left[:, None, :] * right.T
+        # some columns at a time, so that the N x q matrices of all of them need not fit memory
+        step = max(1, CHUNK_ELEMENTS // (len(left) * q))
+        parts = []
+        for start in range(0, len(right), step):
+            part = slice(start, start + step)
+            M = left[:, None, part] * right[part].T
+            parts.append((self._second_layer @ M.reshape(len(left) * q, -1)).reshape(n_out, c, -1))
+        return np.concatenate(parts, axis=2)
 
     @cached_property
     def _second_layer(self) -> np.ndarray:
         return self.operator.second_layer_matrix()
 
     def _gauss_newton(
-        self, jacobian: Float[np.ndarray, "Nq size"], z: Float[torch.Tensor, "n_out c"]
+        self, jacobian: Float[np.ndarray, "n_out c size"], z: Float[torch.Tensor, "n_out c"]
     ) -> Float[np.ndarray, "size size"]:
-        """Return J^T C^T F'' C J. With an output bias, F'' is a matrix for each row minus B B^T."""
-        if not self.problem.architecture.second_layer_is_identity:
-            jacobian = self._second_layer @ jacobian
-        curvature = self.loss_curvature(z)
-        jacobian = jacobian.reshape(*curvature.shape[:2], -1)
-        weighted = (curvature @ jacobian).reshape(-1, jacobian.shape[2])
+        """Return J^T F'' J. With an output bias, F'' is a matrix for each row minus B B^T."""
+        weighted = (self.loss_curvature(z) @ jacobian).reshape(-1, jacobian.shape[2])
         flat = jacobian.reshape(-1, jacobian.shape[2])
         coupling = self.problem.loss.coupling(z, self.operator.Y)
         if coupling is None:

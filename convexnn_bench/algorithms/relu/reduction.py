@@ -44,8 +44,10 @@ def reduce_sizes(
     sizes: Float[np.ndarray, " J"], predictions: Float[np.ndarray, "outputs J"]
 ) -> Float[np.ndarray, " J"]:
     """Return sizes with the same predictions and no larger sum, of which at most rank(predictions) are positive."""
-    # 1. a basis of the null vectors of (a_j)
-    _, values, basis = np.linalg.svd(predictions, full_matrices=True)
+    # 1. a basis of the null vectors of (a_j); with more outputs than neurons the small factor of QR has the same ones
+    tall = predictions.shape[0] > predictions.shape[1]
+    square = np.linalg.qr(predictions).R if tall else predictions
+    _, values, basis = np.linalg.svd(square, full_matrices=True)
     rank = int(np.sum(values > NULL * values.max(initial=0.0)))
     null = basis[rank:].T.copy()  # J x (J - rank)
     kept = sizes > 0

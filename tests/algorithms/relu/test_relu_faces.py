@@ -75,6 +75,29 @@ def test_hessian_is_the_second_difference_along_the_faces(loss, c):
         assert d @ H @ d == pytest.approx(second, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("architecture", [cnn.CNN(2, pool=2), cnn.CNN(2, pool="identity"), "attention"])
+@pytest.mark.parametrize("c", [1, 3])
+def test_the_jacobian_is_that_of_the_predictions(architecture, c, monkeypatch):
+    """By pooled rows, or by some columns at a time, against a difference of the predictions, which are bilinear."""
+    monkeypatch.setattr("convexnn_bench.algorithms.relu.neurons.CHUNK_ELEMENTS", 2000)
+    rng = np.random.default_rng(5)
+    shape, rows = ((6, 3, 2), (6, 3, c)) if architecture == "attention" else ((6, 1, 4, 4), (6, c))
+    problem = cnn.Problem(
+        rng.standard_normal(shape), rng.standard_normal(rows), architecture, "relu", beta_fraction=0.1, patterns=9
+    )
+    neurons, objective = random_neurons(problem, 5), NeuronObjective(problem)
+    owner = np.repeat(np.arange(len(neurons)), problem.p)
+    T = np.tile(problem.Phi, len(neurons)) * neurons.masks.T[:, owner]
+    jacobian = objective._jacobian(neurons, T, owner)
+    dU, dV = rng.standard_normal(neurons.U.shape), rng.standard_normal(neurons.V.shape)
+    ends = [objective.predictions(neurons.moved(neurons.U + s * dU, neurons.V)) for s in (0.5, -0.5)]
+    expected = (ends[0] - ends[1]).numpy()
+    np.testing.assert_allclose(jacobian[:, :, : len(owner)] @ dU.ravel(), expected, rtol=1e-12, atol=1e-12)
+    if problem.q > 1:
+        moved = objective.predictions(neurons.moved(neurons.U, dV)).numpy()
+        np.testing.assert_allclose(jacobian[:, :, len(owner) :] @ dV.ravel(), moved, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_descent_falls_inside_the_cones_to_a_stationary_point(c, seed):
