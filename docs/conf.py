@@ -30,6 +30,7 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True  # attributes as fields, since :members: may list them again
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["_extra"]  # the page of `convexnn-bench play`
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
 if _mathjax is not None and _mathjax.origin is not None:  # else formulas need a connection
     html_static_path.append(str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg-full.js"))
@@ -91,8 +92,17 @@ def _readable(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
         lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in lines), ""]
 
 
+def _write_page() -> None:
+    """The page to play with, as the command writes it."""
+    from convexnn_bench.playground import write_page
+
+    (HERE / "_extra").mkdir(exist_ok=True)
+    write_page(HERE / "_extra" / "see_it.html")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    _write_page()
     _copy_notebooks()
     _list_plugins()
     app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon

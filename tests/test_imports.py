@@ -33,7 +33,7 @@ ORDER = (
     "solvers running",
     "optima records",
     "harness layerwise",
-    "report",
+    "playground report",
     "regularisation module_reports",
     "cli comparison estimators theorems",
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convexnn_bench.cli import certify, layerwise, machine, records, regularisation, run
+from convexnn_bench.cli import certify, layerwise, machine, play, records, regularisation, run
 
 app = typer.Typer(
     name="convexnn-bench",
@@ -48,6 +48,7 @@ app.command()(records.merge)
 app.command()(certify.certify)
 app.command()(regularisation.path)
 app.command()(layerwise.layerwise)
+app.command()(play.play)
 
 
 def main() -> None:
