@@ -23,7 +23,9 @@ from .errors import RegistryError as RegistryError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import UnsupportedError as UnsupportedError
 from .estimators import ConvexMLPClassifier as ConvexMLPClassifier
+from .estimators import ConvexMLPClassifierCV as ConvexMLPClassifierCV
 from .estimators import ConvexMLPRegressor as ConvexMLPRegressor
+from .estimators import ConvexMLPRegressorCV as ConvexMLPRegressorCV
 from .formulations import Point as Point
 from .held_out import HeldOut as HeldOut
 from .held_out import HeldOutScore as HeldOutScore

@@ -124,9 +124,7 @@ class BaseConvexMLP(BaseEstimator):
                 'patterns must be "all" or a whole number of gates to sample, at least 1, since masks alone do not say '
                 f"which neurons are active on other data; got {self.patterns!r:.100}"
             )
-        Number(optional=True).check("beta", self.beta)
-        if self.beta is None:
-            Number().check("beta_fraction", self.beta_fraction)
+        self._check_weight_decay()
         LIMIT.check("gap", self.gap)
         LIMIT.check("time_limit", self.time_limit)
         Whole(optional=True).check("max_iter", self.max_iter)
@@ -138,6 +136,20 @@ class BaseConvexMLP(BaseEstimator):
                 "warm_start=False or another solver, such as 'bm_newton'"
             )
 
+    def _check_weight_decay(self) -> None:
+        """Raise InputError unless the arguments define a weight decay."""
+        Number(optional=True).check("beta", self.beta)
+        if self.beta is None:
+            Number().check("beta_fraction", self.beta_fraction)
+
+    def _read(self, X: Any, y: Any) -> tuple[DataArray, np.ndarray]:
+        """Return the caller's samples and targets as checked arrays."""
+        raise NotImplementedError
+
+    def _read_targets(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Targets, np.ndarray | None]:
+        """Return the targets of the training problem, and the factors of the samples' classes or None."""
+        raise NotImplementedError
+
     def _weights(self, sample_weight: Any, X: DataArray) -> np.ndarray | None:
         """Return the weights of the samples as float64, or None for no weights."""
         if sample_weight is None:
@@ -147,18 +159,11 @@ class BaseConvexMLP(BaseEstimator):
             raise InputError("sample_weight must not be zero for all samples: at least one weight must be positive")
         return weights
 
-    def _fit(
-        self, X: DataArray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None = None
-    ) -> Self:
-        """Solve the training problem of samples with targets n x c.
-
-        weights: positive weights of the samples, None for one each. factors: positive weights of classes, which
-        multiply them and do not enter beta_max.
-        """
-        # 1. State the problem and solve it, with `warm_start` from the last point.
-        kept, weights = merged(X, targets.rows, weights)
-        targets, factors = replace(targets, rows=targets.rows[kept]), None if factors is None else factors[kept]
-        problem = self._problem(self._rows(X[kept]), targets, weights, factors)
+    def _fit(self, X: DataArray, y: np.ndarray, weights: np.ndarray | None) -> Self:
+        """Solve the training problem of checked samples, with `warm_start` from the last point."""
+        problem, without_classes = self._problem(X, y, weights)
+        beta = self.beta_fraction * fraction_unit(without_classes) if self.beta is None else self.beta
+        problem = problem.with_beta(beta)
         result = solve(
             problem,
             self.solver,
@@ -170,41 +175,57 @@ class BaseConvexMLP(BaseEstimator):
             iterations=self.max_iter,
             show_progress=self.verbose,
         )
-        if result.point is None or result.certificate is None:
-            raise ConvexNNError(
-                f"{type(self).__name__} has no point: {result.solver} was {result.status}, {result.reason}"
-            )
-        self.result_, self.certificate_ = result, result.certificate
-        self.n_iter_ = max(result.iterations, 1)
-        # 2. Warn if the certified gap is above the target.
-        if self.gap is not None and not result.gap <= self.gap and not _is_zero(result):
+        return self._keep(result)
+
+    def _keep(self, result: Result) -> Self:
+        """Store the result of a fit. Warn if its certified gap is above the target."""
+        self._set(result)
+        if self._misses_gap(result):
             proven = "no certified gap" if np.isnan(result.gap) else f"a certified gap of {result.gap:.2e}"
             warnings.warn(
                 f"{type(self).__name__} has {proven}, and gap={self.gap:g} was asked for ({result.reason}). The point "
                 "is used as it is. Standardise the features, raise max_iter or time_limit, take another solver, or "
                 "accept a larger gap",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return self
 
-    def _problem(
-        self, rows: DataArray, targets: Targets, weights: np.ndarray | None, factors: np.ndarray | None
-    ) -> Problem:
-        """Return the training problem. The factors do not enter beta_max."""
-        output_bias = "free" if self.fit_intercept else None
+    def _set(self, result: Result) -> None:
+        """Store a result. Raise ConvexNNError if it has no point."""
+        if result.point is None or result.certificate is None:
+            raise ConvexNNError(
+                f"{type(self).__name__} has no point: {result.solver} was {result.status}, {result.reason}"
+            )
+        self.result_, self.certificate_ = result, result.certificate
+        self.n_iter_ = max(result.iterations, 1)
+
+    def _misses_gap(self, result: Result) -> bool:
+        """Return whether the certified gap is above the target."""
+        return self.gap is not None and not result.gap <= self.gap and not _is_zero(result)
+
+    def _problem(self, X: DataArray, y: np.ndarray, weights: np.ndarray | None) -> tuple[Problem, Problem]:
+        """Return the training problem of samples, and the same problem without the weights of classes.
+
+        The weight decay of both is ANY_BETA. `fraction_unit` of the second one is the unit of weight decays.
+        """
+        # 1. Remove samples of weight zero, so that nothing depends on them, and merge equal samples.
+        if weights is not None:
+            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        targets, factors = self._read_targets(y, weights)
+        kept, weights = merged(X, targets.rows, weights)
+        targets, factors = replace(targets, rows=targets.rows[kept]), None if factors is None else factors[kept]
+        # 2. State the problem, and once more with the factors of classes.
+        rows = self._rows(X[kept])
         model: dict[str, Any] = {
-            "activation": self.activation, "loss": self.loss, "output_bias": output_bias, "seed": self._seed(),
+            "activation": self.activation, "loss": self.loss, "beta": ANY_BETA, "seed": self._seed(),
+            "output_bias": "free" if self.fit_intercept else None,
         }  # fmt: skip
-        beta = ANY_BETA if self.beta is None else self.beta
-        problem = Problem(rows, targets, beta=beta, patterns=self.patterns, sample_weight=weights, **model)
-        # beta_max depends on the data and the gates, so that the weight decay is set after both.
-        if self.beta is None and problem.beta_max > 0:
-            problem = problem.with_beta(fraction=self.beta_fraction)
+        problem = Problem(rows, targets, patterns=self.patterns, sample_weight=weights, **model)
         if factors is None:
-            return problem
+            return problem, problem
         both = factors if weights is None else weights * factors
-        return Problem(rows, targets, beta=problem.beta, patterns=problem.pattern_info, sample_weight=both, **model)
+        return Problem(rows, targets, patterns=problem.pattern_info, sample_weight=both, **model), problem
 
     def _seed(self) -> int:
         """Return the seed of the gates and of the start point."""
@@ -253,6 +274,11 @@ class BaseConvexMLP(BaseEstimator):
         check_is_fitted(self)
         checked = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         return self.result_.predict(self._rows(checked))
+
+
+def fraction_unit(problem: Problem) -> float:
+    """Return the weight decay of which fractions are taken: beta_max, or ANY_BETA if beta_max is zero."""
+    return problem.beta_max if problem.beta_max > 0 else ANY_BETA
 
 
 def _is_zero(result: Result) -> bool:

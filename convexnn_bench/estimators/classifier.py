@@ -16,6 +16,7 @@ from convexnn_bench.errors import InputError
 from convexnn_bench.estimators.base import BaseConvexMLP
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, CrossEntropy, Logistic
+from convexnn_bench.operator import DataArray
 from convexnn_bench.plugins import LOSSES
 from convexnn_bench.solver import BaseSolver
 
@@ -181,13 +182,16 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
             The certified gap is above `gap`.
         """
         self._check_arguments()
+        X, y = self._read(X, y)
+        return self._fit(X, y, self._weights(sample_weight, X))
+
+    def _read(self, X: Any, y: Any) -> tuple[DataArray, np.ndarray]:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
-        # 1. Remove samples of weight zero, so that the fit does not depend on them.
-        weights = self._weights(sample_weight, X)
-        if weights is not None:
-            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        # 2. Number the classes, and compute their weights.
+        return X, y
+
+    def _read_targets(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Targets, np.ndarray | None]:
+        # Number the classes, and compute their weights.
         classes, index = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise InputError(
@@ -196,7 +200,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
             )
         self.classes_ = classes
         factors = None if self.class_weight is None else self._class_weights(index, weights)[index]
-        return self._fit(X, self._targets(index), weights, factors)
+        return self._targets(index), factors
 
     def _class_weights(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         """Return the factor of each class for samples with class numbers `index`."""

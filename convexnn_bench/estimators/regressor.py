@@ -9,6 +9,7 @@ from sklearn.utils.validation import validate_data
 from convexnn_bench.errors import InputError
 from convexnn_bench.estimators.base import BaseConvexMLP
 from convexnn_bench.labels import Targets
+from convexnn_bench.operator import DataArray
 from convexnn_bench.plugins import LOSSES
 
 
@@ -82,15 +83,23 @@ random_state, device, verbose
             The certified gap is above `gap`.
         """
         self._check_arguments()
+        X, y = self._read(X, y)
+        return self._fit(X, y, self._weights(sample_weight, X))
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
         loss = LOSSES.make(self.loss)
         if loss.labels is not None:
             raise InputError(f'loss must take numbers for regression, such as "squared" or "huber", got {loss.name!r}')
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, multi_output=True, y_numeric=True)
-        weights = self._weights(sample_weight, X)
-        if weights is not None:
-            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+
+    def _read(self, X: Any, y: Any) -> tuple[DataArray, np.ndarray]:
+        return validate_data(  # type: ignore[no-any-return]
+            self, X, y, accept_sparse="csr", dtype=np.float64, multi_output=True, y_numeric=True
+        )
+
+    def _read_targets(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Targets, np.ndarray | None]:
         self._one_column = y.ndim == 1
-        return self._fit(X, Targets(np.asarray(y, dtype=np.float64).reshape(len(y), -1)), weights)
+        return Targets(np.asarray(y, dtype=np.float64).reshape(len(y), -1)), None
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the predictions.

@@ -1,4 +1,5 @@
 """The path of optima over the weight decay, with bounds at every weight decay of an interval."""
 
+from convexnn_bench.regularisation.grid import solve_grid
 from convexnn_bench.regularisation.regularisation_path import RegularisationPath
 from convexnn_bench.regularisation.search import path
