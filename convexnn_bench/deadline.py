@@ -39,6 +39,18 @@ def deadline(seconds: float | None, clock: Clock = time.perf_counter) -> Iterato
 
 
 @contextmanager
+def part_of_deadline(part: float) -> Iterator[None]:
+    """Give the block this part of the seconds until the earliest deadline, on the clock of that deadline."""
+    ends = _ENDS.get()
+    if not ends:
+        yield
+        return
+    end, clock = min(ends, key=lambda pair: pair[0] - pair[1]())
+    with deadline(part * (end - clock()), clock):
+        yield
+
+
+@contextmanager
 def no_deadline() -> Iterator[None]:
     """Leave all deadlines aside in the block, for a value that is kept and must not depend on them."""
     token = _ENDS.set(())

@@ -9,6 +9,7 @@ from convexnn_bench.deadline import (
     deadline,
     no_deadline,
     noted_by,
+    part_of_deadline,
     seconds_left,
     time_is_up,
     working_on,
@@ -78,3 +79,13 @@ def test_a_search_that_a_deadline_cut_short_is_noted_in_its_own_block_alone():
         assert not outer
         cut_short()
         assert len(outer) == 1
+
+
+def test_a_part_of_a_deadline_runs_on_its_clock():
+    """The clock of the test stands still, so that the block has half of ten seconds at its end as well."""
+    with deadline(10.0, lambda: 3.0), part_of_deadline(0.5):
+        assert seconds_left() == 5.0
+        with part_of_deadline(0.5):
+            assert seconds_left() == 2.5
+    with part_of_deadline(0.5):
+        assert seconds_left() == math.inf

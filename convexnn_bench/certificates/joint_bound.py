@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.certificates.bounds import lower_bound
-from convexnn_bench.deadline import time_is_up
+from convexnn_bench.deadline import seconds_left, time_is_up
 from convexnn_bench.losses import BaseLoss, OutputBias, Predictions
-from convexnn_bench.norms import Adam, MovingBound
+from convexnn_bench.norms import Adam
 from convexnn_bench.problem import Problem
 
 # chosen by trial on breast_cancer and digits, 40 s of CPU each
@@ -31,7 +31,6 @@ MULTIPLIER_STEP = 0.02  # first step of z, in units of logits, or of the root me
 CERTIFIED_AFTER = 2e-4  # relative rise of the ascent's own value after which its point is certified
 DIRECTIONS = (16, 12, 8, 6)  # in one plane: the first number with which the time suffices for LEAST_STEPS
 LEAST_STEPS = 200
-MULTIPLICATIONS = 5e9  # a second, for the estimate of that time
 
 
 class JointBound:
@@ -60,11 +59,16 @@ class JointBound:
         self.z = z.detach().clone()
         self.dual, self.multiplier = -math.inf, torch.zeros_like(z)
         R = self.operator.second_layer_adjoint(self.loss.gradient(self.z, self.operator.Y)).numpy()
+        # Time one evaluation with few directions, and take as many as the time allows for LEAST_STEPS.
         complete = problem.all_patterns
-        n, p = complete.rows.shape
-        work = MULTIPLICATIONS * seconds / LEAST_STEPS
-        fitting = [most for most in DIRECTIONS if MovingBound.cost(n, p, R.shape[1], most) <= work]
-        self.moving = complete.moving(R, fitting[0] if fitting else DIRECTIONS[-1])
+        self.moving = complete.moving(R, DIRECTIONS[-1])
+        if R.shape[1] > 1 and self.moving is not None:
+            left, started = seconds_left(), time.perf_counter()
+            self._evaluate([tensor.requires_grad_(True) for tensor, _ in self.moving.parameters])
+            used = left - seconds_left() if math.isfinite(left) else time.perf_counter() - started
+            each = used / DIRECTIONS[-1]
+            most = next((most for most in DIRECTIONS if most * each * LEAST_STEPS <= seconds), DIRECTIONS[-1])
+            self.moving = complete.moving(R, most)
 
     def ascend(
         self,
@@ -80,10 +84,13 @@ class JointBound:
             return
         rules = [(Adam(tensor.requires_grad_(True), rate)) for tensor, rate in self.moving.parameters]
         multiplier = Adam(self.z, MULTIPLIER_STEP * self._unit())
-        started, step, certified = time.perf_counter(), 0, -math.inf
+        total, step, certified = min(seconds, seconds_left()), 0, -math.inf
+        end = seconds_left() - total  # what is left of the deadline, on its own clock, when the ascent is over
+        started = time.perf_counter()
         while True:
             # 1. Value and derivatives at the present multiplier and rule.
-            part = (time.perf_counter() - started) / seconds
+            used = time.perf_counter() - started if math.isinf(end) else total + end - seconds_left()
+            part = used / total if total > 0 else 1.0
             part = part if steps is None else max(part, step / steps)
             value, slope, slopes = self._evaluate([adam.x for adam in rules])
             # 2. Certify what is visibly better than before, and the last point.

@@ -105,7 +105,7 @@ def certify(
             module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
         )
         report = replace(report, assumptions=(*report.assumptions, *samples.notes))
-        saved = _saved(report, better, plot)
+        saved = _saved(report, better, plot, state, module.state_dict())
         typer.echo(to_json(report.to_dict()) if json else "\n".join([str(report), *saved]))
 
 
@@ -122,8 +122,11 @@ def _check_outputs(better: str | None, plot: str | None, time_limit: float | Non
         raise InputError(f"--plot {plot}: the name must end in .svg, .png or .pdf")
 
 
-def _saved(report: Any, better: str | None, plot: str | None) -> list[str]:
-    """Write the better network and the figure, and return what was written in words."""
+def _saved(report: Any, better: str | None, plot: str | None, given: dict[str, Any], read: dict[str, Any]) -> list[str]:
+    """Write the better network and the figure, and return what was written in words.
+
+    given, read: the weights by their names in the user's file, and by those in the module that was read from it.
+    """
     said = []
     if plot is not None:
         report.plot().savefig(plot)
@@ -131,7 +134,19 @@ def _saved(report: Any, better: str | None, plot: str | None) -> list[str]:
     if better is not None and report.better is not None:
         import torch
 
-        torch.save(report.better.state_dict(), better)
+        names = {
+            key: next(
+                (
+                    name
+                    for name, each in given.items()
+                    if each.numel() == value.numel()
+                    and (torch.equal(each.double().cpu().reshape(value.shape), value.double().cpu()))
+                ),
+                key,
+            )
+            for key, value in read.items()
+        }
+        torch.save({names[key]: value for key, value in report.better.state_dict().items()}, better)
         said.append(f"Better network: {better}")
     elif better is not None:
         said.append("No better network was found, and no file was written.")

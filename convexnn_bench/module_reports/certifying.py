@@ -78,12 +78,13 @@ def certify_module(
         Ctrl-C, is returned, and holds. A single step cannot be interrupted, so that the call may take a fifth longer,
         and a second. None, the default, computes the bound alone, from the gradient of the network.
     progress : bool
-        Show on stderr what is being computed, on a terminal or in a notebook only.
+        Show on stderr what is being computed and the interval so far, on a terminal or in a notebook only.
 
     Returns
     -------
     ModuleReport
-        The network's objective, the lower bound, the gap, and how the arguments were understood.
+        The network's objective, the lower bound, the gap, and how the arguments were understood. With a time limit also
+        the interval of the optimum, and a better network if one was found.
 
     Raises
     ------
@@ -101,6 +102,11 @@ def certify_module(
 
     AdamW's decoupled decay is no term of any objective; the report then judges the network by the objective stated
     here. The bound is weak duality (Sahiner et al., ICLR 2024), see `certify`.
+
+    With a time limit, 30 % of the time goes into a better network (L-BFGS, new neurons in directions whose dual norm
+    exceeds beta, `minimal_network`), and the rest into the bound: the multiplier Lambda = grad F(z) and the affine
+    decision rules that bound its dual norm h are moved together by Adam, for the largest -F*(s Lambda) with s =
+    min(1, beta / h). A problem with few activation patterns is solved instead.
 
     Examples
     --------

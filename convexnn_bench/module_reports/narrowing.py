@@ -9,7 +9,6 @@ The report of the network itself says where the optimum is: below its objective,
 4. Write the best network into a copy of the user's module.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.certificates import Certificate, JointBound, certify, strengthened
-from convexnn_bench.deadline import deadline, seconds_left, time_is_up
+from convexnn_bench.deadline import part_of_deadline, seconds_left, time_is_up
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point, network
 from convexnn_bench.module_reports.better_module import with_weights
@@ -130,8 +129,7 @@ def narrowed(report: ModuleReport, user: Network, weights: Weights, update: Upda
         return report
     notes = []
     try:
-        left = seconds_left()
-        with deadline((1 - RESERVED) * left if math.isfinite(left) else None):
+        with part_of_deadline(1 - RESERVED):
             _improve(state, weights)
     except KeyboardInterrupt:
         notes.append("The search was interrupted; the interval is the one reached by then.")
@@ -163,7 +161,7 @@ def _improve(state: _State, weights: Weights) -> None:
     if state.closed or time_is_up() or not problem.has_cone:
         return
     # 2. Train on.
-    with deadline(TRAINING_SHARE * seconds_left()):
+    with part_of_deadline(TRAINING_SHARE):
         _train(state, weights)
     # 3. Move the multiplier and the rules, from the gradient of the best network.
     W1, W2 = state.weights or weights
@@ -198,7 +196,7 @@ def _train(state: _State, weights: Weights) -> None:
         state.take_network(training.W1.numpy(), training.W2.numpy())
 
     state.say(f"training on with {training.width} neurons")
-    with deadline(WIDTH_SHARE * seconds_left()):
+    with part_of_deadline(WIDTH_SHARE):
         training.descend(FIRST_TOLERANCE)
     take()
     idle = 0

@@ -19,7 +19,7 @@ def _without_enumeration(monkeypatch):
     monkeypatch.setattr(joint_bound, "DIRECTIONS", (6,))
 
 
-def problem_of(loss: str, c: int, seed: int, n: int = 9, d: int = 2, patterns="all", **more) -> cnn.Problem:
+def problem_of(loss: str, c: int, seed: int, n: int = 6, d: int = 2, patterns="all", **more) -> cnn.Problem:
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     signs = loss in ("logistic", "squared_hinge")

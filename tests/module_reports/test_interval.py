@@ -14,7 +14,6 @@ from convexnn_bench.module_reports.training import NetworkTraining
 from convexnn_bench.norms.all_patterns import bounds
 
 DECAY = 0.3
-LOSSES = ("squared", "huber", "logistic", "squared_hinge", "cross_entropy")
 
 
 @pytest.fixture
@@ -65,15 +64,11 @@ def check(report: cnn.ModuleReport, module: nn.Module, X, Y, loss: str) -> None:
         assert [type(part) for part in report.better.modules()] == [type(part) for part in module.modules()]
 
 
-def cases():
-    for loss in LOSSES:
-        for c in (1, 2, 3):
-            if loss != "cross_entropy" or c > 1:
-                yield loss, c
+CASES = [("squared", 2), ("huber", 3), ("logistic", 1), ("squared_hinge", 2), ("cross_entropy", 3)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "c"), list(cases()))
+@pytest.mark.parametrize(("loss", "c"), CASES)
 def test_the_interval_contains_the_exact_optimum(loss, c, few_steps, without_enumeration):
     """The optimum is that of the convex program on all patterns, solved by another route than the report's."""
     X, Y = data(loss, c, 10 * c)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS
-from convexnn_bench.norms.all_patterns.decision_rule import Rule, step_cost, zonotope_bound
+from convexnn_bench.norms.all_patterns.decision_rule import Rule, zonotope_bound
 from convexnn_bench.norms.all_patterns.outputs import arc, outside
 
 SHARPNESS = 500.0  # of the smooth maximum over directions, which exceeds the maximum by at most log(K) / SHARPNESS
@@ -117,11 +117,6 @@ class MovingBound:
         """All parameters of the rules, each with the length of a step that suits it."""
         rules = [rule for plane in self.planes for rule in plane.rules if rule.parameters]
         return [pair for rule in rules for pair in zip(rule.parameters, (LOGIT_STEP, SIZE_STEP), strict=True)]
-
-    @staticmethod
-    def cost(rows: int, p: int, q: int, most: int) -> float:
-        """Return about how many multiplications one evaluation with its derivatives takes."""
-        return ((q + 1) // 2) * (2 if q == 1 else most) * step_cost(rows // 2, rows - rows // 2, p)
 
     def norm(self, R: Float[torch.Tensor, "n q"]) -> Float[torch.Tensor, ""]:
         """Return a smooth function slightly above the bound, differentiable in R and the parameters of the rules."""
