@@ -103,7 +103,11 @@ def _able(
         if name not in SOLVERS.classes:
             continue  # the model has a solver that is not registered here
         solver = SOLVERS.make(name)
-        reason = _unfit(solver, request, models.get(name)) or solver.unavailable() or reason_to_skip(solver, problem)
+        reason = (
+            _unfit(solver, problem, request, models.get(name))
+            or solver.unavailable()
+            or reason_to_skip(solver, problem)
+        )
         if reason is None:
             able.append(solver)
         else:
@@ -111,12 +115,14 @@ def _able(
     return able, refused
 
 
-def _unfit(solver: BaseSolver, request: Request, model: SolverModel | None) -> str | None:
-    """Return why the request rules a solver out, or None."""
+def _unfit(solver: BaseSolver, problem: Problem, request: Request, model: SolverModel | None) -> str | None:
+    """Return why the request or the scope of the problem rules a solver out, or None."""
     if request.iterative and solver.start_formulation is None:
         return "it solves once, and a start or a number of iterations was given"
     if request.shared and solver.formulation != "burer_monteiro":
         return "the processes of torchrun share the samples of Burer-Monteiro solvers only"
+    if model is not None and model.complete and problem.scope != "complete":
+        return "it would add patterns to the sampled ones of the problem"
     if request.device.startswith("cuda") and model is not None and not model.cuda:
         return f"it runs on the CPU, and device={request.device!r} was given"
     return None

@@ -23,7 +23,10 @@ FEATURES = {
     "blocks": "log10 of P",
     "decay": "log10 of beta_max / beta, between 0 and 6",
     "accuracy": "-log10 of the gap, between 0 and 8",
+    "decay_blocks": "decay times blocks, because more blocks are active at a smaller beta",
     "several": "1 for several outputs, q > 1",
+    "plane": "1 for p = 2, where the masks of neighbouring blocks differ in one row",
+    "mixing": "1 if an output depends on several rows of the first layer, as for CNN and attention",
     "curved": "1 for a loss other than the squared one",
     "bias": "1 for an output bias, which is minimised in each evaluation of a loss that is not quadratic",
     "relu": "1 for ReLU",
@@ -33,15 +36,19 @@ FEATURES = {
 def features_of(problem: Problem, gap: float) -> dict[str, float]:
     """Return the features of a problem that is to be solved to a relative gap."""
     curved = not isinstance(plain_loss(problem.loss), Squared)
+    decay, blocks = _decades(largest_beta(problem) / problem.beta, MOST_DECADES), math.log10(problem.P)
     numbers = {
         "constant": 1.0,
         "rows": math.log10(problem.N),
         "inputs": math.log10(problem.p),
         "outputs": math.log10(problem.q),
-        "blocks": math.log10(problem.P),
-        "decay": _decades(largest_beta(problem) / problem.beta, MOST_DECADES),
+        "blocks": blocks,
+        "decay": decay,
         "accuracy": _decades(1.0 / gap, FINEST),
+        "decay_blocks": decay * blocks,
         "several": float(problem.q > 1),
+        "plane": float(problem.p == 2),
+        "mixing": float(not problem.architecture.second_layer_is_identity),
         "curved": float(curved),
         "bias": float(curved and problem.output_bias is not None),
         "relu": float(problem.has_cone),

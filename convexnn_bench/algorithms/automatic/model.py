@@ -27,12 +27,16 @@ class SolverModel:
         {feature: coefficient} of log10(seconds). Features that are not named have coefficient zero.
     cuda : bool
         Whether the solver runs on the device "cuda"; others run on the CPU whatever `device` says.
+    complete : bool
+        Whether the solver adds patterns that are not among the blocks, so that it may only be chosen for problems that
+        have all of them.
     loading : float
         Seconds to load the solver's packages, or to start its process, where that has not been done yet.
     """
 
     coefficients: Mapping[str, float] = field(default_factory=dict)
     cuda: bool = True
+    complete: bool = False
     loading: float = 0.0
 
     def seconds(self, features: Mapping[str, float]) -> float:
@@ -50,5 +54,5 @@ def load_model(path: Path = MODEL_FILE) -> dict[str, SolverModel]:
         unknown = sorted(set(entry["coefficients"]) - set(FEATURES))
         if unknown:
             raise ConvexNNError(f"{path}: {name} has the unknown feature {unknown[0]!r}")
-        models[name] = SolverModel(entry["coefficients"], entry.get("cuda", True), entry.get("loading", 0.0))
+        models[name] = SolverModel(**entry)
     return models

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convexnn_bench.algorithms.automatic.choice import Candidate, Request, choose
-from convexnn_bench.algorithms.automatic.stall import Watch
+from convexnn_bench.algorithms.automatic.stall import CpuShare, Watch
 from convexnn_bench.deadline import OutOfTime, seconds_left, time_is_up
 from convexnn_bench.errors import ChangedProblemError, ConvexNNError, DivergedError, InputError, UnsupportedError
 from convexnn_bench.formulations import Point, converted
@@ -182,7 +182,7 @@ class Relay(BaseSolver):
         leg, ended = self._legs[-1], False
         watch = None
         if scorer is not None and self._may_be_overtaken():
-            watch = Watch(scorer.curve, scorer.elapsed(), leg.candidate, self._left)
+            watch = Watch(scorer.curve, scorer.elapsed(), leg.candidate, self._left, CpuShare())
         scores = 0 if scorer is None else len(scorer.curve)
 
         def report() -> bool:

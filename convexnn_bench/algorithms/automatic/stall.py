@@ -3,10 +3,14 @@
 If the gap fell by a factor r during the last part of a run, w seconds long, and goes on like that, it falls from g to
 the target in w log(g / target) / log(r) seconds. The next solver takes over once the solver has used several times its
 predicted time, and this is longer than the next solver is predicted to take from the start.
+
+Predictions are CPU seconds. On a machine with other work the clock of the scores runs faster, so that times on it are
+multiplied by the share of the CPU that the process had.
 """
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from convexnn_bench.algorithms.automatic.choice import Candidate
 
@@ -40,15 +44,28 @@ def seconds_to(curve: Curve, target: float) -> float:
     return max((now - seconds) * math.log(least / target) / math.log(before / least), 0.0)
 
 
+class CpuShare:
+    """The CPU seconds of this process per second of the clock since this object was made, at most one."""
+
+    def __init__(self) -> None:
+        self._cpu, self._clock = time.process_time(), time.perf_counter()
+
+    def __call__(self) -> float:
+        passed = time.perf_counter() - self._clock
+        return min((time.process_time() - self._cpu) / passed, 1.0) if passed > 0 else 1.0
+
+
 class Watch:
     """Watch the scores of one solver's part of a run.
 
     curve: the scores of the whole run. began: the time on their clock when this solver began. left: the solvers that
-    could take over, the next one first.
+    could take over, the next one first. share: CPU seconds per second of that clock.
     """
 
-    def __init__(self, curve: Curve, began: float, own: Candidate, left: Sequence[Candidate]):
-        self.curve, self.began, self.own, self.left = curve, began, own, left
+    def __init__(
+        self, curve: Curve, began: float, own: Candidate, left: Sequence[Candidate], share: Callable[[], float]
+    ):
+        self.curve, self.began, self.own, self.left, self.share = curve, began, own, left, share
         self.found = False  # whether the solver was overtaken
         self._first = self._seen = len(curve)
 
@@ -57,8 +74,8 @@ class Watch:
         if not self.left or len(self.curve) == self._seen:
             return False
         self._seen = len(self.curve)
-        own = [(seconds - self.began, value, gap) for seconds, value, gap in self.curve[self._first :]]
-        following = self.left[0].seconds
+        share, following = self.share(), self.left[0].seconds
+        own = [(share * (seconds - self.began), value, gap) for seconds, value, gap in self.curve[self._first :]]
         overdue = own[-1][0] > max(OVERDUE * self.own.seconds, LEAST_SECONDS)
-        self.found = overdue and following < seconds_left and seconds_to(own, target) > MARGIN * following
+        self.found = overdue and following < share * seconds_left and seconds_to(own, target) > MARGIN * following
         return self.found

@@ -36,7 +36,17 @@ def test_features_of_a_problem_by_hand():
     features = features_of(problem, 1e-4)
     assert list(features) == list(FEATURES)
     expected = {"constant": 1, "rows": 1, "inputs": math.log10(3), "outputs": math.log10(2), "blocks": math.log10(4)}
-    expected |= {"decay": 2, "accuracy": 4, "several": 1, "curved": 0, "bias": 0, "relu": 0}
+    expected |= {
+        "decay": 2,
+        "accuracy": 4,
+        "decay_blocks": 2 * math.log10(4),
+        "several": 1,
+        "plane": 0,
+        "mixing": 0,
+        "curved": 0,
+        "bias": 0,
+        "relu": 0,
+    }
     assert {name: features[name] for name in expected} == pytest.approx(expected)
 
 
@@ -127,6 +137,8 @@ def test_relu_sparse_data_devices_and_limits_rule_solvers_out():
     assert "semismooth_newton" in names(gated)
     assert "column_generation" not in names(gated)
     assert "semismooth_newton" not in names(relu)
+    assert "column_generation" not in names(relu)  # the blocks are a sample of all patterns
+    assert "column_generation" in names(random_problem(0, activation="relu", n=6, d=2, patterns="all"))
     sparse = cnn.Problem(scipy.sparse.random(20, 5, 0.5, "csr", rng=0), np.arange(20.0), beta=0.1, patterns=4)
     assert "cvxpy_clarabel" not in names(sparse)
     assert names(sparse)
