@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convexnn_bench.cli import certify, layerwise, machine, play, records, regularisation, run
+from convexnn_bench.cli import certify, layerwise, machine, play, proofs, records, regularisation, run
 
 app = typer.Typer(
     name="convexnn-bench",
@@ -47,6 +47,8 @@ app.command()(machine.doctor)
 app.command()(records.merge)
 app.command()(certify.certify)
 app.command()(regularisation.path)
+app.command()(proofs.prove)
+app.command()(proofs.verify)
 app.command()(layerwise.layerwise)
 app.command()(play.play)
 
