@@ -190,7 +190,11 @@ def _report(
         *reading.notes,
         *problem.notes,
     )
-    return ModuleReport(primal, certificate, problem, beta, reading.words, assumptions, primal_low=low), reading
+    weights = reading.W1, reading.W2, reading.output_bias
+    words = reading.words
+    return ModuleReport(
+        primal, certificate, problem, beta, words, assumptions, primal_low=low, weights=weights
+    ), reading
 
 
 def _check_head(reading: Reading, training: TrainingLoss) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from convexnn_bench.certificates import Certificate, certificate_html, relative_gap, rounded
-from convexnn_bench.errors import InputError
+from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.module_reports.figure import interval_figure
 from convexnn_bench.problem import Problem
+from convexnn_bench.proofs import Proof, prove_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,8 @@ class ModuleReport:
         width.
     curve : tuple of (seconds, low, high)
         How the interval became narrower.
+    weights : (W1, W2, output bias or None) or None
+        The network's weights as those of a point of `problem`.
     """
 
     primal: float
@@ -65,6 +68,24 @@ class ModuleReport:
     better_objective: float | None = None
     better_neurons: int | None = None
     curve: tuple[tuple[float, float, float], ...] = ()
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+
+    def prove(self) -> Proof:
+        """Make a proof of the bound and of the gap of this network, for the checker verify_proof.py.
+
+        Returns
+        -------
+        Proof
+            About `problem`, which ``report.problem.save`` writes to the file that the checker needs.
+
+        Raises
+        ------
+        UnsupportedError
+            The checker does not know a part of the problem.
+        """
+        if self.weights is None:
+            raise UnsupportedError("this report does not hold the weights of its network")
+        return prove_network(self.problem, *self.weights, self.certificate)
 
     @property
     def optimum(self) -> tuple[float, float]:

@@ -20,7 +20,9 @@ STEPS_INTO_CONE = [
 Column = Float[np.ndarray, " k"]
 
 
-def integer_neurons(problem: Problem, point: Point, of: Any, every_mask: bool) -> dict[str, Any] | None:
+def integer_neurons(
+    problem: Problem, point: Point, of: Any, every_mask: bool, own: bool = False, bias: np.ndarray | None = None
+) -> dict[str, Any] | None:
     """Return the point as the checker reads it, or None where a ReLU neuron cannot be moved into its cone.
 
     Parameters
@@ -31,16 +33,19 @@ def integer_neurons(problem: Problem, point: Point, of: Any, every_mask: bool) -
         The exact data.
     every_mask : bool
         Whether the neurons are those of a ReLU network, whose masks follow from the data.
+    own : bool
+        Keep the network as it is, without balancing its layers, and with the output bias `bias`.
+    bias : array c, optional
+        Zero if None. Without `own` it is the best output bias.
     """
-    found = _neurons(problem, point, every_mask)
+    balanced = _neurons(problem, point, every_mask)
     # 1. Balance the two layers of every neuron, which gives the least squared norms for the same product.
-    balanced = []
-    for block, u, v in found:
-        ratio = np.sqrt(np.linalg.norm(v) / np.linalg.norm(u))
-        balanced.append((block, u * ratio, v / ratio))
+    if not own:
+        balanced = [_balanced(*neuron) for neuron in balanced if all(np.any(part) for part in neuron[1:])]
     if not balanced:  # the zero network
         balanced = [(0, np.zeros(problem.p), np.zeros(problem.q))]
-    bias = _bias(problem, point)
+    if bias is None:
+        bias = np.zeros(problem.c) if own else _bias(problem, point)
     # 2. Round to one grid.
     largest = max(float(np.abs(part).max()) for _, u, v in balanced for part in (u, v, bias))
     bits = max(0, GRID_BITS - int(np.frexp(largest)[1])) if largest > 0 else 0
@@ -61,14 +66,19 @@ def integer_neurons(problem: Problem, point: Point, of: Any, every_mask: bool) -
 
 
 def _neurons(problem: Problem, point: Point, every_mask: bool) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Return (block, u, v) of every neuron that is not zero."""
+    """Return (block, u, v) of every neuron of which not both vectors are zero."""
     if every_mask:
         W1, W2 = (np.asarray(part) for part in point.to_network(problem))
         columns = [(0, W1[:, j], W2[:, j]) for j in range(W1.shape[1])]
     else:
         U, V = (np.asarray(part.cpu()) for part in point.to_factors(problem))
         columns = [(k, U[k, :, j], V[k, :, j]) for k in range(U.shape[0]) for j in range(U.shape[2])]
-    return [(k, u, v) for k, u, v in columns if np.linalg.norm(u) > 0 and np.linalg.norm(v) > 0]
+    return [(k, u, v) for k, u, v in columns if np.any(u) or np.any(v)]
+
+
+def _balanced(block: int, u: np.ndarray, v: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    ratio = np.sqrt(np.linalg.norm(v) / np.linalg.norm(u))
+    return block, u * ratio, v / ratio
 
 
 def _bias(problem: Problem, point: Point) -> Float[np.ndarray, " c"]:

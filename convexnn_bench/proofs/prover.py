@@ -4,6 +4,7 @@ A certificate in float64 is feasible up to its allowance for rounding. The multi
 every inequality of the checker true. What the file states is therefore what the checker has found to hold.
 """
 
+import math
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from fractions import Fraction
 from typing import Any
@@ -20,6 +21,7 @@ from convexnn_bench.proofs.checker import as_checked, checker
 from convexnn_bench.proofs.multiplier import integer_multiplier
 from convexnn_bench.proofs.neurons import integer_neurons
 from convexnn_bench.proofs.proof import SCHEMA, VERSION, Proof, decimal
+from convexnn_bench.proofs.rules import rule_witnesses, scaled
 from convexnn_bench.proofs.witnesses import block_witnesses
 from convexnn_bench.terminal import progress
 
@@ -28,11 +30,12 @@ KNOWN = {
     "activation": ("linear", "gated_relu", "relu"),
     "loss": ("squared", "huber", "squared_hinge", "logistic", "cross_entropy"),
 }
+PRECISION = 64  # bits of the largest entry of the multiplier
 SCALE_BITS = 60  # bits of the factor by which the multiplier is shortened
 SHORTER = [2.0**-k for k in range(58, 6, -4)]  # parts by which it is shortened, until every inequality holds
 
 
-def prove(problem: Problem, result: PointLike, scope: str | None = None, *, precision: int = 64) -> Proof:
+def prove(problem: Problem, result: PointLike, scope: str | None = None, *, precision: int = PRECISION) -> Proof:
     """Make a proof of a lower bound on the optimum, and of the gap of a point, for the checker verify_proof.py.
 
     Parameters
@@ -80,6 +83,16 @@ def prove(problem: Problem, result: PointLike, scope: str | None = None, *, prec
     return _Prover(problem, point, certificate, precision).proof()
 
 
+def prove_network(
+    problem: Problem, W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None, certificate: Certificate
+) -> Proof:
+    """Make a proof about the network (W1, W2) with its own output bias, with the multiplier of a certificate."""
+    _check_known(problem)
+    if certificate.multiplier is None:
+        raise UnsupportedError("the certificate of this network has no multiplier")
+    return _Prover(problem, Point(network=(W1, W2)), certificate, PRECISION, own=True, bias=bias).proof()
+
+
 def _check_known(problem: Problem) -> None:
     """Raise UnsupportedError for what the checker does not know."""
     if problem.is_sparse:
@@ -107,8 +120,17 @@ def _certificate(problem: Problem, result: Any, point: Point, scope: str | None)
 class _Prover:
     """The steps of one proof."""
 
-    def __init__(self, problem: Problem, point: Point, certificate: Certificate, precision: int):
-        self.problem, self.point, self.certificate, self.precision = problem, point, certificate, precision
+    def __init__(
+        self,
+        problem: Problem,
+        point: Point,
+        certificate: Certificate,
+        precision: int,
+        own: bool = False,
+        bias: np.ndarray | None = None,
+    ):
+        self.problem, self.point, self.certificate = problem, point, certificate
+        self.precision, self.own, self.bias = precision, own, bias
         self.of = as_checked(problem)
 
     def proof(self) -> Proof:
@@ -131,7 +153,7 @@ class _Prover:
         # 3. The point.
         primal = gap = neurons = None
         if self.certificate.refused is None:
-            neurons = integer_neurons(problem, self.point, of, masks != "listed")
+            neurons = integer_neurons(problem, self.point, of, masks != "listed", self.own, self.bias)
         lower = decimal(bound, ROUND_FLOOR)
         if neurons is not None:
             primal = decimal(of.objective_above(**neurons, every_mask=masks != "listed"), ROUND_CEILING)
@@ -146,7 +168,7 @@ class _Prover:
             "primal": primal,
             "gap": gap,
             "problem": of.about,
-            "sha256": of.hash(masks in ("listed", "counted")),
+            "sha256": of.hash(masks == "listed"),
             "masks": masks,
             "multiplier": {"scale": scale, "bits": bits, "rows": [row[: len(row) - left_out] for row in M]},
             "witnesses": witnesses,
@@ -158,18 +180,23 @@ class _Prover:
         return None if bound == 0 and primal > 0 else decimal((primal - bound) / (abs(bound) or 1), ROUND_CEILING)
 
     def _masks(self) -> str:
-        """Return how the proof covers the masks: listed, counted, plane or rule."""
+        """Return how the proof covers the masks: those of the problem, all of the plane, or all by decision rules."""
         if not self.problem.has_cone or self.certificate.scope == "sampled":
             return "listed"
-        if self.problem.p == 2:
-            return "plane"
-        raise UnsupportedError("complete")
+        return "plane" if self.problem.p == 2 else "rule"
 
     def _feasible(self, masks: str, M: list[list[int]], bits: int) -> tuple[Any, int]:
         """Return witnesses and the largest scale / 2^SCALE_BITS of the multiplier for which they hold."""
         of, unit = self.of, 1 << (bits + SCALE_BITS)
+        if masks == "rule":
+            planes, square = rule_witnesses(of, M)
+            norms = checker().Norms(of, M, unit)
+            scale = 1 << SCALE_BITS
+            if square > 0:
+                scale = min(scale, math.isqrt(int(Fraction(norms.top, norms.low) / square)))
+            return scaled(planes, scale), scale
         witnesses: Any = {}
-        if masks in ("listed", "counted") and self.problem.has_cone:
+        if masks == "listed" and self.problem.has_cone:
             Lambda = torch.as_tensor(np.array([[float(Fraction(x, 1 << bits)) for x in row] for row in M]))
             G = self.problem.operator().adjoint(Lambda).numpy()
             witnesses = block_witnesses(self.problem, of, unit, G)

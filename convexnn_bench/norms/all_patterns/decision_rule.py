@@ -112,7 +112,8 @@ class Rule:
 
     Groups g of rows a_i, delta_g their average weighted by length; groups h of rows b_j, which share alpha_h. Every
     literal lies in [0, 1], so that alpha_h does. In terms of signs e, delta = (1 + e) / 2:
-    sum delta_i a_i - sum alpha_h b_h = centre + 1/2 sum e_i w_i.
+    sum delta_i a_i - sum alpha_h b_h = centre + 1/2 sum e_i w_i. After `minimise`, `parameters` are the best logits and
+    log d.
     """
 
     def __init__(self, A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"]):
@@ -180,6 +181,7 @@ class Rule:
             for part, slope in zip(parts, slopes, strict=True):
                 part.step(slope, 1.02 - step / total)
             step += 1
+        self.parameters = best.parameters
         return self.above(*best.parameters)
 
     def above(self, logits: torch.Tensor, logd: torch.Tensor) -> float:
