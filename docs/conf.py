@@ -1,6 +1,10 @@
 """Sphinx: `make docs` builds the site in docs/_build/html, warnings being errors."""
 
+import base64
+import html
 import importlib.util
+import io
+import json
 import re
 import shutil
 import sys
@@ -20,7 +24,7 @@ version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = "convexnn-bench"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks/gallery.md"]  # which notebooks/index.md includes
 nb_execution_mode = "off"  # notebooks are executed by notebooks/build.py and committed with their outputs
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
@@ -45,6 +49,53 @@ def _copy_notebooks() -> None:
         path.unlink()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copy(path, target / path.name)
+
+
+def _make_gallery() -> None:
+    """Make thumbnails of the notebooks, and notebooks/gallery.md with a card for each: its title, question and picture.
+
+    The picture is the first one of the notebook. A notebook without one has a card without a picture.
+    """
+    thumbnails = HERE / "_static" / "thumbnails"
+    shutil.rmtree(thumbnails, ignore_errors=True)
+    thumbnails.mkdir(parents=True)
+    cards = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        title = "".join(cells[0]["source"]).partition("\n")[0].removeprefix("# ")
+        words = "".join(cells[0]["source"]).partition("**The question.**")[2].partition("\n\n")[0]
+        picture = _thumbnail(cells, thumbnails / f"{path.stem}.png")
+        image = f'<img src="../_static/thumbnails/{path.stem}.png" alt="" loading="lazy">' if picture else ""
+        question = re.sub(r"\*+(.*?)\*+", r"\1", " ".join(words.split()))
+        text = f"<b>{html.escape(title)}</b><span>{html.escape(_first_sentences(question))}</span>"
+        cards.append(f'<a class="card" href="{path.stem}.html">{image}{text}</a>')
+    gallery = "\n".join(['<div class="cards gallery">', *cards, "</div>"])
+    (HERE / "notebooks" / "gallery.md").write_text(f"{gallery}\n", encoding="utf-8")
+
+
+def _first_sentences(text: str, most: int = 170) -> str:
+    """Return as many whole sentences as fit, at least one, without those that have formulas."""
+    sentences = [one for one in re.split(r"(?<=[.?]) ", text) if "$" not in one]
+    kept = sentences[:1]
+    for sentence in sentences[1:]:
+        if len(" ".join([*kept, sentence])) > most:
+            break
+        kept.append(sentence)
+    return " ".join(kept).replace("`", "")
+
+
+def _thumbnail(cells: list[Any], path: Path) -> bool:
+    """Write the first picture of a notebook at a third of a page's width; return whether there is one."""
+    from PIL import Image
+
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get("image/png")
+            if data:
+                with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+                    image.convert("RGB").resize((480, round(480 * image.height / image.width))).save(path)
+                return True
+    return False
 
 
 def _list_plugins() -> None:
@@ -104,5 +155,6 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     _write_page()
     _copy_notebooks()
+    _make_gallery()
     _list_plugins()
     app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-# Chosen by trials on the ladder (docs/benchmarks.md).
+# Chosen by trials on the ladder (docs/measurements.md).
 SPLIT_RATIO = 0.02  # least ratio of sizes, smaller to larger, of the two neurons into which a step may split one
 NEGLIGIBLE_SIZE = 1e-9  # neurons up to this multiple of the largest size are dropped
 

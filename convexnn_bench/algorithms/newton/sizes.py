@@ -15,7 +15,7 @@ from convexnn_bench.algorithms.newton.neurons import BlockNeurons
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.operator import CHUNK_ELEMENTS
 
-# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+# Where no source is named, a value was chosen by trials on the ladder (docs/measurements.md).
 RIDGE = 1e-11  # added to the diagonal in units of its mean, because neighbouring neurons are nearly parallel
 LEAST_MODEL_CURVATURE = 1e-3  # of F'' in the quadratic program, in units of the largest curvature of the loss
 MOST_STEPS = 30  # Newton steps; the squared loss takes one

@@ -22,7 +22,7 @@ from convexnn_bench.algorithms.newton.matrices import add_rotation_curvatures, h
 from convexnn_bench.algorithms.newton.point import PointState, Step
 from convexnn_bench.algorithms.newton.preconditioner import KroneckerPreconditioner
 
-# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+# Where no source is named, a value was chosen by trials on the ladder (docs/measurements.md).
 TYPICAL_PRODUCTS = 15.0  # Hessian products that conjugate gradients are expected to take before any were counted
 PRODUCT_OVERHEAD = 1.3e7  # cost of calling a Hessian product, in operations
 PRODUCT_SLOWNESS = 3.0  # time of an operation in a product's thin matrices and masks, relative to one large product

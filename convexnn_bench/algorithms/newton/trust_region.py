@@ -17,7 +17,7 @@ from convexnn_bench.algorithms.newton.point import PointState
 from convexnn_bench.algorithms.newton.system import TYPICAL_PRODUCTS, NewtonSystem, TrialStep
 from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 
-# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+# Where no source is named, a value was chosen by trials on the ladder (docs/measurements.md).
 ACCEPTED_RATIO = 1e-4  # least ratio at which a step is taken (Nocedal & Wright, algorithm 4.1, eta)
 GOOD_RATIO, VERY_GOOD_RATIO = 0.5, 0.8  # above which the damping falls, and above which the radius grows
 TRIALS = 40  # trust regions tried for one step

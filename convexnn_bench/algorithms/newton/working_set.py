@@ -30,7 +30,7 @@ from convexnn_bench.certificates import lower_bound, relative_gap
 from convexnn_bench.norms import spectral_norms
 from convexnn_bench.operator import CHUNK_ELEMENTS
 
-# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+# Where no source is named, a value was chosen by trials on the ladder (docs/measurements.md).
 EXCESS = 1e-11  # a dual norm above beta by up to this multiple of beta does not exceed it
 MOST_ENTERING = 200  # neurons that enter in one round
 CANDIDATES = 1000  # most violated blocks, among which the entering ones are chosen: their cosines take 8 MB

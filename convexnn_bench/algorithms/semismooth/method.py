@@ -25,7 +25,7 @@ from convexnn_bench.certificates import lower_bound, relative_gap
 from convexnn_bench.operator import Blocks, Predictions
 from convexnn_bench.problem import Problem
 
-# Chosen by trials on the ladder (docs/benchmarks.md).
+# Chosen by trials on the ladder (docs/measurements.md).
 FIRST_SIGMA, LARGEST_SIGMA = 100.0, 1e12  # in units of 1 / (smoothness ||A||^2), the step of proximal gradient descent
 WARM_SIGMA = 1e6  # largest first sigma, in the same units; from a start, sigma begins at FIRST_SIGMA / gap of the start
 NEGLIGIBLE = 1e-12  # singular values of a start up to this multiple of its largest entry count as zero

@@ -23,7 +23,7 @@ from convexnn_bench.algorithms.semismooth.prox import Shrinkage
 from convexnn_bench.losses import Curvature
 from convexnn_bench.operator import Operator, Predictions
 
-# Where no source is named, a value was chosen by trials on the ladder (docs/benchmarks.md).
+# Where no source is named, a value was chosen by trials on the ladder (docs/measurements.md).
 CALL_OVERHEAD = 5e6  # cost of calling an operator product, in operations
 LARGEST_MATRIX = 2**27  # entries of the largest matrix that is formed: 1 GiB
 THIN_SLOWNESS = 2.0  # time of an operation in products through factors, relative to other products

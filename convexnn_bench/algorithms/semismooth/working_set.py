@@ -14,7 +14,7 @@ from convexnn_bench.operator import Blocks
 
 Indices = Int[torch.Tensor, " w"]
 
-# Chosen by trials on the ladder (docs/benchmarks.md).
+# Chosen by trials on the ladder (docs/measurements.md).
 LEAST_BLOCKS = 32  # least number of blocks in the first working set, and least limit on those that enter after a step
 FIRST_FRACTION = 16  # with many blocks, one in so many is in the first working set
 
