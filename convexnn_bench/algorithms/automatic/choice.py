@@ -103,11 +103,8 @@ def _able(
         if name not in SOLVERS.classes:
             continue  # the model has a solver that is not registered here
         solver = SOLVERS.make(name)
-        reason = (
-            _unfit(solver, problem, request, models.get(name))
-            or solver.unavailable()
-            or reason_to_skip(solver, problem)
-        )
+        model = models.get(name)
+        reason = solver.unavailable() or reason_to_skip(solver, problem) or _unfit(solver, problem, request, model)
         if reason is None:
             able.append(solver)
         else:
