@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from convexnn_bench.datasets._arrays import read_npy, read_npz
-from convexnn_bench.datasets._tables import SEPARATORS, has_words_and_numbers, read_table
+from convexnn_bench.datasets._rows import SEPARATORS
+from convexnn_bench.datasets._tables import has_words_and_numbers, read_table
 from convexnn_bench.datasets.base import (
     TARGETS,
     BaseDataset,
