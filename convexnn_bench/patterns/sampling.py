@@ -9,14 +9,13 @@ from jaxtyping import Bool, Float
 
 from convexnn_bench.errors import InputError, PatternBudgetError
 from convexnn_bench.operator import Rows
+from convexnn_bench.patterns.blocks import Patterns, hash_of
 from convexnn_bench.patterns.enumeration import (
     ALL_ZERO,
     CHUNK_ELEMENTS,
-    Patterns,
     check_rows,
     count_patterns,
     first_of_each,
-    hash_of,
     moved_rows,
 )
 from convexnn_bench.patterns.row_space import reduce_to_row_space

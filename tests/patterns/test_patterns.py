@@ -10,12 +10,8 @@ import pytest
 from scipy.optimize import linprog
 
 from convexnn_bench.errors import InputError, PatternBudgetError
-from convexnn_bench.patterns.enumeration import (
-    count_patterns,
-    enumerate_patterns,
-    enumeration_cost,
-    patterns_from_masks,
-)
+from convexnn_bench.patterns.blocks import patterns_from_masks
+from convexnn_bench.patterns.enumeration import count_patterns, enumerate_patterns, enumeration_cost
 from convexnn_bench.patterns.row_space import reduce_to_row_space
 from convexnn_bench.patterns.sampling import sample_patterns
 
