@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from convexnn_bench.certificates import Certificate, JointBound, certify, strengthened
+from convexnn_bench.certificates import Certificate, JointBound, certify, lower_bound, strengthened
 from convexnn_bench.deadline import part_of_deadline, seconds_left, time_is_up
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point, network
@@ -30,6 +30,7 @@ from convexnn_bench.running import Result, solve
 
 TRAINING_SHARE = 0.3  # of the time, for the better network
 WIDTH_SHARE = 0.4  # of the training, at the user's width
+GRADIENT_SHARE = 0.3  # of the time for the bound, for that of the gradient alone
 MINIMAL_SECONDS = 0.2  # for the certificate of the network with fewest neurons, whose bound is not used
 ADDED = 16  # neurons that are added at a time
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 1e-6  # relative decrease in a window of steps that counts as progress
@@ -227,6 +228,14 @@ def _merge(state: _State) -> None:
 
 def _bound(state: _State, z: torch.Tensor) -> None:
     """Raise the lower bound until the deadline."""
+    problem, Y = state.problem, state.problem.operator().Y
+    # Several outputs need many rules at once. A bound with one of them after the other is a safe beginning.
+    if problem.q > 1:
+        state.say("bounding the gradient of the best network")
+        with part_of_deadline(GRADIENT_SHARE):
+            Lambda = problem.loss.project_dual(problem.loss.gradient(z, Y), Y)
+            dual, _, multiplier = lower_bound(problem, Lambda, "complete")
+        state.take_bound(dual, multiplier)
     state.say("raising the lower bound")
     left = min(seconds_left(), LONGEST_ASCENT)
     joint = JointBound(state.problem, z, left)

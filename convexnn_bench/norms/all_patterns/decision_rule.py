@@ -116,15 +116,16 @@ class Rule:
     log d.
     """
 
-    def __init__(self, A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"]):
+    def __init__(self, A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"], groups: int | None = None):
         self.A = A
-        self.group = group_rows(A, GROUPS)
+        most = GROUPS if groups is None else groups
+        self.group = group_rows(A, most)
         lengths = _lengths(A)
         weight = lengths + 1e-12 * lengths.max()
         self.g = int(self.group.max()) + 1
         total = weight.new_zeros(self.g).index_add(0, self.group, weight)
         self.share = (weight / total[self.group])[:, None]
-        self.negative = group_rows(B, GROUPS) if B.shape[0] else torch.zeros(0, dtype=torch.int64)
+        self.negative = group_rows(B, most) if B.shape[0] else torch.zeros(0, dtype=torch.int64)
         self.h = int(self.negative.max()) + 1 if B.shape[0] else 0
         self.B = self.summed(B)
         sums = A.new_zeros(self.g, A.shape[1]).index_add(0, self.group, A)

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 
 from convexnn_bench.cones import EPS
-from convexnn_bench.norms.all_patterns.decision_rule import Rule, zonotope_bound
+from convexnn_bench.norms.all_patterns.decision_rule import GROUPS, Rule, zonotope_bound
 from convexnn_bench.norms.all_patterns.outputs import arc, outside
 
 SHARPNESS = 500.0  # of the smooth maximum over directions, which exceeds the maximum by at most log(K) / SHARPNESS
 LOGIT_STEP, SIZE_STEP = 0.3, 0.1  # first steps of Adam on the logits and on log d, as in decision_rule.py
+GROUPS_OF_MANY = 96  # groups of rows on either side of a rule, where several directions need one each
 UNUSED = 1e-6  # size d of a generator that is zero at first, relative to the mean of the others
 
 Rows = Float[torch.Tensor, "n p"]
@@ -33,7 +34,7 @@ class MovingRule:
     parameters: the logits of the rule and the logarithms of the sizes d, which an optimiser may move in any way.
     """
 
-    def __init__(self, rows: Rows, r: Weights):
+    def __init__(self, rows: Rows, r: Weights, groups: int):
         self.rows, self.lengths = rows, torch.linalg.vector_norm(rows, dim=1)
         self.first, self.second, self.rest = (torch.nonzero(part)[:, 0] for part in (r > 0, r < 0, ~(r > 0)))
         mass = self._mass(r)
@@ -41,7 +42,7 @@ class MovingRule:
         self.parameters: list[torch.Tensor] = []
         if len(self.first) and float(mass) > 0:
             A, B = (rows[part] * (r[part] / mass).abs()[:, None] for part in (self.first, self.second))
-            self.rule = Rule(A, B)
+            self.rule = Rule(A, B, groups)
             unused = self.rule.logd[1:].mean() + math.log(UNUSED)
             self.parameters = [self.rule.logits, torch.cat([self.rule.logd, unused.expand(len(self.rest))])]
 
@@ -104,12 +105,13 @@ class MovingBound:
         self.size = float(np.linalg.norm(rows)) * (1 + 4 * rows.size * EPS)
         _, values, right = torch.linalg.svd(start, full_matrices=False)
         self.basis = right[values > 1e-13 * values[0]].T
+        groups = GROUPS if self.basis.shape[1] == 1 else GROUPS_OF_MANY
         self.planes: list[_Plane] = []
         for k in range(0, self.basis.shape[1], 2):
             part = self.basis[:, k : k + 2]
             angles = [0.0, math.pi] if part.shape[1] == 1 else [2 * math.pi * j / most for j in range(most)]
             plane = _Plane(part, angles, [])
-            plane.rules = [MovingRule(self.rows, start @ part @ v) for v in plane.vectors.T]
+            plane.rules = [MovingRule(self.rows, start @ part @ v, groups) for v in plane.vectors.T]
             self.planes.append(plane)
 
     @property
