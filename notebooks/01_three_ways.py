@@ -26,7 +26,7 @@ print(
     f"beta_max = {problem.beta_max:.4f} on"
 )
 
-# %%
+# %% tags=["hide-input"]
 figure, axis = plt.subplots(figsize=(4.2, 4))
 for label, marker in enumerate("os^"):
     arm = Y.argmax(axis=1) == label
@@ -104,6 +104,49 @@ for _ in range(3000):
 print(f"Adam on the network: objective {history[-1]:.4f}")
 
 # %% [markdown]
+# One picture of the three: each point is the objective after so many iterations, and the line at the bottom is the optimum,
+# between whose proven bounds no eye can see a difference. An iteration of Newton's method costs more than one of the others.
+
+# %% tags=["hide-input"]
+budgets = {
+    "fista": np.unique(np.geomspace(1, 3000, 24).astype(int)),
+    "bm_newton": np.arange(1, 41, 2),
+}
+curves = {
+    name: [
+        cnn.solve(problem, name, iterations=int(k), gap=1e-9).objective for k in steps
+    ]
+    for name, steps in budgets.items()
+}
+labels = {
+    "fista": "convex program: FISTA",
+    "bm_newton": "Burer-Monteiro: Newton",
+    "network_adam": "network: Adam",
+}
+budgets["network_adam"], curves["network_adam"] = np.arange(1, 3001), history
+figure, axis = plt.subplots(figsize=(7, 4))
+for name, label in labels.items():
+    look = cnn.solver_style(name)
+    marks = look | ({"marker": ""} if name == "network_adam" else {"markersize": 4})
+    axis.plot(budgets[name], curves[name], **marks, label=label)
+axis.axhline(exact.objective, color="black", linewidth=1, linestyle=":")
+axis.annotate(
+    f"the optimum, {exact.objective:.4f}",
+    (1, exact.objective),
+    textcoords="offset points",
+    xytext=(4, -12),
+)
+axis.set(
+    xscale="log",
+    xlabel="iterations",
+    ylabel="objective",
+    ylim=(0, 1.1 * history[0]),
+)
+axis.set_title("Three formulations, one optimum")
+axis.legend()
+plt.show()
+
+# %% [markdown]
 # ## How far from the best?
 #
 # `cnn.certify` computes a **certificate** from any point: a lower bound on the global optimum that is proved by weak
@@ -127,7 +170,7 @@ for name, point in (
 # quite zero is not quite sharp. It is a proof all the same, and needs nothing but the point. (The spikes are Adam's at a
 # constant learning rate: close to a minimum it jumps out, and comes back.)
 
-# %%
+# %% tags=["hide-input"]
 best = exact.certificate.dual
 figure, axis = plt.subplots(figsize=(5.5, 3.4))
 look = cnn.solver_style("network_adam") | {"marker": ""}

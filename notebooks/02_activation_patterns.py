@@ -22,7 +22,7 @@ print(patterns.summary())
 # Every sample $x_i$ cuts the plane of weights along the line $x_i^T u = 0$. Between the lines lie **cells**: all neurons
 # of a cell have the same pattern. Five lines through the origin make ten sectors.
 
-# %%
+# %% tags=["hide-input"]
 angles = np.linspace(-np.pi, np.pi, 1441)
 directions = np.stack([np.cos(angles), np.sin(angles)])
 seen = X @ directions >= 0
@@ -104,7 +104,7 @@ for N, r in ((5, 2), (8, 2), (8, 3), (10, 3), (8, 4), (9, 5)):
 # With a bias $b$ the data are $(x_i, 1)$ and the cells live in three dimensions. The slice at a fixed bias, here
 # $b = 0.6$, can be drawn: the lines $x_i^T u + b = 0$ do not pass through the origin, and there are bounded cells between them.
 
-# %%
+# %% tags=["hide-input"]
 bias, reach = 0.6, 4
 side = np.linspace(-reach, reach, 801)
 grid = np.stack(np.meshgrid(side, side), axis=0).reshape(2, -1)
@@ -148,7 +148,7 @@ print(
 # Where all patterns are too many one takes some: those of random directions. The convex program on a sample of patterns is
 # the training problem of a network with those gates. Its optimum can only fall when patterns are added.
 
-# %%
+# %% tags=["hide-input"]
 full = cnn.make_problem("spiral", n=30, beta_fraction=0.02)
 optimum = cnn.solve(full, "bm_newton", gap=1e-8).objective
 counts, values = (2, 5, 10, 20, 40, full.P), []

@@ -25,7 +25,7 @@ plt.rcParams.update(cnn.style())
 # where $-\Lambda z \le \beta |z|$ was used, and for this loss $F^*(\Lambda) = \frac12\Lambda^2 + 2\Lambda$. So each feasible $\Lambda$ gives a **lower
 # bound** on all objectives at once. A point $z$ suggests one: the gradient $F'(z)$ there, scaled until it is feasible.
 
-# %%
+# %% tags=["hide-input"]
 beta, y = 0.5, 2.0
 z = np.linspace(-0.1, 2.8, 400)
 primal = 0.5 * (z - y) ** 2 + beta * np.abs(z)
@@ -147,7 +147,7 @@ print(f"its value: {-0.5 * np.sum(multiplier**2) - np.sum(multiplier * Y):.8f}")
 # To see the difference, gradient descent is first run *without* weight decay, as many networks are trained, and then with
 # it.
 
-# %%
+# %% tags=["hide-input"]
 optimum = cnn.solve(problem, "bm_newton", gap=1e-9).objective
 draw = np.random.default_rng(0)
 U, V = (

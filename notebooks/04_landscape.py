@@ -19,7 +19,7 @@ plt.rcParams.update(cnn.style())
 # One block, one number: $f(u, v) = \frac12 (uv - 1)^2 + \frac\beta2 (u^2 + v^2)$. In $z = uv$ it is convex; in $(u, v)$ it has two
 # minima and a saddle at zero. All of them lie in one picture.
 
-# %%
+# %% tags=["hide-input"]
 beta = 0.3
 side = np.linspace(-1.6, 1.6, 300)
 u, v = np.meshgrid(side, side)

@@ -198,7 +198,7 @@ print("none below:", bool((excess > -1e-9).all()))
 # until there is none: then the bound holds over *all* patterns. The patterns that it is left with, of all there are, are
 # printed below the figure.
 
-# %%
+# %% tags=["hide-input"]
 counts, values = (5, 10, 20, 40, 80), []
 for P in counts:
     part = cnn.make_problem(

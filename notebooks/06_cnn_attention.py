@@ -73,7 +73,7 @@ print(
     f"the network that they make is certified to a gap below 1e-6: {network_gap < 1e-6}"
 )
 
-# %%
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 6, figsize=(10, 2.2), layout="constrained")
 strongest = np.argsort(-np.linalg.norm(filters, axis=0))[:6]
 size = np.abs(filters[:, strongest]).max()
@@ -148,7 +148,7 @@ figure
 # start with the *same* number of heads ended lower, the higher end is proved not to be global for its own number of heads.
 # These are counted. Now the rank of the optimal blocks, from the convex program:
 
-# %%
+# %% tags=["hide-input"]
 figure, axis = plt.subplots(figsize=(5.4, 3.6))
 for (name, problem), marker in zip(
     (("first", attention), ("second", second)), "os", strict=True

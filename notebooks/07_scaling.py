@@ -132,7 +132,7 @@ print(
     .T.to_string()
 )
 
-# %%
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
 for axis, times, title in (
     (axes[0], best, "ladder: gap 1e-6"),
@@ -177,7 +177,7 @@ plt.show()
 # semismooth Newton, FISTA) over that of the best Burer-Monteiro solver, to a gap of 1e-6, where both got there within the
 # limit that the records state (printed above); a letter where only one did. One draw of every problem.
 
-# %%
+# %% tags=["hide-input"]
 mapped["kind"] = np.where(mapped.formulation == "burer_monteiro", "bm", "exact")
 race = (
     mapped.groupby(["problem_c", "problem_n", "problem_P", "kind"])["t6"]
@@ -186,7 +186,7 @@ race = (
 )
 # orange: the convex program is faster; blue: Burer-Monteiro is
 sides = LinearSegmentedColormap.from_list("sides", ["C1", "white", "C0"])
-figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(3, 1, figsize=(7, 10), sharex=True, layout="constrained")
 for axis, c in zip(axes, (1, 3, 10), strict=True):
     part = race.loc[c]
     bm, exact = part["bm"].unstack(), part["exact"].unstack()
@@ -211,9 +211,9 @@ for axis, c in zip(axes, (1, 3, 10), strict=True):
             axis.text(j, i, text, ha="center", va="center", fontsize=13)
     axis.set_xticks(range(bm.shape[1]), [int(v) for v in bm.columns])
     axis.set_yticks(range(bm.shape[0]), [int(v) for v in bm.index])
-    axis.set_xlabel("blocks P")
+    axis.set_ylabel("samples n")
     axis.set_title(f"{c} output{'s' if c > 1 else ''}")
-axes[0].set_ylabel("samples n")
+axes[-1].set_xlabel("blocks P")
 figure.colorbar(picture, ax=axes, label="log10 (exact / Burer-Monteiro)")
 plt.show()
 bm, exact = race["bm"], race["exact"]

@@ -5,11 +5,13 @@
 # not, how far above it can it be? `cnn.certify_module` reads the module, checks the reading on your data, and answers.
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 import convexnn_bench as cnn
 
+plt.rcParams.update(cnn.style())
 draw = np.random.default_rng(0)
 X = draw.standard_normal((60, 2))
 y = np.abs(X[:, 0]) - X[:, 1] + 0.1 * draw.standard_normal(60)
@@ -88,6 +90,37 @@ print(
 #
 # ## While it trains
 #
+# The objective falls, the best bound so far rises, and the optimum lies between them. Each certificate needs the weights at
+# that step, and nothing else.
+
+# %% tags=["hide-input"]
+shown = (0, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
+checked = [
+    cnn.certify_module(
+        trained(20, steps, seed=0), X, y, loss="squared", weight_decay=0.5
+    )
+    for steps in shown
+]
+falling = [one.primal for one in checked]
+rising = np.maximum.accumulate([one.dual for one in checked])
+figure, axis = plt.subplots(figsize=(7, 4))
+where = np.add(shown, 1)
+bound_colour = cnn.solver_style("cvxpy_clarabel")["color"]
+axis.fill_between(where, rising, falling, color=bound_colour, alpha=0.12, linewidth=0)
+axis.plot(where, falling, **cnn.solver_style("network_adam"), label="objective")
+axis.plot(where, rising, "--", color=bound_colour, label="proven lower bound")
+axis.axhline(optimum, color="black", linewidth=1, linestyle=":", label="the optimum")
+axis.set(
+    xscale="log", yscale="log", xlabel="steps of Adam, plus one", ylabel="objective"
+)
+per_mille = np.ceil(1000 * (falling[-1] / rising[-1] - 1))  # rounded upwards
+axis.set_title(
+    f"After {shown[-1]} steps: at most {per_mille / 10} % above the global optimum"
+)
+axis.legend()
+plt.show()
+
+# %% [markdown]
 # The same split at growing numbers of steps, with a constant learning rate, and last with one that decays, so that Adam
 # settles. The last two columns say what the multiplier lacks: by how much the dual norm of the gradient exceeds $\beta$
 # (`stationarity_bound`), and how far the point is from stationary along its own scaling (`stationarity_error`, relative to the

@@ -173,7 +173,7 @@ for flipped, E in errors.items():
     print("objective of gated, Adam above the optimum, per cent, over the splits:")
     print(" " * 18 + "".join(f"{cell:>11s}" for cell in between) + "\n")
 
-# %%
+# %% tags=["hide-input"]
 styles = dict(
     zip(
         ways,

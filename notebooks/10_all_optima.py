@@ -68,7 +68,7 @@ for n in (20, 40, 80):
 # `cnn.optimal_set` finds all optima from one that is certified to a gap of 1e-12. Left: one gate for each mask. Right: all
 # gates. Colours say on which side the optimum puts a tumour; white is where optima of the same problem disagree.
 
-# %%
+# %% tags=["hide-input"]
 side = np.linspace(-2.2, 3.2, 60)
 grid = np.stack([*np.meshgrid(side, side), np.ones((60, 60))], axis=-1).reshape(-1, 3)
 (X, y), _ = split(20)
@@ -108,7 +108,7 @@ plt.show()
 # the part on which all are wrong, and of at most that part plus the part on which they disagree. The bands show these bounds at
 # every weight decay, and the line is the unique optimum with one gate for each mask. A score of zero counts as wrong.
 
-# %%
+# %% tags=["hide-input"]
 fractions = np.geomspace(3e-3, 0.3, 5)
 
 

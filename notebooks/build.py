@@ -30,6 +30,13 @@ def sources(prefixes: tuple[str, ...] = ()) -> list[Path]:
     )
 
 
+def folded(cell: Any) -> dict[str, Any]:
+    """The metadata of a cell: the tag hide-input folds the code of a figure on the site and in JupyterLab."""
+    if "hide-input" not in cell["metadata"].get("tags", []):
+        return {}
+    return {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+
+
 def from_source(path: Path) -> Any:
     """The notebook that a source describes, without outputs."""
     notebook = jupytext.read(path, fmt="py:percent")
@@ -43,7 +50,7 @@ def from_source(path: Path) -> Any:
     }
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{path.stem[:2]}-{number:03d}"
-        cell["metadata"] = {}
+        cell["metadata"] = folded(cell)
     return notebook
 
 
@@ -90,8 +97,8 @@ def stale(path: Path) -> Iterator[str]:
         yield f"{target.name} is missing"
         return
     fresh, kept = from_source(path).cells, nbformat.read(target, as_version=4).cells
-    if [(cell.cell_type, cell.source) for cell in fresh] != [
-        (cell.cell_type, cell.source) for cell in kept
+    if [(cell.cell_type, cell.source, cell.metadata) for cell in fresh] != [
+        (cell.cell_type, cell.source, cell.metadata) for cell in kept
     ]:
         yield f"{target.name} was not made from {path.name} as it is now: run python notebooks/build.py {path.stem[:2]}"
     elif any(

@@ -12,6 +12,7 @@ import convexnn_bench as cnn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import blocks_picture  # noqa: E402
 import hero  # noqa: E402
 import staircase_picture  # noqa: E402
 
@@ -101,3 +102,26 @@ def test_the_staircase_stalls_above_the_optimum_and_ends_at_it():
         assert one.along[middle] == pytest.approx(one.objective)
         assert max(one.along[middle - 5], one.along[middle + 5]) < one.objective
     assert whole[-1].along.min() >= whole[-1].objective * (1 - staircase_picture.GAP)
+
+
+@pytest.mark.slow
+def test_blocks_enter_and_leave_until_the_optimum_is_proven():
+    problem = cnn.make_problem("spiral", n=15, beta_fraction=0.05)
+    whole = list(blocks_picture.moments(problem))
+    optimum = cnn.solve(problem, "semismooth_newton", gap=1e-9, show_progress=False).objective
+    assert all(one.bound <= optimum * (1 + 1e-9) <= one.objective * (1 + 2e-9) for one in whole)
+    assert whole[-1].gap <= blocks_picture.GAP
+    # The nuclear norms are the regulariser of the objective, whose other part is not negative.
+    assert all(problem.beta * one.sizes.sum() <= one.objective for one in whole)
+    assert 0 == whole[0].active.sum() < whole[-1].active.sum() < problem.P
+
+
+def test_a_block_is_drawn_where_its_gates_are():
+    problem = cnn.make_problem("spiral", n=15, beta_fraction=0.05)
+    where = blocks_picture.angles(problem)
+    np.testing.assert_array_equal(problem.X @ np.array([np.cos(where), np.sin(where)]) >= 0, problem.masks)
+
+
+def test_the_picture_of_blocks_is_small_and_stands_in_the_docs():
+    assert (ROOT / "docs/images/blocks.gif").stat().st_size < 1_000_000
+    assert "images/blocks.gif" in (ROOT / "docs/explanation.md").read_text()
