@@ -149,7 +149,9 @@ def compare(
     *,
     iterations: int | None = None,
 ) -> Comparison:
-    """Run each solver on the problem, one after the other, and certify what it returns.
+    """Run each solver on the problem, and certify what it returns.
+
+    The solvers run one after the other.
 
     Parameters
     ----------

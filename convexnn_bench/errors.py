@@ -14,7 +14,10 @@ class NotFiniteError(InputError):
 
 
 class UnknownNameError(InputError):
-    """A solver, data set, loss, activation or architecture of this name is not registered."""
+    """Nothing is registered under this name.
+
+    The name is that of a solver, data set, loss, activation or architecture.
+    """
 
 
 class PatternBudgetError(InputError):
@@ -26,7 +29,10 @@ class RegistryError(ConvexNNError):
 
 
 class UnsupportedError(ConvexNNError):
-    """A combination that the theory, or this version, does not cover; the message says why."""
+    """A combination that the theory, or this version, does not cover.
+
+    The message says why.
+    """
 
 
 class ProofError(ConvexNNError):

@@ -115,7 +115,9 @@ class Problem(Instance):
         return convex.objective(self, convex.check_blocks(self, Z))
 
     def factored_objective(self, U: Array, V: Array) -> float:
-        """Return F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2), without a check of the cones.
+        """Return F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2).
+
+        The cones are not checked.
 
         Parameters
         ----------
@@ -182,7 +184,9 @@ class Problem(Instance):
 
 
 def load_problem(path: str | Path) -> Problem:
-    """Load a problem that `Problem.save` has written. Nothing in the file is run as code.
+    """Load a problem that `Problem.save` has written.
+
+    Nothing in the file is run as code.
 
     Parameters
     ----------

@@ -43,7 +43,9 @@ class Scorer(Protocol):
 
 
 class BaseSolver:
-    """An algorithm for one formulation. A subclass defines `set_problem`, `run` and `get_result`.
+    """An algorithm for one formulation.
+
+    A subclass defines `set_problem`, `run` and `get_result`.
 
     The runner sets `seed`, `device`, `time_limit` (seconds or None), `gap` (target or None) and `iterations` (how often
     the callback may return True, or None) before it calls `set_problem`; for a solver with a `start_formulation` also
@@ -107,17 +109,26 @@ class BaseSolver:
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Return what is missing on this machine, in words a user can act on; None when nothing is."""
+        """Return what is missing on this machine, or None.
+
+        The words are such that a user can act on them.
+        """
         missing = [package for package in cls.requires if not importable(package)]
         return f"package {', '.join(missing)} is not installed: pip install {' '.join(missing)}" if missing else None
 
     def gap_tolerance(self) -> float:
-        """Return the certified relative gap up to which a run that the solver's own test ended is `solved`."""
+        """Return the certified relative gap up to which a run may be `solved`.
+
+        It counts for runs that the solver's own test ended.
+        """
         return 1e-6
 
     @classmethod
     def declaration_error(cls) -> str | None:
-        """Return what is wrong with the class itself; None when nothing is. Checked when the file is loaded."""
+        """Return what is wrong with the class itself, or None.
+
+        It is checked when the file is loaded.
+        """
         formulation = getattr(cls, "formulation", None)
         if formulation not in FORMULATIONS:
             return f"formulation must be one of {', '.join(FORMULATIONS)}, got {formulation!r}"
@@ -146,7 +157,10 @@ class BaseSolver:
             importlib.import_module(package)
 
     def skip(self, problem: Problem) -> str | None:
-        """Return why the solver cannot take this problem, in words a user can act on; None when it can."""
+        """Return why the solver cannot take this problem, or None when it can.
+
+        The words are such that a user can act on them.
+        """
         return None
 
     def set_problem(self, problem: Problem) -> None:
@@ -154,7 +168,10 @@ class BaseSolver:
         raise TypeError(f"{type(self).__name__} must define set_problem")
 
     def run(self, callback: Callback) -> None:
-        """Run `while callback(): step`. The callback stops the clock and scores the current point when that is due."""
+        """Run `while callback(): step`.
+
+        The callback stops the clock and scores the current point when that is due.
+        """
         raise TypeError(f"{type(self).__name__} must define run")
 
     def get_result(self) -> Point:

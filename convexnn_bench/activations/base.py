@@ -20,7 +20,9 @@ PROGRESS_AFTER = 1.0  # seconds that an enumeration is expected to take before i
 
 
 class BaseActivation:
-    """The base of every activation phi: blocks k = 1..P with 0/1 masks D_k and phi(Phi u) = D_k Phi u in block k.
+    """The base of every activation phi.
+
+    Its blocks k = 1..P have 0/1 masks D_k, and phi(Phi u) = D_k Phi u in block k.
 
     A new activation defines `apply`, and `blocks` if its blocks are not the patterns of Phi.
 
@@ -72,7 +74,10 @@ class BaseActivation:
         return sample_patterns(Phi, int(str(patterns)), seed)
 
     def apply(self, H: Float[torch.Tensor, "N M"], gate_masks: torch.Tensor) -> Float[torch.Tensor, "N M"]:
-        """Return phi(H) for pre-activations H = Phi W1; gate_masks (N x M) are the masks of the neurons' gates."""
+        """Return phi(H) for pre-activations H = Phi W1.
+
+        gate_masks (N x M) are the masks of the neurons' gates.
+        """
         raise TypeError(f"{type(self).__name__} must define apply")
 
     def __repr__(self) -> str:

@@ -9,7 +9,10 @@ from convexnn_bench.patterns import Patterns
 
 
 class Linear(BaseActivation):
-    """phi(t) = t: one block with D = I, which is always complete. The argument `patterns` has no effect."""
+    """phi(t) = t: one block with D = I, which is always complete.
+
+    The argument `patterns` has no effect.
+    """
 
     name = "linear"
 

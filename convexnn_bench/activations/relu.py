@@ -6,7 +6,10 @@ from convexnn_bench.activations.base import BaseActivation
 
 
 class ReLU(BaseActivation):
-    """phi(t) = max(t, 0); u of block k is constrained to the cone (2 D_k - I) Phi u >= 0."""
+    """phi(t) = max(t, 0).
+
+    The vectors u of block k are constrained to the cone (2 D_k - I) Phi u >= 0.
+    """
 
     name = "relu"
     has_cone = True

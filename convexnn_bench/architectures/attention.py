@@ -12,7 +12,9 @@ from convexnn_bench.errors import InputError
 
 
 class Attention(BaseArchitecture):
-    """Heads phi(X_i U_j X_i^T) X_i V_j, summed over j; X is n x s x d (s tokens of d features), V_j is d x c.
+    """Heads phi(X_i U_j X_i^T) X_i V_j, summed over j.
+
+    X is n x s x d (s tokens of d features), and V_j is d x c.
 
     Phi has a row x_s (x) x_t for every pair of tokens (N = n s^2 in the order (i, s, t); p = d^2, index (a, b) of
     x_s[a] U[a, b] x_t[b]); q = dc, index (l, c') of V[l, c'], l major. Output (i, s) of C(M) is the sum over t of
@@ -84,7 +86,10 @@ class Attention(BaseArchitecture):
         return torch.bmm(X, right.view(d, n, s * M).transpose(0, 1)).view(n * s * s, M)
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
-        """Return H_ij (X_i V_j), or for the mean over tokens (mean of the rows of H_ij, X_i) V_j."""
+        """Return H_ij (X_i V_j), the outputs of the heads.
+
+        For the mean over tokens that is (mean of the rows of H_ij, X_i) V_j.
+        """
         n, s, d = X.shape
         M = V.shape[1]
         if self.output == "mean":

@@ -51,11 +51,16 @@ class BaseArchitecture:
 
     @property
     def rounds(self) -> bool:
-        """Whether entries of Phi may be rounded. False if each is an entry of X or a constant."""
+        """Whether entries of Phi may be rounded.
+
+        False if each is an entry of X or a constant.
+        """
         return True
 
     def exact_rows(self, X: np.ndarray) -> Integers | None:
-        """Return the rows of Phi before rounding, each times a positive factor, as integers.
+        """Return the rows of Phi before rounding as integers.
+
+        Each row is multiplied by a positive factor.
 
         None, the default, means that they are not known. Enumeration then treats rounded rows that count as parallel as
         different ones.
@@ -79,17 +84,26 @@ class BaseArchitecture:
         raise TypeError(f"{type(self).__name__} must define width_out")
 
     def second_layer(self, M: Float[torch.Tensor, "N q"], X: torch.Tensor, c: int) -> Float[torch.Tensor, "n_out c"]:
-        """Return C(M), the predictions from M = sum_k D_k Phi Z_k; linear in M for fixed X."""
+        """Return C(M), the predictions from M = sum_k D_k Phi Z_k.
+
+        C is linear in M for fixed X.
+        """
         raise TypeError(f"{type(self).__name__} must define second_layer")
 
     def target_rows(self, Y: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Return targets with one row for each output, from any allowed shape; raise InputError for other shapes."""
+        """Return targets of any allowed shape with one row for each output.
+
+        Raise InputError for other shapes.
+        """
         return Y
 
     # -- optional: the same maps by their structure -------------------------------------------------------
 
     def first_layer(self, W: Float[torch.Tensor, "p M"], X: torch.Tensor) -> Float[torch.Tensor, "N M"]:
-        """Return Phi W. An architecture that overrides this forms Phi for cones and enumeration only."""
+        """Return Phi W.
+
+        An architecture that overrides this forms Phi for cones and enumeration only.
+        """
         return self.phi_rows(X) @ W
 
     def combine(
@@ -99,7 +113,10 @@ class BaseArchitecture:
         return self.second_layer(H @ V.T, X, c)
 
     def linear_map(self, X: torch.Tensor, c: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Return Z (p x q) -> C(Phi Z) for the linear activation, after computing what depends on X alone."""
+        """Return Z (p x q) -> C(Phi Z) for the linear activation.
+
+        What depends on X alone is computed before.
+        """
         return None
 
     def pool_rows(self, H: Float[torch.Tensor, "N M"], X: torch.Tensor) -> Float[torch.Tensor, "n_out a M"]:
@@ -110,7 +127,9 @@ class BaseArchitecture:
         raise TypeError(f"{type(self).__name__} does not define pool_rows")
 
     def absolute(self) -> "BaseArchitecture | None":
-        """Return the architecture whose Phi and C at |X| are |Phi| and |C| of this one at X, or None if unknown.
+        """Return the architecture with |Phi| and |C| at |X|, or None if unknown.
+
+        Its Phi and C at |X| are the magnitudes of those of this one at X.
 
         It bounds rounding errors. Its `first_layer`, `combine` and `linear_map` must add up the magnitudes of all
         terms, as sums of products of entries of X do.

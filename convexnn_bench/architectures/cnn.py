@@ -17,7 +17,9 @@ from convexnn_bench.plugins import Whole, is_whole
 
 
 class CNN(BaseArchitecture):
-    """Convolution, activation, linear pooling P (a x K), linear layer; X is n x channels x h x w.
+    """Convolution, activation, linear pooling P (a x K), linear layer.
+
+    X is n x channels x h x w.
 
     Filter j sees K patches of every image: Phi holds them row by row (N = nK, p = channels * patch^2, in the order of
     torch.nn.functional.unfold), and with V_j in R^{ac}, q index (alpha, c') with alpha major,
@@ -130,7 +132,10 @@ class CNN(BaseArchitecture):
         return torch.einsum("ak,ikac->ic", self._pooling(X), M)
 
     def combine(self, H: torch.Tensor, V: torch.Tensor, X: torch.Tensor, c: int) -> torch.Tensor:
-        """Return C(H V^T), pooling the hidden units first: n x aM numbers instead of N x ac."""
+        """Return C(H V^T), pooling the hidden units first.
+
+        That takes n x aM numbers instead of N x ac.
+        """
         # Pooling acts on rows and V on columns, so that P (H V^T) = (P H) V^T.
         pooled = self.pool_rows(H, X)
         weights = V.reshape(pooled.shape[1], c, -1).transpose(1, 2).reshape(-1, c)

@@ -59,7 +59,9 @@ class Samples:
 
 
 class BaseDataset:
-    """One data set. A subclass defines `name` and `load`, with a default for every parameter.
+    """One data set.
+
+    A subclass defines `name` and `load`, with a default for every parameter.
 
     Every data set can be split: `make_problem` takes `test`, the share of the samples that is held out. `load` does not
     split. It returns all samples without changes, and asks by `Data(standardize=True, bias=True)` for changes that are
@@ -109,17 +111,26 @@ class BaseDataset:
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Return what is missing on this machine, in words a user can act on; None when nothing is."""
+        """Return what is missing on this machine, or None.
+
+        The words are such that a user can act on them.
+        """
         if cls.requires is not None and not importable(cls.requires[0]):
             return f"needs the package {cls.requires[0]}: {cls.requires[1]}"
         return None
 
     def load(self, *_: Any, **parameters: Any) -> Data:
-        """Return the data for these parameters. Raise InputError for a value that is not allowed."""
+        """Return the data for these parameters.
+
+        Raise InputError for a value that is not allowed.
+        """
         raise TypeError(f"{type(self).__name__} must define load")
 
     def data(self) -> Data:
-        """Return what `load` returns for the constructor's parameters. Raise InputError if the data set is missing."""
+        """Return what `load` returns for the constructor's parameters.
+
+        Raise InputError if the data set is missing.
+        """
         return self._prepared(self._loaded())
 
     def split(self, test: float, seed: int = 0, loss: "str | BaseLoss | None" = None) -> tuple[Data, Data]:
@@ -179,12 +190,15 @@ class BaseDataset:
         return Data(with_bias(X) if data.bias else X, Y, data.defaults, data.classes, data.notes)
 
     def samples(self) -> Samples:
-        """Return the samples, with targets that are not yet encoded for a loss if the data set has such targets."""
+        """Return the samples, with targets that may not be encoded for a loss yet."""
         data = self.data()
         return Samples(data.X, data.Y, data.notes)
 
     def fingerprint(self) -> str | None:
-        """Return a hash of data outside the package, which may change; None for a built-in data set."""
+        """Return a hash of data outside the package, None for a built-in data set.
+
+        Data outside the package may change.
+        """
         return None
 
 

@@ -34,7 +34,9 @@ Curvature = Callable[[Directions], Directions]
 
 
 class BaseLoss:
-    """A convex loss F(z) = sum_i f(z_i, y_i) >= 0 of predictions z and targets Y, both n_out x c.
+    """A convex loss F(z) = sum_i f(z_i, y_i) >= 0.
+
+    Predictions z and targets Y are n_out x c.
 
     A subclass defines `value`, `gradient`, `conjugate`, `project_dual`, `cvxpy_value` and `cvxpy_conjugate`, and
     `scale_range` if it is larger than [0, 1]. In place of `value` and `conjugate` it may define `terms` and
@@ -101,7 +103,10 @@ class BaseLoss:
         return ""
 
     def prepare_targets(self, Y: np.ndarray) -> Float[np.ndarray, "n_out c"]:
-        """Return the targets as float64 n_out x c. Raise InputError where they do not fit the loss."""
+        """Return the targets as float64 n_out x c.
+
+        Raise InputError where they do not fit the loss.
+        """
         Y = np.asarray(Y)
         if Y.dtype.kind not in "fiub":
             raise InputError(f"Y must be numeric, got dtype {Y.dtype}; convert it with .astype(float)")
@@ -130,7 +135,9 @@ class BaseLoss:
         raise TypeError(f"{type(self).__name__} must define gradient")
 
     def rescaled(self, unit: float) -> "tuple[BaseLoss, float] | None":
-        """Return (F', w) with F(unit z, unit Y) = w F'(z, Y) for all z and Y, or None if there is no such loss.
+        """Return (F', w) with F(unit z, unit Y) = w F'(z, Y) for all z and Y.
+
+        Return None if there is no such loss.
 
         With this method, solvers can use another unit of targets and predictions. Labels have no unit, so that losses
         for classification keep the default, None.
@@ -161,14 +168,18 @@ class BaseLoss:
         return self.curvature(z, Y)
 
     def coupling(self, z: Predictions, Y: Predictions) -> Directions | None:
-        """Return B with F''(z) D = W D - B (B^T D), where W is `row_curvature`; None for B = 0.
+        """Return B with F''(z) D = W D - B (B^T D), or None for B = 0.
+
+        W is `row_curvature`.
 
         B is zero for a sum over rows. B and D are taken as matrices with n_out c rows.
         """
         return None
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
-        """Return an upper bound on F(z + d) - F(z) over all d with |d| <= error entrywise; gradient = grad F(z).
+        """Return an upper bound on F(z + d) - F(z) over all |d| <= error entrywise.
+
+        gradient = grad F(z).
 
         The default is <|grad F(z)|, error> + smoothness/2 ||error||^2. A loss whose curvature shrinks with its gradient
         may give a smaller bound.
@@ -214,23 +225,32 @@ class BaseLoss:
         return None
 
     def cvxpy_value(self, z: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
-        """Return F as a CVXPY expression of the expression z (n_out x c), and the constraints that it needs."""
+        """Return F as a CVXPY expression of z (n_out x c), and its constraints."""
         if type(self).cvxpy_weighted_value is BaseLoss.cvxpy_weighted_value:
             raise TypeError(f"{type(self).__name__} must define cvxpy_value")
         return self.cvxpy_weighted_value(z, Y, np.ones((len(Y), 1)))
 
     def cvxpy_conjugate(self, L: Any, Y: np.ndarray) -> tuple[Any, list[Any]]:
-        """Return F* as a convex CVXPY expression of L (n_out x c), and its domain as constraints."""
+        """Return F* as a CVXPY expression of L (n_out x c), and its domain.
+
+        The expression is convex, and the domain a list of constraints.
+        """
         if type(self).cvxpy_weighted_conjugate is BaseLoss.cvxpy_weighted_conjugate:
             raise TypeError(f"{type(self).__name__} must define cvxpy_conjugate")
         return self.cvxpy_weighted_conjugate(L, Y, np.ones((len(Y), 1)))
 
     def cvxpy_weighted_value(self, z: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
-        """Return sum_i w_i f(z_i, y_i) with its constraints, for weights w_i > 0; by default one row at a time."""
+        """Return sum_i w_i f(z_i, y_i) with its constraints, for weights w_i > 0.
+
+        By default it is stated one row at a time.
+        """
         return _added([(w[i, 0], self.cvxpy_value(z[i : i + 1], Y[i : i + 1])) for i in range(len(Y))])
 
     def cvxpy_weighted_conjugate(self, L: Any, Y: np.ndarray, w: RowWeights) -> tuple[Any, list[Any]]:
-        """Return sum_i w_i f_i*(L_i / w_i) with its domain, for weights w_i > 0; by default one row at a time."""
+        """Return sum_i w_i f_i*(L_i / w_i) with its domain, for weights w_i > 0.
+
+        By default it is stated one row at a time.
+        """
         rows = [slice(i, i + 1) for i in range(len(Y))]
         return _added([(w[row].item(), self.cvxpy_conjugate(L[row] / w[row].item(), Y[row])) for row in rows])
 

@@ -11,7 +11,9 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeig
 
 
 class CrossEntropy(BaseLoss):
-    """Softmax cross-entropy against labels of any kind, one-hot rows or rows of probabilities.
+    """Softmax cross-entropy against labels or rows of probabilities.
+
+    Labels may be of any kind, also one-hot rows.
 
     Notes
     -----

@@ -10,7 +10,9 @@ from convexnn_bench.losses.base import BaseLoss, Curvature, Predictions, RowWeig
 
 
 class SquaredHinge(BaseLoss):
-    """Squared hinge loss for targets -1 and 1, output by output; of two other labels the larger one is 1.
+    """Squared hinge loss for targets -1 and 1, output by output.
+
+    Of two other labels the larger one is 1.
 
     Notes
     -----

@@ -60,7 +60,9 @@ class EnumerationCost:
 
 
 def count_patterns(N: int, r: int) -> int:
-    """Return 2 sum_{k<r} C(N-1, k): the patterns of N rows of rank r in general position, else an upper bound.
+    """Return 2 sum_{k<r} C(N-1, k), the number of patterns of N rows of rank r.
+
+    Rows that are not in general position have at most so many.
 
     Examples
     --------
@@ -74,7 +76,10 @@ def count_patterns(N: int, r: int) -> int:
 
 
 def enumeration_cost(Phi: Float[np.ndarray, "N p"]) -> EnumerationCost:
-    """Return the cost of enumerating the patterns of Phi (N x p); raise InputError for an unusable Phi."""
+    """Return the cost of enumerating the patterns of Phi (N x p).
+
+    Raise InputError for an unusable Phi.
+    """
     Phi = check_rows(Phi)
     return _cost(reduce_to_row_space(Phi), Phi.shape)
 
@@ -100,7 +105,9 @@ def enumerate_patterns(
     progress: Progress | None = None,
     integers: Callable[[], Integers] | None = None,
 ) -> Patterns:
-    """Return all attainable patterns of Phi whose cells have an interior, each with a direction inside its cell.
+    """Return all attainable patterns of Phi whose cells have an interior.
+
+    Each comes with a direction inside its cell.
 
     Parameters
     ----------

@@ -24,7 +24,9 @@ from convexnn_bench.terminal import in_bytes
 
 
 def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int = 0) -> Patterns:
-    """Return P different patterns 1{Phi g >= 0} of Gaussian directions g, in order of first appearance.
+    """Return P different patterns 1{Phi g >= 0} of Gaussian directions g.
+
+    They come in the order of their first appearance.
 
     Parameters
     ----------

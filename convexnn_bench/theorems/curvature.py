@@ -24,7 +24,9 @@ BASIS = 40  # Lanczos vectors between restarts
 
 @dataclass(frozen=True)
 class Curvature:
-    """The smallest eigenvalue of the Hessian of F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2).
+    """The smallest eigenvalue of the Hessian of the factored objective.
+
+    The objective is F(A(U V^T)) + beta/2 sum_k (||U_k||^2 + ||V_k||^2).
 
     Attributes
     ----------
@@ -66,7 +68,10 @@ class Curvature:
         return self.eigenvalue / self.beta
 
     def is_second_order(self, tolerance: float = 1e-6) -> bool:
-        """Return whether the relative gradient is at most `tolerance` and the curvature at least -tolerance beta."""
+        """Return whether the point is a second-order one up to a tolerance.
+
+        Its relative gradient is then at most `tolerance`, and its curvature at least -tolerance beta.
+        """
         Number().check("tolerance", tolerance)
         return self.relative_gradient <= tolerance and self.relative >= -tolerance
 
@@ -98,7 +103,9 @@ def as_factors(problem: Problem, point: Any) -> tuple[Left, Right]:
 
 
 def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature:
-    """Compute the smallest eigenvalue of the factored objective's Hessian at a point, with its eigenvector.
+    """Compute the smallest eigenvalue of the factored objective's Hessian.
+
+    It comes with its eigenvector.
 
     Parameters
     ----------

@@ -119,7 +119,9 @@ def spurious_minima(
     tolerance: float = 1e-6,
     steps: int = 500,
 ) -> SpuriousMinima:
-    """Train from random starts with each number of columns a block, and say where they end.
+    """Train from random starts, and say where they end.
+
+    Every number of columns a block is tried.
 
     Parameters
     ----------

@@ -94,7 +94,9 @@ class Staircase:
 
 
 def staircase(problem: Problem, seed: int = 0, *, gap: float = 1e-6, steps: int = 500) -> Staircase:
-    """Grow Burer-Monteiro factors column by column, from zero to a certified global optimum.
+    """Grow Burer-Monteiro factors from zero to a certified global optimum.
+
+    They grow column by column.
 
     1. Certify the point with a zero column appended to every block; stop if its relative gap is at most `gap`.
     2. Fill this column, in every block with ||G_k||_2 > beta, with the top singular pair of -G_k, which descends; stop
