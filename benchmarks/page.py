@@ -95,7 +95,7 @@ def write(folder: Path, docs: Path) -> list[Path]:
         **origin,
         **counts(records, times),
         load=load_text(folder / "load.csv"),
-        alternative=f"Matrix of solvers and problems. {' '.join(leads)}",
+        alternative=f"Matrix of solvers and problems. {' '.join(leads)}".replace("`", ""),
         legend=MATRIX_LEGEND,
         legend_times=LEGEND,
         leads=leads,

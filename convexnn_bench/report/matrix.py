@@ -12,7 +12,7 @@ from convexnn_bench.report.tables import format_seconds
 
 PALEST = 100.0  # ratio to the best time from which squares have the palest shade
 LEGEND = (
-    "In each column the quickest solver has its median time, and the others have theirs over it. '> 5x': the gap was "
+    "For each problem the quickest solver has its median time, and the others have theirs over it. '> 5x': the gap was "
     "not reached within a time limit of 5 times that; 'never': the solver ended by itself above the gap."
 )
 

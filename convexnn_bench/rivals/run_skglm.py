@@ -21,14 +21,16 @@ def load() -> tuple[SetUp, str]:
     from skglm.utils.jit_compilation import compiled_clone
 
     def set_up(data: dict[str, np.ndarray], parameters: dict[str, Any]) -> Solve:
-        Phi, masks, y = data["Phi"], data["masks"], data["Y"][:, 0]
-        (n, p), P = Phi.shape, masks.shape[1]
-        A = np.asfortranarray((masks[:, :, None] * Phi[:, None, :]).reshape(n, P * p))
-        indices, starts = grp_converter(p, P * p)
+        Phi, y, P = data["Phi"], data["Y"][:, 0], data["masks"].shape[1]
+        # skglm divides by the norm of a group, and the blocks of groups without entries are zero
+        kept = (data["masks"][:, :, None] & (Phi[:, None, :] != 0)).any(axis=(0, 2))
+        masks, (n, p), blocks = data["masks"][:, kept], Phi.shape, np.zeros((P, Phi.shape[1], 1))
+        A = np.asfortranarray((masks[:, :, None] * Phi[:, None, :]).reshape(n, -1))
+        indices, starts = grp_converter(p, A.shape[1])
         kind = QuadraticGroup if parameters["loss"] == "squared" else LogisticGroup
-        penalty = WeightedGroupL2(float(data["beta"]) / n, np.ones(P), starts, indices)
+        penalty = WeightedGroupL2(float(data["beta"]) / n, np.ones(masks.shape[1]), starts, indices)
         fit, penalty = compiled_clone(kind(starts, indices)), compiled_clone(penalty)
-        u = np.zeros(P * p)
+        u = np.zeros(A.shape[1])
 
         def solve(tolerance: float) -> tuple[np.ndarray, str]:
             nonlocal u
@@ -36,7 +38,7 @@ def load() -> tuple[SetUp, str]:
                 max_iter=UNLIMITED, max_epochs=UNLIMITED, tol=tolerance, fit_intercept=False, ws_strategy="subdiff"
             )
             u = solver.solve(A, y, fit, penalty, u, A @ u)[0]
-            blocks = np.array(u).reshape(P, p, 1)
+            blocks[kept] = np.array(u).reshape(-1, p, 1)
             return blocks, f"{int(np.any(blocks, axis=1).sum())} active blocks"
 
         return solve
