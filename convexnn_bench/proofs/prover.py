@@ -33,6 +33,8 @@ KNOWN = {
 PRECISION = 64  # bits of the largest entry of the multiplier
 SCALE_BITS = 60  # bits of the factor by which the multiplier is shortened
 SHORTER = [2.0**-k for k in range(58, 6, -4)]  # parts by which it is shortened, until every inequality holds
+# Parts by which it is lengthened first, where the domain of F* is a cone: the allowances of float64 are of this size.
+LONGER, CONICAL = [2.0**-k for k in (36, 40, 44, 48)], ("squared", "squared_hinge")
 
 
 def prove(problem: Problem, result: PointLike, scope: str | None = None, *, precision: int = PRECISION) -> Proof:
@@ -200,10 +202,11 @@ class _Prover:
             Lambda = torch.as_tensor(np.array([[float(Fraction(x, 1 << bits)) for x in row] for row in M]))
             G = self.problem.operator().adjoint(Lambda).numpy()
             witnesses = block_witnesses(self.problem, of, unit, G)
-        with progress("proving", total=float(len(SHORTER))) as update:
-            for done, part in enumerate(SHORTER):
+        changes = [part for part in LONGER if of.loss in CONICAL] + [-part for part in SHORTER]
+        with progress("proving", total=float(len(changes))) as update:
+            for done, part in enumerate(changes):
                 update(float(done))
-                scale = (1 << SCALE_BITS) - round(part * 2**SCALE_BITS)
+                scale = (1 << SCALE_BITS) + round(part * 2**SCALE_BITS)
                 norms = checker().Norms(of, [[scale * x for x in row] for row in M], unit)
                 if self._holds(norms, masks, witnesses):
                     return witnesses, scale

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import second_checker
 from problems import LOSS_NAMES, targets
 
 import convexnn_bench as cnn
@@ -73,6 +74,18 @@ def test_every_cell_is_proven_and_verified(cell):
     else:
         assert proof.bound <= proof.primal
         assert float(proof.primal) <= certificate.primal * (1 + 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS[::4], ids="-".join)
+def test_a_second_checker_agrees(cell):
+    """Another program, written from the page of the documentation, accepts proofs and refuses a higher bound."""
+    problem, proof = problem_of(*cell), proven(*cell)[2]
+    assert second_checker.holds(problem, proof.content)
+    higher = repr(float(proof.bound) + 1e-6 * abs(float(proof.bound)) + 1e-12)
+    assert not second_checker.holds(problem, {**proof.content, "bound": higher})
+    if proof.primal is not None:
+        assert not second_checker.holds(problem, {**proof.content, "primal": repr(float(proof.primal) * (1 - 1e-9))})
 
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
