@@ -50,7 +50,7 @@ def torch_objective(module: nn.Module, X: np.ndarray, Y: np.ndarray, loss: str, 
     targets = torch.as_tensor(base.prepare_targets(Y))
     with torch.no_grad():
         F = float(base.value(module(torch.as_tensor(X)).reshape(targets.shape), targets))
-    return F + 0.5 * decay * sum(float(parameter.square().sum()) for parameter in module.parameters())
+    return F + 0.5 * decay * sum(float(parameter.detach().square().sum()) for parameter in module.parameters())
 
 
 def check(report: cnn.ModuleReport, module: nn.Module, X, Y, loss: str) -> None:
