@@ -92,7 +92,10 @@ class JointBound:
             used = time.perf_counter() - started if math.isinf(end) else total + end - seconds_left()
             part = used / total if total > 0 else 1.0
             part = part if steps is None else max(part, step / steps)
-            value, slope, slopes = self._evaluate([adam.x for adam in rules])
+            try:
+                value, slope, slopes = self._evaluate([adam.x for adam in rules])
+            except torch.linalg.LinAlgError:  # the rules have left the range of float64; the bounds so far hold
+                return
             # 2. Certify what is visibly better than before, and the last point.
             over = part >= 1.0 or time_is_up() or not math.isfinite(value)
             if value > certified + (0.0 if over else CERTIFIED_AFTER * abs(value)):

@@ -18,7 +18,7 @@ import torch
 
 from convexnn_bench.certificates import Certificate, JointBound, certify, lower_bound, strengthened
 from convexnn_bench.deadline import part_of_deadline, seconds_left, time_is_up
-from convexnn_bench.errors import ConvexNNError
+from convexnn_bench.errors import ConvexNNError, InputError
 from convexnn_bench.formulations import Point, network
 from convexnn_bench.module_reports.better_module import with_weights
 from convexnn_bench.module_reports.module_report import CLOSED, ModuleReport
@@ -175,10 +175,7 @@ def _solve(state: _State, weights: Weights) -> None:
     for solver in ("bm_newton", "network_lbfgs"):
         if state.closed or time_is_up():
             return
-        result = solve(
-            state.problem, solver, time_limit=seconds_left() / 2, gap=CLOSED / 10, start=state.weights or weights,
-            show_progress=False,
-        )  # fmt: skip
+        result = _solved(state, solver, weights)
         if result.certificate is None or result.certificate.refused is not None:
             continue
         if result.certificate.scope == state.certificate.scope:
@@ -186,6 +183,19 @@ def _solve(state: _State, weights: Weights) -> None:
         if result.network is not None:
             state.take_network(*(np.asarray(part) for part in result.network))
         state.record()
+
+
+def _solved(state: _State, solver: str, weights: Weights) -> Result:
+    """Return the result of a solver, from the best network if the solver can begin there."""
+
+    def run(start: Weights | None) -> Result:
+        limit = seconds_left() / 2
+        return solve(state.problem, solver, time_limit=limit, gap=CLOSED / 10, start=start, show_progress=False)
+
+    try:
+        return run(state.weights or weights)
+    except InputError:  # such as a neuron on the boundary of patterns that count as one
+        return run(None)
 
 
 def _train(state: _State, weights: Weights) -> None:

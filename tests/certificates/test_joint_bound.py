@@ -94,3 +94,17 @@ def test_rules_without_any_positive_weight():
     moving = MovingBound(rows, -np.ones((6, 1)), 8)
     assert moving.above(np.zeros((6, 1))) == 0.0
     assert moving.above(np.ones((6, 1))) >= np.linalg.norm(np.maximum(rows @ np.ones(3) / 3**0.5, 0.0).sum())
+
+
+def test_an_ascent_that_leaves_float64_keeps_its_bounds(monkeypatch):
+    problem = problem_of("squared", 1, 0)
+    joint = JointBound(problem, torch.zeros(problem.n_out, problem.c, dtype=torch.float64), 600.0)
+    joint.ascend(600.0, steps=2)
+    before = joint.dual
+
+    def fails(self, parameters):
+        raise torch.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr(JointBound, "_evaluate", fails)
+    joint.ascend(600.0, steps=2)
+    assert joint.dual == before > 0

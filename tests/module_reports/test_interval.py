@@ -155,3 +155,15 @@ def test_training_never_raises_the_objective():
     assert values == sorted(values, reverse=True)
     assert values[-1] < values[0]
     assert network.value == pytest.approx(problem.network_objective(network.W1, network.W2), rel=1e-12)
+
+
+def test_a_solver_that_cannot_begin_at_the_network_begins_elsewhere(monkeypatch):
+    def refuses(problem, solver, *, start, **more):
+        if start is not None:
+            raise cnn.InputError("start: no point")
+        return cnn.solve(problem, solver, start=start, **more)
+
+    monkeypatch.setattr(narrowing, "solve", refuses)
+    X, Y = data("squared", 1, 3)
+    report = cnn.certify_module(mlp(2, 4, 1, bias=False), X, Y, "squared", DECAY, time_limit=600)
+    assert report.width <= 1e-6
