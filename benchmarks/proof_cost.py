@@ -16,9 +16,9 @@ from statistics import median
 import convexnn_bench as cnn
 
 PROBLEMS = {
-    "(150, 2, 3, 300)": {"dataset": "spiral", "n": 150, "patterns": "all", "beta_fraction": 0.05},
-    "(569, 31, 1, 50)": {"dataset": "breast_cancer", "patterns": 50, "loss": "logistic", "beta_fraction": 0.02},
-    "(2000, 50, 1, 500)": {"dataset": "teacher", "n": 2000, "d": 50, "patterns": 500, "beta_fraction": 0.1},
+    "(150, 2, 3, 300)": {"name": "spiral", "n": 150, "patterns": "all", "beta_fraction": 0.05},
+    "(569, 31, 1, 50)": {"name": "breast_cancer", "patterns": 50, "loss": "logistic", "beta_fraction": 0.02},
+    "(2000, 50, 1, 500)": {"name": "teacher", "n": 2000, "d": 50, "patterns": 500, "beta_fraction": 0.1},
 }
 
 
