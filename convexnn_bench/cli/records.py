@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 
 from convexnn_bench.cli.common import alone, plain_errors, wide_console
+from convexnn_bench.cli.regularisation import RECORD, report_path
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder that a campaign wrote its records to.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a campaign, or of `path --out`.")],
     csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and make nothing else.")] = False,
     latex: Annotated[
         bool, typer.Option("--latex", help="Print the table for LaTeX (booktabs), and make nothing else.")
     ] = False,
 ) -> None:
     """Make tables, figures and a page from a campaign's records: DIR/report.html and DIR/figures.
+
+    In a folder of `convexnn-bench path --out DIR` it prints the table of the path and draws DIR/path.png.
 
     With --csv or --latex only the table is written, to standard output: report DIR --csv > table.csv. The exit code is
     0, 2 if the folder holds no records, or 1 if it cannot be written to or a bound is wrong.
@@ -27,6 +30,9 @@ def report(
 
         if csv and latex:
             raise InputError("--csv and --latex both write to standard output: give one of them")
+        if (Path(folder) / RECORD).is_file() and not (Path(folder) / "records.jsonl").is_file():
+            report_path(Path(folder), csv, latex)
+            return
         if csv or latex:
             _print_table(Path(folder), "csv" if csv else "latex")
             return

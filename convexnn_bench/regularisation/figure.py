@@ -1,6 +1,6 @@
 """The figure of a path: enclosure, gap, active neurons and test score against the weight decay."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,3 +47,12 @@ def path_figure(betas: np.ndarray, enclosures: np.ndarray, frame: "pd.DataFrame"
     for axis in axes:
         plain_axis(axis)
     return figure
+
+
+def record_figure(record: dict[str, Any]) -> "Figure":
+    """Return the figure of a path from what `RegularisationPath.to_record` returned."""
+    import pandas as pd
+
+    betas, *bounds = np.array(record["enclosure"], dtype=float).T
+    frame = pd.DataFrame(record["networks"])
+    return path_figure(betas, np.column_stack(bounds), frame, record["tolerance"])

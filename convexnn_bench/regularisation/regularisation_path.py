@@ -49,6 +49,8 @@ class RegularisationPath:
         Device of the solves.
     seconds : float
         Time of the whole search.
+    solves : int
+        Number of solves. The zero network and mixtures of networks need none.
 
     Notes
     -----
@@ -66,6 +68,7 @@ class RegularisationPath:
     seed: int
     device: str
     seconds: float
+    solves: int
     _sandwich: Sandwich = field(repr=False)
 
     def __repr__(self) -> str:
@@ -231,10 +234,31 @@ class RegularisationPath:
         """Draw enclosure, gap, active neurons and test score against beta."""
         import matplotlib.pyplot  # noqa: F401  (a notebook then shows the figure)
 
+        betas, enclosures = self._drawn()
+        return path_figure(betas, enclosures, self.to_frame(), self.tolerance)
+
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weight decays at which the enclosure is drawn, and the bounds there."""
         low, high = self.interval
         grid = np.unique([*np.geomspace(low, high, DRAWN)[1:-1], *(knot.beta for knot in self._sandwich.knots)])
-        enclosures = np.array([self.enclosure(beta) for beta in grid])
-        return path_figure(grid, enclosures, self.to_frame(), self.tolerance)
+        return grid, np.array([self.enclosure(beta) for beta in grid])
+
+    def to_record(self) -> dict[str, Any]:
+        """Return everything that a report shows of the path, as plain values for JSON.
+
+        Returns
+        -------
+        dict
+            solver, status, reason, gap, tolerance, scope, interval, seconds, solves, networks (the rows of
+            `to_frame`), and enclosure: rows of beta, lower bound and upper bound.
+        """
+        names = ("solver", "status", "reason", "gap", "tolerance", "scope", "interval", "seconds", "solves")
+        betas, enclosures = self._drawn()
+        return {
+            **{name: getattr(self, name) for name in names},
+            "networks": self.to_frame().to_dict("records"),
+            "enclosure": np.column_stack([betas, enclosures]).tolist(),
+        }
 
 
 def _with_bound(result: Result, bound: float) -> Result:

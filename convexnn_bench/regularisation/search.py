@@ -183,7 +183,7 @@ class _Search:
             reason = f"{done}, and {self.algorithm.name} comes no closer: {why}"
         return RegularisationPath(
             self.problem, self.algorithm.name, self.parameters, self.tolerance, self.scope, status, reason,
-            self.seed, self.device, time.perf_counter() - self.started, self.sandwich,
+            self.seed, self.device, time.perf_counter() - self.started, self.solves, self.sandwich,
         )  # fmt: skip
 
     # -- steps --------------------------------------------------------------------------------------------

@@ -25,6 +25,23 @@ def test_a_path_with_its_files(tmp_path):
     assert float(rows[0]["beta"]) > float(rows[-1]["beta"])
     assert "test_accuracy" in rows[0]
     assert (tmp_path / "new" / "path.png").read_bytes().startswith(b"\x89PNG")
+    # the report shows the same path from its record
+    (tmp_path / "new" / "path.png").unlink()
+    again = command("report", tmp_path / "new")
+    assert again.exit_code == 0, again.output
+    assert again.output.splitlines()[:-1] == [
+        line for line in done.output.splitlines() if not line.startswith(("record ", "table ", "figure "))
+    ]
+    assert (tmp_path / "new" / "path.png").is_file()
+    record = json.loads((tmp_path / "new" / "path.json").read_text())
+    assert record["status"] == "gap_reached"
+    assert 0 < record["solves"] < 20
+    assert all(low <= high for _, low, high in record["enclosure"])
+    assert [row["beta"] for row in record["networks"]] == [float(row["beta"]) for row in rows]
+    assert list(csv.DictReader(command("report", tmp_path / "new", "--csv").stdout.splitlines())) == rows
+    assert command("report", tmp_path / "new", "--latex").exit_code == 2
+    (tmp_path / "new" / "path.json").write_text("{}")
+    assert "is not the record of a path" in command("report", tmp_path / "new").output
 
 
 def test_json_is_one_object_and_a_limit_shows_in_the_exit_code():

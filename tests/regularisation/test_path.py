@@ -91,6 +91,31 @@ def test_weights_and_output_biases(output_bias):
     check_against_exact_solves(cnn.path(problem, 0.05, 2e-2), "bm_newton", 4)
 
 
+def small_spiral():
+    return cnn.make_problem("spiral", n=12, loss="cross_entropy", beta_fraction=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make",
+    [small_spiral, attention_problem, lambda: random_problem(activation="relu", n=7, d=2, patterns="all")],
+    ids=["gated", "attention", "ReLU"],
+)
+def test_a_hundred_random_betas_lie_in_the_enclosure(make):
+    """Exact solves at a hundred random weight decays, each from the last, are inside bounds that three solves give."""
+    problem = make()
+    path = cnn.path(problem, 0.05, 0.2, "bm_newton")
+    assert path.status == "gap_reached"
+    start = None
+    for beta in sorted(betas_in(path, 100, seed=1), reverse=True):
+        start = cnn.solve(problem.with_beta(beta), "bm_newton", gap=1e-7, start=start)
+        low, high = path.enclosure(beta)
+        assert start.gap <= 1e-7
+        assert low <= start.certificate.primal
+        assert start.certificate.dual <= high
+        assert (high - low) / low <= path.gap
+
+
 def test_columns_of_a_path():
     problem = random_problem(c=1).with_held_out(*(random_problem(5, c=1).X, random_problem(5, c=1).Y))
     path = cnn.path(problem, 0.05, 1e-2)
@@ -224,6 +249,7 @@ def test_an_interrupt_returns_the_path_so_far(monkeypatch):
     monkeypatch.setattr(search, "solve", interrupted)
     path = cnn.path(random_problem(c=1), 1e-3, 1e-3)
     assert path.status == "interrupted"
+    assert path.solves == 2
     assert len(path.results) == 4  # two solves, and the zero network at both ends
     low, high = path.enclosure(path.interval[0])
     assert low <= high
