@@ -56,6 +56,7 @@ def test_no_bound_is_above_the_optimum_of_all_patterns(loss, c, seed):
     assert 0 < joint.dual <= optimum.objective * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_moving_the_multiplier_raises_the_bound():
     problem = problem_of("logistic", 1, 0, n=40, d=5, patterns=3)
     z = torch.zeros(problem.n_out, problem.c, dtype=torch.float64)
@@ -63,6 +64,7 @@ def test_moving_the_multiplier_raises_the_bound():
     assert later.dual > 1.05 * first.dual
 
 
+@pytest.mark.slow
 def test_the_multiplier_is_feasible_in_random_directions():
     problem = problem_of("squared", 3, 1, n=30, d=4, patterns=3)
     joint = bound_at(problem, torch.zeros(problem.n_out, problem.c, dtype=torch.float64))

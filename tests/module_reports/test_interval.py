@@ -123,6 +123,7 @@ def test_attention(few_steps, without_enumeration):
     assert len(report.better.U) >= 3
 
 
+@pytest.mark.slow
 def test_without_a_limit_the_report_is_the_single_bound():
     X, Y = data("squared", 1, 0)
     report = cnn.certify_module(mlp(2, 3, 1), X, Y, "squared", DECAY)
@@ -132,6 +133,7 @@ def test_without_a_limit_the_report_is_the_single_bound():
     assert report.curve == ()
 
 
+@pytest.mark.slow
 def test_an_interrupt_returns_the_report_so_far(monkeypatch, without_enumeration):
     def interrupted(self, tolerance):
         raise KeyboardInterrupt
@@ -143,6 +145,7 @@ def test_an_interrupt_returns_the_report_so_far(monkeypatch, without_enumeration
     assert "interrupted" in report.assumptions[-1]
 
 
+@pytest.mark.slow
 def test_training_never_raises_the_objective():
     X, Y = data("logistic", 1, 0, n=20, d=4)
     problem = cnn.Problem(X, Y, activation="relu", loss="logistic", beta=DECAY, patterns=1)
@@ -157,6 +160,7 @@ def test_training_never_raises_the_objective():
     assert network.value == pytest.approx(problem.network_objective(network.W1, network.W2), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_solver_that_cannot_begin_at_the_network_begins_elsewhere(monkeypatch):
     def refuses(problem, solver, *, start, **more):
         if start is not None:
