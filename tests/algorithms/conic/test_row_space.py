@@ -55,7 +55,7 @@ def test_the_point_is_the_optimum_of_the_wide_problem(activation, c, loss):
     assert result.certificate.gap <= 1e-7
     assert result.certificate.infeasibility == 0.0
     program = build_program(problem)  # in all 14 coordinates
-    program.program.solve(solver="CLARABEL")
+    program.program.solve(solver="CLARABEL", canon_backend="SCIPY")
     assert result.objective == pytest.approx(certify(problem, program.point()).primal, rel=1e-6)
 
 
