@@ -72,7 +72,7 @@ SPECS = (
     "teacher[n=2000,d=50,patterns=500]",
     "teacher[n=2000,d=50,patterns=500,beta_fraction=0.1]",
     "digits[patterns=50,loss=squared]",
-    "digits[patterns=50,loss=cross_entropy,beta_fraction=0.1]",
+    "digits[patterns=50,loss=cross_entropy]",
     # the map: a third of its grid over samples, outputs and patterns
     *(
         f"teacher[d=20,n={n},c={c},patterns={P}]"

@@ -23,7 +23,7 @@ import numpy as np
 from auto_suite import GAP, GAPS
 
 from convexnn_bench.algorithms.automatic import FEATURES, MODEL_FILE, SolverModel
-from convexnn_bench.algorithms.automatic.stall import OVERDUE
+from convexnn_bench.algorithms.automatic.stall import LEAST_SECONDS, OVERDUE
 
 RIDGE = 3.0  # on features of unit variance, in problems
 CENSORED = 2.0
@@ -106,13 +106,14 @@ def relay_seconds(records: Mapping[str, Record], models: Mapping[str, SolverMode
         ran.append(name)
         if reached:
             return spent + seconds, " > ".join(ran)
-        spent += min(max(OVERDUE * predicted, 1.0), seconds)
+        # A run that its limit cut off would have gone on until the next solver took over.
+        spent += max(OVERDUE * predicted, LEAST_SECONDS) if records[name]["status"] == "time_limit" else seconds
     return math.inf, " > ".join(ran)
 
 
 def evaluate(table: Table) -> None:
     """Print what auto would take on each problem, predicted from all others."""
-    ratios = []
+    ratios, fitted, whole = [], [], fit_all(table)
     for problem, records in table.items():
         models = fit_all({name: other for name, other in table.items() if name != problem})
         times = {name: seconds_of(record, GAP) for name, record in records.items()}
@@ -122,8 +123,10 @@ def evaluate(table: Table) -> None:
         best = min((seconds, name) for name, (seconds, reached) in times.items() if reached)
         own, ran = relay_seconds(records, models)
         ratios.append(own / best[0])
+        fitted.append(relay_seconds(records, whole)[0] / best[0])
         print(f"{ratios[-1]:6.2f}  {problem}: best {best[1]} {best[0]:.3g} s, auto {own:.3g} s by {ran}")
     summarise("auto, each problem left out of its fit", ratios)
+    summarise("auto, fitted to all problems", fitted)
     for name in sorted({solver for records in table.values() for solver in records}):
         summarise(
             f"always {name}", [ratio for records in table.values() if (ratio := _multiple(records, name)) is not None]
