@@ -37,6 +37,7 @@ from .losses import Huber as Huber
 from .losses import Logistic as Logistic
 from .losses import Squared as Squared
 from .losses import SquaredHinge as SquaredHinge
+from .module_reports import CertifyCallback as CertifyCallback
 from .module_reports import ModuleReport as ModuleReport
 from .module_reports import certify_module as certify_module
 from .modules import ArchitectureNetwork as ArchitectureNetwork

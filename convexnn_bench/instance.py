@@ -40,7 +40,7 @@ from convexnn_bench.losses import (
     with_output_bias,
     with_sample_weight,
 )
-from convexnn_bench.norms import CompleteNorm, max_dual_norm
+from convexnn_bench.norms import CompleteNorm, FreeBiasNorm, max_dual_norm
 from convexnn_bench.operator import (
     Operator,
     Rows,
@@ -276,7 +276,8 @@ class Instance:
     @cached_property
     def all_patterns(self) -> CompleteNorm:
         """Bounds on dual norms over every activation pattern of a ReLU network, whatever the problem's blocks are."""
-        return CompleteNorm(self.Phi)
+        radius = self.architecture.bias_radius
+        return CompleteNorm(self.Phi) if radius is None else FreeBiasNorm(self.Phi, radius)
 
     def operator(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Operator:
         """Return A on a device, built on first use and kept."""
@@ -325,13 +326,14 @@ class Instance:
         beta, fraction = plain_number(beta), plain_number(fraction)
         self._check_beta(beta, fraction, "fraction")
         problem = copy.copy(self)
-        # A penalised output bias has the weight decay of the problem, and with it beta_max.
+        # The weight decay of a penalised output bias changes with that of the problem, and with it beta_max.
         penalised = isinstance(self.loss, OutputBias) and self.loss.beta is not None
         if penalised and beta is None:
             raise InputError("fraction: with a penalised output bias beta_max depends on beta; give beta itself")
         problem.__dict__["beta"] = self._chosen_beta(beta, fraction)
         if isinstance(self.loss, OutputBias) and penalised:
-            problem.__dict__["loss"] = OutputBias(self.loss.loss, problem.beta)
+            # A bias may have another weight decay than the layers, and the ratio of the two stays.
+            problem.__dict__["loss"] = OutputBias(self.loss.loss, problem.beta * (self.loss.penalty / self.beta))
             problem.__dict__.pop("beta_max", None)
         return problem
 

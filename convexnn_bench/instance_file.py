@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse
 
+from convexnn_bench.architectures import WithBias
 from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
 from convexnn_bench.instance import Instance
@@ -23,8 +24,9 @@ from convexnn_bench.plugins import ACTIVATIONS, ARCHITECTURES, LOSSES, Number, R
 AnyInstance = TypeVar("AnyInstance", bound=Instance)
 
 PARTS: dict[str, Registry[Any]] = {"architecture": ARCHITECTURES, "activation": ACTIVATIONS, "loss": LOSSES}
-# Losses that belong to one problem. They have no names of their own: the classes are no plug-ins.
+# Losses and an architecture that belong to one problem. They have no names of their own: the classes are no plug-ins.
 WITH_BIAS, WEIGHTED = "with output bias", "with sample weights"
+WITH_HIDDEN_BIASES = "with hidden biases"
 # fields of `Patterns` that are neither array nor count
 PATTERNS = ("complete", "requested", "duplicates", "zero", "resolved")
 
@@ -139,6 +141,9 @@ def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:
         return {"name": WITH_BIAS, "parameters": {"loss": _described(part.loss, LOSSES), "beta": part.beta}}
     if cls is WeightedLoss:
         return {"name": WEIGHTED, "parameters": {"loss": _described(part.loss, LOSSES), "weights": part.weights}}
+    if cls is WithBias:
+        own = {name: getattr(part, name) for name in ("shift", "size", "radius")}
+        return {"name": WITH_HIDDEN_BIASES, "parameters": {"inner": _described(part.inner, ARCHITECTURES), **own}}
     plural = {"loss": "LOSSES", "architecture": "ARCHITECTURES", "activation": "ACTIVATIONS"}[kind]
     if registry.classes.get(cls.name) is not cls:
         raise InputError(
@@ -174,6 +179,9 @@ def _made(described: Mapping[str, Any], registry: Registry[Any]) -> Any:
     if registry is LOSSES and name == WEIGHTED:
         weights = parameters["weights"]
         return with_sample_weight(_made(parameters["loss"], LOSSES), weights, len(weights), len(weights))
+    if registry is ARCHITECTURES and name == WITH_HIDDEN_BIASES:
+        own = {key: parameters[key] for key in ("shift", "size", "radius")}
+        return WithBias(_made(parameters["inner"], ARCHITECTURES), **own)
     cls = registry.get(name)
     check_names(f"{registry.kind} {name!r}", parameters, inspect.signature(cls).parameters)
     return cls(**parameters)

@@ -1,6 +1,7 @@
 """The two maps of the data that a network applies: MLP, CNN and self-attention, one class per file."""
 
 from convexnn_bench.architectures._integers import Integers, as_integers
+from convexnn_bench.architectures._with_bias import WithBias, centre_of
 from convexnn_bench.architectures.attention import Attention
 from convexnn_bench.architectures.base import BaseArchitecture, check_rank
 from convexnn_bench.architectures.cnn import CNN

@@ -71,6 +71,11 @@ class BaseArchitecture:
     def rows_are_data(self) -> bool:
         return False
 
+    @property
+    def bias_radius(self) -> float | None:
+        """A number only if the last column of Phi is a bias without weight decay, see `WithBias`."""
+        return None
+
     def check_data(self, X: np.ndarray) -> None:
         """Raise InputError unless X has the shape this architecture reads."""
         raise TypeError(f"{type(self).__name__} must define check_data")

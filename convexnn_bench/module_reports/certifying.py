@@ -2,16 +2,17 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexnn_bench.certificates import certify, loss_upper_bound, objective_upper_bound
-from convexnn_bench.checks import Array, check_array, plain_number
+from convexnn_bench.certificates import certify
+from convexnn_bench.checks import Array, check_array
 from convexnn_bench.deadline import deadline, noted_by, seconds_left
-from convexnn_bench.errors import InputError, NotFiniteError, UnsupportedError
+from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss, read_targets
@@ -19,17 +20,22 @@ from convexnn_bench.module_reports.hints import hints as argument_hints
 from convexnn_bench.module_reports.hints import order_hint
 from convexnn_bench.module_reports.module_report import ModuleReport
 from convexnn_bench.module_reports.narrowing import Network, narrowed
-from convexnn_bench.module_reports.words import bias_words, decay_words, head_words
-from convexnn_bench.modules import Reading, TrainingLoss, read_module, training_loss
-from convexnn_bench.operator import EPS, prediction_rounding, sum_rounding
-from convexnn_bench.patterns import Patterns, enumeration_cost, patterns_of_neurons
-from convexnn_bench.plugins import LIMIT, YES_OR_NO, Choice, is_number
-from convexnn_bench.problem import Problem
+from convexnn_bench.module_reports.statement import Statement, stated
+from convexnn_bench.module_reports.words import bias_words, decay_words, head_words, penalty_words
+from convexnn_bench.modules import (
+    Decay,
+    Reading,
+    TrainingLoss,
+    folded,
+    head_of,
+    read_module,
+    read_weight_decay,
+    training_loss,
+)
+from convexnn_bench.plugins import LIMIT, YES_OR_NO, Choice
 from convexnn_bench.terminal import progress as progress_bar
 
-ENUMERATION_SECONDS, ENUMERATED = 2.0, 5000  # limits of time and number, up to which all patterns are enumerated
 FIRST_SECONDS, FIRST_SHARE = 1.0, 0.25  # of a time limit, for the first bound
-MOST_MASK_ENTRIES = 2**28  # N x M entries of neurons' masks, above which the problem has one sampled pattern instead
 
 
 def certify_module(
@@ -37,11 +43,14 @@ def certify_module(
     X: Array,
     Y: Array,
     loss: str | BaseLoss | torch.nn.Module = "squared",
-    weight_decay: float | None = None,
+    weight_decay: float | Mapping[str, float] | None = None,
     *,
+    optimizer: torch.optim.Optimizer | None = None,
     reduction: str | None = None,
     output_bias: str = "penalised",
     bias_decay: bool = True,
+    head: str | None = None,
+    fold_batch_norm: bool = False,
     time_limit: float | None = None,
     progress: bool = True,
 ) -> ModuleReport:
@@ -62,16 +71,31 @@ def certify_module(
         A name or an instance, such as "cross_entropy" or ``cnn.Huber(delta=0.5)``, or a loss of torch with its
         reduction: MSELoss, CrossEntropyLoss, NLLLoss (after LogSoftmax), BCEWithLogitsLoss, BCELoss (after Sigmoid),
         HuberLoss or SmoothL1Loss.
-    weight_decay : float
-        The number lam of torch's SGD or Adam, which add lam/2 times the squared parameters to the loss.
+    weight_decay : float or dict
+        The number lam of torch's SGD or Adam, which add lam/2 times the squared parameters to the loss. A dictionary
+        has a number for each layer, ``{"first": 1e-3, "second": 1e-4}``, where biases have that of their layer, or one
+        for each parameter by its name in the module, ``{"0.weight": 1e-3, "0.bias": 0.0, ...}``. Both weights need a
+        positive number.
+    optimizer : torch.optim.Optimizer, optional
+        The optimiser of the training in place of `weight_decay`. The weight decay of every parameter is read from its
+        parameter groups.
     reduction : {"sum", "mean"}, optional
         How the loss combines its terms. "sum", the default, is that of this package's losses, and beta = lam. "mean" is
         torch's mean. For a loss of torch leave it out, since that has its own reduction.
     output_bias : {"penalised", "free"}
-        Whether weight decay applied to the bias of the last layer. It does in torch by default.
+        Whether weight decay applied to the bias of the last layer. It does in torch by default. Where weight decay is
+        given by parameters it follows from that.
     bias_decay : bool
-        Whether weight decay applied to the biases of the first layer, which are weights of a constant feature. Without
-        it the program is another one, and the module is refused.
+        Whether weight decay applied to the biases of the first layer. It does in torch by default, and does not in
+        scikit-learn and Keras. Where weight decay is given by parameters it follows from that.
+    head : str, optional
+        The name of a submodule that ends a deeper module, or "auto" for its last two Linear layers around a ReLU. The
+        report is then about this head alone, given the frozen features that the layers before it compute in evaluation
+        mode. It says nothing about the optimum of the whole module.
+    fold_batch_norm : bool
+        Fold batch normalisation with its running statistics into the layer that it follows. The gap is then about an
+        objective with weight decay on the folded weights, which training did not minimise. By default such a module is
+        refused.
     time_limit : float, optional
         Seconds to narrow the interval of the optimum, reading the module and stating its problem included: the network
         is trained further, which gives `report.better`, and the bound is raised. What is reached by then, or at
@@ -108,6 +132,15 @@ def certify_module(
     decision rules that bound its dual norm h are moved together by Adam, for the largest -F*(s Lambda) with s =
     min(1, beta / h). A problem with few activation patterns is solved instead.
 
+    With beta_1 on the first layer and beta_2 on the second one, the weights (beta_1 / beta_2)^(1/4) W_1 and
+    (beta_2 / beta_1)^(1/4) W_2 have the same outputs, and the same penalty with beta = (beta_1 beta_2)^(1/2) on both.
+    `problem` is stated with that beta, and `primal` with beta_1 and beta_2.
+
+    Without weight decay on the biases of the first layer a hidden neuron (u, b) with a small u and a large b is a
+    constant at hardly any cost. The infimum is therefore that of the network with a free output bias, so that
+    multipliers have 1^T Lambda = 0, and the dual norm is the maximum over ||u|| <= 1 and all b. `problem` is then a
+    relaxation with a large constant feature, whose optimum is smaller by at most a relative 5e-7.
+
     Examples
     --------
     >>> import numpy as np, torch
@@ -116,85 +149,103 @@ def certify_module(
     >>> report.dual <= report.primal
     True
     """
-    lam = _check_arguments(weight_decay, output_bias, bias_decay)
+    Choice(OUTPUT_BIASES).check("output_bias", output_bias)
+    YES_OR_NO.check("bias_decay", bias_decay)
     training = training_loss(loss, reduction)
-    default = reduction is None and not isinstance(loss, torch.nn.Module)
     LIMIT.check("time_limit", time_limit)
     YES_OR_NO.check("progress", progress)
+    YES_OR_NO.check("fold_batch_norm", fold_batch_norm)
+    if fold_batch_norm and optimizer is not None:
+        raise InputError(
+            "optimizer cannot be given with fold_batch_norm=True, since its weight decay acted on other weights than "
+            "the folded ones: give weight_decay"
+        )
+
+    def decay_of(parameters: Mapping[str, str]) -> Decay:
+        return read_weight_decay(weight_decay, optimizer, module, parameters, bias_decay, output_bias)
+
+    if optimizer is None and not isinstance(weight_decay, Mapping):
+        decay_of({})  # raises before long work
     started = time.perf_counter()
     with (
         deadline(time_limit),
         progress_bar("certifying", total=time_limit, show=progress) as update,
         noted_by(lambda text: update(text=text)),
     ):
-        report, reading = _report(module, X, Y, training, lam, output_bias, bias_decay)
+        # 1. Read the module as a network (W1, W2), perhaps with biases, and its weight decay.
+        data = check_array("X", X)
+        part, reading, data, condition = _read(module, data, head, fold_batch_norm)
+        _check_head(reading, training)
+        decay = decay_of(reading.parameters)
+        # 2. State its training problem, bound the optimum, and look for arguments that are probably wrong.
+        report, statement = _report(reading, data, Y, training, decay, condition)
         # With the labels in another order than in training, the size of the weights does not show the beta.
-        order = order_hint(report.problem, training.base, reading)
-        hints = (order,) if order else tuple(argument_hints(report, reading, training, lam, default))
+        order = order_hint(report.problem, training.base, statement)
+        default = reduction is None and not isinstance(loss, torch.nn.Module)
+        hints = (order,) if order else tuple(argument_hints(report, statement, training, default))
         report = replace(report, hints=hints)
         if time_limit is None:
             return report
-        data = check_array("X", X)
-
-        def reading_of(W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None) -> Reading:
-            return replace(reading, W1=W1, W2=W2, output_bias=bias)
 
         def objective(other: Reading) -> tuple[float, float]:
-            return _objective(report.problem, training.base, other, data, output_bias == "penalised")
+            return statement.objective(report.problem, training.base, other)
 
-        user = Network(module, data, reading_of, objective)
-        return narrowed(report, user, (reading.W1, reading.W2), update, started)
+        # 3. Narrow the interval.
+        user = Network(part, data, statement.reading_of, objective)
+        return narrowed(report, user, (statement.W1, statement.W2), update, started)
+
+
+def _read(
+    module: torch.nn.Module, X: np.ndarray, head: str | None, fold_batch_norm: bool
+) -> tuple[torch.nn.Module, Reading, np.ndarray, str]:
+    """Return the module to certify, its reading and inputs, and the condition under which the report holds."""
+    # 1. The head of a deeper module, and its features.
+    part, condition, names = module, "", None
+    if head is not None:
+        found = head_of(module, X, head)
+        part, X, condition, names = found.module, found.features, found.condition, found.names
+    # 2. Batch normalisation.
+    note = ""
+    if fold_batch_norm:
+        part, note = folded(part, X)
+    # 3. The two layers. Their parameters have the names that they have in the module.
+    reading = read_module(part, X)
+    if names is not None:
+        own = {role: names.get(name, name) for role, name in reading.parameters.items()}
+        reading = replace(reading, parameters=own)
+    return part, replace(reading, notes=(*([note] if note else []), *reading.notes)), X, condition
 
 
 def _report(
-    module: torch.nn.Module,
-    X: Array,
-    Y: Array,
-    training: TrainingLoss,
-    lam: float,
-    output_bias: str,
-    bias_decay: bool,
-) -> tuple[ModuleReport, Reading]:
-    """Return the report of `certify_module`, whose arguments these are, until its deadline."""
-    # 1. Read the module as a network (W1, W2), perhaps with an output bias.
-    data = check_array("X", X)
-    reading = read_module(module, data)
-    _check_head(reading, training)
-    if reading.first_bias and not bias_decay:
-        raise InputError(
-            "bias_decay=False: biases of the first layer without weight decay (as sklearn, Keras and some parameter "
-            "groups have them) are not covered: the program's norm is that of a neuron's weights and bias together. "
-            "Train with weight decay on all parameters of the first layer, which is torch's default, or without its "
-            "biases. bias_decay=True judges the network by the objective with that decay, on which it was not trained"
-        )
-    # 2. State its training problem in this package's units: sums instead of means, beta instead of lam.
+    reading: Reading, data: np.ndarray, Y: Array, training: TrainingLoss, decay: Decay, condition: str
+) -> tuple[ModuleReport, Statement]:
+    """Return the report on a network that was read, until the deadline, and its problem."""
+    # 1. State the training problem in this package's units: sums instead of means, beta instead of lam.
     base = training.base
-    inputs = reading.data(data)
     training.check_labels(Y)
-    targets = _targets(base, Y, reading, inputs, reading.outputs(data))
-    beta = training.beta(lam, targets.rows.shape)
-    # The minimum over the bias is below the objective at any bias, so that the bound holds for the module's.
-    problem = Problem(
-        inputs, targets, reading.architecture, reading.activation, base, beta, patterns=_patterns(reading, inputs),
-        output_bias=None if reading.output_bias is None else output_bias,
-    )  # fmt: skip
-    # 3. Bound the optimum, and take the objective of the module itself, with its own bias.
+    targets = _targets(base, Y, reading, reading.data(data), reading.outputs(data))
+    shape = targets.rows.shape
+    statement = stated(reading, data, decay.mapped(lambda lam: training.beta(lam, shape)))
+    # The minimum over the output bias is below the objective at any bias, so that the bound holds for the module's.
+    problem = statement.problem(targets, base)
+    # 2. Bound the optimum, and take the objective of the module itself, with its own biases.
     # With a time limit the first answer is a quick one.
     with deadline(min(FIRST_SECONDS, FIRST_SHARE * seconds_left()) if seconds_left() < math.inf else None):
-        certificate = certify(problem, Point(network=(reading.W1, reading.W2)))
-    low, primal = _objective(problem, base, reading, data, output_bias == "penalised")
+        certificate = certify(problem, Point(network=(statement.W1, statement.W2)))
+    low, primal = statement.objective(problem, base, reading)
     assumptions = (
-        decay_words(lam, training, primal * lam / beta),
-        *bias_words(reading, output_bias),
+        decay_words(decay, training, primal / training.beta(1.0, shape)),
+        *bias_words(reading, decay),
         *head_words(reading),
         *reading.notes,
         *problem.notes,
     )
-    weights = reading.W1, reading.W2, reading.output_bias
-    words = reading.words
-    return ModuleReport(
-        primal, certificate, problem, beta, words, assumptions, primal_low=low, weights=weights
-    ), reading
+    penalty = penalty_words(statement.decay, statement.unrelaxed_beta)
+    report = ModuleReport(
+        primal, certificate, problem, statement.unrelaxed_beta, reading.words, assumptions, primal_low=low,
+        penalty=penalty, condition=condition, weights=(statement.W1, statement.W2, statement.output_bias_in(problem)),
+    )  # fmt: skip
+    return report, statement
 
 
 def _check_head(reading: Reading, training: TrainingLoss) -> None:
@@ -221,18 +272,6 @@ def _check_head(reading: Reading, training: TrainingLoss) -> None:
     )
 
 
-def _check_arguments(weight_decay: Any, output_bias: Any, bias_decay: Any) -> float:
-    lam = plain_number(weight_decay)
-    if not is_number(lam) or not 0 < float(lam) < float("inf"):
-        raise InputError(
-            f"weight_decay must be a positive number, the one the network was trained with, got {weight_decay!r}: "
-            "without weight decay the training problem has no convex program of this kind"
-        )
-    Choice(OUTPUT_BIASES).check("output_bias", output_bias)
-    YES_OR_NO.check("bias_decay", bias_decay)
-    return float(lam)
-
-
 def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: int) -> Targets:
     """Return targets n_out x c for a network of c outputs, read as those of a problem are."""
     targets = read_targets(loss, Y, lambda rows: reading.architecture.target_rows(rows, inputs), outputs=c)
@@ -243,44 +282,3 @@ def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: in
             f"{two if c == 2 else ''}"
         )
     return targets
-
-
-def _patterns(reading: Reading, inputs: np.ndarray) -> Any:
-    """Return "all" if all patterns can be enumerated quickly, else the patterns of the neurons.
-
-    The lower bound is over all patterns in both cases.
-    """
-    if reading.activation != "relu":
-        return "all"
-    # A complete set of blocks is bounded block by block, any other one over all patterns at once.
-    Phi = reading.architecture.phi_rows(torch.as_tensor(inputs)).numpy()
-    cost = enumeration_cost(Phi)
-    if cost.seconds <= ENUMERATION_SECONDS and cost.patterns <= ENUMERATED:
-        return "all"
-    neurons: Patterns | None = None
-    if len(Phi) * reading.W1.shape[1] <= MOST_MASK_ENTRIES:
-        neurons = patterns_of_neurons(Phi, reading.W1)
-    return 1 if neurons is None else neurons
-
-
-def _objective(
-    problem: Problem, base: BaseLoss, reading: Reading, X: np.ndarray, penalised: bool
-) -> tuple[float, float]:
-    """Return lower and upper bounds on F + beta/2 (squared weights) of the module with its own output bias."""
-    Y, z = torch.as_tensor(problem.Y), torch.as_tensor(reading.predict(X))
-    if not bool(torch.isfinite(z).all()):
-        raise NotFiniteError("the network's predictions overflow float64")
-    W1, W2 = torch.as_tensor(reading.W1), torch.as_tensor(reading.W2)
-    error = prediction_rounding(problem.operator(), W1.abs() @ W2.abs().T, W1.shape[1])
-    if reading.output_bias is not None:
-        error = error + 2 * EPS * (z.abs() + torch.as_tensor(reading.output_bias).abs())
-    value = float(base.value(z, Y))
-    F = loss_upper_bound(base, z, Y, value, base.gradient(z, Y), error)
-    # The certificate's primal is taken at the best output bias, and would understate a module with another.
-    biases = [torch.as_tensor(reading.output_bias)] if penalised and reading.output_bias is not None else []
-    decayed = [W1, W2, *biases]
-    squares = sum(float(weight.square().sum()) for weight in decayed)
-    rounding = sum_rounding(sum(weight.numel() for weight in decayed))
-    high = objective_upper_bound(F, problem.beta, 0.5 * squares, rounding)
-    # The errors have no sign, so that the objective is above the computed value by at most as much as below it.
-    return 2 * (value + 0.5 * problem.beta * squares) - high, high

@@ -10,7 +10,8 @@ import torch
 from convexnn_bench.labels import shown
 from convexnn_bench.losses import BaseLoss
 from convexnn_bench.module_reports.module_report import ModuleReport
-from convexnn_bench.modules import Reading, TrainingLoss
+from convexnn_bench.module_reports.statement import Statement
+from convexnn_bench.modules import TrainingLoss
 from convexnn_bench.problem import Problem
 
 LARGE_GAP = 10.0  # relative gap from which a wrong reduction is a likely reason, and the least number of samples for it
@@ -18,11 +19,11 @@ BETA_FACTOR = 3.0  # factor up to which a beta agrees with the one that the size
 OTHER_ORDER = 0.5  # ratio of losses below which another order of the classes is probably that of training
 
 
-def order_hint(problem: Problem, base: BaseLoss, reading: Reading) -> str | None:
+def order_hint(problem: Problem, base: BaseLoss, statement: Statement) -> str | None:
     """Return a hint where another order of the classes fits the network's outputs much better, else None."""
     if problem.classes is None or base.labels is None:
         return None
-    Y, z = problem.Y, reading.outputs_of(problem.X)
+    Y, z = problem.Y, statement.outputs
     given, classes = torch.as_tensor(z), problem.classes
     column: tuple[int, ...]
     if base.labels == "signs":
@@ -46,18 +47,19 @@ def order_hint(problem: Problem, base: BaseLoss, reading: Reading) -> str | None
     )
 
 
-def hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: float, default: bool) -> Iterator[str]:
+def hints(report: ModuleReport, statement: Statement, training: TrainingLoss, default: bool) -> Iterator[str]:
     """Yield a hint if the size of the weights or the gap suggests that `reduction` is wrong."""
     Y = report.problem.Y
     other = "mean" if training.reduction == "sum" else "sum"
-    alternative = replace(training, reduction=other).beta(lam, Y.shape)
+    units = training.beta(1.0, Y.shape), replace(training, reduction=other).beta(1.0, Y.shape)
+    alternative = report.beta * units[1] / units[0]
     if other == "mean" and training.base.name == "squared" and training.scale == 1.0:
         alternative /= 2.0  # torch's mean of squares lacks the factor 1/2
     how = f"a loss with reduction={other!r}" if training.is_torch else f"reduction={other!r} (--reduction {other})"
     say = f"If the loss of training was a {other}, give {how}: beta would be {alternative:.6g}, not {report.beta:.6g}."
     # 1. A trained network is stationary under scaling of both layers. The size of its weights therefore shows the beta
     # with which it was trained.
-    fitted = _fitted_beta(report.problem, training.base, reading)
+    fitted = _fitted_beta(report, training.base, statement)
     wrong, right = (abs(math.log(fitted / beta)) if fitted > 0 else math.inf for beta in (report.beta, alternative))
     if fitted > 0 and right < math.log(BETA_FACTOR) < wrong:
         yield f"The size of the weights fits training with beta = {fitted:.3g}. {say}"
@@ -66,11 +68,12 @@ def hints(report: ModuleReport, reading: Reading, training: TrainingLoss, lam: f
         yield f"The bound is far below the objective. {say}"
 
 
-def _fitted_beta(problem: Problem, base: BaseLoss, reading: Reading) -> float:
+def _fitted_beta(report: ModuleReport, base: BaseLoss, statement: Statement) -> float:
     """Return the beta at which the network is stationary under scaling of both layers, or a value <= 0 without one."""
-    outputs = torch.as_tensor(reading.outputs_of(problem.X))
+    reading, outputs = statement.reading, torch.as_tensor(statement.outputs)
     bias = 0.0 if reading.output_bias is None else torch.as_tensor(reading.output_bias)
-    # d/dt of F(t^2 f + b) + beta/2 t^2 ||W||^2 at t = 1, where f is without the output bias b
-    slope = float((base.gradient(outputs, torch.as_tensor(problem.Y)) * (outputs - bias)).sum())
-    squares = float(np.sum(reading.W1**2) + np.sum(reading.W2**2))
-    return -2.0 * slope / squares if squares > 0 else 0.0
+    # d/dt of F(t^2 f + b) + t^2 times the penalty of the layers at t = 1, where f is without the output bias b. Another
+    # beta multiplies that penalty.
+    slope = float((base.gradient(outputs, torch.as_tensor(report.problem.Y)) * (outputs - bias)).sum())
+    penalty = statement.penalty_of_layers()
+    return -slope / penalty * report.beta if penalty > 0 else 0.0

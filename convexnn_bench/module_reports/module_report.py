@@ -35,7 +35,7 @@ class ModuleReport:
         The training problem. If a ReLU network has too many patterns to enumerate, the blocks are the patterns of its
         neurons, so that the optimum of `problem` is at most the network's objective. `dual` is about all patterns.
     beta : float
-        The weight decay in the problem's units.
+        The weight decay in units of F. If the layers have different ones it is the square root of their product.
     network : str
         What the module was read as.
     assumptions : tuple of str
@@ -54,6 +54,10 @@ class ModuleReport:
         How the interval became narrower.
     weights : (W1, W2, output bias or None) or None
         The network's weights as those of a point of `problem`.
+    penalty : str
+        The penalty in the objective, in words.
+    condition : str
+        What the report holds for, if it is about the head of a deeper network, given the features before it.
     """
 
     primal: float
@@ -69,6 +73,8 @@ class ModuleReport:
     better_neurons: int | None = None
     curve: tuple[tuple[float, float, float], ...] = ()
     weights: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+    penalty: str = "beta/2 times the squared weights"
+    condition: str = ""
 
     def prove(self) -> Proof:
         """Make a proof of the bound and of the gap of this network, for the checker verify_proof.py.
@@ -163,7 +169,8 @@ class ModuleReport:
         return {**values, "loss": self.problem.loss.name, **self._words()}
 
     def _words(self) -> dict[str, Any]:
-        return {"assumptions": list(self.assumptions), "hints": list(self.hints), "summary": str(self)}
+        lists = {"assumptions": list(self.assumptions), "hints": list(self.hints)}
+        return {"condition": self.condition, **lists, "summary": str(self)}
 
     def _interval_words(self) -> list[str]:
         """Return what the better network says, and how narrow the interval is."""
@@ -186,8 +193,13 @@ class ModuleReport:
         )
 
     def _repr_html_(self) -> str:
-        objective = f"{self.problem.loss.name}, summed over samples, plus beta/2 times the squared weights"
-        lines = (f"Objective: {objective}, beta = {self.beta:.6g}.", *self.assumptions, *self.hints)
+        objective = f"{self.problem.loss.name}, summed over samples, plus {self.penalty}"
+        lines = (
+            *([self.condition] if self.condition else []),
+            f"Objective: {objective}.",
+            *self.assumptions,
+            *self.hints,
+        )
         return certificate_html(self.network, self.primal, self.dual, self.certificate.refused, lines)
 
     def __str__(self) -> str:
@@ -200,12 +212,16 @@ class ModuleReport:
             distance = "; no percentage can be stated, since the bound is not positive."
         elif self.gap >= 10:
             distance = f", so it is at most {_up(1 + self.gap)} times the global optimum."
+        whose, which = "network", "network of this kind"
+        if self.condition:
+            whose, which = "head", "head of this kind on these features"
+            distance = distance.replace("the global optimum", "the global optimum of the head on these features")
         lines = [
-            f"The network's training objective is {self.primal:.9g}. No network of this kind, of any width, can reach "
-            f"below {rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
+            *([self.condition] if self.condition else []),
+            f"The {whose}'s training objective is {self.primal:.9g}. No {which}, of any width, can reach below "
+            f"{rounded(self.dual, 9, ROUND_FLOOR)}{distance}",
             *self._interval_words(),
-            f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus beta/2 times the "
-            f"squared weights, beta = {self.beta:.6g}.",
+            f"Read as: {self.network}. Objective: {self.problem.loss.name}, summed over samples, plus {self.penalty}.",
             *self.assumptions,
             f"Bound: {self.certificate.dual_norm_method}; largest dual norm of the gradient "
             f"{self.certificate.max_dual_norm / self.beta:.6g} beta (1 at a global optimum).",

@@ -332,8 +332,8 @@ def _batch_normalised(where: str) -> UnsupportedError:
     return refuse(
         f"has {where}, a batch normalisation (BatchNorm): it rescales while the network is trained, so that "
         "weight decay acts on other weights than those that predict, which is no problem of this kind. Folded into its "
-        "Linear layer (torch.nn.utils.fusion.fuse_linear_bn_eval) the network can be certified, but by the objective "
-        "with decay on the folded weights, on which it was not trained"
+        "Linear layer (fold_batch_norm=True, or torch.nn.utils.fusion.fuse_linear_bn_eval) the network can be "
+        "certified, but by the objective with decay on the folded weights, on which it was not trained"
     )
 
 

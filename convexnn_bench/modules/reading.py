@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -39,6 +39,8 @@ class Reading:
     layer (c), or None. sample: the shape that the module gives to each sample first, (-1,) where it flattens them, or
     None. words: a description for the user. head: "sigmoid" or "log_softmax" where the module ends in that function,
     which then belongs to its loss: W1 and W2 give the values before it. notes: what else a user should know.
+    parameters: the names in the module of "first.weight", "first.bias", "second.weight" and "second.bias", as far as it
+    has them; empty for TorchScript, whose layers are recognised by their sizes.
     """
 
     architecture: BaseArchitecture
@@ -51,11 +53,15 @@ class Reading:
     words: str
     head: str | None = None
     notes: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def samples(self, X: np.ndarray) -> np.ndarray:
+        """Return X in the shape that the module gives to it first."""
+        return X if self.sample is None else X.reshape(len(X), *self.sample)
 
     def data(self, X: np.ndarray) -> np.ndarray:
         """Return X as the problem takes it: reshaped, and with the constant feature, where the module has them."""
-        if self.sample is not None:
-            X = X.reshape(len(X), *self.sample)
+        X = self.samples(X)
         if self.first_bias and isinstance(self.architecture, MLP):
             X = np.hstack([X, np.ones((len(X), 1))])
         return X
@@ -100,7 +106,7 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
     # 2. Run the module on the data.
     run = _run(module, X)
     # 3. Read the operations and their weights.
-    reading = _read(module, X)
+    reading, parameters = _read(module, X)
     weights = [reading.W1, reading.W2, *([] if reading.output_bias is None else [reading.output_bias])]
     _check_count(module, sum(weight.size for weight in weights))
     if not all(np.isfinite(weight).all() for weight in weights):
@@ -114,7 +120,9 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
             "they were not trained, where the bound is about training all layers"
         )
     _check_outputs(module, reading, X, run)
-    return replace(reading, notes=(*notes, *_evaluation_note(module, X, run)))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    roles = {role: names[id(parameter)] for role, parameter in parameters.items()}
+    return replace(reading, notes=(*notes, *_evaluation_note(module, X, run)), parameters=roles)
 
 
 def _not_a_module(value: Any) -> InputError:
@@ -123,8 +131,8 @@ def _not_a_module(value: Any) -> InputError:
     why = ""
     if library in ("sklearn", "keras", "tensorflow", "tf_keras"):
         why = (
-            f": the networks of {library} have biases without weight decay, for which this version has no bound. Train "
-            "the same layers in torch with weight decay on all parameters of the first layer, or without its biases"
+            f": the networks of {library} have biases without weight decay. Copy the weights into the same layers of "
+            "torch and give bias_decay=False and output_bias='free'"
         )
     elif isinstance(value, dict):
         why = ": load a state dict into the module that it belongs to, or give its file to convexnn-bench certify"
@@ -133,17 +141,27 @@ def _not_a_module(value: Any) -> InputError:
     return InputError(f"module must be a torch.nn.Module, got {type(value).__name__}{why}")
 
 
-def _read(module: torch.nn.Module, X: np.ndarray) -> Reading:
+def _read(module: torch.nn.Module, X: np.ndarray) -> tuple[Reading, dict[str, torch.Tensor]]:
+    """Return the reading, and the parameters of both layers if they are known."""
     if isinstance(module, torch.jit.ScriptModule):
-        return _scripted(module, X)
+        return _scripted(module, X), {}
     if isinstance(module, AttentionBlock) and type(module).forward is AttentionBlock.forward:
-        return _attention(module)
+        parameters = {"first.weight": module.U, "second.weight": module.V, "second.bias": module.bias}
+        return _attention(module), {role: value for role, value in parameters.items() if value is not None}
     if isinstance(module, GatedMLP | GatedCNN | GatedAttention):
         raise refuse(
             "is a gated network, whose gates are part of its problem: certify the result that it was made from, as by "
             "cnn.certify(result.problem, result)"
         )
-    return _chain(chain_of(module, torch.as_tensor(X)), X)
+    steps = chain_of(module, torch.as_tensor(X))
+    return _chain(steps, X), _parameters([step.module for step in steps if step.kind in ("linear", "conv")])
+
+
+def _parameters(layers: list[Any]) -> dict[str, torch.Tensor]:
+    """Return the parameters of two layers by their roles."""
+    pairs = zip(("first", "second"), layers, strict=True)
+    found = {f"{role}.{kind}": getattr(layer, kind) for role, layer in pairs for kind in ("weight", "bias")}
+    return {role: value for role, value in found.items() if value is not None}
 
 
 def _scripted(module: Any, X: np.ndarray) -> Reading:
@@ -410,7 +428,9 @@ def _chain(steps: list[Step], X: np.ndarray) -> Reading:
         sample = sizes[-1][1:] if sizes else None
         if kinds.count("relu") <= 1:
             return replace(_cnn(layers, activation, pools[0] if pools else None, X, sample), head=head)
-    raise refuse(f"is the chain {' -> '.join(step.kind for step in steps) or 'of no layers'}")
+    chain = " -> ".join(step.kind for step in steps) or "of no layers"
+    deeper = ", whose last layers are certified by head='auto', given the features before them"
+    raise refuse(f"is the chain {chain}{deeper if len(body) > 2 and body[-1] == 'linear' else ''}")
 
 
 def _head(steps: list[Step]) -> tuple[str | None, list[Step]]:

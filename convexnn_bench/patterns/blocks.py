@@ -128,3 +128,15 @@ def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
     rows = patterns.rows if complete else None
     # The arrays are copied, because the caller may change them later.
     return dataclasses.replace(patterns, masks=patterns.masks.copy(), gates=gates.copy(), complete=complete, rows=rows)
+
+
+def with_scaled_feature(patterns: Patterns, Phi: Float[np.ndarray, "N p"], factor: float) -> Patterns:
+    """Return patterns as those of rows Phi whose last column is `factor` times that of the rows they were made from.
+
+    factor: a power of two, at least one. The patterns are the same, since the last entry of u can be as much smaller.
+    """
+    assert patterns.gates is not None
+    gates = np.vstack([patterns.gates[:-1], patterns.gates[-1:] / factor])
+    moved = None if patterns.moved is None else patterns.moved * factor
+    rows = None if patterns.rows is None else hash_of(Phi)
+    return dataclasses.replace(patterns, gates=gates, moved=moved, rows=rows)
