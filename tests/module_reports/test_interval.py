@@ -9,7 +9,7 @@ from torch import nn
 
 import convexnn_bench as cnn
 from convexnn_bench.certificates import JointBound, joint_bound
-from convexnn_bench.module_reports import certifying, narrowing, training
+from convexnn_bench.module_reports import narrowing, statement, training
 from convexnn_bench.module_reports.training import NetworkTraining
 from convexnn_bench.norms.all_patterns import bounds
 
@@ -28,7 +28,7 @@ def few_steps(monkeypatch):
 @pytest.fixture
 def without_enumeration(monkeypatch):
     monkeypatch.setattr(bounds, "ENUMERATION_SECONDS", -1.0)
-    monkeypatch.setattr(certifying, "ENUMERATED", 0)
+    monkeypatch.setattr(statement, "ENUMERATED", 0)
 
 
 def data(loss: str, c: int, seed: int, n: int = 8, d: int = 2):

@@ -51,7 +51,7 @@ def test_primal_is_the_users_own_objective(lam):
     X, y = data()
     module = network()
     report = cnn.certify_module(module, X, y, "squared", lam)
-    assert report.primal == pytest.approx(float(objective(module, X, y, lam)), rel=1e-12)
+    assert report.primal == pytest.approx(float(objective(module, X, y, lam).detach()), rel=1e-12)
     assert report.beta == pytest.approx((lam["0.weight"] * lam["2.weight"]) ** 0.5, rel=1e-12)
     with torch.no_grad():
         lengths = module[0].weight.square().sum(dim=1) * lam["0.weight"] + module[0].bias.square() * lam["0.bias"]
