@@ -105,7 +105,10 @@ class Relay(BaseSolver):
     # -- the run ------------------------------------------------------------------------------------------
 
     def set_problem(self, problem: Problem) -> None:
-        """Set up the first solver that can be set up, at the start if there is one."""
+        """Set up the first solver that can be set up, at the start if there is one; choose unless `skip` has chosen."""
+        reason = None if self.candidates else self.skip(problem)
+        if reason is not None:
+            raise UnsupportedError(f"auto: {reason}")
         self.problem = problem
         self._left = [one for one in self.candidates if self.start is None or one.start_formulation is not None]
         if not self._left:

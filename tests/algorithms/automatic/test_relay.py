@@ -339,3 +339,12 @@ def test_the_estimators_choose_by_themselves():
     assert fitted.result_.solver != "auto"
     warm = cnn.ConvexMLPClassifier(patterns=10, random_state=0, beta_fraction=0.1, warm_start=True).fit(X, y).fit(X, y)
     assert warm.n_iter_ == 1
+
+
+def test_a_problem_can_be_set_up_without_asking_skip():
+    """As harnesses do that ask another instance whether it skips the problem."""
+    made = cnn.SOLVERS.make("auto")
+    made.gap = 1e-6
+    made.set_problem(random_problem(1))
+    made.run(lambda: True)
+    assert cnn.certify(random_problem(1), made.get_result()).gap < 1e-3
