@@ -4,6 +4,7 @@ docs/architecture.md draws the rooms. The rules are read from the source by `ast
 """
 
 import ast
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +170,12 @@ def test_the_doors_say_in_a_sentence_what_lives_behind_them():
     doors = [name for name in MODULES if is_package(name)]
     sentences = {name: ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8"))) for name in doors}
     assert [name for name, sentence in sentences.items() if not sentence] == []
+
+
+def test_no_two_test_files_have_the_same_name():
+    """Folders of tests are no packages, so that pytest imports their files by name alone."""
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, count in counts.items() if count > 1 and name != "conftest.py"] == []
 
 
 @pytest.mark.parametrize(
