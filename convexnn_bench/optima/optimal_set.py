@@ -24,7 +24,7 @@ from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.losses import WeightedLoss, weighted_part
 from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
-from convexnn_bench.optima.polytope import least_change, null_space, support_of
+from convexnn_bench.optima.polytope import least_changes, null_space, support_of
 from convexnn_bench.plugins import Number
 from convexnn_bench.prediction import predict
 from convexnn_bench.problem import Problem
@@ -101,8 +101,11 @@ class OptimalSet:
 
         Notes
         -----
-        HiGHS solves two linear programs for each sample. Their error is about 1e-9 of the range that sizes of sum R
-        allow. The error of the polytope itself is of the order of `tolerance`.
+        The least prediction is a linear program in the sizes. Blocks with equal vectors a_k, such as those of gates
+        with one mask, may share their sizes in any way, so that the least of their slopes counts. Where the sum of
+        the sizes is the same at all optima for each such group, this is the solution; otherwise HiGHS solves two
+        programs for each sample. Their error is about 1e-9 of the range that sizes of sum R allow. The error of the
+        polytope itself is of the order of `tolerance`.
         """
         problem, point = self.result.problem, self.result.point
         assert point is not None
@@ -112,11 +115,8 @@ class OptimalSet:
         # 1. Predictions are linear in the sizes: one column for each basis vector.
         columns = [predict(problem, self._moved(direction), X_new) - middle for direction in self._basis.T]
         slopes = np.stack([column.ravel() for column in columns], axis=1) @ self._basis.T
-        # 2. Solve two linear programs for each sample. Where all optima agree, the slope is zero up to rounding.
-        lengths = np.linalg.norm(slopes, axis=1)
-        slopes[lengths <= NEGLIGIBLE * lengths.max()] = 0.0
-        ends = np.array([self._ends(slope) for slope in slopes])
-        low, high = (end.reshape(middle.shape) for end in ends.T)
+        # 2. Bound each of them over the polytope. Where all optima agree, the slope is zero up to rounding.
+        low, high = (end.reshape(middle.shape) for end in self._ends(slopes))
         return middle + np.minimum(low, 0.0), middle + np.maximum(high, 0.0)
 
     @cached_property
@@ -130,14 +130,15 @@ class OptimalSet:
         blocks[self.support, :, 0] += self._unit * direction[:, None] * self._directions
         return Point(blocks=blocks)
 
-    def _ends(self, slope: Float[np.ndarray, " S"]) -> tuple[float, float]:
-        """Return the least and the largest <slope, c - sizes / R> over the sizes c of all optima, relative to R."""
-        length = float(np.linalg.norm(slope))
-        if length == 0:
-            return 0.0, 0.0
-        sizes = self._sizes / self._unit
-        ends = [least_change(sign * slope / length, self._across, sizes) for sign in (1.0, -1.0)]
-        return length * ends[0], -length * ends[1]
+    def _ends(self, slopes: Float[np.ndarray, "n S"]) -> Float[np.ndarray, "2 n"]:
+        """Return the least and the largest <slope, c - sizes> over the sizes c of all optima, for each slope."""
+        lengths, sizes = np.linalg.norm(slopes, axis=1), self._sizes / self._unit
+        moving = lengths > NEGLIGIBLE * lengths.max(initial=0.0)
+        directions = slopes[moving] / lengths[moving, None]
+        ends = np.zeros((2, len(slopes)))
+        for end, sign in zip(ends, (1.0, -1.0), strict=True):
+            end[moving] = sign * lengths[moving] * least_changes(sign * directions, self._across, sizes)
+        return ends
 
     @cached_property
     def _across(self) -> Float[np.ndarray, "rank S"]:

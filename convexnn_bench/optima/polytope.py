@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from convexnn_bench.errors import UnsupportedError
 
 PRECISE = 1e-9  # feasibility tolerance of HiGHS, relative to the sum of the sizes
+EQUAL = 0.1 * PRECISE  # difference of columns that count as equal, entrywise, relative to the length of a row
 
 
 def null_space(M: Float[np.ndarray, "rows J"], threshold: float) -> Float[np.ndarray, "J d"]:
@@ -37,7 +38,37 @@ def support_of(
     return np.flatnonzero(found.x[:J] > 0.5)
 
 
-def least_change(
+def least_changes(
+    slopes: Float[np.ndarray, "n S"], across: Float[np.ndarray, "rank S"], sizes: Float[np.ndarray, " S"]
+) -> Float[np.ndarray, " n"]:
+    """Return min <slope, c - sizes> subject to c >= 0 and across (c - sizes) = 0, for each slope.
+
+    The sizes have sum one, and the rows of `across` are orthonormal.
+    """
+    # 1. Sizes with equal columns may be exchanged, so that all of a group goes to its least slope.
+    groups = equal_columns(across)
+    least = np.stack([slopes[:, group].min(axis=1) for group in groups], axis=1)
+    totals = np.array([sizes[group].sum() for group in groups])
+    unlike = across[:, [group[0] for group in groups]]
+    # 2. Independent columns fix the totals of the groups. Otherwise they are the variables of a linear program.
+    if len(groups) == len(across):
+        changes = np.zeros(len(slopes))
+    else:
+        changes = np.array([_least_change(slope, unlike, totals) for slope in least])
+    return least @ totals - slopes @ sizes + changes
+
+
+def equal_columns(across: Float[np.ndarray, "rank S"]) -> list[Int[np.ndarray, " size"]]:
+    """Return the indices of columns in groups whose members are equal up to EQUAL."""
+    groups, left = [], np.arange(across.shape[1])
+    while left.size:
+        equal = np.abs(across[:, left] - across[:, left[:1]]).max(axis=0) <= EQUAL
+        groups.append(left[equal])
+        left = left[~equal]
+    return groups
+
+
+def _least_change(
     slope: Float[np.ndarray, " S"], across: Float[np.ndarray, "rank S"], sizes: Float[np.ndarray, " S"]
 ) -> float:
     """Return min <slope, c - sizes> subject to c >= 0 and across (c - sizes) = 0, for sizes of sum one."""
