@@ -10,22 +10,17 @@ bias belongs to one problem.
 
 import math
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from convexnn_bench.losses._balancing import balanced_entries, balanced_rows
+from convexnn_bench.losses._best_bias import bias_curvature, minimising_bias, pseudo_inverse, shifts
 from convexnn_bench.losses._weights import INWARD, WeightedLoss
 from convexnn_bench.losses.base import BaseLoss, Curvature, Directions, Predictions, Scalar
 
 EPS = torch.finfo(torch.float64).eps
-NEWTON_STEPS = 100  # largest number of Newton steps for the best bias
-SLOPE_ROUNDING = 4 * EPS  # largest slope that counts as rounding, relative to the sum of the magnitudes of its terms
-SETTLED = 1e-16  # relative decrease of the value that counts as none: half the rounding of float64
-SHORT = 1.1  # a step is doubled if the value falls by more than this multiple of the predicted decrease
-LARGEST_GROWTH = 2.0**60  # limit of the length of a step, which doubles while that lowers the value
 LARGEST_SCALE = 1e3  # limit of the multiples of a gradient that are searched, where the loss itself sets none
 
 
@@ -89,72 +84,11 @@ class OutputBias(BaseLoss):
         if kept and kept[0]() is z and kept[1] == version >= 0 and kept[2]() is Y:
             b: torch.Tensor = kept[3]
             return b
-        b = self._closed_form(z.detach(), Y) if self._is_quadratic else self._minimiser(z.detach(), Y)
+        b = minimising_bias(self.loss, self.penalty, z.detach(), Y)
         # If F does not change under a shift of all entries, the bias that sums to zero is the shortest one.
         b = b - b.mean() if self.rows_sum_to_zero else b
         self._kept = [weakref.ref(z), version, weakref.ref(Y), b]
         return b
-
-    @property
-    def _is_quadratic(self) -> bool:
-        loss = self.loss.loss if isinstance(self.loss, WeightedLoss) else self.loss
-        return loss.unit_curvature
-
-    def _closed_form(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return the mean residual, which is best if F'' is diag(weights). A second step reduces rounding."""
-        weight = self.loss.column(z).sum() if isinstance(self.loss, WeightedLoss) else len(z)
-        b = -self.loss.gradient(z, Y).sum(dim=0) / (weight + self.penalty)
-        return b - (self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b) / (weight + self.penalty)
-
-    def _minimiser(self, z: Predictions, Y: Predictions) -> torch.Tensor:
-        """Return b by a damped Newton method, with gradient steps where the loss is flat."""
-
-        def value(b: torch.Tensor) -> float:
-            return float(self.loss.value(z + b, Y) + 0.5 * self.penalty * b.square().sum())
-
-        # 1. Start at zero or at a shift by the mean, whichever has the lowest value.
-        b = min([torch.zeros_like(z[0]), -z.mean(dim=0), (Y - z).mean(dim=0)], key=value)
-        now = value(b)
-        # A class that does not occur would have the bias minus infinity. Beyond `reach` probabilities are below e^-128.
-        reach = 2.0 * float(z.abs().max() + Y.abs().max()) + 128.0
-        for _ in range(NEWTON_STEPS):
-            # 2. End where the slope is zero up to rounding.
-            slopes = self.loss.gradient(z + b, Y)
-            g = slopes.sum(dim=0) + self.penalty * b
-            sizes = slopes.abs().sum(dim=0) + self.penalty * b.abs()
-            if bool((g.abs() <= SLOPE_ROUNDING * sizes).all()):
-                break
-            # 3. Take the Newton step of least length; cross-entropy does not change under a shift of all entries.
-            step = -(self._inverse_curvature(self.loss.curvature(z + b, Y), z) @ g)
-            step = (b + step).clamp(-reach, reach) - b
-            moved, after = _line_search(value, b, step, now, -0.5 * float(g @ step), reach)
-            # 4. If the value does not fall, as in the flat part of a saturated Huber loss, step along the gradient.
-            if not now - after > SETTLED * abs(now):
-                steepest = -g / max(self.smoothness * len(z) + self.penalty, 1e-300)
-                further, below = _line_search(value, moved, steepest, after, 0.0, reach)
-                # Rounding hides differences of values. Of the last point and the full Newton step, take the one with
-                # the smaller slope.
-                if not now - below > SETTLED * abs(now):
-                    return self._smaller_slope(z, Y, moved, b + step)
-                moved, after = further, below
-            b, now = moved, after
-        return b
-
-    def _smaller_slope(self, z: Predictions, Y: Predictions, *biases: torch.Tensor) -> torch.Tensor:
-        """Return the bias with the smallest slope."""
-
-        def slope(b: torch.Tensor) -> float:
-            return float((self.loss.gradient(z + b, Y).sum(dim=0) + self.penalty * b).abs().max())
-
-        return min((b for b in biases if bool(torch.isfinite(b).all())), key=slope)
-
-    def _inverse_curvature(self, curve: Curvature, z: Predictions) -> torch.Tensor:
-        """Return (beta I + E^T W E)^+, c x c, with products `curve` with W and the c shifts E = 1 e_j^T."""
-        # The matrix is diagonal for a sum over entries. That of cross-entropy is zero along the vector of ones, up to
-        # rounding.
-        smallest = 1e-13 if self.rows_sum_to_zero else EPS
-        shifts = _shifts(z)
-        return torch.linalg.pinv(curve(shifts).sum(dim=0) + self.penalty * shifts[0], rtol=smallest, hermitian=True)
 
     # -- the loss -----------------------------------------------------------------------------------------
 
@@ -170,7 +104,8 @@ class OutputBias(BaseLoss):
         # Differentiate the optimality condition E^T grad F(z + E b) + beta b = 0 along dz: the bias changes by
         # db = -(beta I + E^T W E)^+ E^T W dz, and W E db is the second term.
         curve = self.row_curvature(z, Y)
-        WE, inverse = curve(_shifts(z)), self._inverse_curvature(curve, z)
+        WE = curve(shifts(z))
+        inverse = pseudo_inverse(self.loss, bias_curvature(WE, self.penalty))
 
         def product(D: torch.Tensor) -> torch.Tensor:
             WD = curve(D)
@@ -183,9 +118,12 @@ class OutputBias(BaseLoss):
 
     def coupling(self, z: Predictions, Y: Predictions) -> Directions:
         # B = W E S with S S = (beta I + E^T W E)^+
-        curve = self.row_curvature(z, Y)
-        values, vectors = torch.linalg.eigh(self._inverse_curvature(curve, z))
-        return curve(_shifts(z)) @ (vectors * values.clamp_min(0).sqrt())
+        WE = self.row_curvature(z, Y)(shifts(z))
+        inverse = pseudo_inverse(self.loss, bias_curvature(WE, self.penalty))
+        if len(inverse) == 1:
+            return WE * inverse.sqrt()
+        values, vectors = torch.linalg.eigh(inverse)
+        return WE @ (vectors * values.clamp_min(0).sqrt())
 
     def rise(self, z: Predictions, Y: Predictions, gradient: Predictions, error: Predictions) -> Scalar:
         # F_b(z + d) is at most its value at the best bias b of z, F(z + d + 1 b^T) + beta/2 ||b||^2. Adding b rounds
@@ -253,41 +191,3 @@ class OutputBias(BaseLoss):
         if self.beta is None:
             return value, [*domain, total == 0]
         return value + cp.sum_squares(total) / (2 * self.beta), domain
-
-
-def _shifts(z: Predictions) -> Directions:
-    """Return the c directions 1 e_j^T."""
-    n, c = z.shape
-    return torch.eye(c, dtype=z.dtype, device=z.device).expand(n, c, c).contiguous()
-
-
-def _line_search(
-    value: Callable[[torch.Tensor], float],
-    b: torch.Tensor,
-    step: torch.Tensor,
-    now: float,
-    predicted: float,
-    reach: float,
-) -> tuple[torch.Tensor, float]:
-    """Return (b', value at b') along the step, with a value that is not above `now`.
-
-    Halve a step that raises the value. Double a step if the value falls by more than SHORT times the predicted
-    decrease. Doubling keeps all entries of b' within `reach`.
-    """
-    if not bool(torch.isfinite(step).all()):
-        return b, now
-    # 1. Halve the step until the value does not rise.
-    length, after = 1.0, value(b + step)
-    while not after <= now and length > 1e-10:
-        length *= 0.5
-        after = value(b + length * step)
-    if not after <= now:
-        return b, now
-    # 2. A step that was taken whole may be far too short where the loss is nearly flat: double it while that helps.
-    while now - after > SHORT * predicted and 1.0 <= length < LARGEST_GROWTH:
-        doubled = b + 2 * length * step
-        longer = value(doubled)
-        if not longer < after or bool((doubled.abs() > reach).any()):
-            break
-        length, after = 2 * length, longer
-    return b + length * step, after
