@@ -25,13 +25,17 @@ from auto_suite import GAP, GAPS, SLOWER
 
 from convexnn_bench.algorithms.automatic import FEATURES, MODEL_FILE, SolverModel
 from convexnn_bench.algorithms.automatic.stall import LEAST_SECONDS, OVERDUE
+from convexnn_bench.plugins import parse_spec
 
 RIDGE = 3.0  # on features of unit variance, in problems
 CENSORED = 2.0
 ROUNDS = 20
-LOADING = {"cvxpy_clarabel": 1.5, "column_generation": 1.5}  # seconds to import CVXPY and Clarabel, idle machine
+# Seconds to import CVXPY and Clarabel, and to start the process of a rival, idle machine.
+LOADING = {"cvxpy_clarabel": 1.5, "column_generation": 1.5}
 COMPLETE = ("column_generation",)
-HOST_ONLY = ("cvxpy_clarabel", "cvxpy_mosek", "column_generation", "rival_adelie")
+HOST_ONLY = ("cvxpy_clarabel", "cvxpy_mosek", "column_generation", "rival_adelie", "rival_celer", "rival_skglm")
+# Solvers that count as quick as another one where there are no records of them.
+LIKE = {"cvxpy_mosek": "cvxpy_clarabel"}
 
 Record = dict[str, Any]
 Table = dict[str, dict[str, Record]]  # {problem: {solver: record}}
@@ -172,10 +176,15 @@ def write(table: Table, path: Path) -> None:
     ]
     for name, model in sorted(fit_all(table).items()):
         inside = ", ".join(f"{feature} = {value:.3f}" for feature, value in model.coefficients.items())
-        lines += ["", f"[solvers.{name}]", f"coefficients = {{ {inside} }}"]
-        lines += [f"loading = {LOADING[name]}"] if name in LOADING else []
-        lines += ["cuda = false"] if name in HOST_ONLY else []
-        lines += ["complete = true"] if name in COMPLETE else []
+        base = parse_spec(name)[0]
+        lines += ["", f"[solvers.{name if name == base else json.dumps(name)}]", f"coefficients = {{ {inside} }}"]
+        lines += [f"loading = {LOADING[base]}"] if base in LOADING else []
+        lines += ["cuda = false"] if base in HOST_ONLY else []
+        lines += ["complete = true"] if base in COMPLETE else []
+    for name, other in LIKE.items():
+        lines += (
+            [] if any(name in records for records in table.values()) else ["", f"[solvers.{name}]", f'like = "{other}"']
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

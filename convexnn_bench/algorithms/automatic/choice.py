@@ -2,6 +2,9 @@
 
 The choice solves nothing. It reads sizes and beta_max, asks each solver whether it is available and whether it skips
 the problem, and looks its time up in the model (`model`). It is the same for equal problems, settings and packages.
+
+The model names solvers as specs, so that a rival may have the parameters with which it reaches small gaps. Solvers of
+other packages, and those that need a licence, are candidates like all others where they are installed.
 """
 
 import math
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 from convexnn_bench.algorithms.automatic.features import features_of, words
 from convexnn_bench.algorithms.automatic.model import SolverModel, load_model
-from convexnn_bench.plugins import SOLVERS
+from convexnn_bench.plugins import SOLVERS, parse_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, reason_to_skip
 
@@ -42,7 +45,7 @@ class Candidate:
     Attributes
     ----------
     name : str
-        Registered name.
+        Registered name, with parameters in brackets if they are not the default ones.
     seconds : float
         Predicted time of set-up and solving, with the loading of packages that are not loaded; infinite for a solver
         without a model.
@@ -69,44 +72,53 @@ def choose(
     models = load_model() if models is None else models
     able, refused = _able(list(models), problem, request, models)
     if not able:
-        others = [name for name in SOLVERS.names() if name not in models and name != ITSELF]
+        predicted = {base_name(spec) for spec in models}
+        others = [name for name in SOLVERS.names() if name not in predicted and name != ITSELF]
         able, more = _able(others, problem, request, models)
         # Solvers that can begin at a point come first: a limit of time or iterations leaves them with a point.
-        able.sort(key=lambda solver: solver.start_formulation is None)
+        order = sorted(able, key=lambda name: able[name].start_formulation is None)
         why = "no solver with a prediction can take the problem"
-        return [Candidate(one.name, math.inf, why, one.start_formulation) for one in able], {**refused, **more}
+        return [Candidate(name, math.inf, why, able[name].start_formulation) for name in order], {**refused, **more}
     # 1. Predict.
     features = features_of(problem, DEFAULT_GAP if request.gap is None else request.gap)
-    times = {one.name: models[one.name].seconds(features) + loading(one, models[one.name]) for one in able}
+    times = {name: models[name].seconds(features) + loading(one, models[name]) for name, one in able.items()}
     # 2. Sort. A one-shot solver that the time limit cuts short may have nothing to show.
     most = math.inf if request.time_limit is None else ONE_SHOT_SHARE * request.time_limit
-    able.sort(key=lambda one: (one.one_shot and times[one.name] > most, times[one.name], one.name))
+    order = sorted(able, key=lambda name: (able[name].one_shot and times[name] > most, times[name], name))
     # 3. Say why, in one sentence each.
     at = words(features)
     return [
-        Candidate(one.name, times[one.name], _reason(one, times, at), one.start_formulation) for one in able
+        Candidate(name, times[name], _reason(name, times, at), able[name].start_formulation) for name in order
     ], refused
 
 
 def loading(solver: BaseSolver, model: SolverModel) -> float:
-    """Return the seconds to load what the solver needs, zero if its packages are loaded already."""
+    """Return the seconds to load what the solver needs, zero if its packages are loaded already.
+
+    A rival starts a process for each solve, and needs no package in this one: its seconds always count.
+    """
     loaded = bool(solver.requires) and all(package in sys.modules for package in solver.requires)
     return 0.0 if loaded else model.loading
 
 
+def base_name(spec: str) -> str:
+    """Return the registered name in a spec, "rival_celer" for "rival_celer[path=true]"."""
+    return parse_spec(spec)[0]
+
+
 def _able(
     names: list[str], problem: Problem, request: Request, models: Mapping[str, SolverModel]
-) -> tuple[list[BaseSolver], dict[str, str]]:
-    """Return the solvers that can take the problem, and {name of another: why it cannot}."""
-    able, refused = [], {}
+) -> tuple[dict[str, BaseSolver], dict[str, str]]:
+    """Return {name: solver} for those that can take the problem, and {name of another: why it cannot}."""
+    able, refused = {}, {}
     for name in names:
-        if name not in SOLVERS.classes:
+        if base_name(name) not in SOLVERS.classes:
             continue  # the model has a solver that is not registered here
         solver = SOLVERS.make(name)
         model = models.get(name)
         reason = solver.unavailable() or reason_to_skip(solver, problem) or _unfit(solver, problem, request, model)
         if reason is None:
-            able.append(solver)
+            able[name] = solver
         else:
             refused[name] = reason
     return able, refused
@@ -125,10 +137,10 @@ def _unfit(solver: BaseSolver, problem: Problem, request: Request, model: Solver
     return None
 
 
-def _reason(solver: BaseSolver, times: Mapping[str, float], at: str) -> str:
+def _reason(name: str, times: Mapping[str, float], at: str) -> str:
     """Return the place of a solver among the predicted times, in words."""
-    others = sorted((seconds, name) for name, seconds in times.items() if name != solver.name)
-    own = f"{times[solver.name]:.2g} s predicted at {at}"
+    others = sorted((seconds, other) for other, seconds in times.items() if other != name)
+    own = f"{times[name]:.2g} s predicted at {at}"
     if not others:
         return f"{own}, and no other solver with a prediction can take the problem"
     return f"{own}, against {others[0][0]:.2g} s for {others[0][1]}"

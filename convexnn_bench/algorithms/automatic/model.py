@@ -1,7 +1,8 @@
 """Times of solvers as products of powers of the sizes of a problem, read from the file times.toml.
 
 For each solver, log10(seconds) is a linear function of the features. benchmarks/fit_auto.py fits it to records and
-writes the file, which also holds the commit and the machine of the records.
+writes the file, which also holds the commit and the machine of the records. An entry `like = "other"` stands for the
+coefficients of another solver, for a solver that needs a licence and has no records.
 """
 
 import tomllib
@@ -48,9 +49,11 @@ class SolverModel:
 @cache
 def load_model(path: Path = MODEL_FILE) -> dict[str, SolverModel]:
     """Return {solver: its model} from a file. Raise ConvexNNError for a feature that is not known."""
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    solvers = tomllib.loads(path.read_text(encoding="utf-8"))["solvers"]
     models = {}
-    for name, entry in content["solvers"].items():
+    for name, entry in solvers.items():
+        if "like" in entry:  # no records of this solver: it counts as quick as another one
+            entry = {**solvers[entry["like"]], **{key: value for key, value in entry.items() if key != "like"}}
         unknown = sorted(set(entry["coefficients"]) - set(FEATURES))
         if unknown:
             raise ConvexNNError(f"{path}: {name} has the unknown feature {unknown[0]!r}")

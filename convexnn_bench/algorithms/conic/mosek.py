@@ -24,20 +24,25 @@ def mosek_missing() -> str | None:
         return "package mosek is not installed: pip install mosek (a licence is needed too)"
     if os.environ.get(SERVER):
         return None
+    home = Path.home() / "mosek" / "mosek.lic"
+    if not os.environ.get(LICENCE) and not home.is_file():  # it need not be imported to find out
+        return _no_licence("err_missing_license_file", home)
     import mosek
 
     try:
         with mosek.Env() as environment:
             environment.checkoutlicense(mosek.feature.pton)
     except mosek.Error as error:
-        reason = str(error.errno).removeprefix("rescode.")
-        home = Path.home() / "mosek" / "mosek.lic"
-        return (
-            f"no MOSEK licence ({reason}): it is looked for in the file or server that {LICENCE} names "
-            f"({os.environ.get(LICENCE) or 'not set'}), then in {home} "
-            f"({'found' if home.is_file() else 'no such file'}); or name a remote server in {SERVER}"
-        )
+        return _no_licence(str(error.errno).removeprefix("rescode."), home)
     return None
+
+
+def _no_licence(reason: str, home: Path) -> str:
+    return (
+        f"no MOSEK licence ({reason}): it is looked for in the file or server that {LICENCE} names "
+        f"({os.environ.get(LICENCE) or 'not set'}), then in {home} "
+        f"({'found' if home.is_file() else 'no such file'}); or name a remote server in {SERVER}"
+    )
 
 
 def mosek_parameters(tolerance: float, time_limit: float | None) -> dict[str, Any]:

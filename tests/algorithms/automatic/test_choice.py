@@ -14,6 +14,7 @@ import convexnn_bench as cnn
 from convexnn_bench.algorithms.automatic import MODEL_FILE, Request, SolverModel, choose, features_of, load_model
 from convexnn_bench.algorithms.automatic.features import FEATURES, largest_beta
 from convexnn_bench.errors import ConvexNNError
+from convexnn_bench.plugins import parse_spec
 from convexnn_bench.solver import reason_to_skip
 
 REQUEST = Request(gap=1e-6, time_limit=60.0)
@@ -78,7 +79,7 @@ def test_the_shipped_model_names_solvers_and_where_it_comes_from():
     text = MODEL_FILE.read_text()
     assert "commit" in text
     assert "machine" in text
-    assert set(load_model()) <= set(cnn.SOLVERS.names())
+    assert {parse_spec(spec)[0] for spec in load_model()} <= set(cnn.SOLVERS.names())
     assert all(model.coefficients for model in load_model().values())
 
 
