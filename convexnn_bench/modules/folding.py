@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from convexnn_bench.errors import UnsupportedError
-from convexnn_bench.modules.chain import unwrapped
+from convexnn_bench.modules.wrappers import unwrapped
 
 REPRODUCED = 1e-9  # difference between the outputs before and after, relative to the largest output
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError, UnsupportedError
-from convexnn_bench.modules.chain import unwrapped
+from convexnn_bench.modules.wrappers import unwrapped
 
 AUTO = "auto"
 BATCH = 256  # samples in one pass through the network

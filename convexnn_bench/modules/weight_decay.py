@@ -8,7 +8,7 @@ import torch
 
 from convexnn_bench.checks import plain_number
 from convexnn_bench.errors import InputError
-from convexnn_bench.modules.chain import unwrapped
+from convexnn_bench.modules.wrappers import unwrapped
 from convexnn_bench.plugins import Number, is_number
 
 LAYERS = ("first", "second")

@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 import convexnn_bench as cnn
 from convexnn_bench.cli import app
 from convexnn_bench.losses._output_bias import OutputBias
-from convexnn_bench.modules import load_state
-from convexnn_bench.modules.reading import read_module
+from convexnn_bench.modules import load_state, read_module
 
 
 class Own(nn.Module):
