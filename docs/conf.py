@@ -151,6 +151,12 @@ def _write_page() -> None:
     write_page(HERE / "_extra" / "see_it.html")
 
 
+def _captions_have_levels(app: Any, name: str, template: str, context: dict[str, Any], document: Any) -> None:
+    """Say the level of the headings in the sidebar, without which assistive software cannot place them."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     _write_page()
@@ -158,3 +164,4 @@ def setup(app: Any) -> None:
     _make_gallery()
     _list_plugins()
     app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon
+    app.connect("html-page-context", _captions_have_levels, priority=900)  # after the theme
