@@ -11,7 +11,6 @@ from .architectures import MLP as MLP
 from .architectures import Attention as Attention
 from .architectures import BaseArchitecture as BaseArchitecture
 from .certificates import Certificate as Certificate
-from .certificates import certify as certify
 from .comparison import compare as compare
 from .datasets import BaseDataset as BaseDataset
 from .datasets import make_problem as make_problem
@@ -60,6 +59,7 @@ from .plugins import SOLVERS as SOLVERS
 from .problem import Problem as Problem
 from .problem import load_problem as load_problem
 from .proofs import Proof as Proof
+from .proofs import certify as certify
 from .proofs import check_proof as check_proof
 from .proofs import prove as prove
 from .regularisation import RegularisationPath as RegularisationPath

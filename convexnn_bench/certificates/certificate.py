@@ -55,6 +55,8 @@ class Certificate:
         Numerical rank of every block's factors. None as above.
     refused : str or None
         Why no gap is stated.
+    verified : bool
+        `primal`, `dual` and `gap` are bounds in verified arithmetic, which trusts no mathematical library.
     multiplier : array n_out x c or None
         The dual feasible Lambda with -F*(Lambda) = dual up to rounding, which anyone may check.
 
@@ -80,6 +82,7 @@ class Certificate:
     rank_deficient: bool | None = None
     ranks: tuple[int, ...] | None = None
     refused: str | None = None
+    verified: bool = False
     # Equality of arrays has no single truth value, so that the multiplier takes no part in comparisons.
     multiplier: np.ndarray | None = field(default=None, compare=False)
 

@@ -56,6 +56,9 @@ def run(
             "gives the same numbers on every run.",
         ),
     ] = None,
+    verified: Annotated[
+        bool, typer.Option("--verified", help="Verify the rounding of every bound, as cnn.certify(verified=True) does.")
+    ] = False,
     seeds: Annotated[int | None, typer.Option(metavar="K", help="Number of seeds of every solver.")] = None,
     out: Annotated[
         str | None,
@@ -98,6 +101,7 @@ def run(
             "solvers": solver or None, "datasets": dataset or None,
             "solvers_dir": solvers_dir, "plugins_dir": plugins_dir,
             "time_limit": time_limit, "gap": gap, "iterations": iterations, "seeds": seeds,
+            "verified": verified or None,
         }  # fmt: skip
         wanted = {key: value for key, value in changes.items() if value is not None}
         job = _job(campaign, wanted, out, rerun or [], dry_run)

@@ -25,10 +25,10 @@ class Campaign:
     problem: parameters of the problem for every data set that does not set them itself; lists are swept.
     seeds: number of seeds (0, 1, ...), or the list of them. fresh_data: True if a seed also draws the samples and
     patterns of every data set that sets no `seed` itself; otherwise it only sets the solver's start.
-    time_limit, gap, iterations, deadline, memory_gb, threads: see `Limits`. device: "cpu" or "cuda". solvers_dir: a
-    folder with more solvers. plugins_dir: a folder with subfolders of more solvers, datasets, losses, activations and
-    architectures. The files of both run as code. part: tables [[part]], each a grid that takes from the campaign what
-    it does not set itself.
+    time_limit, gap, iterations, deadline, memory_gb, threads, verified: see `Limits`. device: "cpu" or "cuda".
+    solvers_dir: a folder with more solvers. plugins_dir: a folder with subfolders of more solvers, datasets, losses,
+    activations and architectures. The files of both run as code. part: tables [[part]], each a grid that takes from the
+    campaign what it does not set itself.
     """
 
     name: str = "campaign"
@@ -41,6 +41,7 @@ class Campaign:
     time_limit: float = 60.0
     gap: float = 1e-6
     iterations: int | None = None
+    verified: bool = False
     deadline: float | None = None
     memory_gb: float | None = None
     threads: int = 1
@@ -51,7 +52,8 @@ class Campaign:
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads, self.iterations)
+        amounts = self.time_limit, self.gap, self.deadline, self.memory_gb, self.threads
+        return Limits(*amounts, self.iterations, self.verified)
 
     def grids(self, replaced: Collection[str] = ()) -> list["Campaign"]:
         """Return one campaign without parts for each part, or for the campaign itself where it has none.
@@ -199,6 +201,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "time_limit": (is_number, "a number of seconds"),
     "gap": (is_number, "a number"),
     "iterations": (is_whole, "a whole number"),
+    "verified": (_is(bool), "true or false"),
     "deadline": (is_number, "a number of seconds"),
     "memory_gb": (is_number, "a number of GiB"),
     "threads": (is_whole, "a whole number"),
@@ -210,4 +213,5 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 # All parts share threads, device and the folder of solvers, because their processes are forked from one server.
 PART_KEYS = (
     "datasets", "solvers", "problem", "seeds", "fresh_data", "time_limit", "gap", "iterations", "deadline", "memory_gb",
+    "verified",
 )  # fmt: skip

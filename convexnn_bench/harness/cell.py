@@ -19,7 +19,7 @@ class Limits:
     seconds on the wall clock, set-up and scoring included, after which the process is killed; None for
     2 time_limit + 10. memory_gb: memory in GiB of the cell and what it starts, None for no limit. threads: of BLAS and
     of torch, and number of cores that the cell runs on. iterations: steps after which an iterative solver is stopped,
-    None for no limit.
+    None for no limit. verified: whether bounds are verified, as by `certify(..., verified=True)`.
     """
 
     time_limit: float = 60.0
@@ -28,6 +28,7 @@ class Limits:
     memory_gb: float | None = None
     threads: int = 1
     iterations: int | None = None
+    verified: bool = False
 
     @property
     def wall_seconds(self) -> float:

@@ -73,6 +73,7 @@ def cell_target(link: Link, threads: int, cell: Cell, cores: list[int] | None = 
             time_limit=cell.limits.time_limit,
             gap=cell.limits.gap,
             iterations=cell.limits.iterations,
+            verified=cell.limits.verified,
             seed=cell.seed,
             device=cell.device,
             on_setup=set_up,

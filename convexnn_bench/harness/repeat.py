@@ -71,9 +71,9 @@ def _is_shipped(name: str, records: Sequence[Record]) -> bool:
 
 
 def _limits(given: dict[str, Any], deadline: float) -> tuple[Any, ...]:
-    # Records of earlier versions have no limit in iterations.
-    iterations = given.get("iterations")
-    return given["time_limit"], given["gap"], deadline, given["memory_gb"], given["threads"], iterations
+    # Records of earlier versions have no limit in iterations, and no verified bounds.
+    later = given.get("iterations"), bool(given.get("verified"))
+    return given["time_limit"], given["gap"], deadline, given["memory_gb"], given["threads"], *later
 
 
 def _rebuilt(name: str, records: Sequence[Record]) -> list[str]:
@@ -128,6 +128,7 @@ def _command(part: Part, record: Record) -> str | None:
     words += ["--time-limit", f"{limits['time_limit']!r}", "--gap", f"{limits['gap']!r}"]
     if limits.get("iterations") is not None:
         words += ["--iterations", str(limits["iterations"])]
+    words += ["--verified"] if limits.get("verified") else []
     return " ".join([*words, *(["--seeds", str(len(seeds))] if len(seeds) > 1 else [])])
 
 
@@ -153,6 +154,8 @@ def _part_lines(part: Part) -> list[str]:
         lines.append(f"deadline = {limits['deadline']!r}")
     if limits.get("iterations") is not None:
         lines.append(f"iterations = {limits['iterations']}")
+    if limits.get("verified"):
+        lines.append("verified = true")
     if limits["memory_gb"] is not None:
         lines.append(f"memory_gb = {limits['memory_gb']!r}")
     return lines

@@ -79,7 +79,7 @@ def prove(problem: Problem, result: PointLike, scope: str | None = None, *, prec
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     Whole(low=20).check("precision", precision)
-    _check_known(problem)
+    check_known(problem)
     point = as_point(problem, result)
     certificate = _certificate(problem, result, point, scope)
     return _Prover(problem, point, certificate, precision).proof()
@@ -89,13 +89,13 @@ def prove_network(
     problem: Problem, W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None, certificate: Certificate
 ) -> Proof:
     """Make a proof about the network (W1, W2) with its own output bias, with the multiplier of a certificate."""
-    _check_known(problem)
+    check_known(problem)
     if certificate.multiplier is None:
         raise UnsupportedError("the certificate of this network has no multiplier")
     return _Prover(problem, Point(network=(W1, W2)), certificate, PRECISION, own=True, bias=bias).proof()
 
 
-def _check_known(problem: Problem) -> None:
+def check_known(problem: Problem) -> None:
     """Raise UnsupportedError for what the checker does not know."""
     if problem.is_sparse:
         raise UnsupportedError("X is sparse, which the checker does not read: state the problem with X.toarray()")

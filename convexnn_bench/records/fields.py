@@ -7,8 +7,9 @@ docs/campaigns.md all follow from `FIELDS`. A number that is not finite is store
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Version 4 had no chosen_solver, 3 no test scores, 2 no cpu_seconds, 1 no active_blocks, largest_rank and total_rank.
-SCHEMA = 5
+# Version 5 had no verified, 4 no chosen_solver, 3 no test scores, 2 no cpu_seconds, 1 no active_blocks, largest_rank
+# and total_rank.
+SCHEMA = 6
 
 Kind = Literal["text", "integer", "number", "parameters", "group", "curve"]
 _EMPTY: dict[str, type] = {"parameters": dict, "group": dict, "curve": list}
@@ -56,11 +57,12 @@ FIELDS = (
     Field("chosen_solver", "text", "the solver of the final point, which auto has chosen; else `solver`", report=False),
     Field("seed", "integer", "seed of the solver's start"),
     Field("device", "text", '"cpu", "cuda" or "cuda:0"'),
-    Field("limits", "group", "time_limit and deadline (s), gap, iterations, memory_gb (GiB), threads"),
+    Field("limits", "group", "time_limit and deadline (s), gap, iterations, memory_gb (GiB), threads, verified"),
     Field("status", "text", "how the cell ended, one of the statuses above", "", "status", True),
     Field("objective", "number", "objective of the final point", "sum over samples", "objective", True),
     Field("lower_bound", "number", "proven lower bound on the optimum", "sum over samples", "lower bound", True),
     Field("gap", "number", "(objective - lower_bound) / |lower_bound|", "relative", "gap", True),
+    Field("verified", "text", '"yes" if rounding in these three is verified, else "no"', "", "verified", report=False),
     Field("test_samples", "number", "held-out samples that the final point is scored on", frame=True, report=False),
     Field("test_loss", "number", "unweighted loss on held-out samples", "sum over them", "test loss", True, False),
     Field("test_accuracy", "number", "held-out outputs whose class is predicted", "fraction", "test acc.", True, False),
@@ -94,6 +96,7 @@ TEST_FIELDS = ("test_samples", "test_loss", "test_accuracy", "test_r2")
 MEASURED = frozenset(
     (
         *("status", "reason", "chosen_solver", "objective", "lower_bound", "gap", "scope", "infeasibility", "curve"),
+        "verified",
         *("stationarity_bound", "stationarity_error", "max_dual_norm", "dual_norm_lower", "dual_norm_method"),
         *("active_blocks", "largest_rank", "total_rank", "setup_seconds", "solve_seconds"),
         *TEST_FIELDS,

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 GOOD, BAD = ("gap_reached", "solved"), ("crashed", "failed", "diverged", "memory_limit")
 EXPLAINED = ("skipped", "stalled", *BAD)  # the reasons of these cells are listed below the tables
 COLUMNS = {field.name: field.title for field in FIELDS if field.title}
-OPTIONAL = ("peak_memory_mb", *TEST_FIELDS)  # columns that are left out if no cell has a number
+OPTIONAL = ("peak_memory_mb", "verified", *TEST_FIELDS)  # columns that are left out if no cell has a number
 CSV_FIELDS = (
-    "seed", "status", "objective", "lower_bound", "gap", *TEST_FIELDS, "setup_seconds", "solve_seconds",
+    "seed", "status", "objective", "lower_bound", "gap", "verified", *TEST_FIELDS, "setup_seconds", "solve_seconds",
     "wall_seconds", "peak_memory_mb", "reason",
 )  # fmt: skip
 Quantity = int | float | None  # a number of a record; None if it is not known
@@ -83,7 +83,10 @@ def format_share(value: Quantity) -> str:
 
 def shown_columns(records: Sequence[Record]) -> list[str]:
     """Return the fields that the table of these cells shows, in order."""
-    return [name for name in COLUMNS if name not in OPTIONAL or any(record.get(name) is not None for record in records)]
+    known = {name for name in COLUMNS if any(record.get(name) is not None for record in records)}
+    if all(record.get("verified") != "yes" for record in records):  # the usual bounds need no column that says so
+        known.discard("verified")
+    return [name for name in COLUMNS if name not in OPTIONAL or name in known]
 
 
 def count_statuses(records: Sequence[Record]) -> dict[str, int]:
@@ -189,6 +192,7 @@ def _row(record: Record, best: dict[str, float], superscript: bool, with_seed: b
     return {
         "solver_name": Text(solver, style="dim" if status == "skipped" else ""),
         "status": Text(status, style=status_colour(status)),
+        "verified": Text(record.get("verified") or "-"),
         **{name: cell(name, gap if name == "gap" else "") for name in COLUMNS if name in FORMATS},
     }
 

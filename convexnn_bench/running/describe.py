@@ -37,6 +37,7 @@ def describe_certificate(certificate: Certificate) -> dict[str, Any]:
         "objective": certificate.primal,
         "lower_bound": certificate.dual,
         "gap": certificate.gap,
+        "verified": "yes" if certificate.verified else "no",
         "scope": certificate.scope,
         "infeasibility": certificate.infeasibility,
         "stationarity_bound": certificate.stationarity_bound,

@@ -13,8 +13,9 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, certify, strengthened
 from convexnn_bench.deadline import cuts_counted, deadline, no_deadline
-from convexnn_bench.errors import DivergedError, InputError, NotFiniteError
+from convexnn_bench.errors import DivergedError, InputError, NotFiniteError, UnsupportedError
 from convexnn_bench.formulations import Point
+from convexnn_bench.proofs import verify
 from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import usual_errors
 from convexnn_bench.running.sharing import check_same_point
@@ -52,6 +53,7 @@ class Monitor:
         on_score: OnScore,
         wait: Wait,
         interrupter: Interrupter,
+        verified: bool = False,
     ):
         self.problem, self.solver, self.on_score, self.untouched = untouched.problem, solver, on_score, untouched
         self.scaling = scaling
@@ -62,6 +64,7 @@ class Monitor:
         self.certificate: Certificate | None = None
         self.point: Point | None = None
         self.status: str | None = None
+        self.verified, self.not_verified = verified, ""  # what the caller wants, and why it cannot be had
         self.certificate_cut = False  # whether the deadline cut the last point or a search of its certificate short
         self.steps = 0  # calls after which the solver went on
         self._calls = itertools.count(1)
@@ -217,9 +220,27 @@ class Monitor:
             stronger = strengthened(certificate, self.certificate)
             if stronger is not certificate:  # with its multiplier, `certify` finds the bound of the point again
                 certificate, point.dual = stronger, stronger.multiplier
+        if self.verified and self.gap is not None and certificate.gap <= self.gap:
+            certificate = self._verified(point, certificate)
         self.point, self.certificate = point, certificate
         self.curve.append((seconds, certificate.primal, certificate.gap))
         self.on_score(seconds, certificate)
         # A refused gap is NaN, which reaches no target.
         if self.gap is not None and certificate.gap <= self.gap:
             self.status = "gap_reached"
+
+    def verify_last(self) -> None:
+        """Verify the bounds of the last point, if the caller wants that and it was not done."""
+        if self.verified and self.certificate is not None and not self.certificate.verified:
+            assert self.point is not None
+            with usual_errors():
+                self.certificate = self._verified(self.point, self.certificate)
+            self.curve[-1] = (self.curve[-1][0], self.certificate.primal, self.certificate.gap)
+
+    def _verified(self, point: Point, certificate: Certificate) -> Certificate:
+        """Return the certificate with verified bounds, or as it is where that cannot be done."""
+        try:
+            return verify(self.problem, point, certificate)
+        except UnsupportedError as error:
+            self.not_verified = f"; the bounds are not verified: {error}"
+            return certificate

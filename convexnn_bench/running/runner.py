@@ -10,10 +10,11 @@ import torch
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, PointLike
 from convexnn_bench.deadline import deadline
-from convexnn_bench.errors import ChangedProblemError, DivergedError, InputError
+from convexnn_bench.errors import ChangedProblemError, DivergedError, InputError, UnsupportedError
 from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
 from convexnn_bench.problem import Problem
+from convexnn_bench.proofs import check_verifiable
 from convexnn_bench.running.monitor import Monitor, OnScore
 from convexnn_bench.running.result import Result
 from convexnn_bench.running.scaling import Scaling
@@ -70,6 +71,7 @@ def solve(
     *,
     start: PointLike | None = None,
     iterations: int | None = None,
+    verified: bool = False,
     on_score: OnScore | None = None,
     on_setup: Callable[[float], None] | None = None,
     show_progress: bool = True,
@@ -105,6 +107,10 @@ def solve(
     iterations : int, optional
         Steps after which an iterative solver is stopped, with status "stalled". The same number gives the same point
         on a slow machine and on a fast one.
+    verified : bool
+        Verify the rounding of the bounds, as `certify` does: of a point that reaches the gap, and of the last one. For
+        ReLU this makes a proof, which may take long beyond the time limit. If it cannot be done, `result.reason` says
+        why and `certificate.verified` stays False.
     on_score : callable, optional
         Called with (seconds, certificate) whenever a point was scored.
     on_setup : callable, optional
@@ -129,6 +135,8 @@ def solve(
         or activation, or other targets for a loss that reads them alike (they are compared entry by entry); the point
         has no counterpart in the solver's formulation, such as a ReLU network with patterns outside the blocks; or it
         has more columns or neurons than the solver's `m` or `width`.
+    UnsupportedError
+        Verified bounds do not know the problem's loss, or its samples are shared under torchrun.
 
     Notes
     -----
@@ -162,10 +170,14 @@ def solve(
     algorithm.time_limit, algorithm.gap = time_limit, gap
     algorithm.iterations = None if iterations is None else int(iterations)
     begin = None if start is None else read_start(problem, algorithm, start)
+    if verified:
+        check_verifiable(problem)
     chosen = {key: getattr(algorithm, key) for key in algorithm.parameters}
     result = Result(problem, algorithm.name, chosen, "skipped", "", int(seed), device)
     # 2. Take checksums of the problem, which under torchrun may be one with shared products.
     untouched = Untouched(shared_where_possible(problem, algorithm, chosen, begin))
+    if verified and untouched.problem.is_shared:
+        raise UnsupportedError("verified=True needs all samples in one process: run without torchrun")
     # 3. Load packages, and ask the solver to skip. A solver that cannot run gives a result, so that a campaign
     # continues. Imports do not count as set-up, since the solver has not seen the problem yet. The time in `skip` does.
     reason = algorithm.unavailable()
@@ -189,7 +201,7 @@ def solve(
             if on_score is not None:
                 on_score(seconds, certificate)
 
-        _run(result, algorithm, begin, scored, on_setup or (lambda seconds: None), untouched, wait, started)
+        _run(result, algorithm, begin, scored, on_setup or (lambda seconds: None), untouched, wait, started, verified)
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     # 5. Name the solver of the point, if the solver ran others.
     author, remark = algorithm.author, algorithm.remark()
@@ -207,6 +219,7 @@ def _run(
     untouched: Untouched,
     wait: Wait,
     started: float,
+    verified: bool,
 ) -> None:
     """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
     problem = untouched.problem
@@ -224,7 +237,7 @@ def _run(
 
     def work() -> None:
         nonlocal monitor
-        monitor = Monitor(untouched, Scaling.of(problem), algorithm, on_score, wait, interrupter)
+        monitor = Monitor(untouched, Scaling.of(problem), algorithm, on_score, wait, interrupter, verified)
         # 1. Hand the start over, unless it suffices.
         if _start_suffices(start, monitor, algorithm, started):
             set_up_is_over()
@@ -251,7 +264,9 @@ def _run(
             return
         result.solve_seconds = monitor.elapsed()
         _score_last(monitor, algorithm, finished)
+        monitor.verify_last()
         result.status, result.reason = _verdict(monitor, algorithm)
+        result.reason += monitor.not_verified
     except DivergedError as error:
         assert monitor is not None
         result.solve_seconds = monitor.elapsed()

@@ -125,6 +125,21 @@ def test_a_limit_in_iterations_belongs_to_the_cell(tmp_path):
     assert cell_again(old) == cell_again(blank_record(none))
 
 
+def test_verified_bounds_belong_to_the_cell(tmp_path):
+    """They are part of the key, and a report's command or campaign repeats them."""
+    yes, no = planned(tmp_path, GOOD + "verified = true\n[[part]]\n[[part]]\nverified = false\n")
+    assert (yes.limits.verified, no.limits.verified) == (True, False)
+    assert yes.key != no.key
+    for cell in (yes, no):
+        assert ("--verified" in cell_again(blank_record(cell))) == (cell is yes)
+        assert planned(tmp_path, cell_campaign(blank_record(cell)))[0].key == cell.key
+    old = blank_record(no)
+    del old["limits"]["verified"]
+    assert cell_again(old) == cell_again(blank_record(no))
+    with pytest.raises(cnn.InputError, match="verified must be true or false"):
+        planned(tmp_path, GOOD + "verified = 1\n")
+
+
 @pytest.mark.process
 def test_a_campaign_with_a_limit_in_iterations_repeats_its_bits(tmp_path):
     solvers = ["bm_adam", "network_sgd", "bm_newton"]

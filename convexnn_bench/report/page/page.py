@@ -228,5 +228,6 @@ def _limits_line(record: Record) -> str:
         "no deadline" if limits["deadline"] is None else f"killed after {limits['deadline']:g} s",
         "no memory limit" if memory is None else f"{memory:g} GiB",
         "" if threads is None else counted(threads, "thread"),
+        "bounds verified" if limits.get("verified") else "",
     ]
     return ", ".join(filter(None, parts))
