@@ -2,7 +2,8 @@
 
 The process starts and imports in `load_packages`, which no clock counts. It converts the data in `set_problem`, and in
 `run` it solves and answers with the blocks; rivals/serve.py describes the messages. The pipe costs about a millisecond
-a point, and the solver's message quotes the rival's own clock. The process ends with the solver object.
+a point, and the solver's message quotes the rival's own clock. The process ends with the solver object. A solver object
+that solves again goes on with its process, so that what numba compiled in it is compiled once.
 """
 
 import json
@@ -50,13 +51,14 @@ def environments() -> Path:
 
 
 class RivalProcess:
-    """A rival in its own process: `set_up` once, then `solve` for one tolerance after another, then `close`.
+    """A rival in its own process: `set_up`, `solve` for one tolerance after another, `set_up` again, and `close`.
 
     Its methods raise ConvexNNError if the process ends, sends an invalid answer or reports an exception.
     """
 
     def __init__(self, name: str, python: Path, script: Path, threads: int, seconds: float = START_SECONDS):
-        self.name = name
+        self.name, self.command = name, (python, script, threads)
+        self._waiting = False  # for an answer
         folder = tempfile.TemporaryDirectory(prefix="convexnn-rival-")
         self._folder = Path(folder.name)
         self._link, far = Pipe()
@@ -76,12 +78,18 @@ class RivalProcess:
         self.close = weakref.finalize(self, _end, process, self._link, folder)  # also when this object is deleted
         self.version = str(self._answer("ready", seconds, "importing")["ready"])
 
+    def runs(self, command: tuple[Path, Path, int]) -> bool:
+        """Return whether the process was started by `command`, is alive, and owes no answer."""
+        return self.command == command and self.close.alive and self._process.poll() is None and not self._waiting
+
     def set_up(self, problem: Problem, parameters: dict[str, Any]) -> float:
         """Send the problem; return the seconds that the rival took to convert it."""
         path = self._folder / "problem.npz"
         np.savez(path, Phi=problem.Phi, Y=problem.Y, masks=problem.masks, beta=problem.beta)
         self._send(problem=str(path), parameters=parameters)
-        return float(self._answer("set_up", None, "setting up")["set_up"])
+        seconds = float(self._answer("set_up", None, "setting up")["set_up"])
+        self._waiting = False
+        return seconds
 
     def solve(self, tolerance: float, shape: tuple[int, int, int], seconds: float | None) -> tuple[Blocks, dict]:
         """Return the blocks, and the rival's own words and numbers about them. Raise NoAnswer after `seconds`."""
@@ -94,9 +102,11 @@ class RivalProcess:
                 f"{self.name} answered with blocks of shape {answer['shape']} in {len(raw)} bytes; expected P x p x q "
                 f"= {' x '.join(map(str, shape))} in float64"
             )
+        self._waiting = False
         return np.frombuffer(raw, dtype=np.float64).reshape(shape), answer
 
     def _send(self, **message: Any) -> None:
+        self._waiting = True  # an exception that interrupts this call leaves an answer in the pipe
         try:
             self._link.send_bytes(json.dumps(message).encode())
         except OSError:  # the process has ended: reading its last answer raises the reason
@@ -157,6 +167,7 @@ class RivalSolver(BaseSolver):
     has_output_bias: bool = False
     start_seconds: float = START_SECONDS  # limit for imports, and for what is compiled with them
     relu: str
+    _process: RivalProcess
 
     def __init__(self, **parameters: Any):
         super().__init__(**parameters)
@@ -213,10 +224,11 @@ class RivalSolver(BaseSolver):
 
     def load_packages(self) -> None:
         super().load_packages()
+        command = (self.python(), self.script(), torch.get_num_threads())
+        if hasattr(self, "_process") and self._process.runs(command):
+            return
         try:
-            self._process = RivalProcess(
-                self.rival, self.python(), self.script(), torch.get_num_threads(), self.start_seconds
-            )
+            self._process = RivalProcess(self.rival, *command, self.start_seconds)
         except NoAnswer as error:
             raise ConvexNNError(str(error)) from None
 

@@ -3,7 +3,7 @@
 Messages are JSON objects; an array follows the message that gives its shape, as float64 in C order.
 
     out  {"ready": version}                                            after the rival's imports
-    in   {"problem": path of an .npz, "parameters": {...}}
+    in   {"problem": path of an .npz, "parameters": {...}}             in place of any tolerance, a further problem
     out  {"set_up": seconds}                                           conversion of the data, without reading them
     in   {"tolerance": t}, any number of times
     out  {"seconds": s, "words": w, "peak_mb": m, "shape": [...]}      then the array; s is of this solve alone
@@ -53,21 +53,23 @@ def _answer(link: Connection, load: Callable[[], tuple[SetUp, str]]) -> None:
     set_up, version = load()
     _send(link, ready=version)
     asked = json.loads(link.recv_bytes())
-    with np.load(asked["problem"]) as file:
-        # An .npz file is read lazily. All arrays are read here, so that the clock below does not count the disk.
-        data = {name: file[name] for name in file.files}
-    started = time.perf_counter()
-    solve = set_up(data, asked["parameters"])
-    _send(link, set_up=time.perf_counter() - started)
     while True:
-        tolerance = json.loads(link.recv_bytes())["tolerance"]
-        started = time.perf_counter()
-        blocks, words = solve(tolerance)
-        # The clock stops before the answer is converted and sent: pipe and copy are not the rival's time.
-        seconds = time.perf_counter() - started
-        blocks = np.ascontiguousarray(blocks, dtype=np.float64)
-        _send(link, seconds=seconds, words=words, peak_mb=_peak_mb(), shape=blocks.shape)
-        link.send_bytes(blocks.tobytes())
+        if "problem" in asked:
+            with np.load(asked["problem"]) as file:
+                # An .npz file is read lazily. All arrays are read here, so that the clock does not count the disk.
+                data = {name: file[name] for name in file.files}
+            started = time.perf_counter()
+            solve = set_up(data, asked["parameters"])
+            _send(link, set_up=time.perf_counter() - started)
+        else:
+            started = time.perf_counter()
+            blocks, words = solve(asked["tolerance"])
+            # The clock stops before the answer is converted and sent: pipe and copy are not the rival's time.
+            seconds = time.perf_counter() - started
+            blocks = np.ascontiguousarray(blocks, dtype=np.float64)
+            _send(link, seconds=seconds, words=words, peak_mb=_peak_mb(), shape=blocks.shape)
+            link.send_bytes(blocks.tobytes())
+        asked = json.loads(link.recv_bytes())
 
 
 def _send(link: Connection, **message: Any) -> None:

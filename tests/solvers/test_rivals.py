@@ -236,6 +236,22 @@ def test_its_process_ends_with_the_solver(fake, problem):
     assert gone(pid)
 
 
+def test_a_solver_object_goes_on_with_its_process(fake, problem):
+    """The second problem has other sizes, and a zero start of its own; one that was interrupted starts anew."""
+    solver, other = fake(tolerance=1e-12), random_problem(4, c=1, n=30, d=4, patterns=6)
+    first = cnn.solve(problem, solver, gap=None)
+    process = solver._process
+    second = cnn.solve(other, solver, gap=None)
+    assert solver._process is process
+    for one, result in ((problem, first), (other, second)):
+        alone = cnn.solve(one, fake(tolerance=1e-12), gap=None)
+        np.testing.assert_array_equal(result.blocks, alone.blocks)
+    process._send(tolerance=1e-3)  # an answer that nobody has read
+    third = cnn.solve(problem, solver, gap=None)
+    assert solver._process is not process
+    np.testing.assert_array_equal(third.blocks, first.blocks)
+
+
 def test_its_process_ends_with_ours_however_that_ends(fake, problem, tmp_path):
     """The script notes its process; ours is killed while that hangs."""
     note = tmp_path / "pid"
@@ -357,12 +373,26 @@ def test_architectures_they_do_not_know_are_skipped():
 # -- the real ones -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def real():
+    """real(problem, name, gap=..., **parameters): the result of one solver object, whose process starts once."""
+    solvers = {}
+
+    def solve(problem, name, gap=None, **parameters):
+        chosen = cnn.SOLVERS.make(name, **parameters)
+        solver = solvers.setdefault(name, chosen)
+        vars(solver).update({key: getattr(chosen, key) for key in (*solver.parameters, "one_shot")})
+        return cnn.solve(problem, solver, gap=gap)
+
+    return solve
+
+
 @pytest.mark.parametrize("name", REAL)
-def test_gaps_shrink_with_the_tolerance_and_the_optimum_is_the_exact_solvers(name):
+def test_gaps_shrink_with_the_tolerance_and_the_optimum_is_the_exact_solvers(name, real):
     problem = random_problem(1, n=60, d=6, c=1, patterns=15, beta_fraction=0.05)
     exact = cnn.solve(problem, "cvxpy_clarabel", gap=1e-9)
     loose, tight = TIGHT[name] ** 0.25, TIGHT[name]
-    results = [cnn.solve(problem, name, tolerance=t, gap=None) for t in (loose, (loose * tight) ** 0.5, tight)]
+    results = [real(problem, name, tolerance=t) for t in (loose, (loose * tight) ** 0.5, tight)]
     gaps = [result.gap for result in results]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < min(1e-6, 0.1 * gaps[0])
@@ -371,14 +401,14 @@ def test_gaps_shrink_with_the_tolerance_and_the_optimum_is_the_exact_solvers(nam
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_masks_are_the_problems_own_repeated_and_empty_ones_too(name):
+def test_masks_are_the_problems_own_repeated_and_empty_ones_too(name, real):
     """Masks that no gate makes, in no order; the objective at the blocks that come back is by our own function."""
     rng = np.random.default_rng(4)
     X, Y = rng.standard_normal((25, 4)), rng.standard_normal(25)
     masks = rng.random((25, 7)) < 0.5
     masks[:, 2], masks[:, 3], masks[:, 5] = masks[:, 0], False, True
     problem = cnn.Problem(X, Y, beta_fraction=0.05, patterns=masks)
-    result = cnn.solve(problem, name, tolerance=TIGHT[name], gap=None)
+    result = real(problem, name, tolerance=TIGHT[name])
     assert result.gap < 1e-6
     assert (result.blocks[3] == 0).all()
     exact = cnn.solve(problem, "cvxpy_clarabel", gap=1e-9)
@@ -387,25 +417,25 @@ def test_masks_are_the_problems_own_repeated_and_empty_ones_too(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_linear_network(name):
+def test_a_linear_network(name, real):
     problem = random_problem(1, activation="linear", n=60, d=6, c=1, beta_fraction=0.05)
-    result = cnn.solve(problem, name, tolerance=TIGHT[name], gap=None)
+    result = real(problem, name, tolerance=TIGHT[name])
     assert result.gap < 1e-6
     assert result.objective == pytest.approx(cnn.solve(problem, "cvxpy_clarabel", gap=1e-9).objective, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_the_zero_network_above_beta_max(name):
+def test_the_zero_network_above_beta_max(name, real):
     problem = random_problem(2, c=1, beta_fraction=1.5)
-    result = cnn.solve(problem, name, gap=1e-9)
+    result = real(problem, name, gap=1e-9)
     assert result.status == "gap_reached"
     assert (result.blocks == 0).all()
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_path_ends_where_one_solve_does(name):
+def test_a_path_ends_where_one_solve_does(name, real):
     problem = random_problem(5, n=60, d=6, c=1, patterns=15, beta_fraction=0.05)
-    direct, path = (cnn.solve(problem, name, tolerance=TIGHT[name], path=p, gap=1e-12) for p in (False, True))
+    direct, path = (real(problem, name, tolerance=TIGHT[name], path=p, gap=1e-12) for p in (False, True))
     assert path.objective == pytest.approx(direct.objective, rel=1e-7)
     assert len(path.curve) > 3
     assert path.curve[-1][2] < 1e-2 * path.curve[0][2]
