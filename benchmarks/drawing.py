@@ -1,8 +1,9 @@
-"""The drawing of the three formulations with the certificate beneath, for a light and for a dark page.
+"""The drawing of the three formulations with the certificate beneath.
 
     python benchmarks/drawing.py [--out docs/images]
 
-Writes three_ways.svg and three_ways_dark.svg. The colours are those of the formulations in every figure.
+Writes three_ways.svg, of which the documentation makes a variant for dark pages. The colours are those of the
+formulations in every figure.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import itertools
 from html import escape
 from pathlib import Path
 
-from convexnn_bench.house_style import DARK, SHADES, WHITE
+from convexnn_bench.house_style import INK, SHADES, WHITE
 
 NETWORK, FACTORS, CONVEX = (SHADES[name][0] for name in ("network", "burer_monteiro", "convex"))
 WIDTH, HEIGHT = 900, 430
@@ -20,14 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     out = parser.parse_args().out
-    for name, dark in (("three_ways", False), ("three_ways_dark", True)):
-        (out / f"{name}.svg").write_text(drawing(dark), encoding="utf-8")
-        print(f"written: {out / name}.svg")
+    (out / "three_ways.svg").write_text(drawing(), encoding="utf-8")
+    print(f"written: {out / 'three_ways.svg'}")
 
 
-def drawing(dark: bool) -> str:
+def drawing() -> str:
     """Return the drawing as SVG."""
-    page, ink, soft = (DARK, "#e8eaed", "#a3a9b2") if dark else (WHITE, "#1c1c1e", "#5f6368")
+    page, ink, soft = WHITE, INK, "#5f6368"
     parts = [
         *_panel(0, "network", NETWORK, "min  F(φ(X W₁) W₂ᵀ) + β/2 (‖W₁‖² + ‖W₂‖²)", ink, soft),
         *_panel(1, "Burer-Monteiro", FACTORS, "min  F(Σ Dₖ X Uₖ Vₖᵀ) + β/2 Σ (‖Uₖ‖² + ‖Vₖ‖²)", ink, soft),

@@ -7,6 +7,7 @@ rival. Every colour has a contrast of at least 3:1 on white and on the dark page
 """
 
 import itertools
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1
 DASHES: tuple[Any, ...] = (SOLID, DASHED, DOTTED, DASH_DOT)
 WHITE, DARK = "#ffffff", "#14161a"  # the pages on which figures stand
 GRID = "#dddddd"  # on white
+INK = "#1c1c1e"  # text and axes on white
+# What a colour of a figure's page, text and lines on white becomes on the dark page; the colours of solvers stay.
+ON_DARK: dict[str, str] = {
+    WHITE: DARK, INK: "#e8eaed", "#000000": "#e8eaed", GRID: "#343a42", "#5f6368": "#a3a9b2", "#c4c4c4": "#4a515a",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,14 @@ def solver_style(solver: str, formulation: str | None = None) -> dict[str, Any]:
     return find_styles({solver: formulation})[solver].keywords()
 
 
+def on_dark(svg: str) -> str:
+    """Return the text of an SVG figure that was drawn for a white page, with the colours for the dark page."""
+    for light, dark in ON_DARK.items():
+        svg = re.sub(f"{light}\\b", dark, svg, flags=re.IGNORECASE)
+    # letters of matplotlib have no colour of their own where they are black
+    return re.sub(r"(<svg\b[^>]*>)", rf"\1<style>svg {{ fill: {ON_DARK[INK]} }}</style>", svg, count=1)
+
+
 def style(dark: bool = False) -> dict[str, Any]:
     """Return settings of matplotlib for figures in the style of the package.
 
@@ -195,7 +209,7 @@ def style(dark: bool = False) -> dict[str, Any]:
     >>> figure.get_dpi()
     200.0
     """
-    page, ink, grid = (DARK, "#e8eaed", "#343a42") if dark else (WHITE, "#1c1c1e", GRID)
+    page, ink, grid = (ON_DARK[colour] if dark else colour for colour in (WHITE, INK, GRID))
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return {
         "figure.dpi": 200, "savefig.dpi": 200,

@@ -16,6 +16,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 from convexnn_bench import __version__  # noqa: E402
+from convexnn_bench.house_style import on_dark  # noqa: E402
 
 project = "convexnn-bench"
 author = "The convexnn-bench developers"
@@ -71,6 +72,27 @@ def _make_gallery() -> None:
         cards.append(f'<a class="card" href="{path.stem}.html">{image}{text}</a>')
     gallery = "\n".join(['<div class="cards gallery">', *cards, "</div>"])
     (HERE / "notebooks" / "gallery.md").write_text(f"{gallery}\n", encoding="utf-8")
+
+
+def _make_dark_images() -> None:
+    """Write images/NAME_dark.svg beside every figure that is an SVG."""
+    for path in sorted((HERE / "images").glob("*.svg")):
+        if not path.stem.endswith("_dark"):
+            dark = on_dark(path.read_text(encoding="utf-8"))
+            path.with_name(f"{path.stem}_dark.svg").write_text(dark, encoding="utf-8")
+
+
+def _both_images(app: Any, page: str, source: list[str]) -> None:
+    """Show an SVG figure of a page in its variant for the theme that the reader has chosen."""
+
+    def both(match: re.Match[str]) -> str:
+        shown = []
+        for suffix, theme in (("", "light"), ("_dark", "dark")):
+            options = f":alt: {match['words']}\n:class: only-{theme}"
+            shown.append(f"```{{image}} {match['stem']}{suffix}.svg\n{options}\n```\n")
+        return "\n".join(shown)
+
+    source[0] = re.sub(r"^!\[(?P<words>[^\]]*)\]\((?P<stem>\S*images/\w+)\.svg\)$", both, source[0], flags=re.MULTILINE)
 
 
 def _first_sentences(text: str, most: int = 170) -> str:
@@ -162,6 +184,8 @@ def setup(app: Any) -> None:
     _write_page()
     _copy_notebooks()
     _make_gallery()
+    _make_dark_images()
     _list_plugins()
+    app.connect("source-read", _both_images)
     app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon
     app.connect("html-page-context", _captions_have_levels, priority=900)  # after the theme

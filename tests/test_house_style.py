@@ -1,17 +1,20 @@
 """One style for every figure: hues of formulations, distinct solvers, contrast, and figures that use them."""
 
 import colorsys
+import io
 import itertools
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 import pytest
 
 import convexnn_bench as cnn
 from convexnn_bench.comparison import Comparison
-from convexnn_bench.house_style import COLOURS, DARK, FIXED, MARKERS, SHADES, WHITE, find_styles
+from convexnn_bench.house_style import COLOURS, DARK, FIXED, MARKERS, ON_DARK, SHADES, WHITE, find_styles, on_dark
 from convexnn_bench.records import blank
 from convexnn_bench.report.page.vega import SHAPES, solver_styles
 
@@ -42,6 +45,22 @@ def test_every_colour_stands_out_on_white_and_on_black(ground):
     """WCAG 2.1, 1.4.11: at least 3 to 1 for parts of graphics."""
     for colour in {*COLOURS, *itertools.chain(*SHADES.values())}:
         assert contrast(colour, ground) >= 3, colour
+
+
+def test_a_figure_on_white_becomes_one_on_the_dark_page():
+    """Page, letters, axes and grid change; the colours of solvers stay."""
+    figure = mpl.figure.Figure(figsize=(3, 2))
+    axis = figure.subplots()
+    axis.plot([1, 2], [1, 2], **cnn.solver_style("bm_newton"))
+    axis.grid(True, color="#dddddd")
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg")
+    svg = on_dark(stream.getvalue())
+    assert ET.fromstring(svg).tag.endswith("svg")
+    dark = svg.lower()
+    assert all(colour in dark for colour in (DARK, "#e8eaed", "#343a42", "#0072b2"))
+    assert not any(f"{colour};" in dark or f'{colour}"' in dark for colour in ON_DARK)
+    assert min(contrast(ON_DARK[ink], DARK) for ink in ("#1c1c1e", "#000000", "#5f6368")) >= 4.5  # 1.4.3, for text
 
 
 def test_every_registered_solver_has_a_place_in_the_table():
