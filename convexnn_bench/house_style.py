@@ -71,6 +71,7 @@ FIXED: dict[str, Style] = {
         ("cvxpy_clarabel", 0, "D", SOLID),
         ("cvxpy_mosek", 1, "s", SOLID),
         ("cvxpy_scs", 1, "<", DASHED),
+        ("cvxpy_qoco", 0, "^", DASH_DOT),
         ("semismooth_newton", 0, "o", DASHED),
         ("fista", 0, ">", DOTTED),
         ("column_generation", 1, "P", DASH_DOT),

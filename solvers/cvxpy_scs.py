@@ -4,7 +4,18 @@ from importlib.metadata import version
 from typing import Any
 
 from convexnn_bench.algorithms.conic import ConicSolver
-from convexnn_bench.solver import Choice, Number, Whole
+from convexnn_bench.problem import Problem
+from convexnn_bench.solver import Choice, Number, Whole, importable
+
+# the part of the package scs that each linear solver needs, from version 3.3 on; builds leave some of them out
+PARTS = {
+    "cpu_dense": "_scs_dense",
+    "cpu_indirect": "_scs_indirect",
+    "mkl": "_scs_mkl",
+    "accelerate": "_scs_accelerate",
+    "gpu_indirect": "_scs_gpu",
+    "cudss": "_scs_cudss",
+}
 
 
 class Solver(ConicSolver):
@@ -20,6 +31,7 @@ class Solver(ConicSolver):
         Over-relaxation, below 2.
     linear_solver : str
         How SCS factorises. The default is its built-in sparse method, since MKL broke down on these programs.
+        `cpu_dense` is quicker on many gated blocks with one output, and `cudss` and `gpu_indirect` need a GPU.
     """
 
     name = "cvxpy_scs"
@@ -29,7 +41,7 @@ class Solver(ConicSolver):
         "tolerance": Number(high=1.0),
         "max_iters": Whole(),
         "alpha": Number(high=2.0),
-        "linear_solver": Choice(("qdldl", "cpu_dense", "cpu_indirect", "mkl", "accelerate", "auto")),
+        "linear_solver": Choice(("qdldl", *PARTS, "auto")),
     }
     interior_point = False
 
@@ -37,6 +49,14 @@ class Solver(ConicSolver):
     max_iters: int
     alpha: float
     linear_solver: str
+
+    def skip(self, problem: Problem) -> str | None:
+        if self.linear_solver in PARTS and not importable(f"scs.{PARTS[self.linear_solver]}"):
+            return (
+                f"the installed SCS {version('scs')} has no linear solver {self.linear_solver}: choose qdldl, or "
+                "install a build with it"
+            )
+        return super().skip(problem)
 
     def backend(self) -> str:
         return "SCS"

@@ -92,6 +92,7 @@ def test_every_solver_is_tested():
         "auto",  # runs the others
         "cvxpy_mosek",
         "cvxpy_scs",
+        "cvxpy_qoco",
         "rival_adelie",
         "rival_scnn",
         "rival_celer",

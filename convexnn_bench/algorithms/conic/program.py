@@ -103,6 +103,18 @@ def build_program(problem: Problem, interior_point: bool = True) -> ConicProgram
     return replace(dual_program(problem, map_, form), cost=cost)
 
 
+def only_second_order(problem: Problem) -> str | None:
+    """Return which further cones the program has beside linear and second-order ones, in words, or None."""
+    import cvxpy as cp
+
+    if problem.vector_cone or norm_form(problem.p, problem.q) != "soc":
+        return f"blocks of {problem.p} x {problem.q} need matrix inequalities"
+    L: Any = cp.Variable((problem.n_out, problem.c))
+    if not problem.loss.cvxpy_conjugate(L, problem.Y)[0].is_qpwa():
+        return f"the loss {problem.loss.name} needs exponential cones"
+    return None
+
+
 def dual_program(problem: Problem, map_: AdjointMap, form: str) -> ConicProgram:
     """Return min F*(L) s.t. ||A_k^* L|| <= beta, in units in which the bound is one.
 

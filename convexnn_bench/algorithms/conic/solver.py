@@ -46,9 +46,15 @@ class ConicSolver(BaseSolver):
         """Return the time limit of the iterations, without the time for a last step and for reading the point."""
         if self.time_limit is None:
             return None
-        step = max(self.conic.cost.factorise, STEP_ENTRY * self._compiled[0]["A"].nnz)
         reading = min(READING * self.time_limit, READING_SECONDS)
-        return max(self.time_limit - reading - step, LEAST_SECONDS)
+        return max(self.time_limit - reading - self.step_seconds, LEAST_SECONDS)
+
+    @property
+    def step_seconds(self) -> float:
+        """Return an estimate of the seconds of one iteration."""
+        data = self._compiled[0]
+        entries = sum(data[key].nnz for key in ("A", "G") if data.get(key) is not None)
+        return max(self.conic.cost.factorise, STEP_ENTRY * entries)
 
     def summary(self, raw: Any) -> str:
         """Return in words how the solver ended, from its raw answer."""
