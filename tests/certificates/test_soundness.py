@@ -9,7 +9,7 @@ import pytest
 
 import convexnn_bench as cnn
 from convexnn_bench import instance
-from convexnn_bench.certificates import bounds
+from convexnn_bench.certificates import bounds, certification
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 FIRST, COUNT = 0, 100  # number of the first problem, and how many are examined
@@ -52,14 +52,14 @@ def test_a_hundred_problems_have_no_finding(fuzz):
 
 def plant(monkeypatch, **changed):
     """Change arguments of the function that makes every certificate. changed: {name: function of the old value}."""
-    genuine = bounds.concluded
+    genuine = certification.concluded
 
     def concluded(primal, dual, *rest, **fields):
         values = {"primal": primal, "dual": dual}
         values |= {name: change(values[name]) for name, change in changed.items()}
         return genuine(values["primal"], values["dual"], *rest, **fields)
 
-    monkeypatch.setattr(bounds, "concluded", concluded)
+    monkeypatch.setattr(certification, "concluded", concluded)
 
 
 def test_without_a_fault_there_is_no_finding(fuzz):
@@ -101,7 +101,7 @@ def test_a_wrong_conjugate_is_found(fuzz, monkeypatch, loss, checked):
     genuine = kind.conjugate
     monkeypatch.setattr(kind, "conjugate", lambda self, L, Y: genuine(self, L, Y) - 1e-6 * (1 + L.abs().sum()))
     if not checked:
-        monkeypatch.setattr(bounds, "check_conjugate", lambda *args: None)
+        monkeypatch.setattr(certification, "check_conjugate", lambda *args: None)
     found = kinds(fuzz, lambda case: is_plain(case, loss), certified=not checked)
     assert ("raised" if checked else "unsound") in found
 
