@@ -5,7 +5,8 @@ each column pair, and the block of the pattern of each neuron. None of them rais
 """
 
 from convexnn_bench.formulations import burer_monteiro
-from convexnn_bench.formulations.point import ConvexPoint, Pair, Point
+from convexnn_bench.formulations.evaluation import Pair
+from convexnn_bench.formulations.point import ConvexPoint, Point
 from convexnn_bench.instance import Instance
 
 

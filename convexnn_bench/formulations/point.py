@@ -1,4 +1,4 @@
-"""Points of the three formulations: raw parameters, how each is evaluated, and how each becomes one of the others.
+"""Points of the three formulations: each evaluates itself, and becomes the others.
 
 A point of the convex program is blocks Z, a Burer-Monteiro point is factors (U, V) with Z_k = U_k V_k^T, a point of the
 network is its weights (W1, W2). Each class evaluates the two terms of its own objective,
@@ -9,7 +9,6 @@ in float64, and measures by how much the point violates the ReLU cones.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,45 +16,16 @@ import torch
 
 from convexnn_bench.checks import aligned_copy
 from convexnn_bench.formulations import burer_monteiro, convex, network
+from convexnn_bench.formulations.evaluation import Evaluation, Pair, evaluate_factors, half_squares, violation
 from convexnn_bench.instance import Instance
-from convexnn_bench.operator import TINY, sum_rounding
 
 # The names stand in the order of the constructor's arguments. The multiplier is last, where `arrays` leaves it out.
 FIELDS = ("blocks", "split", "cone_factors", "factors", "network", "dual")
 PAIRS = ("factors", "network", "cone_factors")
-Pair = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Both terms of the objective at a point, float64, and what a certificate needs beside them.
-
-    Attributes
-    ----------
-    predictions : n_out x c
-    regulariser, regulariser_rounding : float
-        The regulariser R, and a bound on its relative rounding error.
-    sizes : p x q
-        sum_k |Z_k|, or sum |u| |v|^T over columns or neurons. The rounding of the predictions is bounded by it.
-    columns : int
-        Number of nonzero blocks, columns or neurons.
-    infeasibility : float
-        Largest violation of a row of the ReLU cones, relative to that row's largest pre-activation.
-    factors : pair or None
-        (U, V) of a point that has factors.
-    """
-
-    predictions: torch.Tensor
-    regulariser: float
-    regulariser_rounding: float
-    sizes: torch.Tensor
-    columns: int
-    infeasibility: float = 0.0
-    factors: Pair | None = None
 
 
 class Point:
-    """Raw parameters of one formulation, as numpy arrays or torch tensors; never a score.
+    """The raw parameters of one formulation, as numpy arrays or torch tensors.
 
     `Point(...)` makes a `ConvexPoint`, a `FactoredPoint` or a `NetworkPoint` from the argument `blocks`, `factors` or
     `network`. Every field that the point does not have is None.
@@ -153,39 +123,51 @@ class Point:
         self.__dict__.update({name: _copied(value) for name, value in state.items()})
 
     def default_scope(self, problem: Instance) -> str:
-        """Return the scope of a certificate that does not name one: that of the problem's blocks."""
+        """Return the default scope of a certificate: that of the problem's blocks."""
         return problem.scope
 
     def device(self, problem: Instance) -> str:
-        """Return where the point is evaluated: on the CPU if there are cones, which work in numpy."""
+        """Return the device of the evaluation: the CPU if there are cones."""
         devices = {str(array.device) for array in self.arrays() if isinstance(array, torch.Tensor)}
         return devices.pop() if len(devices) == 1 and not problem.has_cone else "cpu"
 
     def check_size(self, problem: Instance) -> None:
-        """Raise InputError for arrays of the wrong shape, where that must be known before any array is copied."""
+        """Raise InputError for arrays of the wrong shape, before any array is copied."""
 
     def check_patterns(self, problem: Instance) -> None:
-        """Raise UnsupportedError where the point uses patterns that are not among the problem's blocks."""
+        """Raise UnsupportedError if the point uses patterns outside the problem's blocks."""
 
     def evaluate(self, problem: Instance, device: str) -> Evaluation:
-        """Return the terms of the point's own objective. Raise InputError where its arrays do not fit the problem."""
+        """Return the terms of the point's own objective.
+
+        Raise InputError if its arrays do not fit the problem.
+        """
         raise TypeError(f"{type(self).__name__} must define evaluate")
 
     def to_blocks(self, problem: Instance) -> torch.Tensor:
-        """Return the blocks Z (P x p x q) with the point's predictions; UnsupportedError where there are none."""
+        """Return the blocks Z (P x p x q) with the point's predictions.
+
+        Raise UnsupportedError if there are none.
+        """
         return burer_monteiro.to_blocks(*self.to_factors(problem))
 
     def to_factors(self, problem: Instance) -> Pair:
-        """Return factors (U, V) with the point's predictions; UnsupportedError where none were found."""
+        """Return factors (U, V) with the point's predictions.
+
+        Raise UnsupportedError if none were found.
+        """
         raise TypeError(f"{type(self).__name__} must define to_factors")
 
     def to_network(self, problem: Instance) -> Pair:
-        """Return weights (W1, W2) with the point's predictions; UnsupportedError where none were found."""
+        """Return weights (W1, W2) with the point's predictions.
+
+        Raise UnsupportedError if none were found.
+        """
         return burer_monteiro.to_network(problem, *self.to_factors(problem))
 
 
 class ConvexPoint(Point):
-    """Blocks Z of the convex program, for ReLU perhaps with the vectors of the cones that they are made of."""
+    """Blocks Z of the convex program, for ReLU also with their vectors of the cones."""
 
     formulation = "convex"
 
@@ -243,7 +225,7 @@ class NetworkPoint(Point):
     network: tuple[Any, Any]
 
     def default_scope(self, problem: Instance) -> str:
-        """A ReLU network chooses its own patterns, so that its certificate is about all of them."""
+        """Return "complete" for ReLU, since a ReLU network chooses its own patterns."""
         return "complete" if problem.has_cone else problem.scope
 
     def device(self, problem: Instance) -> str:
@@ -266,32 +248,6 @@ class NetworkPoint(Point):
 
     def to_network(self, problem: Instance) -> Pair:
         return network.check_weights(problem, *self.network)
-
-
-def evaluate_factors(problem: Instance, U: torch.Tensor, V: torch.Tensor, device: str) -> Evaluation:
-    """Return the terms of the factored objective, with R = 1/2 (||U||^2 + ||V||^2)."""
-    U, V = U.to(device), V.to(device)
-    R, rounding = half_squares(U, V)
-    columns = int(((U != 0).any(dim=1) & (V != 0).any(dim=1)).sum())
-    sizes = U.abs().transpose(0, 1).flatten(1) @ V.abs().transpose(0, 1).flatten(1).T
-    # balanced, so that a short u with a long v counts for what it contributes
-    infeasibility = violation(problem, burer_monteiro.balance(U, V)[0])
-    predictions = problem.operator(device).apply_factors(U, V)
-    return Evaluation(predictions, R, rounding, sizes, columns, infeasibility, (U, V))
-
-
-def half_squares(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
-    """Return 1/2 (||first||^2 + ||second||^2), and a bound on its relative rounding error."""
-    half, size = 0.5 * float(first.square().sum() + second.square().sum()), first.numel() + second.numel()
-    # Squares below the normal numbers may lose all digits, but not more than TINY.
-    if half < 1e-290 and (bool(first.any()) or bool(second.any())):
-        half += size * TINY
-    return half, sum_rounding(size)
-
-
-def violation(problem: Instance, U: torch.Tensor) -> float:
-    """Return the largest violation of K_k U_k >= 0, relative to the largest pre-activation of its row."""
-    return 0.0 if problem.cones is None else float(problem.cones.violation(U.numpy()))
 
 
 def _copied(value: Any) -> Any:
