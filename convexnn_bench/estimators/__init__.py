@@ -1,4 +1,7 @@
-"""Estimators for scikit-learn, each fit with a certificate. Importing them imports scikit-learn."""
+"""Estimators for scikit-learn, each fit with a certificate.
+
+Importing them imports scikit-learn.
+"""
 
 from convexnn_bench.estimators.classifier import ConvexMLPClassifier
 from convexnn_bench.estimators.classifier_cv import ConvexMLPClassifierCV

@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import ConvexNNError, InputError
+from convexnn_bench.estimators.arguments import check_patterns, store_arguments
 from convexnn_bench.estimators.hidden_biases import with_hidden_biases
 from convexnn_bench.estimators.merging import merged, same_data
 from convexnn_bench.labels import Targets
@@ -46,6 +47,18 @@ class BaseConvexMLP(BaseEstimator):
     `ConvexMLPClassifier` and `ConvexMLPRegressor` document the arguments.
     """
 
+    activation: str | BaseActivation
+    patterns: str | int
+    loss: str | BaseLoss
+    solver: str | BaseSolver
+    gap: float | None
+    fit_intercept: bool
+    warm_start: bool
+    max_iter: int | None
+    time_limit: float | None
+    random_state: int | np.random.RandomState | None
+    device: str
+    verbose: bool
     result_: Result
     certificate_: Certificate
     n_iter_: int
@@ -69,21 +82,7 @@ class BaseConvexMLP(BaseEstimator):
         device: str = "cpu",
         verbose: bool = False,
     ):
-        # `sklearn.clone` compares arguments by identity, so that they are stored unchanged, and checked by `fit`.
-        self.activation = activation
-        self.patterns = patterns
-        self.beta_fraction = beta_fraction
-        self.beta = beta
-        self.loss = loss
-        self.solver = solver
-        self.gap = gap
-        self.fit_intercept = fit_intercept
-        self.warm_start = warm_start
-        self.max_iter = max_iter
-        self.time_limit = time_limit
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+        store_arguments(self, locals())
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -118,12 +117,7 @@ class BaseConvexMLP(BaseEstimator):
         ACTIVATIONS.make(self.activation)
         LOSSES.make(self.loss)
         solver = SOLVERS.make(self.solver)
-        every = isinstance(self.patterns, str) and self.patterns == "all"
-        if not every and not (is_whole(self.patterns) and int(self.patterns) >= 1):
-            raise InputError(
-                'patterns must be "all" or a whole number of gates to sample, at least 1, since masks alone do not say '
-                f"which neurons are active on other data; got {self.patterns!r:.100}"
-            )
+        check_patterns(self.patterns)
         self._check_weight_decay()
         LIMIT.check("gap", self.gap)
         LIMIT.check("time_limit", self.time_limit)
@@ -147,7 +141,7 @@ class BaseConvexMLP(BaseEstimator):
         raise NotImplementedError
 
     def _read_targets(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Targets, np.ndarray | None]:
-        """Return the targets of the training problem, and the factors of the samples' classes or None."""
+        """Return the targets, and the factors of the samples' classes or None."""
         raise NotImplementedError
 
     def _weights(self, sample_weight: Any, X: DataArray) -> np.ndarray | None:
@@ -160,22 +154,22 @@ class BaseConvexMLP(BaseEstimator):
         return weights
 
     def _fit(self, X: DataArray, y: np.ndarray, weights: np.ndarray | None) -> Self:
-        """Solve the training problem of checked samples, with `warm_start` from the last point."""
+        """Solve the training problem of checked samples, with `warm_start` from a point."""
         problem, without_classes = self._problem(X, y, weights)
         beta = self.beta_fraction * fraction_unit(without_classes) if self.beta is None else self.beta
         problem = problem.with_beta(beta)
-        result = solve(
-            problem,
-            self.solver,
-            time_limit=self.time_limit,
-            gap=self.gap,
-            seed=problem.seed,
-            device=self.device,
-            start=self._start(problem),
-            iterations=self.max_iter,
-            show_progress=self.verbose,
-        )
-        return self._keep(result)
+        return self._keep(self._solved(problem, self._start(problem)))
+
+    def _solved(self, problem: Problem, start: Result | np.ndarray | None = None) -> Result:
+        """Return the solution of a problem by the estimator's solver."""
+        return solve(problem, self.solver, start=start, show_progress=self.verbose, **self._limits(problem))
+
+    def _limits(self, problem: Problem) -> dict[str, Any]:
+        """Return the arguments of `solve` that say how far and where a solver runs."""
+        return {
+            "time_limit": self.time_limit, "gap": self.gap, "iterations": self.max_iter,
+            "seed": problem.seed, "device": self.device,
+        }  # fmt: skip
 
     def _keep(self, result: Result) -> Self:
         """Store the result of a fit. Warn if its certified gap is above the target."""
@@ -183,7 +177,8 @@ class BaseConvexMLP(BaseEstimator):
         if self._misses_gap(result):
             proven = "no certified gap" if np.isnan(result.gap) else f"a certified gap of {result.gap:.2e}"
             warnings.warn(
-                f"{type(self).__name__} has {proven}, and gap={self.gap:g} was asked for ({result.reason}). The point "
+                f"{type(self).__name__} has {proven}, where "
+                f"gap={self.gap:g} is the target ({result.reason}). The point "
                 "is used as it is. Standardise the features, raise max_iter or time_limit, take another solver, or "
                 "accept a larger gap",
                 ConvergenceWarning,
@@ -205,7 +200,7 @@ class BaseConvexMLP(BaseEstimator):
         return self.gap is not None and not result.gap <= self.gap and not _is_zero(result)
 
     def _problem(self, X: DataArray, y: np.ndarray, weights: np.ndarray | None) -> tuple[Problem, Problem]:
-        """Return the training problem of samples, and the same problem without the weights of classes.
+        """Return the training problem, and the same one without the weights of classes.
 
         The weight decay of both is ANY_BETA. `fraction_unit` of the second one is the unit of weight decays.
         """
@@ -263,7 +258,7 @@ class BaseConvexMLP(BaseEstimator):
     # -- scores -----------------------------------------------------------------------------------------
 
     def _rows(self, X: DataArray) -> DataArray:
-        """Return the inputs of the network, with the constant feature of the hidden biases."""
+        """Return the inputs of the network, with a constant feature for hidden biases."""
         if not self.fit_intercept:
             return X
         ones = np.ones((X.shape[0], 1))
@@ -277,12 +272,15 @@ class BaseConvexMLP(BaseEstimator):
 
 
 def fraction_unit(problem: Problem) -> float:
-    """Return the weight decay of which fractions are taken: beta_max, or ANY_BETA if beta_max is zero."""
+    """Return the unit of fractions: beta_max, or ANY_BETA if beta_max is zero."""
     return problem.beta_max if problem.beta_max > 0 else ANY_BETA
 
 
 def _is_zero(result: Result) -> bool:
-    """Return whether the objective is zero up to rounding, so that no relative gap is small."""
+    """Return whether the objective is zero up to rounding.
+
+    No relative gap is then small.
+    """
     problem = result.problem
     loss = weighted_part(problem.loss)
     Y = torch.as_tensor(problem.Y)

@@ -6,14 +6,15 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.errors import InputError
+from convexnn_bench.estimators.arguments import store_arguments
 from convexnn_bench.estimators.base import BaseConvexMLP
+from convexnn_bench.estimators.class_targets import class_factors, class_targets
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, CrossEntropy, Logistic
 from convexnn_bench.operator import DataArray
@@ -113,6 +114,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
     ['same', 'opposite']
     """
 
+    class_weight: str | Mapping[Any, float] | None
     classes_: np.ndarray
 
     def __init__(
@@ -134,23 +136,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         device: str = "cpu",
         verbose: bool = False,
     ):
-        super().__init__(
-            activation=activation,
-            patterns=patterns,
-            beta_fraction=beta_fraction,
-            beta=beta,
-            loss=loss,
-            solver=solver,
-            gap=gap,
-            fit_intercept=fit_intercept,
-            warm_start=warm_start,
-            max_iter=max_iter,
-            time_limit=time_limit,
-            random_state=random_state,
-            device=device,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+        store_arguments(self, locals())
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the network, and prove how far its objective can be from the optimum.
@@ -199,29 +185,10 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
                 "classifier needs at least two classes"
             )
         self.classes_ = classes
-        factors = None if self.class_weight is None else self._class_weights(index, weights)[index]
-        return self._targets(index), factors
-
-    def _class_weights(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """Return the factor of each class for samples with class numbers `index`."""
-        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            # scikit-learn counts samples. With the sums of weights, a sample of weight two counts as two samples.
-            totals = np.bincount(index, weights=weights)
-            shares: np.ndarray = totals.sum() / (len(totals) * totals)
-            return shares
-        factors: np.ndarray = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
-        if not (np.isfinite(factors) & (factors > 0)).all():
-            raise InputError(f"class_weight must be positive for every class, got {self.class_weight!r}")
-        return factors
-
-    def _targets(self, index: np.ndarray) -> Targets:
-        """Return what the loss takes for samples of the classes `index`."""
-        classes = tuple(self.classes_.tolist())
-        one_hot = np.eye(len(classes))[index]
-        if LOSSES.make(self.loss).labels == "one_hot":
-            return Targets(one_hot, classes)
-        # Signs: one column for two classes, and otherwise one column for each class against the rest.
-        return Targets(2.0 * (one_hot[:, 1:] if len(classes) == 2 else one_hot) - 1.0, classes)
+        factors = (
+            None if self.class_weight is None else class_factors(self.class_weight, classes, index, weights)[index]
+        )
+        return class_targets(self.loss, classes, index), factors
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of the classes; one score if there are two classes.

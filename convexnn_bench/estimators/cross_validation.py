@@ -1,7 +1,8 @@
-"""Choose the weight decay of an estimator by cross-validation, with one warm-started path a fold.
+"""Choose the weight decay of an estimator by cross-validation.
 
-A fold's weight decays are solved from the largest down, each from the last solution. Every score is that of a network
-that was solved for: bounds on the training objective between two weight decays say nothing about scores between them.
+Every fold has one path: its weight decays are solved from the largest down, each from the last solution. Every score
+is that of a solved network, because bounds on the training objective between two weight decays say nothing about the
+scores between them.
 """
 
 import warnings
@@ -19,7 +20,6 @@ from convexnn_bench.estimators.base import BaseConvexMLP, fraction_unit
 from convexnn_bench.operator import DataArray
 from convexnn_bench.plugins import Choice, Number, Whole
 from convexnn_bench.regularisation import solve_grid
-from convexnn_bench.running import solve
 from convexnn_bench.terminal import progress
 
 SELECTIONS = Choice(("best", "one_standard_error"))
@@ -29,7 +29,10 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 class FoldCurve(NamedTuple):
-    """Scores and certified gaps of one fold, from the largest weight decay down, and the number of missed gaps."""
+    """Scores and certified gaps of one fold, from the largest weight decay down.
+
+    missed: the number of gaps that are above the target.
+    """
 
     scores: list[float]
     gaps: list[float]
@@ -37,11 +40,20 @@ class FoldCurve(NamedTuple):
 
 
 class CrossValidated(BaseConvexMLP):
-    """The part of both estimators that chooses the weight decay. A subclass names the class of a fold's estimator."""
+    """The part of both estimators that chooses the weight decay.
+
+    A subclass names the class of a fold's estimator.
+    """
 
     _fold_class: type[BaseConvexMLP]
     warm_start = False  # a fit does not begin at the last one
 
+    betas: Any  # a number of weight decays, or the weight decays themselves
+    smallest: float
+    cv: Any
+    scoring: Any
+    selection: str
+    n_jobs: int | None
     betas_: np.ndarray
     beta_: float
     beta_fraction_: float
@@ -49,7 +61,7 @@ class CrossValidated(BaseConvexMLP):
     cv_results_: dict[str, np.ndarray]
 
     def _check_weight_decay(self) -> None:
-        """Raise InputError unless the arguments define a grid of weight decays and a choice from it."""
+        """Raise InputError unless the arguments define a grid and a choice from it."""
         SELECTIONS.check("selection", self.selection)
         if isinstance(self.betas, str) or np.ndim(self.betas) == 0:
             Whole(low=2).check("betas", self.betas)
@@ -62,7 +74,7 @@ class CrossValidated(BaseConvexMLP):
             )
 
     def _fit(self, X: DataArray, y: np.ndarray, weights: np.ndarray | None) -> Self:
-        """Choose the weight decay by cross-validation, and solve the problem of all samples there."""
+        """Choose the weight decay by cross-validation, and fit all samples with it."""
         # 1. State the problem of all samples, which also checks them. Its seed is that of all folds.
         problem, without_classes = self._problem(X, y, weights)
         unit = fraction_unit(without_classes)
@@ -83,17 +95,7 @@ class CrossValidated(BaseConvexMLP):
         self.beta_, self.beta_fraction_ = float(self.betas_[index]), float(self.betas_[index] / unit)
         self._warn_of_missed_gaps(folds)
         # 4. Solve for it with all samples.
-        result = solve(
-            problem.with_beta(self.beta_),
-            self.solver,
-            time_limit=self.time_limit,
-            gap=self.gap,
-            seed=problem.seed,
-            device=self.device,
-            iterations=self.max_iter,
-            show_progress=self.verbose,
-        )
-        return self._keep(result)
+        return self._keep(self._solved(problem.with_beta(self.beta_)))
 
     @property
     def _counts(self) -> bool:
@@ -101,7 +103,7 @@ class CrossValidated(BaseConvexMLP):
         return np.ndim(self.betas) == 0
 
     def _fractions(self) -> np.ndarray:
-        """Return the fractions of beta_max at which a fold is solved, from 1 down to `smallest`."""
+        """Return the fractions of beta_max for every fold, from 1 down to `smallest`."""
         return np.geomspace(1.0, self.smallest, self.betas) if self._counts else np.empty(0)
 
     def _splits(self, X: DataArray, y: np.ndarray) -> list[Split]:
@@ -131,7 +133,10 @@ class CrossValidated(BaseConvexMLP):
         }
 
     def _selected(self) -> int:
-        """Return the index of the weight decay that `selection` chooses, the largest one of equals."""
+        """Return the index of the weight decay that `selection` chooses.
+
+        It is the largest one of equals.
+        """
         means = self.cv_results_["mean_test_score"]
         if not np.isfinite(means).any():
             raise InputError(f"scoring={self.scoring!r} gives no finite mean score at any weight decay")
@@ -164,8 +169,9 @@ def fold_curve(
     betas: np.ndarray | None,
     scoring: Any,
 ) -> FoldCurve:
-    """Solve the training samples of a fold at all weight decays, and score each network on the others.
+    """Solve a fold's training samples at all weight decays, and score each network.
 
+    Scores are on the samples that the fold has left out.
     betas: the weight decays. None stands for `fractions` of the beta_max of the fold's training samples.
     """
     train, test = split
@@ -184,16 +190,7 @@ def fold_curve(
     grid = fractions * fraction_unit(without_classes) if betas is None else betas
     scorer = check_scoring(estimator, scoring=scoring)
     curve = FoldCurve([], [], 0)
-    for result in solve_grid(
-        problem,
-        grid,
-        estimator.solver,
-        time_limit=estimator.time_limit,
-        gap=estimator.gap,
-        seed=problem.seed,
-        device=estimator.device,
-        iterations=estimator.max_iter,
-    ):
+    for result in solve_grid(problem, grid, estimator.solver, **estimator._limits(problem)):
         estimator._set(result)
         curve.scores.append(float(scorer(estimator, X_test, y_test, **options)))
         curve.gaps.append(result.gap)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from convexnn_bench.activations import BaseActivation
+from convexnn_bench.estimators.arguments import store_arguments
 from convexnn_bench.estimators.cross_validation import CrossValidated
 from convexnn_bench.estimators.regressor import ConvexMLPRegressor
 from convexnn_bench.losses import BaseLoss
@@ -13,7 +14,7 @@ from convexnn_bench.solver import BaseSolver
 
 
 class ConvexMLPRegressorCV(CrossValidated, ConvexMLPRegressor):
-    """Regress by a two-layer perceptron whose weight decay is chosen by cross-validation.
+    """Regress by a two-layer perceptron, with weight decay by cross-validation.
 
     Every fold is solved along one path, from the largest weight decay down, each from the last solution. The network
     with the chosen weight decay is then trained on all samples, with a certificate.
@@ -76,20 +77,4 @@ class ConvexMLPRegressorCV(CrossValidated, ConvexMLPRegressor):
         selection: str = "best",
         n_jobs: int | None = None,
     ):
-        self.activation = activation
-        self.patterns = patterns
-        self.loss = loss
-        self.solver = solver
-        self.gap = gap
-        self.fit_intercept = fit_intercept
-        self.max_iter = max_iter
-        self.time_limit = time_limit
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
-        self.betas = betas
-        self.smallest = smallest
-        self.cv = cv
-        self.scoring = scoring
-        self.selection = selection
-        self.n_jobs = n_jobs
+        store_arguments(self, locals())

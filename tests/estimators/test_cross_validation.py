@@ -157,7 +157,7 @@ def test_missed_gaps_in_folds_are_one_warning():
         classifier(gap=1e-9, max_iter=1).fit(*samples())
     folds, whole = (str(warning.message) for warning in caught)
     assert "of 9 fits in the folds have a certified gap above gap=1e-09" in folds
-    assert "gap=1e-09 was asked for" in whole
+    assert "gap=1e-09 is the target" in whole
     assert {warning.filename for warning in caught} == {__file__}
 
 

@@ -248,7 +248,7 @@ def test_a_gap_that_is_not_reached_is_a_warning_with_the_gap_that_was():
     with pytest.warns(ConvergenceWarning) as caught:
         stopped.fit(X, y)
     (warning,) = caught
-    assert f"certified gap of {stopped.result_.gap:.2e}, and gap=1e-09 was asked for" in str(warning.message)
+    assert f"certified gap of {stopped.result_.gap:.2e}, where gap=1e-09 is the target" in str(warning.message)
     assert "stopped after 2 iterations" in str(warning.message)
     assert warning.filename == __file__
     assert stopped.n_iter_ == 2
