@@ -1,4 +1,4 @@
-"""Reports on users' own trained networks: how they are read, what bounds them, and what was probably meant."""
+"""Reports on users' own trained networks: their bounds and what was assumed."""
 
 from convexnn_bench.module_reports.callback import CertifyCallback
 from convexnn_bench.module_reports.certifying import certify_module

@@ -11,7 +11,9 @@ from convexnn_bench.modules import AttentionBlock, Reading, chain_of, read_modul
 
 
 def with_weights(module: torch.nn.Module, X: np.ndarray, reading: Reading) -> torch.nn.Module:
-    """Return a copy of the module in float64 with the weights of a reading, which may have another width.
+    """Return a copy of the module in float64 with the weights of a reading.
+
+    The reading may have another width.
 
     The layers keep their classes. A network with fewer neurons than the module gets zero neurons, so that its state
     dict still fits. The copy is read again, which compares its outputs on X with those of the reading. Raise
@@ -50,7 +52,10 @@ def _rewrite_attention(block: Any, reading: Reading) -> None:
 
 
 def _rewrite_layers(layers: list[Any], reading: Reading) -> None:
-    """Give a Linear or Conv2d and a Linear layer the weights of the reading; its last row of W1 may be biases."""
+    """Give two layers, the first a Linear or Conv2d, the weights of the reading.
+
+    The last row of its W1 may be biases.
+    """
     first, last = layers
     convolution = isinstance(first, torch.nn.Conv2d)
     width = first.out_channels if convolution else first.out_features

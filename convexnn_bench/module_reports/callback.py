@@ -1,4 +1,4 @@
-"""Certify a network while it is trained: one line, and a point of a curve, every few epochs."""
+"""Certify a network every few epochs of its training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CertifyCallback:
-    """Certify a network every few epochs of its training, and stop when its gap is small enough.
+    """Certify a network every few epochs, and stop when its gap is small enough.
 
     In a plain loop call it after each epoch; it returns True when training may stop. `on_train_epoch_end` does the same
     for trainers that call their callbacks by that name, and `lightning()` returns it as a callback of Lightning.
@@ -133,7 +133,7 @@ class CertifyCallback:
     # -- trainers -----------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, trainer: Any, pl_module: torch.nn.Module) -> None:
-        """Certify the module of a trainer after its epoch `trainer.current_epoch`, counted from zero.
+        """Certify a trainer's module after the epoch `trainer.current_epoch`, from zero.
 
         `trainer.should_stop` becomes True when the target is reached.
         """
@@ -172,7 +172,7 @@ class CertifyCallback:
     # -- the curve ----------------------------------------------------------------------------------------
 
     def plot(self) -> "Figure":
-        """Return a figure of the objective and the bound against the epoch, with the optimum between them.
+        """Return a figure of the objective and the bound against the epoch.
 
         Raises
         ------

@@ -1,10 +1,9 @@
-"""Bound how far a user's own trained network is from the global optimum of its training problem."""
+"""Bound how far a user's own trained network is from the optimum of its problem."""
 
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +11,20 @@ import torch
 from convexnn_bench.certificates import certify
 from convexnn_bench.checks import Array, check_array
 from convexnn_bench.deadline import deadline, noted_by, seconds_left
-from convexnn_bench.errors import InputError, UnsupportedError
+from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Point
-from convexnn_bench.labels import Targets
-from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss, read_targets
+from convexnn_bench.losses import OUTPUT_BIASES, BaseLoss
 from convexnn_bench.module_reports.hints import hints as argument_hints
 from convexnn_bench.module_reports.hints import order_hint
 from convexnn_bench.module_reports.module_report import ModuleReport
 from convexnn_bench.module_reports.narrowing import Network, narrowed
+from convexnn_bench.module_reports.reading import check_head, module_targets, read_part
 from convexnn_bench.module_reports.statement import Statement, stated
 from convexnn_bench.module_reports.words import bias_words, decay_words, head_words, penalty_words
 from convexnn_bench.modules import (
     Decay,
     Reading,
     TrainingLoss,
-    folded,
-    head_of,
-    read_module,
     read_weight_decay,
     training_loss,
 )
@@ -54,7 +50,7 @@ def certify_module(
     time_limit: float | None = None,
     progress: bool = True,
 ) -> ModuleReport:
-    """Bound how far a trained two-layer torch network is from the global optimum of its training problem.
+    """Bound how far a trained two-layer torch network is from its global optimum.
 
     Parameters
     ----------
@@ -149,17 +145,8 @@ def certify_module(
     >>> report.dual <= report.primal
     True
     """
-    Choice(OUTPUT_BIASES).check("output_bias", output_bias)
-    YES_OR_NO.check("bias_decay", bias_decay)
+    _check_options(output_bias, bias_decay, time_limit, progress, fold_batch_norm, optimizer)
     training = training_loss(loss, reduction)
-    LIMIT.check("time_limit", time_limit)
-    YES_OR_NO.check("progress", progress)
-    YES_OR_NO.check("fold_batch_norm", fold_batch_norm)
-    if fold_batch_norm and optimizer is not None:
-        raise InputError(
-            "optimizer cannot be given with fold_batch_norm=True, since its weight decay acted on other weights than "
-            "the folded ones: give weight_decay"
-        )
 
     def decay_of(parameters: Mapping[str, str]) -> Decay:
         return read_weight_decay(weight_decay, optimizer, module, parameters, bias_decay, output_bias)
@@ -174,16 +161,13 @@ def certify_module(
     ):
         # 1. Read the module as a network (W1, W2), perhaps with biases, and its weight decay.
         data = check_array("X", X)
-        part, reading, data, condition = _read(module, data, head, fold_batch_norm)
-        _check_head(reading, training)
+        part, reading, data, condition = read_part(module, data, head, fold_batch_norm)
+        check_head(reading, training)
         decay = decay_of(reading.parameters)
         # 2. State its training problem, bound the optimum, and look for arguments that are probably wrong.
         report, statement = _report(reading, data, Y, training, decay, condition)
-        # With the labels in another order than in training, the size of the weights does not show the beta.
-        order = order_hint(report.problem, training.base, statement)
-        default = reduction is None and not isinstance(loss, torch.nn.Module)
-        hints = (order,) if order else tuple(argument_hints(report, statement, training, default))
-        report = replace(report, hints=hints)
+        reduction_is_default = reduction is None and not isinstance(loss, torch.nn.Module)
+        report = _with_hints(report, statement, training, reduction_is_default)
         if time_limit is None:
             return report
 
@@ -195,35 +179,34 @@ def certify_module(
         return narrowed(report, user, (statement.W1, statement.W2), update, started)
 
 
-def _read(
-    module: torch.nn.Module, X: np.ndarray, head: str | None, fold_batch_norm: bool
-) -> tuple[torch.nn.Module, Reading, np.ndarray, str]:
-    """Return the module to certify, its reading and inputs, and the condition under which the report holds."""
-    # 1. The head of a deeper module, and its features.
-    part, condition, names = module, "", None
-    if head is not None:
-        found = head_of(module, X, head)
-        part, X, condition, names = found.module, found.features, found.condition, found.names
-    # 2. Batch normalisation.
-    note = ""
-    if fold_batch_norm:
-        part, note = folded(part, X)
-    # 3. The two layers. Their parameters have the names that they have in the module.
-    reading = read_module(part, X)
-    if names is not None:
-        own = {role: names.get(name, name) for role, name in reading.parameters.items()}
-        reading = replace(reading, parameters=own)
-    return part, replace(reading, notes=(*([note] if note else []), *reading.notes)), X, condition
+def _check_options(
+    output_bias: str,
+    bias_decay: bool,
+    time_limit: float | None,
+    progress: bool,
+    fold_batch_norm: bool,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Raise InputError for an option of `certify_module` that is not usable."""
+    Choice(OUTPUT_BIASES).check("output_bias", output_bias)
+    LIMIT.check("time_limit", time_limit)
+    for name, value in (("bias_decay", bias_decay), ("progress", progress), ("fold_batch_norm", fold_batch_norm)):
+        YES_OR_NO.check(name, value)
+    if fold_batch_norm and optimizer is not None:
+        raise InputError(
+            "optimizer cannot be given with fold_batch_norm=True, since its weight decay acted on other weights than "
+            "the folded ones: give weight_decay"
+        )
 
 
 def _report(
     reading: Reading, data: np.ndarray, Y: Array, training: TrainingLoss, decay: Decay, condition: str
 ) -> tuple[ModuleReport, Statement]:
-    """Return the report on a network that was read, until the deadline, and its problem."""
+    """Return the report on a network that was read, and its training problem."""
     # 1. State the training problem in this package's units: sums instead of means, beta instead of lam.
     base = training.base
     training.check_labels(Y)
-    targets = _targets(base, Y, reading, reading.data(data), reading.outputs(data))
+    targets = module_targets(base, Y, reading, reading.data(data), reading.outputs(data))
     shape = targets.rows.shape
     statement = stated(reading, data, decay.mapped(lambda lam: training.beta(lam, shape)))
     # The minimum over the output bias is below the objective at any bias, so that the bound holds for the module's.
@@ -248,37 +231,12 @@ def _report(
     return report, statement
 
 
-def _check_head(reading: Reading, training: TrainingLoss) -> None:
-    """Raise UnsupportedError if the last function of the module does not belong to its loss."""
-    head, name = reading.head, training.base.name
-    # CrossEntropyLoss applies a log-softmax, and a second log-softmax changes nothing.
-    if head == training.head or (head == "log_softmax" and name == "cross_entropy"):
-        return
-    if head is None:
-        raise UnsupportedError(
-            f"{training.words} takes outputs after a {training.head}, and this module does not end in one: give the "
-            "loss with which it was trained"
-        )
-    if head == "sigmoid" and name == "logistic":
-        raise UnsupportedError(
-            "the module ends in a sigmoid. If it was trained with BCELoss, give loss=torch.nn.BCELoss(): the sigmoid "
-            f"then belongs to the loss. {training.words} applies a sigmoid itself, and with two of them the loss is "
-            "not convex in the outputs, so that there is no convex program"
-        )
-    counterpart = "BCELoss" if head == "sigmoid" else "NLLLoss"
-    raise UnsupportedError(
-        f"the module ends in a {head}, after which the loss {training.words} is not convex in the outputs of the last "
-        f"layer; a module that ends in it is read with loss=torch.nn.{counterpart}()"
-    )
-
-
-def _targets(loss: BaseLoss, Y: Any, reading: Reading, inputs: np.ndarray, c: int) -> Targets:
-    """Return targets n_out x c for a network of c outputs, read as those of a problem are."""
-    targets = read_targets(loss, Y, lambda rows: reading.architecture.target_rows(rows, inputs), outputs=c)
-    if targets.rows.shape[1] != c:
-        two = "; labels of two classes with two outputs need the cross_entropy loss" if loss.labels == "signs" else ""
-        raise InputError(
-            f"Y must have as many columns or classes as the module has outputs, {c}, got {targets.rows.shape[1]}"
-            f"{two if c == 2 else ''}"
-        )
-    return targets
+def _with_hints(
+    report: ModuleReport, statement: Statement, training: TrainingLoss, reduction_is_default: bool
+) -> ModuleReport:
+    """Return the report with hints at arguments that are probably wrong."""
+    # With the labels in another order than in training, the size of the weights does not show the beta.
+    order = order_hint(report.problem, training.base, statement)
+    if order:
+        return replace(report, hints=(order,))
+    return replace(report, hints=tuple(argument_hints(report, statement, training, reduction_is_default)))

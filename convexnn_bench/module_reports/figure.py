@@ -1,4 +1,4 @@
-"""The figure of an interval: how the two bounds on the optimum met while time passed."""
+"""The figure of an interval: both bounds on the optimum against time."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def interval_figure(curve: np.ndarray, primal: float) -> "Figure":
-    """Return the figure of moments (seconds, low, high), one a row; primal: the objective of the user's network."""
+    """Return the figure of moments (seconds, low, high), one a row.
+
+    primal: the objective of the user's network.
+    """
     figure = new_figure(6.8, 4.8)
     axes = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.6])
     # Both ends stay as they are until the next moment.

@@ -1,4 +1,4 @@
-"""Hints at arguments of `certify_module` that are probably wrong, as the numbers suggest."""
+"""Hints at arguments of `certify_module` that are probably wrong."""
 
 import math
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ OTHER_ORDER = 0.5  # ratio of losses below which another order of the classes is
 
 
 def order_hint(problem: Problem, base: BaseLoss, statement: Statement) -> str | None:
-    """Return a hint where another order of the classes fits the network's outputs much better, else None."""
+    """Return a hint if another order of the classes fits the outputs much better."""
     if problem.classes is None or base.labels is None:
         return None
     Y, z = problem.Y, statement.outputs
@@ -48,7 +48,7 @@ def order_hint(problem: Problem, base: BaseLoss, statement: Statement) -> str | 
 
 
 def hints(report: ModuleReport, statement: Statement, training: TrainingLoss, default: bool) -> Iterator[str]:
-    """Yield a hint if the size of the weights or the gap suggests that `reduction` is wrong."""
+    """Yield a hint if the weights or the gap suggest that `reduction` is wrong."""
     Y = report.problem.Y
     other = "mean" if training.reduction == "sum" else "sum"
     units = training.beta(1.0, Y.shape), replace(training, reduction=other).beta(1.0, Y.shape)
@@ -69,7 +69,10 @@ def hints(report: ModuleReport, statement: Statement, training: TrainingLoss, de
 
 
 def _fitted_beta(report: ModuleReport, base: BaseLoss, statement: Statement) -> float:
-    """Return the beta at which the network is stationary under scaling of both layers, or a value <= 0 without one."""
+    """Return the beta at which scaling both layers leaves the network stationary.
+
+    A value <= 0 means that there is none.
+    """
     reading, outputs = statement.reading, torch.as_tensor(statement.outputs)
     bias = 0.0 if reading.output_bias is None else torch.as_tensor(reading.output_bias)
     # d/dt of F(t^2 f + b) + t^2 times the penalty of the layers at t = 1, where f is without the output bias b. Another

@@ -1,4 +1,4 @@
-"""The report on a user's own trained network: its objective, the bound, and how the network was understood."""
+"""The report on a user's network: its objective, the bound, and assumptions."""
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR
@@ -77,7 +77,7 @@ class ModuleReport:
     condition: str = ""
 
     def prove(self) -> Proof:
-        """Make a proof of the bound and of the gap of this network, for the checker verify_proof.py.
+        """Make a proof of the bound and of the gap, for the checker verify_proof.py.
 
         Returns
         -------
@@ -101,7 +101,10 @@ class ModuleReport:
 
     @property
     def excess(self) -> float:
-        """At least so far is the network above the optimum, relative to the objective of the better network."""
+        """The relative distance by which the network is at least above the optimum.
+
+        It is relative to the objective of the better network.
+        """
         high = self.optimum[1]
         # `primal` is rounded up; what is proven starts at a lower bound on the objective.
         low = self.primal if self.primal_low is None else self.primal_low
@@ -109,7 +112,10 @@ class ModuleReport:
 
     @property
     def width(self) -> float:
-        """Width of the interval of the optimum, relative to its lower end; nan where the certificate was refused."""
+        """The width of the interval of the optimum, relative to its lower end.
+
+        It is nan if the certificate was refused.
+        """
         low, high = self.optimum
         return relative_gap(high, low) if self.certificate.refused is None else float("nan")
 
@@ -144,7 +150,9 @@ class ModuleReport:
         return self.certificate.stationarity_error
 
     def plot(self) -> "Figure":
-        """Return a figure of the interval of the optimum against time; needs a report with a time limit.
+        """Return a figure of the interval of the optimum against time.
+
+        The report must have been made with a time limit.
 
         Raises
         ------
@@ -238,5 +246,8 @@ CLOSED = 1e-6  # relative width of the interval at which the optimum counts as k
 
 
 def _up(value: float) -> str:
-    """Return the number with two digits, rounded up, so that it remains a proven bound."""
+    """Return the number with two digits, rounded up.
+
+    It remains a proven bound.
+    """
     return rounded(value, 2, ROUND_CEILING)

@@ -1,4 +1,4 @@
-"""Narrow the interval of the optimum of a user's training problem, until a deadline or an interrupt.
+"""Narrow the interval of the optimum of a user's training problem.
 
 The report of the network itself says where the optimum is: below its objective, above the bound. `narrowed` goes on:
 
@@ -94,7 +94,10 @@ class _State:
         self.say()
 
     def take_network(self, W1: np.ndarray, W2: np.ndarray) -> None:
-        """Keep a network whose objective, in the user's terms and rounded up, is the lowest so far."""
+        """Keep a network if its objective is the lowest so far.
+
+        The objective is that of the user, rounded up.
+        """
         bias = None
         if self.problem.output_bias is not None:
             z = network.predict(self.problem, torch.as_tensor(W1), torch.as_tensor(W2))
@@ -119,7 +122,7 @@ class _State:
 
 
 def narrowed(report: ModuleReport, user: Network, weights: Weights, update: Update, started: float) -> ModuleReport:
-    """Return the report with the interval of the optimum that is reached by the deadline, or by Ctrl-C.
+    """Return the report with the interval that is reached by the deadline or Ctrl-C.
 
     report: that of the module itself. weights: the module's (W1, W2) in the problem's terms. update: shows progress.
     started: when the clock of the curve began.
@@ -186,7 +189,10 @@ def _solve(state: _State, weights: Weights) -> None:
 
 
 def _solved(state: _State, solver: str, weights: Weights) -> Result:
-    """Return the result of a solver, from the best network if the solver can begin there."""
+    """Return the result of a solver.
+
+    It begins at the best network if it can.
+    """
 
     def run(start: Weights | None) -> Result:
         limit = seconds_left() / 2
@@ -199,7 +205,10 @@ def _solved(state: _State, solver: str, weights: Weights) -> Result:
 
 
 def _train(state: _State, weights: Weights) -> None:
-    """Train the network at its width, then with more neurons, until it settles or the deadline."""
+    """Train the network, first at its width, then with more neurons.
+
+    Training ends at the deadline, or when the objective has settled.
+    """
     training = NetworkTraining(state.problem, *weights)
 
     def take() -> None:

@@ -1,4 +1,4 @@
-"""State the training problem of a network that was read, whatever weight decay its layers and biases have.
+"""State the training problem of a network, for any weight decay of its parts.
 
 1. Weight decay lam_1 on the first layer and lam_2 on the second one: with t = (lam_1 / lam_2)^(1/4) the weights t W_1
    and W_2 / t give the same outputs, and the same penalty with beta = (lam_1 lam_2)^(1/2) on both.
@@ -87,7 +87,10 @@ class Statement:
         return self.reading.predict(self.data)
 
     def problem(self, targets: Targets, loss: BaseLoss) -> Problem:
-        """Return the training problem. Its optimum is no larger than that of the user's network, of any width."""
+        """Return the training problem.
+
+        Its optimum is not larger than that of the user's network, of any width.
+        """
         known = {None: None, 0.0: "free", self.beta: "penalised"}
         if self.output_bias in known:
             kind = known[self.output_bias]
@@ -99,7 +102,7 @@ class Statement:
         )  # fmt: skip
 
     def _patterns(self) -> Any:
-        """Return all patterns if they can be enumerated quickly, else the patterns of the neurons.
+        """Return all patterns if they are quick to enumerate, else those of the neurons.
 
         The lower bound is over all patterns in both cases.
         """
@@ -116,7 +119,10 @@ class Statement:
         return 1 if neurons is None else neurons
 
     def reading_of(self, W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None) -> Reading:
-        """Return a network of the problem, with its output bias or None, as a network of the user's kind."""
+        """Return a network of the problem as a network of the user's kind.
+
+        bias: the output bias of that network, or None.
+        """
         # 1. Undo the constant feature and the scale of the layers.
         rows = W1
         if isinstance(self.architecture, WithBias):
@@ -132,7 +138,10 @@ class Statement:
         return replace(self.reading, W1=rows, W2=W2, output_bias=bias)
 
     def _with_constant(self, W1: np.ndarray, W2: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights with a neuron whose value is CONSTANT on every row, and whose outputs are the bias."""
+        """Return the weights with one more neuron, whose outputs are the bias.
+
+        The value of this neuron is CONSTANT on every row.
+        """
         # The outputs of a constant neuron are linear in its second-layer weights v; take the shortest v.
         architecture, q, c = self.reading.architecture, len(W2), len(bias)
         data = torch.as_tensor(self.reading.data(self.data[:1]))
@@ -152,7 +161,10 @@ class Statement:
         return problem.output_bias_at(z.numpy())
 
     def objective(self, problem: Problem, loss: BaseLoss, reading: Reading) -> tuple[float, float]:
-        """Return a lower and an upper bound on F + sum of lam/2 times the squares of a network of the user's kind."""
+        """Return a lower and an upper bound on the objective of the user's network.
+
+        The objective is F + the sum of lam/2 times the squared parameters.
+        """
         Y, z = torch.as_tensor(problem.Y), torch.as_tensor(reading.predict(self.data))
         if not bool(torch.isfinite(z).all()):
             raise NotFiniteError("the network's predictions overflow float64")
@@ -176,11 +188,11 @@ class Statement:
         return 2 * (value + penalty) - high, high
 
     def penalty_of_layers(self) -> float:
-        """Return the sum of lam/2 times the squared weights of both layers, without the output bias."""
+        """Return the sum of lam/2 times the squares of all but the output bias."""
         return _penalty(self._decayed(self.reading)[:3])
 
     def _decayed(self, reading: Reading) -> list[tuple[float, np.ndarray]]:
-        """Return the weight decay and the values of the weights of both layers, and of their biases."""
+        """Return the weight decay and the values of the weights and the biases."""
         decay = self.decay
         weights, biases = (reading.W1[:-1], reading.W1[-1:]) if reading.first_bias else (reading.W1, None)
         pairs = [
@@ -195,7 +207,10 @@ def _penalty(decayed: list[tuple[float, np.ndarray]]) -> float:
 
 
 def stated(reading: Reading, data: np.ndarray, decay: Decay) -> Statement:
-    """Return the network with this weight decay, in units of F, as a point of its training problem."""
+    """Return the network as a point of its training problem.
+
+    decay: the weight decay in units of F.
+    """
     # 1. Biases that the network does not have.
     if not reading.first_bias:
         decay = replace(decay, first_bias=None)
@@ -220,7 +235,10 @@ def stated(reading: Reading, data: np.ndarray, decay: Decay) -> Statement:
 
 
 def _with_biases(own: Statement, shift: np.ndarray, size: float, radius: float | None = None) -> Statement:
-    """Return the statement with the rows (phi_i - shift, size), whose optimum is not larger."""
+    """Return the statement with the rows (phi_i - shift, size).
+
+    Its optimum is not larger.
+    """
     u, b = own.W1[:-1], own.W1[-1:] + shift @ own.W1[:-1]
     beta = own.beta
     if radius is not None:

@@ -1,4 +1,4 @@
-"""Train a ReLU network further: L-BFGS on all weights, new neurons in the directions that lower the objective most.
+"""Train a ReLU network further: L-BFGS on all weights, then new neurons.
 
 A network is optimal among networks of any width if it is stationary and ||R^T (Phi u)_+|| <= beta for every unit vector
 u, with R = C^*(grad F). Where that norm exceeds beta, a small neuron (u, v) with v = -R^T (Phi u)_+ / ||.|| lowers the
@@ -32,7 +32,7 @@ Second = Float[torch.Tensor, "q M"]
 
 
 class NetworkTraining:
-    """The weights of a ReLU network of a problem, which only change where the objective falls."""
+    """The weights of a ReLU network, which change only where the objective falls."""
 
     def __init__(self, problem: Problem, W1: np.ndarray, W2: np.ndarray):
         self.problem = problem
@@ -51,7 +51,10 @@ class NetworkTraining:
         return self.problem.loss.gradient(network.predict(self.problem, self.W1, self.W2), operator.Y)
 
     def descend(self, tolerance: float, stop: Callable[[], bool] = time_is_up) -> None:
-        """Take steps of L-BFGS until WINDOW of them lower the objective by less than `tolerance` of its value."""
+        """Take steps of L-BFGS until they lower the objective too little.
+
+        Too little is less than `tolerance` of its value in WINDOW steps.
+        """
         if self.width == 0:
             return
         objective = NetworkObjective(
@@ -90,7 +93,7 @@ class NetworkTraining:
             most //= 2
 
     def grow(self, count: int) -> float:
-        """Add at most `count` neurons; return the largest norm of a direction that was found, relative to beta.
+        """Add at most `count` neurons; return the largest norm over beta of a direction.
 
         The new neurons (sqrt(t) u, sqrt(t) v) share one size t. It starts at the minimiser of a quadratic bound on the
         objective, and is halved until the objective falls.
@@ -120,7 +123,7 @@ class NetworkTraining:
         return largest
 
     def _distinct(self, U: First, count: int) -> Float[torch.Tensor, "p k"]:
-        """Return at most `count` directions whose hidden units are not nearly parallel, in their order."""
+        """Return at most `count` directions, none with nearly parallel hidden units."""
         hidden = torch.relu(torch.as_tensor(self.problem.Phi) @ U)
         hidden = hidden / torch.linalg.vector_norm(hidden, dim=0).clamp_min(1e-300)
         chosen: list[int] = []
@@ -130,7 +133,10 @@ class NetworkTraining:
         return U[:, chosen]
 
     def _keep(self, W1: First, W2: Second) -> bool:
-        """Take these weights, balanced, if their objective is not larger; return whether it is smaller or equal."""
+        """Take these weights, balanced, if their objective is not larger.
+
+        Return whether they were taken.
+        """
         W1, W2 = _balanced(W1, W2)
         value = self._value(W1, W2)
         if not value <= self.value:
@@ -143,7 +149,10 @@ class NetworkTraining:
 
 
 def _balanced(W1: First, W2: Second) -> tuple[Float[torch.Tensor, "p k"], Float[torch.Tensor, "q k"]]:
-    """Return the same neurons with ||u|| = ||v||, without those that are zero; the objective does not rise."""
+    """Return the same neurons with ||u|| = ||v||, without those that are zero.
+
+    The objective does not rise.
+    """
     first, second = torch.linalg.vector_norm(W1, dim=0), torch.linalg.vector_norm(W2, dim=0)
     alive = (first > 0) & (second > 0)
     W1, W2, ratio = W1[:, alive], W2[:, alive], (second[alive] / first[alive]).sqrt()

@@ -21,7 +21,10 @@ def decay_words(decay: Decay, training: TrainingLoss, in_units_of_torch: float) 
 
 
 def penalty_words(decay: Decay, beta: float) -> str:
-    """Return the penalty of the objective, in units of F, where `beta` is that of the problem."""
+    """Return the penalty of the objective in words, in units of F.
+
+    beta: that of the problem.
+    """
     if decay.first == decay.second:
         return f"beta/2 times the squared weights, beta = {beta:.6g}"
     return (
