@@ -1,7 +1,8 @@
 """Run one solver on one problem in this process: its clock, its scores and its result."""
 
+from convexnn_bench.running.arguments import check_arguments, check_device
 from convexnn_bench.running.describe import describe_certificate, describe_problem, describe_result, describe_scores
 from convexnn_bench.running.loading import load_result
 from convexnn_bench.running.result import Result
-from convexnn_bench.running.runner import check_arguments, check_device, solve
+from convexnn_bench.running.runner import solve
 from convexnn_bench.running.untouched import Untouched

@@ -1,6 +1,5 @@
 """Run one solver on one problem in this process, with separate clocks for set-up and solving."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,56 +8,21 @@ import torch
 
 from convexnn_bench import parallel
 from convexnn_bench.certificates import Certificate, PointLike
-from convexnn_bench.deadline import deadline
-from convexnn_bench.errors import ChangedProblemError, DivergedError, InputError, UnsupportedError
-from convexnn_bench.formulations import Point
-from convexnn_bench.plugins import LIMIT, SEED, SOLVERS, Whole
+from convexnn_bench.errors import UnsupportedError
+from convexnn_bench.plugins import SOLVERS
 from convexnn_bench.problem import Problem
 from convexnn_bench.proofs import check_verifiable
-from convexnn_bench.running.monitor import Monitor, OnScore
+from convexnn_bench.running.arguments import check_arguments, check_callbacks
+from convexnn_bench.running.monitor import OnScore
 from convexnn_bench.running.result import Result
-from convexnn_bench.running.scaling import Scaling
 from convexnn_bench.running.settings import settings_kept
 from convexnn_bench.running.sharing import shared_where_possible
-from convexnn_bench.running.start import read_start, start_for
+from convexnn_bench.running.start import read_start
+from convexnn_bench.running.timed_run import TimedRun
 from convexnn_bench.running.untouched import Untouched
-from convexnn_bench.running.wait import Interrupter, Wait
+from convexnn_bench.running.wait import Wait
 from convexnn_bench.solver import BaseSolver, reason_to_skip
-from convexnn_bench.statuses import Ending, verdict
 from convexnn_bench.terminal import progress
-
-LEAST_SECONDS = 0.01  # of solving, for a solver whose set-up took all the time: some refuse a limit of zero
-
-
-def check_device(device: Any) -> str:
-    """Return the device's name, under torchrun that of this process. Raise InputError where torch does not see it."""
-    try:
-        chosen = torch.device(parallel.rank_device(str(device))) if isinstance(device, str | torch.device) else None
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:0', got {device!r}")
-    if chosen.type == "cuda":
-        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not seen:
-            raise InputError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
-        if (chosen.index or 0) >= seen:
-            raise InputError(f"device {str(device)!r} was asked for, but the last one here is 'cuda:{seen - 1}'")
-    return str(chosen)
-
-
-def check_arguments(problem: Any, time_limit: Any, gap: Any, seed: Any, device: Any, iterations: Any) -> str:
-    """Return the device's name; raise InputError for an argument of `solve` that is not usable."""
-    if not isinstance(problem, Problem):
-        raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
-    for name, value in (("time_limit", time_limit), ("gap", gap)):
-        LIMIT.check(name, value)
-    SEED.check("seed", seed)
-    Whole(optional=True).check("iterations", iterations)
-    name = check_device(device)
-    if problem.is_sparse and torch.device(name).type != "cpu":
-        raise InputError(f"device={name!r}: sparse X is multiplied on the CPU only; use device='cpu', or X.toarray()")
-    return name
 
 
 def solve(
@@ -159,15 +123,12 @@ def solve(
     ('gap_reached', 0.079)
     """
     device = check_arguments(problem, time_limit, gap, seed, device, iterations)
-    for name, called, given in (("on_score", on_score, "(seconds, certificate)"), ("on_setup", on_setup, "seconds")):
-        if called is not None and not callable(called):
-            raise InputError(f"{name} must be a function of {given}, got {called!r}")
+    check_callbacks(on_score, on_setup)
     # 1. Make the solver and hand it the settings of this run.
     algorithm = SOLVERS.make(solver, **parameters)
-    time_limit = None if time_limit is None else float(time_limit)
-    gap = None if gap is None else float(gap)
+    limit = None if time_limit is None else float(time_limit)
     algorithm.seed, algorithm.device = int(seed), device
-    algorithm.time_limit, algorithm.gap = time_limit, gap
+    algorithm.time_limit, algorithm.gap = limit, None if gap is None else float(gap)
     algorithm.iterations = None if iterations is None else int(iterations)
     begin = None if start is None else read_start(problem, algorithm, start)
     if verified:
@@ -185,7 +146,7 @@ def solve(
     if reason is None:
         algorithm.load_packages()
     started = time.perf_counter()
-    wait = Wait(time_limit, imports=started - loading)
+    wait = Wait(limit, imports=started - loading)
     reason = reason or reason_to_skip(algorithm, untouched.problem)
     if reason is not None:
         result.reason = reason
@@ -193,15 +154,11 @@ def solve(
 
     # 4. Run, and restore whatever settings the solver changed.
     show = show_progress and parallel.is_first()
-    with settings_kept(), progress(algorithm.name, total=time_limit, show=show) as update:
-
-        def scored(seconds: float, certificate: Certificate) -> None:
-            by = "" if algorithm.author is algorithm else f"{algorithm.author.name}: "
-            update(seconds, f"{by}objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
-            if on_score is not None:
-                on_score(seconds, certificate)
-
-        _run(result, algorithm, begin, scored, on_setup or (lambda seconds: None), untouched, wait, started, verified)
+    with settings_kept(), progress(algorithm.name, total=limit, show=show) as update:
+        TimedRun(
+            result, algorithm, untouched, wait, started, verified,
+            start=begin, on_score=_shown(algorithm, update, on_score), on_setup=on_setup or (lambda seconds: None),
+        ).run()  # fmt: skip
     untouched.check(f"solver {algorithm.name!r}")  # the caller goes on with the problem
     # 5. Name the solver of the point, if the solver ran others.
     author, remark = algorithm.author, algorithm.remark()
@@ -210,119 +167,13 @@ def solve(
     return result
 
 
-def _run(
-    result: Result,
-    algorithm: BaseSolver,
-    start: Point | None,
-    on_score: OnScore,
-    on_setup: Callable[[float], None],
-    untouched: Untouched,
-    wait: Wait,
-    started: float,
-    verified: bool,
-) -> None:
-    """Set up, solve and certify, and write the outcome into `result`. started: when the clock of the set-up started."""
-    problem = untouched.problem
-    # Processes that share a problem wait for each other, so that none of them may be interrupted alone.
-    waited = None if problem.is_shared else time.perf_counter() - started
-    interrupter = Interrupter(wait.until(wait.solver_is_interrupted, waited))
-    monitor: Monitor | None = None
+def _shown(algorithm: BaseSolver, update: Callable[..., None], on_score: OnScore | None) -> OnScore:
+    """Return a function that shows a score in the progress bar, and hands it to the caller's `on_score`."""
 
-    def set_up_is_over() -> float:
-        used = time.perf_counter() - started
-        seconds = used - monitor.scoring_seconds if monitor is not None else used
-        result.setup_seconds = parallel.from_first(seconds) if problem.is_shared else seconds
-        on_setup(result.setup_seconds)
-        return used
+    def scored(seconds: float, certificate: Certificate) -> None:
+        by = "" if algorithm.author is algorithm else f"{algorithm.author.name}: "
+        update(seconds, f"{by}objective {certificate.primal:.7g}, certified gap {certificate.gap:.1e}")
+        if on_score is not None:
+            on_score(seconds, certificate)
 
-    def work() -> None:
-        nonlocal monitor
-        monitor = Monitor(untouched, Scaling.of(problem), algorithm, on_score, wait, interrupter, verified)
-        # 1. Hand the start over, unless it suffices.
-        if _start_suffices(start, monitor, algorithm, started):
-            set_up_is_over()
-            return
-        # 2. Set up.
-        algorithm.set_problem(monitor.scaling.problem)
-        if torch.device(result.device).type == "cuda":
-            torch.cuda.synchronize(result.device)
-        used = set_up_is_over()
-        # 3. Solve, for the time that is left. The monitor scores points off the clock.
-        if wait.solver_stops is not None and wait.time_limit is not None:
-            algorithm.time_limit = min(wait.time_limit, max(wait.solver_stops - used, LEAST_SECONDS))
-        monitor.begin(result.setup_seconds)
-        algorithm.run(monitor)
-
-    try:
-        with deadline(wait.until(wait.solver_stops, waited)):
-            finished = interrupter.run(work)
-        if monitor is None or not (monitor.begun or monitor.curve):
-            result.setup_seconds = time.perf_counter() - started
-            result.status = "time_limit"
-            why = interrupter.reason or f"set-up was not finished within {wait.time_limit:g} s"
-            result.reason = f"{why}: no point to certify"
-            return
-        result.solve_seconds = monitor.elapsed()
-        _score_last(monitor, algorithm, finished)
-        monitor.verify_last()
-        result.status, result.reason = _verdict(monitor, algorithm)
-        result.reason += monitor.not_verified
-    except DivergedError as error:
-        assert monitor is not None
-        result.solve_seconds = monitor.elapsed()
-        result.status, result.reason = "diverged", str(error)
-    finally:
-        algorithm.time_limit = wait.time_limit
-    result.curve, result.certificate, result.point = monitor.curve, monitor.certificate, monitor.point
-    result.iterations = monitor.steps
-
-
-def _start_suffices(start: Point | None, monitor: Monitor, algorithm: BaseSolver, started: float) -> bool:
-    """Convert and score the start off the clock, and set `algorithm.start`; return whether its gap suffices."""
-    if algorithm.start_formulation is not None:
-        algorithm.start = None
-    if start is None:
-        return False
-    converted = start_for(monitor.problem, algorithm, start)
-    suffices = monitor.score_start(converted, time.perf_counter() - started)
-    algorithm.start = monitor.scaling.applied(converted)
-    return suffices
-
-
-def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None:
-    """Score the solver's last point unless that was done."""
-    if not monitor.begun:  # the start suffices, or the set-up was interrupted: the start is the point
-        monitor.status = monitor.status or "time_limit"
-        return
-    if finished:
-        # An iterative solver may have moved since its last score. A one-shot solver calls back when it has its point.
-        if not monitor.curve or (monitor.status is None and not algorithm.one_shot):
-            monitor.score()
-        return
-    # A solver that was interrupted may be between two points, and then the last one that it handed over stands. A point
-    # is judged by its own arrays alone, so that any other one may be certified.
-    monitor.status = monitor.status or "time_limit"
-    try:
-        monitor.score()
-    except ChangedProblemError:
-        raise
-    except Exception as error:
-        algorithm.message = f"interrupted, after which it had no point: {error}"
-
-
-def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
-    """Return the status and its reason in words, from the final certificate and from what stopped the solver."""
-    certificate = monitor.certificate
-    said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
-    ending = Ending(
-        monitor.status,
-        math.nan if certificate is None else certificate.gap,
-        "no point to certify" if certificate is None else certificate.refused,
-        monitor.gap,
-        algorithm.gap_tolerance(),
-        algorithm.one_shot,
-        monitor.time_limit,
-        monitor.iterations,
-        monitor.certificate_cut,
-    )
-    return verdict(ending, said)
+    return scored

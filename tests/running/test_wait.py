@@ -207,7 +207,7 @@ def test_a_deadline_of_the_caller_counts_too():
 
 
 def test_a_solver_is_told_the_time_that_set_up_left(monkeypatch):
-    from convexnn_bench.running import runner
+    from convexnn_bench.running import runner, timed_run
 
     told, now = [], [0.0]
 
@@ -222,7 +222,8 @@ def test_a_solver_is_told_the_time_that_set_up_left(monkeypatch):
         def run(self, callback):
             told.append(self.time_limit)
 
-    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for module in (runner, timed_run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     solver = Slow()
     result = cnn.solve(random_problem(1), solver, time_limit=10.0)
     assert told == [10.0, pytest.approx(Wait(10.0).solver_stops - 8.0)]
