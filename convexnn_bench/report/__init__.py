@@ -10,6 +10,15 @@ from convexnn_bench.report.figures import (
     save_gap_figure,
     scaling_figure,
 )
+from convexnn_bench.report.formats import (
+    FORMATS,
+    counted,
+    finite,
+    format_gap,
+    format_seconds,
+    format_target,
+    format_value,
+)
 from convexnn_bench.report.ladder import csv_rows, markdown, print_ladder
 from convexnn_bench.report.layerwise import print_layerwise, save_layerwise_figure
 from convexnn_bench.report.make import make_report, read_folder, table_text
@@ -25,14 +34,7 @@ from convexnn_bench.report.numbers import (
 )
 from convexnn_bench.report.tables import (
     COLUMNS,
-    FORMATS,
     count_statuses,
-    counted,
-    finite,
-    format_gap,
-    format_seconds,
-    format_target,
-    format_value,
     plain_table,
     print_results,
     reasons,

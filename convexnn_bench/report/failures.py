@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexnn_bench.records import BAD_STATUSES, Record
-from convexnn_bench.report.tables import counted
+from convexnn_bench.report.formats import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.records import TEST_FIELDS, Record
+from convexnn_bench.report.formats import FORMATS, format_memory, format_seconds, format_target
 from convexnn_bench.report.matrix import LEGEND as MATRIX_LEGEND
 from convexnn_bench.report.matrix import Matrix, matrix, missed
 from convexnn_bench.report.numbers import (
@@ -22,16 +23,7 @@ from convexnn_bench.report.numbers import (
     solver_times,
     tested,
 )
-from convexnn_bench.report.tables import (
-    COLUMNS,
-    FORMATS,
-    format_memory,
-    format_seconds,
-    format_target,
-    plain_table,
-    problem_line,
-    reasons,
-)
+from convexnn_bench.report.tables import COLUMNS, plain_table, problem_line, reasons
 from convexnn_bench.report.writers import markdown_table
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 
 from convexnn_bench.house_style import COLOURS, GREY, MARKERS
 from convexnn_bench.report.figures import plain_axis
-from convexnn_bench.report.tables import counted, format_gap, format_seconds, format_value, plain_table
+from convexnn_bench.report.formats import counted, format_gap, format_seconds, format_value
+from convexnn_bench.report.tables import plain_table
 from convexnn_bench.storage import whole_file
 
 if TYPE_CHECKING:

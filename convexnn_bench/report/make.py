@@ -10,10 +10,11 @@ from convexnn_bench.records import Record, RecordFile
 from convexnn_bench.report.drawing_cache import Described, checksum, read_cache, write_cache
 from convexnn_bench.report.failures import print_failures
 from convexnn_bench.report.figures import FIGURES, Drawn, save_all
+from convexnn_bench.report.formats import counted
 from convexnn_bench.report.ladder import csv_rows, print_ladder, time_head, time_rows
 from convexnn_bench.report.numbers import gaps_of, rung_name, solver_times, violations
 from convexnn_bench.report.page import summary, write_page
-from convexnn_bench.report.tables import cell_rows, cell_texts, counted, group_by_problem, print_results
+from convexnn_bench.report.tables import cell_rows, cell_texts, group_by_problem, print_results
 from convexnn_bench.report.writers import csv_text, latex_table
 from convexnn_bench.terminal import progress
 

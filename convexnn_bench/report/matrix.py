@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convexnn_bench.report.formats import format_seconds
 from convexnn_bench.report.numbers import SolverTimes, lead
-from convexnn_bench.report.tables import format_seconds
 
 PALEST = 100.0  # ratio to the best time from which squares have the palest shade
 LEGEND = (

@@ -12,7 +12,8 @@ from rich.console import Console
 import convexnn_bench as cnn
 from convexnn_bench.harness.cell_run import blank_record, skipped_record
 from convexnn_bench.report.figures.gaps import gap_figure, save_gap_figure
-from convexnn_bench.report.tables import format_gap, format_seconds, format_value, print_results, reasons
+from convexnn_bench.report.formats import format_gap, format_seconds, format_value
+from convexnn_bench.report.tables import print_results, reasons
 
 SIZES = {
     "n": 9, "d": 2, "c": 3, "P": 18, "activation": "gated_relu", "architecture": "mlp", "loss": "squared",

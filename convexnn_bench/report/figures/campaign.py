@@ -16,9 +16,9 @@ from convexnn_bench.report.figures.matrix import matrix_figure
 from convexnn_bench.report.figures.scaling import scaling_figure
 from convexnn_bench.report.figures.scores import score_figures
 from convexnn_bench.report.figures.styles import new_figure, plain_axis, solver_legend, styles_by_solver
+from convexnn_bench.report.formats import format_target
 from convexnn_bench.report.matrix import matrix
 from convexnn_bench.report.numbers import Band, asked_gap, bands, derived, optimum, solver_times, without_tolerance
-from convexnn_bench.report.tables import format_target
 from convexnn_bench.storage import whole_file
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from convexnn_bench.house_style import GREY, Style
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures.styles import mark_target, plain_axis, styles_by_solver
+from convexnn_bench.report.formats import finite
 from convexnn_bench.report.numbers import curve_name
-from convexnn_bench.report.tables import finite, group_by_problem, sizes
+from convexnn_bench.report.tables import group_by_problem, sizes
 from convexnn_bench.storage import whole_file
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from convexnn_bench.house_style import GREY, WHITE, Style
 from convexnn_bench.report.figures.styles import new_figure
+from convexnn_bench.report.formats import format_target
 from convexnn_bench.report.matrix import Matrix
-from convexnn_bench.report.tables import format_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

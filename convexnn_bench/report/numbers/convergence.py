@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from convexnn_bench.records import Record
+from convexnn_bench.report.formats import finite
 from convexnn_bench.report.numbers.optimum import Interval, optimum_intervals, program
 from convexnn_bench.report.numbers.time_to_gap import Spread, by_draw, setup_offset, spread
-from convexnn_bench.report.tables import finite
 
 Point = tuple[float, float, float]  # seconds, least gap and least distance to the optimum by then
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from convexnn_bench.plugins import format_spec, parse_spec
 from convexnn_bench.records import Record
+from convexnn_bench.report.formats import finite
 from convexnn_bench.report.numbers.optimum import SLACK, judged
 from convexnn_bench.report.numbers.power_law import PowerLaw, fit_power_law
 from convexnn_bench.report.numbers.time_to_gap import (
@@ -23,7 +24,6 @@ from convexnn_bench.report.numbers.time_to_gap import (
     solver_times,
     time_to_gap,
 )
-from convexnn_bench.report.tables import finite
 
 # Field of a record -> name of the score. Figures show the first score that all records of a problem have.
 SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "test loss per sample"}

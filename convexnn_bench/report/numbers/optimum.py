@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convexnn_bench.records import Record
-from convexnn_bench.report.tables import beyond_sample, finite
+from convexnn_bench.report.formats import finite
+from convexnn_bench.report.tables import beyond_sample
 
 SLACK = 1e-9  # relative; a bound that exceeds an objective by no more than this is rounding, not an error
 

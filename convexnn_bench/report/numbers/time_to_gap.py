@@ -11,7 +11,7 @@ from typing import Any
 
 from convexnn_bench.plugins import format_spec, parse_spec
 from convexnn_bench.records import TEST_FIELDS, Record
-from convexnn_bench.report.tables import finite
+from convexnn_bench.report.formats import finite
 
 GAPS: tuple[float, ...] = (1e-2, 1e-4, 1e-6)  # relative; the certified gaps of the tables: rough, usual and exact
 SEEDS = ("seed", "pattern_seed", "test_seed")  # parameters that distinguish draws of one problem

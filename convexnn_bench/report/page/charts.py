@@ -13,6 +13,7 @@ from typing import Any
 
 from convexnn_bench.records import Record
 from convexnn_bench.report.figures import on_axis
+from convexnn_bench.report.formats import format_target
 from convexnn_bench.report.numbers import bands, derived, optimum
 from convexnn_bench.report.page.vega import (
     POINT,
@@ -25,7 +26,6 @@ from convexnn_bench.report.page.vega import (
     solver_scales,
     tooltip,
 )
-from convexnn_bench.report.tables import format_target
 
 TITLE = "what === 'gap' ? 'certified relative gap' : 'distance to the optimum, at most (relative)'"
 # Narrow panels have labels at 1 and 3 times a power of ten.

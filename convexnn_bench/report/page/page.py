@@ -16,6 +16,14 @@ from typing import Any
 from convexnn_bench.harness import campaign_again, cell_again
 from convexnn_bench.records import BAD_STATUSES, TEST_FIELDS, Record, plain
 from convexnn_bench.report.figures import Drawn, styles_by_solver
+from convexnn_bench.report.formats import (
+    FORMATS,
+    Quantity,
+    counted,
+    finite,
+    format_memory,
+    format_target,
+)
 from convexnn_bench.report.ladder import LEGEND, SCORES_LEGEND, score_text, times_text
 from convexnn_bench.report.matrix import matrix
 from convexnn_bench.report.numbers import by_draw, by_solver, derived, optimum, pooled, rung_name, solver_times, tested
@@ -24,14 +32,8 @@ from convexnn_bench.report.page.vega import solver_styles
 from convexnn_bench.report.page.words import descriptions, sentences
 from convexnn_bench.report.tables import (
     COLUMNS,
-    FORMATS,
-    Quantity,
     beyond_sample,
     count_statuses,
-    counted,
-    finite,
-    format_memory,
-    format_target,
     group_by_problem,
     problem_line,
     shown_columns,

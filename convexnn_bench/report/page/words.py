@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convexnn_bench.records import Record
+from convexnn_bench.report.formats import counted, format_gap, format_seconds, format_target
 from convexnn_bench.report.numbers import Band, asked_gap, bands, derived, optimum
-from convexnn_bench.report.tables import counted, format_gap, format_seconds, format_target, group_by_problem
+from convexnn_bench.report.tables import group_by_problem
 
 Words = Mapping[str, str]  # what a chart shows, by the choice of its reader
 
