@@ -22,7 +22,8 @@ from convexnn_bench.layerwise.end_to_end import train_end_to_end
 from convexnn_bench.layerwise.exact import exact_stage
 from convexnn_bench.layerwise.network import LayerwiseNetwork
 from convexnn_bench.layerwise.plans import StagePlan, Training
-from convexnn_bench.layerwise.run import LayerwiseResult, train_layerwise
+from convexnn_bench.layerwise.result import LayerwiseResult
+from convexnn_bench.layerwise.run import train_layerwise
 from convexnn_bench.plugins import DATASETS, LOSSES, parse_spec
 from convexnn_bench.records import code_version, describe_machine, to_json
 from convexnn_bench.storage import whole_file
