@@ -16,14 +16,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.checks import Array
 from convexnn_bench.errors import InputError, UnsupportedError
 from convexnn_bench.formulations import Point
-from convexnn_bench.losses import WeightedLoss, weighted_part
 from convexnn_bench.operator import CHUNK_ELEMENTS, Operator
+from convexnn_bench.optima.hypotheses import certified_blocks, check_curvature, counted_rows
 from convexnn_bench.optima.polytope import least_changes, null_space, support_of
 from convexnn_bench.plugins import Number
 from convexnn_bench.prediction import predict
@@ -215,21 +215,13 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
         raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
     given: float | None = Number(high=LARGEST_TOLERANCE, optional=True).check("tolerance", tolerance)
     # 1. Check that the optima are a polytope.
-    certificate, Z = _checked(result)
+    certificate, Z = certified_blocks(result)
     problem, operator = result.problem, result.problem.operator()
-    curvature = 2 * problem.loss.smoothness
-    error = math.sqrt(curvature * max(certificate.absolute_gap, 0.0))  # of the multiplier, at most
-    _check_curvature(problem, operator.apply(torch.as_tensor(Z)), error)
+    error = math.sqrt(2 * problem.loss.smoothness * max(certificate.absolute_gap, 0.0))  # of the multiplier, at most
+    check_curvature(problem, operator.apply(torch.as_tensor(Z)), error)
     # 2. Derive the tolerance from the gap, unless it is given.
     length = _largest_norm(operator)
-    chosen = max(length * error / problem.beta, SMALLEST_TOLERANCE) if given is None else given
-    if chosen >= LARGEST_TOLERANCE:
-        needed = (0.1 * LARGEST_TOLERANCE * problem.beta / length) ** 2 / curvature / abs(certificate.primal)
-        raise UnsupportedError(
-            f"the certified gap {certificate.gap:.1e} is too large to say which blocks are zero at every optimum: it "
-            f"determines ||G_k|| to {chosen:.1e} beta, and {LARGEST_TOLERANCE:g} beta is the limit; solve with "
-            f"gap={needed:.0e}, or give a tolerance"
-        )
+    chosen = _tolerance(problem, certificate, length, error) if given is None else given
     # 3. Find the active blocks, and the constraints on their sizes.
     G = operator.adjoint(torch.as_tensor(certificate.multiplier))[:, :, 0].numpy()
     norms = np.linalg.norm(G, axis=1)
@@ -246,57 +238,21 @@ def optimal_set(result: Result, tolerance: float | None = None) -> OptimalSet:
     )
 
 
-def _checked(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
-    """Return certificate and blocks. Raise UnsupportedError if the optima are no polytope, or without a gap."""
-    problem, certificate = result.problem, result.certificate
-    if problem.has_cone:
-        raise UnsupportedError(
-            "optimal_set is for linear and gated ReLU networks: with ReLU a block is a difference of two vectors of a "
-            "cone, and its directions at an optimum are no single ray"
-        )
-    if problem.q > 1:
-        raise UnsupportedError(
-            f"optimal_set is for one output: blocks are {problem.p} x {problem.q} matrices here, and where the largest "
-            "singular value of G_k is multiple, a block can turn without leaving the optimal set"
-        )
-    if result.blocks is None or certificate is None or certificate.refused is not None:
-        reason = result.reason if certificate is None else certificate.refused
-        raise UnsupportedError(f"the result has no certified gap, so that nothing is known of the optima: {reason}")
-    return certificate, result.blocks
+def _tolerance(problem: Problem, certificate: Certificate, length: float, error: float) -> float:
+    """Return the tolerance that follows from the gap; raise UnsupportedError if it is too large.
 
-
-def _check_curvature(problem: Problem, f: Float[torch.Tensor, "n_out 1"], error: float) -> None:
-    """Raise UnsupportedError unless F is strictly convex near f.
-
-    Strict convexity implies that all optima have the same predictions.
-    error: a bound on the distance of the gradient from that of the optimum.
+    length: max_k ||A_k||. error: a bound on the distance of the multiplier from that of the optimum.
     """
-    # The minimum over a bias keeps strict convexity, for a free bias up to a shift of f. Rows of weight zero are not
-    # in F.
-    loss, Y = weighted_part(problem.loss), torch.as_tensor(problem.Y)
-    if not loss.separable:
-        raise UnsupportedError(f"optimal_set is for losses that are sums over samples, which {loss.name} is not")
-    f, ones = f + torch.as_tensor(problem.output_bias_at(f)), torch.ones_like(f)[:, :, None]
-    curvature = loss.curvature(f, Y)(ones)[:, :, 0]
-    flat = curvature <= 0
-    # Between kinks of the gradient the curvature is constant, so that the error of f is at most error / curvature. The
-    # curvature must not change within this distance.
-    for sign in (-1, 1) if loss.has_kinks else ():
-        moved = f + sign * error / torch.where(flat, 1.0, curvature)
-        flat |= loss.curvature(moved, Y)(ones)[:, :, 0] <= 0
-    flat = flat[_counted(problem)]
-    if bool(flat.any()):
+    tolerance = max(length * error / problem.beta, SMALLEST_TOLERANCE)
+    if tolerance >= LARGEST_TOLERANCE:
+        curvature = 2 * problem.loss.smoothness
+        needed = (0.1 * LARGEST_TOLERANCE * problem.beta / length) ** 2 / curvature / abs(certificate.primal)
         raise UnsupportedError(
-            f"the {loss.name} loss has no curvature at {int(flat.sum())} of {len(flat)} predictions, or may have none "
-            "within their error, so that optima may differ in predictions on the data; optimal_set needs a loss that "
-            "is strictly convex there, such as squared or logistic"
+            f"the certified gap {certificate.gap:.1e} is too large to say which blocks are zero at every optimum: it "
+            f"determines ||G_k|| to {tolerance:.1e} beta, and {LARGEST_TOLERANCE:g} beta is the limit; solve with "
+            f"gap={needed:.0e}, or give a tolerance"
         )
-
-
-def _counted(problem: Problem) -> Bool[np.ndarray, " n_out"]:
-    """Return which rows of predictions have a positive weight in the loss."""
-    loss = weighted_part(problem.loss)
-    return loss.weights > 0 if isinstance(loss, WeightedLoss) else np.ones(problem.n_out, dtype=bool)
+    return tolerance
 
 
 def _largest_norm(operator: Operator) -> float:
@@ -316,7 +272,7 @@ def _constraints(
 ) -> Float[np.ndarray, "rows J"]:
     """Return the matrix M such that sizes c and c' >= 0 belong to the same f and R exactly if M c = M c'."""
     images = operator.images(torch.as_tensor(directions)[:, :, None], torch.as_tensor(active))[:, 0].numpy()
-    images = images[_counted(problem)]
+    images = images[counted_rows(problem)]
     if problem.output_bias == "free":  # the bias cancels a shift of all predictions
         images = images - images.mean(axis=0)
     return np.vstack([images, np.full((1, len(active)), length)])
