@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import convexnn_bench as cnn
-from convexnn_bench import instance
 from convexnn_bench.certificates import bounds, certification
+from convexnn_bench.instance import core
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 FIRST, COUNT = 0, 100  # number of the first problem, and how many are examined
@@ -158,7 +158,7 @@ def test_no_weighted_problem_has_an_unsound_bound(fuzz):
 @pytest.mark.slow
 @pytest.mark.parametrize(("forgotten", "kind"), [("with_sample_weight", "primal"), ("with_output_bias", "unsound")])
 def test_weights_and_biases_that_are_forgotten_are_found(fuzz, monkeypatch, forgotten, kind):
-    monkeypatch.setattr(instance, forgotten, lambda loss, *rest: loss)
+    monkeypatch.setattr(core, forgotten, lambda loss, *rest: loss)
     bias = kind == "unsound"
     cases = ((i, fuzz.with_weights(fuzz.draw(i))) for i in range(300))
     numbers = [i for i, case in cases if is_plain(case, "weighted squared") and (case.output_bias is not None) == bias]
