@@ -1,3 +1,3 @@
-"""The page "See it": patterns, the landscape and the staircase, computed in a browser without a connection."""
+"""The page "See it": patterns, the landscape and the staircase in a browser."""
 
 from convexnn_bench.playground.page import page_text, write_page

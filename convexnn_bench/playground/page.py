@@ -12,7 +12,10 @@ HUES = {"blue": "burer_monteiro", "orange": "convex", "green": "network"}
 
 
 def page_text() -> str:
-    """Return the page "See it" as one HTML text, which needs no other file and no connection."""
+    """Return the page "See it" as one HTML text.
+
+    It needs no other file and no connection.
+    """
     text = (FOLDER / "page.html").read_text(encoding="utf-8")
     scripts = [(FOLDER / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     parts = {

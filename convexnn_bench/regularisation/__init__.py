@@ -1,4 +1,4 @@
-"""The path of optima over the weight decay, with bounds at every weight decay of an interval."""
+"""The path of optima over the weight decay, with bounds at every weight decay."""
 
 from convexnn_bench.regularisation.figure import record_figure
 from convexnn_bench.regularisation.grid import solve_grid

@@ -1,4 +1,4 @@
-"""The figure of a path: enclosure, gap, active neurons and test score against the weight decay."""
+"""The figure of a path: enclosure, gap, neurons and test score against beta."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ SCORES = {"test_accuracy": "test accuracy", "test_r2": "test R2", "test_loss": "
 
 
 def path_figure(betas: np.ndarray, enclosures: np.ndarray, frame: "pd.DataFrame", tolerance: float) -> "Figure":
-    """Return the figure, a column of panels with a logarithmic axis of the weight decay.
+    """Return the figure: a column of panels with a logarithmic axis of beta.
 
     betas, enclosures: weight decays and their bounds (one row each). frame: the table of the certified networks.
     """

@@ -1,4 +1,4 @@
-"""Solve one problem at a list of weight decays, each from the solution at the last one."""
+"""Solve one problem at a list of weight decays, each from the last solution."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

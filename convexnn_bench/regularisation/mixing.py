@@ -1,4 +1,4 @@
-"""Points that need no solve: the zero network, and mixtures of the points of two weight decays."""
+"""Points that need no solve: the zero network, and mixtures of two points."""
 
 import math
 
@@ -26,7 +26,9 @@ def zero_point(problem: Problem, formulation: str) -> Point:
 
 
 def mixed_point(problem: Problem, first: Point, second: Point, t: float) -> Point:
-    """Return a point with predictions (1 - t) z_1 + t z_2 and a regulariser of at most (1 - t) R_1 + t R_2.
+    """Return a point with predictions (1 - t) z_1 + t z_2.
+
+    Its regulariser is at most (1 - t) R_1 + t R_2.
 
     The point is in the formulation of `first`. Blocks are mixed, for scalar-output ReLU together with their splits. For
     vector-output ReLU and for ReLU networks, the columns or neurons of both points are joined, scaled by sqrt(1 - t)

@@ -1,4 +1,4 @@
-"""A regularisation path: results at some weight decays, and bounds on the optimum at all of them."""
+"""A regularisation path: results at some weight decays, and bounds at all."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ DRAWN = 400  # number of weight decays at which the enclosure is drawn, in addit
 
 @dataclass(repr=False)
 class RegularisationPath:
-    """Certified networks at some weight decays, and bounds on the optimum between them.
+    """Certified networks at some weight decays, and bounds between them.
 
     Attributes
     ----------
@@ -101,12 +101,18 @@ class RegularisationPath:
 
     @property
     def bounds(self) -> np.ndarray:
-        """The proven lower bounds at `betas`, each at least that of its result's certificate."""
+        """The proven lower bounds at `betas`.
+
+        Each is at least that of the certificate of its result.
+        """
         return np.array([bound for _, bound in self._solved])
 
     @property
     def results(self) -> list[Result]:
-        """The results at `betas`. The first is the zero network, except where that is not optimal at beta_max."""
+        """The results at `betas`.
+
+        The first is the zero network, unless that is not optimal at beta_max.
+        """
         return [network.result for network, _ in self._solved]
 
     # -- at every weight decay ----------------------------------------------------------------------------
@@ -262,7 +268,7 @@ class RegularisationPath:
 
 
 def _with_bound(result: Result, bound: float) -> Result:
-    """Return the result with the larger one of its lower bound and a bound that other networks prove."""
+    """Return the result with a bound that other networks prove, if it is larger."""
     assert result.certificate is not None
     other = replace(result.certificate, dual=bound, multiplier=None)
     certificate = strengthened(result.certificate, other)
@@ -270,7 +276,10 @@ def _with_bound(result: Result, bound: float) -> Result:
 
 
 def active_neurons(result: Result) -> float:
-    """Return the number of neurons above ACTIVE times the largest; nan if no network is known."""
+    """Return the number of neurons above ACTIVE times the largest one.
+
+    It is nan if no network is known.
+    """
     assert result.point is not None
     try:
         W1, W2 = result.point.to_network(result.problem)

@@ -74,7 +74,7 @@ class Candidate:
 
     @classmethod
     def mixture(cls, problem: Problem, first: Network, second: Network) -> tuple["Candidate", float]:
-        """Return the mixture of two networks at the problem's beta, and the lower bound that it proves."""
+        """Return the mixture of two networks at the problem's beta, and its lower bound."""
         line, bound = mixed(problem, first.witness, second.witness)
         part = (problem.beta - first.beta) / (second.beta - first.beta)
         return cls(line, (first, second), part), bound
@@ -120,7 +120,7 @@ class Knot:
 
 
 def chord(first: Knot, second: Knot, beta: float) -> float:
-    """Return the chord of two lower bounds at a weight decay between the knots, rounded down."""
+    """Return the chord of two lower bounds at a beta between them, rounded down."""
     t = (beta - first.beta) / (second.beta - first.beta)
     rounding = 16 * EPS * (abs(first.bound) + abs(second.bound))
     return (1 - t) * first.bound + t * second.bound - rounding
@@ -128,7 +128,7 @@ def chord(first: Knot, second: Knot, beta: float) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """Two neighbouring knots, the largest relative gap between them, and where to split them."""
+    """Two neighbouring knots, the largest relative gap between them, and a split."""
 
     first: Knot
     second: Knot
@@ -153,7 +153,10 @@ class Interval:
 
 
 class Sandwich:
-    """Knots in the order of their weight decays. A knot that is added never makes the enclosure wider."""
+    """Knots in the order of their weight decays.
+
+    A knot that is added never makes the enclosure wider.
+    """
 
     def __init__(self, smallest: Knot, largest: Knot):
         self.knots = [smallest, largest]
@@ -162,11 +165,11 @@ class Sandwich:
 
     @property
     def gap(self) -> float:
-        """The largest relative gap at any weight decay between the first and the last knot."""
+        """The largest relative gap at any beta between the first and the last knot."""
         return max(interval.gap for interval in self.intervals)
 
     def worst(self) -> Interval | None:
-        """Return the interval with the largest gap of those that were not discarded, or None."""
+        """Return the interval with the largest gap, without discarded ones, or None."""
         # Replaced intervals stay in the heap until they come to its top.
         while self._heap:
             interval = self._heap[0][-1]
@@ -181,7 +184,9 @@ class Sandwich:
         heappop(self._heap)
 
     def add(self, knot: Knot) -> None:
-        """Add a knot with the lowest of its own line and its neighbours', and at least their chord.
+        """Add a knot, with the lowest line of its own and its neighbours'.
+
+        Its bound is at least the chord of the neighbours.
 
         The knot replaces an old knot of the same weight decay, whose network is kept if its line is lower.
         """
@@ -207,7 +212,10 @@ class Sandwich:
             heappush(self._heap, _entry(interval))
 
     def _improve(self, index: int) -> None:
-        """Replace the line of a knot by a lower one of its neighbours, and its bound by a larger chord."""
+        """Give a knot the lowest line of its neighbours, and their chord as its bound.
+
+        A value of its own that is better stays.
+        """
         knot, beside = self.knots[index], [self.knots[i] for i in (index - 1, index + 1) if 0 <= i < len(self.knots)]
         candidates = [knot.candidate, *(other.candidate for other in beside)]
         best = min(candidates, key=lambda candidate: candidate.line.at(knot.beta))
@@ -226,7 +234,7 @@ class Sandwich:
         return knot.bound if knot.beta == beta else chord(self.knots[place - 1], knot, beta)
 
     def high(self, beta: float) -> float:
-        """Return an upper bound on the optimum at any weight decay, the least of all lines."""
+        """Return the least of all lines, an upper bound on the optimum at a beta."""
         return self.lowest(beta).line.at(beta)
 
     def lowest(self, beta: float) -> Candidate:
@@ -234,11 +242,11 @@ class Sandwich:
         return min((knot.candidate for knot in self.knots), key=lambda candidate: candidate.line.at(beta))
 
     def solved(self) -> list[tuple[Network, float]]:
-        """Return the certified networks with their lower bounds, from the smallest weight decay up."""
+        """Return the certified networks with their bounds, from the smallest beta up."""
         return [(knot.network, knot.bound) for knot in self.knots if knot.network is not None]
 
     def neighbours(self, beta: float) -> list[Network]:
-        """Return the nearest networks of a smaller and of a larger weight decay, as far as there are any."""
+        """Return the nearest networks of a smaller and of a larger beta, if there are."""
         place = self.place(beta)
         below = (knot.network for knot in reversed(self.knots[:place]))
         above = (knot.network for knot in self.knots[place:] if knot.beta > beta)
@@ -247,5 +255,8 @@ class Sandwich:
 
 
 def _entry(interval: Interval) -> tuple[float, float, int, Interval]:
-    """Return an entry of a heap whose first one has the largest gap, and of equal ones the largest weight decays."""
+    """Return an entry of the heap, whose first one has the largest gap.
+
+    Of equal gaps, the one with the larger weight decays comes first.
+    """
     return -interval.gap, -interval.second.beta, next(_COUNTER), interval

@@ -1,4 +1,4 @@
-"""Choose the weight decays at which to solve, until a relative gap holds at every weight decay."""
+"""Choose the weight decays at which to solve, until the gap holds everywhere."""
 
 import math
 import time
@@ -154,7 +154,10 @@ class _Search:
         self.sandwich = Sandwich(self._zero_knot(smallest * largest), self._zero_knot(largest))
 
     def run(self, update: Update) -> None:
-        """Solve at the ends and on a coarse grid, then split the worst interval until the tolerance holds."""
+        """Solve at the ends and on a coarse grid, then split the worst intervals.
+
+        The search ends when the tolerance holds everywhere, or when a limit is reached.
+        """
         try:
             for beta in self._first_pass():
                 self._say(update, self.sandwich.gap)
@@ -189,7 +192,10 @@ class _Search:
     # -- steps --------------------------------------------------------------------------------------------
 
     def _first_pass(self) -> list[float]:
-        """Return the weight decays of the first pass, from the largest down; each solve starts at the last."""
+        """Return the weight decays of the first pass, from the largest down.
+
+        Each solve starts at the result of the last one.
+        """
         first, last = self.sandwich.knots[0], self.sandwich.knots[-1]
         steps = math.ceil(math.log(first.beta / last.beta) / math.log(DESCENT))
         between = [last.beta * DESCENT**step for step in range(1, steps)]
@@ -208,7 +214,10 @@ class _Search:
         return not interval.gap <= EXHAUSTED * max(left, default=0.0)
 
     def _split(self, interval: Interval) -> bool:
-        """Add a knot where the lines of an interval cross. Return False if the search must end."""
+        """Add a knot where the lines of an interval cross.
+
+        Return False if the search must end.
+        """
         beta = interval.split
         if self._out_of_time():
             return False
@@ -249,7 +258,10 @@ class _Search:
         return not self._out_of_time()
 
     def _start(self, problem: Problem) -> Any:
-        """Return where a solve begins: a mixture of the two nearest results, the nearest one, or None."""
+        """Return where a solve begins, or None.
+
+        It is a mixture of the two nearest results, or the nearest one.
+        """
         # Do not start at the zero network, which first-order methods on factors and weights do not leave.
         near = [network for network in self.sandwich.neighbours(problem.beta) if not network.is_zero]
         if not self.warm or not near:
@@ -275,7 +287,10 @@ class _Search:
         return _knot(result)
 
     def _left(self) -> float | None:
-        """Return the seconds that are left; they are positive after `_out_of_time` has returned False."""
+        """Return the seconds that are left.
+
+        They are positive after `_out_of_time` has returned False.
+        """
         return None if self.time_limit is None else max(self.time_limit - (time.perf_counter() - self.started), 1e-3)
 
     def _out_of_time(self) -> bool:

@@ -1,4 +1,4 @@
-"""The result of a solve: its point in every formulation, its certificate, its times and its curve."""
+"""The result of a solve: its point, its certificate, its times and its curve."""
 
 import math
 from collections.abc import Callable
@@ -77,7 +77,10 @@ class Result:
     iterations: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a deep copy holds: everything but the arrays that are computed on first use."""
+        """Return what a pickle or a deep copy holds.
+
+        That is everything but the arrays that are computed on first use.
+        """
         return {name: value for name, value in vars(self).items() if name not in COMPUTED}
 
     def __repr__(self) -> str:
@@ -100,7 +103,10 @@ class Result:
 
     @property
     def objective(self) -> float:
-        """Certified objective of the final point, a sum over samples; nan where there is no point."""
+        """Certified objective of the final point, a sum over samples.
+
+        It is nan if there is no point.
+        """
         return self.certificate.primal if self.certificate is not None else float("nan")
 
     @property
@@ -123,7 +129,7 @@ class Result:
 
     @cached_property
     def network(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(W1, W2), p x M and q x M, of a network with this point's predictions; None where no map is known.
+        """(W1, W2), p x M and q x M, of a network with this point's predictions, or None.
 
         No map is known where vector-output ReLU blocks could not be decomposed into neurons.
         """
@@ -277,7 +283,7 @@ class Result:
         return held_out.score(predictions.reshape(held_out.Y.shape), self.problem.loss)
 
     def save(self, path: str | Path) -> Path:
-        """Save the result with its problem and its certificate to one .npz file, which `load_result` reads.
+        """Save the result with its problem and its certificate to one .npz file.
 
         Parameters
         ----------
@@ -320,7 +326,7 @@ class Result:
 
 
 def _found(convert: Callable[[Problem], Any], problem: Problem) -> Any:
-    """Return the arrays of a conversion, or None where the point has no counterpart in the other formulation."""
+    """Return the arrays of a conversion, or None if the point has no counterpart."""
     try:
         # A missing counterpart is no error of the run: the point itself and its certificate stand.
         arrays = convert(problem)

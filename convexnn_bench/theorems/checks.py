@@ -1,4 +1,4 @@
-"""Theorems 3.3 and 3.5 of Sahiner et al. (ICLR 2024) as checks: hypotheses, conclusion, and the numbers of both.
+"""Theorems 3.3 and 3.5 of Sahiner et al. (ICLR 2024) as checks on a point.
 
 Linear and gated activations. Write f for the factored objective, G_k = A_k^*(grad F), and p* for the convex optimum.
 
@@ -41,7 +41,7 @@ GAP_FACTOR = 10.0  # tolerance of the conclusion, in tolerances of one hypothesi
 
 @dataclass(frozen=True)
 class Condition:
-    """One hypothesis, or the conclusion: the number that was computed, and the limit that it has to satisfy."""
+    """One hypothesis, or the conclusion: a computed number and its limit."""
 
     text: str
     value: float
@@ -85,7 +85,7 @@ class TheoremCheck:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the conclusion holds; None if a hypothesis is not met, so that the theorem says nothing."""
+        """Whether the conclusion holds, or None if a hypothesis is not met."""
         if not all(condition.met for condition in self.hypotheses):
             return None
         return self.conclusion.met
@@ -117,7 +117,7 @@ def check_rank_deficient(
     problem: Problem, m: int | None = None, seed: int = 0, *, point: Any = None, tolerance: float = 1e-6,
     steps: int = 500,
 ) -> TheoremCheck:  # fmt: skip
-    """Check Theorem 3.3: a second-order point that is rank deficient in every block is a global minimum.
+    """Check Theorem 3.3: a rank-deficient second-order point is a global minimum.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def check_full_rank(
     problem: Problem, m: int | None = None, seed: int = 0, *, point: Any = None, tolerance: float = 1e-6,
     steps: int = 500,
 ) -> TheoremCheck:  # fmt: skip
-    """Check Theorem 3.5: a stationary point with blocks of full rank, or zero, is a global minimum.
+    """Check Theorem 3.5: a stationary point of full rank is a global minimum.
 
     Zero blocks must satisfy ||G_k||_2 <= beta; second-order conditions are not needed.
 
@@ -250,7 +250,10 @@ def _trained(
 
 
 def _margin(hessian: Hessian, chosen: torch.Tensor, full: int) -> float:
-    """Return e = ||R|| ||(U, V)|| / (beta s^2), with s the least singular value of the full-rank blocks' factors."""
+    """Return e = ||R|| ||(U, V)|| / (beta s^2).
+
+    s: the least singular value of the factors of the full-rank blocks.
+    """
     if not bool(chosen.any()) or hessian.U.shape[2] < full:
         return 0.0
     # A factor with m columns has a singular value with the index min(p, q) only if m >= min(p, q).
@@ -261,7 +264,10 @@ def _margin(hessian: Hessian, chosen: torch.Tensor, full: int) -> float:
 
 
 def _saddle(problem: Problem, certificate: Certificate, tolerance: float) -> str:
-    """Return the converse of Theorem 3.3 as a note: a rank-deficient point with ||G_k|| > beta is a saddle."""
+    """Return the converse of Theorem 3.3 as a note.
+
+    A rank-deficient point with ||G_k|| > beta is a saddle.
+    """
     # In a spare column the curvature is beta - ||G_k|| along the top singular pair of G_k, here in units of beta.
     predicted = 1 - certificate.max_dual_norm / problem.beta
     if not certificate.rank_deficient or predicted >= -tolerance:

@@ -1,4 +1,4 @@
-"""The solver "auto": predict the time of each solver on a problem, and hand a point on where its gap stops falling."""
+"""The solver "auto": predict the times of solvers, and hand on a point."""
 
 from convexnn_bench.algorithms.automatic.choice import Candidate, Request, choose
 from convexnn_bench.algorithms.automatic.features import FEATURES, features_of

@@ -64,7 +64,9 @@ class Candidate:
 def choose(
     problem: Problem, request: Request, models: Mapping[str, SolverModel] | None = None
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """Return the solvers that can take the problem, the quickest first, and {other solver: why it cannot}.
+    """Return the solvers that can take the problem, the quickest first.
+
+    Return also {other solver: why it cannot}.
 
     models: the predictions, by default those of the shipped file. Solvers with a model come before those without,
     which are tried only if no other can run.
@@ -93,7 +95,7 @@ def choose(
 
 
 def loading(solver: BaseSolver, model: SolverModel) -> float:
-    """Return the seconds to load what the solver needs, zero if its packages are loaded already.
+    """Return the seconds to load what the solver needs, zero if it is loaded.
 
     A rival starts a process for each solve, and needs no package in this one: its seconds always count.
     """
@@ -102,14 +104,17 @@ def loading(solver: BaseSolver, model: SolverModel) -> float:
 
 
 def base_name(spec: str) -> str:
-    """Return the registered name in a spec, "rival_celer" for "rival_celer[path=true]"."""
+    """Return the name in a spec: "rival_celer" in "rival_celer[path=true]"."""
     return parse_spec(spec)[0]
 
 
 def _able(
     names: list[str], problem: Problem, request: Request, models: Mapping[str, SolverModel]
 ) -> tuple[dict[str, BaseSolver], dict[str, str]]:
-    """Return {name: solver} for those that can take the problem, and {name of another: why it cannot}."""
+    """Return {name: solver} for those that can take the problem.
+
+    Return also {name of another: why it cannot}.
+    """
     able, refused = {}, {}
     for name in names:
         if base_name(name) not in SOLVERS.classes:

@@ -1,4 +1,4 @@
-"""Times of solvers as products of powers of the sizes of a problem, read from the file times.toml.
+"""Times of solvers as products of powers of the sizes of a problem.
 
 For each solver, log10(seconds) is a linear function of the features. benchmarks/fit_auto.py fits it to records and
 writes the file, which also holds the commit and the machine of the records. An entry `like = "other"` stands for the
@@ -48,7 +48,10 @@ class SolverModel:
 
 @cache
 def load_model(path: Path = MODEL_FILE) -> dict[str, SolverModel]:
-    """Return {solver: its model} from a file. Raise ConvexNNError for a feature that is not known."""
+    """Return {solver: its model} from a file.
+
+    Raise ConvexNNError for a feature that is not known.
+    """
     solvers = tomllib.loads(path.read_text(encoding="utf-8"))["solvers"]
     models = {}
     for name, entry in solvers.items():

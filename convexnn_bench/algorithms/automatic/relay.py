@@ -1,4 +1,4 @@
-"""Run the solver that is predicted to be quickest, and others after it where its gap stops falling.
+"""Run the solver that is predicted to be quickest, and others after it.
 
     1. Sort the solvers that can take the problem by predicted time (`choice`).
     2. Run the first one that can be set up, and watch its scores (`stall`).
@@ -38,7 +38,10 @@ class Leg:
 
 @dataclass(frozen=True)
 class Best:
-    """The best point of the legs so far. rank: (True where no gap is proven, objective)."""
+    """The best point of the legs so far.
+
+    rank: (True if no gap is proven, objective).
+    """
 
     rank: tuple[bool, float]
     point: Point
@@ -46,7 +49,10 @@ class Best:
 
 
 class Relay(BaseSolver):
-    """The base class of the solver "auto". A solver's own errors end its leg, unless it is the last one."""
+    """The base class of the solver "auto".
+
+    A solver's own errors end its leg, unless it is the last one.
+    """
 
     # Those of the solver that runs, once there is one.
     formulation = start_formulation = "burer_monteiro"
@@ -81,7 +87,7 @@ class Relay(BaseSolver):
 
     @property
     def author(self) -> BaseSolver:
-        """The solver whose point `get_result` returns; this one before a solver was set up."""
+        """The solver whose point `get_result` returns, or this one before a set-up."""
         return self if self._solver is None else self._solver
 
     def gap_tolerance(self) -> float:
@@ -105,7 +111,10 @@ class Relay(BaseSolver):
     # -- the run ------------------------------------------------------------------------------------------
 
     def set_problem(self, problem: Problem) -> None:
-        """Set up the first solver that can be set up, at the start if there is one; choose unless `skip` has chosen."""
+        """Set up the first solver that can be set up, at the start if there is one.
+
+        Choose first, unless `skip` has chosen.
+        """
         reason = None if self.candidates else self.skip(problem)
         if reason is not None:
             raise UnsupportedError(f"auto: {reason}")
@@ -129,7 +138,7 @@ class Relay(BaseSolver):
             scorer.score()
 
     def get_result(self) -> Point:
-        """Return the point of the solver that runs, and after the run the best point of all."""
+        """Return the point of the solver that runs, or after the run the best point."""
         if self._result is not None:
             return self._result
         if self._solver is None:
@@ -140,7 +149,10 @@ class Relay(BaseSolver):
     # -- one leg ------------------------------------------------------------------------------------------
 
     def _set_up_next(self, start: Point | None) -> bool:
-        """Set up the next solver that can be; return False if none is left. Raise what the last one raises."""
+        """Set up the next solver that can be set up; return False if none is left.
+
+        Raise what the last one raises.
+        """
         while self._left and not (self._legs and time_is_up()):
             candidate = self._left.pop(0)
             leg = Leg(SOLVERS.make(candidate.name), candidate)
@@ -223,11 +235,14 @@ class Relay(BaseSolver):
         return self.gap_tolerance() if self.gap is None else self.gap
 
     def _may_be_overtaken(self) -> bool:
-        """Return whether the clock may end a leg: not where runs must repeat, or processes must agree."""
+        """Return whether the clock may end a leg.
+
+        It may not if runs must repeat, or if processes must agree.
+        """
         return self.gap is not None and self.iterations is None and not self.problem.is_shared
 
     def _return_to_best(self) -> bool:
-        """Make the best point of the earlier legs the result if the last leg has none that is as good."""
+        """Make the best point of the earlier legs the result, if the last one is worse."""
         if self._best is None or (self._rank is not None and self._rank <= self._best.rank):
             return False
         self._solver, self._result = self._best.solver, self._best.point
@@ -236,6 +251,6 @@ class Relay(BaseSolver):
 
 
 def _rank(scorer: Scorer) -> tuple[bool, float]:
-    """Return the rank of the last score: a proven gap first, then the smaller objective."""
+    """Return the rank of the last score: first a proven gap, then a low objective."""
     _, objective, gap = scorer.curve[-1]
     return math.isnan(gap), objective

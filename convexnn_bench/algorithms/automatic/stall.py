@@ -1,4 +1,4 @@
-"""When a solver's gap falls so slowly that another solver is expected to reach the target earlier.
+"""Decide whether another solver is expected to reach the target earlier.
 
 If the gap fell by a factor r during the last part of a run, w seconds long, and goes on like that, it falls from g to
 the target in w log(g / target) / log(r) seconds. The next solver takes over once the solver has used several times its
@@ -23,7 +23,9 @@ Curve = Sequence[tuple[float, float, float]]  # (seconds, objective, gap) of eac
 
 
 def seconds_to(curve: Curve, target: float) -> float:
-    """Return the seconds until the gap is expected to reach the target, infinity if it does not fall.
+    """Return the seconds until the gap is expected to reach the target.
+
+    They are infinite if the gap does not fall.
 
     The clock of the curve starts with the solver.
     """
@@ -45,7 +47,10 @@ def seconds_to(curve: Curve, target: float) -> float:
 
 
 class CpuShare:
-    """The CPU seconds of this process per second of the clock since this object was made, at most one."""
+    """The CPU seconds of this process per second since this object was made.
+
+    It is at most one.
+    """
 
     def __init__(self) -> None:
         self._cpu, self._clock = time.process_time(), time.perf_counter()
@@ -70,7 +75,7 @@ class Watch:
         self._first = self._seen = len(curve)
 
     def overtaken(self, target: float, seconds_left: float) -> bool:
-        """Return True if there is a new score, and the next solver is expected to reach the target earlier."""
+        """Return whether a new score lets the next solver be expected to be earlier."""
         if not self.left or len(self.curve) == self._seen:
             return False
         self._seen = len(self.curve)
