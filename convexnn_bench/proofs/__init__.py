@@ -1,4 +1,4 @@
-"""Proofs of bounds that anybody can check: files of exact integers, for the checker verify_proof.py."""
+"""Proofs of bounds, in exact integers, that anybody can check by verify_proof.py."""
 
 from convexnn_bench.proofs.checker import check_proof, verify_files
 from convexnn_bench.proofs.proof import Proof

@@ -1,4 +1,6 @@
-"""The multiplier of a certificate as float64 numbers that lie in dom F* exactly: multiples of a power of two.
+"""The multiplier of a certificate as float64 numbers that lie exactly in dom F*.
+
+They are multiples of a power of two.
 
 Entries are rounded to integers M of at most 2^BITS in units of 2^-k, so that sums of them are exact in int64. They are
 clipped to the bounds of their domain, and where rows or columns have to sum to zero, some are moved by a few units.
@@ -18,7 +20,7 @@ Whole = Int[np.ndarray, "n_out c"]
 
 
 def on_grid(parts: LossParts, L: Float[np.ndarray, "n_out c"]) -> Float[np.ndarray, "n_out c"] | None:
-    """Return a multiplier near L that is exactly in dom F*, or None where none was found."""
+    """Return a multiplier near L that is exactly in dom F*, or None."""
     largest = float(np.abs(L).max(initial=0.0))
     if largest == 0.0:
         return np.zeros_like(L)
@@ -44,7 +46,10 @@ def _ends(parts: LossParts, L: Float[np.ndarray, "n_out c"], bits: int) -> tuple
     low, high = np.full(L.shape, -LARGEST), np.full(L.shape, LARGEST)
 
     def limit(size: np.ndarray) -> np.ndarray:
-        """Return a number of units that is at most `size`, a product of two numbers, whose rounding it undercuts."""
+        """Return a number of units that is at most the exact value of `size`.
+
+        size: a rounded product of two numbers.
+        """
         return np.floor(np.minimum(np.ldexp(size * (1 - 4 * U), bits), 2.0**61)).astype(np.int64)
 
     if parts.name == "huber":
@@ -64,7 +69,10 @@ def _ends(parts: LossParts, L: Float[np.ndarray, "n_out c"], bits: int) -> tuple
 
 
 def _balance_rows(M: Whole, low: Whole, high: Whole) -> None:
-    """Change entries in place so that rows sum to zero: of each row the entry with the most room first."""
+    """Change entries in place so that rows sum to zero.
+
+    Of each row, the entry with the most room changes first.
+    """
     for _ in range(M.shape[1]):
         left = -M.sum(axis=1)
         if not left.any():
@@ -75,7 +83,9 @@ def _balance_rows(M: Whole, low: Whole, high: Whole) -> None:
 
 
 def _balance_columns(M: Whole, low: Whole, high: Whole, rows: bool) -> None:
-    """Change entries in place so that columns sum to zero, and rows too if they do before.
+    """Change entries in place so that columns sum to zero.
+
+    Rows that sum to zero before do so afterwards.
 
     Moving units from a column to the next one keeps the sum of a row.
     """

@@ -1,4 +1,6 @@
-"""Upper bounds in float64 that follow from IEEE 754 alone: sums, logarithms, exponentials and spectral norms.
+"""Upper bounds in float64 that follow from IEEE 754 alone.
+
+They are bounds on sums, logarithms, exponentials and spectral norms.
 
 The operations + - * / and the square root are rounded to nearest, with a relative error of at most u = 2^-53. A sum of
 n products is off by at most gamma_n = n u / (1 - n u) times the sum of their magnitudes, in any order of summation and
@@ -35,7 +37,10 @@ def gamma(terms: int) -> float:
 
 
 def above(x: Array) -> Array:
-    """Return the next larger float64 numbers, for the results of one operation that was rounded to nearest."""
+    """Return the next larger float64 numbers.
+
+    They bound the exact results of one operation that was rounded to nearest.
+    """
     return np.nextafter(x, np.inf)
 
 
@@ -72,7 +77,9 @@ def _around(value: Array) -> tuple[Array, Array]:
 
 
 def _two_atanh(s: Array) -> Array:
-    """Return 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...), |s| <= 1/3, within a relative error of 8 u.
+    """Return 2 atanh(s), |s| <= 1/3, within a relative error of 8 u.
+
+    2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...).
 
     The relative error of s may be 2 u, that of s^2 is then 5 u. The series is positive, and Horner's rule damps the
     error of each step by s^2 <= 1/9, so that it ends below 2 u + 8 u / 9 < 3 u; the two products add 2 u, and s its own
@@ -86,7 +93,9 @@ def _two_atanh(s: Array) -> Array:
 
 
 def _log(x: Array) -> Array:
-    """Return log(x) = e log 2 + log m, x = 2^e m with 1/sqrt(2) <= m < sqrt(2), within a relative error of 16 u.
+    """Return log(x) within a relative error of 16 u.
+
+    log(x) = e log 2 + log m, with x = 2^e m and 1/sqrt(2) <= m < sqrt(2).
 
     Splitting x is exact, and m - 1 is exact by Sterbenz's lemma, so that s = (m - 1) / (m + 1) has a relative error of
     2 u and |s| < 0.18. For e != 0, |log m| <= |e log 2| / 2 cancels at most half, and the sum has a relative error of

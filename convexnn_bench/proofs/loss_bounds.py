@@ -1,6 +1,6 @@
-"""Upper bounds in float64 on a loss and its conjugate, from the formulas of the losses and the bounds of `intervals`.
+"""Upper bounds in float64 on a loss and its conjugate, from their formulas.
 
-The losses are those of verify_proof.py, with sample weights w and an output bias. All functions return upper bounds on
+Rounding is bounded by `intervals`. The losses are those of verify_proof.py, with sample weights w and an output bias. All functions return upper bounds on
 exact values, as long as no number is near the ends of float64's range.
 """
 
@@ -44,7 +44,10 @@ class LossParts:
 
     @classmethod
     def of(cls, loss: BaseLoss, Y: Rows) -> "LossParts":
-        """Take a loss apart. Raise UnsupportedError for one whose formula is not known here."""
+        """Take a loss apart.
+
+        Raise UnsupportedError for a loss whose formula is not known here.
+        """
         bias = None
         if isinstance(loss, OutputBias):
             bias, loss = loss.penalty, loss.loss
@@ -59,7 +62,7 @@ class LossParts:
     # -- the conjugate --------------------------------------------------------------------------------------
 
     def conjugate_above(self, L: Rows, s: float) -> float:
-        """Return an upper bound on F^*(s L), for L in dom F* and an s for which s L is there too."""
+        """Return an upper bound on F*(s L), for L and s L in dom F*."""
         t = s * L  # off by u |t|
         if self.name == "cross_entropy":
             terms = _entropy_above(t, self.Y, self.w)
@@ -80,7 +83,7 @@ class LossParts:
     # -- the loss -------------------------------------------------------------------------------------------
 
     def value_above(self, z: Rows, error: Rows, b: Float[np.ndarray, " c"]) -> float:
-        """Return an upper bound on F(z' + b) + bias/2 ||b||^2 at every z' within `error` of z."""
+        """Return an upper bound on F(z' + b) + bias/2 ||b||^2 for |z' - z| <= `error`."""
         if np.any(b):
             z = z + b
             error = error + U * np.abs(z) * (1 + 4 * U)
@@ -106,7 +109,9 @@ class LossParts:
 
 
 def _entropy_above(t: Rows, Y: Rows, w: Float[np.ndarray, "n_out 1"]) -> Float[np.ndarray, "n_out 1"]:
-    """Return upper bounds on sum_j a_j log(a_j / T), a = t' + w Y, T = w sum(Y), one for each row.
+    """Return upper bounds on sum_j a_j log(a_j / T), one for each row.
+
+    a = t' + w Y, and T = w sum(Y).
 
     t' are exact numbers within 2 u |t| of t, whose rows sum to zero, with a >= 0. With r = a / T the terms are
     T r log r. r = d + pi with d = t' / T and pi = Y / sum(Y); where pi is one, log r = log(1 + d).
@@ -135,7 +140,10 @@ def _entropy_above(t: Rows, Y: Rows, w: Float[np.ndarray, "n_out 1"]) -> Float[n
 
 
 def _cross_entropy_above(z: Rows, error: Rows, Y: Rows) -> Float[np.ndarray, "n_out 1"]:
-    """Return upper bounds on sum_l y_l log sum_j exp(z_j - z_l), which is sum(y) logsumexp(z) - <y, z>."""
+    """Return upper bounds on sum_l y_l log sum_j exp(z_j - z_l).
+
+    This is sum(y) logsumexp(z) - <y, z>.
+    """
     n, c = z.shape
     value = np.zeros(n)
     for label in range(c):

@@ -45,7 +45,7 @@ def integer_multiplier(of: Any, multiplier: Float[np.ndarray, "n_out c"], precis
 
 
 def _ends(of: Any, y: Fraction, w: Fraction, unit: int) -> tuple[int | None, int | None]:
-    """Return the least and the largest integer that an entry with target y and weight w may be."""
+    """Return the least and the largest integer of an entry: target y, weight w."""
     if w == 0:
         return 0, 0
     if of.loss == "squared":
@@ -73,7 +73,10 @@ def _room(value: int, end: tuple[int | None, int | None], change: int) -> int:
 
 
 def _balance(values: list[int], ends: list[tuple[int | None, int | None]]) -> None:
-    """Change entries in place so that they sum to zero, the one with the most room first."""
+    """Change entries in place so that they sum to zero.
+
+    The entry with the most room changes first.
+    """
     left = -sum(values)
     order = sorted(range(len(values)), key=lambda i: -_room(values[i], ends[i], left))
     for i in order:
@@ -83,7 +86,10 @@ def _balance(values: list[int], ends: list[tuple[int | None, int | None]]) -> No
 
 
 def _balance_columns(M: Rows, limits: list[list[tuple[int | None, int | None]]], rows_too: bool) -> None:
-    """Change entries in place so that columns sum to zero, and rows too if they do before."""
+    """Change entries in place so that columns sum to zero.
+
+    Rows that sum to zero before do so afterwards.
+    """
     c = len(M[0])
     if not rows_too:
         for j in range(c):

@@ -1,4 +1,4 @@
-"""The point of a proof: neurons with integer weights, exactly in the cones of their blocks."""
+"""The point of a proof: neurons with integer weights, in the cones of blocks."""
 
 from fractions import Fraction
 from typing import Any
@@ -23,7 +23,9 @@ Column = Float[np.ndarray, " k"]
 def integer_neurons(
     problem: Problem, point: Point, of: Any, every_mask: bool, own: bool = False, bias: np.ndarray | None = None
 ) -> dict[str, Any] | None:
-    """Return the point as the checker reads it, or None where a ReLU neuron cannot be moved into its cone.
+    """Return the point as the checker reads it, or None.
+
+    None means that a ReLU neuron cannot be moved into its cone.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Make a proof: round the multiplier of a certificate to integers, find witnesses, and enclose the point's objective.
+"""Make a proof: an integer multiplier, its witnesses, and the point's objective.
 
 A certificate in float64 is feasible up to its allowance for rounding. The multiplier is shortened by as little as makes
 every inequality of the checker true. What the file states is therefore what the checker has found to hold.
@@ -38,7 +38,7 @@ LONGER, CONICAL = [2.0**-k for k in (36, 40, 44, 48)], ("squared", "squared_hing
 
 
 def prove(problem: Problem, result: PointLike, scope: str | None = None, *, precision: int = PRECISION) -> Proof:
-    """Make a proof of a lower bound on the optimum, and of the gap of a point, for the checker verify_proof.py.
+    """Make a proof of a lower bound on the optimum, and of the gap of a point.
 
     Parameters
     ----------
@@ -88,7 +88,10 @@ def prove(problem: Problem, result: PointLike, scope: str | None = None, *, prec
 def prove_network(
     problem: Problem, W1: np.ndarray, W2: np.ndarray, bias: np.ndarray | None, certificate: Certificate
 ) -> Proof:
-    """Make a proof about the network (W1, W2) with its own output bias, with the multiplier of a certificate."""
+    """Make a proof about the network (W1, W2) with its own output bias.
+
+    The multiplier is that of a certificate.
+    """
     check_known(problem)
     if certificate.multiplier is None:
         raise UnsupportedError("the certificate of this network has no multiplier")
@@ -108,7 +111,10 @@ def check_known(problem: Problem) -> None:
 
 
 def _certificate(problem: Problem, result: Any, point: Point, scope: str | None) -> Certificate:
-    """Return the certificate of a result if it is of this problem and scope, else certify the point."""
+    """Return the certificate of a result, or certify the point.
+
+    The certificate of a result has to be of this problem and scope.
+    """
     own = getattr(result, "certificate", None)
     wanted = scope or point.default_scope(problem)
     known = isinstance(own, Certificate) and getattr(result, "problem", None) is problem and own.scope == wanted
@@ -182,13 +188,19 @@ class _Prover:
         return None if bound == 0 and primal > 0 else decimal((primal - bound) / (abs(bound) or 1), ROUND_CEILING)
 
     def _masks(self) -> str:
-        """Return how the proof covers the masks: those of the problem, all of the plane, or all by decision rules."""
+        """Return how the proof covers the masks.
+
+        They are those of the problem, all of the plane, or all by decision rules.
+        """
         if not self.problem.has_cone or self.certificate.scope == "sampled":
             return "listed"
         return "plane" if self.problem.p == 2 else "rule"
 
     def _feasible(self, masks: str, M: list[list[int]], bits: int) -> tuple[Any, int]:
-        """Return witnesses and the largest scale / 2^SCALE_BITS of the multiplier for which they hold."""
+        """Return witnesses and the largest scale of the multiplier for which they hold.
+
+        The scale is in units of 2^-SCALE_BITS.
+        """
         of, unit = self.of, 1 << (bits + SCALE_BITS)
         if masks == "rule":
             planes, square = rule_witnesses(of, M)

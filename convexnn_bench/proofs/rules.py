@@ -1,8 +1,9 @@
-"""Witnesses over every activation pattern at once: tangents of {R^T (Phi u)_+ : ||u|| <= 1}, proven by decision rules.
+"""Witnesses over every activation pattern at once, proven by decision rules.
 
-The set lies in the span of the rows of R, which is split into orthogonal lines and planes. In each of them a polygon of
-tangents v^T z <= reach encloses it. An affine decision rule (norms/all_patterns/decision_rule.py) bounds a reach. The
-rule is rounded to integers, and the checker decides which reach they prove.
+The set {R^T (Phi u)_+ : ||u|| <= 1} lies in the span of the rows of R, which is split into orthogonal lines and planes.
+In each of them a polygon of tangents v^T z <= reach encloses it. An affine decision rule
+(norms/all_patterns/decision_rule.py) bounds a reach. The rule is rounded to integers, and the checker decides which
+reach they prove.
 """
 
 import math
@@ -28,7 +29,9 @@ Vector = list[int]
 
 
 def rule_witnesses(of: Any, M: list[Vector]) -> tuple[list[dict[str, Any]], Fraction]:
-    """Return the planes of the proof for the multiplier M, and a bound on max ||R^T (Phi u)_+||^2 that they prove.
+    """Return the planes of the proof for the multiplier M, and what they prove.
+
+    They prove a bound on max ||R^T (Phi u)_+||^2.
 
     Parameters
     ----------
@@ -51,7 +54,10 @@ def rule_witnesses(of: Any, M: list[Vector]) -> tuple[list[dict[str, Any]], Frac
 
 
 def scaled(planes: list[dict[str, Any]], scale: int) -> list[dict[str, Any]]:
-    """Return the planes for `scale` times the multiplier, for which every reach is `scale` times as large."""
+    """Return the planes for `scale` times the multiplier.
+
+    Every reach is then `scale` times as large.
+    """
     return [{**plane, "tangents": [{**t, "reach": t["reach"] * scale} for t in plane["tangents"]]} for plane in planes]
 
 
@@ -60,7 +66,10 @@ def _dot(a: Vector, b: Vector) -> int:
 
 
 def _bases(of: Any, M: list[Vector]) -> list[list[Vector]]:
-    """Return orthogonal integer vectors that span the rows of R, in pairs, those of similar size together."""
+    """Return orthogonal integer vectors that span the rows of R, in pairs.
+
+    Vectors of similar size form a pair.
+    """
     c = of.c
     if of.loss == "cross_entropy" and c <= 3:  # rows of M sum to zero
         outputs = [[1, -1]] if c == 2 else [[1, -1, 0], [1, 1, -2]][: c - 1]
@@ -75,7 +84,7 @@ def _bases(of: Any, M: list[Vector]) -> list[list[Vector]]:
 
 
 def _directions(basis: list[Vector]) -> list[Vector]:
-    """Return the coefficients of the normals of the tangents, in the order of their angles."""
+    """Return the coefficients of the tangents' normals, in the order of their angles."""
     if len(basis) == 1:
         return [[1], [-1]]
     lengths = [math.sqrt(_dot(b, b)) for b in basis]
@@ -115,7 +124,10 @@ def _tangent(of: Any, h: Vector, along: Vector) -> dict[str, Any]:
 
 
 def _integers(rule: Rule) -> dict[str, Any]:
-    """Return the best rule of a search in integers: e_h = constant_h + sum_i slopes_ih d_i, in units of 2^-BITS."""
+    """Return the best rule of a search, in integers in units of 2^-BITS.
+
+    The rule is e_h = constant_h + sum_i slopes_ih d_i.
+    """
     logits, logd = rule.parameters
     weights = torch.softmax(logits, 0)
     x, y, z = weights[: rule.g], weights[rule.g : 2 * rule.g], weights[-2]

@@ -1,4 +1,4 @@
-"""The verified certificate: bounds of `certify` whose every rounding error is bounded from IEEE 754 alone.
+"""The verified certificate: its rounding errors follow from IEEE 754 alone.
 
 Blocks without a cone are bounded in float64, at about the cost of the certificate itself. The adjoint and the
 predictions are sums of products, whose error is at most gamma_K times the sum of the magnitudes, in any order of
@@ -103,7 +103,10 @@ def check_verifiable(problem: Problem) -> None:
 
 
 def verify(problem: Problem, point: Point, certificate: Certificate) -> Certificate:
-    """Return the certificate of a point with verified bounds, from its certificate in float64."""
+    """Return the certificate of a point with verified bounds.
+
+    certificate: that in float64.
+    """
     if problem.has_cone:
         return _by_proof(problem, point, certificate)
     parts = LossParts.of(problem.loss, problem.operator().Y.cpu().numpy())

@@ -59,7 +59,7 @@ def block_witnesses(problem: Problem, of: Any, unit: int, G: Float[np.ndarray, "
 
 @dataclass
 class _Units:
-    """From multipliers of unit rows, with beta = 1, to multipliers of the checker's integers.
+    """Turn multipliers of unit rows, with beta = 1, into those of the integers.
 
     The checker's blocks are `of.unit * unit` times A_k^*(Lambda), and its rows are integers times a power of two.
     """
@@ -105,7 +105,9 @@ def _log2(value: Fraction) -> int:
 
 
 def nonnegative_matrix(cones: Cones, k: int, G: Float[np.ndarray, "p q"]) -> Pairs:
-    """Return (i, j, n) with i < j and n > 0, positions in `signed_rows(k)`, for which I - G G^T - K^T N K is best.
+    """Return the (i, j, n) for which I - G G^T - K^T N K is best, i < j and n > 0.
+
+    i, j: positions in `signed_rows(k)`.
 
     N has the entries n at (i, j) and (j, i). The least t with t I - G G^T - K^T N K positive semidefinite is the doubly
     non-negative bound on the square of the norm (Sahiner et al., ICLR 2021).
@@ -129,7 +131,10 @@ def nonnegative_matrix(cones: Cones, k: int, G: Float[np.ndarray, "p q"]) -> Pai
 def _rows_of(
     cones: Cones, k: int, signed: Float[np.ndarray, "n p"], G: Float[np.ndarray, "p q"]
 ) -> Int[np.ndarray, " f"]:
-    """Return the facets of a cone, or the rows that the leading directions violate most if there are many features."""
+    """Return the facets of a cone.
+
+    If there are many features, return the rows that the leading directions violate most.
+    """
     if cones.p <= FACET_DIMENSIONS:
         index = np.asarray(reduce_rows(signed, cones.interior(k)))
         if len(index) <= MOST_ROWS:
@@ -143,7 +148,10 @@ def _rows_of(
 
 
 def _in_the_plane(F: Float[np.ndarray, "2 2"], M: Float[np.ndarray, "2 2"]) -> float:
-    """Return the n for which the form u^T (I - M) u - 2 n (f_1 u)(f_2 u) has no mixed term on the two rays."""
+    """Return the n for which a form has no mixed term on the two rays.
+
+    The form is u^T (I - M) u - 2 n (f_1 u)(f_2 u).
+    """
     # With rays on which f_i r_j = 1 for i = j and 0 otherwise, u = s r_1 + t r_2 has (f_1 u)(f_2 u) = s t.
     rays = np.linalg.inv(F)
     return max(float(rays[:, 0] @ (np.eye(2) - M) @ rays[:, 1]), 0.0)
