@@ -1,7 +1,7 @@
 """Upper bounds in float64 on a loss and its conjugate, from their formulas.
 
-Rounding is bounded by `intervals`. The losses are those of verify_proof.py, with sample weights w and an output bias. All functions return upper bounds on
-exact values, as long as no number is near the ends of float64's range.
+Rounding is bounded by `intervals`. The losses are those of verify_proof.py, with sample weights w and an output bias.
+All functions return upper bounds on exact values, as long as no number is near the ends of float64's range.
 """
 
 from dataclasses import dataclass
