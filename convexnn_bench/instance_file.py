@@ -14,7 +14,7 @@ import scipy.sparse
 from convexnn_bench.architectures import WithBias
 from convexnn_bench.checks import check_array, check_beta, check_scale
 from convexnn_bench.errors import InputError, UnknownNameError
-from convexnn_bench.instance import Instance, check_outputs
+from convexnn_bench.instance import Instance, check_target_rows
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import OutputBias, WeightedLoss, with_sample_weight
 from convexnn_bench.operator import DataArray, Rows, entries, read_data
@@ -108,7 +108,7 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
     state |= {"pattern_info": info, "masks": masks, "gates": gates}
     instance = cls.__new__(cls)
     instance.__setstate__(state)
-    check_outputs(X, Y, instance.architecture, N, q)
+    check_target_rows(X, Y, instance.architecture, N, q)
     # Files of earlier versions do not state whether samples are held out.
     held_out = tree.get("held_out")
     if held_out is None:

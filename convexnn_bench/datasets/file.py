@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from convexnn_bench.datasets._arrays import read_npy, read_npz
+from convexnn_bench.datasets._images import LAYOUTS
 from convexnn_bench.datasets._rows import SEPARATORS
 from convexnn_bench.datasets._tables import has_words_and_numbers, read_table
 from convexnn_bench.datasets.base import (
@@ -23,7 +24,6 @@ from convexnn_bench.labels import index_labels, shown
 
 TEXT = (".csv", ".data", ".txt", ".tsv")
 SUFFIXES = (*TEXT, ".npz", ".npy")
-LAYOUTS = ("flat", "image", "tokens")
 MOST_CLASSES = 10  # number of different whole numbers up to which targets may be meant as classes
 CHANNELS = (1, 3, 4)  # usual numbers of channels of an image
 

@@ -18,7 +18,7 @@ def store_arguments(estimator: BaseEstimator, arguments: dict[str, Any]) -> None
             setattr(estimator, name, value)
 
 
-def check_patterns(patterns: Any) -> None:
+def check_gates(patterns: Any) -> None:
     """Raise InputError unless patterns are "all" or a number of gates to sample."""
     every = isinstance(patterns, str) and patterns == "all"
     if not every and not (is_whole(patterns) and int(patterns) >= 1):

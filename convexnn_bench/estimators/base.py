@@ -24,7 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from convexnn_bench.activations import BaseActivation
 from convexnn_bench.certificates import Certificate
 from convexnn_bench.errors import ConvexNNError, InputError
-from convexnn_bench.estimators.arguments import check_patterns, store_arguments
+from convexnn_bench.estimators.arguments import check_gates, store_arguments
 from convexnn_bench.estimators.hidden_biases import with_hidden_biases
 from convexnn_bench.estimators.merging import merged, same_data
 from convexnn_bench.labels import Targets
@@ -117,7 +117,7 @@ class BaseConvexMLP(BaseEstimator):
         ACTIVATIONS.make(self.activation)
         LOSSES.make(self.loss)
         solver = SOLVERS.make(self.solver)
-        check_patterns(self.patterns)
+        check_gates(self.patterns)
         self._check_weight_decay()
         LIMIT.check("gap", self.gap)
         LIMIT.check("time_limit", self.time_limit)

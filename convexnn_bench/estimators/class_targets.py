@@ -12,7 +12,7 @@ from convexnn_bench.losses import BaseLoss
 from convexnn_bench.plugins import LOSSES
 
 
-def class_targets(loss: str | BaseLoss, classes: np.ndarray, index: np.ndarray) -> Targets:
+def targets_of_classes(loss: str | BaseLoss, classes: np.ndarray, index: np.ndarray) -> Targets:
     """Return what the loss takes for samples of the classes `index`."""
     one_hot = np.eye(len(classes))[index]
     if LOSSES.make(loss).labels == "one_hot":

@@ -14,7 +14,7 @@ from convexnn_bench.activations import BaseActivation
 from convexnn_bench.errors import InputError
 from convexnn_bench.estimators.arguments import store_arguments
 from convexnn_bench.estimators.base import BaseConvexMLP
-from convexnn_bench.estimators.class_targets import class_factors, class_targets
+from convexnn_bench.estimators.class_targets import class_factors, targets_of_classes
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import BaseLoss, CrossEntropy, Logistic
 from convexnn_bench.operator import DataArray
@@ -188,7 +188,7 @@ class ConvexMLPClassifier(ClassifierMixin, BaseConvexMLP):
         factors = (
             None if self.class_weight is None else class_factors(self.class_weight, classes, index, weights)[index]
         )
-        return class_targets(self.loss, classes, index), factors
+        return targets_of_classes(self.loss, classes, index), factors
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of the classes; one score if there are two classes.

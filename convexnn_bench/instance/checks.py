@@ -33,7 +33,7 @@ def check_fraction_has_meaning(beta_max: float) -> None:
         )
 
 
-def check_outputs(X: DataArray, Y: np.ndarray, architecture: BaseArchitecture, N: int, q: int) -> None:
+def check_target_rows(X: DataArray, Y: np.ndarray, architecture: BaseArchitecture, N: int, q: int) -> None:
     """Raise InputError unless the targets Y have as many rows as the predictions."""
     # The outputs of a sample depend on that sample alone, so that one sample shows how many there are.
     samples = X.shape[0]

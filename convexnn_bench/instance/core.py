@@ -28,7 +28,7 @@ from convexnn_bench.cones import Cones
 from convexnn_bench.deadline import no_deadline
 from convexnn_bench.errors import InputError
 from convexnn_bench.held_out import HeldOut
-from convexnn_bench.instance.checks import check_attained, check_fraction_has_meaning, check_one_beta, check_outputs
+from convexnn_bench.instance.checks import check_attained, check_fraction_has_meaning, check_one_beta, check_target_rows
 from convexnn_bench.labels import Targets
 from convexnn_bench.losses import (
     BaseLoss,
@@ -99,7 +99,7 @@ class InstanceCore:
         self._rows = Rows(self.architecture, self.X)
         self.N, self.p = self._rows.shape
         self.q = self.architecture.width_out(self.X, self.c)
-        check_outputs(self.X, self.Y, self.architecture, self.N, self.q)
+        check_target_rows(self.X, self.Y, self.architecture, self.N, self.q)
         weighted = with_sample_weight(made, sample_weight, self.X.shape[0], self.n_out)
         self.loss: BaseLoss = with_output_bias(weighted, output_bias, beta)
         # Products of extreme numbers leave float64, where no bound could be trusted.

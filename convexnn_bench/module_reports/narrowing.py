@@ -27,6 +27,7 @@ from convexnn_bench.modules import Reading
 from convexnn_bench.optima import minimal_network
 from convexnn_bench.problem import Problem
 from convexnn_bench.running import Result, solve
+from convexnn_bench.terminal import Update
 
 TRAINING_SHARE = 0.3  # of the time, for the better network
 WIDTH_SHARE = 0.4  # of the training, at the user's width
@@ -38,7 +39,6 @@ IDLE_ROUNDS = 3  # rounds of new neurons in a row without progress, after which 
 LONGEST_ASCENT = 3600.0  # seconds
 RESERVED = 0.05  # part of the time left for the better module at the end
 
-Update = Callable[..., None]
 Weights = tuple[np.ndarray, np.ndarray]
 
 

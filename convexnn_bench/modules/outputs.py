@@ -35,7 +35,7 @@ class _WithoutHeads(torch.overrides.TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Run:
+class ModuleRun:
     """The outputs of a module on the data, their precision, and the parameters that are not trained."""
 
     outputs: np.ndarray
@@ -43,7 +43,7 @@ class Run:
     untrained: tuple[str, ...]
 
 
-def run_on(module: torch.nn.Module, X: np.ndarray) -> Run | None:
+def run_on(module: torch.nn.Module, X: np.ndarray) -> ModuleRun | None:
     """Run the module on X in training mode. Return None if it cannot be called with X alone.
 
     Raise InputError if X does not fit.
@@ -94,7 +94,7 @@ def _misfit(module: torch.nn.Module, X: np.ndarray) -> str | None:
 
 def _applied(
     module: torch.nn.Module, X: np.ndarray, dtype: torch.dtype, *, training: bool = True, without_head: bool = False
-) -> Run:
+) -> ModuleRun:
     """Run a copy of the module in this precision."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     portable = device.type not in ("cpu", "cuda")  # other devices may lack float64
@@ -114,7 +114,7 @@ def _applied(
     if not scripted:
         reached = set(_reached(output))
         untrained = [name for name, parameter in twin.named_parameters() if id(parameter) not in reached]
-    return Run(output.detach().cpu().double().numpy(), dtype, tuple(untrained))
+    return ModuleRun(output.detach().cpu().double().numpy(), dtype, tuple(untrained))
 
 
 def _reached(output: torch.Tensor) -> Iterator[int]:
@@ -129,7 +129,7 @@ def _reached(output: torch.Tensor) -> Iterator[int]:
                 yield id(function.variable)
 
 
-def check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run: Run) -> None:
+def check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run: ModuleRun) -> None:
     """Raise UnsupportedError where the reading does not reproduce the module's outputs on X."""
     try:
         computed = reading.predict(X)
@@ -153,7 +153,7 @@ def check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run:
         raise UnsupportedError(f"the module was read as {reading.words}, but that does not reproduce its outputs on X")
 
 
-def _agrees(reading: Reading, X: np.ndarray, computed: np.ndarray, run: Run) -> bool:
+def _agrees(reading: Reading, X: np.ndarray, computed: np.ndarray, run: ModuleRun) -> bool:
     """Return True if the outputs of a run equal those of the reading, `computed`, up to the run's rounding."""
     # A squeeze or a flatten of the outputs keeps their order.
     if computed.size != run.outputs.size:
@@ -173,7 +173,7 @@ def _agrees(reading: Reading, X: np.ndarray, computed: np.ndarray, run: Run) -> 
     return bool((np.abs(computed - expected) <= allowed).all())
 
 
-def evaluation_note(module: torch.nn.Module, X: np.ndarray, run: Run) -> tuple[str, ...]:
+def evaluation_note(module: torch.nn.Module, X: np.ndarray, run: ModuleRun) -> tuple[str, ...]:
     """Return a note if the module has other outputs in evaluation mode than in training mode."""
     if not any(has_own_forward(part) for part in module.modules()):
         return ()

@@ -39,11 +39,6 @@ class Decay:
     second_bias: float | None
     source: str = ""
 
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all weights, and the first biases, have the same weight decay."""
-        return self.first == self.second and self.first_bias in (None, self.first)
-
     def mapped(self, function: Callable[[float], float]) -> "Decay":
         """Return the weight decay after a function of each number."""
         first, second = (None if lam is None else function(lam) for lam in (self.first_bias, self.second_bias))
