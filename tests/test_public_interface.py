@@ -23,6 +23,7 @@ STATUSES = {
 }
 SOLVERS = {
     "semismooth_newton": "convex",
+    "interior_point": "convex",
     "fista": "convex",
     "bm_newton": "burer_monteiro",
     "bm_gd": "burer_monteiro",
@@ -35,8 +36,8 @@ SOLVERS = {
     "network_lbfgs": "network",
 }
 
-NO_CONES = ("semismooth_newton", "bm_scaled_gd")  # these skip ReLU
-SEEDLESS = ("fista", "semismooth_newton", "bm_newton")  # these start at zero whatever the seed
+NO_CONES = ("semismooth_newton", "interior_point", "bm_scaled_gd")  # these skip ReLU
+SEEDLESS = ("fista", "semismooth_newton", "interior_point", "bm_newton")  # these start at zero whatever the seed
 
 
 def loss_by_numpy(problem, z: np.ndarray) -> float:
