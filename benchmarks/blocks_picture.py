@@ -9,19 +9,17 @@ is run anew with growing budgets of iterations, which makes the picture independ
 that are drawn, and writes blocks.gif and its last frame, blocks.png.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from hero import INK, PAPER, as_image, words, write
-from matplotlib.figure import Figure
+from hero import INK, as_image, words
 from matplotlib.ticker import MaxNLocator
+from moving import draw_bounds, new_figure, output_folder, relative_gap, save
 from PIL import Image
 
 import convexnn_bench as cnn
-from convexnn_bench.house_style import BLUE, GREY, ORANGE, PINK
+from convexnn_bench.house_style import BLUE, GREY, PINK
 
 GAP, MOST = 1e-6, 60  # certified gap at the end, and the most iterations
 SMALL = 1e-7  # of the largest block, below which a block counts as zero
@@ -39,7 +37,7 @@ class Moment:
 
     @property
     def gap(self) -> float:
-        return (self.objective - self.bound) / self.bound
+        return relative_gap(self)
 
     @property
     def active(self) -> np.ndarray:
@@ -98,32 +96,22 @@ def draw_ring(axis, where: np.ndarray, now: Moment, before: Moment, largest: flo
 
 def frame(where: np.ndarray, past: Sequence[Moment], whole: Sequence[Moment]) -> Image.Image:
     """Return one frame, the state at the last moment of `past`."""
-    figure = Figure(figsize=(7.0, 4.2), dpi=120, facecolor=PAPER)
-    ring, right = figure.add_axes((0.005, 0.02, 0.48, 0.8)), figure.add_axes((0.58, 0.145, 0.4, 0.671))
     now, before = past[-1], past[-2] if len(past) > 1 else past[-1]
+    figure = new_figure(words(now.gap) if now.gap < 10 else "nothing trained yet")
+    # 1. The circle of blocks.
+    ring = figure.add_axes((0.005, 0.02, 0.48, 0.8))
     draw_ring(ring, where, now, before, max(float(one.sizes.max()) for one in whole))
-    x, high, low = ([getattr(one, name) for one in past] for name in ("iterations", "objective", "bound"))
-    right.fill_between(x, low, high, color=ORANGE, alpha=0.13, linewidth=0)
-    right.plot(x, high, color=BLUE, linewidth=2.8)
-    right.plot(x, low, color=ORANGE, linewidth=2.8)
-    right.plot([x[-1]] * 2, [high[-1], low[-1]], "o", color=INK, markersize=5, zorder=5)
+    figure.text(0.247, 0.838, "sizes of the blocks", fontsize=12.5, color=BLUE, ha="center")
+    # 2. Objective and bound against iterations.
+    right = draw_bounds(figure, 0.58, past, "iterations", "iterations of bm_newton")
+    right.plot([now.iterations] * 2, [now.objective, now.bound], "o", color=INK, markersize=5, zorder=5)
     right.set(xlim=(0, whole[-1].iterations + 0.5), ylim=(0, 1.04 * whole[0].objective))
     right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    right.set_xlabel("iterations of bm_newton", fontsize=12)
-    right.spines[["top", "right"]].set_visible(False)
-    right.tick_params(labelsize=11)
-    figure.text(0.5, 0.985, words(now.gap) if now.gap < 10 else "nothing trained yet", fontsize=16, weight="bold",
-                color=INK, ha="center", va="top")  # fmt: skip
-    figure.text(0.247, 0.838, "sizes of the blocks", fontsize=12.5, color=BLUE, ha="center")
-    figure.text(0.58, 0.838, "objective", fontsize=12.5, color=BLUE)
-    figure.text(0.98, 0.838, "proven lower bound", fontsize=12.5, color=ORANGE, ha="right")
     return as_image(figure)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for blocks.gif and blocks.png")
-    out = parser.parse_args().out
+    folder = output_folder(__doc__)
     problem = cnn.make_problem("spiral", n=60, beta_fraction=0.05)
     whole = []
     for one in moments(problem):
@@ -131,10 +119,7 @@ def main() -> None:
         print(f"iteration {one.iterations:3d}  {one.active.sum():3d} blocks  objective {one.objective:.6f}  "
               f"gap {one.gap:.2e}", flush=True)  # fmt: skip
     where = angles(problem)
-    made = [(frame(where, whole[: k + 1], whole), 0.55) for k in range(len(whole))]
-    write(out / "blocks.gif", made)
-    made[-1][0].save(out / "blocks.png", optimize=True)
-    print(f"written: {out / 'blocks.gif'}, {len(made)} frames, {(out / 'blocks.gif').stat().st_size:,} bytes")
+    save(folder, "blocks", [(frame(where, whole[: k + 1], whole), 0.55) for k in range(len(whole))])
 
 
 if __name__ == "__main__":

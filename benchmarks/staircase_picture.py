@@ -9,19 +9,17 @@ which is added at a small size. On the left is the change of the objective along
 are drawn, and writes staircase.gif and its last frame, staircase.png.
 """
 
-import argparse
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from hero import INK, PAPER, as_image, write
-from matplotlib.figure import Figure
+from hero import INK, as_image
+from moving import draw_bounds, new_figure, output_folder, relative_gap, save
 from PIL import Image
 
 import convexnn_bench as cnn
-from convexnn_bench.house_style import BLUE, GREY, ORANGE, PINK
+from convexnn_bench.house_style import BLUE, GREY, PINK
 
 STALLED, FIRST = 1e-6, 0.03  # gradient norm, relative to beta times that of the factors; size of a new column
 EVERY, MOST = 20, 20_000  # steps of gradient descent between two frames, and in all
@@ -43,7 +41,7 @@ class Moment:
 
     @property
     def gap(self) -> float:
-        return (self.objective - self.bound) / self.bound
+        return relative_gap(self)
 
 
 def linear(seed: int = 0) -> cnn.Problem:
@@ -101,54 +99,42 @@ def moments(problem: cnn.Problem, most: int = MOST) -> Iterator[Moment]:
 
 def frame(past: Sequence[Moment], whole: Sequence[Moment]) -> Image.Image:
     """Return one frame, the state at the last moment of `past`."""
-    figure = Figure(figsize=(7.0, 4.2), dpi=120, facecolor=PAPER)
-    left, right = figure.add_axes((0.06, 0.145, 0.3, 0.671)), figure.add_axes((0.49, 0.145, 0.49, 0.671))
     now, top = past[-1], 1.04 * whole[0].objective
+    done = now.gap <= GAP
+    percent = math.ceil(1000 * now.gap) / 10
+    figure = new_figure(
+        f"the global optimum, to one part in {1 / GAP:,.0f}" if done
+        else f"at most {percent:g} % above the global optimum"
+    )  # fmt: skip
+    # 1. The objective along one more column.
+    left = figure.add_axes((0.06, 0.145, 0.3, 0.671))
     left.plot(now.sizes, now.along - now.objective, color=BLUE, linewidth=2.8)
     left.plot([0], [0], "o", color=PINK if now.stalled else INK, markersize=8, zorder=5)
     left.set(ylim=(-0.22 * top, 0.3 * top), xlim=(-REACH, REACH), xticks=[0], yticks=[0])
     left.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     left.set_xlabel("size of one more column", fontsize=12)
-    x, high, low = ([getattr(one, name) for one in past] for name in ("step", "objective", "bound"))
-    right.fill_between(x, low, high, color=ORANGE, alpha=0.13, linewidth=0)
-    right.plot(x, high, color=BLUE, linewidth=2.8)
-    right.plot(x, low, color=ORANGE, linewidth=2.8)
+    left.spines[["top", "right"]].set_visible(False)
+    left.tick_params(labelsize=11)
+    count = f"{now.columns} column{'s' if now.columns > 1 else ''}"
+    state = f"{count}: " + ("no way down" if done else "stalled at a saddle" if now.stalled else "descending")
+    figure.text(0.21, 0.838, state, fontsize=12.5, color=PINK if now.stalled and not done else BLUE, ha="center")
+    # 2. Objective and bound against steps, with a mark at every stall.
+    right = draw_bounds(figure, 0.49, past, "step", "steps of gradient descent")
     for one in past:
         if one.stalled:
             right.plot([one.step], [one.objective], "o", color=PINK, markersize=7, zorder=5)
     right.set(xlim=(0, 1.02 * whole[-1].step), ylim=(0, top))
-    right.set_xlabel("steps of gradient descent", fontsize=12)
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=11)
-    percent = math.ceil(1000 * now.gap) / 10
-    done = now.gap <= GAP
-    head = (
-        f"at most {percent:g} % above the global optimum"
-        if not done
-        else f"the global optimum, to one part in {1 / GAP:,.0f}"
-    )
-    figure.text(0.5, 0.985, head, fontsize=16, weight="bold", color=INK, ha="center", va="top")
-    count = f"{now.columns} column{'s' if now.columns > 1 else ''}"
-    state = f"{count}: " + ("no way down" if done else "stalled at a saddle" if now.stalled else "descending")
-    figure.text(0.21, 0.838, state, fontsize=12.5, color=PINK if now.stalled and not done else BLUE, ha="center")
-    figure.text(0.49, 0.838, "objective", fontsize=12.5, color=BLUE)
-    figure.text(0.98, 0.838, "proven lower bound", fontsize=12.5, color=ORANGE, ha="right")
     return as_image(figure)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for staircase.gif and .png")
-    out = parser.parse_args().out
+    folder = output_folder(__doc__)
     whole = list(moments(linear()))
     for one in whole:
         if one.stalled:
             print(f"step {one.step:6d}  {one.columns} columns  objective {one.objective:.6f}  gap {one.gap:.2e}")
-    made = [(frame(whole[: k + 1], whole), 1.5 if one.stalled else 0.08) for k, one in enumerate(whole)]
-    write(out / "staircase.gif", made)
-    made[-1][0].save(out / "staircase.png", optimize=True)
-    print(f"written: {out / 'staircase.gif'}, {len(made)} frames, {(out / 'staircase.gif').stat().st_size:,} bytes")
+    frames = [(frame(whole[: k + 1], whole), 1.5 if one.stalled else 0.08) for k, one in enumerate(whole)]
+    save(folder, "staircase", frames)
 
 
 if __name__ == "__main__":
