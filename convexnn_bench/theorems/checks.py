@@ -18,99 +18,20 @@ Every block is full or deficient once m >= min(p, q): no second-order point is t
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from convexnn_bench.certificates import Certificate, certify, relative_gap
+from convexnn_bench.certificates import Certificate, certify
 from convexnn_bench.errors import InputError
 from convexnn_bench.formulations import Point
 from convexnn_bench.norms import spectral_norms
 from convexnn_bench.plugins import SEED, Number, Whole
 from convexnn_bench.problem import Problem
-from convexnn_bench.theorems.curvature import Curvature, as_factors, check_smooth, smallest_curvature
+from convexnn_bench.theorems.conditions import Condition, TheoremCheck, at_least, at_most, global_minimum, stationary
+from convexnn_bench.theorems.curvature import as_factors, check_smooth, smallest_curvature
 from convexnn_bench.theorems.trust_region import Hessian, spread_start, trust_region_newton
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-GAP_FACTOR = 10.0  # tolerance of the conclusion, in tolerances of one hypothesis: their errors add up
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One hypothesis, or the conclusion: a computed number and its limit."""
-
-    text: str
-    value: float
-    limit: str
-    met: bool
-
-    def __str__(self) -> str:
-        return f"  [{'x' if self.met else ' '}] {self.text:<52} {self.value:>11.4g}   {self.limit}"
-
-
-@dataclass(frozen=True)
-class TheoremCheck:
-    """A theorem checked at one point.
-
-    Attributes
-    ----------
-    theorem, about : str
-        The theorem, and a description of the problem and the point.
-    hypotheses : tuple of Condition
-        The hypotheses of the theorem.
-    conclusion : Condition
-        Its conclusion, a certified gap.
-    certificate : Certificate
-        The certificate of the point.
-    point : tuple of torch.Tensor
-        (U, V), P x p x m and P x q x m.
-    curvature : Curvature or None
-        None for Theorem 3.5, which does not need it.
-    note : str
-        What follows from a hypothesis that is not met.
-    """
-
-    theorem: str
-    about: str
-    hypotheses: tuple[Condition, ...]
-    conclusion: Condition
-    certificate: Certificate = field(repr=False)
-    point: tuple[torch.Tensor, torch.Tensor] = field(repr=False, compare=False)
-    curvature: Curvature | None = field(default=None, repr=False)
-    note: str = ""
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether the conclusion holds, or None if a hypothesis is not met."""
-        if not all(condition.met for condition in self.hypotheses):
-            return None
-        return self.conclusion.met
-
-    @property
-    def verdict(self) -> str:
-        """The result in words, with the hypotheses that are not met."""
-        if self.holds is None:
-            missing = [condition.text for condition in self.hypotheses if not condition.met]
-            return f"hypothesis not met: {'; '.join(missing)}{self.note}"
-        return "holds" if self.holds else "VIOLATED: the hypotheses hold to the tolerance and the conclusion does not"
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return one row for each condition: part, text, value, limit, met."""
-        import pandas as pd
-
-        parts = [("hypothesis", condition) for condition in self.hypotheses] + [("conclusion", self.conclusion)]
-        return pd.DataFrame(
-            [{"part": part, **vars(condition)} for part, condition in parts],
-            columns=["part", "text", "value", "limit", "met"],
-        )
-
-    def __str__(self) -> str:
-        lines = [f"{self.theorem}", f"  {self.about}", "hypotheses", *map(str, self.hypotheses)]
-        return "\n".join([*lines, "conclusion", str(self.conclusion), f"verdict: {self.verdict}"])
 
 
 def check_rank_deficient(
@@ -161,8 +82,8 @@ def check_rank_deficient(
     assert certificate.ranks is not None
     m = U.shape[2]
     hypotheses = (
-        _stationary(curvature.relative_gradient, tolerance),
-        _at_least("second order: smallest curvature / beta", curvature.relative, -tolerance),
+        stationary(curvature.relative_gradient, tolerance),
+        at_least("second order: smallest curvature / beta", curvature.relative, -tolerance),
         Condition(f"rank deficient: largest rank of a block (m = {m})", float(max(certificate.ranks)), f"< {m}",
                   bool(certificate.rank_deficient)),
     )  # fmt: skip
@@ -170,7 +91,7 @@ def check_rank_deficient(
         "Theorem 3.3: rank-deficient second-order points are global",
         _about(problem, certificate),
         hypotheses,
-        _global(certificate, tolerance),
+        global_minimum(certificate, tolerance),
         certificate,
         (U, V),
         curvature,
@@ -218,17 +139,17 @@ def check_full_rank(
     norms = spectral_norms(hessian.G)[ranks == 0] / problem.beta
     partial = int(((ranks > 0) & (ranks < full)).sum())
     hypotheses = (
-        _stationary(hessian.relative_gradient, tolerance),
-        _at_most("the same against the least singular value s", _margin(hessian, ranks == full, full), tolerance),
+        stationary(hessian.relative_gradient, tolerance),
+        at_most("the same against the least singular value s", _margin(hessian, ranks == full, full), tolerance),
         Condition(f"blocks of partial rank, 0 < rank < {full}, of {problem.P}", float(partial), "= 0", partial == 0),
-        _at_most(f"largest ||G_k|| / beta - 1 of the {len(norms)} zero blocks" if len(norms) else "no zero blocks",
+        at_most(f"largest ||G_k|| / beta - 1 of the {len(norms)} zero blocks" if len(norms) else "no zero blocks",
                  float(norms.max()) - 1 if len(norms) else 0.0, tolerance),
     )  # fmt: skip
     return TheoremCheck(
         "Theorem 3.5: full-rank stationary points are global",
         _about(problem, certificate),
         hypotheses,
-        _global(certificate, tolerance),
+        global_minimum(certificate, tolerance),
         certificate,
         (U, V),
     )
@@ -283,23 +204,3 @@ def _about(problem: Problem, certificate: Certificate) -> str:
         f"{problem!r}\n  objective {certificate.primal:.9g}, proven lower bound {certificate.dual:.9g}, "
         f"max ||G_k|| / beta - 1 = {certificate.max_dual_norm / problem.beta - 1:.2e}"
     )
-
-
-def _stationary(relative_gradient: float, tolerance: float) -> Condition:
-    text = "stationary: ||grad f|| / sqrt(2 beta f)"
-    return Condition(text, relative_gradient, f"<= {tolerance:.0e}", relative_gradient <= tolerance)
-
-
-def _at_least(text: str, value: float, low: float) -> Condition:
-    return Condition(text, value, f">= {low:.0e}", value >= low)
-
-
-def _at_most(text: str, value: float, high: float) -> Condition:
-    return Condition(text, value, f"<= {high:.0e}", value <= high)
-
-
-def _global(certificate: Certificate, tolerance: float) -> Condition:
-    limit = GAP_FACTOR * tolerance
-    # computed here because a certificate refuses the gap if rounding puts the objective below the bound
-    gap = relative_gap(certificate.primal, certificate.dual)
-    return Condition("global: certified relative gap", gap, f"<= {limit:.0e}", gap <= limit)

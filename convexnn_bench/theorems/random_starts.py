@@ -26,7 +26,7 @@ from convexnn_bench.formulations import Point
 from convexnn_bench.plugins import SEED, Number, Whole
 from convexnn_bench.problem import Problem
 from convexnn_bench.terminal import progress
-from convexnn_bench.theorems.checks import GAP_FACTOR
+from convexnn_bench.theorems.conditions import GAP_FACTOR
 from convexnn_bench.theorems.curvature import check_smooth, smallest_curvature
 from convexnn_bench.theorems.ends import End, Width
 from convexnn_bench.theorems.figures import starts_figure
