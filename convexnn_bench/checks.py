@@ -1,4 +1,7 @@
-"""Checks of arrays that a user supplies. Every error names the array, what is allowed and what the array holds."""
+"""Checks of arrays that a user supplies.
+
+Every error names the array, what is allowed and what the array holds.
+"""
 
 from typing import Any
 

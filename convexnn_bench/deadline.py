@@ -29,7 +29,10 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def deadline(seconds: float | None, clock: Clock = time.perf_counter) -> Iterator[None]:
-    """Give the block this many seconds, or fewer if a deadline around it is earlier. None sets no further deadline."""
+    """Give the block this many seconds, or fewer if a deadline around it is earlier.
+
+    None sets no further deadline.
+    """
     own = () if seconds is None or math.isinf(seconds) else ((clock() + seconds, clock),)
     token = _ENDS.set(_ENDS.get() + own)
     try:

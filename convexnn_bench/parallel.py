@@ -1,4 +1,6 @@
-"""Let several processes, as torchrun starts them, share the samples. With one process every function does nothing.
+"""Let several processes, as torchrun starts them, share the samples.
+
+With one process every function does nothing.
 
 Every rank holds the data, the same factors and the same random generator. It works on its share of the samples, and
 the ranks add up their sums, by gloo on CPUs and NCCL on GPUs. A sum is sent to all ranks from one place and so is the
@@ -36,7 +38,10 @@ def rank_device(device: str) -> str:
 
 
 def join(device: str) -> str:
-    """Connect to the other processes that torchrun has started, until this one ends. Return its device."""
+    """Connect to the other processes that torchrun has started, until this one ends.
+
+    Return its device.
+    """
     if processes_started() <= 1:
         return device
     device, nccl = rank_device(device), torch.cuda.is_available() and distributed.is_nccl_available()
@@ -89,7 +94,10 @@ def rank_slices(total: int) -> list[slice]:
 
 
 def gather_rows(part: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    """Return the rows of all ranks in the order of the ranks. counts: number of rows of each rank."""
+    """Return the rows of all ranks in the order of the ranks.
+
+    counts: number of rows of each rank.
+    """
     if not _several():
         return part
     most = max(counts)  # all ranks must send the same number of rows

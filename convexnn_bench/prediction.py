@@ -155,7 +155,10 @@ def shape_of_a_sample(problem: Problem) -> tuple[int, ...]:
 
 
 def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
-    """Return the gates of the masks. Raise UnsupportedError if the problem has masks alone."""
+    """Return the gates of the masks.
+
+    Raise UnsupportedError if the problem has masks alone.
+    """
     if problem.gates is None:
         raise UnsupportedError(
             "the problem has masks without gates, so that it is not known which blocks are active on other data than "
@@ -166,7 +169,10 @@ def gates_of(problem: Problem) -> Float[np.ndarray, "p P"]:
 
 
 def check_samples(problem: Problem, X_new: Any) -> DataArray:
-    """Return X_new as `read_data` does. Raise InputError if its samples have another shape than X."""
+    """Return X_new as `read_data` does.
+
+    Raise InputError if its samples have another shape than X.
+    """
     X = read_data(X_new, problem.architecture, name="X_new")
     sample = problem.X.shape[1:]
     if X.shape[1:] != sample or X.shape[0] == 0:

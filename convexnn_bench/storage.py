@@ -28,7 +28,10 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeE
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path with the same suffix to write to. It replaces `path` when the block ends without an error."""
+    """Yield a path with the same suffix to write to.
+
+    It replaces `path` when the block ends without an error.
+    """
     target = Path(path)
     # Two processes or threads that write the same file must not write into each other's part.
     writer = f"{os.getpid()}-{threading.get_ident()}"

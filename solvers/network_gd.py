@@ -4,7 +4,9 @@ from convexnn_bench.algorithms.descent import FinishedNetworkSolver, StepDone, V
 
 
 class Solver(FinishedNetworkSolver):
-    """Gradient descent on all samples. Without `finish` the kinks of a ReLU network may end its line search early.
+    """Gradient descent on all samples.
+
+    Without `finish` the kinks of a ReLU network may end its line search early.
 
     Parameters
     ----------

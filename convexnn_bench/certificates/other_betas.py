@@ -30,7 +30,10 @@ Predictions = Float[torch.Tensor, "n_out c"]
 
 @dataclass(frozen=True)
 class Line:
-    """An upper bound loss + beta * regulariser on the optimum at every beta. `at` adds its rounding."""
+    """An upper bound loss + beta * regulariser on the optimum at every beta.
+
+    `at` adds its rounding.
+    """
 
     loss: float
     regulariser: float
@@ -66,7 +69,10 @@ class Witness:
 
 
 def witness(problem: Problem, point: Point, certificate: Certificate) -> Witness:
-    """Return the witness of a certified point. Raise UnsupportedError if the certificate states no gap."""
+    """Return the witness of a certified point.
+
+    Raise UnsupportedError if the certificate states no gap.
+    """
     if certificate.refused is not None or certificate.multiplier is None:
         raise UnsupportedError(f"the point proves nothing at other betas: {certificate.refused or 'no multiplier'}")
     device = point.device(problem)

@@ -19,7 +19,10 @@ BOX = "max-width:46em;line-height:1.45;margin:.3em 0"
 
 
 def rounded(value: float, digits: int, rounding: str) -> str:
-    """Return a number with so many significant digits. rounding: a rounding mode of `decimal`, such as ROUND_FLOOR."""
+    """Return a number with so many significant digits.
+
+    rounding: a rounding mode of `decimal`, such as ROUND_FLOOR.
+    """
     exact = Context(prec=digits, rounding=rounding).create_decimal(value)
     number = float(exact)
     if 0 < abs(number) < sys.float_info.min:  # a subnormal float has fewer digits, and may lie on the other side

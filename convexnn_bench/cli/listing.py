@@ -95,7 +95,10 @@ def _row(kind: str, cls: Any) -> list[Any]:
 
 
 def _missing(cls: Any) -> str | None:
-    """Return why a class cannot be used on this machine, or None. A class without `unavailable` can always be used."""
+    """Return why a class cannot be used on this machine, or None.
+
+    A class without `unavailable` can always be used.
+    """
     missing: str | None = cls.unavailable() if hasattr(cls, "unavailable") else None
     return missing
 

@@ -99,7 +99,10 @@ def _check_archive(path: str) -> None:
 
 
 def _check_pickle(path: str, stream: IO[bytes], pickles: int) -> None:
-    """Raise InputError if the opcodes of a pickle call the code of a class. The pickle is not run."""
+    """Raise InputError if the opcodes of a pickle call the code of a class.
+
+    The pickle is not run.
+    """
     called: list[str] = []
     try:
         for _ in range(pickles):

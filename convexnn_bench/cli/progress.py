@@ -23,7 +23,10 @@ class _Running:
 
 
 class CampaignProgress:
-    """The observer of `run_campaign`. quiet: print no plain lines; a terminal still shows the table."""
+    """The observer of `run_campaign`.
+
+    quiet: print no plain lines; a terminal still shows the table.
+    """
 
     def __init__(self, quiet: bool = False):
         from rich.console import Console

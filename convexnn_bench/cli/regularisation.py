@@ -97,7 +97,10 @@ def _write(record: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _draw(record: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw the figure from the numbers of the record. Without matplotlib print a warning and draw nothing."""
+    """Draw the figure from the numbers of the record.
+
+    Without matplotlib print a warning and draw nothing.
+    """
     from convexnn_bench.storage import whole_file
 
     try:

@@ -29,7 +29,9 @@ def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | 
 
 
 def unattained(Phi: Float[np.ndarray, "N p"], masks: Bool[np.ndarray, "N P"]) -> int | None:
-    """Return the first block whose mask is 1{Phi u >= 0} for no vector u, or None. Zero rows are ignored.
+    """Return the first block whose mask is 1{Phi u >= 0} for no vector u, or None.
+
+    Zero rows are ignored.
 
     Notes
     -----

@@ -126,7 +126,10 @@ def _readable(source: Path) -> Iterator[None]:
 
 
 def _names(source: Path, names: Sequence[str], features: str | None, target: str | int | None) -> tuple[str, str]:
-    """Return the names of the two arrays. Raise InputError, which lists all arrays, if they are ambiguous."""
+    """Return the names of the two arrays.
+
+    Raise InputError, which lists all arrays, if they are ambiguous.
+    """
     for argument, name in (("features", features), ("target", target)):
         if name is not None and str(name) not in names:
             raise InputError(f"{argument}={name!r}: {source} holds the arrays {', '.join(names) or 'none'}")

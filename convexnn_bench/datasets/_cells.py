@@ -22,7 +22,10 @@ class Row:
 
 @dataclass(eq=False)
 class Column:
-    """A column without its header. position: its number, counted from 0. name: None if the file has no name for it."""
+    """A column without its header. position: its number, counted from 0.
+
+    name: None if the file has no name for it.
+    """
 
     position: int
     name: str | None

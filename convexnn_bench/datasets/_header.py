@@ -36,7 +36,10 @@ def columns_of(
 
 
 def _has_header(source: Path, rows: Sequence[Row], target: str | int) -> bool:
-    """Return whether the first line holds names. Raise InputError if it may also be a sample."""
+    """Return whether the first line holds names.
+
+    Raise InputError if it may also be a sample.
+    """
     first = ["" if cell.startswith(UNNAMED) else cell for cell in rows[0].cells]
     rest = rows[1 : SAMPLE_LINES + 1]
     columns = list(zip(*(row.cells for row in rest), strict=True)) or [()] * len(first)
@@ -73,7 +76,10 @@ def _has_years(cells: Sequence[str]) -> bool:
 
 
 def _counts_columns(source: Path, row: Row, columns: Sequence[Sequence[str]]) -> bool:
-    """Return True: a first line 0, 1, 2, ... is a header. Raise InputError if the cells below are such numbers too."""
+    """Return True: a first line 0, 1, 2, ... is a header.
+
+    Raise InputError if the cells below are such numbers too.
+    """
     below = [cell for cells in columns for cell in cells]
     whole = all(WHOLE.fullmatch(cell) for cell in below)
     if whole and (len(row.cells) == 2 or all(0 <= int(cell) < len(row.cells) for cell in below)):

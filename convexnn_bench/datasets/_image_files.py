@@ -64,7 +64,9 @@ def _existing(folder: Path, name: str) -> Path | None:
 
 
 def located(folder: str, files: Files, what: str, verify: bool) -> dict[str, Path]:
-    """Return {name: path}. Raise InputError for missing files and, with `verify`, for changed ones.
+    """Return {name: path}.
+
+    Raise InputError for missing files and, with `verify`, for changed ones.
 
     Checksums were published for the packed files, so that an unpacked file is taken as it is.
     """
@@ -101,7 +103,10 @@ def stamp(folder: str, names: list[str]) -> str | None:
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """Return the array in an IDX file of unsigned bytes, packed or not. Raise InputError for anything else."""
+    """Return the array in an IDX file of unsigned bytes, packed or not.
+
+    Raise InputError for anything else.
+    """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         # The header is two zero bytes, the type (8 for unsigned bytes), the number of axes, and their lengths as
@@ -127,7 +132,10 @@ class _Arrays(pickle._Unpickler):  # the version in C allocates as much memory a
 
 
 def read_batch(path: Path) -> tuple[Images, Labels]:
-    """Return images and labels of one CIFAR-10 batch. Raise InputError for anything else; run nothing in the file."""
+    """Return images and labels of one CIFAR-10 batch.
+
+    Raise InputError for anything else; run nothing in the file.
+    """
     try:
         # The authors' pickles were written by Python 2, whose strings are read as bytes. A stream in memory has no more
         # bytes than the file, whatever length is asked for.

@@ -81,7 +81,10 @@ def make_problem(name: str, **parameters: Any) -> Problem:
 
 
 def _loaded(dataset: BaseDataset, loss: Any, test: float | None, test_seed: int) -> tuple[Data, Data | None]:
-    """Return the training data and the held-out data. loss: the caller's, None for the default."""
+    """Return the training data and the held-out data.
+
+    loss: the caller's, None for the default.
+    """
     if test is None:
         return dataset.data(), None
     try:

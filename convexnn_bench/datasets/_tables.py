@@ -170,7 +170,10 @@ def _check_index(source: Path, column: Column) -> None:
 
 
 def _has_decimal_commas(source: Path, columns: Sequence[Column]) -> bool:
-    """Return whether commas in cells are decimal signs. Raise InputError if they may separate thousands."""
+    """Return whether commas in cells are decimal signs.
+
+    Raise InputError if they may separate thousands.
+    """
     found: list[tuple[Column, str]] = []
     for column in columns:
         if column.floats is not None:

@@ -203,13 +203,19 @@ class BaseDataset:
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return `value` as int. Raise InputError unless it is a whole number from `low` to `high`."""
+    """Return `value` as int.
+
+    Raise InputError unless it is a whole number from `low` to `high`.
+    """
     checked: int = Whole(low, high=high).check(name, value)
     return checked
 
 
 def number(name: str, value: Any, low: float = -np.inf) -> float:
-    """Return `value` as float. Raise InputError unless it is a finite number, at least `low`."""
+    """Return `value` as float.
+
+    Raise InputError unless it is a finite number, at least `low`.
+    """
     checked: float = Number(low, closed=True).check(name, value)
     return checked
 
@@ -220,7 +226,10 @@ def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """Return numpy's default generator. Raise InputError for a seed that is no whole number >= 0."""
+    """Return numpy's default generator.
+
+    Raise InputError for a seed that is no whole number >= 0.
+    """
     return np.random.default_rng(whole("seed", seed, 0))
 
 

@@ -21,7 +21,10 @@ Scalar = Float[torch.Tensor, ""]
 
 
 def check_factors(problem: Instance, U: Any, V: Any) -> tuple[Left, Right]:
-    """Return factors as float64 tensors. Raise InputError for wrong shapes and non-finite entries."""
+    """Return factors as float64 tensors.
+
+    Raise InputError for wrong shapes and non-finite entries.
+    """
     U, V = check_array("U", U), check_array("V", V)
     m = U.shape[2] if U.ndim == 3 else -1
     if m == 0 or U.shape != (problem.P, problem.p, m) or V.shape != (problem.P, problem.q, m):

@@ -25,7 +25,10 @@ LARGEST_RELU_WIDTH = 1000  # most neurons by default: ReLU neurons choose their 
 
 
 def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
-    """Return weights as float64 tensors. Raise InputError for wrong shapes and non-finite entries."""
+    """Return weights as float64 tensors.
+
+    Raise InputError for wrong shapes and non-finite entries.
+    """
     W1, W2 = check_array("W1", W1), check_array("W2", W2)
     M = W1.shape[1] if W1.ndim == 2 else -1
     if W1.shape != (problem.p, M) or W2.shape != (problem.q, M):

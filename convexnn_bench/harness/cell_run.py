@@ -58,14 +58,20 @@ def probe(cells: list[Cell]) -> Probe:
 
 
 def check_device(device: str, threads: int) -> None:
-    """Raise InputError where torch does not see the device. A process of its own asks torch."""
+    """Raise InputError where torch does not see the device.
+
+    A process of its own asks torch.
+    """
     for kind, content in run_process(DEVICE_TARGET, (device,), threads, DEVICE_SECONDS).messages:
         if kind == "error" and content["expected"]:
             raise InputError(content["reason"])
 
 
 def blank_record(cell: Cell, problem: dict[str, Any] | None = None) -> Record:
-    """Return a record with everything that is known before the cell runs. problem: its fields, if known."""
+    """Return a record with everything that is known before the cell runs.
+
+    problem: its fields, if known.
+    """
     return {
         **blank(),
         "key": cell.key,
@@ -147,7 +153,10 @@ def run_cell(
 
 
 def _sent(record: Record, kind: str, content: Any) -> Record:
-    """Return the fields of a record that a message sets. Fields that a cell does not measure are ignored."""
+    """Return the fields of a record that a message sets.
+
+    Fields that a cell does not measure are ignored.
+    """
     if kind == "point":
         seconds, proven = content
         curve = [*record["curve"], [seconds, proven["objective"], proven["gap"]]]

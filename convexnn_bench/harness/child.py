@@ -21,13 +21,19 @@ END = "end"  # kind of the last message of every process that comes to its end
 
 
 class Link:
-    """The new process's end of the pipe. If the solver forked, the child exits here: only the original may report."""
+    """The new process's end of the pipe.
+
+    If the solver forked, the child exits here: only the original may report.
+    """
 
     def __init__(self, connection: Connection):
         self._connection, self._pid, self._lock = connection, os.getpid(), threading.Lock()
 
     def send(self, message: tuple[str, Any]) -> None:
-        """Send a pair (kind, content). Exit where the pipe is closed, since nothing can be reported any more."""
+        """Send a pair (kind, content).
+
+        Exit where the pipe is closed, since nothing can be reported any more.
+        """
         # A child that the solver forked inherits this object and its descriptor. Two writers would mix their messages,
         # and the record could show the result of the wrong process.
         if os.getpid() != self._pid:

@@ -27,7 +27,10 @@ from convexnn_bench.records import (
 
 @runtime_checkable
 class Observer(Protocol):
-    """Follows a campaign, as `cli.progress` does to show it. Several cells may run at a time."""
+    """Follows a campaign, as `cli.progress` does to show it.
+
+    Several cells may run at a time.
+    """
 
     def planned(self, cells: list[Cell], known: int) -> None:
         """Called once, with all cells and the number of those that have a record already."""
@@ -218,7 +221,10 @@ def _write_table(records: list[Record], out: Path) -> str | None:
 def _look_ahead(
     waiting: list[Cell], observer: Observer, source: Source
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return (problem fields, reasons to skip), both by the key of a cell. Raises InputError for a bad problem."""
+    """Return (problem fields, reasons to skip), both by the key of a cell.
+
+    Raises InputError for a bad problem.
+    """
     if waiting:
         # The server loads its modules while the solvers are asked below which packages they lack.
         start_server(waiting[0].limits.threads)

@@ -119,7 +119,10 @@ def _requirements(campaign: Campaign) -> Iterator[tuple[str, bool, str]]:
 
 
 def _check_table(given: dict[str, Any], source: Source) -> None:
-    """Check each key of [problem] and its values by themselves. Raises InputError with the line of the key."""
+    """Check each key of [problem] and its values by themselves.
+
+    Raises InputError with the line of the key.
+    """
     for key, value in given.items():
         if key not in PROBLEM_PARAMETERS:
             raise source.error(f"[problem] has no key {key!r}: {nearest(key, list(PROBLEM_PARAMETERS))}", key)

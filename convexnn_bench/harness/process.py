@@ -142,7 +142,10 @@ def _run_once(
 
 
 class _Watch:
-    """A running process as its parent sees it. ended: True once the last message has come."""
+    """A running process as its parent sees it.
+
+    ended: True once the last message has come.
+    """
 
     def __init__(self, process: Forked, link: Messages, printed: Tail, on_message: Callable[[str, Any], None] | None):
         self.process, self.link, self.printed, self.on_message = process, link, printed, on_message

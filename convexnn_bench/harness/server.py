@@ -56,7 +56,10 @@ def _end() -> NoReturn:
 
 
 class _Server:
-    """The server once its modules are loaded. running: pipe for the state of each process, by its number."""
+    """The server once its modules are loaded.
+
+    running: pipe for the state of each process, by its number.
+    """
 
     def __init__(self, link: socket.socket):
         self.link, self.running = link, dict[int, int]()
@@ -119,7 +122,10 @@ class _Server:
             os.close(state)
 
     def _become_child(self, request: bytes, server: int, results: int, output: int, state: int) -> NoReturn:
-        """Run the request in the forked process. Nothing returns to the loop of the server, whatever happens."""
+        """Run the request in the forked process.
+
+        Nothing returns to the loop of the server, whatever happens.
+        """
         code = 1
         try:
             signal.set_wakeup_fd(-1)

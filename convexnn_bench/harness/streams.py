@@ -79,7 +79,10 @@ class Messages(_Stream):
         return messages
 
     def _frame(self) -> bytes | None:
-        """Return one whole message or None. It stands behind its length, which is written as !i, or as -1 and !Q."""
+        """Return one whole message or None.
+
+        It stands behind its length, which is written as !i, or as -1 and !Q.
+        """
         head, size = 4, -1
         with contextlib.suppress(struct.error):  # a part of the length has not come yet
             # `Connection.send` writes lengths above 2^31 - 1 bytes as -1, followed by eight bytes.

@@ -19,7 +19,10 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 def signal_when_parent_dies(number: int) -> None:
-    """Let Linux send this process a signal when its parent dies. The caller must then check that it lives still."""
+    """Let Linux send this process a signal when its parent dies.
+
+    The caller must then check that it lives still.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 

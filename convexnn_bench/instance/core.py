@@ -221,7 +221,10 @@ class InstanceCore:
 
     @cached_property
     def closed_cones(self) -> Cones | None:
-        """The cones without rows that count as copies of others. The cones of all patterns cover the space."""
+        """The cones without rows that count as copies of others.
+
+        The cones of all patterns cover the space.
+        """
         copies = self.pattern_info.copies
         return self.cones if self.cones is None or copies is None else self.cones.without(copies)
 

@@ -15,7 +15,10 @@ NAME = "checkpoint.pt"  # in the folder of the run
 
 
 def checkpoint_in(folder: Any) -> Path:
-    """Make the folder and return the file's path. Raise InputError if it is no folder that all processes share."""
+    """Make the folder and return the file's path.
+
+    Raise InputError if it is no folder that all processes share.
+    """
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"checkpoint must be a folder, got {folder!r}")
     parallel.barrier()  # another process may still be writing

@@ -32,7 +32,10 @@ class ImageData:
 
 
 def check_data(loss: BaseLoss, X: Any, Y: Any, test: Any, device: str) -> ImageData:
-    """Return the data on the device. Raise InputError for what are no images, and for shapes that do not fit."""
+    """Return the data on the device.
+
+    Raise InputError for what are no images, and for shapes that do not fit.
+    """
     images = _images("X", X)
     targets = read_targets(loss, Y)
     data = ImageData(_tensor(images, device), _target_rows("Y", targets, images).to(device))

@@ -109,7 +109,10 @@ class Training:
 
 
 def check_stages(stages: Any, shape: tuple[int, ...]) -> tuple[StagePlan, ...]:
-    """Return the plans as a tuple. Raise InputError if they do not fit images of channels x height x width."""
+    """Return the plans as a tuple.
+
+    Raise InputError if they do not fit images of channels x height x width.
+    """
     if isinstance(stages, StagePlan) or not all(isinstance(stage, StagePlan) for stage in stages) or not stages:
         raise InputError(f"stages must be a list of StagePlan, at least one, got {stages!r:.100}")
     # Kernels are odd and padded, so that only `downsample` changes the sides.

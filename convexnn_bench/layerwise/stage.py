@@ -30,7 +30,10 @@ WINDOW_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # numbers in a temporary array 
 
 
 def window_parts(windows: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Yield windows, as many at a time as a temporary array has room for. elements: numbers in one window."""
+    """Yield windows, as many at a time as a temporary array has room for.
+
+    elements: numbers in one window.
+    """
     step = max(1, WINDOW_ELEMENTS[device.type] // elements)
     return (slice(first, first + step) for first in range(0, windows, step))
 
@@ -116,7 +119,10 @@ class Stage:
         return (functional.pixel_unshuffle(X, 2) if self.plan.downsample else X) * self.scale
 
     def masks(self, X: Maps) -> Bool[torch.Tensor, "n P height width"]:
-        """Return 1{Phi_i g_k >= 0} for prepared maps. With maps in bfloat16 the gates are not rounded to it."""
+        """Return 1{Phi_i g_k >= 0} for prepared maps.
+
+        With maps in bfloat16 the gates are not rounded to it.
+        """
         with torch.autocast(X.device.type, enabled=False):
             return self._convolve(_unmixed(X), self.gates) >= 0
 

@@ -54,7 +54,10 @@ def set_rate(optimizer: torch.optim.Optimizer, how: Training, epoch: int) -> Non
 def step(
     optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], slopes: Sequence[torch.Tensor], decay: float
 ) -> None:
-    """Take a step on loss + decay/2 (squared weights). slopes: gradients of this process's part of the loss."""
+    """Take a step on loss + decay/2 (squared weights).
+
+    slopes: gradients of this process's part of the loss.
+    """
     parallel.sum_over_ranks(*slopes)
     for weight, slope in zip(weights, slopes, strict=True):
         # The decay is added after the sum over the ranks, or else every rank would add it.

@@ -96,7 +96,10 @@ def _bias_of(weight: str) -> str:
 
 
 def _layer_weights(shapes: dict[str, tuple[int, ...]], listed: str) -> list[str]:
-    """Return the names of two weights. Raise InputError unless all other parameters are their biases."""
+    """Return the names of two weights.
+
+    Raise InputError unless all other parameters are their biases.
+    """
     weights = [name for name, shape in shapes.items() if len(shape) >= 2]
     foreign = foreign_parameters(shapes)
     if foreign:

@@ -1,4 +1,7 @@
-"""Find tensors that share memory. Weight decay acts only once on weights that two layers share."""
+"""Find tensors that share memory.
+
+Weight decay acts only once on weights that two layers share.
+"""
 
 from collections.abc import Iterator, Mapping
 

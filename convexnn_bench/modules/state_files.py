@@ -129,7 +129,10 @@ def _networks_in(state: State) -> list[str]:
 
 
 def _network_alone(path: Any, state: State) -> State:
-    """Return the parameters without those of wrappers and losses. Raise InputError for weights of a loss."""
+    """Return the parameters without those of wrappers and losses.
+
+    Raise InputError for weights of a loss.
+    """
     kept = {}
     for name, tensor in state.items():
         last = name.rsplit(".", 1)[-1]
@@ -153,7 +156,10 @@ def _network_alone(path: Any, state: State) -> State:
 
 
 def _plain(path: Any, state: State) -> State:
-    """Return the tensors. Raise InputError unless they are dense and real, with memory of their own."""
+    """Return the tensors.
+
+    Raise InputError unless they are dense and real, with memory of their own.
+    """
     for name, value in state.items():
         plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
         if not plain or value.is_complex() or value.numel() == 0:

@@ -64,7 +64,9 @@ class TrainingLoss:
 
 
 def training_loss(loss: Any, reduction: str | None) -> TrainingLoss:
-    """Return the loss of training. Raise InputError or UnsupportedError if it is not covered.
+    """Return the loss of training.
+
+    Raise InputError or UnsupportedError if it is not covered.
 
     loss: a name or an instance of this package's losses, whose sum is this package's F and whose mean is that of torch;
     or a loss of torch.nn, or its function, with its own reduction. reduction: "sum" or "mean", or None, which is "sum"

@@ -69,7 +69,10 @@ def multiplier_underflow(operator: Operator) -> float:
 
 
 def underflow(amplified: float) -> float:
-    """Return a bound on the effect of underflow. amplified: the effect if every number changes by one."""
+    """Return a bound on the effect of underflow.
+
+    amplified: the effect if every number changes by one.
+    """
     return TINY * amplified
 
 

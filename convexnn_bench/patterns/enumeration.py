@@ -183,7 +183,10 @@ def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "
 def moved_rows(
     reduced: ReducedRows, N: int, angle: float = 0.0
 ) -> tuple[Float[np.ndarray, "N"] | None, Bool[np.ndarray, "N"] | None]:
-    """Return (`moved`, `copies`) of `Patterns`, None for all zeros. angle: `Merges.angle` of the list of cells."""
+    """Return (`moved`, `copies`) of `Patterns`, None for all zeros.
+
+    angle: `Merges.angle` of the list of cells.
+    """
     moved, copies = np.zeros(N), np.zeros(N, dtype=bool)
     # A direction in a cell that is not listed is within `angle` of a listed cell. Moving it there changes phi_i u, and
     # using the mask of that cell changes it once more.

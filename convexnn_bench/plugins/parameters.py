@@ -46,7 +46,10 @@ class Whole:
         return f"a whole number, at least {self.low}{above}{', or None' if self.optional else ''}"
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the value as int, or None where `optional`. Raise InputError, with `name` in front, otherwise."""
+        """Return the value as int, or None where `optional`.
+
+        Raise InputError, with `name` in front, otherwise.
+        """
         if value is None and self.optional:
             return None
         if not is_whole(value) or value < self.low or (self.high is not None and value > self.high):
@@ -80,7 +83,10 @@ class Number:
         return f"a{finite} number{above}{nothing}"
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the value as float, or None where `optional`. Raise InputError, with `name` in front, otherwise."""
+        """Return the value as float, or None where `optional`.
+
+        Raise InputError, with `name` in front, otherwise.
+        """
         if value is None and self.optional:
             return None
         largest = float("inf") if self.infinite else sys.float_info.max  # a Python integer may be too long for a float
@@ -106,7 +112,10 @@ class Choice:
         return f"one of {', '.join(map(repr, self.values))}"
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the value. Raise InputError, with `name` in front, unless it is one of `values`, of the same type."""
+        """Return the value.
+
+        Raise InputError, with `name` in front, unless it is one of `values`, of the same type.
+        """
         # 1 == 1.0 == True in Python, so that equality alone would let True pass for the number 1.
         if not any(type(value) is type(choice) and value == choice for choice in self.values):
             raise InputError(f"{name} must be {self}, got {value!r}")

@@ -34,7 +34,10 @@ class RecordsLock:
             self._descriptor = None
 
     def take(self) -> None:
-        """Make the file and lock it. Raises InputError also when another campaign has written records meanwhile."""
+        """Make the file and lock it.
+
+        Raises InputError also when another campaign has written records meanwhile.
+        """
         if self._descriptor is None:
             self._hold(create=True)
             # Another campaign may have made and filled the file between `__enter__` and now. Its records were not read.

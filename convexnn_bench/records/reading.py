@@ -86,7 +86,10 @@ def _value(field: Field, value: Any, faults: list[str]) -> Any:
 
 
 def _scalar(name: str, kind: str, value: Any, faults: list[str], needed: bool = False) -> Any:
-    """Return a text, an integer or a number, or None. needed: for a text or an integer, None is a fault."""
+    """Return a text, an integer or a number, or None.
+
+    needed: for a text or an integer, None is a fault.
+    """
     if kind == "number":
         if value is None or _is_number(value):
             return value if value is not None and math.isfinite(value) else None

@@ -21,7 +21,10 @@ Record = dict[str, Any]
 
 
 def make_key(description: Mapping[str, Any]) -> str:
-    """Return the sha256 of a description of a cell. The order of its keys does not matter."""
+    """Return the sha256 of a description of a cell.
+
+    The order of its keys does not matter.
+    """
     return hashlib.sha256(json.dumps(plain(description), sort_keys=True).encode()).hexdigest()
 
 
@@ -66,7 +69,10 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 class RecordFile:
-    """A file of JSON lines that only grows. A record survives a loss of power once `append` has returned."""
+    """A file of JSON lines that only grows.
+
+    A record survives a loss of power once `append` has returned.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -205,7 +211,10 @@ def flat(record: Mapping[str, Any]) -> Record:
 
 
 def to_parquet(records: list[Record], path: str | Path) -> Path:
-    """Write all records to one Parquet file, in one step. Raises OSError when it cannot be written."""
+    """Write all records to one Parquet file, in one step.
+
+    Raises OSError when it cannot be written.
+    """
     import pandas as pd
 
     with whole_file(path) as partial:

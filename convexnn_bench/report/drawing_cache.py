@@ -26,7 +26,10 @@ def checksum(records: Sequence[Record], complaints: Sequence[str]) -> str:
 
 
 def write_cache(folder: Path, key: str, figures: Sequence[Described], page: Path) -> None:
-    """Write the figures and the page that were drawn, with their checksums. key: the checksum of the records."""
+    """Write the figures and the page that were drawn, with their checksums.
+
+    key: the checksum of the records.
+    """
     paths = [page, *(path for _, _, drawn in figures for path in drawn)]
     content = {
         "records": key,

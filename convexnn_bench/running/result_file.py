@@ -19,7 +19,10 @@ def point_tree(point: Point | None) -> dict[str, Any] | None:
 
 
 def point_from(tree: Mapping[str, Any] | None, problem: Problem) -> Point | None:
-    """Return the point of `point_tree`. Raise InputError for arrays that are not finite or do not fit the problem."""
+    """Return the point of `point_tree`.
+
+    Raise InputError for arrays that are not finite or do not fit the problem.
+    """
     if tree is None:
         return None
     point = Point(**tree).copy()

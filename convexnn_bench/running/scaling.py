@@ -71,7 +71,10 @@ class Scaling:
         return cls(scaled, blocks, weight / 2.0**of_Y)
 
     def restored(self, point: Point) -> Point:
-        """Return the solver's point in the user's units. Arrays are multiplied by powers of two, without rounding."""
+        """Return the solver's point in the user's units.
+
+        Arrays are multiplied by powers of two, without rounding.
+        """
         return _rescaled(point, self.blocks, self.multiplier)
 
     def applied(self, point: Point) -> Point:

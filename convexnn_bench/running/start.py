@@ -22,7 +22,10 @@ LARGEST_ENTRY = 1e100  # of a start; data are at most 1e40, so that the objectiv
 
 
 def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
-    """Return a copy of the start as a point. Raise InputError if solver or problem cannot use it."""
+    """Return a copy of the start as a point.
+
+    Raise InputError if solver or problem cannot use it.
+    """
     if solver.start_formulation is None:
         raise InputError(_no_start(solver))
     if isinstance(start, Result):
@@ -47,7 +50,10 @@ def read_start(problem: Problem, solver: BaseSolver, start: Any) -> Point:
 
 
 def start_for(problem: Problem, solver: BaseSolver, point: Point) -> Point:
-    """Return the start in the solver's `start_formulation`. Raise InputError if it has no counterpart there."""
+    """Return the start in the solver's `start_formulation`.
+
+    Raise InputError if it has no counterpart there.
+    """
     assert solver.start_formulation is not None
     try:
         return converted(problem, point, solver.start_formulation)

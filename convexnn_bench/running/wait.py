@@ -84,7 +84,10 @@ class Interrupter:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Put the interruption off until the block has ended. Blocks of several threads may overlap."""
+        """Put the interruption off until the block has ended.
+
+        Blocks of several threads may overlap.
+        """
         try:
             with self._lock:
                 self._held += 1

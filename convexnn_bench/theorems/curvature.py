@@ -86,7 +86,10 @@ class Curvature:
 
 
 def check_smooth(problem: Any) -> Problem:
-    """Return the problem if the theorems cover it. Raise InputError otherwise and, for ReLU, UnsupportedError."""
+    """Return the problem if the theorems cover it.
+
+    Raise InputError otherwise and, for ReLU, UnsupportedError.
+    """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a Problem, got {type(problem).__name__}")
     if problem.has_cone:

@@ -41,7 +41,10 @@ class Cost:
         return Cost(self.compile + other.compile, self.factorise + other.factorise)
 
     def check(self, coefficients: int) -> None:
-        """Raise OutOfTime if the time that is left does not suffice. coefficients: of the program, for the message."""
+        """Raise OutOfTime if the time that is left does not suffice.
+
+        coefficients: of the program, for the message.
+        """
         least, left = self.compile + self.factorise, seconds_left()
         if least > left:
             raise OutOfTime(

@@ -25,7 +25,10 @@ TREE_BLOCKS = 4000  # most blocks for which the P x P distances are formed, 64 M
 
 @dataclass(frozen=True)
 class AdjointMap:
-    """T vec(G) = R vec(L). T is unit triangular up to an ordering, and None stands for the identity (flat)."""
+    """T vec(G) = R vec(L).
+
+    T is unit triangular up to an ordering, and None stands for the identity (flat).
+    """
 
     R: sp.csr_array
     T: sp.csr_array | None

@@ -78,7 +78,9 @@ def _with_rays(frame: Frame, U: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, 
 
 
 def descend_factors(problem: Problem, U: np.ndarray, V: np.ndarray) -> Factors:
-    """Lower the objective from (U, V) by minimising in V and in U alternately. Columns may vanish; none is added.
+    """Lower the objective from (U, V) by minimising in V and in U alternately.
+
+    Columns may vanish; none is added.
 
     With the other factor's columns fixed at length one, each is the convex group lasso
 
@@ -105,7 +107,10 @@ def _slope(problem: Problem, mask: torch.Tensor, u: Lefts, v: Rights) -> tuple[f
 
 
 def _descend_right(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
-    """Return the best v for the directions u. block: the block of every column, ascending."""
+    """Return the best v for the directions u.
+
+    block: the block of every column, ascending.
+    """
     mask = problem.operator().masks[:, torch.as_tensor(block)].to(u.dtype)
     u, v = _shift(u, v)
 
@@ -117,7 +122,10 @@ def _descend_right(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> 
 
 
 def _descend_left(problem: Problem, block: np.ndarray, u: Lefts, v: Rights) -> tuple[Lefts, Rights]:
-    """Return the best u in their cones for the directions v. block: the block of every column, ascending."""
+    """Return the best u in their cones for the directions v.
+
+    block: the block of every column, ascending.
+    """
     operator, cones = problem.operator(), problem.cones
     assert cones is not None
     mask = operator.masks[:, torch.as_tensor(block)].to(u.dtype)

@@ -16,7 +16,9 @@ Right = Float[torch.Tensor, "P q m"]
 
 
 class BMObjective:
-    """Value and gradient at x, on a device. m: columns of a block, None for the default of the formulation.
+    """Value and gradient at x, on a device.
+
+    m: columns of a block, None for the default of the formulation.
 
     start: the vector at which to begin, random or from the point `begin`; fill: whether tiny columns of `begin` are
     replaced. penalty: the augmented Lagrangian's term for the cones, once `add_cone_penalty` was called.

@@ -91,7 +91,9 @@ def gradient_descent(
 def spectral_projected_gradient(
     objective: Objective, x: Vector, step_done: StepDone, project: Project, first_step: float = 1.0
 ) -> str | None:
-    """Minimise over a convex set by SPG2 (Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000).
+    """Minimise over a convex set by SPG2.
+
+    The method is that of Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000.
 
     1. Take the direction d = Pi(x - t g) - x.
     2. Search for x+ = x + a d from a = 1 downwards until f(x+) is below the largest of the last MEMORY values by

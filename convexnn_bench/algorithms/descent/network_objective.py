@@ -16,7 +16,9 @@ from convexnn_bench.problem import Problem
 
 
 class NetworkObjective:
-    """Value and gradient at x, on a device. width: number of neurons, None for the default of the formulation.
+    """Value and gradient at x, on a device.
+
+    width: number of neurons, None for the default of the formulation.
 
     start: the vector at which to begin, random or from the point `begin`; fill: whether tiny neurons of `begin` are
     replaced.
@@ -87,7 +89,9 @@ class NetworkObjective:
 
 
 class Minibatches:
-    """Minibatch gradients. The loss of a batch of b samples counts n / b times, and the weight decay in full.
+    """Minibatch gradients.
+
+    The loss of a batch of b samples counts n / b times, and the weight decay in full.
 
     An epoch visits every sample once, in an order drawn from its generator. An output bias is the best one for the
     latest predictions of all samples. These are computed at the start of an epoch, and updated for each batch.

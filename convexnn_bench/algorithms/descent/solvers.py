@@ -109,7 +109,10 @@ class BurerMonteiroSolver(DescentSolver):
 
 
 class NetworkSolver(DescentSolver):
-    """A descent solver on the original network. width: neurons, by default as many as all columns of (U, V)."""
+    """A descent solver on the original network.
+
+    width: neurons, by default as many as all columns of (U, V).
+    """
 
     formulation = start_formulation = "network"
     parameters = {"width": [None]}

@@ -152,7 +152,10 @@ class PointState:
 
     @property
     def _takes_samples(self) -> bool:
-        """Whether a Hessian product may take some samples at a time. An output bias forbids it."""
+        """Whether a Hessian product may take some samples at a time.
+
+        An output bias forbids it.
+        """
         return self.operator.is_plain and self.working.loss.separable
 
     @cached_property

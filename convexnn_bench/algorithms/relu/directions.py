@@ -26,7 +26,10 @@ Pattern = Bool[np.ndarray, " N"]
 
 
 class NetworkPricing:
-    """Prices all unit vectors by local search. limit: neurons that the network may have."""
+    """Prices all unit vectors by local search.
+
+    limit: neurons that the network may have.
+    """
 
     def __init__(self, problem: Problem, limit: int, seed: int):
         self.limit = limit

@@ -235,7 +235,10 @@ class NeuronObjective:
     def _gauss_newton(
         self, jacobian: Float[np.ndarray, "n_out c size"], z: Float[torch.Tensor, "n_out c"]
     ) -> Float[np.ndarray, "size size"]:
-        """Return J^T F'' J. With an output bias, F'' is a matrix for each row minus B B^T."""
+        """Return J^T F'' J.
+
+        With an output bias, F'' is a matrix for each row minus B B^T.
+        """
         weighted = (self.loss_curvature(z) @ jacobian).reshape(-1, jacobian.shape[2])
         flat = jacobian.reshape(-1, jacobian.shape[2])
         coupling = self.problem.loss.coupling(z, self.operator.Y)

@@ -41,7 +41,10 @@ class PricedDirections:
 
 
 class BlockPricing:
-    """Prices the cones of the problem's own blocks. limit: neurons a block may have, None for no limit."""
+    """Prices the cones of the problem's own blocks.
+
+    limit: neurons a block may have, None for no limit.
+    """
 
     def __init__(self, problem: Problem, limit: int | None):
         assert problem.cones is not None

@@ -1,4 +1,7 @@
-"""Where the cells of a campaign run. A picklable description of a cell goes out, and a record comes back."""
+"""Where the cells of a campaign run.
+
+A picklable description of a cell goes out, and a record comes back.
+"""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +19,9 @@ from convexnn_bench.records import Record, code_version, one_line
 
 
 class LostError(ConvexNNError, RuntimeError):
-    """A cell left no record because its worker is gone. The message says what happened.
+    """A cell left no record because its worker is gone.
+
+    The message says what happened.
 
     retry: whether the cell may succeed on another worker.
     """
@@ -28,7 +33,10 @@ class LostError(ConvexNNError, RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to run. problem: the fields of its problem that are known. runs: the number of times that it was lost."""
+    """A cell to run. problem: the fields of its problem that are known.
+
+    runs: the number of times that it was lost.
+    """
 
     cell: Cell
     problem: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +56,9 @@ class Events:
 
 
 class BaseExecutor(ABC):
-    """Runs cells somewhere. A file of this folder with one subclass is one more executor.
+    """Runs cells somewhere.
+
+    A file of this folder with one subclass is one more executor.
 
     Parameters
     ----------
@@ -121,11 +131,17 @@ class PoolExecutor(BaseExecutor):
 
     @abstractmethod
     def open(self, out: Path, threads: int) -> None:
-        """Connect to the workers; each cell takes `threads` threads. Raises InputError where that is impossible."""
+        """Connect to the workers; each cell takes `threads` threads.
+
+        Raises InputError where that is impossible.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what still runs and let the workers go. Called also after an `open` that failed."""
+        """Stop what still runs and let the workers go.
+
+        Called also after an `open` that failed.
+        """
 
     @abstractmethod
     def room(self, running: int) -> int:
@@ -133,15 +149,24 @@ class PoolExecutor(BaseExecutor):
 
     @abstractmethod
     def submit(self, job: Job) -> Hashable:
-        """Submit a cell and return a handle of it. Raises LostError where its worker is gone at that moment."""
+        """Submit a cell and return a handle of it.
+
+        Raises LostError where its worker is gone at that moment.
+        """
 
     @abstractmethod
     def ended(self, handles: Sequence[Any]) -> list[Any]:
-        """Return the handles whose cells have ended or are lost. May wait up to `poll_seconds`."""
+        """Return the handles whose cells have ended or are lost.
+
+        May wait up to `poll_seconds`.
+        """
 
     @abstractmethod
     def collect(self, handle: Any) -> Record:
-        """Return the record of a cell that has ended. Raises LostError where there is none."""
+        """Return the record of a cell that has ended.
+
+        Raises LostError where there is none.
+        """
 
     def run(self, jobs: Iterator[Job], out: Path, events: Events) -> Iterator[tuple[Job, Record]]:
         running: dict[Any, tuple[Job, float]] = {}
@@ -196,7 +221,10 @@ def run_remote(job: Job) -> Record:
 
 
 def lost_record(job: Job, error: LostError, seconds: float) -> Record:
-    """Return the record of a cell whose worker is gone. It describes this machine in place of the worker's."""
+    """Return the record of a cell whose worker is gone.
+
+    It describes this machine in place of the worker's.
+    """
     times = f" (as {job.runs} before)" if job.runs else ""
     lost = {"status": "crashed", "reason": one_line(f"{error}{times}"), "wall_seconds": seconds}
     return {**blank_record(job.cell, job.problem), **lost}

@@ -34,7 +34,9 @@ def _look() -> tuple[str, bool]:
 
 
 class DaskExecutor(PoolExecutor):
-    """Runs one cell at a time on each worker. The cell of a worker that dies runs again, a limited number of times.
+    """Runs one cell at a time on each worker.
+
+    The cell of a worker that dies runs again, a limited number of times.
 
     Parameters
     ----------

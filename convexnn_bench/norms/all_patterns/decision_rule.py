@@ -89,7 +89,10 @@ class _Best:
 
 
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015) on one tensor. The version in torch loads a compiler first, which takes seconds."""
+    """Adam (Kingma & Ba, ICLR 2015) on one tensor.
+
+    The version in torch loads a compiler first, which takes seconds.
+    """
 
     MEAN, SQUARE = 0.9, 0.99  # decay per step of the averages of the gradient and of its square
 
@@ -145,7 +148,10 @@ class Rule:
     def generators(
         self, logits: torch.Tensor, A: torch.Tensor | None = None, B: torch.Tensor | None = None
     ) -> Float[torch.Tensor, "M p"]:
-        """Return the rows [centre; w / 2] of a rule. A, B: other rows a_i and sums b_h in place of its own."""
+        """Return the rows [centre; w / 2] of a rule.
+
+        A, B: other rows a_i and sums b_h in place of its own.
+        """
         A, B = (self.A if A is None else A), (self.B if B is None else B)
         x, y, z = (weights := torch.softmax(logits, 0))[: self.g], weights[self.g : 2 * self.g], weights[-2]
         # delta_i = (1 + e_i) / 2 enters with the vector w_i = a_i - share_i sum_h (x - y)_gh b_h. The part without

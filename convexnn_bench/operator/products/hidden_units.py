@@ -1,4 +1,6 @@
-"""Products by the first layer of all blocks at once, Phi [Z_1 .. Z_P], followed by the masks.
+"""Products by the first layer of all blocks at once, followed by the masks.
+
+The first layer of all blocks is Phi [Z_1 .. Z_P].
 
 An architecture that defines its first layer by structure never forms Phi, and its products are formed here. The
 columns of the factored form, Phi [U_1 .. U_P], go this way wherever C does not pool rows first.

@@ -13,7 +13,10 @@ Number = int | float
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """cost = factor size^exponent. error: standard error of the exponent; low, high: its 95 % confidence interval."""
+    """cost = factor size^exponent.
+
+    error: standard error of the exponent; low, high: its 95 % confidence interval.
+    """
 
     exponent: float
     factor: float

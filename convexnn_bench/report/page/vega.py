@@ -46,7 +46,10 @@ def solver_scales(looks: Sequence[dict[str, Any]]) -> dict[str, Chart]:
 
 
 def log_axis(field: str, title: Any, label: str = "~g") -> Chart:
-    """Return a logarithmic axis. label: the format of its numbers, "~e" for powers of ten."""
+    """Return a logarithmic axis.
+
+    label: the format of its numbers, "~e" for powers of ten.
+    """
     axis = {"title": title, "format": label, "labelOverlap": True}
     scale = {"type": "log", "nice": False, "padding": 12}
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
@@ -63,7 +66,10 @@ def tooltip(**fields: str) -> list[Chart]:
 
 
 def layered_chart(height: int, params: dict[str, Any], layer: list[Chart], transform: Sequence[Chart] = ()) -> Chart:
-    """Return a layered chart as wide as the page allows. The page sets the parameters, `shown` among them."""
+    """Return a layered chart as wide as the page allows.
+
+    The page sets the parameters, `shown` among them.
+    """
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
