@@ -62,7 +62,7 @@ class Comparison:
     results : dict
         {solver with its parameters: its Result}, for every solver that returned one.
     gap : float or None
-        The certified relative gap that was asked for.
+        The target of the certified relative gap.
     """
 
     problem: Problem

@@ -609,7 +609,7 @@ def test_cuda_where_there_is_none(monkeypatch):
             cnn.solve(make(), "fista", device=device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with assert_refused("device 'cuda:7'", "the last one here is 'cuda:1'"):
+    with assert_refused("device 'cuda:7'", "the last CUDA device here is 'cuda:1'"):
         cnn.solve(make(), "fista", device="cuda:7")
 
 

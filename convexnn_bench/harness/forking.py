@@ -191,7 +191,7 @@ class Server:
             sent = socket.send_fds(self.link, [data], descriptors)
             self.link.sendall(data[sent:])
         except OSError as error:
-            raise self._death("while it was asked for a process") from error
+            raise self._death("while it received a request for a process") from error
 
     def _started(self, state: int) -> int:
         """Return the number of the new process."""

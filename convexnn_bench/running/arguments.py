@@ -24,9 +24,9 @@ def check_device(device: Any) -> str:
     if chosen.type == "cuda":
         seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not seen:
-            raise InputError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+            raise InputError(f"device {str(device)!r}: torch sees no CUDA device here; use 'cpu'")
         if (chosen.index or 0) >= seen:
-            raise InputError(f"device {str(device)!r} was asked for, but the last one here is 'cuda:{seen - 1}'")
+            raise InputError(f"device {str(device)!r}: the last CUDA device here is 'cuda:{seen - 1}'")
     return str(chosen)
 
 

@@ -44,7 +44,7 @@ class Staircase:
     steps : tuple of StaircaseStep
         One step for each number of columns.
     target : float
-        The certified relative gap that was asked for.
+        The target of the certified relative gap.
     beta : float
         The weight decay, which is the unit of the printed curvatures.
     reason : str

@@ -18,7 +18,7 @@ from convexnn_bench.plugins import SOLVERS, parse_spec
 from convexnn_bench.problem import Problem
 from convexnn_bench.solver import BaseSolver, reason_to_skip
 
-DEFAULT_GAP = 1e-6  # for the prediction where no gap is asked for
+DEFAULT_GAP = 1e-6  # for the prediction if the caller sets no gap
 ONE_SHOT_SHARE = 0.5  # a one-shot solver comes first only if it needs at most this share of the time limit
 ITSELF = "auto"  # not a candidate
 

@@ -34,7 +34,7 @@ from convexnn_bench.losses import BaseLoss
 from convexnn_bench.operator import Blocks, Operator, Predictions
 
 DELTA = 0.5  # of criterion B; any value below 1 gives its rate of convergence
-GAP_FRACTION = 0.1  # a divergence below this multiple of the gap asked for always ends the step
+GAP_FRACTION = 0.1  # a divergence below this multiple of the target gap always ends the step
 ARMIJO, SHORTEST = 1e-4, 2.0**-12  # least ratio of the decrease to the predicted one, and length, of the line search
 GAP_FALL = 0.25  # a fall of the duality gap to this multiple is progress whatever psi does; chosen by trials
 LOOSEST, TIGHTEST = 0.1, 1e-10  # relative residuals of the Newton system
@@ -78,7 +78,7 @@ class ProximalStep:
     centre: ProximalCentre
     sigma: float
     nu: float
-    target: float  # relative gap of the whole program that is asked for, or 0
+    target: float  # target of the relative gap of the whole program, or 0
     history: SystemHistory
 
     def at(self, z: Predictions) -> DualTrial:

@@ -31,7 +31,7 @@ def gap_figure(records: Sequence[Record], target: float | None = None) -> "Figur
     """Draw the relative gap (log) against set-up plus solve time in seconds (log), a panel a problem.
 
     A solver has the same colour in every panel, and each line carries its solver's name at its end. target: the
-    gap that was asked for, a dotted line. Points outside 1e-12..10 are drawn at the edge.
+    target gap, a dotted line. Points outside 1e-12..10 are drawn at the edge.
     """
     from matplotlib.figure import Figure
 
