@@ -19,7 +19,9 @@ SMALLEST_BETA = 1e-290  # below, products may be subnormal, whose relative error
 
 
 def as_numpy(value: Any, name: str = "the array", *, widen: bool = True) -> np.ndarray:
-    """Return an array-like or a torch tensor on any device as a numpy array; raise InputError for anything else.
+    """Return an array-like or a torch tensor on any device as a numpy array.
+
+    Raise InputError for anything else.
 
     widen: floating-point tensors become float64.
     """
@@ -55,7 +57,10 @@ def plain_number(value: Any) -> Any:
 
 
 def check_array(name: str, value: Any) -> np.ndarray:
-    """Return a float64 array of finite numbers in C order; raise InputError, `name` in front, for anything else."""
+    """Return a float64 array of finite numbers in C order.
+
+    Raise InputError, `name` in front, for anything else.
+    """
     array = _frame(name, value) if _is_frame(value) else as_numpy(value, name)
     if array.ndim == 0 and array.dtype == object:
         raise InputError(f"{name} must be a numeric array, got {type(value).__name__}")
@@ -86,7 +91,10 @@ def _is_numeric_frame(value: Any) -> bool:
 
 
 def _frame(name: str, frame: Any) -> np.ndarray:
-    """Return the numbers of a DataFrame; raise InputError with the names of columns that hold others."""
+    """Return the numbers of a DataFrame.
+
+    Raise InputError with the names of columns that hold others.
+    """
     kinds = {column: dtype for column, dtype in zip(frame.columns, frame.dtypes, strict=True)}
     odd = [column for column, dtype in kinds.items() if getattr(dtype, "kind", "O") not in "fiub"]
     if odd:

@@ -64,7 +64,10 @@ def no_deadline() -> Iterator[None]:
 
 
 def seconds_left() -> float:
-    """Return the seconds until the earliest deadline, negative afterwards; infinity without a deadline."""
+    """Return the seconds until the earliest deadline, negative afterwards.
+
+    Return infinity without a deadline.
+    """
     return min((end - clock() for end, clock in _ENDS.get()), default=math.inf)
 
 

@@ -40,7 +40,10 @@ class ProofError(ConvexNNError):
 
 
 class ExecutorError(ConvexNNError, RuntimeError):
-    """The machines that run a campaign's cells are gone; the records of finished cells are kept."""
+    """The machines that run a campaign's cells are gone.
+
+    The records of finished cells are kept.
+    """
 
 
 class DivergedError(Exception):

@@ -142,7 +142,10 @@ def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 def _encoded(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a value as JSON holds it, and put the arrays in it into `arrays`; `where` is its place in the tree."""
+    """Return a value as JSON holds it, and put the arrays in it into `arrays`.
+
+    `where` is its place in the tree.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):

@@ -139,7 +139,10 @@ class JointBound:
         return -float(conjugate.detach()), slope.nan_to_num(), clean
 
     def _certify(self) -> bool:
-        """Bound the optimum by the present multiplier and rules; return whether that is the best bound so far."""
+        """Bound the optimum by the present multiplier and rules.
+
+        Return whether that is the best bound so far.
+        """
         Lambda = self.loss.project_dual(self.loss.gradient(self.z, self.operator.Y), self.operator.Y)
         dual, _, multiplier = lower_bound(self.problem, Lambda, "complete", moving=self.moving)
         if not dual > self.dual:

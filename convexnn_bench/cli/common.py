@@ -29,7 +29,10 @@ def speaks() -> bool:
 
 
 def alone(command: str) -> None:
-    """Refuse a command that torchrun would run on the same files in every process; the first process says so."""
+    """Refuse a command that torchrun would run on the same files in every process.
+
+    The first process says so.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if speaks():
             started = os.environ["WORLD_SIZE"]

@@ -123,7 +123,10 @@ class Cones:
         return self.signed_rows(k)
 
     def interior(self, k: int) -> Float[np.ndarray, "p"] | None:
-        """Return a unit direction strictly inside cone k, its gate if that is one; None if there is no interior."""
+        """Return a unit direction strictly inside cone k, its gate if that is one.
+
+        Return None if there is no interior.
+        """
         if k not in self._interior:
             rows = self.signed_rows(k)
             direction = None
@@ -170,7 +173,10 @@ class Cones:
     def _projected(
         self, U: Float[np.ndarray, "P p m"], tolerance: float, ended: Callable[[], bool]
     ) -> Float[np.ndarray, "P p m"]:
-        """Return the projections, after `ended` any feasible points; tolerance: relative violation that is none."""
+        """Return the projections, after `ended` any feasible points.
+
+        tolerance: relative violation that is none.
+        """
         general = self.general_blocks()
         out = U.copy() if self.plane is None else self.plane.project(U)
         out[general] = U[general]
@@ -270,7 +276,10 @@ class Cones:
         return out
 
     def checked(self, array: np.ndarray, ndim: int) -> np.ndarray:
-        """Return points as float64; raise InputError unless they are finite and P x p (x m)."""
+        """Return points as float64.
+
+        Raise InputError unless they are finite and P x p (x m).
+        """
         array = np.asarray(array, dtype=np.float64)
         if array.ndim != ndim or array.shape[:2] != (self.P, self.p):
             expected = f"({self.P}, {self.p}{', m' if ndim == 3 else ''})"

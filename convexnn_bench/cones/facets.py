@@ -10,7 +10,10 @@ REDUNDANT = 1e-12  # distance of a unit row from the cone of the others below wh
 
 
 def interior_direction(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p"] | None:
-    """Return a unit direction with K u > 0 for unit rows K, by a linear program; None if there is no interior."""
+    """Return a unit direction with K u > 0 for unit rows K, by a linear program.
+
+    Return None if there is no interior.
+    """
     from scipy.optimize import linprog
 
     n, p = K.shape
@@ -68,7 +71,9 @@ def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | 
 
 
 def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None = None) -> np.ndarray:
-    """Return the indices of rows that describe {u : K u >= 0} without redundancy; a row in doubt is kept.
+    """Return the indices of rows that describe {u : K u >= 0} without redundancy.
+
+    A row in doubt is kept.
 
     Parameters
     ----------

@@ -134,7 +134,9 @@ def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Fl
 def split_difference(
     F: Float[np.ndarray, "k p"], z: Float[np.ndarray, "p"], gate: Float[np.ndarray, "p"] | None
 ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]] | None:
-    """Return (a, b), both in {u : F u >= 0}, a - b = z, with ||a|| + ||b|| least; None if no such pair exists.
+    """Return (a, b), both in {u : F u >= 0}, a - b = z, with ||a|| + ||b|| least.
+
+    Return None if no such pair exists.
 
     For s in (0, 1), (||a|| + ||b||)^2 <= ||a||^2 / s + ||b||^2 / (1 - s), with equality at the best s; for
     fixed s the best a is the point of {F a >= (F z)_+} nearest to s z, and ||b|| / (1 - s) - ||a|| / s grows

@@ -33,7 +33,10 @@ def roots() -> list[Path]:
 
 
 def find(folder: str, names: list[str]) -> Path | None:
-    """Return the first `folder` below a root that has all the files, packed or not; None where none has."""
+    """Return the first `folder` below a root that has all the files, packed or not.
+
+    Return None if none has.
+    """
     for root in roots():
         if all(_existing(root / folder, name) for name in names):
             return root / folder
@@ -94,7 +97,10 @@ def _md5(path: Path) -> str:
 
 
 def stamp(folder: str, names: list[str]) -> str | None:
-    """Return sizes and times of the files, which change when the files do; None where the files are missing."""
+    """Return sizes and times of the files, which change when the files do.
+
+    Return None if the files are missing.
+    """
     found = find(folder, names)
     if found is None:
         return None

@@ -1,4 +1,7 @@
-"""Choose the held-out samples of a data set; every class keeps its share in both parts."""
+"""Choose the held-out samples of a data set.
+
+Every class keeps its share in both parts.
+"""
 
 import numpy as np
 

@@ -256,7 +256,10 @@ def class_targets(labels: np.ndarray, targets: str, positive: int = 0) -> tuple[
 
 
 def standard_columns(X: Float[np.ndarray, "n d"], by: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n d"]:
-    """Return (X - mean) / deviation with the columns' numbers of `by`; a deviation of 0 counts as 1."""
+    """Return (X - mean) / deviation with the columns' numbers of `by`.
+
+    A deviation of 0 counts as 1.
+    """
     spread = by.std(axis=0)
     standard: np.ndarray = (X - by.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return standard

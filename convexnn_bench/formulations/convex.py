@@ -37,7 +37,10 @@ def check_shape(problem: Instance, name: str, array: Any, columns: int) -> None:
 
 
 def check_blocks(problem: Instance, Z: Any) -> Blocks:
-    """Return a stack or a list of P blocks p x q as one float64 tensor; InputError for anything else."""
+    """Return a stack or a list of P blocks p x q as one float64 tensor.
+
+    Raise InputError for anything else.
+    """
     if isinstance(Z, Sequence) and not isinstance(Z, str):
         blocks = [as_numpy(block, "Z") for block in Z]
         shapes = sorted({block.shape for block in blocks})
@@ -53,7 +56,10 @@ def check_blocks(problem: Instance, Z: Any) -> Blocks:
 
 
 def check_split(problem: Instance, split: Any) -> Split:
-    """Return the pairs of cone vectors as a float64 tensor P x p x 2; InputError for anything else."""
+    """Return the pairs of cone vectors as a float64 tensor P x p x 2.
+
+    Raise InputError for anything else.
+    """
     array = check_array("split", split)
     check_shape(problem, "split", array, 2)
     return torch.as_tensor(array)

@@ -208,7 +208,10 @@ def _is_older(out: Path) -> bool:
 
 
 def _write_table(records: list[Record], out: Path) -> str | None:
-    """Write the Parquet file; return why there is none where a package is missing, else None."""
+    """Write the Parquet file.
+
+    Return why there is none where a package is missing, else None.
+    """
     target = out / "records.parquet"
     try:
         to_parquet(records, target)

@@ -158,7 +158,10 @@ def _problems(
 
 
 def _check_problem(given: dict[str, Any]) -> None:
-    """Check names and ranges of problem parameters; the data may still rule a combination out."""
+    """Check names and ranges of problem parameters.
+
+    The data may still rule a combination out.
+    """
     for key, registry in (("loss", LOSSES), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
         if key in given:
             registry.make(given[key])

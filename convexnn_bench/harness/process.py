@@ -51,7 +51,10 @@ class ProcessOutcome:
 
 
 def start_server(threads: int) -> None:
-    """Start the server that processes are forked from; it loads its modules while the caller goes on."""
+    """Start the server that processes are forked from.
+
+    It loads its modules while the caller goes on.
+    """
     running_server(threads)
 
 
@@ -152,7 +155,10 @@ class _Watch:
         self.outcome, self.usage, self.ended = ProcessOutcome(), Usage(process.pid), False
 
     def until_end(self, started: float, deadline: float | None, memory_gb: float | None) -> Stopped | None:
-        """Take messages until the process ends or must be killed; return the reason to kill it, if any."""
+        """Take messages until the process ends or must be killed.
+
+        Return the reason to kill it, if any.
+        """
         limit_mb = None if memory_gb is None else memory_gb * 1024
         looked, unwatched = started, 0.0
         while True:

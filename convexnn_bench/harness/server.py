@@ -88,7 +88,10 @@ class _Server:
                 self._fork(request, *descriptors)
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        """Return the next request with its descriptors; no descriptors where the command is gone."""
+        """Return the next request with its descriptors.
+
+        There are no descriptors if the command is gone.
+        """
         data, descriptors, _, _ = socket.recv_fds(self.link, 2**16, 3)
         if len(data) < LENGTH.size:
             return b"", []

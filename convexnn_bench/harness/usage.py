@@ -132,7 +132,10 @@ def open_files_in_memory(pid: int) -> list[tuple[os.stat_result, str]]:
 
 
 def machine_shared_mb() -> float:
-    """Return the shared memory of the machine in MiB, files in memory included; 0 where /proc does not say it."""
+    """Return the shared memory of the machine in MiB, files in memory included.
+
+    Return 0 if /proc does not say it.
+    """
     try:
         _, found, rest = read_file("/proc/meminfo").partition(b"\nShmem:")
     except OSError:

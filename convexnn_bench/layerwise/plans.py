@@ -1,4 +1,7 @@
-"""What a stage looks like and how it is trained; a plan checks its values when it is made."""
+"""What a stage looks like and how it is trained.
+
+A plan checks its values when it is made.
+"""
 
 from dataclasses import dataclass
 from typing import Any

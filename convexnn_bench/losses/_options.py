@@ -15,7 +15,9 @@ OUTPUT_BIASES = ("free", "penalised")
 
 
 def with_sample_weight(loss: BaseLoss, sample_weight: Any, samples: int, rows: int) -> BaseLoss:
-    """Return the loss with a weight for each sample; sample_weight: None for no weights.
+    """Return the loss with a weight for each sample.
+
+    sample_weight: None for no weights.
 
     All rows of predictions of a sample have its weight. Raise InputError for weights that are not allowed, and
     UnsupportedError for a loss that is no sum over rows.

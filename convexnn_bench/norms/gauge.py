@@ -125,7 +125,9 @@ def relaxed_pairs(frames: Sequence[Frame], Z: Float[np.ndarray, "B p q"]) -> lis
 
 
 def reproduced(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray, V: np.ndarray) -> Pair | None:
-    """Correct a pair to U V^T = Z, balanced, with U in the cone; return None if it is off by more than SOLVED.
+    """Correct a pair to U V^T = Z, balanced, with U in the cone.
+
+    Return None if it is off by more than SOLVED.
 
     V is corrected, and columns are added for the part of Z that U does not span.
     """

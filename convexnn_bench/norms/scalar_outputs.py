@@ -45,7 +45,10 @@ def max_scalar_norm(cones: Cones, G: Float[np.ndarray, "P p"]) -> MaxDualNorm:
 
 
 def dual_norms(cones: Cones, G: Float[np.ndarray, "P p"]) -> Bounds:
-    """Return (upper, lower) bounds on the dual norm of every block; upper is rigorous, lower is attained."""
+    """Return (upper, lower) bounds on the dual norm of every block.
+
+    The upper bounds are rigorous, and the lower ones are attained.
+    """
     G = cones.checked(G, 2)
     upper, lower = np.zeros(cones.P), np.zeros(cones.P)
     if cones.plane is not None:

@@ -82,7 +82,10 @@ def _refine(
     nodes: int,
     method: str,
 ) -> str:
-    """Tighten in place the bounds in `upper` that exceed the largest lower bound; return the method."""
+    """Tighten in place the bounds in `upper` that exceed the largest lower bound.
+
+    Return the method.
+    """
     order = blocks[np.argsort(-upper[blocks], kind="stable")]
     relaxed = 0
     for start in range(0, order.size, BATCH):

@@ -94,7 +94,10 @@ class Transposed:
 
 
 class _LinearProduct(torch.autograd.Function):
-    """The product X W or X^T W, which is linear in W; the derivative is the other product."""
+    """The product X W or X^T W, which is linear in W.
+
+    The derivative is the other product.
+    """
 
     @staticmethod
     def forward(W: torch.Tensor, matrix: CompactMatrix, transposed: bool) -> torch.Tensor:

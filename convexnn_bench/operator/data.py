@@ -21,7 +21,9 @@ SINGLE = ("float32", "torch.float32")
 
 
 def read_data(X: Any, architecture: BaseArchitecture, has_cone: bool = False, *, name: str = "X") -> DataArray:
-    """Return data as a dense array or a sparse matrix; raise InputError for unusable data.
+    """Return data as a dense array or a sparse matrix.
+
+    Raise InputError for unusable data.
 
     A dense array is float64 or float32; an array that needs no conversion is returned itself. A sparse matrix is a
     copy: a `scipy.sparse.csr_array` of float64 with sorted indices, without duplicates and explicit zeros. has_cone:

@@ -96,7 +96,9 @@ class Layers:
         self._adjoints = {}
 
     def adjoint_of(self, name: str, linear: LinearFunction, rows: int, columns: int) -> LinearFunction:
-        """Return the adjoint of a linear map of rows x columns matrices; the last few are kept, by name and width.
+        """Return the adjoint of a linear map of rows x columns matrices.
+
+        The last few are kept, by name and width.
 
         It is a vector-Jacobian product. The map is linear, so that any base point does.
         """

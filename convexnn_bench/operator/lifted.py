@@ -126,7 +126,9 @@ class Operator(MaskedLayers):
     # -- parts of an operator -----------------------------------------------------------------------------
 
     def on_blocks(self, blocks: Int[torch.Tensor, " J"]) -> "Operator":
-        """Return the operator of these blocks alone, in this order; a block may come several times.
+        """Return the operator of these blocks alone, in this order.
+
+        A block may come several times.
 
         With one block a neuron and m = 1 its factored form is that of a set of neurons, whatever their number a block.
         """

@@ -14,7 +14,9 @@ from convexnn_bench.operator.lifted import Operator
 
 
 class SharedOperator(Operator):
-    """An operator whose products the processes of torchrun share; all must form the same products in the same order.
+    """An operator whose products the processes of torchrun share.
+
+    All must form the same products in the same order.
 
     Parameters
     ----------

@@ -101,7 +101,10 @@ def minimal_network(result: Result, *, time_limit: float | None = None) -> Resul
 
 
 def _checked(result: Result) -> tuple[Problem, Point]:
-    """Return the problem and the point of a result; raise if the point cannot be reduced."""
+    """Return the problem and the point of a result.
+
+    Raise if the point cannot be reduced.
+    """
     if not isinstance(result, Result):
         raise InputError(f"result must be a Result, as `solve` returns it, got {type(result).__name__}")
     if result.point is None or result.certificate is None:

@@ -69,7 +69,10 @@ def _linear_program(rows: Float[np.ndarray, "rank J"], s: Sizes) -> Sizes | None
 
 
 def _refined(A: Columns, s: Sizes, t: Sizes | None) -> Sizes | None:
-    """Return t moved so that A t = A s on its support; None if that fails or raises the sum of sizes."""
+    """Return t moved so that A t = A s on its support.
+
+    Return None if that fails or raises the sum of sizes.
+    """
     if t is None:
         return None
     kept = np.flatnonzero(t)

@@ -58,7 +58,9 @@ def half_cells(
     index: Int[np.ndarray, "n"] | None = None,
     path: tuple[int, ...] = (),
 ) -> Float[np.ndarray, "m r"]:
-    """Return a unit direction inside every cell on the positive side of rows[0]; the negatives are in the others.
+    """Return a unit direction inside every cell on the positive side of rows[0].
+
+    The negatives are in the others.
 
     1. Start with the cell {rows[0] u > 0}.
     2. For every further row, list the cells that the earlier hyperplanes leave on its own, by recursion.

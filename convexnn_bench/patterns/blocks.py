@@ -100,7 +100,9 @@ def hash_of(Phi: Float[np.ndarray, "N p"]) -> str:
 
 
 def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
-    """Return patterns that were enumerated or sampled before, for rows Phi; raise InputError if they are of others.
+    """Return patterns that were enumerated or sampled before, for rows Phi.
+
+    Raise InputError if they are of others.
 
     They stay `complete` only for the very rows that they were enumerated from.
     """

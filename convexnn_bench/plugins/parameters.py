@@ -20,12 +20,18 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return True for a real number of Python or numpy, NaN and infinity among them; a bool is none."""
+    """Return True for a real number of Python or numpy, NaN and infinity among them.
+
+    A bool is none.
+    """
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_names(owner: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise InputError where `owner` has no parameter of a given name; the message lists those that it has."""
+    """Raise InputError where `owner` has no parameter of a given name.
+
+    The message lists those that it has.
+    """
     unknown = sorted(set(given) - set(allowed))
     if unknown:
         raise InputError(f"{owner} has no parameter {unknown[0]!r}; it has: {', '.join(allowed) or 'none'}")

@@ -11,7 +11,9 @@ from convexnn_bench.storage import whole_file
 
 
 def merge(folders: Sequence[str | Path], out: str | Path) -> tuple[list[Record], list[str]]:
-    """Write one record for each cell of all folders to `out`; return the records and lines for a person to read.
+    """Write one record for each cell of all folders to `out`.
+
+    Return the records and lines for a person to read.
 
     Of several records of one cell, a definite status wins over "crashed" and "failed", and then the latest start wins.
     Records in `out` are merged too, and lines that this version cannot read are kept as they are. Raises InputError for

@@ -29,7 +29,9 @@ Factors = tuple[Float[np.ndarray, "P p m"], Float[np.ndarray, "P q m"]]
 
 
 def round_relaxation(problem: Problem, relaxation: Relaxation, improve: bool = True) -> Factors:
-    """Return (U, V) with the columns of U_k in cone k; improve: take steps 2 and 3 if step 1 was not exact.
+    """Return (U, V) with the columns of U_k in cone k.
+
+    improve: take steps 2 and 3 if step 1 was not exact.
 
     Blocks that have not been factored by the deadline are zero.
     """

@@ -30,7 +30,9 @@ def outer_loop(
     step_done: StepDone,
     rough: bool = False,
 ) -> str | None:
-    """Minimise `objective` by `inner`, for ReLU inside an augmented Lagrangian; return why it ended, or None.
+    """Minimise `objective` by `inner`, for ReLU inside an augmented Lagrangian.
+
+    Return why it ended, or None.
 
     Without cones this is one call of `inner`. rough: end at a violation of at most ROUGH_VIOLATION.
     """

@@ -31,7 +31,10 @@ class DescentSolver(BaseSolver):
     finished: Point | None = None
 
     def minimise(self, x: Vector, step_done: StepDone) -> str | None:
-        """Step until `step_done(x)` is False; return why the method ended by itself, else None."""
+        """Step until `step_done(x)` is False.
+
+        Return why the method ended by itself, else None.
+        """
         raise TypeError(f"{type(self).__name__} must define minimise")
 
     def finish_from(self, report: ReportPoint) -> str | None:

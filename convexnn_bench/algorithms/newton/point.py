@@ -87,7 +87,10 @@ class PointState:
 
     @cached_property
     def relative_gradient(self) -> float:
-        """The largest gradient of a neuron, in units of beta; its block's dual norm may differ from beta by so much."""
+        """The largest gradient of a neuron, in units of beta.
+
+        Its block's dual norm may differ from beta by so much.
+        """
         g, p = self.gradient, self.neurons.left.shape[0]
         left, right = torch.linalg.vector_norm(g[:p], dim=0), torch.linalg.vector_norm(g[p:], dim=0)
         return float(torch.maximum(left, right).max()) / self.beta

@@ -31,7 +31,10 @@ Gram = Float[torch.Tensor, "J J"]
 
 
 class Atoms:
-    """The map s -> z = sum_j s_j A_j of given unit neurons; the A_j are not formed all at once."""
+    """The map s -> z = sum_j s_j A_j of given unit neurons.
+
+    The A_j are not formed all at once.
+    """
 
     def __init__(self, working: WorkingProblem, units: BlockNeurons):
         self.working, self.operator, self.right = working, working.operator, units.right

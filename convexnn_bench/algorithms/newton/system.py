@@ -44,7 +44,10 @@ class TrialStep:
 
 
 class NewtonSystem:
-    """The subproblem at one point; its matrix is formed once for all dampings that are tried."""
+    """The subproblem at one point.
+
+    Its matrix is formed once for all dampings that are tried.
+    """
 
     def __init__(self, point: PointState, cg_products: float = TYPICAL_PRODUCTS):
         self.point = point
@@ -130,7 +133,10 @@ class NewtonSystem:
     # -- direct routes ----------------------------------------------------------------------------------
 
     def _by_hessian(self, mu: float) -> Step | None:
-        """Solve (H + mu beta D) d = -g by Cholesky; return None if the matrix is not positive definite."""
+        """Solve (H + mu beta D) d = -g by Cholesky.
+
+        Return None if the matrix is not positive definite.
+        """
         point = self.point
         if self._matrix is None:
             self._matrix = hessian_matrix(point)

@@ -95,7 +95,10 @@ class NetworkPricing:
         return np.unique(np.concatenate([down[None], kinks, -kinks, drawn]) @ kinks.T > 0, axis=0)
 
     def price(self, R: Residual, beta: float, thorough: bool) -> PricedDirections:
-        """Return directions whose norms exceed beta; `thorough` takes four times the starts, and the corners."""
+        """Return directions whose norms exceed beta.
+
+        `thorough` takes four times the starts, and the corners.
+        """
         # 1. start from random directions, from the rows of Phi, and from the rays on which kinks meet
         Phi = self.problem.Phi
         drawn = self.rng.standard_normal((STARTS * (4 if thorough else 1), self.problem.p))

@@ -146,7 +146,10 @@ class FaceModel:
 
 
 class FaceSteps:
-    """Newton and gradient steps that lower the objective; the gradient's step length is kept between calls."""
+    """Newton and gradient steps that lower the objective.
+
+    The gradient's step length is kept between calls.
+    """
 
     def __init__(self, objective: NeuronObjective):
         self.objective = objective
@@ -202,7 +205,9 @@ class FaceSteps:
 def descend(
     objective: NeuronObjective, neurons: ReluNeurons, tolerance: float, most_steps: int, after_step: AfterStep
 ) -> tuple[ReluNeurons, bool]:
-    """Descend on the faces; return the point, and False if `after_step` stopped the descent.
+    """Descend on the faces.
+
+    Return the point, and False if `after_step` stopped the descent.
 
     It ends once the projected gradient is at most `tolerance` beta ||(U, V)||, after `most_steps` steps, or when
     rounding hides all progress. The steps are numbered as at the top of this module.

@@ -96,7 +96,10 @@ class ReluNeurons:
         return out.take(np.any(out.U != 0, axis=1))
 
     def rescaled(self) -> "ReluNeurons":
-        """Return the neurons with ||u_j|| = ||v_j|| and the same products; those of product zero become zero."""
+        """Return the neurons with ||u_j|| = ||v_j|| and the same products.
+
+        Those of product zero become zero.
+        """
         left, right = np.linalg.norm(self.U, axis=1), np.linalg.norm(self.V, axis=1)
         alive = (left > 0) & (right > 0)
         ratio = np.where(alive, np.sqrt(np.where(alive, right, 1.0) / np.where(alive, left, 1.0)), 0.0)[:, None]

@@ -36,7 +36,10 @@ class NeuronStaircase:
         self.objective, self.pricing = objective, pricing
 
     def run(self, neurons: ReluNeurons, after_step: AfterStep) -> str | None:
-        """Climb until the point is optimal; return why it ended, or None if `after_step` stopped it."""
+        """Climb until the point is optimal.
+
+        Return why it ended, or None if `after_step` stopped it.
+        """
         tolerance, thorough = FIRST, False
         for _ in range(ROUNDS):
             # 1. reduce, 2. descend
@@ -74,7 +77,10 @@ class NeuronStaircase:
         return neurons, True
 
     def _added(self, neurons: ReluNeurons, R: Residual, priced: PricedDirections) -> ReluNeurons | None:
-        """Add up to ADDED of the priced directions as neurons; return None if none of them lowers the objective."""
+        """Add up to ADDED of the priced directions as neurons.
+
+        Return None if none of them lowers the objective.
+        """
         H = np.maximum(priced.directions @ self.objective.Phi.T, 0.0) * priced.masks
         chosen = self.pricing.within_limit(neurons, priced, distinct(H, ADDED))
         if not chosen:

@@ -75,7 +75,10 @@ class SemismoothNewton:
     # -- the proximal point method ----------------------------------------------------------------------
 
     def steps(self) -> Iterator[None]:
-        """Run the steps of the module's docstring, and yield after each Newton step; `message` says why it ended."""
+        """Run the steps of the module's docstring, and yield after each Newton step.
+
+        `message` says why it ended.
+        """
         # 1. Price and choose.
         self._start()
         while self.message is None:
@@ -174,7 +177,10 @@ class SemismoothNewton:
             self.bound, self.multiplier = bound, multiplier
 
     def _judge(self, changed: bool) -> None:
-        """End once the gap is reached or no longer falls; a working set that `changed` starts the count again."""
+        """End once the gap is reached or no longer falls.
+
+        A working set that `changed` starts the count again.
+        """
         self.gap = relative_gap(self.objective, self.bound)
         self.gaps = [*([] if changed else self.gaps[-PATIENCE:]), self.gap]
         halved = len(self.gaps) <= PATIENCE or self.gap <= 0.5 * self.gaps[0]

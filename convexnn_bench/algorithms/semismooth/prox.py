@@ -48,7 +48,10 @@ class Shrinkage:
         self.Z = self._upright((self.rotated * self.ratio[:, None, :]) @ self.basis.transpose(1, 2))
 
     def _upright(self, blocks: torch.Tensor) -> torch.Tensor:
-        """Transpose wide blocks, so that they have at least as many rows as columns; it is its own inverse."""
+        """Transpose wide blocks, so that they have at least as many rows as columns.
+
+        It is its own inverse.
+        """
         return blocks.transpose(1, 2) if self.wide else blocks
 
     @property
@@ -78,7 +81,10 @@ class Shrinkage:
         return torch.where(on[:, :, None] & on[:, None, :], both, of_one)
 
     def jacobian(self, H: Active) -> Active:
-        """Return the generalised Jacobian at V times H; it is symmetric, with eigenvalues in [0, 1]."""
+        """Return the generalised Jacobian at V times H.
+
+        It is symmetric, with eigenvalues in [0, 1].
+        """
         inside = self._upright(H) @ self.basis
         half = self.rotated.transpose(1, 2) @ inside
         mixed = self._divided_differences * (half + half.transpose(1, 2))

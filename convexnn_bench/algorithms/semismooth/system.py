@@ -127,7 +127,10 @@ class SemismoothSystem:
         return neurons, V, neurons.hidden(U)
 
     def conjugate_gradients(self, b: Predictions, tolerance: float, most: int) -> tuple[Predictions, int, bool]:
-        """Return (x, steps, whether the tolerance was met); x is determined as far as W sees it."""
+        """Return (x, steps, whether the tolerance was met).
+
+        x is determined as far as W sees it.
+        """
         x, r = torch.zeros_like(b), b.clone()
         Wr = self.weigh(r)
         rho = (r * Wr).sum()

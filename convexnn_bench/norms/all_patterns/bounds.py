@@ -165,7 +165,10 @@ class CompleteNorm:
         return value, 0.0, "affine decision rule" + (", by pairs of outputs" if R.shape[1] > 2 else "")
 
     def _enumerated(self, q: int) -> Cones | None:
-        """Return the cones of all patterns if they are cheap; the decision is made once, with enough time for it."""
+        """Return the cones of all patterns if they are cheap.
+
+        The decision is made once, with enough time for it.
+        """
         if self._looked:
             return self._cells
         if self._cost is None:

@@ -10,7 +10,10 @@ from convexnn_bench.operator.products.base import Products
 
 
 class LinearMap(Products):
-    """One block without a mask; `forward` is the architecture's `linear_map`, Z (p x q) -> C(Phi Z)."""
+    """One block without a mask.
+
+    `forward` is the architecture's `linear_map`, Z (p x q) -> C(Phi Z).
+    """
 
     def __init__(self, forward: Callable[[torch.Tensor], torch.Tensor]):
         self.forward = forward

@@ -22,7 +22,10 @@ POOLED_ELEMENTS = 2**25  # numbers of S, 256 MiB of float64, up to which it is f
 
 
 def pooled_rows(layers: MaskedLayers) -> "PooledRows | None":
-    """Form S if C pools rows to half as many or fewer and S fits memory; return None otherwise."""
+    """Form S if C pools rows to half as many or fewer and S fits memory.
+
+    Return None otherwise.
+    """
     if not layers.pools:
         return None
     samples, a, P, p = layers.n_out, layers.q // layers.c, layers.P, layers.p
