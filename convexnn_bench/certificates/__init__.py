@@ -1,4 +1,4 @@
-"""Certificates: bounds on how far a point is from the global optimum, by weak duality."""
+"""Certificates: proven bounds on how far a point is from the global optimum."""
 
 from convexnn_bench.certificates.bounds import best_dual, lower_bound
 from convexnn_bench.certificates.certificate import Certificate, relative_gap

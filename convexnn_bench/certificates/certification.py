@@ -129,7 +129,7 @@ def _check_finite(at: Evaluation) -> None:
 def _better_bound(
     problem: Problem, point: Point, dual: float, multiplier: torch.Tensor, scope: str, device: str
 ) -> tuple[float, torch.Tensor]:
-    """Return the larger of two bounds: the one passed in, and that of the multiplier of the point, if it has one."""
+    """Return the larger of two bounds: `dual`, and that of the point's own multiplier."""
     # A solver's own multiplier may be the better one away from stationarity. Projection and scaling make any finite
     # array feasible, so that a wrong multiplier gives a weaker bound and never a false one.
     if point.dual is None:

@@ -45,7 +45,9 @@ def concluded(
 
 
 def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
-    """Return the certificate with the lower bound of another point of the same program, if that bound is larger.
+    """Return the certificate with the lower bound of another point, if it is larger.
+
+    Both points are of the same program.
 
     A bound once proven holds for every point. The other one may be the larger, too, because this one met a deadline.
     """
@@ -57,7 +59,7 @@ def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
 
 
 def _contradiction(primal: float, dual: float) -> str | None:
-    """Return why no gap is stated if objective and bound contradict weak duality, else None."""
+    """Return why no gap is stated, if the numbers contradict weak duality, else None."""
     # Weak duality says dual <= p* <= primal. If the numbers contradict it by more than the tolerance of the cones
     # explains, one of them is wrong.
     if primal < dual - ROUNDING_TOLERANCE * abs(dual):

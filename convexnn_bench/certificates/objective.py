@@ -1,4 +1,4 @@
-"""Upper bounds on the objective of a point, and a check that a loss and its conjugate belong together.
+"""Upper bounds on the objective of a point, and a check of a loss's conjugate.
 
 The objective F(z) + beta R is computed in float64. It is raised here by bounds on the rounding of the predictions z, of
 R and of both sums (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 4.2), so that the
@@ -20,7 +20,7 @@ Predictions = Float[torch.Tensor, "n_out c"]
 def loss_upper_bound(
     loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, error: Predictions
 ) -> float:
-    """Return an upper bound on F at every point whose entries are within `error` of those of z.
+    """Return an upper bound on F at every point within `error` of z, entry by entry.
 
     value, gradient: F(z) and grad F(z) in float64.
     """
@@ -54,7 +54,9 @@ def objective_upper_bound(F: float, beta: float, R: float, rounding: float) -> f
 def check_conjugate(
     loss: BaseLoss, z: Predictions, Y: Predictions, value: float, gradient: Predictions, Lambda: Predictions
 ) -> None:
-    """Raise InputError unless F(z) + F*(Lambda) - <Lambda, z> satisfies the Fenchel-Young inequality, up to rounding.
+    """Raise InputError unless the Fenchel-Young inequality holds, up to rounding.
+
+    It says that F(z) + F*(Lambda) - <Lambda, z> >= 0, and that it is 0 for Lambda = grad F(z).
 
     The expression is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that is too small would
     give a bound above the optimum. Lambda: the projection of `gradient` onto dom F*.

@@ -84,7 +84,7 @@ def witness(problem: Problem, point: Point, certificate: Certificate) -> Witness
 
 
 def line(problem: Problem, predictions: Predictions, rounding: Predictions, regulariser: float) -> Line:
-    """Return the line of a point with these predictions and the best output bias at the problem's beta."""
+    """Return the line of a point with these predictions and the best output bias."""
     loss, Y = problem.loss, problem.operator().Y
     # A penalised bias b stays the same at other weight decays, and beta/2 ||b||^2 is linear in beta.
     if isinstance(loss, OutputBias) and loss.beta is not None:
@@ -97,7 +97,7 @@ def line(problem: Problem, predictions: Predictions, rounding: Predictions, regu
 
 
 def mixed(problem: Problem, first: Witness, second: Witness) -> tuple[Line, float]:
-    """Return the line and the lower bound of the mixture of two witnesses at the problem's beta.
+    """Return the line and the bound of the mixture of two witnesses at the beta.
 
     Parameters
     ----------

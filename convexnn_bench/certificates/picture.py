@@ -1,4 +1,4 @@
-"""Certificates as HTML for notebooks: a bar from zero to the objective that shows where the optimum lies.
+"""Certificates as HTML for notebooks: a bar that shows where the optimum lies.
 
 The HTML takes the colour of the surrounding text and one colour that stands out on white and on black, so that it can
 be read in a light and in a dark notebook. It needs no other file, and screen readers read the statement of the bar.
@@ -31,7 +31,10 @@ def rounded(value: float, digits: int, rounding: str) -> str:
 
 
 def enclosure_words(primal: float, dual: float, refused: str | None = None) -> str:
-    """Return a sentence that says where the optimum lies, with numbers rounded outwards so that it remains true."""
+    """Return a sentence that says where the optimum lies.
+
+    Its numbers are rounded outwards, so that it remains true.
+    """
     if math.isnan(dual):
         return "Nothing was proven."
     low, high = rounded(dual, 7, ROUND_FLOOR), rounded(primal, 7, ROUND_CEILING)
@@ -49,7 +52,9 @@ def enclosure_words(primal: float, dual: float, refused: str | None = None) -> s
 
 
 def bar(primal: float, dual: float, words: str, ends: tuple[float, float] | None = None, width: float = WIDTH) -> str:
-    """Return a bar as SVG: grey up to the lower bound, coloured from the bound to the objective, and a mark at its end.
+    """Return a bar as SVG, with a mark at its end.
+
+    It is grey up to the lower bound, and coloured from the bound to the objective.
 
     Parameters
     ----------
@@ -102,7 +107,7 @@ def legend() -> str:
 def certificate_html(
     title: str, primal: float, dual: float, refused: str | None = None, lines: Sequence[str] = ()
 ) -> str:
-    """Return a title, the bar with its statement and legend, and further lines of text.
+    """Return a title, the bar with its statement and legend, and further lines.
 
     Parameters
     ----------

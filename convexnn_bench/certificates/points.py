@@ -25,7 +25,7 @@ PointLike = Point | HasPoint | torch.nn.Module | Array | Sequence[Array]
 
 
 def as_point(problem: Problem, point: Any) -> Point:
-    """Return a Point for a result, blocks, (U, V) factors, (W1, W2) weights or a torch module.
+    """Return a Point for a result, blocks, factors, weights or a torch module.
 
     Two arrays of three axes are factors, two arrays of two axes network weights. Raise InputError otherwise.
     """
@@ -49,7 +49,10 @@ def as_point(problem: Problem, point: Any) -> Point:
 
 
 def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> Point:
-    """Return the point that arrays are: two of three axes are factors, matrices are blocks or network weights."""
+    """Return the point that arrays are.
+
+    Two arrays of three axes are factors, and matrices are blocks or network weights.
+    """
     shapes = sorted({array.shape for array in arrays})
     axes = {len(shape) for shape in shapes}
     if len(arrays) == 2 and axes == {3}:
@@ -72,7 +75,7 @@ def _arrays_point(problem: Problem, arrays: list[np.ndarray], is_list: bool) -> 
 
 
 def _check_orientation(problem: Problem, W1: torch.Tensor, W2: torch.Tensor) -> None:
-    """Raise InputError if a matrix is square and another orientation of the weights has a lower loss.
+    """Raise InputError if another orientation of square weights has a lower loss.
 
     torch's Linear has M x p weights, and the second matrix of scikit-learn's coefs_ is M x q. If M equals p or q the
     sizes do not show the orientation. Squared norms are equal in all orientations, so that the loss decides.
@@ -97,7 +100,7 @@ def _orientations(W: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _module_point(problem: Problem, module: torch.nn.Module) -> Point:
-    """Return the weights of a module that is a network of this problem, without biases."""
+    """Return the weights of a module without biases that is a network of this problem."""
     if problem.is_sparse:
         raise InputError(
             "a torch module is read by its outputs on dense data, and this X is sparse: give its weights (W1, W2), "

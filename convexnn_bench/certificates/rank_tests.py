@@ -1,4 +1,7 @@
-"""Whether Theorems 3.3 and 3.5 (Sahiner et al., ICLR 2024) apply at a Burer-Monteiro point."""
+"""Whether the theorems on ranks apply at a Burer-Monteiro point.
+
+They are Theorems 3.3 and 3.5 of Sahiner et al., ICLR 2024.
+"""
 
 import math
 from typing import Any
@@ -16,7 +19,10 @@ RANK_TOLERANCE = 1e-6
 def rank_tests(
     problem: Problem, factors: tuple[torch.Tensor, torch.Tensor], G: Float[torch.Tensor, "P p q"]
 ) -> dict[str, Any]:
-    """Return the fields that say whether Theorems 3.3 and 3.5 apply at a Burer-Monteiro point without cones."""
+    """Return the fields of a certificate that say whether Theorems 3.3 and 3.5 apply.
+
+    The point is a Burer-Monteiro point without cones.
+    """
     # 1. The norm of the gradient (G_k V_k + beta U_k, G_k^T U_k + beta V_k), relative to that of the penalty's gradient
     # beta (U, V).
     U, V = factors

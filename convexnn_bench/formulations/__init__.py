@@ -1,4 +1,4 @@
-"""The three statements of one problem: objective, start point, and the maps between them."""
+"""The three statements of one problem: objectives, start points, and maps."""
 
 from convexnn_bench.formulations import burer_monteiro, convex, network
 from convexnn_bench.formulations.burer_monteiro import balance

@@ -1,4 +1,6 @@
-"""The Burer-Monteiro formulation min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2), K_k U_k >= 0 for ReLU.
+"""The Burer-Monteiro formulation of the convex program.
+
+min F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2), with K_k U_k >= 0 for ReLU.
 
 Sahiner et al., ICLR 2024, equations 19-21. Blocks are Z_k = U_k V_k^T.
 """
@@ -36,7 +38,9 @@ def check_factors(problem: Instance, U: Any, V: Any) -> tuple[Left, Right]:
 
 
 def default_columns(problem: Instance) -> int:
-    """Return m = min(p, q), for which no second-order stationary point is spurious (Theorems 3.3 and 3.5).
+    """Return m = min(p, q), for which no second-order stationary point is spurious.
+
+    This follows from Theorems 3.3 and 3.5.
 
     With a cone, m = 2 for a scalar output, one column for either sign. For vector outputs m = p, which a completely
     positive p x p matrix needs for p <= 4, and which is never more than the p q of Caratheodory's theorem.
@@ -56,7 +60,10 @@ def objective(problem: Instance, U: Left, V: Right) -> float:
 
 
 def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right) -> tuple[Scalar, Left, Right]:
-    """Return the objective, G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F)."""
+    """Return the objective and its gradient in U and in V.
+
+    The gradients are G_k V_k + beta U_k and G_k^T U_k + beta V_k, with G_k = A_k^*(grad F).
+    """
     # The derivative of F(A(U V^T)) by U_k is A_k^*(grad F) V_k, and by V_k it is A_k^*(grad F)^T U_k. The pullback
     # gives both, and forms the blocks G_k only where that is cheaper.
     z, pullback = operator.factored(U, V)
@@ -66,7 +73,9 @@ def value_and_gradient(problem: Instance, operator: Operator, U: Left, V: Right)
 
 
 def natural_scale(problem: Instance, operator: Operator) -> float:
-    """Return the size of a block after one exact gradient step from zero, which sets the scale of a start point.
+    """Return the size of a block after one exact gradient step from zero.
+
+    It sets the scale of a start point.
 
     From Z = 0 along -G := -A^*(grad F(0)) the quadratic model of F is least at t = ||G||^2 / (L ||A(G)||^2), with L the
     loss's smoothness. Then t ||G|| / sqrt(P) is the norm of a typical block. It scales with X and Y as blocks do.
@@ -109,7 +118,10 @@ def project(problem: Instance, U: Left, in_time: bool = False) -> Left:
 
 
 def balance(U: Left, V: Right) -> tuple[Left, Right]:
-    """Return columns rescaled to ||u|| = ||v|| with the same products, which never raises the objective."""
+    """Return columns rescaled to ||u|| = ||v|| with the same products.
+
+    This never raises the objective.
+    """
     # u v^T = (t u) (v / t)^T, and (t ||u||)^2 + (||v|| / t)^2 is least at t^2 = ||v|| / ||u||
     left = torch.linalg.vector_norm(U, dim=-2, keepdim=True)
     right = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
@@ -126,12 +138,17 @@ def to_blocks(U: Left, V: Right) -> Blocks:
 
 
 def to_split(U: Left, V: Right) -> Float[torch.Tensor, "P p 2"]:
-    """Return (a, b) with U_k V_k^T = a - b for one output, the sums of columns with v > 0 and v < 0."""
+    """Return (a, b) with U_k V_k^T = a - b for one output.
+
+    a, b: the sums of the columns with v > 0 and with v < 0.
+    """
     return torch.stack([(U * (sign * V).clamp_min(0)).sum(dim=2) for sign in (1.0, -1.0)], dim=2)
 
 
 def to_network(problem: Instance, U: Left, V: Right) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the network with one neuron a column pair: column j of block k becomes neuron j P + k, with gate k.
+    """Return the network with one neuron for each pair of columns.
+
+    Column j of block k becomes neuron j P + k, with gate k.
 
     For ReLU the columns must lie in their cones, where D_k Phi u = max(Phi u, 0); zero neurons are dropped.
     """

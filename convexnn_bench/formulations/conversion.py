@@ -1,4 +1,6 @@
-"""Convert a point to another formulation, with balanced pairs and vectors in the ReLU cones.
+"""Convert a point to another formulation.
+
+Pairs are balanced, and vectors lie in the ReLU cones.
 
 The maps are those of the three formulations (Sahiner et al., ICLR 2024): Z_k = U_k V_k^T, the SVD of Z_k, a neuron for
 each column pair, and the block of the pattern of each neuron. None of them raises the objective beyond rounding.
@@ -11,7 +13,9 @@ from convexnn_bench.instance import Instance
 
 
 def converted(problem: Instance, point: Point, formulation: str) -> Point:
-    """Return the point in another formulation, in float64 on the CPU, with its multiplier.
+    """Return the point in another formulation, in float64 on the CPU.
+
+    Its multiplier stays.
 
     Factors outside the ReLU cones are projected onto them first. Raise InputError if arrays do not fit the problem, and
     UnsupportedError if the point has no counterpart: a ReLU network with patterns that are not among the blocks, or

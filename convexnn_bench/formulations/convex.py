@@ -1,4 +1,6 @@
-"""The convex program min_Z F(A(Z)) + beta sum_k ||Z_k||_k (Sahiner et al., ICLR 2024, eqs. 2, 3, 6).
+"""The convex program min_Z F(A(Z)) + beta sum_k ||Z_k||_k.
+
+It is stated by Sahiner et al., ICLR 2024, eqs. 2, 3, 6.
 
 ||.||_k is the nuclear norm without a cone. For scalar-output ReLU it is the gauge
 min{||a|| + ||b|| : Z_k = a - b, K_k a >= 0, K_k b >= 0}, and the pair (a, b) is called the split of Z_k. For vector
@@ -66,28 +68,39 @@ def check_split(problem: Instance, split: Any) -> Split:
 
 
 def nuclear_norms(Z: Blocks) -> Float[torch.Tensor, " P"]:
-    """Return the sum of singular values of every block, which is the Euclidean norm where p = 1 or q = 1."""
+    """Return the sum of singular values of every block.
+
+    It is the Euclidean norm if p = 1 or q = 1.
+    """
     if min(Z.shape[1:]) == 1:
         return torch.linalg.vector_norm(Z, dim=(1, 2))
     return torch.linalg.svdvals(Z).sum(dim=1)
 
 
 def norm_rounding(Z: Blocks) -> float:
-    """Return a bound on the rounding of the sum of norms of blocks or of split vectors, relative to the sum."""
+    """Return a bound on the relative rounding of a sum of norms.
+
+    The norms are those of blocks or of split vectors.
+    """
     # The error of a singular value is a small multiple of (p + q) eps times the largest one of its block.
     p, q = Z.shape[1:]
     return 4 * (p + q) * min(p, q) * EPS + sum_rounding(len(Z))
 
 
 def ranks(Z: Blocks, floor: float = 1e-6) -> Int[torch.Tensor, " P"]:
-    """Return how many singular values of every block are above `floor` times the largest one of all blocks."""
+    """Return the number of singular values of every block that are not small.
+
+    Small is below `floor` times the largest one of all blocks.
+    """
     # The floor is relative to the largest value of all blocks, so that a block of the size of rounding has rank zero.
     values = torch.linalg.vector_norm(Z, dim=(1, 2))[:, None] if min(Z.shape[1:]) == 1 else torch.linalg.svdvals(Z)
     return ((values > floor * values.max()) & (values > 0)).sum(dim=1)
 
 
 def split_cone(problem: Instance, Z: Blocks) -> Split:
-    """Return the two vectors of cone k with difference Z_k and the least sum of norms, for scalar outputs.
+    """Return the two vectors of cone k with difference Z_k and the least norms.
+
+    This is for scalar outputs. The sum of both norms is the least.
 
     Raise InputError where Z_k is no difference of two vectors of its cone.
     """
@@ -97,7 +110,9 @@ def split_cone(problem: Instance, Z: Blocks) -> Split:
 
 
 def cone_factors(problem: Instance, Z: Blocks) -> tuple[Left, Right]:
-    """Return (U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k, and a small 1/2 (||U||^2 + ||V||^2).
+    """Return (U, V) with U_k V_k^T = Z_k and the columns of U_k in cone k.
+
+    Its 1/2 (||U||^2 + ||V||^2) is small.
 
     For vector outputs. The cost is the least possible where the left singular vectors lie in the cone, and, to the
     accuracy of the conic solver, where the doubly non-negative relaxation could be factored, as with at most four
@@ -123,7 +138,7 @@ def regulariser(problem: Instance, Z: Blocks, split: Split | None = None) -> flo
 
 
 def _sum_of_norms(norms: Callable[[torch.Tensor], torch.Tensor], vectors: torch.Tensor) -> float:
-    """Return the sum of homogeneous norms, without over- or underflow of the squares in them."""
+    """Return the sum of homogeneous norms, without overflow of the squares in them."""
     total = float(norms(vectors).sum())
     if is_moderate(total):
         return total
@@ -139,7 +154,9 @@ def objective(problem: Instance, Z: Blocks, split: Split | None = None) -> float
 
 
 def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split | None = None) -> tuple[Left, Right]:
-    """Return balanced factors with U_k V_k^T = Z_k whose factored objective is the convex one.
+    """Return balanced factors with U_k V_k^T = Z_k.
+
+    Their factored objective is the convex one.
 
     Without a cone U = A sqrt(S), V = B sqrt(S) from the SVD Z_k = A S B^T. With a cone and vector outputs, they are
     those of `cone_factors`. With a scalar output the two columns are (a / sqrt(||a||), sqrt(||a||)) and
@@ -178,7 +195,9 @@ def to_factors(problem: Instance, Z: Blocks, m: int | None = None, split: Split 
 
 
 def soft_threshold(Z: Blocks, threshold: float) -> Blocks:
-    """Return the prox of threshold * nuclear norm, block by block: singular values s become (s - threshold)_+.
+    """Return the prox of threshold * nuclear norm, block by block.
+
+    Singular values s become (s - threshold)_+.
 
     With the eigenvectors B of the smaller Gram matrix that is Z B diag((1 - threshold / s)_+) B^T.
     """

@@ -1,4 +1,6 @@
-"""The original network: min F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2) (eq. 1).
+"""The original network, eq. 1 of Sahiner et al., ICLR 2024.
+
+min F(C(phi(Phi W1) W2^T)) + beta/2 (||W1||_F^2 + ||W2||_F^2).
 
 Gradients come from autograd, which makes them independent of those that the Burer-Monteiro formulation writes out. With
 gated ReLU neuron j uses gate j mod P.
@@ -40,7 +42,10 @@ def check_weights(problem: Instance, W1: Any, W2: Any) -> tuple[First, Second]:
 
 
 def _transposed(problem: Instance, W1: np.ndarray, W2: np.ndarray) -> str:
-    """Return the remedy where the weights only have another orientation, such as that of torch or of scikit-learn."""
+    """Return the remedy if the weights only have another orientation.
+
+    It may be that of torch or of scikit-learn.
+    """
     if W1.ndim != 2 or W2.ndim != 2:
         return ""
     ways = {
@@ -55,7 +60,10 @@ def _transposed(problem: Instance, W1: np.ndarray, W2: np.ndarray) -> str:
 
 
 def gate_masks(problem: Instance, operator: Operator, M: int) -> torch.Tensor:
-    """Return the N x M masks of the neurons' gates as numbers, empty for activations without gates."""
+    """Return the N x M masks of the neurons' gates as numbers.
+
+    They are empty for activations without gates.
+    """
     if not problem.activation.has_gates:
         return operator.masks[:, :0]
     # Neuron j has gate j mod P: the columns repeat after P, and a network narrower than P uses the first M.
@@ -75,7 +83,9 @@ def forward(problem: Instance, operator: Operator, W1: First, W2: Second) -> Flo
 
 
 def parts(problem: Instance, operator: Operator, M: int) -> list[Operator]:
-    """Return views of the operator on a few samples each, so that the hidden layer of M neurons fits in the cache.
+    """Return views of the operator on a few samples each.
+
+    The hidden layer of M neurons then fits in the cache.
 
     Parts are whole samples, since a second layer may mix the rows of a sample.
     """
@@ -89,7 +99,10 @@ def parts(problem: Instance, operator: Operator, M: int) -> list[Operator]:
 
 
 def predict(problem: Instance, W1: First, W2: Second) -> Float[torch.Tensor, "n_out c"]:
-    """Return the network's predictions on the problem's data, float64, a few samples at a time."""
+    """Return the network's predictions on the problem's data, in float64.
+
+    They are computed for a few samples at a time.
+    """
     return torch.cat([forward(problem, part, W1, W2) for part in parts(problem, problem.operator(), W1.shape[1])])
 
 
@@ -105,7 +118,10 @@ def objective(problem: Instance, W1: First, W2: Second) -> float:
 
 
 def default_width(problem: Instance) -> int:
-    """Return as many neurons as the Burer-Monteiro default has columns, for ReLU at most LARGEST_RELU_WIDTH."""
+    """Return as many neurons as the Burer-Monteiro default has columns.
+
+    For ReLU they are at most LARGEST_RELU_WIDTH.
+    """
     columns = problem.P * burer_monteiro.default_columns(problem)
     return min(columns, LARGEST_RELU_WIDTH) if problem.has_cone else columns
 
@@ -123,7 +139,9 @@ def start(problem: Instance, operator: Operator, M: int, seed: int, scale: float
 
 
 def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
-    """Return, for each ReLU neuron, the block whose cone it lies in, -1 for a neuron that no row activates.
+    """Return, for each ReLU neuron, the block whose cone it lies in.
+
+    It is -1 for a neuron that no row activates.
 
     The pattern 1{Phi u >= 0} is looked up. A neuron on a boundary, or within rounding of it, may belong to a
     neighbouring block instead, for which all cones are tested. Raise UnsupportedError where no block fits.
@@ -159,7 +177,9 @@ def _pattern_blocks(problem: Instance, W1: np.ndarray) -> np.ndarray:
 
 
 def to_factors(problem: Instance, W1: First, W2: Second) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Burer-Monteiro factors with the same neurons, each in the block of its gate, or of its own pattern.
+    """Return Burer-Monteiro factors with the same neurons.
+
+    Each neuron is in the block of its gate, or of its own pattern.
 
     Neurons that no row activates are dropped. The objective never rises. Raise UnsupportedError where a
     ReLU neuron's pattern is not among the blocks.

@@ -1,4 +1,4 @@
-"""Theorems 3.3 to 3.5 of Sahiner et al. (ICLR 2024) as checks that can be called and watched."""
+"""Theorems 3.3 to 3.5 of Sahiner et al. (ICLR 2024) as checks."""
 
 from convexnn_bench.theorems.checks import check_full_rank, check_rank_deficient
 from convexnn_bench.theorems.conditions import TheoremCheck

@@ -1,4 +1,4 @@
-"""The hypotheses and the conclusion of a theorem at a point, as numbers with limits."""
+"""The hypotheses and the conclusion of a theorem, as numbers with limits."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING

@@ -1,4 +1,6 @@
-"""The smallest curvature of the factored objective at a point, which says whether it is second-order stationary.
+"""The smallest curvature of the factored objective at a point.
+
+It says whether the point is second-order stationary.
 
 The Hessian is formed and decomposed where it is small; else Lanczos' method finds its smallest eigenvalue from Hessian
 products (theorems.trust_region), which cost one application of the operator and one of its adjoint each.
@@ -174,7 +176,7 @@ def smallest_curvature(problem: Problem, point: Any, seed: int = 0) -> Curvature
 
 
 def _dense(hessian: Hessian, size: int) -> tuple[Flat, int]:
-    """Return the unit eigenvector of the smallest eigenvalue, and the number of Hessian products.
+    """Return the unit eigenvector of the smallest eigenvalue, and the products taken.
 
     The Hessian is formed column by column.
     """

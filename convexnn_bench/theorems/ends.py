@@ -1,4 +1,4 @@
-"""Where training ended: one random start, all starts of one width, and one step of the staircase.
+"""Where training ended, from random starts and on the staircase.
 
 These are plain numbers, without arrays, so that figures and tables can be made from lists of them.
 """
@@ -69,7 +69,7 @@ class Width:
 
     @property
     def verdict(self) -> str:
-        """Say whether the theorem holds where it applies, and what was observed where it does not."""
+        """Say whether the theorem holds, or what was observed where it does not apply."""
         unfinished = self.starts - self.global_ends
         # The theorem speaks of second-order points only. An end that is not yet one neither confirms nor violates it.
         if self.covered:
@@ -88,7 +88,9 @@ class Width:
 
 @dataclass(frozen=True)
 class StaircaseStep:
-    """A trained point with m columns a block, measured with a zero column appended (m = 0: the zero network).
+    """A trained point with m columns a block, measured with a zero column appended.
+
+    m = 0 stands for the zero network.
 
     Attributes
     ----------

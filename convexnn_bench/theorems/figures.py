@@ -1,4 +1,4 @@
-"""Figures of the theorem checks: the ends of random starts against the number of columns, and the staircase."""
+"""Figures of the theorem checks: the ends of random starts, and the staircase."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ KINDS = {  # colour and marker of an end of training
 def starts_figure(
     ends: Sequence[End], widths: Sequence[Width], tolerance: float, covered_from: int, xlabel: str, title: str
 ) -> "Figure":
-    """Draw the relative excess of every end over the proven lower bound (log) against m.
+    """Draw the relative excess of every end over the lower bound (log) against m.
 
     The ends of one width are spread sideways, so that they do not hide each other. A dotted line marks the tolerance,
     and a shade the widths m >= covered_from, for which the theorem excludes spurious minima.
@@ -67,7 +67,7 @@ def starts_figure(
 
 
 def staircase_figure(steps: Sequence[StaircaseStep], target: float) -> "Figure":
-    """Draw the objective with its lower bound (left) and the certified relative gap (right, log) against m."""
+    """Draw the objective with its bound (left) and the gap (right, log) against m."""
     from matplotlib.figure import Figure
 
     m = [step.m for step in steps]

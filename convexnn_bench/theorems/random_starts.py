@@ -1,4 +1,4 @@
-"""Where training ends from many random starts, against the number of columns (heads, neurons) of a block.
+"""Where training ends from many random starts, against the columns of a block.
 
 For linear and gated activations it is proven (Sahiner et al., ICLR 2024, Theorems 3.3 and 3.5) that with m >= min(p, q)
 columns a block every second-order stationary point has the optimal value p* of the convex program. For linear

@@ -1,4 +1,4 @@
-"""The Burer-Monteiro staircase: from too few columns to a certified optimum, leaving every wrong stationary point.
+"""The Burer-Monteiro staircase: from too few columns to a certified optimum.
 
 A stationary point with a zero column in every block has the Hessian of the point without it, and beside it, for every
 block, [[beta I, G_k], [G_k^T, beta I]], whose smallest eigenvalue is beta - ||G_k||_2. Where ||G_k||_2 > beta the
@@ -170,7 +170,9 @@ def staircase(problem: Problem, seed: int = 0, *, gap: float = 1e-6, steps: int 
 def descent_columns(
     problem: Problem, U: Left, V: Right
 ) -> tuple[Float[torch.Tensor, "P p 1"], Float[torch.Tensor, "P q 1"]] | None:
-    """Return a column for every block that lowers the objective, None if no block has ||G_k||_2 > beta.
+    """Return a column for every block that lowers the objective.
+
+    Return None if no block has ||G_k||_2 > beta.
 
     It is sqrt(t_k) times the top singular pair of -G_k, with t_k = s (||G_k||_2 - beta)_+ and s the minimiser of the
     quadratic upper model: the objective, convex in s, falls by at least s/2 sum_k (||G_k||_2 - beta)_+^2.

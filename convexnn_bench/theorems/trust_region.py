@@ -1,4 +1,4 @@
-"""Exact Hessian products of the factored objective, and a trust-region Newton method built on them.
+"""Exact Hessian products of the factored objective, and trust-region Newton.
 
 f(U, V) = F(A(U V^T)) + beta/2 sum_k (||U_k||_F^2 + ||V_k||_F^2), linear and gated activations. With G_k = A_k^*(grad F)
 and dz = A(dU V^T + U dV^T) the Hessian takes (dU, dV) to
@@ -27,7 +27,9 @@ COARSE = 1e-7  # relative gradient below which a step changes the value by round
 
 
 class Hessian:
-    """Value, gradient and Hessian products of f at (U, V), float64 on the CPU, without cones.
+    """Value, gradient and Hessian products of f at (U, V), without cones.
+
+    They are float64 on the CPU.
 
     Where grad F has a kink (Huber at |z - y| = delta, squared hinge at y z = 1) F'' is an element of the generalised
     Hessian.
@@ -48,7 +50,10 @@ class Hessian:
         return G @ V + self.beta * U, G.transpose(1, 2) @ U + self.beta * V
 
     def product(self, dU: Left, dV: Right) -> tuple[Left, Right]:
-        """Return the Hessian times (dU, dV), by one application of the operator and one of its adjoint."""
+        """Return the Hessian times (dU, dV).
+
+        It takes one application of the operator and one of its adjoint.
+        """
         # A(U V^T) changes by dz to first order, and grad F(z) therefore by F''(z) dz.
         dz = self.operator.apply(dU @ self.V.transpose(1, 2) + self.U @ dV.transpose(1, 2))
         dG = self.operator.adjoint(self._curve(dz[:, :, None])[:, :, 0])
@@ -131,7 +136,9 @@ class _Scaled:
 
 
 def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 1e-10, steps: int = 500) -> NewtonEnd:
-    """Minimise f from (U, V) by trust-region Newton with conjugate gradients (Steihaug, 1983; SciPy's trust-ncg).
+    """Minimise f from (U, V) by trust-region Newton with conjugate gradients.
+
+    The method is SciPy's trust-ncg (Steihaug, 1983).
 
     It ends at a relative gradient of `tolerance`, after `steps` steps, or when rounding stops it. It follows
     directions of negative curvature, so that it leaves saddles unless it starts on one.
@@ -165,7 +172,7 @@ def trust_region_newton(problem: Problem, U: Left, V: Right, tolerance: float = 
 
 
 def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) -> NewtonEnd:
-    """Polish the point by Newton steps, solved by MINRES because the Hessian is singular.
+    """Polish the point by Newton steps, by MINRES because the Hessian is singular.
 
     Differences of values are rounding here. A step is kept if it halves the relative gradient and raises the value by
     no more than rounding.
@@ -188,6 +195,9 @@ def _polished(problem: Problem, U: Left, V: Right, tolerance: float, done: int) 
 
 
 def spread_start(problem: Problem, m: int, seed: int) -> tuple[Left, Right]:
-    """Return a random start whose blocks are between 0.1 and 10 times their natural size, log-uniformly."""
+    """Return a random start with blocks of 0.1 to 10 times their natural size.
+
+    The sizes are log-uniform.
+    """
     scale = 10 ** np.random.default_rng(seed).uniform(-1, 1)
     return burer_monteiro.start(problem, problem.operator(), m, seed, scale=float(scale))
