@@ -1,4 +1,4 @@
-"""Run the command line with `python -m convexnn_bench`, or as the script `convexnn-bench`."""
+"""Run the command line: `python -m convexnn_bench`, or `convexnn-bench`."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Several solvers on one problem, in this process: a table and a figure for notebooks.
+"""Several solvers on one problem, in this process: a table and a figure.
 
 A campaign (`convexnn-bench run`) gives each solver a process of its own, with limits on its time and memory; here they
 run one after the other, and the problem is checked between them.
@@ -71,7 +71,7 @@ class Comparison:
     gap: float | None = None
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row for each solver: status, objective, lower_bound, gap, set-up and solve seconds, ..."""
+        """Return one row for each solver: its status, its bounds and its times."""
         import pandas as pd
 
         shown = [field for field in FIELDS if field.frame]
@@ -113,7 +113,7 @@ class Comparison:
         return [record for record in self.records if math.isfinite(finite(record["gap"]))]
 
     def _enclosure(self) -> str:
-        """Return a sentence on the interval that all bounds together prove, if they are on one program."""
+        """Return a sentence on the interval that all bounds on one program prove."""
         proven = self._proven()
         if len({record["scope"] for record in proven}) != 1:
             return ""
@@ -135,7 +135,7 @@ class Comparison:
 
 
 def _side(column: int) -> str:
-    """Return the style of a column of the HTML table: words on the left, numbers on the right."""
+    """Return the alignment of a column of the HTML table."""
     return f"text-align:{'left' if column < 2 else 'right'};padding:.1em .6em;white-space:nowrap"
 
 

@@ -1,4 +1,4 @@
-"""A deadline for the work of a `with` block, at which searches end early with what they have reached.
+"""A deadline for the work of a `with` block, at which searches end early.
 
 A bound that is improved step by step holds after every step. Its loop therefore asks `time_is_up` between two steps,
 and returns the best bound so far once that is true: a weaker bound, and never a false one. The deadline belongs to the
@@ -43,7 +43,10 @@ def deadline(seconds: float | None, clock: Clock = time.perf_counter) -> Iterato
 
 @contextmanager
 def part_of_deadline(part: float) -> Iterator[None]:
-    """Give the block this part of the seconds until the earliest deadline, on the clock of that deadline."""
+    """Give the block this part of the seconds until the earliest deadline.
+
+    The new deadline is on the clock of that one.
+    """
     ends = _ENDS.get()
     if not ends:
         yield
@@ -55,7 +58,7 @@ def part_of_deadline(part: float) -> Iterator[None]:
 
 @contextmanager
 def no_deadline() -> Iterator[None]:
-    """Leave all deadlines aside in the block, for a value that is kept and must not depend on them."""
+    """Ignore all deadlines in the block, for a value that must not depend on them."""
     token = _ENDS.set(())
     try:
         yield
@@ -88,7 +91,7 @@ def cut_short() -> None:
 
 @contextmanager
 def cuts_counted() -> Iterator[list[float]]:
-    """Yield a list that is empty as long as the deadline has cut short no search of the block."""
+    """Yield a list that is empty until the deadline cuts short a search of the block."""
     cuts: list[float] = []
     token = _CUTS.set(cuts)
     try:
@@ -99,7 +102,7 @@ def cuts_counted() -> Iterator[list[float]]:
 
 @contextmanager
 def noted_by(note: Callable[[str], None]) -> Iterator[None]:
-    """Hand every `working_on` of the block to `note`, such as the text of a progress bar."""
+    """Hand every `working_on` of the block to `note`."""
     token = _NOTE.set(note)
     try:
         yield
@@ -108,7 +111,7 @@ def noted_by(note: Callable[[str], None]) -> Iterator[None]:
 
 
 def working_on(text: str) -> None:
-    """Say in a few words what a long computation is doing, for whoever shows its progress."""
+    """Say in a few words what a long computation is doing, for a progress bar."""
     note = _NOTE.get()
     if note is not None:
         note(text)

@@ -1,4 +1,7 @@
-"""Errors that a user can act on: each message names the argument, the value and what is allowed."""
+"""Errors that a user can act on.
+
+Each message names the argument, the value and what is allowed.
+"""
 
 
 class ConvexNNError(Exception):
@@ -47,7 +50,10 @@ class ExecutorError(ConvexNNError, RuntimeError):
 
 
 class DivergedError(Exception):
-    """The entries of a solver's point are no longer finite, or too large for an objective: how a run may end."""
+    """The entries of a solver's point are no longer finite, or are too large.
+
+    A run may end in this way.
+    """
 
 
 class ChangedProblemError(ConvexNNError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Samples that are held out of a training problem, and scores of predictions on them.
+"""Samples that are held out of a training problem, and scores on them.
 
 The training does not depend on them: neither the objective nor its bounds, the patterns or beta_max.
 """

@@ -1,4 +1,4 @@
-"""An instance as a tree of plain values and arrays, which `storage` writes to a file, and back.
+"""An instance as a tree of plain values and arrays, and back.
 
 Architecture, activation and loss are stored as registered names with the arguments of their constructors. The blocks
 are stored as they are, so that nothing is sampled or enumerated again.
@@ -60,7 +60,9 @@ def instance_tree(instance: Instance) -> dict[str, Any]:
 
 
 def instance_from(tree: Mapping[str, Any], cls: type[AnyInstance], path: Any) -> AnyInstance:
-    """Return the instance of class `cls` that `instance_tree` has described; `path` stands in messages.
+    """Return the instance of class `cls` that `instance_tree` has described.
+
+    path: the file, for messages.
 
     Raise InputError where a name is not registered or the arrays do not fit together.
     """
@@ -120,7 +122,7 @@ def _instance(tree: Mapping[str, Any], state: dict[str, Any], cls: type[AnyInsta
 
 
 def _stored(X: DataArray) -> Any:
-    """Return a dense array as it is, and a sparse one as its three arrays and its shape."""
+    """Return a dense array as it is, or the three arrays and the shape of a sparse one."""
     if not isinstance(X, scipy.sparse.csr_array):
         return X
     return {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": X.shape}
@@ -135,7 +137,7 @@ def _data(stored: Any) -> Any:
 
 
 def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:
-    """Return the registered name of a part and the arguments with which its constructor makes an equal one."""
+    """Return the registered name of a part and the arguments that make an equal one."""
     cls, kind = type(part), registry.kind
     if cls is OutputBias:
         return {"name": WITH_BIAS, "parameters": {"loss": _described(part.loss, LOSSES), "beta": part.beta}}
@@ -161,7 +163,7 @@ def _described(part: Any, registry: Registry[Any]) -> dict[str, Any]:
 
 
 def _lost(cls: type, parameters: Mapping[str, Any]) -> str | None:
-    """Return an argument of the constructor that the attributes of an object do not give back, or None."""
+    """Return an argument that the attributes of an object do not give back, or None."""
     names = list(inspect.signature(cls).parameters)
     absent = [name for name in names if name not in parameters]
     if absent:

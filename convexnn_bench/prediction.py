@@ -1,4 +1,4 @@
-"""Predictions of a point on new data, with the gates or neurons of its training problem.
+"""Predictions of a point on new data, with the gates or neurons of its problem.
 
     linear       f(x) = C(phi(x) Z)
     gated ReLU   f(x) = C(sum_k 1{phi(x) g_k >= 0} phi(x) Z_k)           with the gates g_k of the problem
@@ -54,7 +54,7 @@ def predict(problem: Problem, point: Point, X_new: Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Neurons:
-    """The active neurons of a network: W1 (p x M), W2 (q x M), and gates (p x M) or None."""
+    """The active neurons: W1 (p x M), W2 (q x M), and gates (p x M) or None."""
 
     W1: torch.Tensor
     W2: torch.Tensor
@@ -104,7 +104,7 @@ class Predictor:
         return scores.reshape(-1, *self.sample_shape)
 
     def neurons(self) -> Neurons:
-        """Return the active neurons of the point's network, or one zero neuron if none is active.
+        """Return the active neurons of the point's network, or one zero neuron.
 
         Raise UnsupportedError if no network is known.
         """
@@ -118,7 +118,10 @@ class Predictor:
         return Neurons(W1[:, active], W2[:, active], gates)
 
     def scores(self, X: DataArray) -> Float[np.ndarray, "n_out c"]:
-        """Return the predictions without the output bias for checked samples, some at a time."""
+        """Return the predictions without the output bias for checked samples.
+
+        They are computed for some samples at a time.
+        """
         problem = self.problem
         rows = problem.N // problem.X.shape[0]  # of one sample
         neurons = 0 if self._neurons is None else self._neurons[0].shape[1]
@@ -144,7 +147,7 @@ class Predictor:
 
 
 def shape_of_a_sample(problem: Problem) -> tuple[int, ...]:
-    """Return (s, c) if the architecture takes targets n x s x c for its n s outputs, else (c,)."""
+    """Return (s, c) if the architecture takes targets n x s x c, else (c,)."""
     n = problem.X.shape[0]
     each = (problem.n_out // n, problem.c)
     try:

@@ -1,4 +1,4 @@
-"""The training problem: an instance (data, architecture, activation, loss, beta, blocks) with its objectives.
+"""The training problem: an instance with its objectives.
 
 Three formulations of one problem (Sahiner et al., ICLR 2024), all sums over samples, never means:
 

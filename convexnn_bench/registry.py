@@ -1,4 +1,7 @@
-"""The registries under their former address, for one release: import them from `convexnn_bench.plugins`."""
+"""The registries under their former address, for one release.
+
+Import them from `convexnn_bench.plugins`.
+"""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""How a run may end, and the one function that decides it for a run that has a point.
+"""How a run may end, and the one function that decides it.
 
 A status says what was proven or what stopped the run. It never repeats a solver's own statement.
 """

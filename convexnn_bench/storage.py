@@ -1,4 +1,6 @@
-"""Write whole files in one step, and archives of plain values and arrays in one .npz file, which holds no pickle.
+"""Write whole files in one step, and archives of values and arrays as .npz files.
+
+The archives hold no pickle.
 
 An archive is a tree of plain values: numbers, text, None, lists, tuples and dictionaries, with arrays anywhere among
 them. The file has a member for every array, and a member `header` with all the rest as JSON text. A tuple is written as
@@ -128,7 +130,7 @@ def _members(stream: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise ValueError where the header of an array states another size than that of its member.
+    """Raise ValueError if the header of an array states another size than its member.
 
     numpy would allocate what the header states, before it finds that the bytes are missing.
     """

@@ -1,4 +1,4 @@
-"""Show progress to a person who waits, and put large counts, sizes and times into words.
+"""Show progress to a person who waits, and put counts, sizes and times into words.
 
 The bar is shown on a terminal and in a notebook, and is silent when stderr is piped.
 """
@@ -53,7 +53,7 @@ def in_bytes(value: int) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """Return a duration that says how long one would wait, such as "45 seconds" or "2 hours"."""
+    """Return a duration in words, such as "45 seconds" or "2 hours"."""
     if seconds < 1:
         return "less than a second"
     if seconds < 120:

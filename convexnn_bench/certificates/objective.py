@@ -56,9 +56,7 @@ def check_conjugate(
 ) -> None:
     """Raise InputError unless the Fenchel-Young inequality holds, up to rounding.
 
-    It says that F(z) + F*(Lambda) - <Lambda, z> >= 0, and that it is 0 for Lambda = grad F(z).
-
-    The expression is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that is too small would
+    F(z) + F*(Lambda) - <Lambda, z> is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that is too small would
     give a bound above the optimum. Lambda: the projection of `gradient` onto dom F*.
     """
     norm = torch.linalg.vector_norm

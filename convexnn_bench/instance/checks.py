@@ -13,7 +13,7 @@ from convexnn_bench.plugins import Number
 
 
 def check_one_beta(beta: Any, fraction: Any, name_of_fraction: str = "beta_fraction") -> None:
-    """Raise InputError unless exactly one of beta and its fraction is given, and positive."""
+    """Raise InputError unless one of beta and its fraction is given and positive."""
     if (beta is None) == (fraction is None):
         raise InputError(
             f"give exactly one of beta and {name_of_fraction} (a fraction of beta_max), got beta={beta!r}, "
@@ -45,7 +45,7 @@ def check_target_rows(X: DataArray, Y: np.ndarray, architecture: BaseArchitectur
 
 
 def check_attained(Phi: np.ndarray, masks: np.ndarray) -> None:
-    """Raise InputError for a mask that is the pattern of no vector, for blocks with cones."""
+    """Raise InputError for a mask that is the pattern of no vector."""
     # The vectors in the cone of such a block are zero, or belong to the cone of another pattern.
     k = unattained(Phi, masks)
     if k is not None:

@@ -1,4 +1,4 @@
-"""An instance of the training problem: data, architecture, activation, loss, beta and blocks.
+"""An instance of the training problem: data, model, loss, beta and blocks.
 
 An instance knows its operator A, its cones and the norms of its blocks. It evaluates no objective: the three
 formulations (`convexnn_bench.formulations`) are functions of an instance, and `Problem` adds them to it.
@@ -202,7 +202,7 @@ class InstanceCore:
 
     @property
     def vector_cone(self) -> bool:
-        """True for vector-output ReLU (q > 1), whose block norm and dual norm are NP-hard in general."""
+        """True for vector-output ReLU (q > 1), whose norms are NP-hard in general."""
         return self.has_cone and self.q > 1
 
     @property
@@ -230,7 +230,7 @@ class InstanceCore:
 
     @cached_property
     def all_patterns(self) -> CompleteNorm:
-        """Bounds on dual norms over every activation pattern of a ReLU network, whatever the problem's blocks are."""
+        """Bounds on dual norms over every activation pattern of a ReLU network."""
         radius = self.architecture.bias_radius
         return CompleteNorm(self.Phi) if radius is None else FreeBiasNorm(self.Phi, radius)
 
@@ -254,7 +254,7 @@ class InstanceCore:
 
     @cached_property
     def beta_max(self) -> float:
-        """max_k ||A_k^*(grad F(0))||, the dual norm of block k: for beta >= beta_max the optimum is Z = 0."""
+        """max_k ||A_k^*(grad F(0))||, from which on the optimum is Z = 0."""
         # Z = 0 is optimal if and only if -A_k^*(grad F(0)) lies in beta times the subdifferential of the norm at zero
         # for every block k. That subdifferential is the unit ball of the dual norm.
         operator = self.operator()

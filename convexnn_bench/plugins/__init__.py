@@ -1,4 +1,4 @@
-"""Find plug-ins by scanning folders, check their parameters, and read names with parameters in brackets."""
+"""Find plug-ins by scanning folders, check their parameters, and read specs."""
 
 from convexnn_bench.plugins import registry
 from convexnn_bench.plugins.parameters import (

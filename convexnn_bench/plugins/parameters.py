@@ -1,4 +1,4 @@
-"""What an argument may be: a whole number, a number in an interval, or one of a few values.
+"""What an argument may be: a whole number, a number, or one of a few values.
 
 Every check of a plain argument goes through these three classes, so that all messages have one form: the name of the
 argument, what is allowed, and the value that was given.
@@ -39,7 +39,10 @@ def check_names(owner: str, given: Iterable[str], allowed: Iterable[str]) -> Non
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` to `high`, both included, where `high` is not None; or None, where `optional`."""
+    """A whole number from `low` to `high`, both included, or None if `optional`.
+
+    There is no upper end if `high` is None.
+    """
 
     low: int = 1
     optional: bool = False
@@ -68,7 +71,9 @@ SEED = Whole(low=0, high=2**63 - 1)  # what torch's generators take
 
 @dataclass(frozen=True)
 class Number:
-    """A number in the open interval (low, high), with `low` itself where `closed`; or None, where `optional`.
+    """A number in the open interval (low, high), or None if `optional`.
+
+    It may be `low` itself if `closed`.
 
     An infinite value is refused unless `infinite` is True.
     """

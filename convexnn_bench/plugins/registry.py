@@ -153,7 +153,7 @@ class Registry(Generic[T]):
         return own[0]
 
     def _module_name(self, path: Path) -> str:
-        """Return the import name inside the package, else a private one, so that no file is loaded twice."""
+        """Return the import name inside the package, else a private one."""
         if path.is_relative_to(_PACKAGE):
             return ".".join((_PACKAGE.name, *path.relative_to(_PACKAGE).with_suffix("").parts))
         folder = (
@@ -166,7 +166,7 @@ class Registry(Generic[T]):
         return sorted(self.classes)
 
     def get(self, name: str) -> type[T]:
-        """Return the class registered under `name`. Raise UnknownNameError with the nearest name otherwise."""
+        """Return the class registered as `name`, else raise UnknownNameError."""
         if name in self.classes:
             return self.classes[name]
         near = difflib.get_close_matches(str(name), self.names(), n=1, cutoff=0.5)
@@ -221,7 +221,7 @@ def _files(folder: Path) -> list[Path]:
 
 @cache
 def _solver_folder() -> Path:
-    """Return the checkout's top-level `solvers`, else the copy that is installed with the package."""
+    """Return the checkout's folder `solvers`, else that of the installed package."""
     # A checkout's solvers are files that its user edits, so that they come before an installed copy.
     checkout = _PACKAGE.parent / "solvers"
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / "solvers"

@@ -1,4 +1,4 @@
-"""Names with parameters in brackets, as on the command line: ``bm_lbfgs[m=[1,2],history=20]``."""
+"""Names with parameters in brackets: ``bm_lbfgs[m=[1,2],history=20]``."""
 
 import ast
 import itertools
@@ -75,7 +75,10 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def expand_grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every combination of the values that are lists, each with the other values as they are."""
+    """Return every combination of the values that are lists.
+
+    Each has the other values as they are.
+    """
     for key, value in parameters.items():
         if isinstance(value, list) and not value:
             raise InputError(f"{key}=[] sweeps over nothing: give at least one value")
@@ -94,7 +97,7 @@ def format_spec(name: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a value as `_literal` reads it, with quotes around words that it would read as something else."""
+    """Return a value as text that `_literal` reads, with quotes where words need them."""
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Run one solver on one problem in this process: its clock, its scores and its result."""
+"""Run one solver on one problem in this process: clock, scores and result."""
 
 from convexnn_bench.running.arguments import check_arguments, check_device
 from convexnn_bench.running.describe import describe_certificate, describe_problem, describe_result, describe_scores

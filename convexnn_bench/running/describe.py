@@ -1,4 +1,4 @@
-"""Describe a problem, a certificate or a result by plain numbers, as the fields of a record."""
+"""Describe a problem, a certificate or a result by the fields of a record."""
 
 import math
 from typing import Any
@@ -49,7 +49,7 @@ def describe_certificate(certificate: Certificate) -> dict[str, Any]:
 
 
 def describe_ranks(result: Result) -> dict[str, int]:
-    """Return the number of blocks of the final point that are not zero, their largest rank and the sum of their ranks.
+    """Return the number of nonzero blocks, their largest rank and the sum of ranks.
 
     The result is empty where the point is not finite, or is a ReLU network with patterns outside the convex program.
     """
@@ -81,7 +81,7 @@ def describe_scores(result: Result) -> dict[str, Any]:
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return the fields of a record that a result has, without those of `describe_scores`."""
+    """Return the fields of a record for a result, without those of `describe_scores`."""
     proven = {} if result.certificate is None else describe_certificate(result.certificate)
     return {
         **proven,

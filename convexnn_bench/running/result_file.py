@@ -1,4 +1,4 @@
-"""A point and its certificate as trees of plain values and arrays, which `storage` writes to a file."""
+"""A point and its certificate as trees of plain values and arrays."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Run one solver on one problem in this process, with separate clocks for set-up and solving."""
+"""Run one solver on one problem in this process."""
 
 import time
 from collections.abc import Callable
@@ -168,7 +168,7 @@ def solve(
 
 
 def _shown(algorithm: BaseSolver, update: Callable[..., None], on_score: OnScore | None) -> OnScore:
-    """Return a function that shows a score in the progress bar, and hands it to the caller's `on_score`."""
+    """Return a function that shows a score, and hands it to the caller's `on_score`."""
 
     def scored(seconds: float, certificate: Certificate) -> None:
         by = "" if algorithm.author is algorithm else f"{algorithm.author.name}: "

@@ -1,4 +1,4 @@
-"""The units in which solvers see a problem: data and targets divided by powers of two.
+"""The units of solvers: data and targets divided by powers of two.
 
 Tolerances and first steps of numerical methods suit data of ordinary size, not prices of 1e6 or lengths in millimetres.
 With X = a X' and Y = b Y', an architecture of degree d, A(.; a X') = a^d A(.; X'), and a loss with
@@ -53,7 +53,10 @@ class Scaling:
 
     @classmethod
     def of(cls, problem: Problem) -> "Scaling":
-        """Choose units in which the largest |X|, |Y| and sample weight are about one, unless they are ORDINARY."""
+        """Choose units in which the largest |X|, |Y| and sample weight are about one.
+
+        Sizes in the range ORDINARY stay as they are.
+        """
         loss, degree = problem.loss, problem.architecture.degree
         of_X = _exponent(entries(problem.X)) if degree else 0
         of_Y = _exponent(problem.Y) if loss.rescaled(2.0) is not None else 0
@@ -83,7 +86,7 @@ class Scaling:
 
 
 def _rescaled(point: Point, blocks: float, multiplier: float) -> Point:
-    """Return the point with blocks times one power of two and multipliers times another."""
+    """Return the point with blocks and multipliers times powers of two."""
     if blocks == multiplier == 1.0:
         return point
     root = math.sqrt(blocks)
@@ -92,7 +95,10 @@ def _rescaled(point: Point, blocks: float, multiplier: float) -> Point:
 
 
 def _exponent(array: np.ndarray) -> int:
-    """Return e with the largest magnitude in [1/2, 1) 2^e, or 0 if it is in the range ORDINARY or zero."""
+    """Return e with the largest magnitude in [1/2, 1) 2^e.
+
+    Return 0 if it is in the range ORDINARY or zero.
+    """
     largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
     return 0 if largest == 0 or ORDINARY[0] <= largest <= ORDINARY[1] else math.frexp(largest)[1]
 

@@ -16,13 +16,13 @@ import torch
 
 @contextmanager
 def usual_errors() -> Iterator[None]:
-    """Handle numpy's floating-point errors as numpy does by default, in this thread and inside the block."""
+    """Handle numpy's floating-point errors in its default way inside the block."""
     with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         yield
 
 
 class _ProcessSettings:
-    """The default dtype and the working directory, as they were before the solves that are running now."""
+    """The default dtype and the working directory before the solves that run now."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,10 @@ _PROCESS = _ProcessSettings()
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Restore default dtype, threads, gradient mode, numpy's errors and the working directory after the block."""
+    """Restore the settings of torch, numpy and the process after the block.
+
+    They are default dtype, threads, gradient mode, numpy's errors and the working directory.
+    """
     # Threads, gradient mode and numpy's errors are those of this thread alone.
     threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
     _PROCESS.enter()

@@ -1,4 +1,4 @@
-"""Which solves the processes of torchrun share, and the check that all of them do the same."""
+"""Which solves the processes of torchrun share, and a check that all do the same."""
 
 import zlib
 from typing import Any
@@ -17,7 +17,9 @@ from convexnn_bench.solver import BaseSolver
 def shared_where_possible(
     problem: Problem, solver: BaseSolver, parameters: dict[str, Any], start: Point | None = None
 ) -> Problem:
-    """Return the problem for the solver: under torchrun shared, for a Burer-Monteiro solver without cones.
+    """Return the problem for the solver.
+
+    Under torchrun it is shared, for a Burer-Monteiro solver without cones.
 
     ReLU's cones are no sums over samples, and solvers of other formulations treat samples in ways of their own: there
     every process works alone. Raise InputError where the processes differ in problem, solver, start or settings.
@@ -38,7 +40,7 @@ def shared_where_possible(
 
 
 def check_same_point(point: Point, name: str) -> None:
-    """Raise ConvexNNError where the processes that share solver `name` have different points."""
+    """Raise ConvexNNError if the processes that share a solver have different points."""
     arrays = [*point.arrays(), *([] if point.dual is None else [point.dual])]
     if not parallel.same_tensors(*map(torch.as_tensor, arrays)):
         raise ConvexNNError(

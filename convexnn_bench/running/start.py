@@ -78,7 +78,7 @@ def _no_start(solver: BaseSolver) -> str:
 
 
 def _check_same_program(problem: Problem, result: Result) -> None:
-    """Raise InputError unless the result's problem has the data and blocks of this one.
+    """Raise InputError unless the result is on the data and blocks of this problem.
 
     Architecture, activation, X and the masks must be equal, and so must the targets if both losses read them alike.
     beta, loss, sample weights, output bias and gates may differ. The weights of a ReLU network do not depend on masks.
@@ -111,7 +111,7 @@ def _same_part(one: Any, other: Any) -> bool:
 
 
 def _same_array(one: DataArray, other: DataArray) -> bool:
-    """Return whether two arrays, or two canonical sparse matrices, have the same entries."""
+    """Return whether two arrays or canonical sparse matrices have the same entries."""
     if one is other:
         return True
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):

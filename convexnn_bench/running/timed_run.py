@@ -1,4 +1,4 @@
-"""One run of a solver on a problem: its set-up, its solving and its last certificate, each with its own clock."""
+"""One run of a solver on a problem, with a clock for each of its parts."""
 
 import math
 import time
@@ -119,7 +119,7 @@ class TimedRun:
         return suffices
 
     def _set_up_is_over(self, monitor: Monitor) -> float:
-        """Stop the clock of the set-up; return the seconds since its start, scores included."""
+        """Stop the clock of the set-up; return the seconds since its start with scores."""
         used = time.perf_counter() - self.started
         seconds = used - monitor.scoring_seconds
         self.result.setup_seconds = parallel.from_first(seconds) if self.problem.is_shared else seconds
@@ -156,7 +156,10 @@ def _score_last(monitor: Monitor, algorithm: BaseSolver, finished: bool) -> None
 
 
 def _verdict(monitor: Monitor, algorithm: BaseSolver) -> tuple[str, str]:
-    """Return the status and its reason in words, from the final certificate and from what stopped the solver."""
+    """Return the status and its reason in words.
+
+    They follow from the final certificate and from what stopped the solver.
+    """
     certificate = monitor.certificate
     said = f"; {algorithm.name} said: {algorithm.message}" if algorithm.message else ""
     ending = Ending(

@@ -23,7 +23,7 @@ PARTS = ("architecture", "activation", "loss")
 
 
 class Untouched:
-    """The state of a problem at one moment; `check` compares it with the current state.
+    """The state of a problem at one moment, which `check` compares with a later one.
 
     A change that was detected stays in the list, also if the solver undoes it.
     """
@@ -55,7 +55,7 @@ class Untouched:
         return list(self._seen)
 
     def _look_at_tensors(self) -> list[str]:
-        """Return the operators' tensors that changed, or were replaced, since the first look at them."""
+        """Return the operators' tensors that changed or were replaced since a first look."""
         found, tensors = [], {}
         for key, operator in self.problem.built_operators().items():
             of = f"of problem.operator({key[0]!r})"
@@ -82,7 +82,10 @@ class Untouched:
 
 
 def _values(problem: Problem) -> dict[str, Any]:
-    """Return checksums of the arrays, and the numbers and objects that determine the objective and the bound."""
+    """Return what determines the objective and the bound.
+
+    It is checksums of the arrays, and numbers and objects.
+    """
     found: dict[str, Any] = {"X": _checksum(problem.X), "Y": _checksum(problem.Y), "masks": _checksum(problem.masks)}
     if problem.gates is not None:
         found["gates"] = _checksum(problem.gates)
@@ -100,7 +103,10 @@ def _values(problem: Problem) -> dict[str, Any]:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the plain parameters of a loss, activation or architecture, and those of a loss inside it."""
+    """Return the plain parameters of a part, and those of a loss inside it.
+
+    A part is a loss, an activation or an architecture.
+    """
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, int | float | str | tuple):
@@ -113,7 +119,10 @@ def _numbers(part: Any) -> dict[str, Any]:
 
 
 def _checksum(array: Any) -> Any:
-    """Return shape, kind and checksum of a plain array or sparse matrix, and type and identity of anything else."""
+    """Return shape, kind and checksum of a plain array or sparse matrix.
+
+    For anything else, return type and identity.
+    """
     if isinstance(array, scipy.sparse.csr_array):
         return array.shape, tuple(_checksum(part) for part in (array.data, array.indices, array.indptr))
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:

@@ -1,4 +1,6 @@
-"""The wait of a caller, which a time limit bounds: set-up, solving, scores and the last certificate together.
+"""The wait of a caller, which a time limit bounds.
+
+It is set-up, solving, scores and the last certificate together.
 
 A solver is asked to stop at its next callback. One that does not come to a callback in time is interrupted: Python
 raises `OutOfTime` in its thread between two instructions, as it raises KeyboardInterrupt for Ctrl-C. A single call into
@@ -22,7 +24,9 @@ IMPORTING = 0.02  # seconds between two checks of a thread that imports a module
 
 
 class Wait:
-    """The times at which the parts of a solve must end, in seconds from the start of set-up; None without a limit.
+    """The times at which the parts of a solve must end.
+
+    They are seconds from the start of set-up, or None without a limit.
 
     imports: the seconds that loading packages has taken. At most half of the limit is charged for them. A deadline of
     the caller that is earlier than these times replaces them.
@@ -129,7 +133,7 @@ class Interrupter:
 
 
 def _imports(thread: int) -> bool:
-    """Return True if a thread is inside an import statement, or in a module of Python that handles locks."""
+    """Return True if a thread imports, or is in a module of Python that handles locks."""
     frame = sys._current_frames().get(thread)
     if frame is not None and frame.f_globals.get("__name__") in ("threading", "logging", "queue"):
         return True
