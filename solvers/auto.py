@@ -1,4 +1,7 @@
-"""The solver that is predicted to be the quickest for the problem, and others after it where its gap stops falling."""
+"""The solver that is predicted to be the quickest for the problem.
+
+Others go on at its point if its gap stops falling.
+"""
 
 from convexnn_bench.algorithms.automatic import Relay
 

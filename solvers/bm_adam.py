@@ -1,4 +1,7 @@
-"""Adam on the Burer-Monteiro factorisation, for ReLU inside an augmented Lagrangian for the cones."""
+"""Adam on the Burer-Monteiro factorisation.
+
+For ReLU it runs inside an augmented Lagrangian for the cones.
+"""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, StepDone, Vector, adam, outer_loop
 from convexnn_bench.solver import Number

@@ -1,4 +1,7 @@
-"""Gradient descent on the Burer-Monteiro factorisation; for ReLU spectral projected gradient on the cones."""
+"""Gradient descent on the Burer-Monteiro factorisation.
+
+For ReLU it is spectral projected gradient on the cones.
+"""
 
 from convexnn_bench.algorithms.descent import (
     BurerMonteiroSolver,
@@ -10,7 +13,9 @@ from convexnn_bench.algorithms.descent import (
 
 
 class Solver(BurerMonteiroSolver):
-    """Gradient descent with backtracking, the paper's method; with cones spectral projected gradient.
+    """Gradient descent with backtracking, the paper's method.
+
+    With cones it is spectral projected gradient.
 
     Parameters
     ----------

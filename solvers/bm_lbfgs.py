@@ -1,4 +1,7 @@
-"""L-BFGS on the Burer-Monteiro factorisation, for ReLU inside an augmented Lagrangian for the cones."""
+"""L-BFGS on the Burer-Monteiro factorisation.
+
+For ReLU it runs inside an augmented Lagrangian for the cones.
+"""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, StepDone, Vector, lbfgs, outer_loop
 from convexnn_bench.solver import Whole

@@ -1,4 +1,7 @@
-"""Scaled gradient descent on the Burer-Monteiro factorisation: the other factor's Gram matrix scales each step."""
+"""Scaled gradient descent on the Burer-Monteiro factorisation.
+
+The other factor's Gram matrix scales each step.
+"""
 
 from convexnn_bench.algorithms.descent import BurerMonteiroSolver, ScaledMetric, StepDone, Vector, gradient_descent
 from convexnn_bench.problem import Problem
@@ -6,7 +9,9 @@ from convexnn_bench.solver import Whole
 
 
 class Solver(BurerMonteiroSolver):
-    """ScaledGD (Tong, Ma & Chi 2021), damped by the objective's curvature, with backtracking in its own metric.
+    """ScaledGD (Tong, Ma & Chi 2021), damped by the objective's curvature.
+
+    It backtracks in its own metric.
 
     Parameters
     ----------

@@ -13,7 +13,9 @@ LEAST_SECONDS = 0.01  # least time limit of a master program; its solver then st
 
 
 class Solver(BaseSolver):
-    """Solve a master program on a few patterns, add those that its multiplier prices above beta, and repeat.
+    """Solve a master program on a few patterns, add more of them, and repeat.
+
+    The patterns that are added are those that its multiplier prices above beta.
 
     The point is a ReLU network, so that its certificate covers all patterns, whichever blocks the problem has. The
     master is solved by Clarabel if CVXPY is installed, else by fista, or by bm_lbfgs for several outputs.

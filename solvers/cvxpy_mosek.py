@@ -1,4 +1,7 @@
-"""The exact convex program through CVXPY and MOSEK, an interior-point method that needs a licence."""
+"""The exact convex program through CVXPY and MOSEK, which needs a licence.
+
+MOSEK is an interior-point method.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The exact convex program through CVXPY and QOCO, an interior-point method for second-order cones."""
+"""The exact convex program through CVXPY and QOCO.
+
+QOCO is an interior-point method for second-order cones.
+"""
 
 from typing import Any
 

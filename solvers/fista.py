@@ -9,7 +9,10 @@ from convexnn_bench.solver import BaseSolver, Callback
 
 
 class Solver(BaseSolver):
-    """FISTA on the blocks; for ReLU with one output, on the pairs of cone vectors whose differences the blocks are."""
+    """FISTA on the blocks.
+
+    For ReLU with one output it runs on the pairs of cone vectors whose differences the blocks are.
+    """
 
     name = "fista"
     formulation = start_formulation = "convex"

@@ -56,8 +56,8 @@ def check_conjugate(
 ) -> None:
     """Raise InputError unless the Fenchel-Young inequality holds, up to rounding.
 
-    F(z) + F*(Lambda) - <Lambda, z> is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that is too small would
-    give a bound above the optimum. Lambda: the projection of `gradient` onto dom F*.
+    F(z) + F*(Lambda) - <Lambda, z> is non-negative for every Lambda, and zero at Lambda = grad F(z). A conjugate that
+    is too small would give a bound above the optimum. Lambda: the projection of `gradient` onto dom F*.
     """
     norm = torch.linalg.vector_norm
     terms = [loss.conjugate(Lambda, Y), (Lambda * z).sum(), norm(Lambda), norm(z), norm(Y)]

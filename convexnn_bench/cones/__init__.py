@@ -1,4 +1,4 @@
-"""The ReLU cones K_k u >= 0 of all blocks: facets, nearest points, and decompositions."""
+"""The ReLU cones K_k u >= 0: facets, nearest points, and decompositions."""
 
 from convexnn_bench.cones.all_cones import Cones
 from convexnn_bench.cones.facets import HULL_DIMENSIONS, reduce_rows, unattained

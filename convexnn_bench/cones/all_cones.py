@@ -1,4 +1,4 @@
-"""The cones of the ReLU program, one for each pattern: K_k u >= 0 with K_k = (2 D_k - I) Phi.
+"""The cones of the ReLU program: K_k u >= 0 with K_k = (2 D_k - I) Phi.
 
 Projections onto them, how far points violate them, and the decomposition of a vector into a difference of two points
 (the gauge of a scalar-output block). The dual norms over them are in `norms`.
@@ -157,11 +157,16 @@ class Cones:
     # -- points and cones ---------------------------------------------------------------------------------
 
     def project(self, U: Float[np.ndarray, "P p m"]) -> Float[np.ndarray, "P p m"]:
-        """Return the nearest point of each block's cone to every column: K_k u >= -1e-13 ||u|| for unit rows."""
+        """Return the nearest point of each block's cone to every column.
+
+        It satisfies K_k u >= -1e-13 ||u|| for unit rows.
+        """
         return self._projected(self.checked(U, 3), 4 * EPS, lambda: False)
 
     def project_in_time(self, U: Float[np.ndarray, "P p m"]) -> Float[np.ndarray, "P p m"]:
-        """Return a point of each block's cone for every column, the nearest one as long as the deadline allows.
+        """Return a point of each block's cone for every column.
+
+        It is the nearest one as long as the deadline allows.
 
         Columns in their cones stay as they are, and the others are projected, the longest first. Those that are left at
         the deadline move along the gate of their cone until all rows hold, or become a multiple of the gate where that
@@ -196,7 +201,7 @@ class Cones:
         return out
 
     def inside(self, U: Float[np.ndarray, "P p m"], tolerance: float) -> Bool[np.ndarray, "P m"]:
-        """Return which columns lie in their cones: K_k u >= -tolerance ||u|| for unit rows."""
+        """Return which columns lie in their cones, K_k u >= -tolerance ||u||."""
         m = U.shape[2]
         found = np.ones((self.P, m), dtype=bool)
         lengths = np.linalg.norm(U, axis=1)
@@ -210,7 +215,10 @@ class Cones:
         return found
 
     def _moved_inside(self, u: Float[np.ndarray, "J p"], block: Int[np.ndarray, " J"]) -> Float[np.ndarray, "J p"]:
-        """Return the nearer of u + t g with the least feasible t, and (g^T u)_+ g, for g the unit gate of the block."""
+        """Return the nearer of two points of the cone.
+
+        They are u + t g with the least feasible t, and (g^T u)_+ g, for g the unit gate of the block.
+        """
         out = np.zeros_like(u)
         if self.gates is None:
             return out
@@ -232,7 +240,9 @@ class Cones:
         return out
 
     def violation(self, U: Float[np.ndarray, "P p m"]) -> float:
-        """Return the largest violation of a row of K_k u >= 0, relative to the row's largest |phi_i^T u| of all blocks.
+        """Return the largest violation of a row of K_k u >= 0.
+
+        It is relative to the row's largest |phi_i^T u| of all blocks.
 
         A violation below the rounding of a projection, 1e-12 ||phi_i|| max ||u||, counts as none.
         """
@@ -252,7 +262,9 @@ class Cones:
         return float(np.max(over[over > 0] / largest[over > 0], initial=0.0))
 
     def decompose(self, Z: Float[np.ndarray, "P p"]) -> Float[np.ndarray, "P p 2"]:
-        """Return Z_k = plus - minus with both in cone k and ||plus|| + ||minus|| least: the gauge of the block.
+        """Return Z_k = plus - minus, both in cone k, with the least sum of norms.
+
+        This sum is the gauge of the block.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The rows of a cone {u : K u >= 0} that describe it without redundancy, its facets, and a direction inside it."""
+"""The facets of a cone {u : K u >= 0}, and a direction inside it."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -59,7 +59,10 @@ def unattained(Phi: Float[np.ndarray, "N p"], masks: Bool[np.ndarray, "N P"]) ->
 
 
 def _interior_of_plane(K: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2"] | None:
-    """Return the opposite of the middle of the widest gap between the rows, if that exceeds half a turn."""
+    """Return the opposite of the middle of the widest gap between the rows.
+
+    Return None if the gap is at most half a turn.
+    """
     # Some u has K u > 0 if and only if the rows lie within an open half plane, opposite to a gap of more than half a
     # turn.
     angles = np.sort(np.arctan2(K[:, 1], K[:, 0]))
@@ -110,13 +113,15 @@ def reduce_rows(K: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"] | None
 
 
 def _first_directions(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
-    """Return the positions of unit rows that do not repeat an earlier one, up to the last digits."""
+    """Return the positions of unit rows that do not repeat an earlier one."""
     _, first = np.unique(np.round(rows, 14) + 0.0, axis=0, return_index=True)
     return np.sort(first)
 
 
 def _hull_rows(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, "p"]) -> np.ndarray | None:
-    """Return the facets as vertices of the hull of rows / (rows gate) in gate^T y = 1; None where rounding prevents it.
+    """Return the facets as vertices of the hull of rows / (rows gate).
+
+    The hull lies in gate^T y = 1. Return None if rounding prevents it.
 
     With sum_i lam_i K_i = K_j and lam >= 0 the scaled rows satisfy the same with weights that sum to one.
     The answer is confirmed: every row is nonnegative on every extreme ray of the reduced cone.
@@ -185,7 +190,7 @@ def _facets_by_shooting(rows: Float[np.ndarray, "n p"], gate: Float[np.ndarray, 
 
 
 def _drop_one_by_one(rows: Float[np.ndarray, "n p"]) -> np.ndarray:
-    """Drop, in turn, each row that is a nonnegative combination of the others that remain."""
+    """Drop, in turn, each row that is a nonnegative combination of the others."""
     kept = np.arange(rows.shape[0])
     for i in range(rows.shape[0]):
         others = kept[kept != i]

@@ -1,4 +1,7 @@
-"""Cones {u : K u >= 0} in the plane, all at once and in closed form: two facets, two rays."""
+"""Cones {u : K u >= 0} in the plane, all at once and in closed form.
+
+They have two facets and two rays.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -55,7 +58,7 @@ class PlaneCones:
         signs: Bool[np.ndarray, "n k"],
         gates: Float[np.ndarray, "2 k"],
     ) -> None:
-        """Set the facets of some blocks: the rows furthest to either side of the gate, whatever their sign."""
+        """Set the facets of some blocks: the rows furthest to either side of the gate."""
         along, across = rows @ gates, rows @ np.stack([-gates[1], gates[0]])
         self.flat[part] = ~np.all(((along > 0) == signs) & (along != 0), axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Polyhedral cones {u : K u >= 0}: projections, and decompositions into differences of two points.
+"""Polyhedral cones {u : K u >= 0}: projections, and differences of two points.
 
 Both rest on one non-negative least squares problem (Lawson & Hanson 1974; Moreau 1962): the nearest point of the cone
 to u is u + K^T lam with lam = argmin_{lam >= 0} ||u + K^T lam||. For any lam >= 0 the number ||g + K^T lam|| bounds
@@ -24,7 +24,10 @@ def unit_rows(K: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
 
 
 def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"]) -> Float[np.ndarray, "k"]:
-    """Return argmin_{x >= 0} ||A x - b|| for ||b|| = 1, by a second method if the first does not end at a solution."""
+    """Return argmin_{x >= 0} ||A x - b|| for ||b|| = 1.
+
+    A second method is used if the first does not end at a solution.
+    """
     from scipy.optimize import lsq_linear, nnls
 
     try:
@@ -40,7 +43,9 @@ def nonnegative_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, 
 
 
 def _is_least_squares(A: Float[np.ndarray, "p k"], b: Float[np.ndarray, "p"], x: Float[np.ndarray, "k"]) -> bool:
-    """Return whether x >= 0 is optimal: with r = b - A x, A^T r <= 0 and x^T A^T r = 0.
+    """Return whether x >= 0 is optimal.
+
+    With r = b - A x, the conditions are A^T r <= 0 and x^T A^T r = 0.
 
     Active-set codes can end elsewhere if the gradient is pure rounding.
     """
@@ -79,7 +84,7 @@ def multipliers(K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]) -> Float
 def nearest_point(
     K: Float[np.ndarray, "n p"], u: Float[np.ndarray, "p"]
 ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "n"]]:
-    """Return the nearest point of {v : K v >= 0} to u, for unit rows K, and its multipliers.
+    """Return the nearest point of {v : K v >= 0} to u and its multipliers, for unit K.
 
     The point satisfies K v >= -1e-13 ||v||. If rounding does not allow that, it is projected again, and at last
     replaced by zero, which lies in every cone.
@@ -107,7 +112,10 @@ def nearest_point(
 
 
 def least_distance(F: Float[np.ndarray, "k p"], h: Float[np.ndarray, "k"]) -> Float[np.ndarray, "p"] | None:
-    """Return the shortest x with F x >= h (Lawson & Hanson 1974, problem LDP), or None if there is none."""
+    """Return the shortest x with F x >= h, or None if there is none.
+
+    This is problem LDP of Lawson & Hanson, 1974.
+    """
     size = float(np.max(np.abs(h), initial=0.0))
     if size == 0.0 or np.max(h) <= 0.0:
         return np.zeros(F.shape[1])
@@ -168,7 +176,10 @@ def split_difference(
 def _nearest_part(
     F: Float[np.ndarray, "k p"], unit: Float[np.ndarray, "p"], share: float
 ) -> Float[np.ndarray, "p"] | None:
-    """Return the point a nearest to share z such that a and a - z lie in the cone, for ||z|| = 1, or None."""
+    """Return the point a nearest to share z with a and a - z in the cone, or None.
+
+    z has norm one.
+    """
     # a = s z + x lies in the cone, and a - z too, if and only if F x >= (F z)_+ - s F z; the nearest a has the
     # shortest x.
     values = F @ unit
@@ -177,7 +188,9 @@ def _nearest_part(
 
 
 def _best_share(part: Callable[[float], Float[np.ndarray, "p"] | None], unit: Float[np.ndarray, "p"]) -> float:
-    """Return the share s at which ||b|| / (1 - s) = ||a|| / s, a root of an increasing function.
+    """Return the share s at which ||b|| / (1 - s) = ||a|| / s.
+
+    It is a root of an increasing function.
 
     Raises
     ------
