@@ -28,8 +28,21 @@ def certify(
         ),
     ],
     weight_decay: Annotated[
-        float, typer.Option(help="Weight decay of training: lam/2 ||w||^2, as torch's SGD and Adam add it to the loss.")
-    ],
+        float | None,
+        typer.Option(help="Weight decay of training: lam/2 ||w||^2, as torch's SGD and Adam add it to the loss."),
+    ] = None,
+    weight_decay_first: Annotated[
+        float | None,
+        typer.Option(help="Weight decay of the first layer, if the layers had different ones: in place of the above."),
+    ] = None,
+    weight_decay_second: Annotated[float | None, typer.Option(help="Weight decay of the second layer.")] = None,
+    bias_decay: Annotated[
+        bool,
+        typer.Option(
+            help="Whether weight decay applied to the biases of the first layer, as in torch by default, and not in "
+            "scikit-learn and Keras."
+        ),
+    ] = True,
     loss: Annotated[str, typer.Option(help="Loss of the training, such as cross_entropy or 'huber[delta=0.5]'.")] = (
         "squared"
     ),
@@ -46,6 +59,14 @@ def certify(
     key: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Which network of a checkpoint, such as model or ema; needed if several."),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="MODEL is deeper: certify its last layers alone, given by the beginning of their names, such as "
+            "classifier, or 'auto' for the last two. DATA then holds the features that the layers before compute.",
+        ),
     ] = None,
     first_layer: Annotated[
         str | None,
@@ -84,29 +105,55 @@ def certify(
     """
     with plain_errors():
         _check_outputs(better, plot, time_limit)
+        decay = _weight_decay(weight_decay, weight_decay_first, weight_decay_second)
         check_arguments(model, data)  # before torch is imported, which takes seconds
         from dataclasses import replace
 
         import numpy as np
 
-        from convexnn_bench.module_reports import certify_module
+        from convexnn_bench.module_reports import certify_module, file_head_words
         from convexnn_bench.modules import load_state, module_from_state
         from convexnn_bench.plugins import add_plugins
         from convexnn_bench.records import to_json
 
         add_plugins(plugins_dir=plugins_dir)
-        state = load_state(model, key)
+        state = load_state(model, key, head)
         samples = _samples(data, state)
         X, Y = samples.X, samples.y
         _check_words(Y, loss)
         width = math.prod(np.shape(X)[1:])
         module = module_from_state(state, activation, stride, padding, pool, width=width, first_layer=first_layer)
         report = certify_module(
-            module, X, Y, loss, weight_decay, reduction=reduction, output_bias=output_bias, time_limit=time_limit
-        )
+            module, X, Y, loss, decay, reduction=reduction, output_bias=output_bias, bias_decay=bias_decay,
+            time_limit=time_limit,
+        )  # fmt: skip
         report = replace(report, assumptions=(*report.assumptions, *samples.notes))
+        if head is not None:
+            report = replace(report, condition=file_head_words(_layers(state, head)))
         saved = _saved(report, better, plot, state, module.state_dict())
         typer.echo(to_json(report.to_dict()) if json else "\n".join([str(report), *saved]))
+
+
+def _weight_decay(both: float | None, first: float | None, second: float | None) -> float | dict[str, float]:
+    """Return the number for both layers, or those by layers, as `certify_module` takes them."""
+    from convexnn_bench.errors import InputError
+
+    if both is not None and first is None and second is None:
+        return both
+    if both is None and first is not None and second is not None:
+        return {"first": first, "second": second}
+    flags = {"--weight-decay": both, "--weight-decay-first": first, "--weight-decay-second": second}
+    given = " and ".join(flag for flag, value in flags.items() if value is not None) or "none of them"
+    raise InputError(
+        "give --weight-decay for both layers, or --weight-decay-first and --weight-decay-second together; the command "
+        f"has {given}"
+    )
+
+
+def _layers(state: dict[str, Any], head: str) -> list[str]:
+    """Return the names in the file of the layers of a head."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in state)
+    return [layer if head == "auto" else f"{head}.{layer}" for layer in layers]
 
 
 def _check_outputs(better: str | None, plot: str | None, time_limit: float | None) -> None:

@@ -39,6 +39,16 @@ def head_words(reading: Reading) -> list[str]:
     return [] if reading.head is None else [f"The {reading.head} at the end of the module belongs to the loss."]
 
 
+def file_head_words(layers: list[str]) -> str:
+    """Return what a report on the last layers in a file holds for."""
+    names = " and ".join(map(repr, layers))
+    return (
+        f"This is about the head alone, the layers {names} of MODEL, with the samples in DATA "
+        "as its frozen features. With other features the objective may be lower: nothing is said about the optimum of "
+        "the whole network."
+    )
+
+
 def bias_words(reading: Reading, decay: Decay) -> list[str]:
     """Return what was assumed about the biases of both layers."""
     words = []

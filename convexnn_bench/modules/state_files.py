@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from convexnn_bench.errors import InputError
+from convexnn_bench.modules.heads import AUTO
 from convexnn_bench.modules.memory import overlaps
 
 SAVE = "save it with torch.save(model.state_dict(), path)"
@@ -19,12 +20,20 @@ DEEPEST = 10  # nested levels of a checkpoint that are searched; a damaged check
 State = dict[str, torch.Tensor]
 
 
-def load_state(path: Any, key: str | None = None) -> State:
+def load_state(path: Any, key: str | None = None, head: str | None = None) -> State:
     """Return the state dict in a file, or in the checkpoint in a file.
 
-    key: where a file holds several networks, the name of one of them, such as "model" or "ema.module".
-    Raise InputError if the file has no state dict, several without a key, or any other content.
+    key: where a file holds several networks, the name of one of them, such as "model" or "ema.module". head: if the
+    network is deeper, the layers that end it: the beginning of their names, such as "classifier", or "auto" for the
+    last two matrices in the file. Raise InputError if the file has no state dict, several without a key, or any other
+    content.
     """
+    state = _chosen(path, key)
+    return _network_alone(path, state if head is None else _head(path, state, head))
+
+
+def _chosen(path: Any, key: str | None) -> State:
+    """Return the state dict with this key, or the only one."""
     loaded = _load(path)
     found = dict(_states(loaded))
     listed = ", ".join(sorted(name or "the whole file" for name in found))
@@ -33,15 +42,37 @@ def load_state(path: Any, key: str | None = None) -> State:
     if key is None:
         if len(found) > 1:
             raise InputError(f"{path} holds the weights of several networks: {listed}; name one of them with --key")
-        state = next(iter(found.values()))
-        return _network_alone(path, _plain(path, state))
+        return _plain(path, next(iter(found.values())))
     chosen = [found[key]] if key in found else _below(found, key)
     if len(chosen) != 1:
         parts = (f"{name}.{part}".lstrip(".") for name, state in found.items() for part in _networks_in(state))
         have = ", ".join(sorted({*found, *parts} - {""})) or "one state dict, without a key"
         what = "names several networks" if chosen else "names no network"
         raise InputError(f"--key {key} {what} in {path}; it holds {have}")
-    return _network_alone(path, _plain(path, chosen[0]))
+    return _plain(path, chosen[0])
+
+
+def _head(path: Any, state: State, head: str) -> State:
+    """Return the parameters of the layers that end a deeper network. Raise InputError if there are none."""
+    weights = _weights(state)
+    if head != AUTO:
+        inside = _under(state, head)
+        if not inside:
+            parts = sorted({name.rsplit(".", depth)[0] for name in weights for depth in (1, 2) if name.count(".") > 1})
+            listed = ", ".join(parts) or "no layers below a name"
+            raise InputError(f"--head {head}: {path} has no layers below this name; it has {listed}, or give {AUTO}")
+        return inside
+    last = weights[-2:]
+    shapes = [tuple(state[name].shape) for name in last]
+    # PyTorch writes parameters in the order in which the layers were defined; layers that follow each other fit.
+    if len(last) < 2 or any(len(shape) != 2 for shape in shapes) or shapes[0][0] != shapes[1][1]:
+        sizes = " and ".join(f"{name} {'x'.join(map(str, state[name].shape))}" for name in last)
+        raise InputError(
+            f"--head {AUTO} takes the last two matrices in the file, if the second one fits the outputs of the first "
+            f"one; {path} ends in {sizes}: give the beginning of the names of the head's layers"
+        )
+    layers = [name.rpartition(".")[0] for name in last]
+    return {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] in layers}
 
 
 def _below(found: Mapping[str, State], key: str) -> list[State]:
