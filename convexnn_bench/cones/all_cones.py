@@ -262,9 +262,7 @@ class Cones:
         return float(np.max(over[over > 0] / largest[over > 0], initial=0.0))
 
     def decompose(self, Z: Float[np.ndarray, "P p"]) -> Float[np.ndarray, "P p 2"]:
-        """Return Z_k = plus - minus, both in cone k, with the least sum of norms.
-
-        This sum is the gauge of the block.
+        """Return Z_k = plus - minus, both in cone k, whose norms add up to the gauge.
 
         Raises
         ------
