@@ -1,4 +1,4 @@
-"""Labels of any kind as targets: which classes there are, their order, and the numbers that a loss takes.
+"""Labels of any kind as targets: their classes, the order of these, and numbers.
 
 `Problem`, `certify_module`, data sets and layerwise training all read labels here, so that one array of labels has one
 meaning everywhere.

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, one process that prints, and the width of tables."""
+"""What the commands share: errors in one line, and the width of tables."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `convexnn-bench doctor` prints: the machine, and whether each solver solves a tiny problem on it."""
+"""What `convexnn-bench doctor` prints: the machine, and a test of each solver."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

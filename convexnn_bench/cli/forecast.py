@@ -1,4 +1,4 @@
-"""What `convexnn-bench run --dry-run` prints: the cells of a campaign by problem, and how long they may take."""
+"""What `convexnn-bench run --dry-run` prints: cells and their expected times."""
 
 from typing import TYPE_CHECKING
 

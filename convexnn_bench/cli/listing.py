@@ -1,4 +1,4 @@
-"""What `convexnn-bench list` prints: everything that is registered, and why some of it cannot be used here."""
+"""What `convexnn-bench list` prints: what is registered, and what is unavailable."""
 
 import inspect
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The commands `convexnn-bench list` and `doctor`: what is installed here, and whether it works."""
+"""The commands `convexnn-bench list` and `doctor`, about this installation."""
 
 from typing import Annotated
 

@@ -1,4 +1,6 @@
-"""Check what kind of file MODEL is by its first bytes and its list of contents, before torch is imported.
+"""Check what kind of file MODEL is, before torch is imported.
+
+The first bytes and the list of contents show it.
 
 Nothing is loaded here. A file that cannot hold a state dict is refused within a fraction of a second, with advice.
 `load_state` reads any other file.

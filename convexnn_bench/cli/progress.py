@@ -1,4 +1,7 @@
-"""The progress of a campaign on stderr: a live table on a terminal, one plain line per cell elsewhere."""
+"""The progress of a campaign on stderr.
+
+It is a live table on a terminal, and one plain line for each cell elsewhere.
+"""
 
 import time
 from collections import deque

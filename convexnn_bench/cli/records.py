@@ -1,4 +1,4 @@
-"""The commands `convexnn-bench report` and `merge`: they merge records and report on them."""
+"""The commands `convexnn-bench report` and `merge`, about records."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,6 @@
-"""Data sets, one class per file, and `make_problem`, which turns one into a training problem.
+"""Data sets, one class per file, and `make_problem`.
+
+`make_problem` turns a data set into a training problem.
 
 Planning a campaign reads data sets without torch, which a problem needs: `make_problem` is imported on first use.
 """

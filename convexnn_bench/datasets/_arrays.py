@@ -1,4 +1,4 @@
-"""Read samples and targets from an NPZ file of arrays, or from the single table of an NPY file."""
+"""Read samples and targets from an NPZ file, or from the table of an NPY file."""
 
 import zipfile
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,7 @@
-"""The rows, columns and cells of a table, and what a cell may be: a number, a missing number, or a word."""
+"""The rows, columns and cells of a table.
+
+A cell may be a number, a missing number, or a word.
+"""
 
 import math
 import re

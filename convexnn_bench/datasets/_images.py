@@ -1,4 +1,4 @@
-"""What the image data sets share: classes to keep, pooling, layout and targets, and where their files are."""
+"""What the image data sets share: classes, pooling, layout, targets and files."""
 
 import math
 from pathlib import Path

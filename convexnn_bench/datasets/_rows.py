@@ -1,4 +1,7 @@
-"""Cut a text file into the rows of a table: its encoding, the separator, and comments at the top."""
+"""Cut a text file into the rows of a table.
+
+This takes its encoding, its separator, and the comments at its top.
+"""
 
 import csv
 import io

@@ -1,4 +1,6 @@
-"""Read a table from a text file: separator, header, index column, numbers and the column of targets.
+"""Read a table from a text file as numbers.
+
+This takes its separator, header, index column, numbers and the column of targets.
 
 Every line must have the same number of fields. A file that can be read in one way only is read, and a note says how. A
 file that can be read in several ways is refused, and the error names the parameter that decides.

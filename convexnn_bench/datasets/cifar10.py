@@ -1,4 +1,7 @@
-"""CIFAR-10: 60000 colour photographs of 32 x 32 pixels in ten classes, from the files of its authors."""
+"""CIFAR-10: 60000 colour photographs of 32 x 32 pixels in ten classes.
+
+The files are those of its authors.
+"""
 
 from pathlib import Path
 

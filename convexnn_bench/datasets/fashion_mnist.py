@@ -1,4 +1,7 @@
-"""Fashion-MNIST: 70000 grey images of clothes, 28 x 28 pixels in ten classes, from the files of its authors."""
+"""Fashion-MNIST: 70000 grey images of clothes, 28 x 28 pixels in ten classes.
+
+The files are those of its authors.
+"""
 
 from convexnn_bench.datasets._images import IdxImages
 

@@ -1,4 +1,7 @@
-"""Run cells, each in a process of its own, and campaigns of cells, which leave one record for each."""
+"""Run cells, each in a process of its own, and campaigns of cells.
+
+A campaign leaves one record for each cell.
+"""
 
 from convexnn_bench.harness.campaign import Campaign, Source, find_campaign, load_campaign, shipped_names
 from convexnn_bench.harness.cell import Cell, Limits

@@ -1,4 +1,6 @@
-"""Give each cell as many cores as it asks for threads, and no core to two cells while another one is free.
+"""Give each cell as many cores as it asks for threads.
+
+No core is given to two cells while another one is free.
 
 Threads that a solver starts beside those it was allowed then take their time from its own clock.
 """

@@ -1,4 +1,7 @@
-"""Campaigns: grids of data sets, problem parameters, solvers and seeds, checked before anything runs."""
+"""Campaigns: grids of data sets, problem parameters, solvers and seeds.
+
+They are checked before anything runs.
+"""
 
 import difflib
 import os

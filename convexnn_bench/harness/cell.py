@@ -1,4 +1,4 @@
-"""The description of a cell: one problem, one solver, one seed, and the limits of the run."""
+"""The description of a cell: a problem, a solver, a seed, and limits."""
 
 import hashlib
 import inspect

@@ -1,4 +1,7 @@
-"""What runs first in a new process: it becomes a session of its own, redirects its output and calls its function."""
+"""What runs first in a new process.
+
+The process becomes a session of its own, redirects its output and calls its function.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,7 @@
-"""Run a campaign: an executor runs every cell that has no record yet, and each record is kept as it comes."""
+"""Run a campaign.
+
+An executor runs every cell that has no record yet, and each record is kept as it comes.
+"""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Load the heavy modules and all plug-ins, once in the process server, so that every cell starts with them."""
+"""Load the heavy modules and all plug-ins in the process server.
+
+They are loaded once, so that every cell starts with them.
+"""
 
 import contextlib
 import importlib

@@ -1,4 +1,6 @@
-"""Run one function in a process of its own, with a deadline and a memory limit, and collect what it sends and prints.
+"""Run one function in a process of its own, with a deadline and a memory limit.
+
+What the function sends and prints is collected.
 
 Processes are forked from a server that has loaded the heavy modules (torch, cvxpy, ...) already, so that a start costs
 tens of milliseconds and no cell sees the state that another one left behind. Everything goes through pipes, which need

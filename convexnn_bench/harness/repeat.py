@@ -1,4 +1,7 @@
-"""Say how to run records again: by a command, or by a campaign file where a setting has no flag."""
+"""Say how to run records again.
+
+This is a command, or a campaign file if a setting has no flag.
+"""
 
 import json
 import re

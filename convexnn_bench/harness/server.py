@@ -1,4 +1,6 @@
-"""The process server: it loads what every cell needs, and then forks one process for each request of the command.
+"""The process server, from which the processes of cells are forked.
+
+It loads what every cell needs, and then forks one process for each request of the command.
 
 The command and the server share a socket that has no name, so that no file has to exist for it. A request is its length
 and its bytes, and three descriptors come with it: the pipes for messages, for output and for the state of the new

@@ -1,4 +1,6 @@
-"""Measure the memory and the CPU seconds of a process and of all that it has started, beside a solver that is timed.
+"""Measure memory and CPU seconds of a process and of all that it has started.
+
+The measurement runs beside a solver that is timed.
 
 The memory is the proportional set size (PSS): a page that k processes map counts 1/k in each, so that the pages which
 forks share count once. The kernel walks all pages of a process for it, and files in memory (/dev/shm, memfd) that

@@ -1,4 +1,7 @@
-"""Convolutional networks trained stage by stage, each a convex problem with a certificate (Sahiner et al., 2024)."""
+"""Convolutional networks trained stage by stage, each a convex problem.
+
+Each stage has a certificate (Sahiner et al., 2024).
+"""
 
 from convexnn_bench.layerwise.experiment import BASELINES, DEFAULT_STAGES, Plan, run_layerwise, stage_plan
 from convexnn_bench.layerwise.network import LayerwiseNetwork

@@ -1,4 +1,6 @@
-"""The baseline that replaces the nuclear norm by plain weight decay: a stage trained in its matrices Z_k.
+"""The baseline that replaces the nuclear norm by plain weight decay.
+
+A stage is trained in its matrices Z_k.
 
     min  F(A(Z)) + beta/2 sum_k ||Z_k||_F^2    in the place of    min  F(A(Z)) + beta sum_k ||Z_k||_*.
 

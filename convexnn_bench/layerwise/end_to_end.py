@@ -1,4 +1,7 @@
-"""The baseline that trains all stages of the same network at once, on the same objective and with the same gates."""
+"""The baseline that trains all stages of the same network at once.
+
+The objective and the gates are the same.
+"""
 
 import math
 import time

@@ -1,4 +1,7 @@
-"""How far from the optimum minibatch training stops: the first stage on a part of the data, also solved exactly."""
+"""How far from the optimum minibatch training stops.
+
+The first stage is also solved exactly, on a part of the data.
+"""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""The experiment of `convexnn-bench layerwise`: every seed stage by stage, and the baselines beside it.
+"""The experiment of `convexnn-bench layerwise`, with its baselines.
+
+Every seed is trained stage by stage.
 
 One JSON file holds the results of all seeds that have finished; a run that is started again goes on from it.
 """

@@ -1,4 +1,6 @@
-"""One stage: a two-layer gated ReLU CNN with average pooling, in the Burer-Monteiro factors of its convex program.
+"""One stage: a two-layer gated ReLU CNN with average pooling.
+
+Its parameters are the Burer-Monteiro factors of its convex program.
 
     z_i = sum_k sum_j sum_alpha P[alpha, :] (D_k,i (Phi_i u_kj)) V_k[(alpha, .), j],   D_k,i = diag 1{Phi_i g_k >= 0},
 

@@ -1,4 +1,6 @@
-"""The certificate of a stage over data that are never in memory at once, from one pass with float64 sums.
+"""The certificate of a stage over data that are never in memory at once.
+
+It takes one pass over the data, with sums in float64.
 
 Every batch gives its predictions z, its rows of Lambda = grad F(z), as F is a sum over samples, and its part of
     G_k[., alpha, .] = sum_i sum_{kappa in window alpha} P[alpha, kappa] D_k[i, kappa] x_{i, kappa} Lambda_i^T,

@@ -1,4 +1,7 @@
-"""Read what a user gives as targets, the same way for problems, certificates of modules and layerwise training."""
+"""Read what a user gives as targets.
+
+The same way serves problems, certificates of modules and layerwise training.
+"""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any

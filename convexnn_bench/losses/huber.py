@@ -1,4 +1,7 @@
-"""Huber loss, F(z) = sum h(z - y), h(r) = r^2/2 for |r| <= delta, delta |r| - delta^2/2 beyond."""
+"""Huber loss, F(z) = sum h(z - y).
+
+h(r) = r^2/2 for |r| <= delta, and delta |r| - delta^2/2 beyond.
+"""
 
 import copy
 from typing import Any

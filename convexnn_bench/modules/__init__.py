@@ -1,4 +1,4 @@
-"""Read torch networks as points of training problems, and turn points into torch networks."""
+"""Read torch networks as points of training problems, and points as networks."""
 
 from convexnn_bench.modules.attention_block import AttentionBlock
 from convexnn_bench.modules.chain import chain_of

@@ -1,4 +1,6 @@
-"""The last layers of a deeper network as a network of their own, on the features that the layers before it compute.
+"""The last layers of a deeper network as a network of their own.
+
+Its data are the features that the layers before it compute.
 
 The features are those of evaluation mode, without the randomness of dropout and with the running statistics of batch
 normalisation. A bound for the head holds given these features: it says nothing about other ones, which training all

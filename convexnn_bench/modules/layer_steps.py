@@ -1,4 +1,4 @@
-"""Layers of torch.nn as steps of a chain: one function for each kind whose settings matter."""
+"""Layers of torch.nn as steps of a chain, one function for each kind."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,7 @@
-"""A torch module for any architecture and activation, by the maps that the architecture defines."""
+"""A torch module for any architecture and activation.
+
+It uses the maps that the architecture defines.
+"""
 
 import numpy as np
 import torch

@@ -1,4 +1,7 @@
-"""Read a torch module as a two-layer network, and check that the reading reproduces the module."""
+"""Read a torch module as a two-layer network.
+
+The outputs of the module are compared with those of the reading.
+"""
 
 import math
 from dataclasses import replace

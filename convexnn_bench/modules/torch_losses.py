@@ -1,4 +1,7 @@
-"""Translate the loss of training, a name, a loss of this package or a loss of torch, into F and a factor."""
+"""Translate the loss of training into F and a factor.
+
+The loss is a name, a loss of this package or a loss of torch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Read the weights of a chain of operations, or of an attention block, as those of a two-layer network."""
+"""Read the weights of two layers.
+
+They are those of a chain of operations, or of an attention block.
+"""
 
 import copy
 import math

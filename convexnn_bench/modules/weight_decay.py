@@ -1,4 +1,7 @@
-"""Read the weight decay of each layer, from a number, a dictionary, or the parameter groups of an optimiser."""
+"""Read the weight decay of each layer.
+
+It is given by a number, a dictionary, or the parameter groups of an optimiser.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Rigorous upper bounds on the block dual norms ||G_k||_k^dual, and where they are attained.
+"""Rigorous upper bounds on the dual norms ||G_k||_k^dual of blocks.
+
+Where they are attained is part of the answer.
 
 The dual norm of a block is max ||G_k^T u|| over K_k u >= 0, ||u|| <= 1 (Sahiner et al., ICLR 2024, eq. 23):
 

@@ -1,4 +1,6 @@
-"""From the doubly non-negative relaxation to products of cone vectors: (S, Z) to (U, V) with U V^T = Z.
+"""Products of cone vectors from the doubly non-negative relaxation.
+
+(S, Z) becomes (U, V) with U V^T = Z.
 
 If S = U U^T with the columns of U in the cone {u : F u >= 0}, then F S F^T is completely positive, V^T = U^+ Z gives
 V V^T = Z^T S^+ Z <= T, and the factors cost no more than 1/2 (tr S + tr T): the relaxation is exact. A doubly

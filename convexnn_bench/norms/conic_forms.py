@@ -1,4 +1,6 @@
-"""||G_k|| <= 1 for every block as conic constraints, G = A^* L / beta, and the blocks as their multipliers.
+"""||G_k|| <= 1 for every block as conic constraints, G = A^* L / beta.
+
+The blocks are their multipliers.
 
 Each form takes vec(G), row-major over (k, a, b), as a CVXPY expression and returns the constraints and a function that
 reads the multipliers once the program is solved. No loops over blocks: one batched cone through constant sparse maps.

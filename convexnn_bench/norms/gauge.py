@@ -1,4 +1,6 @@
-"""The norm of vector-output ReLU blocks Z_k: factors (U, V) with U_k V_k^T = Z_k and U_k in its cone.
+"""The norm of vector-output ReLU blocks Z_k, by factors.
+
+The factors (U, V) satisfy U_k V_k^T = Z_k, with U_k in its cone.
 
 The norm is the least 1/2 (||U||^2 + ||V||^2) over such pairs. It is the nuclear norm if the left singular vectors,
 or their negatives, lie in the cone. Otherwise its doubly non-negative relaxation is solved,

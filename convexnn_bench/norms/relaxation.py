@@ -1,4 +1,7 @@
-"""The doubly non-negative upper bound on max ||G^T u|| over F u >= 0, ||u|| <= 1 (Sahiner et al., ICLR 2021)."""
+"""The doubly non-negative upper bound on max ||G^T u|| over a cone.
+
+The maximum is over F u >= 0, ||u|| <= 1 (Sahiner et al., ICLR 2021).
+"""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,6 @@
-"""Dual norms of scalar-output ReLU blocks: max |g^T u| over K u >= 0, ||u|| <= 1, for one vector g a block.
+"""Dual norms of scalar-output ReLU blocks, for one vector g a block.
+
+They are max |g^T u| over K u >= 0, ||u|| <= 1.
 
 With Pi the projection onto the cone {u : K u >= 0} it is max(||Pi(g)||, ||Pi(-g)||) (Sahiner et al., ICLR 2024,
 eq. 23, with q = 1). Upper bounds come from the multipliers lam >= 0 of the projection, as ||g + K^T lam|| plus an

@@ -1,4 +1,4 @@
-"""Spectral norms of many blocks at once: the dual norms without a cone, and where the largest is.
+"""Spectral norms of many blocks at once, the dual norms without a cone.
 
 Without a cone the dual norm of a block G_k is its spectral norm (for q = 1 or p = 1 the Euclidean norm).
 """

@@ -1,4 +1,6 @@
-"""Dual norms of vector-output ReLU blocks: max ||G^T u|| over K u >= 0, ||u|| <= 1, for G p x q with q > 1.
+"""Dual norms of vector-output ReLU blocks, for G p x q with q > 1.
+
+They are max ||G^T u|| over K u >= 0, ||u|| <= 1.
 
 The square is the maximum of u^T M u, M = G G^T, over a polyhedral cone, which is NP-hard in general (cone-constrained
 PCA; Sahiner et al., ICLR 2024, eq. 23; ICLR 2021). In the plane there is a closed form. For small p the maximum is

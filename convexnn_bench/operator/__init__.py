@@ -1,4 +1,4 @@
-"""The operator A(Z) = C(sum_k D_k Phi Z_k), its adjoint and its factored form, by structure."""
+"""The operator A(Z) = C(sum_k D_k Phi Z_k), its adjoint and its factored form."""
 
 from convexnn_bench.operator.chunks import CHUNK_ELEMENTS
 from convexnn_bench.operator.compact import CompactMatrix, DataArray, SparseMatrix, data_matrix, entries, with_entries

@@ -1,4 +1,7 @@
-"""How many numbers a temporary array of the operator may hold, and the slices that keep it so small."""
+"""How many numbers a temporary array of the operator may hold.
+
+Slices keep it so small.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,6 @@
-"""Data matrices that take less memory than dense float64 ones: sparse and float32 matrices.
+"""Data matrices that take less memory than dense float64 ones.
+
+They are sparse matrices and float32 matrices.
 
 A `CompactMatrix` X takes the place of a torch matrix in products X W and X^T B with dense W and B, for rows and for
 |X|. Its float64 products equal those of the dense float64 matrix up to the order of summation, because conversion to

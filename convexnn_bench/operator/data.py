@@ -1,4 +1,6 @@
-"""Read the data X of a problem: as dense float64 arrays, sparse matrices, or float32 arrays.
+"""Read the data X of a problem.
+
+They become dense float64 arrays, sparse matrices, or float32 arrays.
 
 An architecture with Phi = X and an activation without cones need products with X and no single entries. Then SciPy's
 sparse matrices stay sparse, and float32 arrays stay float32 if they have more numbers than a temporary array may have.

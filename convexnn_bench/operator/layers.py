@@ -1,4 +1,6 @@
-"""The two layers of an architecture on one device, H = Phi W and C(M), with their adjoints.
+"""The two layers of an architecture on one device, with their adjoints.
+
+The layers are H = Phi W and C(M).
 
 A map that the architecture gives by structure is used as it is, and its adjoint is derived as a vector-Jacobian
 product. Phi itself is formed on first use.

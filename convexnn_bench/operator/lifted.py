@@ -1,4 +1,6 @@
-"""The operator A(Z) = C(sum_k D_k Phi Z_k) of the lifted program, its adjoint, and its factored form A(U V^T).
+"""The operator of the lifted program, its adjoint and its factored form.
+
+A(Z) = C(sum_k D_k Phi Z_k), and the factored form is A(U V^T).
 
 The n x Pp matrix [D_1 Phi .. D_P Phi] is never formed. How a product is formed instead depends on the architecture,
 the masks and the sizes; `products/` holds the ways, and each operator takes the first of them that applies:

@@ -1,4 +1,6 @@
-"""The two layers of P masked blocks: their hidden units D_k Phi U_k, and the predictions C(sum_k H_k V_k^T) from them.
+"""The two layers of P masked blocks.
+
+They are the hidden units D_k Phi U_k, and the predictions C(sum_k H_k V_k^T) from them.
 
 A matrix of rows x m numbers for each of P blocks is a P x rows x m array; the layers see the blocks side by side, as
 one rows x P m matrix, so that each of them is one product whatever the number of blocks.

@@ -1,4 +1,6 @@
-"""Bounds on the float64 rounding of the operator: of its predictions A(Z), and of its adjoint A^*(L).
+"""Bounds on the float64 rounding of the operator.
+
+They are on its predictions A(Z), and on its adjoint A^*(L).
 
 A sum of K products is computed with an error of at most gamma_K times the sum of the products' magnitudes, in any order
 of summation, gamma_K = K u / (1 - K u) with u the unit roundoff (Higham, Accuracy and Stability of Numerical

@@ -1,4 +1,7 @@
-"""The rows Phi of a first layer as a numpy matrix, formed only for what needs their entries."""
+"""The rows Phi of a first layer as a numpy matrix.
+
+They are formed only for what needs their entries.
+"""
 
 from collections.abc import Callable
 from functools import cached_property

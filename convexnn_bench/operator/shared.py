@@ -1,4 +1,6 @@
-"""A and its adjoint by several processes: each multiplies for its own samples, and all receive the whole result.
+"""A and its adjoint by several processes.
+
+Each multiplies for its own samples, and all receive the whole result.
 
 Predictions are gathered, n_out x c numbers. Adjoints and gradients are sums over samples, which are added over the
 processes: P p q numbers for an adjoint, P (p + q) m for a gradient. Every process computes for all samples what is not

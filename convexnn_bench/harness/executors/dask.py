@@ -1,4 +1,7 @@
-"""Run cells on the workers of a dask cluster, one that is started here or one that is running already."""
+"""Run cells on the workers of a dask cluster.
+
+The cluster is started here, or is running already.
+"""
 
 import asyncio
 import contextlib

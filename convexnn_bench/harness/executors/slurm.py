@@ -1,4 +1,7 @@
-"""Run cells as jobs of a SLURM cluster, through submitit; its local executor runs the same jobs on this machine."""
+"""Run cells as jobs of a SLURM cluster, through submitit.
+
+The local executor of submitit runs the same jobs on this machine.
+"""
 
 import math
 import shutil

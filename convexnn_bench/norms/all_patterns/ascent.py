@@ -1,4 +1,7 @@
-"""Directions u of large ||R^T (Phi u)_+||: lower bounds on the dual norm over all patterns, and new patterns."""
+"""Directions u of large ||R^T (Phi u)_+||.
+
+They give lower bounds on the dual norm over all patterns, and new patterns.
+"""
 
 import math
 

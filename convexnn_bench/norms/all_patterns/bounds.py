@@ -1,4 +1,6 @@
-"""Rigorous bounds on h = max ||R^T (Phi u)_+|| over ||u|| <= 1, for every activation pattern at once.
+"""Rigorous bounds on max ||R^T (Phi u)_+|| over ||u|| <= 1.
+
+They hold for every activation pattern at once. Below, h is this maximum.
 
 This is the dual norm of the original ReLU network: a multiplier Lambda with h <= beta for R = C^*(Lambda) bounds the
 training objective of a network of any width (Sahiner et al., ICLR 2024, eq. 23, maximised over all patterns).

@@ -1,4 +1,6 @@
-"""Upper bounds on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over ||u|| <= 1, without looking at patterns one by one.
+"""Upper bounds on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over ||u|| <= 1.
+
+They do not look at patterns one by one.
 
 With delta_i in [0, 1] for (a_i^T u)_+ = max delta_i a_i^T u, and alpha_j in [0, 1] for -(b_j^T u)_+ = min -alpha_j
 b_j^T u, the maximum is max_delta min_alpha ||sum delta_i a_i - sum alpha_j b_j||. Letting alpha be an affine function

@@ -1,4 +1,6 @@
-"""Bounds on max ||R^T (Phi u + b 1)_+|| over ||u|| <= 1 and all b: neurons whose biases have no weight decay.
+"""Bounds on max ||R^T (Phi u + b 1)_+|| over ||u|| <= 1 and all b.
+
+They are for neurons whose biases have no weight decay.
 
 With columns of R that sum to zero the value at (u, b) does not change with b where |b| >= radius ||u||, since a neuron
 is linear on all rows there, or zero. So b may be held in |b| <= radius ||u||, and for every size s

@@ -1,4 +1,6 @@
-"""Bounds on max ||R^T (Phi u)_+|| that are differentiable in R, with affine decision rules that move along with R.
+"""Bounds on max ||R^T (Phi u)_+|| that are differentiable in R.
+
+Their affine decision rules move along with R.
 
 The bound of decision_rule.py is a function of the rule and of the weights r = R v, which enter the generators linearly.
 Both can be moved together, for the best lower bound on an objective (certificates/joint_bound.py). Every rule is valid

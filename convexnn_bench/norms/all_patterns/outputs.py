@@ -1,4 +1,6 @@
-"""From single outputs to vectors: bounds on max ||z|| over H = {R^T (Phi u)_+ : ||u|| <= 1} from its support function.
+"""From single outputs to vectors: bounds on max ||z|| over a set H.
+
+H = {R^T (Phi u)_+ : ||u|| <= 1}, of which the support function is known.
 
 h(v) = max_{z in H} v^T z is a single-output problem, which decision_rule.py bounds. It is convex and positively
 homogeneous in v, so that bounds at v_1 and v_2 bound it at every non-negative combination of the two: in the plane that

@@ -1,4 +1,7 @@
-"""Ways to multiply with A: by a linear map, through the mask matrix, hidden units, or pooled rows."""
+"""Ways to multiply with A.
+
+They are a linear map, the mask matrix, hidden units, and pooled rows.
+"""
 
 from convexnn_bench.operator.products.base import ColumnProducts, Products
 from convexnn_bench.operator.products.hidden_units import HiddenUnits

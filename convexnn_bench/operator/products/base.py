@@ -1,4 +1,7 @@
-"""What every way of forming products offers: A(Z), A^*(L), and the factored form A(U V^T) with its gradient."""
+"""What every way of forming products offers.
+
+It offers A(Z), A^*(L), and the factored form A(U V^T) with its gradient.
+"""
 
 from abc import ABC, abstractmethod
 
