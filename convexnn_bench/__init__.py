@@ -1,4 +1,4 @@
-"""convexnn_bench: two-layer network training three ways - convex, Burer-Monteiro, network - with certified gaps.
+"""convexnn_bench: train two-layer networks in three forms, with certified gaps.
 
 The public names stand in `__init__.pyi`. They are imported on first use, so that `import convexnn_bench` and the
 command line's --help stay fast.

@@ -1,4 +1,7 @@
-"""What a neuron does with its pre-activation: linear, gated ReLU and ReLU, one class per file."""
+"""What a neuron does with its pre-activation, one class per file.
+
+There are linear, gated ReLU and ReLU.
+"""
 
 from convexnn_bench.activations.base import BaseActivation
 from convexnn_bench.activations.gated_relu import GatedReLU

@@ -1,4 +1,7 @@
-"""What an activation supplies: phi itself, and its blocks, which are masks with or without cones."""
+"""What an activation supplies: phi itself, and its blocks.
+
+Blocks are masks with or without cones.
+"""
 
 import numpy as np
 import torch

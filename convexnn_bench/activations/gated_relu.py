@@ -1,4 +1,7 @@
-"""Gated ReLU: fixed gates g_k decide which rows are active (Mishkin, Sahiner, Pilanci, ICML 2022)."""
+"""Gated ReLU: fixed gates g_k decide which rows are active.
+
+This is the network of Mishkin, Sahiner & Pilanci, ICML 2022.
+"""
 
 import torch
 

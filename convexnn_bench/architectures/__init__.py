@@ -1,4 +1,7 @@
-"""The two maps of the data that a network applies: MLP, CNN and self-attention, one class per file."""
+"""The two maps of the data that a network applies, one class per file.
+
+There are MLP, CNN and self-attention.
+"""
 
 from convexnn_bench.architectures._integers import Integers, as_integers
 from convexnn_bench.architectures._with_bias import WithBias, centre_of

@@ -1,4 +1,7 @@
-"""An architecture whose hidden neurons have biases with another weight decay than their weights, or with none."""
+"""An architecture whose hidden neurons have biases.
+
+The biases have another weight decay than the weights, or none.
+"""
 
 import numpy as np
 import torch

@@ -1,4 +1,7 @@
-"""One layer of multi-head self-attention without softmax (Sahiner et al., ICLR 2024, eq. 9; ICML 2022)."""
+"""One layer of multi-head self-attention without softmax.
+
+It is that of Sahiner et al., ICLR 2024, eq. 9, and ICML 2022.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an architecture supplies: the rows Phi of the first layer and the linear map C of the second.
+"""What an architecture supplies: the rows Phi, and the linear map C.
 
 The rest of the package knows an architecture only by A(Z) = C(sum_k D_k Phi Z_k). The adjoint of C, and its matrix for
 the conic solvers, are derived from `second_layer`.

@@ -1,4 +1,7 @@
-"""Two-layer convolutional network with linear pooling (Sahiner et al., ICLR 2024, eqs. 7 and 25)."""
+"""Two-layer convolutional network with linear pooling.
+
+It is that of Sahiner et al., ICLR 2024, eqs. 7 and 25.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Cells of a central hyperplane arrangement: the geometry under the enumeration of activation patterns.
+"""Cells of a central hyperplane arrangement.
+
+This is the geometry under the enumeration of activation patterns.
 
 The rows phi_i of Phi define hyperplanes {u : phi_i u = 0}; the open cells between them are where the pattern
 1{Phi u >= 0} is constant (Pilanci & Ergen 2020; counting by Cover 1965). Cells are listed by deletion and

@@ -1,4 +1,7 @@
-"""The blocks of a problem: activation patterns with their gates, from the user or found before."""
+"""The blocks of a problem: activation patterns with their gates.
+
+They are from the user, or were found before.
+"""
 
 import dataclasses
 import hashlib

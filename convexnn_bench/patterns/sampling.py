@@ -1,4 +1,7 @@
-"""Activation patterns 1{Phi g >= 0} of random directions g, where there are too many to enumerate."""
+"""Activation patterns 1{Phi g >= 0} of random directions g.
+
+They are sampled where there are too many to enumerate.
+"""
 
 import dataclasses
 import os

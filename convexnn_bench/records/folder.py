@@ -1,4 +1,7 @@
-"""The folder of a campaign: check it before anything runs, make it for the first record, and lock it."""
+"""The folder of a campaign.
+
+It is checked before anything runs, made for the first record, and locked.
+"""
 
 import contextlib
 import errno

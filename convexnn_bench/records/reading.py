@@ -1,4 +1,6 @@
-"""Check records from a file against the table of fields, so that an invalid record affects one row only.
+"""Check records from a file against the table of fields.
+
+An invalid record then affects one row only.
 
 Records are written by this package, but also by older versions, by scripts and by hand. A value of the wrong type is
 replaced by the empty value of its field. The record then has status "failed" and no results, and its reason names the

@@ -1,4 +1,6 @@
-"""Write and read the records of cells: one JSON object per line while a campaign runs, Parquet at its end.
+"""Write and read the records of cells.
+
+They are one JSON object a line while a campaign runs, and a Parquet file at its end.
 
 `records.fields` says what each field holds.
 """

@@ -1,4 +1,6 @@
-"""The ladder as tables: the time to certified gaps of each solver on each problem, and the matrix of all of them.
+"""The ladder as tables.
+
+They show the time to certified gaps of each solver on each problem, and the matrix of all.
 
 The tables go to a terminal, to the page, to CSV and to Markdown.
 """

@@ -1,4 +1,7 @@
-"""What `convexnn-bench layerwise` shows: tables of stages, and accuracy and certified gap against time."""
+"""What `convexnn-bench layerwise` shows.
+
+It shows tables of stages, and accuracy and certified gap against time.
+"""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,7 @@
-"""What `convexnn-bench report` does: tables in the terminal, figures and the page in the campaign's folder."""
+"""What `convexnn-bench report` does.
+
+It prints tables in the terminal, and writes figures and the page into the campaign's folder.
+"""
 
 import importlib
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""The matrix of a campaign: solvers by problems, each square the median time to one certified gap over the best.
+"""The matrix of a campaign: solvers by problems.
+
+Each square is the median time to one certified gap over the best.
 
 The terminal, the page, the figure for print and Markdown show the same squares.
 """

@@ -1,4 +1,7 @@
-"""MOSEK through CVXPY: whether it can be used on this machine, and a faster interface for matrix variables."""
+"""MOSEK through CVXPY: whether it is available, and a faster interface.
+
+The interface is for matrix variables.
+"""
 
 import importlib.util
 import itertools

@@ -1,4 +1,6 @@
-"""The exact convex program stated for a conic solver, in the form that was fastest (benchmarks/exact_forms.py).
+"""The exact convex program stated for a conic solver.
+
+It has the form that was fastest (benchmarks/exact_forms.py).
 
 In most cases that is the dual program,
 

@@ -1,4 +1,6 @@
-"""A feasible point of the vector-output ReLU program from a solution of its doubly non-negative relaxation.
+"""A feasible point of the vector-output ReLU program.
+
+It is made from a solution of the doubly non-negative relaxation.
 
 1. Factor every S_k into columns u u^T with u in cone k, which gives U_k V_k^T = Z_k if the relaxation is exact there.
 2. If the objective of these factors exceeds the relaxation's value, add extreme rays to the blocks that were not exact.

@@ -1,4 +1,7 @@
-"""Points of a problem in the coordinates of its row space, `Instance.in_row_space`, as points of the problem itself."""
+"""Points in the coordinates of the row space as points of the problem itself.
+
+`Instance.in_row_space` makes these coordinates.
+"""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,7 @@
-"""The base class of the CVXPY solvers: it states and compiles the program in set_problem, and solves it once in run."""
+"""The base class of the CVXPY solvers.
+
+It states and compiles the program in set_problem, and solves it once in run.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""First-order methods: on the factors, on the network, by proximal steps, and with the cones as constraints."""
+"""First-order methods on factors, on networks, and by proximal steps.
+
+The cones are constraints.
+"""
 
 from convexnn_bench.algorithms.descent.augmented_lagrangian import outer_loop
 from convexnn_bench.algorithms.descent.bm_objective import BMObjective

@@ -1,4 +1,7 @@
-"""The Burer-Monteiro objective on a flat vector x = (U, V), with the ReLU cones as a projection or as a penalty."""
+"""The Burer-Monteiro objective on a flat vector x = (U, V).
+
+The ReLU cones are a projection or a penalty.
+"""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,6 @@
-"""The augmented Lagrangian's term for the ReLU cones: its value, its gradient in U and the update of its multipliers.
+"""The augmented Lagrangian's term for the ReLU cones.
+
+It has a value, a gradient in U and an update of its multipliers.
 
 The constraints are h = K_k U_k >= 0 for the facets of every cone k. With multipliers lambda >= 0 and a penalty rho the
 term and the update are

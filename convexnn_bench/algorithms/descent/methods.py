@@ -1,4 +1,6 @@
-"""First-order methods on a flat vector x: gradient descent, spectral projected gradient, Adam, L-BFGS, minibatch SGD.
+"""First-order methods on a flat vector x.
+
+They are gradient descent, spectral projected gradient, Adam, L-BFGS and minibatch SGD.
 
 Each takes an `Objective`, which returns value and gradient at x, a start point, and `step_done(x)`, which is called
 before the first step and after every step and returns False to stop. Each returns why it ended, or None if it was

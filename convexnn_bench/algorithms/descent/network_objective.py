@@ -1,4 +1,7 @@
-"""The network objective on a flat vector x = (W1, W2), with gradients by autograd, on all samples or on minibatches."""
+"""The network objective on a flat vector x = (W1, W2).
+
+Gradients are computed by autograd, on all samples or on minibatches.
+"""
 
 from collections.abc import Callable
 from functools import cached_property, partial

@@ -1,4 +1,6 @@
-"""FISTA with adaptive restart on the convex program (Beck & Teboulle, 2009; O'Donoghue & Candes, 2015).
+"""FISTA with adaptive restart on the convex program.
+
+The method is that of Beck & Teboulle, 2009, and O'Donoghue & Candes, 2015.
 
 It minimises F(A x) + g(x). With the extrapolated point y, momentum theta and a Lipschitz estimate L every iteration
 does

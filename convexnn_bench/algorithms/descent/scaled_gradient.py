@@ -1,4 +1,6 @@
-"""The preconditioner of scaled gradient descent for factors Z_k = U_k V_k^T, damped by the objective's curvature.
+"""The preconditioner of scaled gradient descent for factors Z_k = U_k V_k^T.
+
+It is damped by the objective's curvature.
 
     U_k <- U_k - t (G_k V_k + beta U_k) (L_k V_k^T V_k + lambda_k I)^-1,   V_k likewise with U_k,
 

@@ -1,4 +1,6 @@
-"""The base classes of the solvers that minimise a flat objective step by step, Burer-Monteiro and network.
+"""The base classes of the solvers that minimise a flat objective step by step.
+
+The objectives are Burer-Monteiro and network.
 
 A run has two parts:
 

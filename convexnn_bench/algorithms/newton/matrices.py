@@ -1,4 +1,7 @@
-"""The Hessian of f on a set of neurons as a matrix, and the N x N matrix of the same Newton system (MLPs)."""
+"""The Hessian of f on a set of neurons as a matrix.
+
+For MLPs, also the N x N matrix of the same Newton system.
+"""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,6 @@
-"""Neurons on a working set of blocks: the balanced column pairs of the Burer-Monteiro factorisation.
+"""Neurons on a working set of blocks.
+
+They are the balanced column pairs of the Burer-Monteiro factorisation.
 
 A balanced column pair of block k is u = sqrt(s) w/s, v = sqrt(s) y with s = ||w|| and ||y|| = 1, so that
 u v^T = w y^T. `BlockNeurons` stores k, w and y; `point.py` explains why Newton's method steps in w and y.

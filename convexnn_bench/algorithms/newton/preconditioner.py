@@ -1,4 +1,6 @@
-"""The preconditioner of conjugate gradients: a Kronecker approximation of the Hessian, inverted exactly.
+"""The preconditioner of conjugate gradients.
+
+It is a Kronecker approximation of the Hessian, inverted exactly.
 
 With the masks m_j, the a-part of the Hessian has the blocks sum_i m_ij m_ik (y_j^T F''_i y_k) phi_i phi_i^T. As if
 masks and rows of Phi were independent, each is taken as kappa_jk S, with

@@ -1,4 +1,6 @@
-"""The best sizes of given neurons: a convex problem that decides which neurons enter, stay and leave.
+"""The best sizes of given neurons.
+
+They solve a convex problem, which decides which neurons enter, stay and leave.
 
     min over s >= 0 of F(sum_j s_j A_j) + beta sum_j s_j,   A_j = C(D_j Phi x_j y_j^T),   ||x_j|| = ||y_j|| = 1.
 

@@ -1,4 +1,6 @@
-"""The trust-region loop of bm_newton: Newton steps on a set of neurons until the gradient is small.
+"""The trust-region loop of bm_newton.
+
+It takes Newton steps on a set of neurons until the gradient is small.
 
 Each step lowers the quadratic model of f within a trust region. The ratio of the decrease of f to the model's decides
 whether the step is taken and how the region changes (Nocedal & Wright, Numerical Optimization, algorithm 4.1):

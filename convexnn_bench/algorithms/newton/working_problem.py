@@ -1,4 +1,7 @@
-"""The objective of bm_newton on sets of neurons: the problem, its operator, and values cached between points."""
+"""The objective of bm_newton on sets of neurons.
+
+It holds the problem, its operator, and values that are cached between points.
+"""
 
 from collections.abc import Callable
 from functools import cached_property

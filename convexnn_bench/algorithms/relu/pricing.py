@@ -1,4 +1,6 @@
-"""Pricing over enumerated patterns: directions along which a stationary ReLU point can still improve.
+"""Pricing over enumerated patterns.
+
+It finds directions along which a stationary ReLU point can still improve.
 
 At a stationary point with R = C^*(grad F), a new neuron (sqrt(t) u, sqrt(t) v) with ||u|| = 1 and v = -R^T D Phi u /
 ||.|| changes the objective by t (beta - ||R^T D Phi u||) to first order. A direction therefore improves the point if

@@ -1,4 +1,6 @@
-"""The Burer-Monteiro staircase for ReLU: descend on the cones, add neurons that lower the objective, and repeat.
+"""The Burer-Monteiro staircase for ReLU.
+
+Descend on the cones, add neurons that lower the objective, and repeat.
 
 A descent method alone may end at a wrong stationary point whose columns are partly zero, since the gradient of a zero
 pair (u, v) is zero. Every round of the staircase

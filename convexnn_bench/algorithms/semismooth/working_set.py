@@ -1,4 +1,6 @@
-"""The working set of the convex program: the blocks it is solved on, while all others stay zero and are only priced.
+"""The working set of the convex program.
+
+The program is solved on its blocks. All others stay zero and are only priced.
 
 Block k stays at zero while ||A_k^* Lambda||_2 <= beta, so that the optimum over a working set is that of all blocks
 once no block outside exceeds beta. Most blocks are zero at the optimum. A set is worth its extra rounds where there are

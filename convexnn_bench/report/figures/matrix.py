@@ -1,4 +1,7 @@
-"""The figure of a campaign's matrix: solvers by problems, with the time to one certified gap over the best."""
+"""The figure of a campaign's matrix: solvers by problems.
+
+Each square has the time to one certified gap over the best.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,6 @@
-"""What records prove about the optimum of each program, and how far their final points are from it.
+"""What records prove about the optimum of each program.
+
+It includes how far their final points are from it.
 
 The optimum p* lies between the highest proven lower bound and the least objective of all records of a program, so that
 the relative distance of an objective f to it is between f / high - 1 and f / low - 1.

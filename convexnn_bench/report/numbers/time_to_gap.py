@@ -1,4 +1,6 @@
-"""The time each solver took to certified gaps: medians and quartiles over draws, and ratios between solvers.
+"""The time each solver took to certified gaps.
+
+There are medians and quartiles over draws, and ratios between solvers.
 
 A rung is a problem without the seeds that say which draw of it a cell solved. All cells of one solver on one rung are
 runs of the same experiment, and their spread is over data, patterns and starts.

@@ -1,4 +1,7 @@
-"""What the charts of the page share: styles of lines, axes, tooltips and layers, as Vega-Lite specifications."""
+"""What the charts of the page share, as Vega-Lite specifications.
+
+They share styles of lines, axes, tooltips and layers.
+"""
 
 import math
 from collections.abc import Sequence

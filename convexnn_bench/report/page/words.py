@@ -1,4 +1,7 @@
-"""What the page says in words: the sentence at its head, and what each chart shows, for those who cannot see it."""
+"""What the page says in words.
+
+There is a sentence at its head, and one on each chart for those who cannot see it.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
