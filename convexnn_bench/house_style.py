@@ -65,6 +65,8 @@ FIXED: dict[str, Style] = {
         ("bm_gd", 1, "v", DOTTED),
         ("bm_scaled_gd", 0, "<", DASH_DOT),
         ("bm_adam", 0, "^", DASHED),
+        ("bm_ipopt", 1, "D", DASH_DOT),
+        ("bm_uno", 0, "D", DOTTED),
     ),
     **_fixed(
         "convex",

@@ -93,6 +93,8 @@ def test_every_solver_is_tested():
         "cvxpy_mosek",
         "cvxpy_scs",
         "cvxpy_qoco",
+        "bm_ipopt",
+        "bm_uno",
         "rival_adelie",
         "rival_scnn",
         "rival_celer",
