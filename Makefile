@@ -20,13 +20,14 @@ RECORDS ?= results/benchmarks
 run: $(VENV)/.installed
 	$(BIN)/convexnn-bench run quickstart --out $(OUT)
 
+# Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: hundreds of processes load the same modules.
 test: $(VENV)/.installed-test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # all tests but those marked as slow, as starting processes, or as building documentation; none of them waits, so that
 # a third process would only collect them once more
 quick: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not process and not docs"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not process and not docs"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ docs/architecture.md draws the rooms. The rules are read from the source by `ast
 """
 
 import ast
+import functools
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -64,6 +65,7 @@ def read_modules(root: Path = ROOT) -> dict[str, Path]:
 MODULES = read_modules()
 
 
+@functools.cache
 def arrows_of(source: str, text: str) -> list[Arrow]:
     """The imports of our own modules in a source text; an imported submodule is the target itself."""
     arrows: list[Arrow] = []
@@ -109,7 +111,7 @@ def door_missed(arrow: Arrow) -> str | None:
     door = ".".join(target[:length])
     if door == arrow.target or not is_package(door):
         return None
-    return None if arrow.address == door and Arrow(door, arrow.target, door) in ARROWS else door
+    return None if arrow.address == door and Arrow(door, arrow.target, door) in arrows_as_they_are() else door
 
 
 def points_upward(arrow: Arrow) -> bool:
@@ -139,7 +141,10 @@ def all_arrows(changed: dict[str, str] | None = None) -> list[Arrow]:
     return [arrow for name, text in texts.items() for arrow in arrows_of(name, text)]
 
 
-ARROWS = all_arrows()
+@functools.cache
+def arrows_as_they_are() -> list[Arrow]:
+    """The imports of all modules, read once where a test looks at them."""
+    return all_arrows()
 
 
 def test_every_room_has_its_place_in_the_order():
@@ -147,23 +152,25 @@ def test_every_room_has_its_place_in_the_order():
 
 
 def test_no_arrow_points_upward():
-    assert [arrow for arrow in ARROWS if points_upward(arrow)] == []
+    assert [arrow for arrow in arrows_as_they_are() if points_upward(arrow)] == []
 
 
 def test_there_is_no_circle_of_modules_or_of_rooms():
-    assert circle(ARROWS) is None
-    rooms = [Arrow(room_of(arrow.source), room_of(arrow.target), "") for arrow in ARROWS]
+    assert circle(arrows_as_they_are()) is None
+    rooms = [Arrow(room_of(arrow.source), room_of(arrow.target), "") for arrow in arrows_as_they_are()]
     assert circle([arrow for arrow in rooms if arrow.source != arrow.target]) is None
 
 
 def test_nothing_of_ours_is_imported_inside_a_function_below_the_command_line():
     assert [
-        arrow for arrow in ARROWS if arrow.inside_function and room_of(arrow.source) not in ("cli", "__main__")
+        arrow
+        for arrow in arrows_as_they_are()
+        if arrow.inside_function and room_of(arrow.source) not in ("cli", "__main__")
     ] == []
 
 
 def test_nobody_goes_past_a_door():
-    assert [(arrow, door) for arrow in ARROWS if (door := door_missed(arrow))] == []
+    assert [(arrow, door) for arrow in arrows_as_they_are() if (door := door_missed(arrow))] == []
 
 
 def test_the_doors_say_in_a_sentence_what_lives_behind_them():
