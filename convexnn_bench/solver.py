@@ -71,6 +71,9 @@ class BaseSolver:
         Packages that must be importable.
     one_shot : bool
         The solver calls its callback once, at the end.
+    ends_at_gap : bool
+        The solver ends at `gap` by a bound of its own. Scores before its end are then for the curve alone, and are rare
+        where the caller sets `curve_wanted` to False, as `path` does.
     start_formulation : {"convex", "burer_monteiro", "network"} or None
         For a solver that begins at the attribute `start` where that is not None: the formulation in which it takes the
         point. None: the solver has a start of its own only, and `solve` refuses `start=`.
@@ -87,6 +90,8 @@ class BaseSolver:
     allowed: dict[str, Whole | Number | Choice] = {}
     requires: tuple[str, ...] = ()
     one_shot: bool = False
+    ends_at_gap: bool = False
+    curve_wanted: bool = True
     start_formulation: str | None = None
 
     # The runner sets these before `set_problem`. The values here serve a solver that is used without it.

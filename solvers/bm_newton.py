@@ -25,6 +25,7 @@ class Solver(BaseSolver):
 
     name = "bm_newton"
     formulation = start_formulation = "burer_monteiro"
+    ends_at_gap = True
     parameters = {"single": [True]}
     allowed = {"single": Choice((True, False))}
     single: bool

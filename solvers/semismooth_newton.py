@@ -14,6 +14,7 @@ class Solver(BaseSolver):
 
     name = "semismooth_newton"
     formulation = start_formulation = "convex"
+    ends_at_gap = True
 
     def gap_tolerance(self) -> float:
         return 1e-8  # without a target it goes on until its gap no longer falls

@@ -31,6 +31,7 @@ SCORE_RATIO = 1.2  # scores are due at times in geometric progression, twelve in
 # Seconds of solving before the next score, per second that the last one took: at first, and once the scores have taken
 # SCORES_PART of the time limit together. One of them alone may take no longer than that.
 SCORE_SHARE, LATE_SHARE, SCORES_PART = 1.0, 4.0, 0.1
+RARE_SHARE = 10.0  # the same, of a solver that ends at the gap by itself, where nobody wants its curve
 POINT_PART = 0.5  # of the time for a score, which the solver may use to make its point
 ONE_SHOT_SCORES = 200  # first calls of a one-shot solver, which are scored at once; later ones when they are due
 
@@ -63,6 +64,7 @@ class Monitor:
         self.curve: list[tuple[float, float, float]] = []
         self.certificate: Certificate | None = None
         self.point: Point | None = None
+        self._judged_dual: Any = None  # the multiplier that the solver gave with its last scored point
         self.status: str | None = None
         self.verified, self.not_verified = verified, ""  # what the caller wants, and why it cannot be had
         self.certificate_cut = False  # whether the deadline cut the last point or a search of its certificate short
@@ -167,7 +169,8 @@ class Monitor:
             scoring = self._now() - self._start - self.scoring_seconds - seconds
             self.scoring_seconds += scoring
             dear = self.time_limit is not None and self.scoring_seconds > SCORES_PART * self.time_limit
-            share = LATE_SHARE if dear else SCORE_SHARE
+            rare = self.solver.ends_at_gap and not self.solver.curve_wanted
+            share = RARE_SHARE if rare else LATE_SHARE if dear else SCORE_SHARE
             self._due = max(seconds * SCORE_RATIO, seconds + share * scoring, FIRST_SCORE)
 
     @contextmanager
@@ -197,8 +200,10 @@ class Monitor:
             raise DivergedError(
                 f"the point's entries are not finite, or above {LARGEST_ENTRY:g}, after {seconds:.3g} s"
             )
-        if point.dual is None and self.certificate is not None:
-            point.dual = self.certificate.multiplier  # a proven bound holds for every later point
+        # A proven bound holds for every later point (`_judge`), so that no multiplier has to be judged twice.
+        if found.dual is not None and found.dual is self._judged_dual:
+            point.dual = None
+        self._judged_dual = found.dual
         self._judge(point, seconds, shortened)
 
     def _judge(self, point: Point, seconds: float, shortened: bool = False) -> None:

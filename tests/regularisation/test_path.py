@@ -304,3 +304,15 @@ def test_the_default_dtype_of_torch_does_not_matter():
         assert cnn.path(problem, 0.2, 1e-2).enclosure(0.5 * problem.beta_max) == path.enclosure(0.5 * problem.beta_max)
     finally:
         torch.set_default_dtype(before)
+
+
+def test_points_before_the_last_are_seldom_scored_and_the_instance_stays_as_it_was(monkeypatch):
+    """A path needs no curves. Its solves see the setting, and the caller's solver has its own again afterwards."""
+    solver, seen = cnn.SOLVERS.make("bm_newton"), []
+    monkeypatch.setattr(search, "solve", lambda problem, algorithm, *rest, **options: (
+        seen.append((algorithm.ends_at_gap, algorithm.curve_wanted)), cnn.solve(problem, algorithm, *rest, **options)
+    )[1])  # fmt: skip
+    path = cnn.path(random_problem(c=1), 0.1, 1e-2, solver)
+    assert path.status == "gap_reached"
+    assert set(seen) == {(True, False)}
+    assert solver.curve_wanted

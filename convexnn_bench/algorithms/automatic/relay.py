@@ -165,11 +165,13 @@ class Relay(BaseSolver):
                 continue
             self._solver, self._rank = leg.solver, None
             self.formulation, self.one_shot = leg.solver.formulation, leg.solver.one_shot
+            self.ends_at_gap = leg.solver.ends_at_gap
             return True
         return False
 
     def _set_up(self, solver: BaseSolver, start: Point | None) -> None:
         solver.seed, solver.device, solver.gap, solver.iterations = self.seed, self.device, self.gap, self.iterations
+        solver.curve_wanted = self.curve_wanted
         left = max(seconds_left(), LEAST_SECONDS)
         solver.time_limit = None if self.time_limit is None else min(self.time_limit, left)
         if solver.start_formulation is not None:
