@@ -107,7 +107,8 @@ class Certificate:
         lines = [] if self.dual_norm_is_exact else [f"The largest dual norm is known to lie {self._loose()}."]
         if self.infeasibility > 0:
             lines.append(f"The point violates a row of the ReLU cones by {self.infeasibility:.1e} (relative).")
-        title = f"Certificate for the program with {self.scope} patterns"
+        kind = "Verified certificate" if self.verified else "Certificate"
+        title = f"{kind} for the program with {self.scope} patterns"
         return certificate_html(title, self.primal, self.dual, self.refused, lines)
 
     def _loose(self) -> str:
@@ -119,9 +120,12 @@ class Certificate:
     def __str__(self) -> str:
         if self.refused is not None:
             return f"no gap: {self.refused} (lower bound {self.dual:.9g}, {self.scope} patterns)"
-        loose = "" if self.dual_norm_is_exact else f"; the largest dual norm lies {self._loose()}"
+        # The dual norms are those in float64. The verified bound follows from other ones.
+        exact = self.dual_norm_is_exact or self.verified
+        loose = "" if exact else f"; the largest dual norm lies {self._loose()}"
+        kind = "verified" if self.verified else "proven"
         return (
-            f"objective {self.primal:.9g}, proven lower bound {self.dual:.9g}: at most {self.gap:.1e} (relative) above "
+            f"objective {self.primal:.9g}, {kind} lower bound {self.dual:.9g}: at most {self.gap:.1e} (relative) above "
             f"the global optimum of the program with {self.scope} patterns{loose}"
         )
 

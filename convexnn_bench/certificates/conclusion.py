@@ -55,7 +55,9 @@ def strengthened(certificate: Certificate, other: Certificate) -> Certificate:
         return certificate
     refused = certificate.refused or _contradiction(certificate.primal, other.dual)
     gap = math.nan if refused else relative_gap(certificate.primal, other.dual)
-    return replace(certificate, dual=other.dual, multiplier=other.multiplier, gap=gap, refused=refused)
+    verified = certificate.verified and other.verified
+    changes: dict[str, Any] = {"dual": other.dual, "multiplier": other.multiplier, "gap": gap, "refused": refused}
+    return replace(certificate, verified=verified, **changes)
 
 
 def _contradiction(primal: float, dual: float) -> str | None:

@@ -33,7 +33,9 @@ def prove(
 
 def verify(
     proof: Annotated[str, typer.Argument(metavar="PROOF.json.gz", help="Proof, as prove writes it.")],
-    problem: Annotated[str, typer.Argument(metavar="PROBLEM.npz", help="Problem, as problem.save writes it.")],
+    problem: Annotated[
+        str, typer.Argument(metavar="PROBLEM.npz", help="Problem, as problem.save writes it, or its data as .csv.")
+    ],
 ) -> None:
     """Verify a proof in exact arithmetic, and print its statement.
 

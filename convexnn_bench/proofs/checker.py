@@ -7,6 +7,8 @@ import gzip
 import importlib.util
 import json
 import tempfile
+import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +19,7 @@ from convexnn_bench.problem import Problem
 from convexnn_bench.proofs.proof import Proof
 
 ROOM = Path(__file__).resolve().parent
-DAMAGED = (gzip.BadGzipFile, EOFError, UnicodeDecodeError, json.JSONDecodeError)
+DAMAGED = (gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError)
 
 
 def checker_path() -> Path:
@@ -40,7 +42,7 @@ def checker() -> ModuleType:
 def as_checked(problem: Problem) -> Any:
     """Return the problem as the checker reads it from a file."""
     with tempfile.TemporaryDirectory() as folder:
-        return checker().Problem(problem.save(Path(folder) / "problem.npz"))
+        return checker().Problem(problem.save(Path(folder) / "problem.npz"), None)
 
 
 def verify_files(proof: str | Path, problem: str | Path) -> str:
@@ -54,7 +56,7 @@ def verify_files(proof: str | Path, problem: str | Path) -> str:
         A file cannot be opened.
     """
     with open(problem, "rb"):  # a file that cannot be opened is no proof that does not hold
-        return _verified(_read(proof), lambda: checker().Problem(problem))
+        return _verified(_read(proof), lambda stated: checker().Problem(problem, stated))
 
 
 def check_proof(path: str | Path | Proof, problem: Problem | str | Path) -> str:
@@ -65,7 +67,7 @@ def check_proof(path: str | Path | Proof, problem: Problem | str | Path) -> str:
     path : str, Path or Proof
         The proof, or the file to which `Proof.save` has written it.
     problem : Problem, str or Path
-        The problem, or the file to which `Problem.save` has written it.
+        The problem, or the file to which `Problem.save` has written it, or a CSV file of its data (docs/proofs.md).
 
     Returns
     -------
@@ -94,13 +96,13 @@ def check_proof(path: str | Path | Proof, problem: Problem | str | Path) -> str:
     >>> print(cnn.check_proof(proof, problem).split(":")[0])
     VERIFIED
     """
-    content = path.content if isinstance(path, Proof) else _read(path)
+    content = _reread(path) if isinstance(path, Proof) else _read(path)
     if isinstance(problem, Problem):
-        return _verified(content, lambda: as_checked(problem))
+        return _verified(content, lambda stated: as_checked(problem))
     if not isinstance(problem, str | Path):
         raise InputError(f"problem must be a Problem or a file, got {type(problem).__name__}")
     with open(problem, "rb"):
-        return _verified(content, lambda: checker().Problem(problem))
+        return _verified(content, lambda stated: checker().Problem(problem, stated))
 
 
 def _read(path: Any) -> dict[str, Any]:
@@ -108,14 +110,28 @@ def _read(path: Any) -> dict[str, Any]:
         raise InputError(f"path must be a proof or its file, got {type(path).__name__}")
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
-            return dict(json.load(stream, parse_float=str, parse_constant=str))
+            return _parsed(stream.read())
     except DAMAGED as error:
         raise ProofError(f"{path} is not a proof: {error}") from error
 
 
-def _verified(content: dict[str, Any], problem: Any) -> str:
+def _reread(proof: Proof) -> dict[str, Any]:
+    """Return the content of a proof as its file would give it."""
     try:
-        return str(checker().verify(content, problem()))
+        return _parsed(proof.to_text())
+    except (TypeError, ValueError) as error:
+        raise ProofError(f"the proof cannot be written as JSON: {error}") from error
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the content of a proof. It holds no number that is not an integer: others stay text."""
+    return dict(json.loads(text, parse_float=str, parse_constant=str))
+
+
+def _verified(content: dict[str, Any], problem: Callable[[Any], Any]) -> str:
+    """Return the statement about the problem that a function makes of the one that the proof states."""
+    try:
+        return str(checker().verify(content, problem(content["problem"])))
     except Exception as error:
         # whatever stops the checker, the statement is not verified
         raise ProofError(f"this does not hold: {error or type(error).__name__}") from error

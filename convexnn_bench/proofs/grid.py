@@ -26,7 +26,8 @@ def on_grid(parts: LossParts, L: Float[np.ndarray, "n_out c"]) -> Float[np.ndarr
         return np.zeros_like(L)
     bits = BITS - int(np.frexp(largest)[1])
     # 1. Round to the grid, within the domain of every entry.
-    low, high = _ends(parts, L, bits)
+    with np.errstate(over="ignore"):  # of a limit far above the entries, which then has no effect
+        low, high = _ends(parts, L, bits)
     M = np.clip(np.rint(np.ldexp(L, bits)).astype(np.int64), low, high)
     # 2. Rows that have to sum to zero.
     rows = parts.name == "cross_entropy"

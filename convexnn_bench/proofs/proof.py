@@ -63,8 +63,11 @@ class Proof:
 
     def to_bytes(self) -> bytes:
         """Return what `save` writes. Equal proofs have equal bytes."""
-        text = json.dumps(self.content, separators=(",", ":"), allow_nan=False)
-        return gzip.compress(text.encode(), mtime=0)
+        return gzip.compress(self.to_text().encode(), mtime=0)
+
+    def to_text(self) -> str:
+        """Return the content as JSON."""
+        return json.dumps(self.content, separators=(",", ":"), allow_nan=False)
 
     def __repr__(self) -> str:
         gap = "" if self.gap is None else f", gap={float(self.gap):.3g}"

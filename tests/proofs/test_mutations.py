@@ -9,7 +9,7 @@ import pytest
 import convexnn_bench as cnn
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MUTATIONS = 500
+MUTATIONS = 240
 
 
 @pytest.fixture(scope="module")

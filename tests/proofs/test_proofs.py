@@ -1,5 +1,6 @@
 """Proofs of every kind of problem are verified by the checker, and their bounds are those of float certificates."""
 
+import copy
 import functools
 import gzip
 import itertools
@@ -98,6 +99,10 @@ def test_all_patterns_of_the_plane_are_enumerated_by_the_checker(loss, c):
     certificate, proof = cnn.certify(problem, point), cnn.prove(problem, point)
     assert "no ReLU network of any width" in cnn.check_proof(proof, problem)
     assert proof.content["masks"] == "plane"
+    assert second_checker.holds(problem, proof.content)
+    longer = copy.deepcopy(proof.content)
+    longer["multiplier"]["scale"] *= 2
+    assert not second_checker.holds(problem, {**longer, "bound": "-1000"})
     assert float(proof.bound) >= certificate.dual - 1e-11 * abs(certificate.dual) - 1e-50
     assert proof.bound <= proof.primal
 

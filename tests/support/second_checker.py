@@ -1,10 +1,13 @@
 """The check of docs/proofs.md once more, in another style: dense arrays of rational numbers, and intervals of mpmath.
 
-It is written from the page, for proofs about the masks of a problem (`masks` is "listed"), and takes the problem from
-the package instead of from its file. Nothing is packed, scaled to integers or eliminated without fractions.
+It is written from the page, for proofs about the masks of a problem and about all masks, and takes the problem from the
+package instead of from its file. Nothing is packed, scaled to integers or eliminated without fractions. Cones of the
+plane are sorted by cross products, and a polygon of tangents is bounded by all of its vertices.
 """
 
 from fractions import Fraction
+from functools import cmp_to_key
+from itertools import combinations, pairwise
 
 import mpmath
 import numpy as np
@@ -169,7 +172,7 @@ def loss_value(problem, z):
 
 
 def holds(problem, content) -> bool:
-    """Return whether a proof about the masks of a problem holds."""
+    """Return whether a proof holds."""
     Phi, T = rows_and_map(problem)
     masks, beta, c = problem.masks, Fraction(problem.beta), problem.c
     # 1. The multiplier and its value.
@@ -182,7 +185,14 @@ def holds(problem, content) -> bool:
         return False
     # 2. The blocks. R[r, a c + j] = sum_o T[o, r, a] L[o, j].
     R = np.tensordot(T, L, axes=(0, 0)).reshape(len(Phi), -1)
-    for k in range(masks.shape[1]):
+    every = content["masks"] != "listed"
+    if every and problem.activation.name != "relu":
+        return False
+    if content["masks"] == "plane" and not _plane(Phi, R, beta):
+        return False
+    if content["masks"] == "rule" and not _rule(Phi, R, beta, content["witnesses"], _unit(problem, stated)[1]):
+        return False
+    for k in range(0 if every else masks.shape[1]):
         signs = np.where(masks[:, k], 1, -1)[:, None]
         G = Phi.T @ (masks[:, k, None] * R)
         if not _block(G, signs * Phi, beta, content["witnesses"].get(str(k)), _unit(problem, stated)):
@@ -191,7 +201,7 @@ def holds(problem, content) -> bool:
     if content["point"] is None:
         return content["primal"] is None and content["gap"] is None
     primal, bound = Fraction(content["primal"]), Fraction(content["bound"])
-    reached = _objective(problem, content["point"], Phi, T, masks, beta, c)
+    reached = _objective(problem, content["point"], Phi, T, None if every else masks, beta, c)
     return reached is not None and reached <= primal and primal - bound <= Fraction(content["gap"]) * abs(bound)
 
 
@@ -237,15 +247,97 @@ def _block(G, K, beta, witness, units):
     return positive_semidefinite(A)
 
 
+def _plane(Phi, R, beta):
+    """Check every cone of the plane in which no row changes its sign, by the values of a quadratic form."""
+    lines = [*(row for row in Phi if any(row)), *array([[1, 0], [0, 1]])]
+    rays = [array([-side * row[1], side * row[0]]) for row in lines for side in (1, -1)]
+    upper = [ray for ray in rays if ray[1] > 0 or (ray[1] == 0 and ray[0] > 0)]
+    upper.sort(key=cmp_to_key(lambda a, b: a[1] * b[0] - a[0] * b[1]))
+    around = [*upper, *(-ray for ray in upper), upper[0]]
+    for a, b in pairwise(around):
+        G = R.T @ ((Phi @ (a + b) > 0)[:, None] * Phi)
+        M = beta**2 * array(np.eye(2, dtype=int)) - G.T @ G
+        # (s a + t b)^T M (s a + t b) is non-negative for all s, t >= 0
+        first, mixed, last = a @ M @ a, a @ M @ b, b @ M @ b
+        if first < 0 or last < 0 or (mixed < 0 and mixed**2 > first * last):
+            return False
+    return True
+
+
+def _rule(Phi, R, beta, planes, unit):
+    """Check that orthogonal lines and planes hold all rows of R, and that their polygons lie in discs that fit beta."""
+    basis = [array(b) for plane in planes for b in plane["basis"]]
+    if any(a @ b != 0 for a, b in combinations(basis, 2)):
+        return False
+    if any(row @ row != sum((row @ b) ** 2 / (b @ b) for b in basis) for row in R):
+        return False
+    total = Fraction(0)
+    for plane in planes:
+        basis = [array(b) for b in plane["basis"]]
+        normals = [array(t["along"]) for t in plane["tangents"]]
+        reaches = [Fraction(t["reach"], unit) for t in plane["tangents"]]
+        for t, c, reach in zip(plane["tangents"], normals, reaches, strict=True):
+            if not _tangent(Phi, R @ sum(x * b for x, b in zip(c, basis, strict=True)), reach, t):
+                return False
+        square = _largest_square(normals, reaches, [b @ b for b in basis])
+        if square is None:
+            return False
+        total += square
+    return total <= beta**2
+
+
+def _tangent(Phi, h, reach, t):
+    """Check sum_r h_r (phi_r u)_+ <= reach |u| by an affine rule e(d) and weights of a zonotope."""
+    if reach < 0 or min(t["inverse"]) <= 0:
+        return False
+    constant, slopes = (array(t[name]) / 2 ** t["bits"] for name in ("constant", "slopes"))
+    slopes = slopes.reshape(-1, len(constant))
+    least, most = (constant + sum(np.array([f(s, Fraction(0)) for s in row]) for row in slopes) for f in (min, max))
+    if any(x < 0 for x in least) or any(x > 1 for x in most):
+        return False
+    positive = [abs(x) * row for x, row in zip(h, Phi, strict=True) if x > 0]
+    negative = [abs(x) * row for x, row in zip(h, Phi, strict=True) if x < 0]
+    groups = array(np.zeros((len(constant), Phi.shape[1]), dtype=int))
+    for k, row in zip(t["negative"], negative, strict=True):
+        groups[k] = groups[k] + row
+    # sum_i d_i w_i - sum_k constant_k groups_k with d_i = (1 + s_i) / 2
+    w = [row - slope @ groups for row, slope in zip(positive, slopes, strict=True)]
+    centre = sum(w, 0 * groups[0]) / 2 - constant @ groups
+    parts = [*(row / 2 for row in w), centre]
+    weights = [Fraction(x) for x in t["inverse"]]
+    A = sum(x * np.outer(row, row) for x, row in zip(weights, parts, strict=True)) * sum(1 / x for x in weights)
+    return positive_semidefinite(reach**2 * array(np.eye(len(A), dtype=int)) - A)
+
+
+def _largest_square(normals, reaches, lengths):
+    """Return the largest |z|^2 over c^T y <= reach, |z|^2 = sum y_k^2 / lengths_k, or None if that is not bounded."""
+    if len(lengths) == 1:
+        ends = [[r / c[0] for c, r in zip(normals, reaches, strict=True) if c[0] * side > 0] for side in (1, -1)]
+        return max(min(ends[0]) ** 2, max(ends[1]) ** 2) / lengths[0] if all(ends) else None
+    around = list(zip(normals, [*normals[1:], normals[0]], strict=True))
+    if len(normals) < 3 or any(a[0] * b[1] - a[1] * b[0] <= 0 for a, b in around):
+        return None
+    squares = []
+    for (a, s), (b, t) in combinations(zip(normals, reaches, strict=True), 2):
+        det = a[0] * b[1] - a[1] * b[0]
+        if det == 0:
+            continue
+        y = array([(s * b[1] - t * a[1]) / det, (a[0] * t - b[0] * s) / det])
+        if all(c @ y <= r for c, r in zip(normals, reaches, strict=True)):
+            squares.append(sum(x**2 / length for x, length in zip(y, lengths, strict=True)))
+    return max(squares)
+
+
 def _objective(problem, point, Phi, T, masks, beta, c):
     unit = Fraction(1, 2 ** point["bits"])
     U, V, bias = (array(point[name]) * unit for name in ("first", "second", "bias"))
     z = np.tile(bias, (len(problem.Y), 1))
     for u, v, k in zip(U, V, point["blocks"], strict=True):
         h = Phi @ u
-        if problem.has_cone and any(x < 0 if on else x > 0 for x, on in zip(h, masks[:, k], strict=True)):
+        mask = h > 0 if masks is None else masks[:, k]
+        if problem.has_cone and any(x < 0 if on else x > 0 for x, on in zip(h, mask, strict=True)):
             return None
-        z = z + _outputs(T, masks[:, k] * h, v, c)
+        z = z + _outputs(T, mask * h, v, c)
     decay = beta * (sum(U.ravel() ** 2) + sum(V.ravel() ** 2)) + parts(problem)[2][1] * sum(bias**2)
     return loss_value(problem, z) + decay / 2
 
