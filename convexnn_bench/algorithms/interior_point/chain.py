@@ -22,16 +22,15 @@ positive semidefinite terms, so that nothing cancels. Some rows at a time are el
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from convexnn_bench.algorithms.interior_point.cholesky import shifted_cholesky
+from convexnn_bench.algorithms.interior_point.cones import Squares, Weights
+from convexnn_bench.algorithms.interior_point.rows import Roots
 from convexnn_bench.operator import Blocks, Predictions
-
-Weights = Float[torch.Tensor, "P pq pq"]
-Roots = Float[torch.Tensor, "n c c"]
 
 CHUNK = 96  # rows of the matrices that are eliminated at once, chosen by trials
 
@@ -77,48 +76,43 @@ def find_chain(Phi: Float[np.ndarray, "n 2"], masks: Bool[np.ndarray, "n P"]) ->
     return Chain(order, half, position, backward)
 
 
-class _Step(NamedTuple):
-    """What eliminating some rows leaves."""
-
-    factor: torch.Tensor  # Cholesky factor of S_J
-    gain: torch.Tensor  # S_J^-1 U~_J
-
-
 class ChainFactor:
     """The factorisation of I + R^T A W A^* R."""
 
     def __init__(self, system: "ChainSystem", weights: Weights, root: Roots | None):
         self.system = system
-        U, self.V, self.transition, diagonal = system.generators(weights, root)
+        U, self.V, transition, diagonal = system.generators(weights, root)
         state = U.new_zeros(U.shape[2], U.shape[2])
-        self.steps: list[_Step] = []
-        self.reduced: list[torch.Tensor] = []  # U~_J
+        factors, gains = [], []
         for J in range(len(U)):
-            V, Phi = self.V[J], self.transition[J]
+            V, Phi = self.V[J], transition[J]
             seen = V.T @ state
-            factor = torch.linalg.cholesky(diagonal[J] - seen @ V)
-            reduced = U[J] - seen @ Phi
-            gain = torch.cholesky_solve(reduced, factor)
-            state = Phi.T @ state @ Phi + reduced.T @ gain
+            factor = shifted_cholesky(diagonal[J] - seen @ V)
+            half = torch.linalg.solve_triangular(factor, U[J] - seen @ Phi, upper=False)
+            state = Phi.T @ state @ Phi + half.T @ half
             state = 0.5 * (state + state.T)
-            self.steps.append(_Step(factor, gain))
-            self.reduced.append(reduced)
+            factors.append(factor)
+            gains.append(torch.linalg.solve_triangular(factor.T, half, upper=True))
+        self.factors, self.gains = torch.stack(factors), torch.stack(gains)  # L_J, and S_J^-1 U~_J
+        self.passed = transition - self.V @ self.gains  # what a state becomes over a chunk that was eliminated
 
     def solve(self, b: Predictions) -> Predictions:
         """Return (I + R^T A W A^* R)^-1 b."""
         system = self.system
         right = system.into_chunks(b)
-        # 1. Forward: subtract what the rows before contribute.
-        state, solved = right.new_zeros(self.V.shape[1], 1), []
-        for J, step in enumerate(self.steps):
-            solved.append(torch.cholesky_solve(right[J] - self.V[J].T @ state, step.factor))
-            state = self.transition[J].T @ state + self.reduced[J].T @ solved[-1]
+        # 1. Forward: subtract what the rows before contribute. Only the states depend on each other.
+        entering = self._states(self.gains.transpose(1, 2) @ right, self.passed.transpose(1, 2))
+        solved = torch.cholesky_solve(right - self.V.transpose(1, 2) @ entering, self.factors)
         # 2. Backward: subtract what the rows behind contribute.
-        state = torch.zeros_like(state)
-        for J in reversed(range(len(solved))):
-            solved[J] = solved[J] - self.steps[J].gain @ state
-            state = self.V[J] @ solved[J] + self.transition[J] @ state
-        return system.from_chunks(torch.stack(solved))
+        leaving = self._states((self.V @ solved).flip(0), self.passed.flip(0)).flip(0)
+        return system.from_chunks(solved - self.gains @ leaving)
+
+    def _states(self, added: torch.Tensor, passed: torch.Tensor) -> torch.Tensor:
+        """Return the states s_J with s_0 = 0, s_J+1 = passed_J s_J + added_J."""
+        states = [torch.zeros_like(added[0])]
+        for matrix, more in zip(passed[:-1].unbind(), added[:-1].unbind(), strict=True):
+            states.append(torch.addmm(more, matrix, states[-1]))
+        return torch.stack(states)
 
 
 class ChainSystem:
@@ -183,8 +177,8 @@ class ChainSystem:
 
     # -- the normal matrix ------------------------------------------------------------------------------
 
-    def factor(self, W: torch.Tensor, weights: Weights, root: Roots | None) -> ChainFactor:
-        """Factorise I + R^T A W A^* R; `root` is R, n x c x c, None for the identity."""
+    def factor(self, W: Squares, weights: Weights, root: Roots | None) -> ChainFactor:
+        """Factorise I + R^T A W A^* R, from the matrices `weights` of W; root: R, n x c x c, None for the identity."""
         return ChainFactor(self, weights, root)
 
     def _columns(self, root: Roots | None) -> Float[torch.Tensor, "length c pq"]:

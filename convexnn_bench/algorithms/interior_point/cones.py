@@ -18,8 +18,9 @@ from jaxtyping import Float
 from convexnn_bench.operator import Blocks
 
 Squares = Float[torch.Tensor, "P m m"]  # symmetric, m = p + q
+Weights = Float[torch.Tensor, "P pq pq"]  # the matrices of G -> upper right block of W [[0, G], [G^T, 0]] W
 
-TINY = 1e-300  # keeps quotients finite
+LONGEST = 1.25  # steps of more than one are not taken
 
 
 def slacks(G: Blocks, diagonal: float) -> Squares:
@@ -83,11 +84,21 @@ class Scaling:
         return 2 * right / (s[:, :, None] + s[:, None, :])
 
     def longest(self, *directions: Squares) -> float:
-        """Return the largest step along all scaled directions that keeps both matrices positive semidefinite."""
+        """Return the largest step, at most LONGEST, that keeps S and X positive semidefinite along scaled directions.
+
+        A symmetric m x m matrix with the mean eigenvalue t and the variance v of the eigenvalues has none below
+        t - sqrt((m - 1) v) (Wolkowicz and Styan, Linear Algebra Appl. 29, 1980), so that few of them are needed.
+        """
         roots = self.values.rsqrt()
         relative = torch.cat([roots[:, :, None] * D * roots[:, None, :] for D in directions])
-        least = float(torch.linalg.eigvalsh(relative)[:, 0].min())
-        return 1.0 / max(-least, TINY)
+        m = relative.shape[1]
+        mean = relative.diagonal(dim1=1, dim2=2).mean(dim=1)
+        variance = relative.square().sum(dim=(1, 2)) / m - mean.square()
+        lowest = mean - ((m - 1) * variance.clamp_min(0)).sqrt()
+        candidates = relative[lowest < -1.0 / LONGEST]
+        if len(candidates) == 0:
+            return LONGEST
+        return 1.0 / max(-float(torch.linalg.eigvalsh(candidates)[:, 0].min()), 1.0 / LONGEST)
 
 
 def symmetric_product(A: Squares, B: Squares) -> Squares:
@@ -103,7 +114,7 @@ def off_diagonal(W: Squares, G: Blocks) -> Blocks:
     return W[:, :p, :p] @ G @ W[:, p:, p:] + corner @ G.transpose(1, 2) @ corner
 
 
-def off_diagonal_matrix(W: Squares, p: int) -> Float[torch.Tensor, "P pq pq"]:
+def off_diagonal_matrix(W: Squares, p: int) -> Weights:
     """Return the matrix of `off_diagonal` on vec(G), which runs over (a, b) of p x q in C order."""
     left, corner, right = W[:, :p, :p], W[:, :p, p:], W[:, p:, p:]
     size = p * right.shape[1]

@@ -9,7 +9,9 @@ n^2 P (p + c^2) operations. Any other architecture goes through the predictions 
 
 import torch
 
-from convexnn_bench.algorithms.interior_point.chain import Roots, Weights
+from convexnn_bench.algorithms.interior_point.cholesky import shifted_cholesky
+from convexnn_bench.algorithms.interior_point.cones import Squares, Weights
+from convexnn_bench.algorithms.interior_point.rows import Roots
 from convexnn_bench.operator import CHUNK_ELEMENTS, Blocks, Operator, Predictions
 
 
@@ -17,7 +19,7 @@ class DenseFactor:
     """The factorisation of I + R^T A W A^* R."""
 
     def __init__(self, matrix: torch.Tensor):
-        self.factor = torch.linalg.cholesky(matrix)
+        self.factor = shifted_cholesky(matrix)
 
     def solve(self, b: Predictions) -> Predictions:
         """Return (I + R^T A W A^* R)^-1 b."""
@@ -38,7 +40,7 @@ class DenseSystem:
         """Return A_k^*(L) of every block."""
         return self.operator.adjoint(L)
 
-    def factor(self, W: torch.Tensor, weights: Weights, root: Roots | None) -> DenseFactor:
+    def factor(self, W: Squares, weights: Weights, root: Roots | None) -> DenseFactor:
         """Factorise I + R^T A W A^* R, from the scaling matrices W / weights; root: R, None for the identity."""
         matrix = self._by_rows(W) if self.operator.is_plain and self.operator.has_rows else self._by_images(weights)
         if root is not None:
@@ -52,7 +54,7 @@ class DenseSystem:
         matrix.diagonal().add_(1.0)
         return DenseFactor(matrix)
 
-    def _by_rows(self, W: torch.Tensor) -> torch.Tensor:
+    def _by_rows(self, W: Squares) -> torch.Tensor:
         """Return A W A^* by the formula of the module's docstring; W already holds the factor of the weights."""
         operator, n, c, p = self.operator, self.n, self.c, self.operator.p
         X, masks = operator.Phi, operator.masks.T.to(operator.dtype)

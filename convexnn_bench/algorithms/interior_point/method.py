@@ -97,12 +97,14 @@ class InteriorPoint:
             # 1. Scale.
             scaling = Scaling.of(slacks(self.state.G, self.beta), self.state.X)
             if scaling is None:
+                self._compare()
                 self.message = f"rounding hides the inside of the cones at the gap {self.gap:.1e}: {self.summary()}"
                 break
             # 2. Factorise.
             try:
                 newton = NewtonSystem(self.state, scaling)
             except torch.linalg.LinAlgError:
+                self._compare()
                 self.message = f"rounding hides the normal matrix at the gap {self.gap:.1e}: {self.summary()}"
                 break
             # 3. Predict.
@@ -136,9 +138,9 @@ class InteriorPoint:
 
     def _judge(self) -> None:
         """Compare the point with the bound, and end if the gap is at most the target or no longer falls."""
-        Z, Lambda = self.state.blocks, self.state.Lambda
+        Lambda = self.state.Lambda
         # 1. Estimate the gap: beta tr X is at least beta ||Z||_*, and costs nothing.
-        value = float(self.loss.value(self.system.apply(Z), self.Y))
+        value = float(self.loss.value(self.system.apply(self.state.blocks), self.Y))
         above = value + self.beta * float(self.state.X.diagonal(dim1=1, dim2=2).sum())
         if self.loss.unit_curvature:  # dom F* is everything, so that Lambda needs no projection
             estimate = relative_gap(above, -float(self.loss.conjugate(Lambda, self.Y)))
@@ -146,11 +148,7 @@ class InteriorPoint:
             estimate = relative_gap(above, self._raise_bound(Lambda))
         # 2. Compare.
         if self.target is None or estimate <= NEAR * self.target:
-            self._raise_bound(Lambda)
-            objective = value + self.beta * float(convex.nuclear_norms(Z).sum())
-            if objective < self.objective:
-                self.objective, self.best = objective, Z
-            self.gap = relative_gap(self.objective, self.bound)
+            self._compare()
         # 3. End or go on.
         self.gaps.append(min(self.gap, estimate))
         late = self.gaps[-PATIENCE - 1 :]
@@ -160,6 +158,16 @@ class InteriorPoint:
             len(late) > PATIENCE and min(late[1:]) > 0.5 * late[0] and late[0] < LATE
         ):
             self.message = f"gap {self.gap:.1e} by its own bound no longer falls: {self.summary()}"
+
+    def _compare(self) -> None:
+        """Compute the objective of Z and the bound of Lambda, and keep the better ones."""
+        Z = self.state.blocks
+        value = float(self.loss.value(self.system.apply(Z), self.Y))
+        objective = value + self.beta * float(convex.nuclear_norms(Z).sum())
+        if objective < self.objective:
+            self.objective, self.best = objective, Z
+        self._raise_bound(self.state.Lambda)
+        self.gap = relative_gap(self.objective, self.bound)
 
     def _raise_bound(self, Lambda: Predictions) -> float:
         """Return the lower bound of Lambda, and keep the largest one."""

@@ -9,7 +9,7 @@ from textbook import textbook_optimum
 import convexnn_bench as cnn
 from convexnn_bench.algorithms.interior_point import route
 from convexnn_bench.algorithms.interior_point.chain import ChainSystem, find_chain
-from convexnn_bench.algorithms.interior_point.cones import Scaling, off_diagonal, off_diagonal_matrix, slacks
+from convexnn_bench.algorithms.interior_point.cones import LONGEST, Scaling, off_diagonal, off_diagonal_matrix, slacks
 from convexnn_bench.algorithms.interior_point.dense import DenseSystem
 from convexnn_bench.algorithms.interior_point.method import InteriorPoint
 from convexnn_bench.algorithms.interior_point.rows import rows_of
@@ -121,9 +121,10 @@ def test_scaling_of_nesterov_and_todd(p, q):
     assert scaling.mu * 7 * (p + q) == pytest.approx(float((X * S).sum()))
     # the longest step ends where an eigenvalue is zero
     D = slacks(torch.as_tensor(np.random.default_rng(1).standard_normal((7, p, q))), 0.0)
-    length = scaling.longest(scaling.scaled(D))
-    least = torch.linalg.eigvalsh(S + length * D).min()
+    length = scaling.longest(scaling.scaled(20 * D))
+    least = torch.linalg.eigvalsh(S + length * 20 * D).min()
     assert abs(float(least)) <= 1e-9
+    assert scaling.longest(scaling.scaled(1e-3 * D)) == LONGEST
 
 
 @pytest.mark.parametrize(("p", "q"), [(2, 3), (3, 2), (4, 1), (1, 3)])
