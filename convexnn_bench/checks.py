@@ -44,7 +44,10 @@ def as_numpy(value: Any, name: str = "the array", *, widen: bool = True) -> np.n
 
 
 def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """Return a copy in C order at a multiple of 64 bytes, so that equal processes round products with it alike."""
+    """Return a copy in C order at a multiple of 64 bytes.
+
+    Equal processes then round products with it alike.
+    """
     # torch aligns its memory at 64 bytes. Numpy need not, and the order of vectorised sums may depend on it.
     return torch.tensor(np.asarray(array, order="C")).numpy()
 
@@ -115,7 +118,10 @@ def _frame(name: str, frame: Any) -> np.ndarray:
 
 
 def pairing_notes(X: Any, Y: Any) -> tuple[str, ...]:
-    """Return a note where two pandas objects have different indices, since their rows are paired by position."""
+    """Return a note if two pandas objects have different indices.
+
+    Their rows are paired by position.
+    """
     both = hasattr(X, "iloc") and hasattr(Y, "iloc")
     if not both or len(X) != len(Y) or X.index.equals(Y.index):
         return ()

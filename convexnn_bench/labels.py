@@ -39,7 +39,10 @@ class Targets:
 
 
 def category_order(Y: Any) -> list[Any] | None:
-    """Return the categories of a pandas Categorical, Series or one-column DataFrame in their order, else None."""
+    """Return the categories of a pandas object in their order, or None.
+
+    It may be a Categorical, a Series or a DataFrame of one column.
+    """
     if hasattr(Y, "iloc") and getattr(Y, "ndim", 1) == 2 and Y.shape[1] == 1:
         Y = Y.iloc[:, 0]
     categories = getattr(getattr(Y, "dtype", None), "categories", None)

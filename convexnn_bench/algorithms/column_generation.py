@@ -71,7 +71,10 @@ class PatternSet:
         return np.stack(new, axis=1)[:, 1:]
 
     def _cells_near(self, u: Float[np.ndarray, " p"]) -> list[Bool[np.ndarray, " N"]]:
-        """Return patterns of open cells whose closures contain u, or nearly: the best u mostly lie on boundaries."""
+        """Return patterns of open cells whose closures contain u, or nearly.
+
+        The best u mostly lie on boundaries.
+        """
         # u itself and three points next to it, in random directions, which lie in open cells even if u does not.
         noise = self.generator.standard_normal((len(u), 3))
         near = u[:, None] + NUDGE * np.hstack([np.zeros((len(u), 1)), noise / np.linalg.norm(noise, axis=0)])

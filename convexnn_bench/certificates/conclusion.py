@@ -24,7 +24,10 @@ def concluded(
     refused: str | None = None,
     **fields: Any,
 ) -> Certificate:
-    """Return the certificate of an objective and a lower bound. norm: that of grad F. fields: its other fields."""
+    """Return the certificate of an objective and a lower bound.
+
+    norm: that of grad F. fields: its other fields.
+    """
     refused = refused or _contradiction(primal, dual)
     return Certificate(
         primal=primal,

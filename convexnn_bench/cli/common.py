@@ -43,7 +43,9 @@ def alone(command: str) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print an error that a user can act on as one line, with exit code 2 (1 if a campaign could not go on).
+    """Print an error that a user can act on as one line, with exit code 2.
+
+    The exit code is 1 if a campaign could not go on.
 
     Ctrl-C is one line as well, with exit code 130.
     """

@@ -24,7 +24,10 @@ GAP, SECONDS, DEADLINE = 1e-2, 10.0, 60.0  # relative gap, time limit and deadli
 
 @dataclass(frozen=True)
 class Finding:
-    """A solver's state ("works", "missing" or "broken"), a sentence on its result or on the remedy, and its output."""
+    """A solver's state ("works", "missing" or "broken"), a sentence, and its output.
+
+    The sentence is on its result or on the remedy.
+    """
 
     solver: str
     state: str

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def print_forecast(cells: list[Forecast], console: "Console") -> None:
-    """Print a table for each set of solvers, then the expected time of the cells that are left and reasons to skip.
+    """Print a table for each set of solvers, and what is left.
+
+    What is left is the expected time of the cells to run, and reasons to skip.
 
     A table has a row for each problem, or for each data set of the campaign if there are more than FEW problems.
     """

@@ -48,7 +48,10 @@ def _statuses(names: list[str]) -> set[str]:
 
 
 def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Source]":
-    """Return the campaign with the changes of the command line, under another name if they change its grid."""
+    """Return the campaign with the changes of the command line.
+
+    It has another name if they change its grid.
+    """
     from dataclasses import replace
 
     from convexnn_bench.harness import find_campaign, load_campaign
@@ -64,7 +67,10 @@ def _campaign(name: str | None, changes: dict[str, Any]) -> "tuple[Campaign, Sou
 
 
 def _custom_name(base: str, changes: dict[str, Any]) -> str:
-    """Return a name with those of data sets and solvers and a hash of all changes, for the folder of a command."""
+    """Return a name for the folder of a command.
+
+    It has the names of data sets and solvers, and a hash of all changes.
+    """
     import hashlib
 
     from convexnn_bench.records import to_json

@@ -56,7 +56,9 @@ def layerwise(
         ),
     ] = ("results/layerwise"),
 ) -> None:
-    """Train a convolutional network stage by stage, with a certificate for each stage, and compare it with baselines.
+    """Train a convolutional network stage by stage, with a certificate for each.
+
+    The network is compared with baselines.
 
     The baselines are the same network trained end to end, plain weight decay in place of the nuclear norm, and a stage
     solved exactly. The same command started again goes on from the last epoch's checkpoint: finished seeds are not

@@ -35,7 +35,9 @@ def path(
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for path.json, path.csv and path.png.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
-    """Solve one problem at all weight decays between a fraction of beta_max and beta_max, with a proven gap at each.
+    """Solve one problem at all weight decays, with a proven gap at each.
+
+    The weight decays are those between a fraction of beta_max and beta_max.
 
     The table has a row for each certified network. The gap also holds at weight decays between the rows. The exit code
     is 0, 1 if the tolerance was not reached, 2 for bad arguments, and 130 after Ctrl-C, which prints the path so far.

@@ -89,7 +89,9 @@ def run(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record, and nothing else.")] = False,
 ) -> None:
-    """Run a campaign: every data set with every solver, each cell in a process of its own, one at a time by default.
+    """Run a campaign: every data set with every solver.
+
+    Each cell has a process of its own, and runs one at a time by default.
 
     Cells that have a record in the output folder already are not run again. The exit code is 0 if every cell ended in a
     definite status, 1 if one crashed or failed, and 2 for bad arguments.

@@ -160,7 +160,10 @@ def _is_unnamed(column: Column) -> bool:
 
 
 def _check_index(source: Path, column: Column) -> None:
-    """Raise InputError unless a column without a name can be an index, with different words or whole numbers."""
+    """Raise InputError unless a column without a name can be an index.
+
+    An index has different words or different whole numbers.
+    """
     values = [cell for cell in column.cells if WHOLE.fullmatch(cell) or not is_number(cell)]
     if len(set(values)) < len(column.cells):
         raise InputError(

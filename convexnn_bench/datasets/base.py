@@ -51,7 +51,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples X (n x d or n x ..., float64), targets y as in their source (numbers or words, n or n x c), and notes."""
+    """Samples X (n x d or n x ..., float64), targets y, and notes.
+
+    Targets are as in their source: numbers or words, n or n x c.
+    """
 
     X: np.ndarray
     y: np.ndarray

@@ -88,7 +88,10 @@ class Source:
         return Source(self.path, self.text, keys)
 
     def within(self, part: int) -> "Source":
-        """Return a source that searches the lines of one part (0, 1, ...) first, from its [[part]] to the next."""
+        """Return a source that searches the lines of one part first.
+
+        The part (0, 1, ...) goes from its [[part]] to the next.
+        """
         other = Source(self.path, self.text, self.replaced)
         heads = [index for index, (_, line) in enumerate(other.lines) if re.match(r"\s*\[\[\s*part\s*\]\]", line)]
         if part < len(heads):  # parts may also be written as one array of inline tables

@@ -35,7 +35,10 @@ def remember(campaign: Campaign, source: Source, cells: Sequence[Cell], out: Pat
 
 
 def recall(campaign: Campaign, source: Source, out: Path) -> list[Cell] | None:
-    """Return the cells of the campaign with their keys, as `plan` would, or None if no valid file has them."""
+    """Return the cells of the campaign with their keys, as `plan` would.
+
+    Return None if no valid file has them.
+    """
     try:
         content = json.loads((out / NAME).read_text(encoding="utf-8"))
         if content["campaign"] != _checksum(campaign, source):

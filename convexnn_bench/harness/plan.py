@@ -94,7 +94,10 @@ def check_limits(campaign: Campaign, source: Source) -> None:
 
 
 def _requirements(campaign: Campaign) -> Iterator[tuple[str, bool, str]]:
-    """Yield (key, True if its value is allowed, the message if not) for the keys of a campaign without parts."""
+    """Yield (key, whether its value is allowed, the message if not).
+
+    The keys are those of a campaign without parts.
+    """
     for key in ("datasets", "solvers"):
         yield key, bool(getattr(campaign, key)), f"{key} is empty: name at least one"
     for key in ("time_limit", "gap", "deadline", "memory_gb"):
@@ -138,7 +141,9 @@ def _check_table(given: dict[str, Any], source: Source) -> None:
 def _problems(
     campaign: Campaign, source: Source, spec: str, seed: int | None
 ) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    """Yield (label, data set, its parameters with defaults, problem parameters) for each point of the data set's grid.
+    """Yield (label, data set, its parameters with defaults, problem parameters).
+
+    There is one for each point of the data set's grid.
 
     seed: draws the data and the patterns, None where the spec or the defaults say so.
     """
@@ -215,7 +220,10 @@ def _make(name: str, parameters: dict[str, Any]) -> None:
 
 
 def _with_line(source: Source, error: InputError, key: str, spec: str) -> InputError:
-    """Return the error with its line in the file in front, or with the text on the command line that it is about."""
+    """Return the error with the place that it is about in front.
+
+    This is a line of the file, or a text on the command line.
+    """
     message = str(error)
     if not source.knows(key) and spec not in message:
         message = f"{spec}: {message}"

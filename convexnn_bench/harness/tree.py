@@ -34,7 +34,10 @@ def adopt_orphans() -> None:
 
 
 def resident_mb(pid: int) -> tuple[float, float]:
-    """Return the peak and the current resident memory of a process in MiB; zeros where they cannot be read."""
+    """Return the peak and the current resident memory of a process in MiB.
+
+    Return zeros if they cannot be read.
+    """
     # VmHWM is the high-water mark of the resident memory since the process began, VmRSS is its size now.
     values = {b"VmHWM": 0.0, b"VmRSS": 0.0}
     try:
@@ -58,7 +61,10 @@ def read_file(path: str) -> bytes:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that it has adopted; none where /proc is missing."""
+    """Return the processes that a process started, and those that it has adopted.
+
+    Return none if /proc is missing.
+    """
     found: list[int] = []
     with contextlib.suppress(OSError):  # a process may end at any moment
         # Linux lists children by the thread that forked them, so the list of every thread is read.

@@ -60,7 +60,10 @@ class BlockStage(Stage):
         """Return None: there is no factored objective."""
 
     def settle(self) -> None:
-        """Set U = A sqrt(S), V = B sqrt(S) for the m leading singular pairs of every block, zeros beyond its rank."""
+        """Set U = A sqrt(S), V = B sqrt(S) for the leading singular pairs of every block.
+
+        There are m pairs, and zeros beyond the rank of a block.
+        """
         # U_k V_k^T is then the best approximation of Z_k of rank m (Eckart and Young).
         left, values, right = torch.linalg.svd(self.Z, full_matrices=False)
         m = min(self.plan.m, values.shape[1])

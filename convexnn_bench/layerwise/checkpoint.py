@@ -32,7 +32,9 @@ def checkpoint_in(folder: Any) -> Path:
 
 
 def read_checkpoint(path: Path, asked: str) -> dict[str, Any]:
-    """Return the saved state, with tensors on the CPU: with Adam's count of steps on a GPU every step would wait.
+    """Return the saved state, with tensors on the CPU.
+
+    With Adam's count of steps on a GPU every step would wait.
 
     Raises InputError if the file is no checkpoint, is cut short, or belongs to a run with other arguments.
     """

@@ -16,7 +16,10 @@ from convexnn_bench.losses import BaseLoss, read_targets
 
 @dataclass
 class ImageData:
-    """Images X, n x channels x height x width, float32, and targets Y, n x c, float64; `test`: another pair."""
+    """Images X, n x channels x height x width, float32, and targets Y, n x c.
+
+    Targets are float64. test: another pair.
+    """
 
     X: Maps
     Y: torch.Tensor

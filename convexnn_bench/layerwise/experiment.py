@@ -50,7 +50,9 @@ def stage_plan(text: str) -> StagePlan:
 
 
 def load_split(spec: str) -> tuple[Split, Split]:
-    """Return training and test data: the data set's parts, else four fifths and one fifth drawn with seed 0.
+    """Return training and test data.
+
+    They are the data set's parts, else four fifths and one fifth drawn with seed 0.
 
     If the data set has parts, `n` is the number of training images, and the test part is taken whole. Raises InputError
     for a data set that is missing, has no images, or too few for a test.
@@ -243,7 +245,10 @@ class _Seed:
         return result
 
     def _end_to_end(self, result: LayerwiseResult, device: str) -> None:
-        """Train the same network end to end, for as many epochs in all, with the weight decay of the last stage."""
+        """Train the same network end to end, for as many epochs in all.
+
+        The weight decay is that of the last stage.
+        """
         loss, how = LOSSES.make("cross_entropy"), self.plan.training
         data = check_data(loss, *self.train, self.test, device)
         assert data.test is not None

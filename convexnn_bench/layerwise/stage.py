@@ -53,7 +53,9 @@ def _unmixed(X: Maps) -> Maps:
 
 
 class Stage:
-    """Fixed gates (P x p) and trained factors U (P x p x m) and V (P x a^2 c x m), with p = channels kernel^2.
+    """Fixed gates (P x p) and trained factors of one stage.
+
+    U is P x p x m, and V is P x a^2 c x m, with p = channels kernel^2.
 
     Parameters
     ----------
@@ -134,7 +136,10 @@ class Stage:
         return functional.conv2d(X, filters, padding=kernel // 2)
 
     def hidden(self, X: Maps, U: torch.Tensor | None = None) -> Maps:
-        """Return the masked maps D_k (Phi u_kj), n x P m x height x width, of prepared maps: the next stage's input."""
+        """Return the masked maps D_k (Phi u_kj) of prepared maps.
+
+        They are n x P m x height x width, and the next stage's input.
+        """
         U = self.U if U is None else U
         maps = self._convolve(X, U.transpose(1, 2).reshape(self.width, self.p))
         n, _, height, width = maps.shape
@@ -194,7 +199,10 @@ class Stage:
         """Finish the stage after its training; factors need nothing."""
 
     def problem(self, X: Maps, Y: np.ndarray, loss: str | BaseLoss, beta: float) -> Problem:
-        """Return the stage's training problem on these maps (before `prepared`), for every solver of the package."""
+        """Return the stage's training problem on these maps (before `prepared`).
+
+        Every solver of the package takes it.
+        """
         maps = self.prepared(X.double())
         masks = self.masks(maps).permute(0, 2, 3, 1).reshape(-1, self.P)
         architecture = CNN(self.plan.kernel, padding=self.plan.kernel // 2, pool=self.plan.pool)

@@ -19,7 +19,10 @@ from convexnn_bench.losses import BaseLoss
 
 
 def augmented(X: Maps, how: str, generator: torch.Generator) -> Maps:
-    """Shift every sample by up to an eighth of its side, filling with zeros, and mirror it with probability 1/2."""
+    """Shift every sample by up to an eighth of its side, and mirror half of them.
+
+    The shift fills with zeros. A sample is mirrored with probability 1/2.
+    """
     if how == "none":
         return X
     n, _, height, width = X.shape
@@ -73,7 +76,10 @@ def slopes_of(loss: torch.Tensor | None, weights: list[torch.Tensor]) -> Sequenc
 
 
 class StageTraining:
-    """Descent on F/n + beta/n R for one stage, an epoch at a time; `state` and `restore` let another process go on."""
+    """Descent on F/n + beta/n R for one stage, an epoch at a time.
+
+    `state` and `restore` let another process go on.
+    """
 
     def __init__(
         self,

@@ -81,7 +81,10 @@ class TrainingRun:
         return kind(plan, channels, self.data.Y.shape[1], scale).to(self.device)
 
     def batches(self, stage: Stage) -> Batches:
-        """Return the input of a stage in float64, from the images through the stages before it: this process's part."""
+        """Return this process's part of the input of a stage, in float64.
+
+        It is computed from the images through the stages before it.
+        """
 
         def made() -> Iterator[tuple[slice, Maps]]:
             return self.result.network.batches(self.data.X, torch.float64, stage, shared=True)

@@ -78,6 +78,9 @@ class Cost:
 
     @classmethod
     def of_primal(cls, map_: AdjointMap, facet_entries: int) -> "Cost":
-        """Return the cost of the primal program, whose u and v have the coefficients of R and of the facets each."""
+        """Return the cost of the primal program.
+
+        Its u and v have the coefficients of R and of the facets each.
+        """
         entries = 2 * (map_.R.nnz + facet_entries)
         return cls(COMPILED_ENTRY * entries, PRIMAL_ENTRY * entries)

@@ -35,7 +35,10 @@ class AdjointMap:
 
 
 def spanning_tree(masks: Bool[np.ndarray, "N P"]) -> tuple[np.ndarray, int]:
-    """Return the parent of every block (-1: the root) and the tree's length, the root counted from the empty mask."""
+    """Return the parent of every block, -1 for the root, and the tree's length.
+
+    The root is counted from the empty mask.
+    """
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
     P = masks.shape[1]
@@ -52,7 +55,10 @@ def spanning_tree(masks: Bool[np.ndarray, "N P"]) -> tuple[np.ndarray, int]:
 
 
 def _row_blocks(signs: sp.coo_array, Phi: np.ndarray, q: int) -> sp.csr_array:
-    """Return the matrix of rows (k, a), columns i and entries signs[k, i] Phi[i, a], times the identity of size q."""
+    """Return a matrix with entries signs[k, i] Phi[i, a] times the identity.
+
+    Its rows are (k, a), its columns i, and the identity has size q.
+    """
     N, p = Phi.shape
     rows = (signs.row[:, None] * p + np.arange(p)).ravel()
     columns = np.repeat(signs.col, p)
@@ -87,7 +93,10 @@ def adjoint_map(problem: Problem, tree: bool | None = None) -> AdjointMap:
 
 
 def facet_rows(problem: Problem, reduce: bool = True) -> sp.csr_array:
-    """Return the rows of all cones, block diagonal: the facets F_k, or all of K_k, in columns k p .. (k + 1) p."""
+    """Return the rows of all cones, block diagonal.
+
+    They are the facets F_k, or all of K_k, in columns k p .. (k + 1) p.
+    """
     assert problem.cones is not None
     cones, P, p = problem.cones, problem.P, problem.p
     parts = [cones.facets[k] if reduce else cones.signed_rows(k) for k in range(P)]

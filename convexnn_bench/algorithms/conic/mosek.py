@@ -60,7 +60,9 @@ def mosek_parameters(tolerance: float, time_limit: float | None) -> dict[str, An
 
 
 def matrix_entries(A: sp.sparray | sp.spmatrix, c: np.ndarray, orders: list[int]) -> tuple[list[Any], list[Any]]:
-    """Return the coefficients of matrix variables: (i, j, (rows, columns, values)) for A, (j, (...)) for c.
+    """Return the coefficients of matrix variables.
+
+    They are (i, j, (rows, columns, values)) for A, and (j, (...)) for c.
 
     A has the columns of all lower triangles, column by column: sum of n (n + 1) / 2 over the orders n. The lists equal
     CVXPY's own, but need one pass over the entries of A instead of one sparse slice for every row and variable.
@@ -95,7 +97,10 @@ def matrix_entries(A: sp.sparray | sp.spmatrix, c: np.ndarray, orders: list[int]
 
 
 def mosek_backend() -> Any:
-    """Return CVXPY's MOSEK interface with `matrix_entries` in place of its double loop over rows and variables."""
+    """Return CVXPY's MOSEK interface with `matrix_entries`.
+
+    It replaces the double loop over rows and variables.
+    """
     from cvxpy import settings
     from cvxpy.reductions.cone2cone import affine2direct as cones
     from cvxpy.reductions.solvers.conic_solvers.mosek_conif import MOSEK

@@ -62,7 +62,9 @@ class ConicProgram:
 
 @dataclass(frozen=True)
 class Units:
-    """Units of the objective, of L and of Z in the program, so that tolerances mean the same on data of any scale.
+    """Units of the objective, of L and of Z in the program.
+
+    Tolerances then mean the same on data of any scale.
 
     `gradient` is the root mean square residual at z = 0, (2 F(0) / number of targets)^(1/2), or max |grad F(0)| if that
     is less. `objective` is gradient^2 if the loss is piecewise quadratic, which leaves its curvature at one, and F(0)
@@ -177,7 +179,9 @@ class DualSide:
 
 
 def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool, cost: Cost) -> ConicProgram:
-    """Return the dual of the doubly non-negative relaxation, for vector-output ReLU. cost: that of the map alone.
+    """Return the dual of the doubly non-negative relaxation.
+
+    It is for vector-output ReLU. cost: that of the map alone.
 
     A splitting method needs fewer iterations if the blocks G are variables of their own.
     """
@@ -214,7 +218,10 @@ def relaxed_program(problem: Problem, map_: AdjointMap, interior_point: bool, co
 
 
 def _check_size(frames: list[Frame]) -> int:
-    """Return the number of multipliers of pairs of facets; raise UnsupportedError if they do not fit memory."""
+    """Return the number of multipliers of pairs of facets.
+
+    Raise UnsupportedError if they do not fit memory.
+    """
     # Every pair of facets has a multiplier, and every multiplier p x p coefficients in the matrix inequality.
     pairs = sum(len(frame.rows) * (len(frame.rows) - 1) // 2 for frame in frames)
     if frames and pairs * frames[0].map.size > MOST_ENTRIES:
@@ -256,7 +263,10 @@ def primal_cone_program(problem: Problem, map_: AdjointMap, reduce: bool = True)
 
 
 def split_point(problem: Problem, split: np.ndarray, dual: np.ndarray) -> Point:
-    """Return the point of cone vectors (P x p x 2), each projected onto its cone to be feasible up to rounding."""
+    """Return the point of cone vectors (P x p x 2).
+
+    Each is projected onto its cone, to be feasible up to rounding.
+    """
     assert problem.cones is not None
     split = np.asarray(problem.cones.project(split))
     return Point(blocks=split[:, :, :1] - split[:, :, 1:], split=split, dual=dual)

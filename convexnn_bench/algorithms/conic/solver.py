@@ -78,7 +78,10 @@ class ConicSolver(BaseSolver):
         return super().skip(problem)
 
     def set_problem(self, problem: Problem) -> None:
-        """State the program in its fastest form, wide data in their row space, and compile it to the solver's data."""
+        """State the program in its fastest form, and compile it to the solver's data.
+
+        Wide data are stated in their row space.
+        """
         self._point: Point | None = None
         self._problem = problem
         coordinates, self._basis = problem.in_row_space()

@@ -81,7 +81,9 @@ class BMObjective:
         return Point(factors=self.factors(self.project(x, in_time=True) if finite else x))
 
     def add_cone_penalty(self) -> None:
-        """Add the cones' term, its penalty in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)).
+        """Add the cones' term.
+
+        Its penalty is in units of the force on a column, max ||G_k|| with G_k = A_k^*(grad F(0)).
 
         At balance a column then leaves its cone by a small part of its length; with a much smaller penalty it would
         leave its cone altogether.

@@ -26,7 +26,10 @@ GROWTH, SUFFICIENT_FALL = 4.0, 0.5  # rho grows by the first unless the violatio
 
 
 class FacetRows:
-    """The constraints h = K_k U_k, P x F x m, with the facets of every cone, padded with zero rows (0 >= 0)."""
+    """The constraints h = K_k U_k, P x F x m, with the facets of every cone.
+
+    They are padded with zero rows (0 >= 0).
+    """
 
     def __init__(self, problem: Problem, operator: Operator):
         assert problem.cones is not None
@@ -42,7 +45,10 @@ class FacetRows:
 
 
 class AllRows:
-    """The constraints h = (2 D_k - I) Phi U_k with unit rows, N x P x m, for cones whose facets take long to find."""
+    """The constraints h = (2 D_k - I) Phi U_k with unit rows, N x P x m.
+
+    They are for cones whose facets take long to find.
+    """
 
     def __init__(self, operator: Operator):
         self.sign = 2.0 * operator.masks.to(operator.dtype)[:, :, None] - 1.0  # N x P x 1

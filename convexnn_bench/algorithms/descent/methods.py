@@ -138,7 +138,9 @@ def spectral_projected_gradient(
 
 
 def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, patience: int = 4) -> str | None:
-    """Minimise by Adam (Kingma & Ba, 2015); halve its rate when `patience` readings of the objective bring no progress.
+    """Minimise by Adam (Kingma & Ba, 2015).
+
+    Halve its rate when `patience` readings of the objective bring no progress.
 
     rate: length of a parameter's first step, in the units of the parameters.
     """
@@ -160,7 +162,9 @@ def adam(objective: Objective, x: Vector, step_done: StepDone, rate: float, pati
 
 
 def lbfgs(objective: Objective, x: Vector, step_done: StepDone, history: int = 20) -> str | None:
-    """Minimise by L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS), restarted once when it is stuck.
+    """Minimise by L-BFGS with a strong-Wolfe line search (torch.optim.LBFGS).
+
+    It is restarted once when it is stuck.
 
     torch's tolerances are absolute (1e-10 for curvature, 1e-9 for brackets), so that they would mean something else on
     every scale of the data. It therefore minimises f(unit w) / height, with w of size 1e3 and f / height of 1e8 at the
@@ -257,7 +261,10 @@ def momentum_sgd(
 
 
 def load_optimisers() -> None:
-    """Let torch load its optimisers, which takes over a second on first use, before the solver's clock starts."""
+    """Let torch load its optimisers before the solver's clock starts.
+
+    This takes over a second on first use.
+    """
     parameter = torch.zeros(1, requires_grad=True)
     torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.Adam([parameter]))
     torch.optim.LBFGS([parameter])

@@ -49,7 +49,10 @@ def block_norms_squared(operator: Operator) -> Norms:
 
 
 def scaled(gradient: Factor, other: Other, curvature: Norms, damping: Norms) -> Factor:
-    """Return gradient_k (curvature_k other_k^T other_k + damping_k I)^-1 for every block, by Cholesky's method."""
+    """Return the scaled gradient of every block, by Cholesky's method.
+
+    It is gradient_k (curvature_k other_k^T other_k + damping_k I)^-1.
+    """
     metric = curvature[:, None, None] * (other.transpose(1, 2) @ other)
     metric.diagonal(dim1=1, dim2=2).add_(damping[:, None])
     factor = torch.linalg.cholesky_ex(metric).L  # _ex does not wait for a GPU to report failure

@@ -44,7 +44,10 @@ def hessian_matrix(point: PointState) -> Float[torch.Tensor, "size size"]:
 
 
 def add_rotation_curvatures(point: PointState, K: Float[torch.Tensor, "size size"]) -> None:
-    """Add the outer products of the rotations within a block to the Hessian (`PointState.rotation_curvatures`)."""
+    """Add the outer products of the rotations within a block to the Hessian.
+
+    `PointState.rotation_curvatures` are their factors.
+    """
     if point.rotation_curvatures is None:
         return
     first, second = torch.nonzero(torch.triu(point.rotation_curvatures), as_tuple=True)

@@ -87,7 +87,9 @@ class BlockNeurons:
 
 
 def singular_pairs(Z: Float[torch.Tensor, "B p q"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (left, values, right) with Z = left diag(values) right^T up to rounding, with values in descending order.
+    """Return (left, values, right) with Z = left diag(values) right^T.
+
+    This holds up to rounding. The values are in descending order.
 
     The min(p, q) pairs come from the eigenvectors of the smaller Gram matrix. That side is orthonormal and the other
     has unit columns, so that the product is Z however inaccurate the eigenvectors are.

@@ -179,7 +179,10 @@ class PointState:
         return operator.adjoint(self.loss_gradient)
 
     def _products_by_blocks(self, a: torch.Tensor, b: torch.Tensor, single: bool) -> Sides:
-        """Return (dG y + G b, dG^T w + G^T a) from dZ_k = sum_j a_j y_j^T + w_j b_j^T over the neurons of block k."""
+        """Return (dG y + G b, dG^T w + G^T a).
+
+        It follows from dZ_k = sum_j a_j y_j^T + w_j b_j^T over the neurons of block k.
+        """
         dtype = torch.float32 if single else a.dtype
         (blocks, owner), neurons = self._distinct_blocks, self.neurons
         operator = self.working.on_blocks(blocks, dtype)
@@ -213,7 +216,10 @@ class PointState:
         return self._sample_parts[dtype]
 
     def _products_by_samples(self, a: torch.Tensor, b: torch.Tensor, single: bool) -> Sides:
-        """Return (dG y + G b, dG^T w + G^T a) of an MLP, where A_j^*(L) = sum of phi_i L_i^T over the mask of j."""
+        """Return (dG y + G b, dG^T w + G^T a) of an MLP.
+
+        There A_j^*(L) is the sum of phi_i L_i^T over the mask of j.
+        """
         dtype = torch.float32 if single else a.dtype
         a, b, Y = a.to(dtype), b.to(dtype), self.neurons.right.to(dtype)
         left, right = torch.zeros_like(a), torch.zeros_like(b)

@@ -51,7 +51,10 @@ class Atoms:
         return (self.operator.combine_adjoint(self.hidden, self.right, L)[1] * self.right).sum(dim=0)
 
     def gram(self, z: torch.Tensor) -> Gram:
-        """Return <A_i, F''(z) A_j> plus a multiple of <A_i, A_j>, because F may be flat at z and curved nearby."""
+        """Return <A_i, F''(z) A_j> plus a multiple of <A_i, A_j>.
+
+        F may be flat at z and curved nearby.
+        """
         loss, targets, J = self.working.loss, self.working.targets, self.hidden.shape[1]
         if loss.unit_curvature:
             return self._inner
@@ -123,7 +126,9 @@ def best_sizes(working: WorkingProblem, units: BlockNeurons, s: Sizes, settled: 
 
 
 def nonnegative_minimum(K: Gram, linear: Sizes, positive: Bool[torch.Tensor, " J"]) -> Sizes:
-    """Return argmin over x >= 0 of 1/2 x^T K x + linear^T x for positive definite K, by block principal pivoting.
+    """Return argmin over x >= 0 of 1/2 x^T K x + linear^T x.
+
+    K is positive definite. The method is block principal pivoting.
 
     `positive` is the first guess of where x > 0. See Judice & Pires, Comput. Oper. Res. 21, 1994, and Kim & Park, SIAM
     J. Sci. Comput. 33, 2011, algorithm 1.

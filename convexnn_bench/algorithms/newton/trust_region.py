@@ -184,7 +184,9 @@ class TrustRegionNewton:
             working.curvature_floor = lower if working.curvature_floor > LEAST_FLOOR else 0.0
 
     def _without_crossing(self, point: PointState, trial: TrialStep) -> PointState | None:
-        """Return the point without the neurons that the step takes through zero, or None if f is not lower there.
+        """Return the point without the neurons that the step takes through zero.
+
+        Return None if f is not lower there.
 
         The model has no bound at zero. For a small neuron it predicts a decrease that no step achieves, however short.
         """

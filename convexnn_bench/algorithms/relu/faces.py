@@ -41,7 +41,10 @@ IDLE_STEPS = 4  # steps in a row without a visible decrease, after which the des
 
 @dataclass
 class ProjectedGradient:
-    """The gradient (left, right) at a point, its projection -down in U, and a basis of every neuron's face."""
+    """The gradient (left, right) at a point, and a basis of every neuron's face.
+
+    -down is the projection of the gradient in U.
+    """
 
     left: Lefts
     right: Rights
@@ -55,7 +58,10 @@ class ProjectedGradient:
 
 
 def projected_gradient(neurons: ReluNeurons, left: Lefts, right: Rights) -> ProjectedGradient:
-    """Project the gradient onto the cones of feasible directions, and find the faces on which the descent stays."""
+    """Project the gradient onto the cones of feasible directions.
+
+    Find the faces on which the descent stays.
+    """
     down, bases = left.copy(), []
     p = neurons.U.shape[1]
     active = neurons.active()
@@ -79,7 +85,9 @@ def null_space(rows: Float[np.ndarray, "F p"]) -> Float[np.ndarray, "p r"]:
 
 
 class FaceModel:
-    """The quadratic model g^T d + d^T (|H| + mu) d / 2 of the objective on the faces, minimised within the cones.
+    """The quadratic model g^T d + d^T (|H| + mu) d / 2 of the objective on the faces.
+
+    It is minimised within the cones.
 
     With |H| + mu = Q diag(e) Q^T and y = e^(1/2) Q^T d + e^(-1/2) Q^T g the minimiser d is the shortest y subject to
     A d >= -s, where A and s are the rows and slacks of the facets (Lawson & Hanson, 1974, problem LDP).

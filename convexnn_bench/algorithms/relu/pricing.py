@@ -72,7 +72,9 @@ class BlockPricing:
         return [j for j in chosen if count[priced.blocks[j]] < self.limit]
 
     def crossed(self, neurons: ReluNeurons, R: Residual, beta: float) -> tuple[ReluNeurons, bool]:
-        """Move neurons on facets to the neighbouring block with the steepest descent; also say whether any moved.
+        """Move neurons on facets to the neighbouring block with the steepest descent.
+
+        Return also whether any neuron moved.
 
         A neuron that lies in two cones is the same function in both, so that the objective does not change.
         """
@@ -164,7 +166,10 @@ def power_iteration(
 
 
 def unit_cone_rows(cones: Cones, k: int) -> Float[np.ndarray, "F p"]:
-    """Return unit rows of cone k: its facets in dimensions where they are quick to compute, else all of its rows."""
+    """Return unit rows of cone k.
+
+    They are its facets in dimensions where these are quick to compute, else all of its rows.
+    """
     return cones.facets[k] if cones.p <= HULL_DIMENSIONS else cones.signed_rows(k)
 
 
@@ -178,7 +183,10 @@ def padded_rows(cones: Cones, blocks: Int[np.ndarray, " J"]) -> Float[np.ndarray
 
 
 def distinct(H: Float[np.ndarray, "k N"], limit: int) -> list[int]:
-    """Return at most `limit` indices, in order, of rows that are not nearly parallel to an earlier chosen row."""
+    """Return at most `limit` indices of rows, in order.
+
+    No chosen row is nearly parallel to an earlier one.
+    """
     unit = unit_rows(H)
     chosen: list[int] = []
     for j in range(len(unit)):

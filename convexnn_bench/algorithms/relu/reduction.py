@@ -43,7 +43,10 @@ def unit_predictions(
 def reduce_sizes(
     sizes: Float[np.ndarray, " J"], predictions: Float[np.ndarray, "outputs J"]
 ) -> Float[np.ndarray, " J"]:
-    """Return sizes with the same predictions and no larger sum, of which at most rank(predictions) are positive."""
+    """Return sizes with the same predictions and no larger sum.
+
+    At most rank(predictions) of them are positive.
+    """
     # 1. a basis of the null vectors of (a_j); with more outputs than neurons the small factor of QR has the same ones
     tall = predictions.shape[0] > predictions.shape[1]
     square = np.linalg.qr(predictions).R if tall else predictions

@@ -38,7 +38,10 @@ MOST_RETREATS = 10  # proximal steps in a row that may be given up
 
 
 class SemismoothNewton:
-    """The state of the method, run by `steps` until the relative gap is at most `target` or no longer falls."""
+    """The state of the method, which `steps` runs.
+
+    It ends when the relative gap is at most `target`, or no longer falls.
+    """
 
     def __init__(self, problem: Problem, device: str, target: float | None, start: Blocks | None = None):
         self.problem, self.device, self.target = problem, device, target

@@ -108,7 +108,9 @@ class Shrinkage:
     def jacobian_factors(
         self, HV: Float[torch.Tensor, "R p 1"], HU: Float[torch.Tensor, "R q 1"]
     ) -> tuple[Float[torch.Tensor, "R p 1"], Float[torch.Tensor, "R q 1"]]:
-        """Return (S, T) with jacobian(H)_k = sum of U T^T + S V^T over the directions of block k, from H V and H^T U.
+        """Return (S, T) with jacobian(H)_k = sum of U T^T + S V^T.
+
+        The sum is over the directions of block k. The arguments are H V and H^T U.
 
         U T^T holds the products of an active left vector with all right ones, S V^T those of the other left vectors.
         """
@@ -122,7 +124,9 @@ class Shrinkage:
         return (along, across) if self.wide else (across, along)
 
     def eigenmatrices(self) -> tuple[Float[torch.Tensor, "r p q"], Int[torch.Tensor, " r"]]:
-        """Return (E, owner) such that the Jacobian is H -> sum_e <E_e, H> E_e, E_e in the active block owner_e.
+        """Return (E, owner) such that the Jacobian is H -> sum_e <E_e, H> E_e.
+
+        E_e lies in the active block owner_e.
 
         In the singular bases u_i, v_j the eigenvectors of the Jacobian and their eigenvalues are
 

@@ -134,7 +134,10 @@ class ProximalStep:
         return None
 
     def _from_centre(self, trial: DualTrial) -> Predictions:
-        """Return the Newton step from (V0, z): z+ = A (Z0 + M (Z0 - sigma A^* grad F_nu(z+) - V0)), linearised."""
+        """Return the Newton step from (V0, z).
+
+        It solves z+ = A (Z0 + M (Z0 - sigma A^* grad F_nu(z+) - V0)), linearised.
+        """
         threshold = self.sigma * self.beta
         V = self.centre.shrinkage.preimage(threshold)
         shrinkage = Shrinkage(V, threshold)

@@ -41,7 +41,10 @@ class SystemHistory:
 
 
 class SemismoothSystem:
-    """The matrix I + sigma A M A^* W, A on the active blocks of `shrinkage`, with `curve` for products with W."""
+    """The matrix I + sigma A M A^* W, with A on the active blocks of `shrinkage`.
+
+    curve: the products with W.
+    """
 
     def __init__(
         self, operator: Operator, shrinkage: Shrinkage, curve: Curvature, sigma: float, history: SystemHistory

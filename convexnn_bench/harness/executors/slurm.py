@@ -22,7 +22,10 @@ WATCHER_MEMORY_GB = 2.0  # added to a job's memory, for the process that watches
 
 
 def run_and_keep(job: Job, out: Path) -> Record:
-    """Run a cell and write its record to `out` as well, where a campaign that was stopped meanwhile finds it."""
+    """Run a cell, and write its record to `out` as well.
+
+    A campaign that was stopped meanwhile finds it there.
+    """
     record = run_remote(job)
     keep_late(record, out)
     return record
