@@ -21,7 +21,10 @@ from convexnn_bench.modules.wrappers import has_own_forward
 
 
 def chain_of(module: torch.nn.Module, X: torch.Tensor) -> list[Step]:
-    """Return the operations on data X in order, without identities. Raise UnsupportedError if it is not a chain."""
+    """Return the operations on data X in order, without identities.
+
+    Raise UnsupportedError if the module is not a chain.
+    """
     name = type(module).__name__
     scripted = [part for part, layer in module.named_modules() if isinstance(layer, torch.jit.ScriptModule)]
     if scripted:
@@ -82,7 +85,10 @@ class _Value(torch.fx.Proxy):
 
 
 class _DataOnly(torch.nn.Module):
-    """A module that is called with the data alone, so that a trace uses the defaults of optional arguments."""
+    """A module that is called with the data alone.
+
+    A trace then uses the defaults of optional arguments.
+    """
 
     def __init__(self, inner: torch.nn.Module):
         super().__init__()
@@ -152,7 +158,10 @@ class _Tracer(torch.fx.Tracer):
 
 
 def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn.Module], Any]:
-    """Return the layers by name and the trace of the module's forward, without assertions and unused values."""
+    """Return the layers by name and the trace of the module's forward.
+
+    The trace has no assertions and no unused values.
+    """
     try:
         # A forward may change the module while it is traced, and the user's must stay as it is.
         wrapped = _DataOnly(copy.deepcopy(module)).double().to("meta").train()
@@ -170,7 +179,10 @@ def _trace(module: torch.nn.Module, X: torch.Tensor) -> tuple[dict[str, torch.nn
 
 
 def _step(node: Any, current: Any, layers: dict[str, torch.nn.Module], owner: str) -> Step:
-    """Return the step of a node that takes the value of the node `current`. Raise UnsupportedError for any other."""
+    """Return the step of a node that takes the value of the node `current`.
+
+    Raise UnsupportedError for any other node.
+    """
     name = _named(node)
     if node.target is functional.batch_norm:
         raise batch_normalised(name)

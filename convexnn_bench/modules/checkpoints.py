@@ -39,7 +39,9 @@ def module_from_state(
     width: int | None = None,
     first_layer: str | None = None,
 ) -> torch.nn.Module:
-    """Return the network with these parameters: weights of 2 and 2 axes, of 4 and 2 axes, or U and V of 3 axes.
+    """Return the network with these parameters.
+
+    They are weights of 2 and 2 axes, of 4 and 2 axes, or U and V of 3 axes.
 
     activation: "relu" or "linear". stride, padding and pool ("none", "global", or the side of the AvgPool2d window) are
     those of a CNN, which do not follow from its parameters. width: the number of features of a sample, where it is

@@ -15,7 +15,9 @@ REPRODUCED = 1e-9  # difference between the outputs before and after, relative t
 
 
 def folded(module: torch.nn.Module, X: np.ndarray) -> tuple[torch.nn.Module, str]:
-    """Return a float64 copy without batch normalisation, with the same outputs in evaluation mode, and a note on it.
+    """Return a float64 copy without batch normalisation, and a note on it.
+
+    Its outputs in evaluation mode are the same.
 
     BN(W x + b) = gamma (W x + b - mean) / sigma + beta is the layer with the weights diag(gamma / sigma) W. Raise
     UnsupportedError if a batch normalisation does not follow a Linear or Conv2d, or has no running statistics.

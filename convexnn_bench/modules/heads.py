@@ -76,7 +76,10 @@ def _submodule(model: torch.nn.Module, name: str) -> torch.nn.Module:
 
 
 def _names(model: torch.nn.Module, head: torch.nn.Module) -> dict[str, str]:
-    """Return the names in the model of the head's parameters. Raise UnsupportedError if other layers share one."""
+    """Return the names in the model of the head's parameters.
+
+    Raise UnsupportedError if other layers share one.
+    """
     everywhere: dict[int, list[str]] = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         everywhere.setdefault(id(parameter), []).append(path)
@@ -144,7 +147,10 @@ def _last_layers(model: torch.nn.Module, X: np.ndarray) -> tuple[str, str]:
 
 
 def _sequential(model: torch.nn.Module, X: np.ndarray, first: str, last: str) -> torch.nn.Module:
-    """Return Linear, [ReLU,] Linear with two layers of the model, as they follow each other in training mode."""
+    """Return Linear, [ReLU,] Linear with two layers of the model.
+
+    They follow each other in training mode.
+    """
     # Dropout between the layers shows in training mode only.
     twin, dtype = _twin(model, X)
     inputs: dict[str, torch.Tensor] = {}
@@ -171,7 +177,10 @@ def _sequential(model: torch.nn.Module, X: np.ndarray, first: str, last: str) ->
 
 
 def _checked(model: torch.nn.Module, X: np.ndarray, entry: str, head: torch.nn.Module) -> np.ndarray:
-    """Return the inputs of the layer `entry` on X. Raise UnsupportedError unless the model returns what `head` does."""
+    """Return the inputs of the layer `entry` on X.
+
+    Raise UnsupportedError unless the model returns what `head` does.
+    """
     twin, dtype = _twin(model, X)
     heard: list[torch.Tensor] = []
     outputs, calls = [], 0

@@ -9,7 +9,10 @@ import torch
 
 
 def overlaps(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of names whose tensors share memory, and (name, name) for a tensor that repeats its own entries."""
+    """Yield pairs of names whose tensors share memory.
+
+    A pair (name, name) is a tensor that repeats its own entries.
+    """
     spans = []
     for name, tensor in tensors.items():
         # the number of entries from the first to the last in memory

@@ -154,7 +154,10 @@ def check_outputs(module: torch.nn.Module, reading: Reading, X: np.ndarray, run:
 
 
 def _agrees(reading: Reading, X: np.ndarray, computed: np.ndarray, run: ModuleRun) -> bool:
-    """Return True if the outputs of a run equal those of the reading, `computed`, up to the run's rounding."""
+    """Return True if a run's outputs equal those of the reading up to rounding.
+
+    computed: the outputs of the reading.
+    """
     # A squeeze or a flatten of the outputs keeps their order.
     if computed.size != run.outputs.size:
         return False

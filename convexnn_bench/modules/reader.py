@@ -64,7 +64,10 @@ def read_module(module: Any, X: np.ndarray) -> Reading:
 
 
 def _not_a_module(value: Any) -> InputError:
-    """Return the error for an object that is not a torch module, with advice for networks of other libraries."""
+    """Return the error for an object that is not a torch module.
+
+    It gives advice for networks of other libraries.
+    """
     library = type(value).__module__.partition(".")[0]
     why = ""
     if library in ("sklearn", "keras", "tensorflow", "tf_keras"):
@@ -103,7 +106,10 @@ def _parameters(layers: list[Any]) -> dict[str, torch.Tensor]:
 
 
 def _scripted(module: Any, X: np.ndarray) -> Reading:
-    """Return the reading of a scripted or traced MLP from its parameters. The caller checks its outputs on X."""
+    """Return the reading of a scripted or traced MLP from its parameters.
+
+    The caller checks its outputs on X.
+    """
     kind = "TorchScript module"
     advice = "give the module from which it was made, or build that anew and load_state_dict(scripted.state_dict())"
     state = dict(module.state_dict())

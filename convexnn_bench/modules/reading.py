@@ -39,7 +39,10 @@ class Reading:
         return X if self.sample is None else X.reshape(len(X), *self.sample)
 
     def data(self, X: np.ndarray) -> np.ndarray:
-        """Return X as the problem takes it: reshaped, and with the constant feature, where the module has them."""
+        """Return X as the problem takes it.
+
+        It is reshaped, and has the constant feature, where the module has them.
+        """
         X = self.samples(X)
         if self.first_bias and isinstance(self.architecture, MLP):
             X = np.hstack([X, np.ones((len(X), 1))])

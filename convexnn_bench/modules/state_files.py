@@ -76,7 +76,10 @@ def _head(path: Any, state: State, head: str) -> State:
 
 
 def _below(found: Mapping[str, State], key: str) -> list[State]:
-    """Return the networks below a key: state dicts nested below it, and parameters whose names begin with it."""
+    """Return the networks below a key.
+
+    They are state dicts nested below it, and parameters whose names begin with it.
+    """
     states = [state for name, state in found.items() if name.startswith(f"{key}.")]
     for name, state in found.items():
         # --key ema.module for {"ema": {"module.0.weight": ...}}, and --key ema for {"ema.0.weight": ...}

@@ -10,7 +10,10 @@ from convexnn_bench.modules.refusals import refuse
 
 
 def check_parameters(module: torch.nn.Module) -> tuple[str, ...]:
-    """Raise if weight decay or training does not act on each parameter by itself; return notes on assumptions."""
+    """Raise if weight decay or training does not act on each parameter by itself.
+
+    Return notes on assumptions.
+    """
     named = dict(module.named_parameters())
     foreign = foreign_parameters(named)
     if foreign:

@@ -37,7 +37,10 @@ def read_attention(block: Any) -> Reading:
 
 
 def read_chain(steps: list[Step], X: np.ndarray) -> Reading:
-    """Return the reading of [reshape] linear [relu] linear [head], or of conv [relu] [pool] reshape linear [head]."""
+    """Return the reading of a chain of two layers.
+
+    It is [reshape] linear [relu] linear [head], or conv [relu] [pool] reshape linear [head].
+    """
     head, steps = _head([step for step in steps if step.kind != "cast"])
     layers = [step.module for step in steps if step.kind in ("linear", "conv")]
     if len({id(layer.weight) for layer in layers}) < len(layers):

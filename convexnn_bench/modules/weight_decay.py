@@ -24,7 +24,9 @@ NOT_ZERO = (
 
 @dataclass(frozen=True)
 class Decay:
-    """The weight decay lam of every parameter of a two-layer network, which adds lam/2 times its square to the loss.
+    """The weight decay lam of every parameter of a two-layer network.
+
+    It adds lam/2 times the squared parameter to the loss.
 
     Attributes
     ----------
@@ -169,7 +171,10 @@ def _checked(decay: Decay, parameters: Mapping[str, str], bias_decay: bool, outp
 
 
 def _of_optimizer(optimizer: Any, module: torch.nn.Module, names: set[str]) -> tuple[dict[str, float], str]:
-    """Return the weight decay of the module's parameters with these names, and how to refer to the optimiser."""
+    """Return the weight decay of the module's parameters with these names.
+
+    Return also how a message refers to the optimiser.
+    """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     name = type(optimizer).__name__

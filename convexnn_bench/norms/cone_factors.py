@@ -99,7 +99,9 @@ def cone_frame(cones: Cones, k: int) -> Frame:
 def factor_block(
     frame: Frame, S: Float[np.ndarray, "p p"], Z: Float[np.ndarray, "p q"]
 ) -> tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"], bool]:
-    """Return (U, V, exact) with U V^T = Z and the columns of U in the cone; S and Z are in the frame's coordinates.
+    """Return (U, V, exact) with U V^T = Z and the columns of U in the cone.
+
+    S and Z are in the frame's coordinates.
 
     exact: whether U U^T is S to rounding of the solver. Otherwise U spans the range of S as far as the cone allows, and
     the cost may exceed that of the relaxation.
@@ -116,7 +118,9 @@ def factor_block(
 
 
 def tight_frame(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool]:
-    """Return (Q, exact): columns with A Q >= 0 and Q Q^T = I, for rows of A with A A^T >= 0 up to rounding.
+    """Return (Q, exact): columns with A Q >= 0 and Q Q^T = I.
+
+    The rows of A have A A^T >= 0 up to rounding.
 
     Explicit for r <= 2: rows in the plane within a right angle of each other fit between two orthogonal vectors.
     """
@@ -156,7 +160,10 @@ def _search(A: Float[np.ndarray, "F r"]) -> tuple[Float[np.ndarray, "r m"], bool
 
 
 def cone_pool(A: Float[np.ndarray, "F r"], draws: int = 8) -> Float[np.ndarray, "J r"]:
-    """Return unit vectors of {q : A q >= 0}: extreme rays, and the nearest points to 4 r random vectors a draw."""
+    """Return unit vectors of {q : A q >= 0}.
+
+    They are extreme rays, and the nearest points to 4 r random vectors a draw.
+    """
     r = A.shape[1]
     rng = np.random.default_rng(0)
     bases = [np.linalg.qr(rng.standard_normal((r, r)))[0] for _ in range(2 * draws)]

@@ -149,7 +149,9 @@ def norm_cone_lmi(G: Any, frames: list[Frame], p: int, q: int) -> Constraints:
 
 
 def facet_products(facets: list[np.ndarray], p: int, d: int) -> sp.csr_array:
-    """Return the map from multipliers of all pairs i < j of rows of every F_k to P matrices d x d, row-major.
+    """Return the map from multipliers to P matrices d x d, row-major.
+
+    The multipliers are those of all pairs i < j of rows of every F_k.
 
     Each multiplier adds f_i f_j^T + f_j f_i^T to the leading p x p corner of its block.
     """

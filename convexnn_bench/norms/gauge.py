@@ -79,7 +79,10 @@ def gauge_factors(
 
 
 def singular_pair(rows: Float[np.ndarray, "F p"], Z: Float[np.ndarray, "p q"]) -> Pair | None:
-    """Return the factors of the nuclear norm, or None if a left singular vector and its negative lie outside."""
+    """Return the factors of the nuclear norm, or None.
+
+    Return None if a left singular vector and its negative lie outside the cone.
+    """
     left, values, right = np.linalg.svd(Z, full_matrices=False)
     kept = values > 1e-14 * values[0]
     U, V = left[:, kept] * np.sqrt(values[kept]), right[kept].T * np.sqrt(values[kept])
@@ -162,7 +165,10 @@ def spanning_columns(frame: Frame) -> Float[np.ndarray, "p r"]:
 
 
 def pursued_pair(frame: Frame, Z: Float[np.ndarray, "p q"], U: np.ndarray) -> Pair | None:
-    """Minimise sum_j ||v_j|| with sum_j u_j v_j^T = Z over the directions of U, extreme rays and other cone vectors."""
+    """Minimise sum_j ||v_j|| with sum_j u_j v_j^T = Z.
+
+    The u_j are the directions of U, extreme rays and other cone vectors.
+    """
     import cvxpy as cp
 
     pool = np.concatenate([frame.project(U), frame.project(frame.map @ cone_pool(frame.rows).T)], axis=1)

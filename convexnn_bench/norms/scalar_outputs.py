@@ -123,7 +123,9 @@ def plane_bounds(plane: PlaneCones, G: Float[np.ndarray, "P 2"]) -> Bounds:
 def _norm_above(
     value: np.ndarray | np.floating, scale: np.ndarray | np.floating, terms: int
 ) -> np.ndarray | np.floating:
-    """Raise a norm computed in float64 as `value` from `terms` sums of total size `scale` by its rounding error.
+    """Raise a norm computed in float64 as `value` by its rounding error.
+
+    It is made of `terms` sums of total size `scale`.
 
     A sum of n products is off by at most n eps times the sum of their sizes; four times that is allowed.
     """

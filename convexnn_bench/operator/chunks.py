@@ -18,14 +18,20 @@ def fits(numbers: int) -> bool:
 
 
 def chunks(count: int, numbers: int) -> Iterator[slice]:
-    """Cut `count` items of so many `numbers` each into slices that fit a temporary array, at least one item each."""
+    """Cut items of so many numbers each into slices that fit a temporary array.
+
+    A slice has at least one item. count: the number of items.
+    """
     step = max(1, CHUNK_ELEMENTS // numbers)
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
 def part_size(columns: int, device: torch.device) -> int:
-    """Return how many rows of so many hidden units to take at a time: few on a CPU, many to keep a GPU busy."""
+    """Return how many rows of so many hidden units to take at a time.
+
+    They are few on a CPU, and many to keep a GPU busy.
+    """
     # A hidden unit is written by the first product and read again by the mask and the second product: on a CPU a part
     # should stay in the cache in between, while a GPU is busy only with large products.
     most = PART_ELEMENTS if device.type == "cpu" else CHUNK_ELEMENTS

@@ -82,7 +82,10 @@ class Layers:
 
     @property
     def is_plain(self) -> bool:
-        """Whether Phi is at hand and C the identity, as in an MLP, so that samples can be taken some at a time."""
+        """Whether Phi is at hand and C the identity, as in an MLP.
+
+        Samples can then be taken some at a time.
+        """
         return self.has_rows and self.architecture.second_layer_is_identity
 
     def _restrict(self, samples: Index, rows: Index, outputs: Index) -> None:

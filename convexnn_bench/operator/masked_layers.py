@@ -93,7 +93,9 @@ class MaskedLayers(Layers):
         return self.combine_neurons(H.reshape(self.N, -1), side_by_side(V))
 
     def factor_gradients(self, H: Float[torch.Tensor, "N P m"], L: Predictions, V: Right) -> tuple[Left, Right]:
-        """Return (G_k V_k, G_k^T U_k) for L = grad F, given H = hidden(U); G_k = A_k^*(L) itself is not formed.
+        """Return (G_k V_k, G_k^T U_k) for L = grad F, given H = hidden(U).
+
+        G_k = A_k^*(L) itself is not formed.
 
         G_k V_k = Phi^T D_k (C^*(L) V_k) and G_k^T U_k = C^*(L)^T D_k Phi U_k.
         """

@@ -40,13 +40,18 @@ def power_of_two(T: torch.Tensor) -> float:
 
 
 def is_moderate(norm: float) -> bool:
-    """Return whether a norm that was computed from unscaled entries is not affected by overflow or underflow."""
+    """Return whether a norm of unscaled entries is exact up to rounding.
+
+    It is then not affected by overflow or underflow.
+    """
     # Entries that underflow when they are squared are below 1e-160, and change such a norm by less than its rounding.
     return 1e-140 < norm < 1e140
 
 
 def sum_rounding(terms: int) -> float:
-    """Return a bound on the rounding of torch's sum of `terms` numbers, relative to the sum of their magnitudes.
+    """Return a bound on the relative rounding of torch's sum of `terms` numbers.
+
+    It is relative to the sum of their magnitudes.
 
     Each number may be off by a few eps itself. torch sums in four levels of max(16, terms^(1/4)) numbers or fewer, in
     up to 16 lanes (ATen, SumKernel.cpp), so that few of the additions build on each other.
@@ -134,7 +139,10 @@ def _absolute_of(operator: Operator) -> Operator | torch.Tensor | CompactMatrix:
 
 
 def _absolute(operator: Operator) -> Operator | torch.Tensor | CompactMatrix:
-    """Return the operator whose Phi and C are |Phi| and |C|, without masks, or else |Phi|, also where C = I."""
+    """Return the operator whose Phi and C are |Phi| and |C|, without masks.
+
+    Return |Phi| otherwise, and also if C = I.
+    """
     if isinstance(operator.X, CompactMatrix):
         return operator.X.abs()
     architecture = operator.architecture.absolute()

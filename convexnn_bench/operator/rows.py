@@ -17,7 +17,9 @@ from convexnn_bench.operator.compact import CompactMatrix, DataArray, SparseMatr
 
 
 class Rows:
-    """Phi (N x p) of an architecture at X, as a matrix that computes `Phi @ W` by the architecture's structure.
+    """Phi (N x p) of an architecture at X, as a matrix.
+
+    It computes `Phi @ W` by the architecture's structure.
 
     If the architecture defines `first_layer`, or the data are compact, then `shape`, products and `nonzero` do not form
     the matrix. Everything else (indexing, `T`, `np.asarray`) forms it once, and raises an error for sparse data.

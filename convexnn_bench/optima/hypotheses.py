@@ -12,7 +12,10 @@ from convexnn_bench.running import Result
 
 
 def certified_blocks(result: Result) -> tuple[Certificate, Float[np.ndarray, "P p 1"]]:
-    """Return certificate and blocks. Raise UnsupportedError if the optima are no polytope, or without a gap."""
+    """Return certificate and blocks.
+
+    Raise UnsupportedError if the optima are no polytope, or without a gap.
+    """
     problem, certificate = result.problem, result.certificate
     if problem.has_cone:
         raise UnsupportedError(

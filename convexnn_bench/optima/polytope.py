@@ -10,7 +10,10 @@ EQUAL = 0.1 * PRECISE  # difference of columns that count as equal, entrywise, r
 
 
 def null_space(M: Float[np.ndarray, "rows J"], threshold: float) -> Float[np.ndarray, "J d"]:
-    """Return an orthonormal basis of the right singular vectors whose singular values are at most `threshold`."""
+    """Return an orthonormal basis of the null space up to a threshold.
+
+    It is of the right singular vectors whose singular values are at most `threshold`.
+    """
     _, values, rows = np.linalg.svd(M, full_matrices=True)
     return rows[int((values > threshold).sum()) :].T
 

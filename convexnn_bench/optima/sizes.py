@@ -59,7 +59,10 @@ def without_smallest(A: Columns, s: Sizes, part: float) -> Sizes:
 
 
 def _linear_program(rows: Float[np.ndarray, "rank J"], s: Sizes) -> Sizes | None:
-    """Return a basic solution of min sum(t), rows t = rows s, t >= 0, exact to about 1e-7; None if HiGHS has none."""
+    """Return a basic solution of min sum(t), rows t = rows s, t >= 0, or None.
+
+    It is exact to about 1e-7. Return None if HiGHS has none.
+    """
     from scipy.optimize import linprog
 
     total = s.sum()

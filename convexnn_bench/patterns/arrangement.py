@@ -141,7 +141,9 @@ def _cut_by(
     index: Int[np.ndarray, "k1"],
     path: tuple[int, ...],
 ) -> tuple[Float[np.ndarray, "m r"] | None, Float[np.ndarray, "k"]]:
-    """Return directions inside the cells that the earlier rows leave on the hyperplane of `row`, and earlier @ row.
+    """Return directions inside cells on the hyperplane of `row`, and earlier @ row.
+
+    The cells are those that the earlier rows leave on it.
 
     The directions are None if an earlier row is parallel to `row`. index: the indices of the earlier rows, and last
     that of `row`.

@@ -136,7 +136,9 @@ def patterns_of_rows(patterns: Patterns, Phi: Any) -> Patterns:
 
 
 def with_scaled_feature(patterns: Patterns, Phi: Float[np.ndarray, "N p"], factor: float) -> Patterns:
-    """Return patterns as those of rows Phi whose last column is `factor` times that of the rows they were made from.
+    """Return patterns for rows Phi with another factor of their last column.
+
+    This column is `factor` times that of the rows that the patterns were made from.
 
     factor: a power of two, at least one. The patterns are the same, since the last entry of u can be as much smaller.
     """

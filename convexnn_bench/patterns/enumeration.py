@@ -162,7 +162,10 @@ def enumerate_patterns(
 
 
 def _patterns_of_rows(Phi: Float[np.ndarray, "N p"]) -> tuple[Bool[np.ndarray, "N P"], Float[np.ndarray, "p P"]]:
-    """Return the patterns of the directions of the rows and of their negatives, strictly inside their cells."""
+    """Return the patterns of the directions of the rows and of their negatives.
+
+    The directions are strictly inside their cells.
+    """
     nonzero = np.any(Phi != 0, axis=1)
     level = Phi[nonzero] / np.max(np.abs(Phi[nonzero]), axis=1, keepdims=True)
     unit = level / np.linalg.norm(level, axis=1, keepdims=True)

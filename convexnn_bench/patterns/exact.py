@@ -73,7 +73,9 @@ class ExactRows:
     def meet(
         self, path: tuple[int, ...], first: Int[np.ndarray, "k"], second: Int[np.ndarray, "k"]
     ) -> Bool[np.ndarray, "k"]:
-        """Return for each pair of rows whether their hyperplanes have the same trace on an intersection of others.
+        """Return for each pair of rows whether their hyperplanes have the same trace.
+
+        The trace is that on an intersection of others.
 
         No two of the rows are parallel.
 

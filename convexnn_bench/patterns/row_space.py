@@ -61,7 +61,10 @@ class ReducedRows:
 
     @cached_property
     def resolved(self) -> bool:
-        """Return whether all hyperplanes that count as one are equal, and the rows of Phi have this rank exactly."""
+        """Return whether all hyperplanes that count as one are equal.
+
+        The rows of Phi must also have this rank exactly.
+        """
         return self.scaled and not self.copies.any() and self.exact.has_rank(self.rank)
 
     @property

@@ -97,7 +97,9 @@ def sample_patterns(Phi: Float[np.ndarray, "N p"] | Rows, P: object, seed: int =
 
 
 def patterns_of_neurons(Phi: Float[np.ndarray, "N p"], W1: Float[np.ndarray, "p M"]) -> Patterns | None:
-    """Return the patterns whose closed cones contain the neurons of a ReLU network, each once, or None without neurons.
+    """Return the patterns whose closed cones contain the neurons of a ReLU network.
+
+    Each is there once. Return None without neurons.
 
     A neuron that is zero, or not active on any row, adds nothing to the network and gets no pattern. A neuron may lie
     on the hyperplanes of some rows. Its gate is moved off them, into an adjacent cell.

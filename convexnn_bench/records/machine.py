@@ -40,7 +40,10 @@ def code_version() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the checkout that the package runs from ("-dirty" with changes), None outside one."""
+    """Return the commit of the checkout that the package runs from, or None.
+
+    It ends in "-dirty" if the checkout has changes.
+    """
     if not (PACKAGE.parent / ".git").exists():
         return None
     # No tag matches, so that the answer is always the commit itself and never a version number.

@@ -31,7 +31,9 @@ def make_key(description: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON holds it: numbers that are not finite become None, numpy scalars become Python numbers.
+    """Return a value as JSON holds it.
+
+    Numbers that are not finite become None, numpy scalars become Python numbers.
 
     Text without a UTF-8 form (lone surrogates) becomes text with escapes.
     """
@@ -52,7 +54,10 @@ def plain(value: Any) -> Any:
 
 
 def storable(value: Any) -> bool:
-    """Return True if the value survives JSON unchanged, so that records and keys distinguish it from any other."""
+    """Return True if the value survives JSON unchanged.
+
+    Records and keys then distinguish it from any other.
+    """
     if isinstance(value, list | tuple):
         return all(map(storable, value))
     return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
@@ -105,7 +110,9 @@ class RecordFile:
             os.close(descriptor)
 
     def read(self) -> tuple[dict[str, Record], list[str]]:
-        """Return {key: record} in the order of the file, and a complaint about each line that is invalid or unreadable.
+        """Return {key: record} in the order of the file, and complaints.
+
+        There is a complaint about each line that is invalid or unreadable.
 
         Of two records with one key the last counts. A process that is killed may leave a line cut short.
         """
@@ -137,7 +144,10 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file: its bytes, its record or None, and a complaint, which is empty for a valid record."""
+    """A line of the file: its bytes, its record or None, and a complaint.
+
+    The complaint is empty for a valid record.
+    """
 
     text: bytes
     record: Record | None
@@ -153,7 +163,10 @@ JOBS = "jobs"  # subfolder of a campaign's folder, where jobs on other machines 
 
 
 def keep_late(record: Mapping[str, Any], out: Path) -> None:
-    """Write a record to a file of its own below `out`, in one step, in case its campaign was stopped meanwhile."""
+    """Write a record to a file of its own below `out`, in one step.
+
+    Its campaign may have been stopped meanwhile.
+    """
     target = _late(out, record["key"])
     target.parent.mkdir(exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -179,7 +192,10 @@ def _late(out: Path, key: str) -> Path:
 
 
 def beta_fraction(record: Mapping[str, Any]) -> float:
-    """Return beta as a fraction of beta_max: the parameter of that name, or else the quotient; nan if not known."""
+    """Return beta as a fraction of beta_max, or nan if it is not known.
+
+    It is the parameter of that name, or else the quotient.
+    """
     given, about = record.get("problem_parameters"), record.get("problem")
     asked = given.get("beta_fraction") if isinstance(given, Mapping) else None
     beta, largest = (about.get("beta"), about.get("beta_max")) if isinstance(about, Mapping) else (None, None)

@@ -41,7 +41,10 @@ def write_cache(folder: Path, key: str, figures: Sequence[Described], page: Path
 
 
 def read_cache(folder: Path, key: str) -> list[Described] | None:
-    """Return the figures that were drawn for the records of `key`, or None if a file is missing or has changed."""
+    """Return the figures that were drawn for the records of `key`, or None.
+
+    Return None if a file is missing or has changed.
+    """
     try:
         content = json.loads((folder / "figures" / NAME).read_text(encoding="utf-8"))
         whole = content["records"] == key and all(

@@ -20,7 +20,10 @@ def last_lines(text: str, most: int) -> list[str]:
 
 
 def print_failures(records: Sequence[Record], folder: Path, console: "Console") -> None:
-    """Print the last lines of the output of failing cells, once for each solver and reason, and where to find more."""
+    """Print the last lines of the output of failing cells, and where to find more.
+
+    They are printed once for each solver and reason.
+    """
     failures: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record["status"] in BAD_STATUSES and record.get("output"):

@@ -62,7 +62,10 @@ def print_layerwise(experiment: Experiment, console: "Console") -> None:
 
 
 def _print_stationarity(seeds: Sequence[Seed], console: "Console") -> None:
-    """Print how far stages are from stationary points, and Theorem 3.4's bound with its error, largest of the seeds."""
+    """Print how far stages are from stationary points, and Theorem 3.4's bound.
+
+    The bound has its error. The largest of the seeds is printed.
+    """
     table = _table("stage", "max ||G|| / beta", "bound 3.4", "its error eps / objective", "gradient")
     for name, stages in _stages(seeds):
         slopes = [stage["gradient_norm"] for stage in stages]

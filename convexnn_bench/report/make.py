@@ -28,7 +28,10 @@ FEW = 40  # cells up to which the terminal shows every cell in a row of its own
 
 
 def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return the whole records of a folder, and complaints about the others. Raises InputError if there are none."""
+    """Return the whole records of a folder, and complaints about the others.
+
+    Raise InputError if there are none.
+    """
     path = folder / "records.jsonl"
     if not path.is_file():
         why = "it holds no records.jsonl" if folder.is_dir() else "it is not a folder"
@@ -40,7 +43,9 @@ def read_folder(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def make_report(folder: Path, console: "Console") -> bool:
-    """Print the tables, and write `folder`/figures and `folder`/report.html unless they show these records already.
+    """Print the tables, and write `folder`/figures and `folder`/report.html.
+
+    Files that show these records already are left as they are.
 
     Returns
     -------
@@ -104,14 +109,20 @@ def table_text(records: Sequence[Record], form: str) -> str:
 
 
 def _is_ladder(records: Sequence[Record]) -> bool:
-    """Return whether the report shows medians, as for several draws of problems, several seeds, or many cells."""
+    """Return whether the report shows medians.
+
+    It does for several draws of problems, several seeds, or many cells.
+    """
     # Problems that differ in their seeds alone are draws of one rung, and their cells belong in one row.
     draws = len(group_by_problem(records)) > len({rung_name(record) for record in records})
     return draws or len({record["seed"] for record in records}) > 1 or len(records) > FEW
 
 
 def _check_packages() -> None:
-    """Raise InputError, before anything is drawn, if a package that figures and page need cannot be imported."""
+    """Raise InputError if a package for figures and page cannot be imported.
+
+    This is before anything is drawn.
+    """
     for module in ("matplotlib", "jinja2", "vl_convert"):
         try:
             importlib.import_module(module)
@@ -123,7 +134,10 @@ def _check_packages() -> None:
 
 
 def _print_tables(records: Sequence[Record], console: "Console") -> None:
-    """Print the summary, and tables: medians for several draws of problems or many cells, else cell by cell."""
+    """Print the summary, and tables.
+
+    They show medians for several draws of problems or many cells, else cell by cell.
+    """
     from rich.text import Text
 
     head = summary(records)

@@ -223,7 +223,10 @@ def _table(titles: list[str], rows: list[list["Text"]], widths: list[int], width
 
 
 def reasons(records: Sequence[Record]) -> list[str]:
-    """Return a line for each reason why cells were skipped or did not end well, with the problems it applies to."""
+    """Return a line for each reason why cells were skipped or did not end well.
+
+    The line has the problems that it applies to.
+    """
     problems_of: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
         if record["status"] in EXPLAINED or record["reason"].startswith("killed"):

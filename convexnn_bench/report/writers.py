@@ -40,7 +40,9 @@ def markdown_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def latex_table(head: Sequence[str], groups: Mapping[str, Rows], words: int = 1) -> str:
-    r"""Return a tabular for LaTeX with the rules of booktabs, for which a document needs \usepackage{booktabs}.
+    r"""Return a tabular for LaTeX with the rules of booktabs.
+
+    A document needs \usepackage{booktabs} for it.
 
     groups: {title: rows}. If there are several groups, each title gets its own line. words: the number of left-aligned
     columns, which have words; columns with numbers are right-aligned.

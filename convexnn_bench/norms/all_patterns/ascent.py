@@ -20,7 +20,9 @@ CHUNK_ELEMENTS = 20_000_000  # entries of Phi u at a time, 160 MB
 def ascend(
     Phi: Float[np.ndarray, "N p"], R: Float[np.ndarray, "N q"], seed: int = 0, kept: int = KEPT, steps: int = STEPS
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "p k"]]:
-    """Return (values, U): local maxima of ||R^T (Phi u)_+|| over unit vectors u, largest first, one column each.
+    """Return (values, U), local maxima of ||R^T (Phi u)_+|| over unit vectors u.
+
+    The largest is first. Each is one column of U.
 
     The ascent starts from the best `kept` of Gaussian directions, rows +-phi_i and singular vectors of Phi^T R. While
     the pattern D does not change, the function is the largest v^T R^T D Phi u over ||v|| = 1. Its gradient is G v with

@@ -202,7 +202,9 @@ def _seconds_per_cell(p: int, q: int) -> float:
 
 
 def row_space_coordinates(rows: Float[np.ndarray, "n p"]) -> tuple[Float[np.ndarray, "n r"], Float[np.ndarray, "n"]]:
-    """Return (L, slack): coordinates of the rows in an orthonormal basis Q of their span, and what they miss.
+    """Return (L, slack): coordinates of the rows in an orthonormal basis Q.
+
+    Q spans the rows. slack: what the coordinates miss.
 
     For u in the unit ball there is a w in it with |rows_i u - L_i w| <= slack_i, and for every w such a u. Hence both
     have the same dual norm, max ||R^T (rows u)_+||, up to sum_i ||R_i|| slack_i. Where no dimension is saved, L is
@@ -224,7 +226,10 @@ def row_space_coordinates(rows: Float[np.ndarray, "n p"]) -> tuple[Float[np.ndar
 
 
 def _row_space(rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "p r"]:
-    """Return orthonormal columns that span the rows up to rounding, by whichever factorisation is the smaller one."""
+    """Return orthonormal columns that span the rows up to rounding.
+
+    The smaller one of two factorisations is used.
+    """
     n, p = rows.shape
     if n < p:
         Q, triangle = np.linalg.qr(rows.T)

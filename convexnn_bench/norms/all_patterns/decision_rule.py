@@ -31,7 +31,9 @@ Rows = Float[torch.Tensor, "rows p"]
 def positive_bound(
     A: Float[torch.Tensor, "i p"], B: Float[torch.Tensor, "j p"], enough: float, work: float = WORK
 ) -> float:
-    """Return an upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+ over the unit ball; never below zero.
+    """Return an upper bound on max sum_i (a_i^T u)_+ - sum_j (b_j^T u)_+.
+
+    The maximum is over the unit ball. The bound is never below zero.
 
     A, B: rows a_i and b_j, whose squares must not over- or underflow. enough: a bound at which the search ends, such as
     a value that is attained. work: the number of multiplications to spend. After a deadline it is sum_i ||a_i||.
@@ -168,7 +170,9 @@ class Rule:
         return d.sum() * torch.linalg.eigvalsh((W / d[:, None]).T @ W)[-1]
 
     def minimise(self, enough: float, steps: int) -> float:
-        """Minimise the logarithm of the bound by Adam, over the logits of the rule and log d; return the best bound.
+        """Minimise the logarithm of the bound by Adam; return the best bound.
+
+        The variables are the logits of the rule and log d.
 
         At least one step is evaluated, and no more of them than a deadline allows.
         """

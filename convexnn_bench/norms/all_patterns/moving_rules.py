@@ -31,7 +31,9 @@ Weights = Float[torch.Tensor, " n"]
 
 
 class MovingRule:
-    """A bound on h(r) = max sum_i r_i (phi_i^T u)_+ over the unit ball, for weights r near those of its start.
+    """A bound on h(r) = max sum_i r_i (phi_i^T u)_+ over the unit ball.
+
+    It is for weights r near those of its start.
 
     parameters: the logits of the rule and the logarithms of the sizes d, which an optimiser may move in any way.
     """
@@ -82,7 +84,10 @@ class MovingRule:
 
 @dataclass
 class _Plane:
-    """One or two orthonormal columns, and a rule for each of some directions in their span, in the order of angles."""
+    """One or two orthonormal columns, and rules for directions in their span.
+
+    The directions are in the order of their angles.
+    """
 
     basis: Float[torch.Tensor, "q k"]
     angles: list[float]
@@ -123,7 +128,10 @@ class MovingBound:
         return [pair for rule in rules for pair in zip(rule.parameters, (LOGIT_STEP, SIZE_STEP), strict=True)]
 
     def norm(self, R: Float[torch.Tensor, "n q"]) -> Float[torch.Tensor, ""]:
-        """Return a smooth function slightly above the bound, differentiable in R and the parameters of the rules."""
+        """Return a smooth function slightly above the bound.
+
+        It is differentiable in R and the parameters of the rules.
+        """
         return torch.stack([self._radius(plane, R @ plane.basis) for plane in self.planes]).square().sum().sqrt()
 
     def _radius(self, plane: _Plane, R: Float[torch.Tensor, "n k"]) -> Float[torch.Tensor, ""]:

@@ -89,7 +89,10 @@ def _on_circle(angle: float) -> Float[np.ndarray, " 2"]:
 
 
 def arc(left: float, right: float, a: float, b: float) -> tuple[float, float]:
-    """Return the largest (a sin(right - t) + b sin(t - left)) / sin(right - left) over left <= t <= right, and t."""
+    """Return the largest value of a function over left <= t <= right, and t.
+
+    The function is (a sin(right - t) + b sin(t - left)) / sin(right - left).
+    """
     gap = right - left
     peak = math.atan2(b - a * math.cos(gap), a * math.sin(gap))
     if not 0 < peak < gap:
@@ -137,7 +140,10 @@ def _pairs(support: Support, R: Float[np.ndarray, "N q"], size: float, reached: 
 
 
 def row_space(R: Float[np.ndarray, "N q"]) -> tuple[Float[np.ndarray, "q r"], float]:
-    """Return orthonormal columns b that span the rows of R to rounding, and an upper bound on ||R - R b b^T||."""
+    """Return orthonormal columns b that span the rows of R to rounding.
+
+    Return also an upper bound on ||R - R b b^T||.
+    """
     _, values, right = np.linalg.svd(R, full_matrices=False)
     basis = right[values > 1e-13 * values[0]].T
     return basis, outside(R, basis)

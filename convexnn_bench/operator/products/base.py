@@ -32,7 +32,10 @@ class Products(ABC):
         return self.apply(layers, U @ V.transpose(1, 2))
 
     def factored(self, layers: MaskedLayers, U: Left, V: Right) -> tuple[Predictions, Pullback]:
-        """Return A(U V^T) and the pullback L -> (G_k V_k, G_k^T U_k), here through the blocks U_k V_k^T and G_k."""
+        """Return A(U V^T) and the pullback L -> (G_k V_k, G_k^T U_k).
+
+        Here they go through the blocks U_k V_k^T and G_k.
+        """
 
         # d <L, A(U V^T)> = sum_k <G_k, dU_k V_k^T + U_k dV_k^T> with G_k = A_k^*(L).
         def pullback(L: Predictions) -> tuple[Left, Right]:

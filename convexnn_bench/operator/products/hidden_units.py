@@ -78,7 +78,10 @@ class HiddenUnits(ColumnProducts):
 def _by_samples(
     layers: MaskedLayers, U: Float[torch.Tensor, "p Pm"], V: Float[torch.Tensor, "q Pm"]
 ) -> tuple[Predictions, Pullback]:
-    """Return the factored form of an MLP, some samples at a time, so that their hidden units stay in the cache."""
+    """Return the factored form of an MLP, some samples at a time.
+
+    Their hidden units then stay in the cache.
+    """
     parts = layers.sample_parts(U.shape[1])
     m = U.shape[1] // layers.P
     hidden = [layers.masked_rows(layers.Phi[rows] @ U, rows, m) for rows in parts]

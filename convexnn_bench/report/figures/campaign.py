@@ -32,7 +32,10 @@ LABEL_WIDTH = 44  # characters of a problem's name on an axis
 
 @dataclass(frozen=True)
 class Drawn:
-    """One figure of a report, in parts if it is large. `figures` is empty if `missing` says why it was not drawn."""
+    """One figure of a report, in parts if it is large.
+
+    `figures` is empty if `missing` says why it was not drawn.
+    """
 
     name: str
     title: str
@@ -49,7 +52,10 @@ def draw_all(records: Sequence[Record]) -> Iterator[Drawn]:
 
 
 def save_all(records: Sequence[Record], folder: Path) -> Iterator[tuple[Drawn, list[Path]]]:
-    """Draw every figure and write it to `folder` as NAME.png and NAME.svg, further parts as NAME_2 and so on."""
+    """Draw every figure and write it to `folder` as NAME.png and NAME.svg.
+
+    Further parts are NAME_2 and so on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for drawn in draw_all(records):
         paths = []
@@ -74,7 +80,10 @@ def matrix_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[
 
 
 def curve_figures(records: Sequence[Record], looks: dict[str, Style], what: str) -> "list[Figure] | str":
-    """Draw `what` ("gaps" or "excess", of `Band`) against seconds: a panel a rung, medians and quartiles of draws."""
+    """Draw `what` against seconds: a panel a rung, medians and quartiles of draws.
+
+    what: "gaps" or "excess", of `Band`.
+    """
     panels: dict[str, list[Band]] = {}
     for band in bands(records):
         if any(math.isfinite(one.median) for one in getattr(band, what)):
@@ -126,7 +135,10 @@ def _curves(axis: "Axes", name: str, group: list[Band], looks: dict[str, Style],
 
 
 def truth_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
-    """Draw the certified gap, and the paper's bound, against what is known of the true distance to the optimum."""
+    """Draw the certified gap, and the paper's bound, against the true distance.
+
+    The distance to the optimum is what is known of it.
+    """
     points = optimum.truths(records)
     if not points:
         return "no record ends with a proven gap at a positive optimum"
@@ -201,7 +213,10 @@ def profile_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[
 
 
 def scaling_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
-    """Draw seconds to the campaign's gap against each size, with fitted powers, for its largest family of problems."""
+    """Draw seconds to the campaign's gap against each size, with fitted powers.
+
+    The problems are its largest family.
+    """
     chosen: dict[tuple[str, str], derived.Scaling] = {}
     for one in derived.scalings(records):
         if one.laws:
@@ -222,7 +237,10 @@ def scaling_figures(records: Sequence[Record], looks: dict[str, Style]) -> "list
 
 
 def rank_figure(records: Sequence[Record], looks: dict[str, Style]) -> "list[Figure] | str":
-    """Draw the number of blocks that are not zero at the optimum, out of P, one row a problem, and their ranks."""
+    """Draw the number of nonzero blocks at the optimum, out of P, and their ranks.
+
+    There is one row a problem.
+    """
     ranks = derived.ranks(records)
     if not ranks:
         return "no record reached its gap and counts its blocks (records of schema 1 do not)"

@@ -20,7 +20,9 @@ NAME_WIDTH = 26  # characters of a problem's name in one line
 
 
 def matrix_figure(one: Matrix, looks: Mapping[str, Style]) -> "Figure":
-    """Draw one row a problem and one column a solver, in the solver's colour; hatched where the gap was not reached.
+    """Draw one row a problem and one column a solver, in the solver's colour.
+
+    A square is hatched if the gap was not reached.
 
     looks: the style of every solver. The deeper the colour, the closer is the time to that of the best solver.
     """

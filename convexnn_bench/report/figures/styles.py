@@ -48,7 +48,10 @@ def solver_legend(figure: "Figure", names: Sequence[str], looks: dict[str, Style
 
 
 def plain_axis(axis: "Axes", which: Literal["both", "x", "y"] = "both") -> None:
-    """Give a panel a light grid behind its lines, along `which` axes, and no frame on top and on the right."""
+    """Give a panel a light grid behind its lines, along `which` axes.
+
+    It has no frame on top and on the right.
+    """
     axis.grid(True, which="major", axis=which, color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

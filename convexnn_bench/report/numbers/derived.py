@@ -104,7 +104,9 @@ class Scaling:
 
 
 def scalings(records: Sequence[Record]) -> list[Scaling]:
-    """Return one scaling for every family of problems that differ in one size only, the largest family first.
+    """Return one scaling for every family of problems, the largest family first.
+
+    The problems of a family differ in one size only.
 
     A family has at least three values of its size.
     """

@@ -38,7 +38,10 @@ def judged(record: Record) -> bool:
 
 
 def program(record: Record) -> tuple[str, bool]:
-    """Return the program of a record's bound: the problem, and whether the bound holds beyond its sampled patterns."""
+    """Return the program of a record's bound.
+
+    It is the problem, and whether the bound holds beyond its sampled patterns.
+    """
     return record["problem_name"], beyond_sample(record)
 
 

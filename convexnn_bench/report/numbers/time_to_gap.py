@@ -98,7 +98,9 @@ class SolverTimes:
 
     @property
     def bound(self) -> float:
-        """A lower bound on the median time: the median itself if reached, else the least time limit that was hit.
+        """A lower bound on the median time.
+
+        It is the median itself if reached, else the least time limit that was hit.
 
         It is inf if every run that missed the gap ended by itself: more time would not have helped.
         """
@@ -155,7 +157,7 @@ def draw(record: Record) -> tuple[Any, ...]:
 
 
 def curve_name(record: Record) -> str:
-    """Return the solver with its parameters but the tolerance: all tolerances of one solver form one curve."""
+    """Return the solver with its parameters but the tolerance, as one curve has."""
     return without_tolerance(record["solver_name"])
 
 
@@ -201,13 +203,19 @@ def time_to_gap(record: Record, gap: float) -> Run:
 
 
 def best_run(runs: Sequence[Run]) -> Run:
-    """Return the quickest of all tolerances' runs to the gap; if none reached it, the one that waited longest."""
+    """Return the quickest of all tolerances' runs to the gap.
+
+    If none reached it, return the one that waited longest.
+    """
     # Of runs that missed the gap one that ran out of time says most: the gap takes at least as long.
     return min(runs, key=lambda run: (run.seconds, run.status != "time_limit", -run.waited))
 
 
 def by_draw(records: Sequence[Record]) -> dict[tuple[str, str], dict[tuple[Any, ...], list[Record]]]:
-    """Group records as {(rung, solver): {draw: records, one a tolerance}}, in their order, without skipped cells."""
+    """Group records as {(rung, solver): {draw: records, one a tolerance}}.
+
+    They are in their order, without skipped cells.
+    """
     groups: dict[tuple[str, str], dict[tuple[Any, ...], list[Record]]] = {}
     for record in records:
         if record["status"] != "skipped":
@@ -266,7 +274,10 @@ def by_rung(times: Sequence[SolverTimes], gaps: Sequence[float] = GAPS) -> dict[
 
 
 def by_solver(times: Sequence[SolverTimes]) -> dict[tuple[str, str], dict[float, SolverTimes]]:
-    """Group times as {(rung, solver): {gap: times}}, rungs in their order and solvers in that of each rung."""
+    """Group times as {(rung, solver): {gap: times}}.
+
+    Rungs are in their order, and solvers in that of each rung.
+    """
     groups: dict[tuple[str, str], dict[float, SolverTimes]] = {}
     for rung in dict.fromkeys(one.rung for one in times):
         for one in times:
@@ -276,7 +287,7 @@ def by_solver(times: Sequence[SolverTimes]) -> dict[tuple[str, str], dict[float,
 
 
 def lead(group: Sequence[SolverTimes]) -> Lead | None:
-    """Compare the best of the solvers of one rung and gap with the others; None if no solver reached the gap."""
+    """Compare the best solver of one rung and gap with the others, or return None."""
     best = min((one for one in group if one.done), key=lambda one: one.total.median, default=None)
     if best is None:
         return None

@@ -36,7 +36,10 @@ FLOOR = 1e-10  # relative; smaller bounds and distances are drawn at this height
 
 
 def curve_chart(records: Sequence[Record], looks: Sequence[dict[str, Any]]) -> tuple[Chart, list[Any]]:
-    """Chart the certified gap, or the distance to the optimum, against time: one panel a problem, medians and bands."""
+    """Chart the certified gap, or the distance to the optimum, against time.
+
+    There is one panel a problem, with medians and bands.
+    """
     rows: list[dict[str, Any]] = []
     for one in bands(records):
         points = []

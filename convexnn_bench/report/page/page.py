@@ -135,7 +135,10 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def time_table(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the table of seconds to certified gaps: titles, and rows of (text, number to sort by, is it best)."""
+    """Return the table of seconds to certified gaps: titles, and rows.
+
+    A cell is (text, number to sort by, whether it is the best).
+    """
     gaps = derived.gaps_of(records)
     rows, times = [], solver_times(records, gaps)
     scores = tested(times)
@@ -153,7 +156,10 @@ def time_table(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the matrix of solvers by problems at each gap, the smallest first, as titles and rows of squares."""
+    """Return the matrix of solvers by problems at each gap, the smallest first.
+
+    It is titles and rows of squares.
+    """
     gaps = derived.gaps_of(records)[::-1]
     times = solver_times(records, gaps)
     colours = {name: look.colour for name, look in styles_by_solver(records).items()}
