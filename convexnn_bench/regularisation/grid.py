@@ -15,12 +15,16 @@ from convexnn_bench.solver import BaseSolver
 def solve_grid(problem: Problem, betas: Iterable[float], solver: str | BaseSolver, **options: Any) -> Iterator[Result]:
     """Yield the result at each weight decay, from the largest down.
 
-    A solver that can begin at a point begins at the last result, unless that is the zero network. options: those of
-    `solve`, the same for every solve.
+    A solver that can begin at a point begins at the last result, unless that is the zero network. Points before the
+    last one of a solve are seldom scored. options: those of `solve`, the same for every solve.
     """
     algorithm, last = SOLVERS.make(solver), None
     for beta in sorted(betas, reverse=True):
-        result = solve(problem.with_beta(beta), algorithm, start=last, show_progress=False, **options)
+        wanted, algorithm.curve_wanted = algorithm.curve_wanted, False
+        try:
+            result = solve(problem.with_beta(beta), algorithm, start=last, show_progress=False, **options)
+        finally:
+            algorithm.curve_wanted = wanted  # the instance may be the caller's
         yield result
         # First-order methods on factors and weights do not leave the zero network.
         usable = algorithm.start_formulation is not None and result.point is not None and not is_zero(result.point)
