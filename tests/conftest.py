@@ -1,5 +1,7 @@
 """Shared by all tests: one thread a process (two processes run side by side), shapes checked, and fixtures."""
 
+import gc
+
 import jaxtyping
 import pytest
 import shape_checks
@@ -10,6 +12,13 @@ jaxtyping.jaxtyped = shape_checks.jaxtyped  # before the package is imported, wh
 from problems import combinations  # noqa: E402
 
 torch.set_num_threads(1)
+gc.set_threshold(20_000, 20, 20)  # 700 objects are soon made where every array is one
+
+
+def pytest_collection_finish():
+    """Hide modules and tests from the collector, which would look through half a million objects each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=combinations(), ids=lambda pair: "-".join(pair))

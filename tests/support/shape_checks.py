@@ -2,40 +2,49 @@
 
 pytest's plugin of jaxtyping decorates every function of the package. To check every call would take half of the suite's
 time, but what a check says depends on types, dtypes and shapes alone. So a call is checked only where those of its
-arguments and its result were not seen together before, and the checked function is made at its first call.
+arguments and its result were not seen together before. Each annotation is checked by itself: to compile a checker for
+each function would take longer than the checks.
 """
 
 import dataclasses
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import torch
-from shapes import has_shape
+from shapes import Signature, has_shape
 
-check_every_call = jaxtyping.jaxtyped
+ARRAYS = (np.ndarray, torch.Tensor)
 CONTAINERS = (tuple, list, set, frozenset)
+READERS: dict[type, Callable[[Any], Any] | None] = {}  # what tells the kind of a value of a type; None: the type alone
 
 
 def kind(value: Any) -> Any:
     """All that a check can depend on: the type, of arrays the dtype and shape too, and the same of what is inside."""
     cls = type(value)
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return cls, value.dtype, tuple(value.shape)
+    try:
+        read = READERS[cls]
+    except KeyError:
+        read = READERS[cls] = reader(cls)
+    return cls if read is None else read(value)
+
+
+def reader(cls: type) -> Callable[[Any], Any] | None:
+    """Return the function that tells the kind of values of this type, or None where the type is all."""
+    if issubclass(cls, ARRAYS):
+        return lambda value: (cls, value.dtype, tuple(value.shape))
     if cls in CONTAINERS:
-        return cls, tuple(map(kind, value))
+        return lambda value: (cls, tuple([kind(content) for content in value]))
     if cls is dict:
-        return cls, tuple((kind(key), kind(content)) for key, content in value.items())
-    return cls
+        return lambda value: (cls, tuple([(kind(key), kind(content)) for key, content in value.items()]))
+    return None
 
 
-def jaxtyped(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
-    """In the place of jaxtyping.jaxtyped, as its import hook calls it."""
+def jaxtyped(decorated: Any = None, *, typechecker: Callable[[Any, Any], bool]) -> Any:
+    """In the place of jaxtyping.jaxtyped, as its import hook calls it, before any other decorator of a function."""
     if decorated is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
     if inspect.isclass(decorated):
@@ -43,7 +52,7 @@ def jaxtyped(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
             decorated.__init__ = once_for_each_kind(decorated.__init__, typechecker)
         return decorated
     if not isinstance(decorated, FunctionType):
-        return check_every_call(decorated, typechecker=typechecker)
+        raise TypeError(f"shapes of {decorated!r} cannot be checked: it is no function")
     states_shapes = any(map(may_have_shape, decorated.__annotations__.values()))
     return once_for_each_kind(decorated, typechecker) if states_shapes else decorated
 
@@ -53,39 +62,29 @@ def may_have_shape(hint: Any) -> bool:
     return "[" in hint if isinstance(hint, str) else has_shape(hint)
 
 
-def once_for_each_kind(function: Any, typechecker: Callable[..., Any]) -> Any:
+def once_for_each_kind(function: FunctionType, typechecker: Callable[[Any, Any], bool]) -> Any:
     """The function, with its arguments and its result checked where their kinds were not seen together before."""
-    results = threading.local()  # what the checked function is to return, where it has been computed already
     kinds: dict[Any, set[Any]] = {}
-
-    def given(*args: Any, **kwargs: Any) -> Any:
-        return vars(results).pop("value") if "value" in vars(results) else function(*args, **kwargs)
+    is_exporting = torch.compiler.is_exporting
 
     @functools.cache
-    def checked() -> Any:
-        # the annotations of `function` are looked up in the globals of what is decorated
-        copy = FunctionType(given.__code__, function.__globals__, function.__name__, None, given.__closure__)
-        return check_every_call(functools.wraps(function)(copy), typechecker=typechecker)
+    def signature() -> Signature:
+        return Signature(function, typechecker)
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if torch.compiler.is_exporting():  # sizes are symbols, which no check understands
+        if is_exporting():  # sizes are symbols, which no check understands
             return function(*args, **kwargs)
-        before = kind(args), kind(kwargs)
+        before = kind(args), kind(kwargs) if kwargs else None
         seen = kinds.get(before)
         if seen is None:
-            result = checked()(*args, **kwargs)
-            kinds[before] = {kind(result)}
-            return result
+            signature().check_arguments(args, kwargs)
+            seen = kinds[before] = set()
         result = function(*args, **kwargs)
         after = kind(result)
         if after not in seen:
-            results.value = result
-            try:
-                checked()(*args, **kwargs)
-            finally:
-                vars(results).clear()
+            signature().check_result(args, kwargs, result)
             seen.add(after)
         return result
 
