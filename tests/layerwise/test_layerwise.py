@@ -549,12 +549,12 @@ def test_arguments_that_cannot_be_are_one_line(tmp_path, monkeypatch, arguments,
 
 @pytest.mark.process
 def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
-    own = [sys.executable, "-m", "convexnn_bench.cli", "layerwise", *SMALL]
+    own = [sys.executable, "-m", "convexnn_bench.cli", "layerwise", *SMALL, "--baseline", "end_to_end"]
     environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
     subprocess.run([*own, "--out", tmp_path / "whole"], check=True, env=environment, capture_output=True)
     checkpoint = tmp_path / "killed" / "seed0" / "checkpoint.pt"
     killed = 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([*own, "--out", tmp_path / "killed"], env=environment, stderr=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL)  # fmt: skip
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
@@ -572,7 +572,6 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_numbers(tmp_path):
 @pytest.mark.process
 def test_two_processes_come_to_the_numbers_of_one(tmp_path):
     own = [
-        "layerwise",
         *SMALL,
         "--batch",
         "17",
@@ -585,13 +584,15 @@ def test_two_processes_come_to_the_numbers_of_one(tmp_path):
         "--rate",
         "0.05",
     ]
+    alone = command(*own, "--out", tmp_path / "one")
+    assert alone.exit_code == 0, alone.output
     environment = {**os.environ, "CONVEXNN_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, start in (("one", [sys.executable]), ("two", torchrun)):
-        command = [*start, "-m", "convexnn_bench.cli", *own, "--out", tmp_path / name]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("end to end") == 1  # one of them speaks
+    two = [*torchrun, "-m", "convexnn_bench.cli", "layerwise", *own, "--out", tmp_path / "two"]
+    done = subprocess.run(two, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for shown in (alone.stdout, done.stdout):
+        assert shown.count("end to end") == 1  # one of them speaks
     one, two = (json.loads((tmp_path / name / "layerwise.json").read_text())["seeds"][0] for name in ("one", "two"))
     assert len(one["history"]) == len(two["history"]) == 12
     for alone, shared in zip(one["history"], two["history"], strict=True):
