@@ -58,6 +58,7 @@ def test_predictions_are_those_of_the_point_on_the_training_data_and_of_the_laye
         assert close(predict(problem, point, fresh[3:4].tolist()), new[3:4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])
 def test_a_solution_predicts_its_training_data_as_certified(activation):
     """All patterns, enumerated; the blocks of the optimum, whose scalar ReLU blocks are split over their cones."""

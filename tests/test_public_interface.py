@@ -304,6 +304,7 @@ def after(problem, solver: str, steps: int, seed: int) -> list[np.ndarray]:
     return [torch.as_tensor(array).numpy(force=True).copy() for array in arrays]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_same_seed_gives_the_same_numbers(solver, activation):

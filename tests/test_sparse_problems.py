@@ -330,6 +330,7 @@ def test_what_needs_entries_of_the_data_says_so():
         cnn.certify(made, torch.nn.Linear(8, 1))
 
 
+@pytest.mark.slow
 def test_sparse_data_stay_on_the_cpu(cuda, monkeypatch):
     monkeypatch.setattr(data, "fits", lambda numbers: False)
     with refused("sparse X is multiplied on the CPU only", "device='cpu'"):
@@ -382,6 +383,7 @@ def test_an_exchanged_matrix_of_the_operator_is_noticed(kind):
     assert watch.changed() == ["X of problem.operator('cpu')"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gated_relu", "linear"])
 def test_predictions_on_new_data(kind, activation):
     made = problem(kind(counts()), "cross_entropy", 3, activation)
@@ -398,6 +400,7 @@ def test_predictions_on_new_data(kind, activation):
         result.predict(_with(new, "data", 0, np.nan))
 
 
+@pytest.mark.slow
 def test_held_out_samples_and_weights(kind, tmp_path):
     weights = np.random.default_rng(3).random(30)
     made = problem(kind(counts()), "logistic", sample_weight=weights)
@@ -414,6 +417,7 @@ def test_held_out_samples_and_weights(kind, tmp_path):
         made.with_held_out(_with(counts(), "data", 0, np.nan), held_out)
 
 
+@pytest.mark.slow
 def test_a_dense_relu_problem_predicts_on_sparse_data():
     X = counts()
     result = cnn.solve(problem(X.toarray(), activation="relu"), "fista", gap=1e-2, iterations=200)

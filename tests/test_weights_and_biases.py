@@ -118,6 +118,7 @@ def test_minibatches_have_the_full_gradient_in_the_mean(bias):
 # -- weight zero, and scales ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("activation", ["gated_relu", "relu"])
 def test_a_sample_of_weight_zero_is_left_out(activation, bias):
@@ -158,6 +159,7 @@ def test_weights_and_beta_times_a_constant_are_the_same_problem(loss, bias):
         np.testing.assert_allclose(other.predict(Z), problem.predict(Z), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_solvers_see_weights_of_ordinary_size():
     """Weights of 1e12 are divided by a power of two, and the points and multipliers come back in the user's units."""
     problem = make("squared", sample_weight=1e12 * WHOLE, beta=3e11, output_bias="penalised")
@@ -289,6 +291,7 @@ def test_bad_weights_and_biases(arguments, words):
         make(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "Y"), [("squared", np.full(8, 0.3)), ("logistic", -np.ones(8))])
 def test_targets_that_the_bias_alone_fits(loss, Y):
     """The optimum is the zero network at zero loss, of which no relative gap can be stated; the solver ends there."""

@@ -261,6 +261,7 @@ def test_the_zero_network_of_a_cnn_is_certified(pool):
     assert 0 <= certificate.gap < 1e-12
 
 
+@pytest.mark.slow
 def test_zero_networks_of_other_architectures_are_certified():
     rng = np.random.default_rng(0)
     tokens = cnn.Problem(

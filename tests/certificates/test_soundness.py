@@ -86,6 +86,7 @@ def test_a_bound_that_is_no_number_is_found(fuzz, monkeypatch):
     assert "gap" in kinds(fuzz, is_plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2730])
 def test_what_was_found_once_is_mended(fuzz, number):
     """2730: on subnormal data a size fell by a part of the step that is subnormal."""

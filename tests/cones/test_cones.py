@@ -116,6 +116,7 @@ def test_cones_without_interior_keep_enough_rows(K):
         assert np.min(K @ point) >= -1e-11
 
 
+@pytest.mark.slow
 def test_rank_deficient_rows():
     rng = np.random.default_rng(3)
     for rank in (1, 2, 3):

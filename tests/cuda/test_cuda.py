@@ -161,6 +161,7 @@ def products(operator, problem, at):
     return maps, [*sizes, adjoint_rounding(operator, L)] if operator.dtype == torch.float64 else sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "chunked"), [(torch.float64, False), (torch.float64, True), (torch.float32, False)])
 @pytest.mark.parametrize("name", [name for name, (problem, _) in PROBLEMS.items() if not problem.has_cone])
 def test_operators(cuda, monkeypatch, name, dtype, chunked):

@@ -26,6 +26,7 @@ def trained(device, epochs=2, **named):
     return train_layerwise(X, Y, PLANS, how, test=(X[:4], Y[:4]), device=device, show_progress=False, **named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_numbers(cuda, way):
     host, device = (trained(at, how=WAYS[way]) for at in ("cpu", "cuda"))
@@ -42,6 +43,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_taken_up(cuda, tmp_path):
     """Half a stage, then the rest."""
 
@@ -57,6 +59,7 @@ def test_a_checkpoint_is_taken_up(cuda, tmp_path):
     assert again.stages[-1]["objective"] == pytest.approx(whole.stages[-1]["objective"], rel=max(cuda, 1e-6))
 
 
+@pytest.mark.slow
 def test_nothing_waits_within_a_step(traffic, tmp_path):
     """Neither at first nor after a checkpoint: Adam's count of steps stays where torch keeps it, on the host."""
     before = trained("cuda", epochs=1, checkpoint=tmp_path).stages

@@ -364,6 +364,7 @@ def test_two_classes_under_any_loss(tmp_path, loss):
     assert problem.with_beta(1.0).classes == problem.classes
 
 
+@pytest.mark.slow
 def test_a_text_is_read_or_refused(load):
     draw = np.random.default_rng(0)
     cells = ["1", "2.5", "-3e2", "7", "4", "0.5", "2020", "a", "NA", "", '"', "#1", "1,5"]

@@ -106,6 +106,7 @@ def test_what_is_no_split_is_named(name, parameters, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_problem_is_that_of_the_training_part_alone():
     problem = cnn.make_problem("wine", n=60, test=0.25, seed=2, patterns=6)
     alone = cnn.Problem(problem.X, problem.Y, loss="cross_entropy", beta_fraction=0.01, patterns=6, seed=2)

@@ -118,6 +118,7 @@ def fixed_curve(curves: dict[float, list[float]]):
     return lambda estimator, X, y: left[estimator.result_.problem.beta].pop(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selection", "chosen"),
     [("best", 1.0), ("one_standard_error", 2.0)],
@@ -135,6 +136,7 @@ def test_the_choice_from_a_curve_by_hand(selection, chosen):
     np.testing.assert_array_equal(results["beta"], list(curves))
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_are_not_chosen():
     curves = {4.0: [np.nan, 0.9], 2.0: [0.1, 0.2]}
     fitted = classifier(betas=list(curves), cv=2, scoring=fixed_curve(curves), **ONE_STEP).fit(*samples())
@@ -152,6 +154,7 @@ def test_constant_targets_have_a_path_too():
 # -- warnings and refusals ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_missed_gaps_in_folds_are_one_warning():
     with pytest.warns(ConvergenceWarning) as caught:
         classifier(gap=1e-9, max_iter=1).fit(*samples())
@@ -192,6 +195,7 @@ def test_a_fold_without_weight_is_refused():
         classifier(cv=KFold(3), **ONE_STEP).fit(X, y, sample_weight=weights)
 
 
+@pytest.mark.slow
 def test_scorers_get_the_weights_of_the_samples():
     X, y = samples()
     weights, seen = np.linspace(0.0, 1.0, len(X)), []

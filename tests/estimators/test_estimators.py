@@ -167,6 +167,7 @@ def test_every_loss_separates_classes_and_some_give_probabilities(loss, classes)
     np.testing.assert_allclose(probabilities, expected, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "labels",
     [
@@ -203,6 +204,7 @@ def test_categories_and_frames_keep_their_names():
         pipeline[-1].predict(frame[["width", "height"]])
 
 
+@pytest.mark.slow
 def test_several_outputs_and_one_column():
     X, _ = blobs()
     Y = np.column_stack([X[:, 0] ** 2, X[:, 1], X.sum(axis=1)])
@@ -241,6 +243,7 @@ def test_modules_of_torch_have_the_outputs_of_the_estimator(activation, fit_inte
 # -- limits, starts and refusals -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gap_that_is_not_reached_is_a_warning_with_the_gap_that_was():
     X, y = blobs()
     few = {"max_iter": 2, "beta_fraction": 0.01, "solver": "bm_newton"}  # auto may choose otherwise for another gap
@@ -324,6 +327,7 @@ def test_refusals_of_data_and_solvers():
         classifier().to_torch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "X",
     [np.zeros((6, 2)), np.ones((6, 1)), np.arange(6.0)[:, None], np.array([[1.0, 2.0], [3.0, 4.0]])],
@@ -412,6 +416,7 @@ def test_equal_sparse_samples_are_merged_and_a_warm_start_takes_them():
     assert fitted.certificate_.gap <= 1e-8
 
 
+@pytest.mark.slow
 def test_words_are_classified_in_a_pipeline():
     texts = ["red apple", "green apple tree", "red cherry", "fast car", "old green car", "fast train", "old train"]
     kinds = ["fruit", "fruit", "fruit", "vehicle", "vehicle", "vehicle", "vehicle"]

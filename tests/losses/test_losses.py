@@ -75,6 +75,7 @@ def test_curvature_with_an_output_bias_by_central_differences(name, beta):
         np.testing.assert_allclose(found[:, :, j], slope, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), st.integers(0, 10_000), st.sampled_from([0.1, 1.0, 10.0]))
 def test_fenchel_young(name, seed, scale):
     """F(z) + F*(L) >= <z, L>, with equality at L = grad F(z)."""
@@ -119,6 +120,7 @@ def test_projection_lands_in_the_domain_and_keeps_its_points(name, seed):
     torch.testing.assert_close(loss.project_dual(inside, Y), inside, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), st.integers(0, 10_000))
 def test_scaling_stays_in_the_domain_and_the_best_scale_is_best(name, seed):
     loss, z, Y, _ = setup(name, seed)

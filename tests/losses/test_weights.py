@@ -54,6 +54,7 @@ def test_whole_weights_count_copies_of_rows(name, bias):
     assert loss.best_scale(L, Y, lo, hi) == pytest.approx(other.best_scale(apart, Ys, lo, hi), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_value_gradient_curvature_and_conjugate_belong_together(name, bias):

@@ -143,6 +143,7 @@ def test_the_order_of_three_classes_is_a_cycle_and_not_its_inverse():
     assert "in the order 'c', 'a', 'b'" in hint
 
 
+@pytest.mark.slow
 def test_a_large_gap_of_an_untrained_network_is_a_reason_only_for_the_default():
     X, Y = data(n=20)
     module = trained(X, 30 * Y, 1e-4, False, steps=0)

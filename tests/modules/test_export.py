@@ -197,6 +197,7 @@ def test_a_relu_module_is_certified_with_the_objective_of_its_result(kind, bias)
     assert report.beta == problem.beta
 
 
+@pytest.mark.slow
 def test_an_optimum_is_certified_as_a_module():
     problem = problem_of("mlp", "relu", c=1, patterns="all")
     result = cnn.solve(problem, "bm_newton", gap=1e-8)

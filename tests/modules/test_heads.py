@@ -34,6 +34,7 @@ def deep(**settings):
     return model, X, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["classifier", "auto"])
 def test_the_head_is_certified_on_its_features_in_evaluation_mode(name):
     model, X, y = deep()
@@ -136,6 +137,7 @@ def normalised(convolution):
     return module, X, rng.standard_normal(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convolution", [False, True])
 def test_batch_normalisation_is_folded_if_that_is_accepted(convolution):
     module, X, y = normalised(convolution)

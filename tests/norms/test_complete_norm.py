@@ -67,6 +67,7 @@ def test_no_direction_exceeds_the_bound(seed, N, p, q, enumerated):
         assert best == pytest.approx(found.value, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [2, 3])
 @pytest.mark.parametrize("q", [1, 2, 3])
 def test_enumeration_relaxation_and_search_close_in_on_one_value(p, q):
@@ -117,6 +118,7 @@ def test_the_decision_rule_bounds_differences_of_positive_parts(seed, first, sec
     assert positive_bound(torch.as_tensor(A), torch.as_tensor(B), 0.0) >= reached - 1e-12
 
 
+@pytest.mark.slow
 def test_grouped_rows_still_bound(monkeypatch):
     from convexnn_bench.norms.all_patterns import decision_rule
 

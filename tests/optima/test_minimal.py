@@ -81,6 +81,7 @@ COMBINATIONS = list(itertools.product(ARCHITECTURES, ("linear", "gated_relu", "r
 BY_NUMBER = [pytest.param(number, *names, id="-".join(names)) for number, names in enumerate(COMBINATIONS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "architecture", "activation", "kind"), [p for p in BY_NUMBER if p.values[2:] != ("relu", "network")]
 )

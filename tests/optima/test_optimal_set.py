@@ -161,6 +161,7 @@ def test_a_generic_problem_has_one_optimum(loss, activation):
     np.testing.assert_array_equal(low, result.predict(problem.X[:3] + 1))
 
 
+@pytest.mark.slow
 def test_a_cnn_with_two_gates_of_one_mask():
     """The sizes of the two blocks add up to the same number at every optimum."""
     rng = np.random.default_rng(3)
@@ -184,6 +185,7 @@ def test_zero_is_the_only_optimum_above_beta_max():
     assert not np.any(optima.prediction_range(problem.X))
 
 
+@pytest.mark.slow
 def test_the_tolerance_follows_from_the_gap_and_is_stated():
     """It is max ||A_k|| sqrt(2 L (primal - dual)) / beta, with the matrices of the blocks written out."""
     problem = with_several_gates(6, "logistic")
@@ -203,6 +205,7 @@ def test_the_tolerance_follows_from_the_gap_and_is_stated():
     assert len(mine.active) >= len(optima.active)
 
 
+@pytest.mark.slow
 def test_what_is_refused_and_why():
     relu = cnn.solve(random_problem(7, "squared", "relu", d=2), "fista", gap=1e-8)
     vector = cnn.solve(random_problem(7, c=2), "bm_newton", gap=1e-8)

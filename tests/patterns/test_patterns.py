@@ -85,6 +85,7 @@ def test_no_random_direction_leaves_the_set(N, d):
     assert columns(drawn[:, drawn.any(axis=0)]) <= columns(enumerate_patterns(Phi).masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_integer_arrangements_against_linear_programs(seed):
     """Small integers: parallel, antipodal, zero rows, many hyperplanes through one line, deficient rank."""
@@ -115,6 +116,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_positions_against_linear_programs(name):
     Phi = DEGENERATE[name]

@@ -205,6 +205,7 @@ def test_vector_output_relu():
     check_against_exact_solves(cnn.path(problem, 0.2, 5e-2, "bm_newton"), "bm_newton", 2)
 
 
+@pytest.mark.slow
 def test_warm_and_cold_starts_prove_the_same(monkeypatch):
     problem, starts = random_problem(c=1), []
 
@@ -255,6 +256,7 @@ def test_an_interrupt_returns_the_path_so_far(monkeypatch):
     assert low <= high
 
 
+@pytest.mark.slow
 def test_a_solver_that_comes_no_closer_stalls(monkeypatch):
     def limited(*arguments, **options):
         return cnn.solve(*arguments, **options, iterations=3)

@@ -247,6 +247,7 @@ def test_styles_of_many_solvers_differ_and_not_by_colour_alone():
         assert one.dashes != other.dashes
 
 
+@pytest.mark.slow
 def test_a_solver_looks_the_same_in_every_figure_and_on_the_page():
     """All tolerances of a one-shot solver are one line in a profile, so they look the same everywhere."""
     records = campaign_records(3)
@@ -362,6 +363,7 @@ def test_the_page_is_one_offline_file_below_three_megabytes(page):
     assert "not a whole record" in text
 
 
+@pytest.mark.slow
 def test_every_cell_has_a_row_and_a_file_that_makes_the_same_cell(page, tmp_path):
     records, path, _ = page
     text = path.read_text()
@@ -384,6 +386,7 @@ def test_the_file_of_every_cell_of_the_shipped_campaigns_makes_that_cell(tmp_pat
         assert again.key == cell.key, cell_campaign(blank_record(cell))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -450,6 +453,7 @@ def test_the_command_of_a_cell_makes_the_same_cell(tmp_path):
         assert keys_of(cell_again(one), tmp_path) == [one["key"]]
 
 
+@pytest.mark.slow
 def test_the_campaign_is_told_by_its_command_or_rebuilt(tmp_path):
     grid = campaign_records(2)
     (again,) = campaign_again(grid)
@@ -621,6 +625,7 @@ def test_report_of_what_is_no_campaign(tmp_path):
     assert (done.exit_code, "holds no whole record" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_wrong_certificate_is_loud(tmp_path):
     file = RecordFile(tmp_path / "records.jsonl")
     for one in (told("a", "fista", 10.0, 9.0), told("a", "bm_gd", 10.5, 10.1)):

@@ -13,6 +13,7 @@ import convexnn_bench as cnn
 from convexnn_bench.running import monitor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_result_survives_pickle_and_deepcopy(case):
     result = solved(case)

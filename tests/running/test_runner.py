@@ -119,6 +119,7 @@ def test_iterations_are_the_steps_that_a_solver_takes(gap):
     assert ended.iterations == 3
 
 
+@pytest.mark.slow
 def test_iterations_make_runs_equal_and_leave_one_shot_solvers_alone():
     problem = random_problem(5)
     first, second = (cnn.solve(problem, "bm_gd", gap=None, iterations=20, time_limit=None) for _ in range(2))

@@ -162,6 +162,7 @@ def test_conic_solvers_in_raw_units(solver, name):
     assert result.gap <= 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["delta of 1e4 dollars", "grams and kilometres"])
 def test_iterative_solvers_in_raw_units(name):
     problem = UNITS[name]()

@@ -338,6 +338,7 @@ def test_results_of_other_problems():
     assert cnn.solve(easy(), "fista", start=cnn.solve(equal, "fista")).status == "gap_reached"
 
 
+@pytest.mark.slow
 def test_results_on_sparse_data():
     """Sparse matrices are compared by their entries."""
     X = scipy.sparse.random(12, 6, density=0.4, random_state=0, format="csr")

@@ -74,6 +74,7 @@ def default_dtype():
     torch.set_default_dtype(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_default_dtype_changes_nothing(case, default_dtype):
     """Every constant names its dtype: points and certificates have the same bits with a default of half precision."""

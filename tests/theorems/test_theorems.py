@@ -92,6 +92,7 @@ def test_hessian_products_of_attention_against_finite_differences():
     np.testing.assert_allclose(product, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_lanczos_agrees_with_the_dense_eigenvalue():
     problem = random_problem(3, "logistic", "gated_relu", n=15, d=5, c=3, patterns=10)
     U, V = random_factors(problem, 3)  # 240 variables

@@ -173,6 +173,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "activation"), CASES)
 def test_every_loss_and_activation_has_a_solver_that_runs(loss, activation):
     if (loss, activation) == ("cross_entropy", "relu"):

@@ -318,6 +318,7 @@ def test_a_cell_records_what_was_chosen(tmp_path):
     assert f"auto chose {record['chosen_solver']}" in record["reason"]
 
 
+@pytest.mark.slow
 def test_a_path_by_auto_holds_at_every_weight_decay():
     problem = random_problem(0, n=12, c=1, patterns=5)
     path = cnn.path(problem, smallest=0.05, tolerance=1e-2)

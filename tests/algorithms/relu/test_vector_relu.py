@@ -39,6 +39,7 @@ def test_cones_that_are_not_simple(n, d, facets):
     assert high - low <= 1e-3 * low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_X", "of_Y", "beta", "d", "c"),
     [
