@@ -77,7 +77,7 @@ FIXED: dict[str, Style] = {
         ("semismooth_newton", 0, "o", DASHED),
         ("fista", 0, ">", DOTTED),
         ("column_generation", 1, "P", DASH_DOT),
-        ("interior_point", 0, "<", SOLID),
+        ("interior_point", 1, "o", DOTTED),
     ),
     **_fixed(
         "network",
