@@ -6,6 +6,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+import scipy.sparse
 import second_checker
 from properties import given, strategies
 from test_proofs import CELLS, problem_of, proven
@@ -174,3 +175,15 @@ def test_a_table_has_a_column_only_where_bounds_are_verified():
     assert "verified" in shown_columns([record, {**record, "verified": "yes"}])
     titles, groups = cell_texts([{**record, "seed": 0, "gap": None, "verified": "yes"}])
     assert groups["a"][0][titles.index("verified")] == "yes"
+
+
+def test_sparse_data_have_verified_bounds_on_the_safe_side_of_a_proof():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 5)) * (rng.random((20, 5)) < 0.4)
+    dense, sparse = (cnn.Problem(data, X[:, 0], beta=0.3, patterns=4) for data in (X, scipy.sparse.csr_matrix(X)))
+    result = cnn.solve(dense, "bm_newton", iterations=20)
+    proof, verified = cnn.prove(dense, result), cnn.certify(sparse, result.blocks, verified=True)
+    # The proof has the same multiplier, which it shortens by less.
+    assert Fraction(verified.dual) <= proof.bound
+    assert Fraction(verified.primal) >= proof.primal
+    assert verified.gap <= float(proof.gap) + 1e-12
