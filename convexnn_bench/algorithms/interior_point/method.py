@@ -120,7 +120,7 @@ class InteriorPoint:
 
     def _longest(self, scaling: Scaling, direction: Direction) -> float:
         """Return the longest step that leaves nothing outside its cone."""
-        rows = self.state.rows.longest(direction.Lambda, direction.pair)
+        rows = self.state.rows.longest(direction.Lambda, direction.z + direction.bias, direction.pair)
         return min(scaling.longest(direction.X, direction.S), rows)
 
     def _centring(self, scaling: Scaling, predictor: Direction) -> float:
@@ -147,7 +147,7 @@ class InteriorPoint:
         else:
             estimate = relative_gap(above, self._raise_bound(Lambda))
         # 2. Compare.
-        if self.target is None or estimate <= NEAR * self.target:
+        if self.target is None or estimate <= NEAR * self.target or self.newton_steps >= MOST_STEPS:
             self._compare()
         # 3. End or go on.
         self.gaps.append(min(self.gap, estimate))

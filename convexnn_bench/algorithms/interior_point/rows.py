@@ -11,6 +11,7 @@ Each form gives dLambda = C dz - r with C = R R^T symmetric and positive semidef
                  l / (Lambda - low). With F'' in place of C, which is zero beyond a kink, Newton's method may cycle.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,10 @@ from convexnn_bench.operator import Predictions
 
 Roots = Float[torch.Tensor, "n c c"]
 
-FIRST_FIT = 0.03  # least scale of the first z, chosen by trials with logistic losses and cross-entropy
+# Chosen by trials with logistic losses and cross-entropy, at 1e-5 to 0.1 beta_max.
+FIRST_FIT = 0.03  # least scale of the first z
+MOST_CHANGE = 10.0  # of a prediction in one step; without a limit Newton's method may diverge where F'' nearly vanishes
+TINY = 1e-300  # keeps quotients finite
 
 
 class Pair(NamedTuple):
@@ -74,9 +78,9 @@ class SmoothRows:
         """Return the direction of (u, l)."""
         return Pair(torch.zeros_like(dLambda), torch.zeros_like(dLambda))
 
-    def longest(self, dLambda: Predictions, pair: Pair) -> float:
-        """Return the longest step that keeps Lambda inside and u and l positive."""
-        return float("inf")
+    def longest(self, dLambda: Predictions, dz: Predictions, pair: Pair) -> float:
+        """Return the longest step that keeps Lambda inside, u and l positive, and F''(z) a model of the loss."""
+        return math.inf if self.loss.unit_curvature else MOST_CHANGE / max(float(dz.abs().max()), TINY)
 
     def complementarity(self, length: float, dLambda: Predictions, pair: Pair) -> tuple[float, int]:
         """Return the sum of the products u (high - Lambda) and l (Lambda - low) after a step, and their number."""
@@ -129,8 +133,8 @@ class BoxedRows(SmoothRows):
         dl = (target.l - now.l * dLambda) / self.below - now.l
         return Pair(du, dl)
 
-    def longest(self, dLambda: Predictions, pair: Pair) -> float:
-        now, ends = self.now, [1e-300]
+    def longest(self, dLambda: Predictions, dz: Predictions, pair: Pair) -> float:
+        now, ends = self.now, [TINY]
         changes = ((now.u, pair.u), (now.l, pair.l), (self.below, dLambda), (self.above, -dLambda))
         ends += [
             float((-change / value)[self.free & (value > 0)].amax())

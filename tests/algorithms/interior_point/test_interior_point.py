@@ -51,6 +51,17 @@ def test_data_in_the_plane_at_a_small_weight_decay(loss):
     assert optimum.dual * (1 - 3e-8) <= result.objective <= optimum.primal * (1 + 3e-8)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 25])
+def test_logistic_losses_at_a_small_weight_decay(seed):
+    """Where labels can nearly be fitted F'' nearly vanishes; without a limit on changes of z these runs diverge."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((27, 3)), np.sign(rng.standard_normal(27))
+    problem = cnn.Problem(X, y, activation="gated_relu", loss="logistic", patterns=10, beta_fraction=1e-4)
+    result = solve(problem, gap=1e-6, iterations=190)
+    assert result.status == "gap_reached", result.reason
+
+
 @pytest.mark.parametrize("shape", [(4, 3), (3, 4), (3, 1), (3, 3)])
 def test_orthonormal_data_have_a_closed_form(shape):
     """min 1/2 ||Z - Y||^2 + beta ||Z||_* shrinks the singular values of Y by beta."""
