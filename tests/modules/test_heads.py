@@ -59,6 +59,7 @@ def test_the_head_is_certified_on_its_features_in_evaluation_mode(name):
     assert ("found by themselves" in report.condition) == (name == "auto")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["classifier", "auto"])
 def test_the_optimiser_of_the_whole_model_has_the_weight_decay_of_its_head(name):
     model, X, y = deep()

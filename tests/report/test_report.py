@@ -164,6 +164,7 @@ def table(tmp_path_factory):
         yield cnn.compare(problem, ["fista", "bm_lbfgs[m=2]", "raises", "skips"], gap=1e-3, time_limit=600.0)
 
 
+@pytest.mark.slow
 def test_comparison_has_a_row_a_solver(table):
     frame = table.to_frame()
     assert list(frame["solver"]) == ["fista", "bm_lbfgs[m=2]", "raises", "skips"]
@@ -184,6 +185,7 @@ def test_a_comparison_makes_each_solver_once(monkeypatch):
     assert made == [1]
 
 
+@pytest.mark.slow
 def test_comparison_shows_itself(table):
     text, html = repr(table), table._repr_html_()
     assert "raises failed: RuntimeError" in text
