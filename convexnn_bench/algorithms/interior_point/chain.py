@@ -13,10 +13,10 @@ of masks at position t, and E_j = x_j (x) R_j (p q x c), the block (j, l) of R^T
     M(j, l) = sum over t <= j of {B_t, F_t} + sum over t > l of {F_t, B_t}      (both of half 0, both of half 1)
     M(j, l) = sum over j < t <= l of {F_t, B_t}                                 (halves 0, 1; halves 1, 0)
 
-which is a matrix of the kind U_j Phi .. Phi V_l: a state of four p x q matrices goes along the chain. The sums have
-positive semidefinite terms, so that nothing cancels. Some rows at a time are eliminated by a Cholesky factorisation
-(Chandrasekaran et al., Some fast algorithms for sequentially semiseparable representations, SIAM J. Matrix Anal. 27,
-2005):
+which is a matrix of the kind U_j Phi .. Phi V_l: a state of four p x q matrices goes along the chain. Rows in chunks
+are eliminated by a Cholesky factorisation (Chandrasekaran et al., Some fast algorithms for sequentially semiseparable
+representations, SIAM J. Matrix Anal. 27, 2005). The parts of a state differ by the size of the weights, so that S_J has
+the rounding of larger numbers than its own. This ends the method at certified gaps of 1e-10 to 3e-8.
 
     S_J = M_JJ - V_J^T Y_J V_J,   U~_J = U_J - V_J^T Y_J Phi_J,   Y_J+1 = Phi_J^T Y_J Phi_J + U~_J^T S_J^-1 U~_J.
 """
