@@ -85,6 +85,7 @@ FIXED: dict[str, Style] = {
         ("network_gd", 1, "v", DASH_DOT),
         ("network_sgd", 0, "<", DOTTED),
         ("network_lbfgs", 1, "s", DOTTED),
+        ("cvxpy_infinite_width", 1, ">", DASHED),
     ),
     **_fixed(
         "rival",

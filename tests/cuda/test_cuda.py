@@ -93,6 +93,7 @@ def test_every_solver_is_tested():
         "cvxpy_mosek",
         "cvxpy_scs",
         "cvxpy_qoco",
+        "cvxpy_infinite_width",
         "bm_ipopt",
         "bm_uno",
         "rival_adelie",

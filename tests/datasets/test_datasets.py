@@ -10,7 +10,7 @@ from convexnn_bench.datasets import split_parameters
 from convexnn_bench.datasets.base import BaseDataset, Data
 from convexnn_bench.plugins.registry import DATASETS
 
-BUILT_IN = ["breast_cancer", "diabetes", "digits", "spiral", "teacher", "wine"]
+BUILT_IN = ["breast_cancer", "diabetes", "digits", "infinite_width", "spiral", "teacher", "wine"]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -376,7 +376,7 @@ def test_every_cell_has_a_row_and_a_file_that_makes_the_same_cell(page, tmp_path
         assert cell.key == one["key"]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ladder", "map", "paper", "scaling", "test_scores"])
+@pytest.mark.parametrize("name", ["quickstart", "ladder", "map", "paper", "scaling", "test_scores", "infinite-width"])
 def test_the_file_of_every_cell_of_the_shipped_campaigns_makes_that_cell(tmp_path, name):
     cells = plan(*load_campaign(find_campaign(name)))
     for cell in cells[:: max(1, len(cells) // 25)]:

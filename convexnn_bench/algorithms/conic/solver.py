@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convexnn_bench.algorithms.conic.program import build_program
+from convexnn_bench.algorithms.conic.program import ConicProgram, build_program
 from convexnn_bench.algorithms.conic.row_space import lifted
 from convexnn_bench.errors import ConvexNNError
 from convexnn_bench.formulations import Point
@@ -35,6 +35,10 @@ class ConicSolver(BaseSolver):
         # The tolerance bounds the residuals of the conic solver. Gaps of float64 certificates are some ten times
         # larger.
         return max(100.0 * self.tolerance, 1e-8)
+
+    def state(self, problem: Problem) -> ConicProgram:
+        """Return the program that is solved."""
+        return build_program(problem, self.interior_point)
 
     def backend(self) -> Any:
         """Return the solver that CVXPY compiles for, as a name that it knows or as an interface object."""
@@ -85,7 +89,7 @@ class ConicSolver(BaseSolver):
         self._point: Point | None = None
         self._problem = problem
         coordinates, self._basis = problem.in_row_space()
-        self.conic = build_program(coordinates, self.interior_point)
+        self.conic = self.state(coordinates)
         self._compiled = self.conic.program.get_problem_data(
             self.backend(), solver_opts={"accept_unknown": True}, canon_backend="SCIPY"
         )
