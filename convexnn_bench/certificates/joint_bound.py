@@ -29,7 +29,7 @@ from convexnn_bench.problem import Problem
 RULE_ALONE = 0.2  # part of the ascent in which the rule moves and the multiplier does not
 MULTIPLIER_STEP = 0.02  # first step of z, in units of logits, or of the root mean square of the residual
 CERTIFIED_AFTER = 2e-4  # relative rise of the ascent's own value after which its point is certified
-DIRECTIONS = (16, 12, 8, 6)  # in one plane: the first number with which the time suffices for LEAST_STEPS
+DIRECTIONS = (24, 16, 12, 8, 6)  # in one plane: the first number with which the time suffices for LEAST_STEPS
 LEAST_STEPS = 200
 
 
@@ -120,17 +120,28 @@ class JointBound:
         return float(residual.square().mean().sqrt()) or 1.0
 
     def _evaluate(self, parameters: list[torch.Tensor]) -> tuple[float, Predictions, list[torch.Tensor]]:
-        """Return -F*(s Lambda), and the derivatives of F*(s Lambda) with respect to z and the rules."""
+        """Return -F*(s Lambda), the derivative of F*(s Lambda) by z, and those of each rule's own log h_k^2.
+
+        A smaller h_k never lowers the value, and only its own rule changes it. So every rule descends by itself, also
+        where another direction decides the norm.
+        """
         assert self.moving is not None
         operator, Y = self.operator, self.operator.Y
         Lambda = self.loss.gradient(self.z, Y).detach().requires_grad_(True)
         R = operator.second_layer_adjoint(Lambda.detach()).requires_grad_(True)
         with torch.enable_grad():
-            norm = self.moving.norm(self.problem.all_patterns.merged(R))
-            scale = (self.problem.beta / norm).clamp(max=1.0)
+            # 1. The bound h_k^2 of every direction, with derivatives by its rule and its weights.
+            weights = (self.problem.all_patterns.merged(R) @ self.moving.directions).T
+            inner = weights.detach().requires_grad_(True)
+            squares = self.moving.squares(inner)
+            by_weights, *slopes = torch.autograd.grad(squares.log().sum(), [inner, *parameters], allow_unused=True)
+            # 2. The value, with derivatives by the multiplier and by every h_k^2.
+            outer = squares.detach().requires_grad_(True)
+            scale = (self.problem.beta / self.moving.norm(outer)).clamp(max=1.0)
             conjugate = _conjugate(self.loss, scale * Lambda, Y)
-            first, second, *slopes = torch.autograd.grad(conjugate, [Lambda, R, *parameters], allow_unused=True)
-        # By the chain rule through R = C^*(Lambda), whose adjoint is C, and Lambda = grad F(z).
+            first, by_squares = torch.autograd.grad(conjugate, [Lambda, outer])
+            # 3. By the chain rule through the weights and R = C^*(Lambda), whose adjoint is C, and Lambda = grad F(z).
+            (second,) = torch.autograd.grad(weights, R, (by_squares * outer.detach())[:, None] * by_weights)
         slope = first + operator.second_layer(second)
         slope = self.loss.curvature(self.z, Y)(slope[:, :, None])[:, :, 0]
         clean = [

@@ -31,7 +31,6 @@ from convexnn_bench.terminal import Update
 
 TRAINING_SHARE = 0.3  # of the time, for the better network
 WIDTH_SHARE = 0.4  # of the training, at the user's width
-GRADIENT_SHARE = 0.3  # of the time for the bound, for that of the gradient alone
 MINIMAL_SECONDS = 0.2  # for the certificate of the network with fewest neurons, whose bound is not used
 ADDED = 16  # neurons that are added at a time
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 1e-6  # relative decrease in a window of steps that counts as progress
@@ -248,14 +247,14 @@ def _merge(state: _State) -> None:
 def _bound(state: _State, z: torch.Tensor) -> None:
     """Raise the lower bound until the deadline."""
     problem, Y = state.problem, state.problem.operator().Y
-    # Several outputs need many rules at once. A bound with one of them after the other is a safe beginning.
-    if problem.q > 1:
-        state.say("bounding the gradient of the best network")
-        with part_of_deadline(GRADIENT_SHARE):
-            Lambda = problem.loss.project_dual(problem.loss.gradient(z, Y), Y)
-            dual, _, multiplier = lower_bound(problem, Lambda, "complete")
-        state.take_bound(dual, multiplier)
-    state.say("raising the lower bound")
     left = min(seconds_left(), LONGEST_ASCENT)
     joint = JointBound(state.problem, z, left)
+    if joint.moving is None:
+        # The norm of the gradient is known better than rules can bound it.
+        state.say("bounding the gradient of the best network")
+        Lambda = problem.loss.project_dual(problem.loss.gradient(z, Y), Y)
+        dual, _, multiplier = lower_bound(problem, Lambda, "complete")
+        state.take_bound(dual, multiplier)
+        return
+    state.say("raising the lower bound")
     joint.ascend(left, improved=lambda: state.take_bound(joint.dual, joint.multiplier))

@@ -88,7 +88,24 @@ def test_rules_hold_for_weights_whose_signs_have_changed(q):
         assert moving.above(other) >= reached
         # the smooth function is slightly above the bound for weights in the span of the start
         if q < 3 or other is R:
-            assert float(moving.norm(torch.as_tensor(other))) >= moving.above(other) * (1 - 1e-9)
+            squares = moving.squares((torch.as_tensor(other) @ moving.directions).T)
+            assert float(moving.norm(squares)) >= moving.above(other) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_derivative_by_the_multiplier_is_that_of_the_value(outputs):
+    problem = problem_of("squared", outputs, 2, n=25, d=4, patterns=3)
+    joint = JointBound(problem, torch.zeros(problem.n_out, problem.c, dtype=torch.float64), 600.0)
+    parameters = [tensor.requires_grad_(True) for tensor, _ in joint.moving.parameters]
+    start, size = joint.z.clone(), 1e-5
+    direction = torch.as_tensor(np.random.default_rng(0).standard_normal(joint.z.shape))
+    slope = joint._evaluate(parameters)[1]
+    values = []
+    for sign in (1.0, -1.0):
+        joint.z = start + sign * size * direction
+        values.append(joint._evaluate(parameters)[0])
+    # the slope is that of F*, and the value its negative
+    assert (values[1] - values[0]) / (2 * size) == pytest.approx(float((slope * direction).sum()), rel=1e-5)
 
 
 def test_rules_without_any_positive_weight():
