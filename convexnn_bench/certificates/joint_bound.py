@@ -29,7 +29,7 @@ from convexnn_bench.problem import Problem
 RULE_ALONE = 0.2  # part of the ascent in which the rule moves and the multiplier does not
 MULTIPLIER_STEP = 0.02  # first step of z, in units of logits, or of the root mean square of the residual
 CERTIFIED_AFTER = 2e-4  # relative rise of the ascent's own value after which its point is certified
-DIRECTIONS = (24, 16, 12, 8, 6)  # in one plane: the first number with which the time suffices for LEAST_STEPS
+DIRECTIONS = (16, 12, 8, 6)  # in one plane: the first number with which the time suffices for LEAST_STEPS
 LEAST_STEPS = 200
 
 
