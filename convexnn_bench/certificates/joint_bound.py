@@ -120,7 +120,9 @@ class JointBound:
         return float(residual.square().mean().sqrt()) or 1.0
 
     def _evaluate(self, parameters: list[torch.Tensor]) -> tuple[float, Predictions, list[torch.Tensor]]:
-        """Return -F*(s Lambda), the derivative of F*(s Lambda) by z, and those of each rule's own log h_k^2.
+        """Return -F*(s Lambda) and derivatives.
+
+        They are that of F*(s Lambda) by z, and those of each rule's own log h_k^2.
 
         A smaller h_k never lowers the value, and only its own rule changes it. So every rule descends by itself, also
         where another direction decides the norm.
