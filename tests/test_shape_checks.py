@@ -94,7 +94,7 @@ def test_annotations_that_cannot_be_looked_up_hide_no_others():
         (Callable[[Float[np.ndarray, "n"]], float], [len], [3]),
         (Iterator[Float[np.ndarray, "n"]], [iter([])], [[np.ones(2)]]),
     ],
-    ids=str,
+    ids=["optional", "list", "tuple", "name", "dict", "callable", "iterator"],
 )
 def test_annotations_with_shapes_inside(hint, right, wrong):
     for values, expected in ((right, True), (wrong, False)):

@@ -23,8 +23,8 @@ from convexnn_bench.norms.all_patterns.outputs import arc, outside
 
 SHARPNESS = 500.0  # of the smooth maximum over directions, which exceeds the maximum by at most log(K) / SHARPNESS
 LOGIT_STEP, SIZE_STEP = 0.3, 0.1  # first steps of Adam on the logits and on log d, as in decision_rule.py
-# Groups of rows on either side of a rule, where several directions need one each: the fewest that are coherent. With 96
-# groups steps are three times as quick, and the bound of Gaussian rows is a quarter lower (digits and noise).
+# Groups of rows on either side of a rule, where several directions need one each: the fewest that are coherent. Fewer
+# groups make a step quicker; digits lose nothing with 96, and Gaussian rows a sixth of their bound.
 GROUPS_OF_MANY = (96, 200, GROUPS)
 COHERENT = 0.97  # sum of the lengths of the groups' sums, relative to that of the rows' lengths
 UNUSED = 1e-6  # size d of a generator that is zero at first, relative to the mean of the others
