@@ -22,7 +22,7 @@ from convexnn_bench.norms.cone_factors import EXACT, FLAT, Frame, cone_frame, co
 from convexnn_bench.norms.conic_forms import norm_cone_lmi, unpack_answer
 from convexnn_bench.plugins import importable
 
-Pair = tuple[Float[np.ndarray, "p m"], Float[np.ndarray, "q m"]]
+Pair = tuple[Float[np.ndarray, "p _"], Float[np.ndarray, "q _"]]  # the same m columns, as many as the block needs
 
 INSIDE = 1e-13  # a unit vector with F u >= -INSIDE lies in the cone, as for projections
 SOLVED = 1e-6  # error of the solver in Z, relative, that may be corrected
