@@ -61,7 +61,7 @@ def least_changes(
     return least @ totals - slopes @ sizes + changes
 
 
-def equal_columns(across: Float[np.ndarray, "rank S"]) -> list[Int[np.ndarray, " size"]]:
+def equal_columns(across: Float[np.ndarray, "rank S"]) -> list[Int[np.ndarray, "_"]]:
     """Return the indices of columns in groups whose members are equal up to EQUAL."""
     groups, left = [], np.arange(across.shape[1])
     while left.size:

@@ -18,7 +18,7 @@ from convexnn_bench.algorithms.newton.working_problem import WorkingProblem
 from convexnn_bench.operator import chunks
 from convexnn_bench.operator.products import pooled
 from convexnn_bench.operator.rounding import adjoint_rounding
-from convexnn_bench.running import monitor, runner
+from convexnn_bench.running import monitor, runner, timed_run
 
 CONIC = ("column_generation", "cvxpy_clarabel")
 INTERIOR_POINT = 1e-6  # relative: what Clarabel promises, on the host, of programs that differ in their last digits
@@ -32,8 +32,8 @@ def ticking(monkeypatch):
     def restart():
         ticks = iter(range(10**9))
         clock = SimpleNamespace(perf_counter=lambda: 1e-3 * next(ticks))
-        monkeypatch.setattr(runner, "time", clock)
-        monkeypatch.setattr(monitor, "time", clock)
+        for module in (runner, timed_run, monitor):
+            monkeypatch.setattr(module, "time", clock)
 
     return restart
 
@@ -78,9 +78,10 @@ def test_newton_by_products_takes_the_same_steps(cuda, ticking, monkeypatch, nam
     """Small problems take direct steps by themselves; here conjugate gradients, in float32 for MLPs where allowed."""
     monkeypatch.setattr("convexnn_bench.algorithms.newton.system.cheapest_route", lambda point, products: "products")
     problem, found = PROBLEMS[name][0], []
+    limits = {"gap": 1e-8, "iterations": 200, "time_limit": None, "show_progress": False}
     for device in ("cpu", "cuda"):
         ticking()
-        found.append(cnn.solve(problem, f"bm_newton[single={single}]", gap=1e-8, device=device, show_progress=False))
+        found.append(cnn.solve(problem, f"bm_newton[single={single}]", device=device, **limits))
     host, device = found
     assert device.status == host.status == "gap_reached"
     assert device.objective == pytest.approx(host.objective, rel=cuda)
