@@ -48,8 +48,13 @@ SPECS = (
     *(f"breast_cancer[patterns=50,loss=logistic,beta_fraction={beta}]" for beta in (1e-1, 1e-2, 1e-3)),
     *(f"wine[patterns=50,loss=cross_entropy,beta_fraction={beta}]" for beta in (1e-1, 1e-2, 1e-3)),
     "breast_cancer[patterns=50,loss=squared_hinge]",
-    "breast_cancer[patterns=100,loss=cross_entropy,output_bias=free]",
-    "wine[patterns=100,loss=cross_entropy,output_bias=free]",
+    # what the estimators for classes solve
+    *(
+        f"breast_cancer[patterns=100,loss=cross_entropy,output_bias=free,beta_fraction={beta}]"
+        for beta in (1e-1, 1e-2, 1e-3)
+    ),
+    *(f"wine[patterns=100,loss=cross_entropy,output_bias=free,beta_fraction={beta}]" for beta in (1e-1, 1e-2)),
+    "digits[n=300,patterns=50,loss=cross_entropy,output_bias=free]",
     "spiral[n=150,loss=cross_entropy]",
     "spiral[n=60,loss=cross_entropy,beta_fraction=0.001]",
     # other architectures and activations
