@@ -27,7 +27,7 @@ SOLVERS = {  # name: words
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/readme.svg"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/readme.png"))
     out = parser.parse_args().out
     problem = cnn.make_problem("spiral", n=600, beta_fraction=0.01)
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
